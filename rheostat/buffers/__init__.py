@@ -1,0 +1,1 @@
+"""WHAT IS KEPT? History windows, replay, expert and offline data, mixing, filters."""

@@ -1,0 +1,1 @@
+"""WHO ACTS? Vector-environment stepping, token generation, behaviour policies."""

@@ -1,0 +1,1 @@
+"""WHAT IS IT WORTH? Returns, advantages, group statistics, verifiers: pure functions of tensors."""

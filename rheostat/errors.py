@@ -1,0 +1,28 @@
+"""One exception for everything a user can put right.
+
+Its message is one sentence that says what is wrong, where, and how to fix it; the command line prints it without a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class RheostatError(ValueError):
+    """A mistake the user can mend: the message says what, where and how."""
+
+
+class MissingExtra(RheostatError, ImportError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the package {package!r}, which is not installed: pip install 'rheostat[{extra}]'.")
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> RheostatError:
+    """The error for a name that does not exist, with the nearest names that do."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}."
+    return RheostatError(f"Unknown {kind} {name!r}: {hint}")

@@ -1,0 +1,1 @@
+"""Evaluation, statistics over seeds, comparisons, reports."""

@@ -1,0 +1,1 @@
+"""HOW DOES THE POLICY MOVE? Ratio, limiter, weight, aggregation, regularisers: pure functions of tensors."""

@@ -1,0 +1,1 @@
+"""Networks: control actors and critics, language policies."""

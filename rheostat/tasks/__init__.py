@@ -1,0 +1,1 @@
+"""What is trained on: control environments, tabular worlds, language tasks."""

@@ -1,0 +1,1 @@
+"""The loop, the run directory, exact checkpoints, progress, logs, seeds and the meter."""

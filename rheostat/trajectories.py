@@ -1,0 +1,106 @@
+"""The data that flows through the house: one vocabulary for control steps and for tokens (a token is an action).
+
+``Trajectories`` is ``[row, step]``: a row is one environment's stretch of time, or one prompt with its completion. ``Transitions`` is the
+same data flattened to ``[n]`` with the masked steps dropped, which is what minibatches are cut from.
+
+Three facts that other libraries fold into one ``done`` stay apart: ``terminated`` (the world ended: nothing to bootstrap), ``truncated``
+(we stopped looking: bootstrap from the value of the true final observation) and the value to bootstrap from (``next_value``).
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import torch
+from tensordict import TensorClass
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+
+
+class Source(IntEnum):
+    """Where a row comes from."""
+
+    FRESH = 0
+    STALE = 1
+    REPLAY = 2
+    EXPERT = 3
+    ANNOTATION = 4
+    HINTED = 5
+    OFFLINE = 6
+
+
+class Trajectories(TensorClass["nocast"]):
+    """Rows of steps, batch size ``[B, T]``; facts that belong to a row are expanded over its steps (no memory is used for it).
+
+    Control fills ``observation`` and ``next_observation``; language leaves them None, puts the token ids of the whole row (prompt, then
+    completion) into ``action`` and marks real tokens in ``attention``.
+    """
+
+    action: Tensor  # [B, T, ...] the raw action the policy drew (before any clipping for the world), or the token id
+    mask: Tensor  # [B, T] bool, True where the policy chose: never a prompt, padding, hint, tool output or reset row
+    reward: Tensor  # [B, T] float32, raw
+    terminated: Tensor  # [B, T] bool
+    truncated: Tensor  # [B, T] bool
+    sampler_logp: Tensor  # [B, T] float32 under the distribution that really sampled (after temperature, top-k, ...); NaN where unknown
+    observation: Tensor | None = None  # [B, T, ...] raw (not normalised)
+    next_observation: Tensor | None = None  # [B, T, ...] the true successor: the final observation where the episode ends
+    attention: Tensor | None = None  # [B, T] bool, language only: False on padding
+    learner_logp: Tensor | None = None  # [B, T] under the learner's weights at the start of this update; never the sampler's
+    reference_logp: Tensor | None = None  # [B, T] under a frozen reference policy
+    value: Tensor | None = None  # [B, T] critic's value of the observation
+    next_value: Tensor | None = None  # [B, T] critic's value of the true successor (used unless terminated)
+    advantage: Tensor | None = None  # [B, T]
+    value_target: Tensor | None = None  # [B, T] what the critic regresses on
+    weight: Tensor | None = None  # [B, T] importance or source weight of the policy loss
+    source: Tensor | None = None  # [B, T] int64, a Source
+    version: Tensor | None = None  # [B, T] int64, number of policy updates before this step was sampled
+    group: Tensor | None = None  # [B, T] int64, rows of one prompt share it
+    parent: Tensor | None = None  # [B, T] int64, row it branched from in a tree, -1 for none
+    valid: Tensor | None = None  # [B, T] bool, False where a verifier failed: invalid is not reward 0
+
+    def flatten(self) -> Transitions:
+        """The steps the policy chose, as ``[n]`` in row-major order."""
+        return Transitions(**{name: value[self.mask] for name, value in self.items() if name != "mask"}, batch_size=[int(self.mask.sum())])
+
+    def count(self) -> int:
+        """Number of steps the policy chose: the unit of every budget."""
+        return int(self.mask.sum())
+
+
+class Transitions(TensorClass["nocast"]):
+    """Single steps, batch size ``[n]``; the fields are those of :class:`Trajectories` without the mask."""
+
+    action: Tensor
+    reward: Tensor
+    terminated: Tensor
+    truncated: Tensor
+    sampler_logp: Tensor
+    observation: Tensor | None = None
+    next_observation: Tensor | None = None
+    attention: Tensor | None = None
+    learner_logp: Tensor | None = None
+    reference_logp: Tensor | None = None
+    value: Tensor | None = None
+    next_value: Tensor | None = None
+    advantage: Tensor | None = None
+    value_target: Tensor | None = None
+    weight: Tensor | None = None
+    source: Tensor | None = None
+    version: Tensor | None = None
+    group: Tensor | None = None
+    parent: Tensor | None = None
+    valid: Tensor | None = None
+
+
+def join_in_time(blocks: list[Trajectories]) -> Trajectories:
+    """Blocks of the same rows, oldest first, as one stretch of time ``[B, T_1 + T_2 + ...]``.
+
+    Raises:
+        RheostatError: no blocks, or blocks with different numbers of rows.
+    """
+    if not blocks:
+        raise RheostatError("There are no trajectories to join: collect at least one block first.")
+    if len({block.shape[0] for block in blocks}) > 1:
+        raise RheostatError(f"Blocks to join in time must have the same rows; they have {[block.shape[0] for block in blocks]}.")
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
