@@ -1,0 +1,296 @@
+"""The two kinds of worlds behind the adapter: EnvPool pools and Gymnasium vector environments.
+
+Both answer the same few calls; what differs (when the next episode starts, where the final observation is, what can be saved) is
+stated in attributes and handled in :mod:`rheostat.tasks.control.environments`.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+
+from rheostat.errors import MissingExtra, RheostatError, unknown
+
+if TYPE_CHECKING:
+    from gymnasium import Env, Space
+    from gymnasium.vector import VectorEnv
+
+Autoreset = Literal["next-step", "same-step", "disabled"]
+
+
+class Outcome(NamedTuple):
+    """What one raw step of all environments gave, as numpy arrays with a leading axis of environments."""
+
+    observation: Any
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    info: dict[str, Any]
+
+
+class Worlds(Protocol):
+    """A batch of environments of one backend."""
+
+    backend: Literal["envpool", "gymnasium"]
+    num_envs: int
+    autoreset: Autoreset
+    observation_space: Space  # of one environment, raw
+    action_space: Space  # of one environment, raw
+    reuses_buffers: bool  # arrays returned by step may be overwritten by the next step
+
+    def start(self, seed: int) -> None:
+        """Forget everything and begin anew with this seed; the next reset gives the first observations."""
+
+    def reset(self) -> Any:
+        """Begin a new episode everywhere; returns raw observations."""
+
+    def step(self, action: np.ndarray) -> Outcome: ...
+
+    def close(self) -> None: ...
+
+
+class EnvPoolWorlds:
+    """An EnvPool pool. It is seeded when it is made and only then: ``reset(seed=...)`` is accepted by EnvPool and ignored."""
+
+    backend: Literal["envpool"] = "envpool"
+    autoreset: Autoreset = "next-step"
+    reuses_buffers = False  # measured: arrays of earlier steps keep their values
+
+    def __init__(self, task: str, num_envs: int, seed: int, threads: int | None, options: dict[str, Any]) -> None:
+        self.num_envs = num_envs
+        self._task = task
+        self._options = options
+        self._threads = min(num_envs, threads or len(os.sched_getaffinity(0)))
+        self.start(seed)
+        config = self._pool.config
+        if config.get("max_num_players", 1) > 1:
+            raise RheostatError(
+                f"The EnvPool task {task} has up to {config['max_num_players']} players per environment; only single-player tasks are supported."
+            )
+        with warnings.catch_warnings():  # casting dm_control's float64 bounds
+            warnings.simplefilter("ignore")
+            self.observation_space = self._pool.observation_space
+            self.action_space = self._pool.action_space
+
+    def start(self, seed: int) -> None:
+        import envpool
+
+        try:
+            self._pool = envpool.make(
+                self._task, env_type="gymnasium", num_envs=self.num_envs, seed=seed, num_threads=self._threads, **self._options
+            )
+        except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+            raise RheostatError(f"EnvPool could not make {self._task} with options {self._options}: {error}") from error
+
+    def reset(self) -> Any:
+        return self._pool.reset()[0]
+
+    def step(self, action: np.ndarray) -> Outcome:
+        return Outcome(*self._pool.step(action))
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+class GymnasiumWorlds:
+    """A Gymnasium vector environment in any of its three autoreset modes."""
+
+    backend: Literal["gymnasium"] = "gymnasium"
+    reuses_buffers = True
+
+    def __init__(self, vector: VectorEnv, task: str, seed: int) -> None:
+        self.vector = vector
+        self.num_envs = vector.num_envs
+        self.autoreset = _autoreset_mode(vector, task)
+        self.observation_space = vector.single_observation_space
+        self.action_space = vector.single_action_space
+        self._task = task
+        self.start(seed)
+
+    def start(self, seed: int) -> None:
+        self._seed: int | None = seed
+
+    def reset(self) -> Any:
+        seed, self._seed = self._seed, None
+        try:
+            return self.vector.reset(seed=seed)[0]
+        except (ValueError, TypeError) as error:
+            self._explain(error)
+            raise
+
+    def reset_ended(self, ended: np.ndarray) -> Any:
+        """Begin new episodes where ``ended``, in DISABLED autoreset mode; returns raw observations of all environments."""
+        return self.vector.reset(options={"reset_mask": ended})[0]
+
+    def step(self, action: np.ndarray) -> Outcome:
+        try:
+            observation, reward, terminated, truncated, info = self.vector.step(action)
+        except (ValueError, TypeError) as error:
+            self._explain(error)
+            raise
+        outcome = Outcome(observation, np.asarray(reward), np.asarray(terminated), np.asarray(truncated), info)
+        for field in ("reward", "terminated", "truncated"):
+            shape = getattr(outcome, field).shape
+            if shape != (self.num_envs,):
+                raise RheostatError(f"The {field} of {self._task} has shape {list(shape)}; [{self.num_envs}] is needed.")
+        return outcome
+
+    def final_observation(self, info: dict[str, Any], rows: np.ndarray) -> Any:
+        """The true last observations of the environments ``rows`` that ended, in SAME_STEP mode, raw and stacked.
+
+        Raises:
+            RheostatError: the vector environment does not report them.
+        """
+        final = info.get("final_obs", info.get("final_observation"))
+        if final is None:
+            raise RheostatError(
+                f"{self._task} resets in the same step but reports no info['final_obs'], so the true final observation is lost: "
+                "add it, or make the vector environment with autoreset_mode=NEXT_STEP."
+            )
+        return _take(final, self.observation_space, rows)
+
+    def close(self) -> None:
+        self.vector.close()
+
+    def _explain(self, error: Exception) -> None:
+        """Turn gymnasium's complaint about a malformed observation or reward into a sentence that names the environment."""
+        observations = getattr(self.vector, "_env_obs", None)
+        for index, value in enumerate(observations or ()):
+            if value is None:
+                continue
+            space = self.observation_space
+            if space.shape is not None and type(space).__name__ not in ("Dict", "Tuple"):
+                found = np.asarray(value)
+                if found.shape != space.shape or not np.can_cast(found.dtype, space.dtype or found.dtype, "same_kind"):
+                    raise RheostatError(
+                        f"The observation of environment {index} of {self._task} has shape {list(found.shape)} and dtype {found.dtype}; its "
+                        f"observation_space says {list(space.shape)} {space.dtype}: correct one of the two."
+                    ) from error
+            elif not space.contains(value):
+                raise RheostatError(
+                    f"The observation of environment {index} of {self._task} is not in its observation_space {space}: {value!r}."
+                ) from error
+
+
+def _autoreset_mode(vector: VectorEnv, task: str) -> Autoreset:
+    mode = vector.metadata.get("autoreset_mode")
+    if mode is None:
+        raise RheostatError(
+            f"The vector environment {task} does not state when it resets: set metadata['autoreset_mode'] to one of "
+            "gymnasium.vector.AutoresetMode."
+        )
+    name = str(getattr(mode, "name", mode)).lower().replace("_", "-")
+    if name not in ("next-step", "same-step", "disabled"):
+        raise RheostatError(f"The vector environment {task} has the autoreset mode {mode!r}, which is none of gymnasium.vector.AutoresetMode.")
+    return name  # type: ignore[return-value]
+
+
+def _take(final: Any, space: Any, rows: np.ndarray) -> Any:
+    """Rows of ``info['final_obs']``, which is an object array of single observations or already batched (per entry)."""
+    if isinstance(final, dict):
+        return {key: _take(final[key], part, rows) for key, part in space.spaces.items()}
+    if isinstance(final, tuple):
+        return tuple(_take(entry, part, rows) for entry, part in zip(final, space.spaces, strict=True))
+    final = np.asarray(final)
+    if final.dtype != object:
+        return final[rows]
+    from gymnasium.vector.utils import concatenate, create_empty_array
+
+    return concatenate(space, list(final[rows]), create_empty_array(space, n=len(rows), fn=np.zeros))
+
+
+# -- finding a world by name ---------------------------------------------------------------------------------------------------------
+
+
+def find(
+    task: Any, *, num_envs: int, seed: int, backend: Literal["auto", "envpool", "gymnasium"], threads: int | None, options: dict[str, Any]
+) -> tuple[Worlds, str]:
+    """The worlds a task stands for, and its name.
+
+    Raises:
+        RheostatError: unknown id, impossible backend, or the environment refuses its options.
+        MissingExtra: the environment needs a package that is not installed.
+    """
+    import gymnasium
+
+    if isinstance(task, str):
+        return _by_name(task, num_envs, seed, backend, threads, options)
+    if backend == "envpool":
+        raise RheostatError("backend='envpool' needs the id of an EnvPool task, not an environment object.")
+    if isinstance(task, gymnasium.vector.VectorEnv):
+        if task.num_envs != num_envs:
+            raise RheostatError(f"The vector environment given has {task.num_envs} environments, but num_envs={num_envs} was asked for.")
+        _refuse(options, "a vector environment that is already made")
+        return GymnasiumWorlds(task, _name_of(task), seed), _name_of(task)
+    if isinstance(task, gymnasium.Env):
+        if num_envs != 1:
+            raise RheostatError(
+                f"One environment object cannot be stepped as num_envs={num_envs}: pass a function that makes a new environment, or num_envs=1."
+            )
+        _refuse(options, "an environment that is already made")
+        name = _name_of(task)
+        return _sync([lambda: task], name, seed), name
+    if callable(task):
+        name = getattr(task, "__name__", type(task).__name__)
+        return _sync([lambda: task(**options)] * num_envs, name, seed), name
+    raise RheostatError(f"A control task is an id, a gymnasium environment, a vector environment or a function that makes one, not {task!r}.")
+
+
+def _by_name(
+    task: str, num_envs: int, seed: int, backend: Literal["auto", "envpool", "gymnasium"], threads: int | None, options: dict[str, Any]
+) -> tuple[Worlds, str]:
+    import gymnasium
+
+    from rheostat.tasks.control.registration import register
+
+    register()
+    for prefix in ("envpool", "gymnasium"):
+        if task.startswith(prefix + ":"):
+            backend, task = prefix, task.removeprefix(prefix + ":")  # type: ignore[assignment]
+    if backend not in ("auto", "envpool", "gymnasium"):
+        raise RheostatError(f"Unknown backend {backend!r}: one of auto, envpool, gymnasium.")
+    # Our own worlds and 'module:id' names are Gymnasium's; do not load EnvPool for them.
+    pools = set() if backend == "gymnasium" or task.startswith("rheostat/") or ":" in task else set(_envpool_ids())
+    if task in pools:
+        return EnvPoolWorlds(task, num_envs, seed, threads, options), task
+    if backend == "envpool":
+        raise unknown("EnvPool task", task, pools)
+    if task not in gymnasium.registry and ":" not in task:
+        if backend == "gymnasium":
+            raise unknown("Gymnasium task", task, gymnasium.registry)
+        raise unknown("control task", task, {*gymnasium.registry, *_envpool_ids()})
+    try:
+        vector = gymnasium.make_vec(task, num_envs, vectorization_mode="sync", disable_env_checker=True, **options)
+    except gymnasium.error.DependencyNotInstalled as error:
+        if "box2d" in str(error).lower():
+            raise MissingExtra("box2d", "box2d", f"The Gymnasium task {task}") from error
+        raise RheostatError(f"The Gymnasium task {task} needs a package that is not installed: {error}") from error
+    except (gymnasium.error.Error, TypeError, ImportError) as error:
+        raise RheostatError(f"Gymnasium could not make {task} with options {options}: {error}") from error
+    return GymnasiumWorlds(vector, task, seed), task
+
+
+def _envpool_ids() -> list[str]:
+    import envpool
+
+    return envpool.list_all_envs()
+
+
+def _sync(makers: list[Callable[[], Env]], name: str, seed: int) -> GymnasiumWorlds:
+    from gymnasium.vector import SyncVectorEnv
+
+    return GymnasiumWorlds(SyncVectorEnv(makers, copy=False), name, seed)
+
+
+def _name_of(environment: Any) -> str:
+    spec = environment.spec
+    return spec.id if spec is not None else type(environment.unwrapped).__name__
+
+
+def _refuse(options: dict[str, Any], what: str) -> None:
+    if options:
+        raise RheostatError(f"The options {', '.join(options)} cannot be given to {what}.")
