@@ -1,0 +1,175 @@
+"""The policy-gradient kernel: one loss that covers nearly all the policy methods, for control steps and for tokens.
+
+``loss = aggregate( weight * limit(ratio(numerator, denominator), advantage) )``
+
+Every part is chosen by name: the denominator and the ratio (:mod:`rheostat.objectives.ratio`), the limit
+(:mod:`rheostat.objectives.limits`), the weight (:mod:`rheostat.objectives.weights`) and the aggregation (:mod:`rheostat.masking`).
+Regularisers (:mod:`rheostat.objectives.kl`, entropy) are separate terms that the caller adds.
+
+Stop-gradient rule: only ``logp`` carries a gradient. The denominator, the advantage and the weight are constants, always.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from rheostat import masking
+from rheostat.masking import Aggregation, require_same_shape, select
+from rheostat.objectives.limits import Clip, Limit
+from rheostat.objectives.ratio import RatioKind, combine_log_ratio
+
+
+@dataclass(eq=False)
+class PolicyTerms:
+    """The loss of every entry, before aggregation, and what it was made of (detached); masked entries are 0."""
+
+    loss: Tensor
+    """The shape of ``logp``; carries the gradient. The weight is in it."""
+    log_ratio: Tensor
+    """Of every token, before it is limited or combined over the row."""
+    ratio: Tensor
+    """As used in the loss."""
+    advantage: Tensor
+    limit: Limit
+    mask: Tensor | None
+
+    @cached_property
+    def limited(self) -> Tensor:
+        """Bool: entries whose gradient the limit cuts."""
+        limited = self.limit.limited(self._seen_by_limit(), self.advantage)
+        return limited if self.mask is None else limited & self.mask
+
+    @cached_property
+    def outside(self) -> Tensor:
+        """Bool: entries whose ratio is outside the limit's window, whatever the sign of the advantage."""
+        outside = self.limit.outside(self._seen_by_limit())
+        return outside if self.mask is None else outside & self.mask
+
+    def _seen_by_limit(self) -> Tensor:
+        seen_in_log_space = self.limit.log_ratio(self.log_ratio, self.advantage) is not self.log_ratio
+        return self.log_ratio.exp() if seen_in_log_space else self.ratio
+
+
+@dataclass(eq=False)
+class PolicyLoss:
+    """A scalar policy loss and its diagnostics; the diagnostics are computed when they are read, never before."""
+
+    loss: Tensor
+    """Scalar, carries the gradient."""
+    terms: PolicyTerms
+
+    @property
+    def ratio(self) -> Tensor:
+        """Detached ratio of every entry, as used in the loss."""
+        return self.terms.ratio
+
+    @property
+    def limited(self) -> Tensor:
+        """Bool: entries whose gradient the limit cuts."""
+        return self.terms.limited
+
+    @cached_property
+    def limited_share(self) -> Tensor:
+        """Share of kept entries whose gradient the limit cuts, a scalar tensor."""
+        return masking.masked_mean(self.terms.limited.float(), self.terms.mask)
+
+    @cached_property
+    def clip_fraction(self) -> Tensor:
+        """Share of kept entries whose ratio is outside the window, whatever the sign of the advantage; scalar (the field's metric)."""
+        return masking.masked_mean(self.terms.outside.float(), self.terms.mask)
+
+    @cached_property
+    def approx_kl(self) -> Tensor:
+        """k3 estimate of KL(denominator || learner), ``mean(r - 1 - log r)`` over kept entries, a scalar tensor in nats."""
+        log_ratio = self.terms.log_ratio
+        return masking.masked_mean(log_ratio.exp() - 1 - log_ratio, self.terms.mask)
+
+
+def policy_terms(
+    logp: Tensor,
+    advantage: Tensor,
+    *,
+    denominator_logp: Tensor | None,
+    mask: Tensor | None = None,
+    limit: Limit = Clip(),  # noqa: B008 (frozen)
+    ratio: RatioKind = "token",
+    log_clamp: tuple[float, float] | None = None,
+    weight: Tensor | None = None,
+) -> PolicyTerms:
+    """The loss of every entry; arguments and errors as in :func:`policy_gradient`."""
+    require_same_shape(logp=logp, advantage=advantage, denominator_logp=denominator_logp, mask=mask, weight=weight)
+    if logp.dtype in (torch.bfloat16, torch.float16):
+        logp = logp.float()  # a float32 island: ratios near 1 have no digits left in half precision
+    advantage = advantage.detach()
+    if mask is not None:
+        logp, advantage = select(logp, mask), select(advantage, mask)
+        denominator_logp = None if denominator_logp is None else select(denominator_logp, mask)
+        weight = None if weight is None else select(weight, mask)
+    log_ratio = logp - (logp if denominator_logp is None else denominator_logp).detach()
+    used = combine_log_ratio(limit.log_ratio(log_ratio, advantage), ratio, mask)
+    if log_clamp is not None:
+        used = used.clamp(*log_clamp)
+    value = used.exp()
+    loss = limit.loss(value, advantage, logp)
+    if weight is not None:
+        loss = loss * weight.detach()
+    return PolicyTerms(loss, log_ratio.detach(), value.detach(), advantage, limit, mask)
+
+
+def policy_gradient(
+    logp: Tensor,
+    advantage: Tensor,
+    *,
+    denominator_logp: Tensor | None,
+    mask: Tensor | None = None,
+    limit: Limit = Clip(),  # noqa: B008 (frozen)
+    ratio: RatioKind = "token",
+    log_clamp: tuple[float, float] | None = None,
+    weight: Tensor | None = None,
+    aggregate: Aggregation = "token-mean",
+    denominator: Tensor | float | None = None,
+    data_parallel_size: int = 1,
+) -> PolicyLoss:
+    """Policy-gradient loss, to be minimised.
+
+    | method | limit | ratio | aggregate |
+    |---|---|---|---|
+    | REINFORCE, A2C | ``DetachedClip()`` with ``denominator_logp=None`` | token | token-mean |
+    | PPO | ``Clip(0.2, 0.2)`` | token | token-mean |
+    | GRPO | ``Clip(0.2, 0.2)`` | token | sequence-mean |
+    | Dr. GRPO | ``Clip(0.2, 0.2)`` | token | constant |
+    | DAPO | ``Clip(0.2, 0.28)`` | token | token-mean |
+    | GSPO | ``Clip(3e-4, 4e-4)`` | sequence | sequence-mean |
+    | GMPO | ``LogClip(0.4, 0.4)`` | sequence | sequence-mean |
+    | CISPO | ``DetachedClip(None, 0.28)`` | token | token-mean |
+    | RLOO (TRL) | ``Clip(0.2, 0.2)`` | sequence-product | sequence-mean |
+
+    Args:
+        logp: log-prob of the taken action or token under the learner, ``[N]`` or ``[B, T]``; half precision is computed in float32.
+        advantage: the same shape; a constant.
+        denominator_logp: the same shape; a constant. None compares the learner with itself, so that the ratio is exactly 1.
+        mask: bool, the same shape; masked entries of every input may be NaN. None keeps everything and costs nothing.
+        limit: how far the ratio may move.
+        ratio: per token, or one for the row.
+        log_clamp: bounds of the log-ratio that is exponentiated; outside them the gradient is exactly 0. verl uses
+            ``ratio.LOG_CLAMP`` for PPO and CISPO and (-inf, 10) for GSPO; the papers have none.
+        weight: factor on every entry's loss after the limit; a constant (see :mod:`rheostat.objectives.weights`).
+        aggregate: see :func:`rheostat.masking.aggregate`.
+        denominator: what the aggregation divides by; give the count of the whole batch when the batch is split in micro-batches.
+        data_parallel_size: see :func:`rheostat.masking.aggregate`.
+
+    Returns:
+        The scalar loss with lazy diagnostics.
+
+    Raises:
+        RheostatError: different shapes, or a ratio or aggregation that does not exist or needs rows of tokens.
+    """
+    terms = policy_terms(
+        logp, advantage, denominator_logp=denominator_logp, mask=mask, limit=limit, ratio=ratio, log_clamp=log_clamp, weight=weight
+    )
+    loss = masking.aggregate(terms.loss, mask, aggregate, denominator=denominator, data_parallel_size=data_parallel_size)
+    return PolicyLoss(loss, terms)

@@ -1,0 +1,77 @@
+"""Probability ratios between the policy that learns and the policy it is compared with.
+
+A ratio is ``exp(log_ratio)`` with ``log_ratio = numerator - denominator``. The numerator is the learner's log-prob and carries the
+gradient; the denominator never does. What the denominator is decides the method:
+
+- the learner at the start of this update (PPO, GRPO), - the distribution that really sampled (importance sampling, BAPO),
+- the learner itself, ``None`` here: the ratio is 1 and the update is on-policy REINFORCE, - probability 1, ``zeros_like`` (LUFFY: the
+  ratio is the probability of the expert's token), - a mixture of policies (:func:`mixture_logp`).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.masking import masked_mean, masked_sum
+
+RatioKind = Literal["token", "sequence", "sequence-token", "sequence-product"]
+RATIOS: tuple[RatioKind, ...] = ("token", "sequence", "sequence-token", "sequence-product")
+
+LOG_CLAMP = (-20.0, 20.0)
+"""The clamp of token log-ratios in verl: exp(20) is 4.9e8, and outside the clamp the gradient is exactly 0."""
+
+
+def combine_log_ratio(log_ratio: Tensor, kind: RatioKind = "token", mask: Tensor | None = None) -> Tensor:
+    """Log-ratio of every token from the token log-ratios ``[B, T]``: its own, or one number shared by the row.
+
+    | kind | log-ratio of token t | gradient | used by |
+    |---|---|---|---|
+    | token | d_t | its own token | PPO, GRPO, DAPO |
+    | sequence | mean over the row's tokens | every token of the row, 1 / length each | GSPO, GMPO (after a clip in log space) |
+    | sequence-token | the same value | its own token | GSPO-token; verl uses it for GSPO |
+    | sequence-product | sum over the row's tokens | every token of the row | RLOO in TRL |
+
+    With an advantage that is constant along the row, ``sequence`` and ``sequence-token`` have the same gradient.
+
+    Args:
+        log_ratio: ``[B, T]``, or ``[N]`` for ``token``; masked entries must be finite.
+        kind: see the table.
+        mask: bool, the shape of ``log_ratio``.
+
+    Raises:
+        RheostatError: unknown kind, or a sequence ratio of single transitions.
+    """
+    if kind == "token":
+        return log_ratio
+    if kind not in RATIOS:
+        raise RheostatError(f"Unknown ratio {kind!r}: one of {', '.join(RATIOS)}.")
+    if log_ratio.ndim < 2:
+        raise RheostatError(
+            f"The ratio {kind!r} needs rows of tokens [B, T], but the log-probs have shape {list(log_ratio.shape)}: use 'token'."
+        )
+    reduce = masked_sum if kind == "sequence-product" else masked_mean
+    row = reduce(log_ratio, mask, -1).unsqueeze(-1)
+    if kind == "sequence-token":
+        return row.detach() + (log_ratio - log_ratio.detach())
+    return row.expand_as(log_ratio)
+
+
+def mixture_logp(logps: list[Tensor], shares: list[float] | None = None) -> Tensor:
+    """Log-prob under a mixture of policies, ``log sum_k share_k exp(logp_k)``, for a denominator such as (p_old + p_expert) / 2.
+
+    Args:
+        logps: log-probs of the same tokens under each policy, equal shapes.
+        shares: mixing proportions, positive; equal ones where None. They need not sum to 1.
+
+    Raises:
+        RheostatError: no policy, or as many shares as policies are not given.
+    """
+    shares = [1.0 / len(logps)] * len(logps) if shares is None else shares
+    if not logps or len(shares) != len(logps):
+        raise RheostatError(f"A mixture needs one share per policy: {len(logps)} policies and {len(shares)} shares were given.")
+    return torch.logsumexp(torch.stack([logp + math.log(share) for logp, share in zip(logps, shares, strict=True)]), dim=0)
