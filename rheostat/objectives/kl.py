@@ -8,7 +8,7 @@ from the learner (at another policy's samples neither column holds without impor
 | k1 | x | KL(learner, reference), unbiased, can be negative | 1 | 0: no regulariser at all as a loss |
 | abs | abs(x) | mean absolute log-ratio, at least the KL | sign(x) | that of no divergence |
 | k2 | x^2 / 2 | KL(learner, reference) to second order, biased | x | that of KL(learner, reference), exactly |
-| k3 | exp(-x) - 1 + x | KL(learner, reference), unbiased, never negative | 1 - exp(-x) | that of KL(reference, learner), the other direction |
+| k3 | exp(-x) - 1 + x | KL(learner, reference), unbiased, never negative | 1 - exp(-x) | that of KL(reference, learner) |
 
 :func:`straight_through` joins the value of one with the gradient of another (k3 with k2 is the usual pair). Source: J. Schulman,
 "Approximating KL divergence" (2020), and the derivatives above.

@@ -1,0 +1,164 @@
+"""Weights and masks that account for data another distribution sampled. All are constants: none carries a gradient.
+
+The log-ratio is always learner at the start of the update minus sampler, never the learner being optimised: that one is in the ratio of
+the surrogate already. Using the sampler as the ratio's denominator *and* a weight from here corrects twice.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.masking import masked_mean, masked_sum, require_same_shape, select
+
+Level = Literal["token", "sequence"]
+OverCap = Literal["truncate", "mask"]
+Statistic = Literal["k1", "k2", "k3"]
+Reach = Literal["token", "sum", "mean", "max"]
+
+
+@torch.no_grad()
+def importance_weight(
+    start_logp: Tensor,
+    sampler_logp: Tensor,
+    *,
+    mask: Tensor | None = None,
+    level: Level = "token",
+    cap: float | None = 2.0,
+    over_cap: OverCap = "truncate",
+    batch_normalise: bool = False,
+    log_clamp: float | None = 20.0,
+) -> Tensor:
+    """Truncated importance sampling against the mismatch of sampler and learner.
+
+    ``w = min(exp(start - sampler), cap)`` per token, or with the log-ratio summed over the row. verl truncates at 2 with the log-ratio
+    clamped to +-20; TRL's cap is 3, its default is ``level="sequence", over_cap="mask"``.
+
+    Args:
+        start_logp: ``[B, T]`` under the learner at the start of the update.
+        sampler_logp: ``[B, T]`` under what really sampled.
+        mask: ``[B, T]`` bool; None keeps everything (``level="token"`` then takes any shape).
+        level: one weight per token, or per row.
+        cap: largest weight; None for no cap.
+        over_cap: weights above the cap become the cap (``truncate``) or 0 (``mask``).
+        batch_normalise: divide by the mean weight over kept tokens (``token``) or over non-empty rows (``sequence``), after capping.
+        log_clamp: the log-ratio is clamped to +- this before the exponential; None for no clamp.
+
+    Returns:
+        ``[B, T]``. Masked entries hold the weight of a log-ratio of 0 (``token``) or of their row (``sequence``) and count for nothing.
+
+    Raises:
+        RheostatError: different shapes, or a level or treatment that does not exist.
+    """
+    require_same_shape(start_logp=start_logp, sampler_logp=sampler_logp, mask=mask)
+    if level not in get_args(Level) or over_cap not in get_args(OverCap):
+        raise RheostatError(f"Unknown importance weight {level!r}, {over_cap!r}: {get_args(Level)} and {get_args(OverCap)} exist.")
+    log_ratio = select(start_logp - sampler_logp, mask)
+    if level == "sequence":
+        log_ratio = log_ratio.sum(-1, keepdim=True)
+    weight = (log_ratio if log_clamp is None else log_ratio.clamp(-log_clamp, log_clamp)).exp()
+    if cap is not None:
+        weight = weight.clamp(max=cap) if over_cap == "truncate" else weight.masked_fill(weight > cap, 0.0)
+    if batch_normalise:
+        counted = mask if mask is None or level == "token" else mask.any(-1, keepdim=True)
+        mean = masked_mean(weight, counted)
+        weight = weight / torch.where(mean > 0, mean, 1.0)
+    return weight.expand_as(start_logp)
+
+
+@torch.no_grad()
+def rejection_mask(
+    start_logp: Tensor,
+    sampler_logp: Tensor,
+    mask: Tensor,
+    *,
+    statistic: Statistic = "k3",
+    reach: Reach = "mean",
+    low: float | None = None,
+    high: float | None = None,
+) -> Tensor:
+    """Tokens or rows close enough to their sampler to learn from; the others leave the mask, and therefore the denominators.
+
+    The statistic estimates KL(sampler, learner) from the sampler's tokens, with x = log sampler - log learner: ``k1`` x, ``k2`` x^2 / 2,
+    ``k3`` exp(-x) - 1 + x. verl gives the bounds of ``k1`` as ratios sampler / learner; here all bounds are in nats, so take their logs.
+
+    Args:
+        start_logp: ``[B, T]`` under the learner at the start of the update.
+        sampler_logp: ``[B, T]`` under what really sampled.
+        mask: ``[B, T]`` bool.
+        statistic: see above.
+        reach: judge every ``token`` alone, or whole rows by the ``sum``, ``mean`` or ``max`` over their kept tokens.
+        low: smallest accepted value in nats, None for no bound.
+        high: largest accepted value in nats, None for no bound.
+
+    Returns:
+        ``[B, T]`` bool, a part of ``mask``.
+
+    Raises:
+        RheostatError: different shapes, or a statistic or reach that does not exist.
+    """
+    require_same_shape(start_logp=start_logp, sampler_logp=sampler_logp, mask=mask)
+    x = select(sampler_logp - start_logp, mask)
+    if statistic == "k1":
+        value = x
+    elif statistic == "k2":
+        value = 0.5 * x.square()
+    elif statistic == "k3":
+        value = (-x).exp() - 1 + x
+    else:
+        raise RheostatError(f"Unknown rejection statistic {statistic!r}: one of {', '.join(get_args(Statistic))}.")
+    if reach == "sum":
+        value = masked_sum(value, mask, -1).unsqueeze(-1)
+    elif reach == "mean":
+        value = masked_mean(value, mask, -1).unsqueeze(-1)
+    elif reach == "max":
+        value = value.masked_fill(~mask, -torch.inf).amax(-1, keepdim=True)
+    elif reach != "token":
+        raise RheostatError(f"Unknown reach {reach!r}: one of {', '.join(get_args(Reach))}.")
+    kept = mask
+    if low is not None:
+        kept = kept & (value >= low)
+    if high is not None:
+        kept = kept & (value <= high)
+    return kept
+
+
+@torch.no_grad()
+def stale_negative_weight(logp: Tensor, sampler_logp: Tensor, advantage: Tensor, mask: Tensor, *, threshold: float) -> Tensor:
+    """Off-policy sequence masking: weight 0 on tokens with A < 0 in rows that drifted from their sampler, 1 elsewhere.
+
+    A row drifted when the mean over its kept tokens of ``sampler_logp - logp`` exceeds ``threshold`` (nats). It is a weight and not a mask
+    because dropped tokens stay in the denominator (TRL ``off_policy_mask_threshold``, Trinity ``enable_sequence_masking``).
+
+    Args:
+        logp: ``[B, T]`` under the learner being optimised.
+        sampler_logp: ``[B, T]``.
+        advantage: ``[B, T]``.
+        mask: ``[B, T]`` bool.
+        threshold: largest accepted drift.
+
+    Returns:
+        ``[B, T]`` float.
+
+    Raises:
+        RheostatError: different shapes.
+    """
+    require_same_shape(logp=logp, sampler_logp=sampler_logp, advantage=advantage, mask=mask)
+    drift = masked_mean(sampler_logp - logp, mask, -1).unsqueeze(-1)
+    return (~((advantage < 0) & (drift > threshold))).to(logp.dtype)
+
+
+def policy_shaping_weight(logp: Tensor, *, gamma: float = 0.1) -> Tensor:
+    """LUFFY's f(p) = p / (p + gamma) of an expert token's probability, as a constant weight for reports and for other losses.
+
+    LUFFY itself differentiates through f; that loss is :class:`rheostat.objectives.limits.PolicyShaping`.
+
+    Args:
+        logp: log-prob of the expert's token under the learner, any shape.
+        gamma: smaller values lift unlikely tokens more.
+    """
+    p = logp.detach().exp()
+    return p / (p + gamma)
