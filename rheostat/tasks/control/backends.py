@@ -1,7 +1,8 @@
 """The two kinds of worlds behind the adapter: EnvPool pools and Gymnasium vector environments.
 
-Both answer the same few calls; what differs (when the next episode starts, where the final observation is, what can be saved) is
-stated in attributes and handled in :mod:`rheostat.tasks.control.environments`.
+Both answer ``start(seed)`` (forget everything; the next reset gives the first observations), ``reset()``, ``step(action)`` and ``close()``,
+and state the raw spaces of one environment. Where they differ (when the next episode starts, where the final observation is, what can be
+saved) is handled in :mod:`rheostat.tasks.control.environments`.
 """
 
 from __future__ import annotations
@@ -9,17 +10,18 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from rheostat.errors import MissingExtra, RheostatError, unknown
 
 if TYPE_CHECKING:
-    from gymnasium import Env, Space
+    from gymnasium import Env
     from gymnasium.vector import VectorEnv
 
 Autoreset = Literal["next-step", "same-step", "disabled"]
+Backend = Literal["envpool", "gymnasium"]
 
 
 class Outcome(NamedTuple):
@@ -32,33 +34,12 @@ class Outcome(NamedTuple):
     info: dict[str, Any]
 
 
-class Worlds(Protocol):
-    """A batch of environments of one backend."""
-
-    backend: Literal["envpool", "gymnasium"]
-    num_envs: int
-    autoreset: Autoreset
-    observation_space: Space  # of one environment, raw
-    action_space: Space  # of one environment, raw
-    reuses_buffers: bool  # arrays returned by step may be overwritten by the next step
-
-    def start(self, seed: int) -> None:
-        """Forget everything and begin anew with this seed; the next reset gives the first observations."""
-
-    def reset(self) -> Any:
-        """Begin a new episode everywhere; returns raw observations."""
-
-    def step(self, action: np.ndarray) -> Outcome: ...
-
-    def close(self) -> None: ...
-
-
 class EnvPoolWorlds:
     """An EnvPool pool. It is seeded when it is made and only then: ``reset(seed=...)`` is accepted by EnvPool and ignored."""
 
-    backend: Literal["envpool"] = "envpool"
+    backend: Backend = "envpool"
     autoreset: Autoreset = "next-step"
-    reuses_buffers = False  # measured: arrays of earlier steps keep their values
+    reuses_buffers = False  # arrays of earlier steps keep their values
 
     def __init__(self, task: str, num_envs: int, seed: int, threads: int | None, options: dict[str, Any]) -> None:
         self.num_envs = num_envs
@@ -69,7 +50,8 @@ class EnvPoolWorlds:
         config = self._pool.config
         if config.get("max_num_players", 1) > 1:
             raise RheostatError(
-                f"The EnvPool task {task} has up to {config['max_num_players']} players per environment; only single-player tasks are supported."
+                f"The EnvPool task {task} has up to {config['max_num_players']} players per environment; "
+                "only single-player tasks are supported."
             )
         with warnings.catch_warnings():  # casting dm_control's float64 bounds
             warnings.simplefilter("ignore")
@@ -99,8 +81,8 @@ class EnvPoolWorlds:
 class GymnasiumWorlds:
     """A Gymnasium vector environment in any of its three autoreset modes."""
 
-    backend: Literal["gymnasium"] = "gymnasium"
-    reuses_buffers = True
+    backend: Backend = "gymnasium"
+    reuses_buffers = True  # the arrays it returns may be overwritten by the next step
 
     def __init__(self, vector: VectorEnv, task: str, seed: int) -> None:
         self.vector = vector
@@ -157,23 +139,39 @@ class GymnasiumWorlds:
         self.vector.close()
 
     def _explain(self, error: Exception) -> None:
-        """Turn gymnasium's complaint about a malformed observation or reward into a sentence that names the environment."""
-        observations = getattr(self.vector, "_env_obs", None)
-        for index, value in enumerate(observations or ()):
+        """Turn gymnasium's complaint about what an environment returned into a sentence; errors of the environment's own code stay."""
+        index = None
+        trace = error.__traceback__
+        while trace is not None:
+            path = trace.tb_frame.f_code.co_filename.replace("\\", "/")
+            if path.endswith("gymnasium/vector/sync_vector_env.py"):
+                index = trace.tb_frame.f_locals.get("i")
+            elif not any(part in path for part in ("/gymnasium/vector/", "/numpy/", "/tasks/control/", "/functools.py")):
+                return
+            trace = trace.tb_next
+        space = self.observation_space
+        for place, value in enumerate(getattr(self.vector, "_env_obs", ())):
             if value is None:
                 continue
-            space = self.observation_space
-            if space.shape is not None and type(space).__name__ not in ("Dict", "Tuple"):
-                found = np.asarray(value)
-                if found.shape != space.shape or not np.can_cast(found.dtype, space.dtype or found.dtype, "same_kind"):
+            if type(space).__name__ in ("Dict", "Tuple"):
+                if not space.contains(value):
                     raise RheostatError(
-                        f"The observation of environment {index} of {self._task} has shape {list(found.shape)} and dtype {found.dtype}; its "
-                        f"observation_space says {list(space.shape)} {space.dtype}: correct one of the two."
+                        f"The observation of environment {place} of {self._task} is not in its observation_space {space}: {value!r}."
                     ) from error
-            elif not space.contains(value):
+                continue
+            found = np.asarray(value)
+            if found.shape != space.shape or not np.can_cast(found.dtype, space.dtype or found.dtype, "same_kind"):
                 raise RheostatError(
-                    f"The observation of environment {index} of {self._task} is not in its observation_space {space}: {value!r}."
+                    f"The observation of environment {place} of {self._task} has shape {list(found.shape)} and dtype {found.dtype}; its "
+                    f"observation_space says {list(space.shape or ())} {space.dtype}: correct one of the two."
                 ) from error
+        raise RheostatError(
+            f"Environment {index} of {self._task} returned something malformed ({error}): reset() must return (observation, info) and "
+            "step() (observation, reward, terminated, truncated, info) with a number for the reward and booleans for the two flags."
+        ) from error
+
+
+Worlds = EnvPoolWorlds | GymnasiumWorlds
 
 
 def _autoreset_mode(vector: VectorEnv, task: str) -> Autoreset:
@@ -185,7 +183,9 @@ def _autoreset_mode(vector: VectorEnv, task: str) -> Autoreset:
         )
     name = str(getattr(mode, "name", mode)).lower().replace("_", "-")
     if name not in ("next-step", "same-step", "disabled"):
-        raise RheostatError(f"The vector environment {task} has the autoreset mode {mode!r}, which is none of gymnasium.vector.AutoresetMode.")
+        raise RheostatError(
+            f"The vector environment {task} has the autoreset mode {mode!r}, which is none of gymnasium.vector.AutoresetMode."
+        )
     return name  # type: ignore[return-value]
 
 
@@ -200,14 +200,15 @@ def _take(final: Any, space: Any, rows: np.ndarray) -> Any:
         return final[rows]
     from gymnasium.vector.utils import concatenate, create_empty_array
 
-    return concatenate(space, list(final[rows]), create_empty_array(space, n=len(rows), fn=np.zeros))
+    buffers: Any = create_empty_array(space, n=len(rows), fn=np.zeros)
+    return concatenate(space, list(final[rows]), buffers)
 
 
 # -- finding a world by name ---------------------------------------------------------------------------------------------------------
 
 
 def find(
-    task: Any, *, num_envs: int, seed: int, backend: Literal["auto", "envpool", "gymnasium"], threads: int | None, options: dict[str, Any]
+    task: Any, *, num_envs: int, seed: int, backend: Backend | Literal["auto"], threads: int | None, options: dict[str, Any]
 ) -> tuple[Worlds, str]:
     """The worlds a task stands for, and its name.
 
@@ -229,7 +230,7 @@ def find(
     if isinstance(task, gymnasium.Env):
         if num_envs != 1:
             raise RheostatError(
-                f"One environment object cannot be stepped as num_envs={num_envs}: pass a function that makes a new environment, or num_envs=1."
+                f"One environment object cannot be stepped as num_envs={num_envs}: pass a function that makes a new one, or num_envs=1."
             )
         _refuse(options, "an environment that is already made")
         name = _name_of(task)
@@ -237,20 +238,23 @@ def find(
     if callable(task):
         name = getattr(task, "__name__", type(task).__name__)
         return _sync([lambda: task(**options)] * num_envs, name, seed), name
-    raise RheostatError(f"A control task is an id, a gymnasium environment, a vector environment or a function that makes one, not {task!r}.")
+    raise RheostatError(
+        f"A control task is an id, a gymnasium environment, a vector environment or a function that makes one, not {task!r}."
+    )
 
 
 def _by_name(
-    task: str, num_envs: int, seed: int, backend: Literal["auto", "envpool", "gymnasium"], threads: int | None, options: dict[str, Any]
+    task: str, num_envs: int, seed: int, backend: Backend | Literal["auto"], threads: int | None, options: dict[str, Any]
 ) -> tuple[Worlds, str]:
     import gymnasium
 
     from rheostat.tasks.control.registration import register
 
     register()
-    for prefix in ("envpool", "gymnasium"):
+    prefixes: tuple[Backend, Backend] = ("envpool", "gymnasium")
+    for prefix in prefixes:
         if task.startswith(prefix + ":"):
-            backend, task = prefix, task.removeprefix(prefix + ":")  # type: ignore[assignment]
+            backend, task = prefix, task.removeprefix(prefix + ":")
     if backend not in ("auto", "envpool", "gymnasium"):
         raise RheostatError(f"Unknown backend {backend!r}: one of auto, envpool, gymnasium.")
     # Our own worlds and 'module:id' names are Gymnasium's; do not load EnvPool for them.
@@ -269,7 +273,10 @@ def _by_name(
         if "box2d" in str(error).lower():
             raise MissingExtra("box2d", "box2d", f"The Gymnasium task {task}") from error
         raise RheostatError(f"The Gymnasium task {task} needs a package that is not installed: {error}") from error
-    except (gymnasium.error.Error, TypeError, ImportError) as error:
+    except ImportError as error:
+        hint = f": pip install {error.name}" if error.name else ""
+        raise RheostatError(f"The Gymnasium task {task} needs a package that is not installed ({error}){hint}.") from error
+    except (gymnasium.error.Error, TypeError) as error:
         raise RheostatError(f"Gymnasium could not make {task} with options {options}: {error}") from error
     return GymnasiumWorlds(vector, task, seed), task
 

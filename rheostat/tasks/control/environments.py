@@ -4,9 +4,11 @@ Every world becomes the same stream of rows, whatever its autoreset convention:
 
 | mode | the step that ends an episode returns | the next step | what the adapter does |
 |---|---|---|---|
-| next-step (EnvPool, Gymnasium's default) | the final observation | ignores the action, returns the reset observation | marks that row ``valid=False`` |
+| next-step | the final observation | ignores the action, returns the reset observation | marks that row ``valid=False`` |
 | same-step | the reset observation, the final one in ``info`` | is normal | puts the final observation into ``next_observation`` |
 | disabled | the final observation | is refused | resets the ended environments at once |
+
+EnvPool is next-step, and so is Gymnasium unless told otherwise.
 
 Seeds: environment ``i`` is seeded with ``seed + i`` by both backends, so two pools whose seeds differ by less than ``num_envs`` share
 episodes. Space the seeds of runs, and of training and evaluation, by more than the number of environments (10,000 is the custom here).
@@ -24,9 +26,9 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.tasks.control.backends import Autoreset, GymnasiumWorlds, Outcome, Worlds, find
+from rheostat.tasks.control.backends import Autoreset, Backend, GymnasiumWorlds, Outcome, Worlds, find
 from rheostat.tasks.control.spaces import ActionDecoder, ObservationEncoder
-from rheostat.tasks.control.state import Cursor, load_worlds, save_worlds, savable
+from rheostat.tasks.control.state import Cursor, load_worlds, savable, save_worlds
 
 if TYPE_CHECKING:
     import gymnasium
@@ -62,7 +64,7 @@ class Environments:
     def __init__(self, worlds: Worlds, name: str, seed: int, fields: tuple[str, ...] | None = None) -> None:
         self._worlds = worlds
         self.name = name
-        self.backend: Literal["envpool", "gymnasium"] = worlds.backend
+        self.backend: Backend = worlds.backend
         self.num_envs = worlds.num_envs
         self.autoreset: Autoreset = worlds.autoreset
         self._encode = ObservationEncoder(worlds.observation_space, name, fields=fields, copy=worlds.reuses_buffers)
@@ -157,8 +159,8 @@ class Environments:
             if not math.isfinite(torch.dot(flat, flat).item()) and not torch.isfinite(value).all():
                 row = int((~torch.isfinite(value)).nonzero()[0, 0])
                 raise RheostatError(
-                    f"The {name} of environment {row} of {self.name} is not finite at step {self.steps + 1} of the pool with seed {self.seed}: "
-                    f"{value[row].flatten()[:8].tolist()}. Correct the environment (or its reward)."
+                    f"The {name} of environment {row} of {self.name} is not finite at step {self.steps + 1} of the pool with seed "
+                    f"{self.seed}: {value[row].flatten()[:8].tolist()}. Correct the environment."
                 )
 
     # -- exact state ------------------------------------------------------------------------------------------------------------
@@ -207,8 +209,8 @@ class Environments:
             assert self._observation is not None
             if not torch.equal(self._observation, state["observation"]):
                 raise RheostatError(
-                    f"Replaying {len(self._cursor.actions)} steps of {self.name} did not arrive at the saved observation: it is not deterministic "
-                    "given its seed, or its version changed. Give it save_state() and load_state(state) to make it resumable."
+                    f"Replaying {len(self._cursor.actions)} steps of {self.name} did not arrive at the saved observation: it is not "
+                    "deterministic given its seed, or its version changed. Give it save_state() and load_state(state) to make it resumable."
                 )
         self.steps = state["steps"]
         self._ended = state["ended"].numpy().copy()
@@ -232,7 +234,7 @@ def make(
     *,
     num_envs: int,
     seed: int,
-    backend: Literal["auto", "envpool", "gymnasium"] = "auto",
+    backend: Backend | Literal["auto"] = "auto",
     threads: int | None = None,
     fields: tuple[str, ...] | None = None,
     **env_kwargs: Any,

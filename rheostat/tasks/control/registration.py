@@ -1,7 +1,41 @@
-"""The ids of our own worlds, made known to Gymnasium when they are first needed."""
+"""The ids of our own worlds, made known to Gymnasium when they are first needed.
+
+Entry points are strings, so that registering imports none of them.
+"""
 
 from __future__ import annotations
 
+PROBES = {
+    "ConstantReward": None,
+    "RewardFromObservation": None,
+    "DelayedReward": None,
+    "RewardFromAction": None,
+    "RewardFromBoth": None,
+    "TimeLimit": 5,
+}  # name -> steps after which the episode is truncated
+
 
 def register() -> None:
-    """Register every ``rheostat/...`` id with Gymnasium; calling it again does nothing."""
+    """Register every ``rheostat/...`` id with Gymnasium; calling it again does nothing.
+
+    - ``rheostat/Probe-<name>-v0`` and ``rheostat/Probe-<name>-Continuous-v0``: :mod:`rheostat.tasks.control.probes`;
+    - ``rheostat/GridWorld5x5-v0``, ``rheostat/GridWorld8x8-v0``, ``rheostat/TwoStep-v0``: the tables of PROPS' toy experiments;
+    - ``rheostat/Discrete2D-v0`` (``headings=K``) and ``rheostat/Discrete2D100-v0``: :mod:`rheostat.tasks.control.discrete2d`.
+    """
+    import gymnasium
+
+    here = "rheostat.tasks.control"
+
+    def add(name: str, entry_point: str, limit: int | None, **options: object) -> None:
+        id = f"rheostat/{name}-v0"
+        if id not in gymnasium.registry:
+            gymnasium.register(id, f"{here}.{entry_point}", max_episode_steps=limit, kwargs=options)
+
+    for name, limit in PROBES.items():
+        add(f"Probe-{name}", f"probes:{name}", limit)
+        add(f"Probe-{name}-Continuous", f"probes:{name}", limit, continuous=True)
+    add("GridWorld5x5", "gridworld:SamplingErrorGrid", 50)
+    add("GridWorld8x8", "gridworld:ToyGrid", 30)
+    add("TwoStep", "two_step:TwoStep", None)
+    add("Discrete2D", "discrete2d:Discrete2D", 50)
+    add("Discrete2D100", "discrete2d:Discrete2D", 50, headings=100)

@@ -66,7 +66,7 @@ def leaves_of(space: Space, task: str) -> list[Leaf]:
             where = "".join(f"[{key!r}]" for key in path)
             raise RheostatError(
                 f"The observation{where} of {task} is a {type(part).__name__} space, which has no fixed-size vector form: "
-                "choose other entries with fields=(...), or wrap the environment so that it gives Box, Discrete, Dict or Tuple observations."
+                "choose other entries with fields=(...), or wrap the environment to give Box, Discrete, Dict or Tuple observations."
             )
         column += width
     return leaves
@@ -132,6 +132,7 @@ class ObservationEncoder:
         self._copy = copy
         self._task = task
         self._image_axes: tuple[int, ...] | None = None
+        self.space: Box
         if is_image(space):
             assert space.shape is not None
             shape = space.shape if len(space.shape) == 3 else (1, *space.shape)
@@ -246,8 +247,8 @@ class ActionDecoder:
             self._first, self._largest = np.int64(0), torch.tensor(1)
         else:
             raise RheostatError(
-                f"The action of {task} is a {type(space).__name__} space ({space}); supported are Box of floats, Discrete, MultiDiscrete and "
-                "MultiBinary: wrap the environment, for example with gymnasium.wrappers.TransformAction."
+                f"The action of {task} is a {type(space).__name__} space ({space}); supported are Box of floats, Discrete, MultiDiscrete "
+                "and MultiBinary: wrap the environment, for example with gymnasium.wrappers.TransformAction."
             )
         self._shape = (num_envs, *shape)
 

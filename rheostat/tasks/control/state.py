@@ -56,8 +56,10 @@ MUJOCO_ATTRIBUTES = ("goal", "goal_pos", "cylinder_pos")  # Reacher and Pusher k
 
 def pack(value: Any) -> Any:
     """A value as nested dicts and lists of tensors, numbers and strings, so that :func:`unpack` gives the same types back."""
-    if value is None or isinstance(value, (bool, int, float, str)) and type(value).__module__ == "builtins":
-        return {"big": hex(value)} if isinstance(value, int) and abs(value) >= 2**63 else value
+    if value is None or type(value) in (bool, float, str):
+        return value
+    if type(value) is int:
+        return value if abs(value) < 2**63 else {"big": hex(value)}  # PCG64 holds 128 bits
     if isinstance(value, np.generic):
         return {"scalar": str(value)} if value.dtype.kind == "U" else {"scalar": torch.from_numpy(np.array(value))}
     if isinstance(value, np.ndarray):
@@ -133,9 +135,7 @@ def save_environment(environment: Any) -> dict[str, Any]:
             layers.append(_save_mujoco(layer))
         else:
             layers.append({name: pack(getattr(layer, name)) for name in ATTRIBUTES.get(_class(layer), ()) if hasattr(layer, name)})
-    # _np_random is None until first used; asking for np_random would seed it from the operating system.
-    generator = environment.unwrapped._np_random
-    return {"layers": layers, "generator": None if generator is None else pack(generator.bit_generator.state)}
+    return {"layers": layers, "generator": _save_generator(environment.unwrapped)}
 
 
 def load_environment(environment: Any, state: dict[str, Any]) -> None:
@@ -148,11 +148,22 @@ def load_environment(environment: Any, state: dict[str, Any]) -> None:
         else:
             for name, value in saved.items():
                 setattr(layer, name, unpack(value))
-    if state["generator"] is not None:
-        saved_generator = unpack(state["generator"])
-        bits = getattr(np.random, saved_generator["bit_generator"])()
-        bits.state = saved_generator
-        environment.unwrapped._np_random = np.random.Generator(bits)
+    _load_generator(environment.unwrapped, state["generator"])
+
+
+def _save_generator(owner: Any) -> Any:
+    # _np_random is None until first used; asking for np_random would seed it from the operating system.
+    return None if owner._np_random is None else pack(owner._np_random.bit_generator.state)
+
+
+def _load_generator(owner: Any, state: Any) -> None:
+    if state is None:
+        owner._np_random = None
+        return
+    saved = unpack(state)
+    bits = getattr(np.random, saved["bit_generator"])()
+    bits.state = saved
+    owner._np_random = np.random.Generator(bits)
 
 
 def _save_mujoco(environment: Any) -> dict[str, Any]:
@@ -213,13 +224,12 @@ def savable(worlds: Worlds) -> bool:
 def save_worlds(worlds: Worlds) -> dict[str, Any]:
     """The state of savable worlds."""
     assert isinstance(worlds, GymnasiumWorlds)
-    vector = worlds.vector
+    vector: Any = worlds.vector
     if _has_own_state(vector):
-        generator = vector._np_random
-        return {"own": pack(vector.save_state()), "generator": None if generator is None else pack(generator.bit_generator.state)}  # type: ignore[attr-defined]
+        return {"own": pack(vector.save_state()), "generator": _save_generator(vector)}
     return {
-        "environments": [save_environment(environment) for environment in vector.envs],  # type: ignore[attr-defined]
-        "autoreset": torch.from_numpy(vector._autoreset_envs.copy()),  # type: ignore[attr-defined]
+        "environments": [save_environment(environment) for environment in vector.envs],
+        "autoreset": torch.from_numpy(vector._autoreset_envs.copy()),
     }
 
 
@@ -229,11 +239,7 @@ def load_worlds(worlds: Worlds, state: dict[str, Any]) -> None:
     vector: Any = worlds.vector
     if "own" in state:
         vector.load_state(unpack(state["own"]))
-        if state["generator"] is not None:
-            saved = unpack(state["generator"])
-            bits = getattr(np.random, saved["bit_generator"])()
-            bits.state = saved
-            vector._np_random = np.random.Generator(bits)
+        _load_generator(vector, state["generator"])
         return
     for environment, saved in zip(vector.envs, state["environments"], strict=True):
         load_environment(environment, saved)
