@@ -148,6 +148,10 @@ class RewardScale:
         self.statistics.update(torch.from_numpy(returns), torch.from_numpy(kept.T))
         self._return = running
 
+    def restart(self) -> None:
+        """Forget the returns under way, because the environments began anew."""
+        self._return = np.zeros_like(self._return)
+
     def scale(self, reward: Tensor, clip: float | None = 10.0) -> Tensor:
         """``reward / std`` limited to ``[-clip, clip]``, float32 on the device of ``reward``."""
         scaled = reward.double() / math.sqrt(float(self.statistics.variance) + self.statistics.eps)

@@ -26,12 +26,15 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.tasks.control.backends import Autoreset, Backend, GymnasiumWorlds, Outcome, Worlds, find
+from rheostat.tasks.control.backends import Autoreset, Backend, GymnasiumWorlds, Outcome, Worlds
+from rheostat.tasks.control.catalogue import find, known_tasks
 from rheostat.tasks.control.spaces import ActionDecoder, ObservationEncoder
 from rheostat.tasks.control.state import Cursor, load_worlds, savable, save_worlds
 
 if TYPE_CHECKING:
     import gymnasium
+
+__all__ = ["Environments", "Step", "check_seed", "known_tasks", "make"]
 
 
 @dataclass(slots=True)
@@ -254,6 +257,9 @@ def make(
     Raises:
         RheostatError: unknown id (with the nearest ones), unsupported spaces, impossible options.
         MissingExtra: the environment needs a package that is not installed.
+
+    A Gymnasium environment resumes exactly if it is deterministic given its seed; one that defines ``save_state()`` (plain data: numbers,
+    strings, arrays, lists, dicts) and ``load_state(state)`` is saved directly, which is faster and needs no determinism.
     """
     if num_envs < 1:
         raise RheostatError(f"num_envs must be at least 1, not {num_envs}.")

@@ -1,0 +1,125 @@
+"""Finding the world a task stands for: an id, an environment, a vector environment, or a function that makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+from rheostat.errors import MissingExtra, RheostatError, unknown
+from rheostat.tasks.control.backends import Backend, EnvPoolWorlds, GymnasiumWorlds, Worlds
+
+if TYPE_CHECKING:
+    from gymnasium import Env
+
+
+def find(
+    task: Any, *, num_envs: int, seed: int, backend: Backend | Literal["auto"], threads: int | None, options: dict[str, Any]
+) -> tuple[Worlds, str]:
+    """The worlds a task stands for, and its name.
+
+    Raises:
+        RheostatError: unknown id, impossible backend, or the environment refuses its options.
+        MissingExtra: the environment needs a package that is not installed.
+    """
+    import gymnasium
+
+    if isinstance(task, str):
+        return _by_name(task, num_envs, seed, backend, threads, options)
+    if backend == "envpool":
+        raise RheostatError("backend='envpool' needs the id of an EnvPool task, not an environment object.")
+    if isinstance(task, gymnasium.vector.VectorEnv):
+        if task.num_envs != num_envs:
+            raise RheostatError(f"The vector environment given has {task.num_envs} environments, but num_envs={num_envs} was asked for.")
+        _refuse(options, "a vector environment that is already made")
+        return GymnasiumWorlds(task, _name_of(task), seed), _name_of(task)
+    if isinstance(task, gymnasium.Env):
+        if num_envs != 1:
+            raise RheostatError(
+                f"One environment object cannot be stepped as num_envs={num_envs}: pass a function that makes a new one, or num_envs=1."
+            )
+        _refuse(options, "an environment that is already made")
+        name = _name_of(task)
+        return _sync([lambda: task], name, seed), name
+    if callable(task):
+        name = getattr(task, "__name__", type(task).__name__)
+        return _sync([lambda: task(**options)] * num_envs, name, seed), name
+    raise RheostatError(
+        f"A control task is an id, a gymnasium environment, a vector environment or a function that makes one, not {task!r}."
+    )
+
+
+def _by_name(
+    task: str, num_envs: int, seed: int, backend: Backend | Literal["auto"], threads: int | None, options: dict[str, Any]
+) -> tuple[Worlds, str]:
+    import gymnasium
+
+    from rheostat.tasks.control.registration import register
+
+    register()
+    prefixes: tuple[Backend, Backend] = ("envpool", "gymnasium")
+    for prefix in prefixes:
+        if task.startswith(prefix + ":"):
+            backend, task = prefix, task.removeprefix(prefix + ":")
+    if backend not in ("auto", "envpool", "gymnasium"):
+        raise RheostatError(f"Unknown backend {backend!r}: one of auto, envpool, gymnasium.")
+    # Our own worlds and 'module:id' names are Gymnasium's; do not load EnvPool for them.
+    pools = set() if backend == "gymnasium" or task.startswith("rheostat/") or ":" in task else set(_envpool_ids())
+    if task in pools:
+        return EnvPoolWorlds(task, num_envs, seed, threads, options), task
+    if backend == "envpool":
+        raise unknown("EnvPool task", task, pools)
+    if task not in gymnasium.registry and ":" not in task:
+        if backend == "gymnasium":
+            raise unknown("Gymnasium task", task, gymnasium.registry)
+        raise unknown("control task", task, {*gymnasium.registry, *_envpool_ids()})
+    try:
+        vector = gymnasium.make_vec(task, num_envs, vectorization_mode="sync", disable_env_checker=True, **options)
+    except gymnasium.error.DependencyNotInstalled as error:
+        if "box2d" in str(error).lower():
+            raise MissingExtra("box2d", "box2d", f"The Gymnasium task {task}") from error
+        raise RheostatError(f"The Gymnasium task {task} needs a package that is not installed: {error}") from error
+    except ImportError as error:
+        hint = f": pip install {error.name}" if error.name else ""
+        raise RheostatError(f"The Gymnasium task {task} needs a package that is not installed ({error}){hint}.") from error
+    except (gymnasium.error.Error, TypeError) as error:
+        raise RheostatError(f"Gymnasium could not make {task} with options {options}: {error}") from error
+    return GymnasiumWorlds(vector, task, seed), task
+
+
+def known_tasks() -> dict[str, list[str]]:
+    """Every id that :func:`find` knows, sorted, by family: our own, those only Gymnasium has, EnvPool's by kind."""
+    import gymnasium
+    from envpool.registration import registry
+
+    from rheostat.tasks.control.registration import register
+
+    register()
+    families: dict[str, list[str]] = {"rheostat": [], "gymnasium": []}
+    for task in gymnasium.registry:
+        if task not in registry.specs:
+            families["rheostat" if task.startswith("rheostat/") else "gymnasium"].append(task)
+    for task, (module, *_) in registry.specs.items():
+        families.setdefault(f"envpool {module.rsplit('.')[-1]}", []).append(task)
+    return {family: sorted(ids) for family, ids in sorted(families.items())}
+
+
+def _envpool_ids() -> list[str]:
+    import envpool
+
+    return envpool.list_all_envs()
+
+
+def _sync(makers: list[Callable[[], Env]], name: str, seed: int) -> GymnasiumWorlds:
+    from gymnasium.vector import SyncVectorEnv
+
+    return GymnasiumWorlds(SyncVectorEnv(makers, copy=False), name, seed)
+
+
+def _name_of(environment: Any) -> str:
+    spec = environment.spec
+    return spec.id if spec is not None else type(environment.unwrapped).__name__
+
+
+def _refuse(options: dict[str, Any], what: str) -> None:
+    if options:
+        raise RheostatError(f"The options {', '.join(options)} cannot be given to {what}.")
