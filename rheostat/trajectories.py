@@ -30,7 +30,7 @@ class Source(IntEnum):
     OFFLINE = 6
 
 
-class Trajectories(TensorClass["nocast"]):
+class Trajectories(TensorClass["nocast"]):  # type: ignore[type-arg, name-defined]
     """Rows of steps, batch size ``[B, T]``; facts that belong to a row are expanded over its steps (no memory is used for it).
 
     Control fills ``observation`` and ``next_observation``; language leaves them None, puts the token ids of the whole row (prompt, then
@@ -43,32 +43,33 @@ class Trajectories(TensorClass["nocast"]):
     terminated: Tensor  # [B, T] bool
     truncated: Tensor  # [B, T] bool
     sampler_logp: Tensor  # [B, T] float32 under the distribution that really sampled (after temperature, top-k, ...); NaN where unknown
-    observation: Tensor | None = None  # [B, T, ...] raw (not normalised)
-    next_observation: Tensor | None = None  # [B, T, ...] the true successor: the final observation where the episode ends
-    attention: Tensor | None = None  # [B, T] bool, language only: False on padding
-    learner_logp: Tensor | None = None  # [B, T] under the learner's weights at the start of this update; never the sampler's
-    reference_logp: Tensor | None = None  # [B, T] under a frozen reference policy
-    value: Tensor | None = None  # [B, T] critic's value of the observation
-    next_value: Tensor | None = None  # [B, T] critic's value of the true successor (used unless terminated)
-    advantage: Tensor | None = None  # [B, T]
-    value_target: Tensor | None = None  # [B, T] what the critic regresses on
-    weight: Tensor | None = None  # [B, T] importance or source weight of the policy loss
-    source: Tensor | None = None  # [B, T] int64, a Source
-    version: Tensor | None = None  # [B, T] int64, number of policy updates before this step was sampled
-    group: Tensor | None = None  # [B, T] int64, rows of one prompt share it
-    parent: Tensor | None = None  # [B, T] int64, row it branched from in a tree, -1 for none
-    valid: Tensor | None = None  # [B, T] bool, False where a verifier failed: invalid is not reward 0
+    observation: Tensor = None  # type: ignore[assignment]  # [B, T, ...] raw (not normalised)
+    next_observation: Tensor = None  # type: ignore[assignment]  # [B, T, ...] the true successor: the final observation where the episode ends
+    attention: Tensor = None  # type: ignore[assignment]  # [B, T] bool, language only: False on padding
+    learner_logp: Tensor = None  # type: ignore[assignment]  # [B, T] under the learner's weights at the start of this update; never the sampler's
+    reference_logp: Tensor = None  # type: ignore[assignment]  # [B, T] under a frozen reference policy
+    value: Tensor = None  # type: ignore[assignment]  # [B, T] critic's value of the observation
+    next_value: Tensor = None  # type: ignore[assignment]  # [B, T] critic's value of the true successor (used unless terminated)
+    advantage: Tensor = None  # type: ignore[assignment]  # [B, T]
+    value_target: Tensor = None  # type: ignore[assignment]  # [B, T] what the critic regresses on
+    weight: Tensor = None  # type: ignore[assignment]  # [B, T] importance or source weight of the policy loss
+    source: Tensor = None  # type: ignore[assignment]  # [B, T] int64, a Source
+    version: Tensor = None  # type: ignore[assignment]  # [B, T] int64, number of policy updates before this step was sampled
+    group: Tensor = None  # type: ignore[assignment]  # [B, T] int64, rows of one prompt share it
+    parent: Tensor = None  # type: ignore[assignment]  # [B, T] int64, row it branched from in a tree, -1 for none
+    valid: Tensor = None  # type: ignore[assignment]  # [B, T] bool, False where a verifier failed: invalid is not reward 0
 
-    def flatten(self) -> Transitions:
+    def transitions(self) -> Transitions:
         """The steps the policy chose, as ``[n]`` in row-major order."""
-        return Transitions(**{name: value[self.mask] for name, value in self.items() if name != "mask"}, batch_size=[int(self.mask.sum())])
+        kept = {name: value[self.mask] for name, value in self.items() if name != "mask"}
+        return Transitions(**kept, batch_size=[self.count()])  # type: ignore[arg-type]
 
     def count(self) -> int:
         """Number of steps the policy chose: the unit of every budget."""
         return int(self.mask.sum())
 
 
-class Transitions(TensorClass["nocast"]):
+class Transitions(TensorClass["nocast"]):  # type: ignore[type-arg, name-defined]
     """Single steps, batch size ``[n]``; the fields are those of :class:`Trajectories` without the mask."""
 
     action: Tensor
@@ -76,21 +77,21 @@ class Transitions(TensorClass["nocast"]):
     terminated: Tensor
     truncated: Tensor
     sampler_logp: Tensor
-    observation: Tensor | None = None
-    next_observation: Tensor | None = None
-    attention: Tensor | None = None
-    learner_logp: Tensor | None = None
-    reference_logp: Tensor | None = None
-    value: Tensor | None = None
-    next_value: Tensor | None = None
-    advantage: Tensor | None = None
-    value_target: Tensor | None = None
-    weight: Tensor | None = None
-    source: Tensor | None = None
-    version: Tensor | None = None
-    group: Tensor | None = None
-    parent: Tensor | None = None
-    valid: Tensor | None = None
+    observation: Tensor = None  # type: ignore[assignment]
+    next_observation: Tensor = None  # type: ignore[assignment]
+    attention: Tensor = None  # type: ignore[assignment]
+    learner_logp: Tensor = None  # type: ignore[assignment]
+    reference_logp: Tensor = None  # type: ignore[assignment]
+    value: Tensor = None  # type: ignore[assignment]
+    next_value: Tensor = None  # type: ignore[assignment]
+    advantage: Tensor = None  # type: ignore[assignment]
+    value_target: Tensor = None  # type: ignore[assignment]
+    weight: Tensor = None  # type: ignore[assignment]
+    source: Tensor = None  # type: ignore[assignment]
+    version: Tensor = None  # type: ignore[assignment]
+    group: Tensor = None  # type: ignore[assignment]
+    parent: Tensor = None  # type: ignore[assignment]
+    valid: Tensor = None  # type: ignore[assignment]
 
 
 def join_in_time(blocks: list[Trajectories]) -> Trajectories:
@@ -103,4 +104,4 @@ def join_in_time(blocks: list[Trajectories]) -> Trajectories:
         raise RheostatError("There are no trajectories to join: collect at least one block first.")
     if len({block.shape[0] for block in blocks}) > 1:
         raise RheostatError(f"Blocks to join in time must have the same rows; they have {[block.shape[0] for block in blocks]}.")
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)  # type: ignore[arg-type, return-value]

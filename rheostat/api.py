@@ -1,0 +1,133 @@
+"""The Python face of the house: the same as the command line, with objects."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from rheostat.methods import table
+from rheostat.training.progress import Bar, Progress, Silent
+from rheostat.training.run import CUSTOM, Run
+from rheostat.training.settings import Settings, configure
+
+SETTINGS = {field.name for field in dataclasses.fields(Settings)} - {"method", "task", "config"}
+
+
+def runs_folder() -> Path:
+    """Where runs go when no directory is given: ``$RHEOSTAT_RUNS``, else ``runs``."""
+    return Path(os.environ.get("RHEOSTAT_RUNS", "runs"))
+
+
+def free_directory(stem: str) -> Path:
+    """``runs/stem``, or ``runs/stem-2``, ... : the first that does not exist."""
+    base = runs_folder() / stem.replace("/", "-").replace(":", "-")
+    candidate, number = base, 1
+    while candidate.exists():
+        number += 1
+        candidate = base.with_name(f"{base.name}-{number}")
+    return candidate
+
+
+def task_name(task: Any) -> str:
+    """The name of a task: itself, or ``custom:`` and the id of an environment object."""
+    if isinstance(task, str):
+        return task
+    spec = getattr(task, "spec", None)
+    name = getattr(spec, "id", None) or getattr(task, "__name__", None) or type(task).__name__
+    return CUSTOM + str(name)
+
+
+def settings_for(method: str, task: Any, *, preset: str | None = None, **options: Any) -> Settings:
+    """Settings from keyword arguments: those of :class:`~rheostat.training.settings.Settings`, the rest go to the method.
+
+    Raises:
+        RheostatError: unknown method, task, preset or setting, or values that cannot work together.
+    """
+    general = {name: value for name, value in options.items() if name in SETTINGS}
+    config = configure(method, {name: value for name, value in options.items() if name not in SETTINGS}, preset=preset)
+    return Settings(method=method, task=task_name(task), config=dataclasses.asdict(config), **general)
+
+
+def train(
+    method: str,
+    task: Any,
+    *,
+    directory: str | Path | None = None,
+    policy: Any = None,
+    preset: str | None = None,
+    progress: bool | Progress = True,
+    sinks: tuple[str, ...] = (),
+    threads: int = 1,
+    **options: Any,
+) -> Run:
+    """Train a method on a task.
+
+    Args:
+        method: a name from ``rheostat list``.
+        task: an EnvPool or Gymnasium id; or your own Gymnasium environment, a function that makes one, or a vector environment.
+        directory: where the run is kept; None picks a free name under ``runs``.
+        policy: your own network: a module with ``distribution(observation)`` and ``value(observation)``.
+        preset: a named configuration of the method.
+        progress: show a live display.
+        sinks: also log to ``tensorboard`` or ``trackio``.
+        threads: torch threads; 1 is fastest for small networks. The result does not depend on the display, sinks or directory.
+        **options: settings of the run (``seed``, ``steps``, ...) and of the method (``learning_rate``, ...).
+
+    Returns:
+        The finished run, with ``metrics``, ``summary``, ``plot()`` and ``policy(observation)``.
+
+    Raises:
+        RheostatError: anything you can put right, in one sentence.
+    """
+    import torch
+
+    torch.set_num_threads(threads)
+    settings = settings_for(method, task, preset=preset, **options)
+    where = Path(directory) if directory else free_directory(f"{method}-{settings.task.removeprefix(CUSTOM)}-s{settings.seed}")
+    run = Run.create(where, settings, task=None if isinstance(task, str) else task, policy=policy)
+    return finish(run, progress, sinks)
+
+
+def resume(
+    directory: str | Path, *, task: Any = None, policy: Any = None, progress: bool | Progress = True, sinks: tuple[str, ...] = ()
+) -> Run:
+    """Continue an interrupted run to its end, exactly as if it had never stopped.
+
+    Raises:
+        RheostatError: nothing to resume there, the run is finished, or no checkpoint is whole.
+    """
+    run = Run.load(directory, task=task, policy=policy)
+    for note in run.notes:
+        print(f"{note} Going back to the one before it.", file=sys.stderr)
+    return finish(run, progress, sinks)
+
+
+def finish(run: Run, progress: bool | Progress, sinks: tuple[str, ...]) -> Run:
+    """Train to the end of the budget, then draw the curves and write the report."""
+    from rheostat.evaluation.report import write_report
+
+    display = (Bar(run.directory.name) if progress else Silent()) if isinstance(progress, bool) else progress
+    run.train(progress=display, sinks=sinks)
+    run.plot()
+    write_report([run.directory], run.directory / "report.html")
+    return run
+
+
+def load(directory: str | Path, *, task: Any = None, policy: Any = None) -> Run:
+    """Open a run, finished or not, at its newest whole checkpoint."""
+    return Run.load(directory, task=task, policy=policy)
+
+
+def compare(methods: list[str], task: str, *, seeds: int = 5, **options: Any) -> Any:
+    """Train several methods on one task over several seeds, in parallel; see :func:`rheostat.evaluation.comparison.compare`."""
+    from rheostat.evaluation.comparison import compare as run_comparison
+
+    return run_comparison(methods, task, seeds=seeds, **options)
+
+
+def methods() -> dict[str, table.Entry]:
+    """The table of methods."""
+    return dict(table.METHODS)

@@ -1,0 +1,393 @@
+"""The command line: ``rheostat COMMAND ...``. Every command is a small dataclass whose fields are its options."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, cast
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from rheostat.errors import RheostatError, unknown
+from rheostat.methods import table
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    result = Table(title=title, title_justify="left", header_style="bold")
+    for column in columns:
+        result.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    for row in rows:
+        result.add_row(*(str(cell) for cell in row))
+    console = Console()
+    console.print(result, width=None if console.is_terminal else 160)  # a file has no width of its own
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2))
+
+
+@dataclass
+class List:
+    """List the methods and the tasks, with what has been verified."""
+
+    tasks: bool = False
+    """List every task id too (over a thousand)."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        rows = [
+            {"method": name, "domain": row.domain, "title": row.title, "paper": row.paper, "verified": row.verified}
+            for name, row in table.METHODS.items()
+        ]
+        from rheostat.tasks.control.environments import known_tasks
+
+        families = known_tasks()
+        if self.json:
+            tasks = {family: ids if self.tasks else len(ids) for family, ids in families.items()}
+            _print_json({"methods": rows, "tasks": tasks})
+            return
+        _print_table("Methods", ["method", "domain", "title", "paper", "verified"], [list(row.values()) for row in rows])
+        _print_table(
+            "Tasks (any id of these works; --tasks lists them all)",
+            ["family", "ids", "examples"],
+            [(family, len(ids), ", ".join(ids if self.tasks else ids[:6])) for family, ids in families.items()],
+            numbers=["ids"],
+        )
+
+
+@dataclass
+class Show:
+    """Show a method: paper, equations, defaults, and what differs from its parent."""
+
+    method: Positional[str]
+    """Name of the method."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat.methods.describe import settings_of
+
+        row = table.entry(self.method)
+        settings = settings_of(row)
+        presets = getattr(row.load(), "presets", {})
+        if self.json:
+            fields = {item.name: {"default": item.default, "documentation": item.documentation} for item in settings}
+            _print_json(
+                {
+                    "method": self.method,
+                    **dataclasses.asdict(row),
+                    "documentation": row.module.__doc__,
+                    "settings": fields,
+                    "presets": presets,
+                }
+            )
+            return
+        print(row.module.__doc__)
+        print(f"Verified: {row.verified}.\n")
+
+        def note(item: Any) -> str:
+            return "new" if item.new else f"parent: {item.parent_default}" if item.parent_default != item.default else ""
+
+        _print_table(
+            "Settings",
+            ["setting", "default", "differs", "meaning"],
+            [(item.name, item.default, note(item), item.documentation) for item in settings],
+        )
+        for name, values in presets.items():
+            print(f"--preset {name}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
+
+
+@dataclass
+class TrainOptions:
+    """What every training run has."""
+
+    task: Positional[str]
+    """Any EnvPool or Gymnasium id, e.g. CartPole-v1, Hopper-v5; `rheostat list` shows the families."""
+    steps: int = 100_000
+    """Budget, in environment steps."""
+    seed: int = 0
+    """Seed of every random stream of the run."""
+    directory: Path | None = None
+    """Where the run is kept; by default a free name under runs/."""
+    preset: str | None = None
+    """Named configuration of the method (see `rheostat show METHOD`); options given here override it."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 chooses a tenth of the budget."""
+    evaluation_episodes: int = 10
+    """Episodes of the final evaluation."""
+    backend: Literal["auto", "envpool", "gymnasium"] = "auto"
+    """Who simulates: EnvPool where it has the id, else Gymnasium."""
+    environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """Options of the environment, as names and JSON values."""
+    sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
+    """Also log to these dashboards."""
+    threads: int = 1
+    """Torch threads."""
+
+
+def train_command(name: str, preset: str | None = None) -> type:
+    """The options of ``rheostat train NAME``: those of every run and those of the method, a preset filled in."""
+    from rheostat.training.settings import configure
+
+    config = configure(name, {}, preset=preset)
+
+    def run(self: Any) -> None:
+        from rheostat import api
+
+        options = {item.name: getattr(self, item.name) for item in dataclasses.fields(TrainOptions)}
+        del options["preset"]  # it is in the configuration already
+        environment = {key: _json_or_text(value) for key, value in options.pop("environment").items()}
+        run = api.train(
+            name,
+            options.pop("task"),
+            **options,
+            environment_options=environment,
+            **{f.name: getattr(self.config, f.name) for f in dataclasses.fields(config)},
+        )
+        _announce(run)
+
+    fields = [("config", OmitArgPrefixes[type(config)], field(default_factory=lambda: config))]  # type: ignore[misc]
+    namespace = {"run": run, "__doc__": f"{table.entry(name).title}. `rheostat show {name}` explains the method."}
+    return dataclasses.make_dataclass(f"Train{name.title().replace('-', '')}", fields, bases=(TrainOptions,), namespace=namespace)
+
+
+def _json_or_text(value: str) -> Any:
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
+def _announce(run: Any) -> None:
+    from rheostat.methods.table import entry
+
+    derived = entry(run.settings.method).load().derived(run.method.config)
+    print(
+        "Batch arithmetic: "
+        + ", ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in derived.items())
+    )
+    rows = [(name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}") for name, value in run.summary.items()]
+    _print_table(f"{run.settings.method} on {run.settings.task}, seed {run.settings.seed}", ["result", "value"], rows, numbers=["value"])
+    print(f"Report: {run.directory / 'report.html'}   Curves: {run.directory / 'curves.png'}")
+
+
+@dataclass
+class Resume:
+    """Continue an interrupted run, exactly as if it had never stopped."""
+
+    run_directory: Positional[Path]
+    """Directory of the run."""
+    sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
+    """Also log to these dashboards."""
+
+    def run(self) -> None:
+        import torch
+
+        from rheostat import api
+
+        torch.set_num_threads(1)
+        _announce(api.resume(self.run_directory, sinks=self.sinks))
+
+
+@dataclass
+class Evaluate:
+    """Evaluate a run's policy: deterministic actions, frozen statistics, fresh environments."""
+
+    run_directory: Positional[Path]
+    """Directory of the run."""
+    episodes: int = 20
+    """Number of episodes, at least 1."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        if self.episodes < 1:
+            raise RheostatError(f"--episodes is {self.episodes}: evaluate at least 1.")
+        run = api.load(self.run_directory)
+        for note in run.notes:
+            print(note, file=sys.stderr)
+        result = {"run": str(self.run_directory), "steps": run.method.steps} | run.method.evaluate(self.episodes)
+        if self.json:
+            _print_json(result)
+        else:
+            _print_table("Evaluation", ["result", "value"], list(result.items()), numbers=["value"])
+
+
+@dataclass
+class Compare:
+    """Train several methods over several seeds at equal budget, in parallel, and compare them."""
+
+    methods: Positional[tuple[str, ...]]
+    """Names of methods; the first is the one the others are compared with."""
+    task: str
+    """Any EnvPool or Gymnasium id."""
+    seeds: int = 5
+    """Runs per method."""
+    steps: int = 100_000
+    """Budget of every run."""
+    jobs: int = 0
+    """Runs at a time; 0 takes one per core."""
+    directory: Path | None = None
+    """Where the runs are kept; naming an unfinished comparison continues it."""
+    options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """Settings shared by every arm, as names and JSON values, e.g. --options sampling_error_every 2."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        options = {key: _json_or_text(value) for key, value in self.options.items()}
+        result = api.compare(
+            list(self.methods), self.task, seeds=self.seeds, steps=self.steps, jobs=self.jobs or None, directory=self.directory, **options
+        )
+        if self.json:
+            _print_json(result.rows())
+        else:
+            result.print()
+
+
+@dataclass
+class Report:
+    """Write one self-contained HTML page about runs or comparisons."""
+
+    paths: Positional[tuple[Path, ...]]
+    """Directories of runs or comparisons."""
+    output: Path = Path("report.html")
+    """The page to write."""
+
+    def run(self) -> None:
+        from rheostat.evaluation.report import write_report
+
+        print(f"Report: {write_report(list(self.paths), self.output)}")
+
+
+@dataclass
+class Doctor:
+    """Check the installation: versions, devices, and which extras are missing."""
+
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat.training.doctor import examine
+
+        rows = examine()
+        if self.json:
+            _print_json(rows)
+        else:
+            _print_table("Doctor", ["part", "found", "remark"], [list(row.values()) for row in rows])
+
+
+@dataclass
+class Completion:
+    """Print a shell completion script: `eval "$(rheostat completion bash)"`."""
+
+    shell: Positional[Literal["bash", "zsh", "tcsh"]]
+    """Your shell."""
+
+    def run(self) -> None:
+        tyro.cli(_everything(), prog="rheostat", args=["--tyro-print-completion", self.shell])
+
+
+COMMANDS: dict[str, Any] = {
+    "list": List,
+    "show": Show,
+    "train": None,
+    "resume": Resume,
+    "evaluate": Evaluate,
+    "compare": Compare,
+    "report": Report,
+    "doctor": Doctor,
+    "completion": Completion,
+}
+
+
+def _train_union() -> Any:
+    """``train`` with one subcommand per method."""
+    return Union[tuple(Annotated[train_command(name), tyro.conf.subcommand(name)] for name in table.METHODS)]  # noqa: UP007 (built at run time)
+
+
+def _everything() -> Any:
+    """All commands in one parser: for the top-level help and for completion."""
+
+    @dataclass
+    class Train:
+        """Train a method on a task: rheostat train METHOD TASK."""
+
+        method: OmitArgPrefixes[_train_union()]  # type: ignore[valid-type]
+
+    commands = COMMANDS | {"train": Train}
+    return Union[tuple(Annotated[cls, tyro.conf.subcommand(name)] for name, cls in commands.items())]  # noqa: UP007
+
+
+def _top_help() -> str:
+    lines = ["usage: rheostat COMMAND ...", "", (__import__("rheostat").__doc__ or "").split("\n")[0], ""]
+    descriptions = {name: (cls.__doc__ or "").split("\n")[0] for name, cls in COMMANDS.items() if cls}
+    descriptions["train"] = "Train a method on a task: rheostat train METHOD TASK [options]."
+    lines += [f"  {name:<12}{descriptions[name]}" for name in COMMANDS]
+    lines += ["", "`rheostat COMMAND --help` lists every option; `rheostat train METHOD --help` those of a method."]
+    return "\n".join(lines)
+
+
+def parse(arguments: list[str]) -> Any:
+    """The command object for these arguments.
+
+    Raises:
+        RheostatError: unknown command, method or preset, with the nearest known one.
+    """
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        raise unknown("command", command, COMMANDS)
+    if command != "train":
+        return tyro.cli(COMMANDS[command], args=rest, prog=f"rheostat {command}")
+    if not rest or rest[0].startswith("-"):
+        return tyro.cli(_train_union(), args=rest or ["--help"], prog="rheostat train", description="Train a method on a task.")
+    name = rest[0]
+    table.entry(name)
+    preset = None
+    for index, word in enumerate(rest):
+        if word == "--preset" and index + 1 < len(rest):
+            preset = rest[index + 1]
+        elif word.startswith("--preset="):
+            preset = word.partition("=")[2]
+    return tyro.cli(train_command(name, preset), args=rest[1:], prog=f"rheostat train {name}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``rheostat``."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_top_help())
+        return
+    if words[0] == "--version":
+        print(f"rheostat {__import__('rheostat').__version__}")
+        return
+    from rheostat.training.run import Interrupted
+
+    try:
+        cast(Any, parse(words)).run()
+    except RheostatError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""A behaviour policy: a copy of the learned policy that acts in its place and is moved by an objective of its own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from rheostat.policies.control import ControlPolicy
+from rheostat.policies.parameters import ParameterVector, load_optimizer_state, optimizer_state
+
+
+class BehaviourPolicy:
+    """``phi``: starts as a copy of the target policy ``theta`` and restarts from it whenever asked; optimiser moments are kept across
+    restarts.
+
+    Args:
+        target: the learned policy.
+        learning_rate: Adam step size; None moves by plain gradient descent, which the caller does on ``parameters``.
+    """
+
+    def __init__(self, target: ControlPolicy, learning_rate: float | None = None) -> None:
+        self.network: ControlPolicy = copy.deepcopy(target)
+        self.parameters = ParameterVector(cast(nn.Module, self.network))
+        self.optimizer = None
+        if learning_rate is not None:
+            self.optimizer = torch.optim.Adam([self.parameters.vector], lr=learning_rate, eps=1e-5, fused=True)
+
+    def restart_from(self, target: ParameterVector) -> None:
+        """``phi <- theta``."""
+        self.parameters.copy_from(target)
+
+    def descend(self, loss: Tensor, *, max_grad_norm: float | None = None, step_size: float | None = None) -> None:
+        """One step down the loss: with Adam, or by ``step_size`` times the gradient."""
+        self.parameters.gradient.zero_()
+        loss.backward()
+        if max_grad_norm is not None:
+            self.parameters.clip_gradient(max_grad_norm)
+        if self.optimizer is not None:
+            self.optimizer.step()
+        else:
+            assert step_size is not None
+            with torch.no_grad():
+                self.parameters.vector.sub_(self.parameters.gradient, alpha=step_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters and moments."""
+        return {"parameters": self.parameters.vector.detach(), "optimizer": optimizer_state(self.optimizer) if self.optimizer else {}}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+        with torch.no_grad():
+            self.parameters.vector.copy_(state["parameters"])
+        if self.optimizer:
+            load_optimizer_state(self.optimizer, state["optimizer"])

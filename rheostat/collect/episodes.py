@@ -1,0 +1,49 @@
+"""Whole episodes for measuring a policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rheostat.tasks.control.environments import Environments
+
+STEP_LIMIT = 100_000
+
+
+def run_episodes(act: Callable[[Tensor], Tensor], environments: Environments, episodes: int) -> tuple[list[float], list[int]]:
+    """Returns and lengths of exactly ``episodes`` episodes.
+
+    Every environment contributes the same number of episodes (up to rounding), whatever their length: counting the first episodes to
+    *finish* would over-represent short ones. A world without an end is cut after 100,000 vector steps and what ran then counts as it
+    stands.
+
+    Args:
+        act: raw observations ``[E, ...]`` to raw actions ``[E, ...]``.
+        environments: freshly seeded; used from a reset.
+        episodes: how many, at least 1.
+    """
+    rows = environments.num_envs
+    quota = torch.full((rows,), episodes // rows) + (torch.arange(rows) < episodes % rows)
+    returns: list[list[float]] = [[] for _ in range(rows)]
+    lengths: list[list[int]] = [[] for _ in range(rows)]
+    running = torch.zeros(rows, dtype=torch.float64)
+    length = torch.zeros(rows, dtype=torch.int64)
+    observation = environments.reset()
+    with torch.no_grad():
+        for step_index in range(STEP_LIMIT):
+            step = environments.step(act(observation))
+            running += step.reward.double() * step.valid
+            length += step.valid
+            observation = step.observation
+            last = step_index == STEP_LIMIT - 1
+            for row in ((step.terminated | step.truncated | last) & step.valid).nonzero().flatten().tolist():
+                if len(returns[row]) < quota[row]:
+                    returns[row].append(running[row].item())
+                    lengths[row].append(int(length[row]))
+                running[row] = 0.0
+                length[row] = 0
+            if all(len(returns[row]) >= quota[row] for row in range(rows)):
+                break
+    return [x for row in returns for x in row], [x for row in lengths for x in row]

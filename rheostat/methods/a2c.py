@@ -1,0 +1,70 @@
+"""A2C: synchronous advantage actor-critic.
+
+Paper: Mnih et al. 2016, arXiv 1602.01783, in its synchronous form (OpenAI Baselines, Stable-Baselines3).
+
+Equation
+    loss = -mean(A log pi(a|s)) + c_V mean (R - V)^2 - c_H entropy,      one gradient step per rollout
+
+What differs from ppo: no ratio and no clipping (one step on fresh data needs none), no advantage normalisation, lambda 1, the value loss
+without the half, and RMSprop (alpha 0.99, eps 1e-5) on the whole rollout at once.
+Checked against: Stable-Baselines3 2.9.2 (``tests/vectors``: baselines-control, case a2c_sb3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from rheostat.masking import standardise
+from rheostat.methods.ppo import PPO, PPOConfig
+from rheostat.objectives.limits import DetachedClip
+from rheostat.objectives.policy_gradient import policy_gradient
+from rheostat.objectives.value import value_loss
+
+
+@dataclass(frozen=True)
+class A2CConfig(PPOConfig):
+    """Stable-Baselines3's defaults: five steps in each of eight environments per update."""
+
+    batch_steps: int = 40
+    """Environment steps per update, over all environments."""
+    epochs: int = 1
+    """One pass: a second would be off-policy without a correction."""
+    minibatches: int = 1
+    """One minibatch: the whole rollout."""
+    learning_rate: float = 7e-4
+    """RMSprop step size."""
+    anneal: bool = False
+    """Constant learning rate."""
+    lam: float = 1.0
+    """Full n-step returns."""
+    normalise_advantage: bool = False
+    """Advantages as they are."""
+
+
+class A2C(PPO):
+    """See the module docstring."""
+
+    Config: ClassVar[type[PPOConfig]] = A2CConfig
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """RMSprop as Stable-Baselines3 configures it."""
+        return torch.optim.RMSprop([self.parameters.vector], lr=self.config.learning_rate, alpha=0.99, eps=1e-5)
+
+    def minibatch_step(
+        self, observation: Tensor, action: Tensor, start_logp: Tensor, advantage: Tensor, target: Tensor, start_value: Tensor
+    ) -> Tensor | None:
+        """The plain policy gradient: the log-probability itself is its own denominator, so the ratio is 1."""
+        config = self.config
+        if config.normalise_advantage:
+            advantage = standardise(advantage)
+        distribution = self.policy.distribution(observation)
+        log_prob = distribution.log_prob(action)
+        policy = policy_gradient(log_prob, advantage, denominator_logp=None, limit=DetachedClip())
+        critic = value_loss(self.policy.value(observation), target, scale=1.0)
+        entropy = distribution.entropy().mean()
+        loss = policy.loss + config.value_coefficient * critic - config.entropy_coefficient * entropy
+        return self.apply(loss, policy, critic, entropy)

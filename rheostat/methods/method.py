@@ -1,0 +1,58 @@
+"""The protocol of a method: its answers to the four questions, as the four steps of the one training loop.
+
+    collect()  WHO ACTS?                  -> fresh trajectories
+    retain()   WHAT IS KEPT?              -> the trajectories to learn from
+    credit()   WHAT IS IT WORTH?          -> the same, with advantages and targets
+    improve()  HOW DOES THE POLICY MOVE?  -> what happened, as numbers
+
+Data flow one way; nothing flows back except the improved policy. Everything a method remembers is in ``state_dict``: saving it is
+resuming it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+from rheostat.trajectories import Trajectories
+
+Metrics = dict[str, float]
+
+
+@runtime_checkable
+class Method(Protocol):
+    """What the loop asks of a method."""
+
+    config: Any
+    unit: ClassVar[str]  # what the budget counts: "environment steps", "generated tokens", ...
+
+    @property
+    def steps(self) -> int:
+        """How much of the budget has been used."""
+        ...
+
+    @property
+    def updates(self) -> int:
+        """How many times the policy has been improved: the version of the next data."""
+        ...
+
+    def collect(self) -> Trajectories: ...
+    def retain(self, fresh: Trajectories) -> Trajectories: ...
+    def credit(self, kept: Trajectories) -> Trajectories: ...
+    def improve(self, batch: Trajectories) -> Metrics: ...
+
+    def cut(self) -> None:
+        """Called at every scheduled checkpoint, before saving: bring what cannot be saved into a state that can be made again."""
+        ...
+
+    def evaluate(self, episodes: int) -> Metrics:
+        """Measure the policy with random streams of its own; never changes training."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def close(self) -> None: ...
+
+
+def iterate(method: Method) -> Metrics:
+    """One turn of the training loop."""
+    return method.improve(method.credit(method.retain(method.collect())))

@@ -1,0 +1,412 @@
+"""PPO: proximal policy optimisation with the reference details.
+
+Paper: Schulman et al. 2017, arXiv 1707.06347; details numbered as in Huang et al. 2022, "The 37 implementation details of PPO".
+
+Equations
+    ratio_i  = pi(a_i | s_i) / pi_start(a_i | s_i),         pi_start = the policy when this update began
+    A_t      = sum_l (gamma lam)^l delta_{t+l},              delta_t = r_t + gamma V(s_{t+1}) (1 - terminated_t) - V(s_t)
+    policy   = mean max(-A ratio, -A clip(ratio, 1 - eps, 1 + eps))
+    value    = 1/2 mean max((V - R)^2, (V_clipped - R)^2)
+    loss     = policy - c_H entropy + c_V value
+
+WHO ACTS   the policy itself, in ``num_envs`` environments.
+KEPT       the last ``window`` batches (1: strictly the fresh one; more: see ppo-buffer).
+WORTH      GAE over the whole window with the current critic; truncated episodes bootstrap from the value of the true final observation.
+MOVES      ``epochs`` passes of clipped-surrogate minibatch steps on everything kept.
+
+What differs from CleanRL's reference: truncation is not treated as death (``bootstrap_on_truncation=False`` does what CleanRL does); raw
+observations and rewards are stored and the running statistics change once per batch, between collecting and learning, so the
+log-probabilities of ``pi_start`` are recomputed and the first ratio is exactly 1.
+Checked against: Stable-Baselines3 2.9.2 and CleanRL, number by number (``tests/vectors``: baselines-control, props).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from rheostat.buffers.history import History
+from rheostat.collect.episodes import run_episodes
+from rheostat.collect.normalise import RewardScale, RunningStatistics
+from rheostat.collect.rollouts import Collector
+from rheostat.credit.returns import gae
+from rheostat.errors import RheostatError
+from rheostat.masking import standardise
+from rheostat.methods.method import Metrics
+from rheostat.objectives.limits import Clip
+from rheostat.objectives.meter import off_policyness
+from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
+from rheostat.objectives.value import value_loss
+from rheostat.policies.control import ActorCritic, ControlPolicy
+from rheostat.policies.distributions import Distribution
+from rheostat.policies.parameters import ParameterVector, load_optimizer_state, optimizer_state
+from rheostat.policies.sampling_error import neural_sampling_error
+from rheostat.streams import Streams, derive_seed
+from rheostat.tasks.control.environments import Environments
+from rheostat.trajectories import Source, Trajectories
+
+MakeEnvironments = Callable[[int, int], Environments]
+"""``(num_envs, seed) -> Environments``."""
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Defaults are those of CleanRL's continuous-control script, on 8 environments instead of 1."""
+
+    num_envs: int = 8
+    """Environments stepped together."""
+    batch_steps: int = 2048
+    """Environment steps per update, over all environments (n)."""
+    window: int = 1
+    """Batches kept and learned from (b); 1 is strictly on-policy data."""
+    epochs: int = 10
+    """Passes over the kept data per update."""
+    minibatches: int = 32
+    """Minibatches per pass."""
+    learning_rate: float = 3e-4
+    """Adam step size."""
+    anneal: bool = True
+    """Decay the learning rate linearly to 0 over the budget (detail 4)."""
+    gamma: float = 0.99
+    """Discount per step."""
+    lam: float = 0.95
+    """GAE lambda."""
+    clip: float = 0.2
+    """Clip range eps of the ratio."""
+    clip_value: bool = True
+    """Clip the critic's change to the same range (detail 9)."""
+    entropy_coefficient: float = 0.0
+    """Weight of the entropy bonus (c_H)."""
+    value_coefficient: float = 0.5
+    """Weight of the value loss (c_V)."""
+    max_grad_norm: float = 0.5
+    """Global gradient norm limit (detail 11)."""
+    normalise_advantage: bool = True
+    """Standardise advantages per minibatch, unbiased deviation + 1e-8 (detail 7)."""
+    target_kl: float | None = None
+    """Stop the update when the k3 estimate of KL(start || policy) exceeds this; None never stops."""
+    kl_stop: Literal["before-step", "after-epoch"] = "after-epoch"
+    """When to look at target_kl: on every minibatch before its step (PROPS), or after each pass (CleanRL)."""
+    normalise_observations: bool = True
+    """Running normalisation of observations, then clipped to +-10 (details 28, 29); images are divided by 255 instead."""
+    normalise_rewards: bool = True
+    """Divide rewards by the running deviation of the discounted return, then clip to +-10 (details 30, 31)."""
+    bootstrap_on_truncation: bool = True
+    """Bootstrap from the final observation's value when an episode is cut by a time limit; False treats it as death, as CleanRL does."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Hidden layers of actor and critic."""
+    activation: Literal["tanh", "relu"] = "tanh"
+    """Activation of the hidden layers."""
+    tanh_mean: bool = False
+    """Squash the Gaussian mean (what the code of PROPS v1 does)."""
+    sampling_error_every: int = 0
+    """Put the neural sampling error on the meter every so many updates; 0 never."""
+
+
+class PPO:
+    """See the module docstring.
+
+    Args:
+        config: hyperparameters.
+        make: builds the world, from a number of environments and a seed.
+        streams: the run's random streams.
+        total_steps: the budget, for annealing.
+        policy: your own network (a module with ``distribution`` and ``value``); None builds an :class:`ActorCritic`.
+
+    Raises:
+        RheostatError: batch arithmetic that cannot work, or a network without the two methods.
+    """
+
+    Config: ClassVar[type[PPOConfig]] = PPOConfig
+    unit: ClassVar[str] = "environment steps"
+    config: PPOConfig
+
+    def __init__(
+        self, config: PPOConfig, make: MakeEnvironments, streams: Streams, *, total_steps: int, policy: ControlPolicy | None = None
+    ) -> None:
+        self.config, self.make, self.streams, self.total_steps = config, make, streams, total_steps
+        self.derived(config)
+        environments = make(config.num_envs, derive_seed(streams.seed, "pool", 0))
+        self.collector = Collector(environments)
+        self.policy = policy or self.build_policy(environments)
+        self.parameters = ParameterVector(cast(nn.Module, self.policy))
+        self.optimizer = self.build_optimizer()
+        self.history = History(config.window * config.batch_steps // self.block_steps(config))
+        shape = environments.observation_space.shape
+        self.images = len(shape) == 3
+        self.observations = RunningStatistics(shape)
+        self.rewards = RewardScale(config.num_envs, config.gamma)
+        self.updates = 0
+        self.blocks = 0
+        self.restarts = 0
+
+    # --- batch arithmetic ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def block_steps(cls, config: PPOConfig) -> int:
+        """Environment steps collected per turn of the loop."""
+        return config.batch_steps
+
+    @classmethod
+    def derived(cls, config: PPOConfig) -> dict[str, int | str]:
+        """Numbers that follow from the configuration, for printing.
+
+        Raises:
+            RheostatError: an impossible combination, and what to change.
+        """
+        for name in ("num_envs", "batch_steps", "window", "epochs", "minibatches"):
+            if getattr(config, name) < 1:
+                raise RheostatError(f"{name} is {getattr(config, name)}: it must be at least 1.")
+        block = cls.block_steps(config)
+        if block % config.num_envs:
+            nearest = max(1, round(block / config.num_envs)) * config.num_envs
+            raise RheostatError(
+                f"{block} steps do not divide over {config.num_envs} environments: use {nearest} steps or another num_envs."
+            )
+        rows = config.window * config.batch_steps
+        if config.minibatches > rows:
+            raise RheostatError(f"{config.minibatches} minibatches cannot be cut from {rows} rows: use at most {rows}.")
+        return {
+            "steps per environment and turn": block // config.num_envs,
+            "rows per update": rows,
+            "rows per minibatch": -(-rows // config.minibatches),
+            "gradient steps per update": config.epochs * config.minibatches,
+        }
+
+    # --- parts --------------------------------------------------------------------------------------------------------------------
+
+    def build_policy(self, environments: Environments) -> ActorCritic:
+        """The reference network for this world."""
+        return ActorCritic(
+            environments.observation_space,
+            environments.action_space,
+            hidden=self.config.hidden,
+            activation=self.config.activation,
+            tanh_mean=self.config.tanh_mean,
+            seed=derive_seed(self.streams.seed, "network"),
+        )
+
+    def build_optimizer(self) -> torch.optim.Optimizer:
+        """Adam with epsilon 1e-5 (detail 3)."""
+        return torch.optim.Adam([self.parameters.vector], lr=self.config.learning_rate, eps=1e-5, fused=True)
+
+    @property
+    def steps(self) -> int:
+        """Environment steps taken (reset rows do not count)."""
+        return self.collector.steps
+
+    def remaining(self) -> float:
+        """Share of the budget left when this batch was begun: the first update has the full learning rate (detail 4)."""
+        return max(0.0, 1 - (self.steps - self.config.batch_steps) / self.total_steps) if self.updates else 1.0
+
+    def normalise(self, observation: Tensor) -> Tensor:
+        """Raw observations to what the network reads, with the current statistics."""
+        return self.observations.normalise(observation) if self.config.normalise_observations and not self.images else observation
+
+    def act_on_target(self, observation: Tensor) -> Distribution:
+        """The learned policy's distribution for raw observations ``[N, ...]``."""
+        return self.policy.distribution(self.normalise(observation))
+
+    def act(self, observation: Tensor) -> Distribution:
+        """Who acts while collecting: here the learned policy itself."""
+        return self.act_on_target(observation)
+
+    def draw(self, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Actions for raw observations, with the log-probabilities under what really sampled them."""
+        distribution = self.act(observation)
+        action = distribution.sample(generator)
+        return action, distribution.log_prob(action)
+
+    # --- the four questions -------------------------------------------------------------------------------------------------------
+
+    def collect(self) -> Trajectories:
+        """WHO ACTS? The policy, for one block of steps."""
+        steps = self.block_steps(self.config) // self.config.num_envs
+        return self.collector.collect(self.draw, steps, generator=self.streams["actions"], version=self.updates)
+
+    def retain(self, fresh: Trajectories) -> Trajectories:
+        """WHAT IS KEPT? The window, raw; the running statistics learn from the fresh block only."""
+        self.blocks += 1
+        if self.config.normalise_observations and not self.images:
+            self.observations.update(fresh.observation, fresh.mask)
+        if self.config.normalise_rewards:
+            self.rewards.update(fresh.reward, fresh.terminated | fresh.truncated, fresh.mask)
+        return self.history.append(fresh)
+
+    @property
+    def due(self) -> bool:
+        """Whether the policy moves in this turn: when a whole batch is new (always, unless a method collects in smaller blocks)."""
+        return self.blocks % (self.config.batch_steps // self.block_steps(self.config)) == 0
+
+    @property
+    def credit_due(self) -> bool:
+        """Whether advantages are needed in this turn."""
+        return self.due
+
+    def credit(self, kept: Trajectories) -> Trajectories:
+        """WHAT IS IT WORTH? Values, advantages and start-of-update log-probabilities under the current networks and statistics."""
+        batch = kept.clone(recurse=False)
+        if not self.credit_due:
+            return batch
+        with torch.no_grad():
+            observation = self.normalise(kept.observation).flatten(0, 1)
+            following = self.normalise(kept.next_observation).flatten(0, 1)
+            batch.learner_logp = self.policy.distribution(observation).log_prob(kept.action.flatten(0, 1)).view(kept.shape)
+            batch.value = self.policy.value(observation).view(kept.shape)
+            batch.next_value = self.policy.value(following).view(kept.shape)
+            reward = self.rewards.scale(kept.reward) if self.config.normalise_rewards else kept.reward
+            batch.advantage, batch.value_target = gae(
+                reward,
+                batch.value,
+                batch.next_value,
+                kept.terminated,
+                kept.truncated,
+                gamma=self.config.gamma,
+                lam=self.config.lam,
+                mask=kept.mask,
+                bootstrap_on_truncation=self.config.bootstrap_on_truncation,
+            )
+            batch.reward = reward
+            batch.source = torch.where(kept.version < self.updates, int(Source.STALE), int(Source.FRESH))
+        return batch
+
+    def improve(self, batch: Trajectories) -> Metrics:
+        """HOW DOES THE POLICY MOVE? Passes of minibatch steps on the clipped surrogate."""
+        if not self.due:
+            return self.collector.metrics()
+        config = self.config
+        rows = batch.transitions()
+        observation = self.normalise(rows.observation)
+        metrics = off_policyness(rows.learner_logp, rows.sampler_logp, age=self.updates - rows.version, source=rows.source)
+        if config.anneal:
+            self.optimizer.param_groups[0]["lr"] = config.learning_rate * self.remaining()
+        fields = (observation, rows.action, rows.learner_logp, rows.advantage, rows.value_target, rows.value)
+        count = len(rows)
+        size = -(-count // config.minibatches)
+        reports: list[Tensor] = []
+        stopped = False
+        for _ in range(config.epochs):
+            order = torch.randperm(count, generator=self.streams["minibatches"])
+            for minibatch in zip(*(field[order].split(size) for field in fields), strict=True):
+                report = self.minibatch_step(*minibatch)
+                if report is None:
+                    stopped = True
+                    break
+                reports.append(report)
+            if config.target_kl is not None and config.kl_stop == "after-epoch":
+                stopped = stopped or float(reports[-1][APPROX_KL]) > config.target_kl
+            if stopped:
+                break
+        self.updates += 1
+        if reports:
+            means = torch.stack(reports).mean(0).tolist()
+            metrics |= dict(zip(REPORT, means, strict=True))
+        metrics["gradient_steps"] = len(reports)
+        metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        metrics["explained_variance"] = explained_variance(rows.value, rows.value_target)
+        if config.sampling_error_every and self.updates % config.sampling_error_every == 0:
+            metrics["meter/sampling_error"] = self.sampling_error(observation, rows.action)
+        return metrics | self.collector.metrics()
+
+    def minibatch_step(
+        self, observation: Tensor, action: Tensor, start_logp: Tensor, advantage: Tensor, target: Tensor, start_value: Tensor
+    ) -> Tensor | None:
+        """One gradient step; returns the numbers of ``REPORT``, or None when the KL stop forbids the step."""
+        config = self.config
+        if config.normalise_advantage:
+            advantage = standardise(advantage)
+        distribution = self.policy.distribution(observation)
+        policy = policy_gradient(
+            distribution.log_prob(action), advantage, denominator_logp=start_logp, limit=Clip(low=config.clip, high=config.clip)
+        )
+        if config.target_kl is not None and config.kl_stop == "before-step" and float(policy.approx_kl) > config.target_kl:
+            return None
+        value = self.policy.value(observation)
+        critic = value_loss(value, target, old_value=start_value, clip=config.clip if config.clip_value else None)
+        entropy = distribution.entropy().mean()
+        loss = policy.loss + config.value_coefficient * critic - config.entropy_coefficient * entropy
+        return self.apply(loss, policy, critic, entropy)
+
+    def apply(self, loss: Tensor, policy: PolicyLoss, critic: Tensor, entropy: Tensor) -> Tensor:
+        """Step the optimiser down ``loss``; returns the numbers of ``REPORT``."""
+        self.parameters.gradient.zero_()
+        loss.backward()
+        norm = self.parameters.clip_gradient(self.config.max_grad_norm)
+        self.optimizer.step()
+        return torch.stack([policy.loss.detach(), critic.detach(), entropy.detach(), policy.approx_kl, policy.limited_share, norm])
+
+    # --- looking ------------------------------------------------------------------------------------------------------------------
+
+    def sampling_error(self, observation: Tensor, action: Tensor) -> float:
+        """Neural sampling error of (normalised) data under the current policy; NaN for a network that cannot be split into body and
+        head."""
+        if not isinstance(self.policy, ActorCritic):
+            return float("nan")
+        return neural_sampling_error(self.policy, observation, action, generator=self.streams["sampling error"])
+
+    def evaluate(self, episodes: int) -> Metrics:
+        """Deterministic actions, frozen statistics, a fresh pool with its own seed."""
+        environments = self.make(min(episodes, 10), derive_seed(self.streams.seed, "evaluation", self.updates))
+        returns, lengths = run_episodes(lambda observation: self.act_on_target(observation).mode(), environments, episodes)
+        environments.close()
+        values = torch.tensor(returns, dtype=torch.float64)
+        return {
+            "evaluation_return": values.mean().item(),
+            "evaluation_deviation": values.std().item() if len(returns) > 1 else 0.0,
+            "evaluation_length": sum(lengths) / len(lengths),
+            "evaluation_episodes": len(returns),
+        }
+
+    # --- state --------------------------------------------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """Worlds that cannot be saved start afresh; what was under way is bootstrapped as a truncation."""
+        if not self.collector.environments.can_save:
+            self.restarts += 1
+            self.collector.restart(derive_seed(self.streams.seed, "pool", self.restarts))
+            self.history.cut()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything: networks, optimiser, statistics, kept data, worlds, streams and counters."""
+        return {
+            "policy": dict(cast(nn.Module, self.policy).state_dict()),
+            "optimizer": optimizer_state(self.optimizer),
+            "collector": self.collector.state_dict(),
+            "history": self.history.state_dict(),
+            "observations": self.observations.state_dict(),
+            "rewards": self.rewards.state_dict(),
+            "streams": self.streams.state_dict(),
+            "updates": self.updates,
+            "blocks": self.blocks,
+            "restarts": self.restarts,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where ``state_dict`` was taken."""
+        cast(nn.Module, self.policy).load_state_dict(state["policy"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        self.collector.load_state_dict(state["collector"])
+        self.history.load_state_dict(state["history"])
+        self.observations.load_state_dict(state["observations"])
+        self.rewards.load_state_dict(state["rewards"])
+        self.streams.load_state_dict(state["streams"])
+        self.updates, self.blocks, self.restarts = state["updates"], state["blocks"], state["restarts"]
+
+    def close(self) -> None:
+        """Release the worlds."""
+        self.collector.environments.close()
+
+
+APPROX_KL = 3
+REPORT = ("policy_loss", "value_loss", "entropy", "approx_kl", "meter/limited_share", "meter/gradient_norm")
+
+
+def explained_variance(value: Tensor, target: Tensor) -> float:
+    """1 - Var(target - value) / Var(target): 1 is a perfect critic, 0 no better than a constant (detail 12); 0 when the target is
+    constant."""
+    variance = target.var()
+    return (1 - (target - value).var() / variance).item() if variance > 0 else 0.0

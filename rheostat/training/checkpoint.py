@@ -1,0 +1,156 @@
+"""Checkpoints: atomic, checksummed, never pickled.
+
+A state is nested dicts and lists of tensors, numbers, strings, booleans and None. Tensors go to ``state.safetensors``, everything else to
+``state.json`` with a pointer where a tensor stood, and ``manifest.json`` holds the SHA-256 of both. The folder is written under a temporary
+name, flushed to disk and renamed: a kill at any moment leaves either the whole checkpoint or none, and the previous one stays untouched.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+
+POINTER = "$tensor"
+FORMAT = 1
+
+
+def split_state(state: Any, path: str = "", tensors: dict[str, Tensor] | None = None) -> tuple[Any, dict[str, Tensor]]:
+    """Separate a nested state into JSON (with pointers) and a flat dict of tensors.
+
+    Raises:
+        RheostatError: naming the path of a value that is neither a tensor nor JSON.
+    """
+    tensors = {} if tensors is None else tensors
+    if isinstance(state, Tensor):
+        tensors[path] = state.detach().contiguous().clone()  # views of one storage would be refused by the format
+        return {POINTER: path}, tensors
+    if isinstance(state, dict):
+        if not all(isinstance(key, str) for key in state):
+            raise RheostatError(f"A saved state needs text keys; at {path or 'the top'} it has {list(state)[:5]}.")
+        return {key: split_state(value, f"{path}/{key}", tensors)[0] for key, value in state.items()}, tensors
+    if isinstance(state, list | tuple):
+        return [split_state(value, f"{path}/{index}", tensors)[0] for index, value in enumerate(state)], tensors
+    if state is None or isinstance(state, bool | int | float | str):
+        return state, tensors
+    raise RheostatError(
+        f"The state at {path!r} is a {type(state).__name__}: a checkpoint holds tensors, numbers, text, lists and dicts only."
+    )
+
+
+def join_state(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
+    """The inverse of :func:`split_state` (tuples come back as lists)."""
+    if isinstance(skeleton, dict):
+        if set(skeleton) == {POINTER}:
+            return tensors[skeleton[POINTER]]
+        return {key: join_state(value, tensors) for key, value in skeleton.items()}
+    if isinstance(skeleton, list):
+        return [join_state(value, tensors) for value in skeleton]
+    return skeleton
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write(folder: Path, name: str, state: dict[str, Any], *, keep: int = 2) -> Path:
+    """Save ``state`` as ``folder/name`` and drop all but the newest ``keep`` checkpoints.
+
+    Raises:
+        RheostatError: the disk is full or not writable; earlier checkpoints are untouched.
+    """
+    skeleton, tensors = split_state(state)
+    final, temporary = folder / name, folder / f".{name}.writing"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        save_file(tensors, temporary / "state.safetensors")
+        (temporary / "state.json").write_text(json.dumps(skeleton))
+        manifest = {"format": FORMAT, "sha256": {file: _sha256(temporary / file) for file in ("state.safetensors", "state.json")}}
+        (temporary / "manifest.json").write_text(json.dumps(manifest))
+        for file in ("state.safetensors", "state.json", "manifest.json", "."):
+            _flush(temporary / file)
+        if final.exists():  # an interrupted run came here before: same step, same state
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+        _flush(folder)
+    except (OSError, RuntimeError) as error:  # safetensors reports input/output errors as its own exception type
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise _unwritable(final, error) from error
+    except Exception as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if type(error).__name__ == "SafetensorError":
+            raise _unwritable(final, error) from error
+        raise
+    for old in names(folder)[:-keep]:
+        shutil.rmtree(folder / old)
+    return final
+
+
+def _unwritable(path: Path, error: Exception) -> RheostatError:
+    full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
+    reason = "the disk is full" if full else str(error)
+    return RheostatError(f"Could not save the checkpoint {path}: {reason}; earlier checkpoints are intact, make room and resume the run.")
+
+
+def names(folder: Path) -> list[str]:
+    """Names of the finished checkpoints, oldest first."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Load one checkpoint, verifying its checksums.
+
+    Raises:
+        RheostatError: it is missing, incomplete or damaged; names the file.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        for file, expected in manifest["sha256"].items():
+            if _sha256(path / file) != expected:
+                raise RheostatError(f"The checkpoint {path} is damaged: {file} does not match its checksum.")
+        return join_state(json.loads((path / "state.json").read_text()), load_file(path / "state.safetensors"))
+    except (OSError, KeyError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RheostatError(f"The checkpoint {path} is damaged or incomplete ({type(error).__name__}: {error}).") from error
+
+
+def read_newest(folder: Path) -> tuple[str, dict[str, Any], list[str]]:
+    """The newest checkpoint that is whole: its name, its state, and one sentence for every damaged one that was passed over.
+
+    Raises:
+        RheostatError: there is no checkpoint, or none is whole.
+    """
+    refused: list[str] = []
+    for name in reversed(names(folder)):
+        try:
+            return name, read(folder / name), refused
+        except RheostatError as error:
+            refused.append(str(error))
+    if refused:
+        raise RheostatError(f"No usable checkpoint is left in {folder}: {' '.join(refused)}")
+    raise RheostatError(f"There is no checkpoint in {folder}: the run was stopped before its first one; start it again.")
+
+
+def tensors_of(state: Any) -> dict[str, torch.Tensor]:
+    """All tensors of a nested state by path, for comparing two states bit by bit."""
+    return split_state(state)[1]

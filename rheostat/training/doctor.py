@@ -1,0 +1,70 @@
+"""Is everything here? Versions, devices and optional parts."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+CORE = (
+    "torch",
+    "tensordict",
+    "numpy",
+    "gymnasium",
+    "envpool",
+    "mujoco",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "tyro",
+    "rich",
+    "matplotlib",
+)
+EXTRAS = {
+    "tensorboard": ("tensorboard", "log to TensorBoard"),
+    "trackio": ("trackio", "log to trackio"),
+    "reasoning-gym": ("reasoning", "tasks of reasoning-gym"),
+    "math-verify": ("math", "verify mathematical answers"),
+    "datasets": ("data", "prompts from datasets and parquet"),
+    "peft": ("peft", "adapters on language models"),
+    "stable-baselines3": ("bench", "control benchmarks"),
+    "trl": ("bench", "language benchmarks"),
+}
+
+
+def examine() -> list[dict[str, str]]:
+    """One row per part: its name, what was found, and a remark that says what to do where something is missing."""
+    import torch
+
+    rows = [{"part": "python", "found": platform.python_version(), "remark": platform.platform()}]
+    for package in CORE:
+        found = _version(package)
+        rows.append({"part": package, "found": found or "missing", "remark": "" if found else f"pip install {package}"})
+    rows.append(
+        {"part": "cores", "found": str(os.cpu_count()), "remark": f"torch uses {torch.get_num_threads()} threads unless told otherwise"}
+    )
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    rows.append(
+        {
+            "part": "GPU",
+            "found": ", ".join(gpus) or "none",
+            "remark": "" if gpus else "control runs on the CPU; so do small language models",
+        }
+    )
+    for package, (extra, purpose) in EXTRAS.items():
+        found = _version(package)
+        rows.append(
+            {
+                "part": package,
+                "found": found or "not installed",
+                "remark": purpose if found else f"to {purpose}: pip install 'rheostat[{extra}]'",
+            }
+        )
+    return rows
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

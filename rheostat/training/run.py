@@ -1,0 +1,361 @@
+"""A run: a directory, a method and the one training loop.
+
+    config.json      what defines the run (settings), plus versions and the command
+    metrics.jsonl    one row per turn of the loop: the truth, deterministic to the byte
+    timings.jsonl    wall-clock seconds of the same rows, apart because they differ every time
+    checkpoints/     atomic, checksummed; the newest two are kept
+    summary.json     the final evaluation, written when the budget is spent
+    curves.png, report.html
+
+Exactness. Everything a run remembers is in the checkpoint, and the metrics file is cut back to where the checkpoint was taken, so that
+``train N, kill, resume, train N`` ends bit for bit where ``train 2N`` does. Worlds that can save their state (Gymnasium's) are saved.
+EnvPool's cannot, so at every *scheduled* checkpoint both the interrupted and the uninterrupted run start a freshly seeded pool, and
+episodes under way are bootstrapped as truncations. A stop in between (Ctrl-C, SIGTERM) changes nothing of this: the pool's seed and the
+actions since are saved, and resuming replays them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.methods import table
+from rheostat.methods.method import Method, iterate
+from rheostat.streams import Streams
+from rheostat.training import checkpoint
+from rheostat.training.progress import Progress, Silent
+from rheostat.training.settings import Settings, configure
+from rheostat.training.sinks import Sink, open_sinks
+
+CUSTOM = "custom:"
+
+
+class Run:
+    """One training run; make it with :meth:`create` or :meth:`load`.
+
+    Attributes:
+        directory: where everything is kept.
+        settings: what defines the run.
+        finished: whether the budget is spent.
+    """
+
+    def __init__(self, directory: Path, settings: Settings, task: Any = None, policy: Any = None) -> None:
+        self.directory, self.settings = Path(directory), settings
+        self.finished = False
+        self.notes: list[str] = []
+        self._task = settings.task if task is None else task
+        self._policy = policy
+        self._method: Method | None = None
+        self._iteration = 0
+        self._metrics_bytes = 0
+        self._next_checkpoint = settings.checkpoint_interval
+        self._seconds = 0.0
+
+    # --- making and opening ---------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def create(cls, directory: str | Path, settings: Settings, *, task: Any = None, policy: Any = None) -> Run:
+        """A new run in a new directory.
+
+        Raises:
+            RheostatError: the directory already holds a run, the method, task or configuration is wrong, or the disk is not writable.
+        """
+        directory = Path(directory)
+        if (directory / "config.json").exists():
+            raise RheostatError(
+                f"{directory} already holds a run: continue it with `rheostat resume {directory}`, or choose another directory."
+            )
+        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+            raise RheostatError(f"{directory} already exists and is not an empty directory: choose another one.")
+        run = cls(directory, settings, task, policy)
+        _ = run.method  # refuse what is impossible before anything is written
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            description = {"settings": settings.to_json(), "versions": versions(), "command": command_line()}
+            _write_atomically(directory / "config.json", json.dumps(description, indent=2))
+        except OSError as error:
+            raise RheostatError(f"Cannot write to {directory}: {error}.") from error
+        run.save()
+        return run
+
+    @classmethod
+    def load(cls, directory: str | Path, *, task: Any = None, policy: Any = None) -> Run:
+        """Open a run at its newest whole checkpoint; ``notes`` names damaged ones that were passed over.
+
+        Raises:
+            RheostatError: no run there, a damaged configuration, or no usable checkpoint.
+        """
+        directory = Path(directory)
+        try:
+            description = json.loads((directory / "config.json").read_text())
+            settings = Settings(**description["settings"])
+        except FileNotFoundError as error:
+            raise RheostatError(f"There is no run in {directory}: it has no config.json.") from error
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise RheostatError(f"{directory / 'config.json'} is damaged: {error}.") from error
+        if settings.task.startswith(CUSTOM) and task is None:
+            raise RheostatError(
+                f"{directory} was trained on a Python environment ({settings.task.removeprefix(CUSTOM)}): "
+                "open it with rheostat.load(directory, task=...), handing over the environment."
+            )
+        run = cls(directory, settings, task, policy)
+        name, state, run.notes = checkpoint.read_newest(directory / "checkpoints")
+        try:
+            run.method.load_state_dict(state["method"])
+        except (KeyError, RuntimeError) as error:
+            raise RheostatError(
+                f"The checkpoint {directory / 'checkpoints' / name} does not fit this version of the method: {error}."
+            ) from error
+        run._iteration, run._metrics_bytes = state["iteration"], state["metrics_bytes"]
+        run._next_checkpoint, run.finished = state["next_checkpoint"], state["finished"]
+        return run
+
+    @property
+    def method(self) -> Method:
+        """The method, built on first use."""
+        if self._method is None:
+            self._method = build_method(self.settings, self._task, self._policy)
+        return self._method
+
+    # --- the loop -------------------------------------------------------------------------------------------------------------------
+
+    def train(self, *, progress: Progress | None = None, sinks: tuple[str, ...] = ()) -> Run:
+        """Spend what is left of the budget: collect, retain, credit, improve.
+
+        Ctrl-C and SIGTERM save and stop; a second Ctrl-C stops at once.
+
+        Raises:
+            RheostatError: the run is finished already, a number became NaN or infinite, or the disk is full.
+            Interrupted: a signal came; the run is saved.
+        """
+        if self.finished:
+            raise RheostatError(f"{self.directory} is finished ({self.settings.steps:,} steps): look at its report, or start a new run.")
+        progress = progress or Silent()
+        outputs: list[Sink] = open_sinks(sinks, self.directory, self.settings.to_json())
+        method, total = self.method, self.settings.steps
+        self._seconds = self._restore_logs()
+        began = time.monotonic() - self._seconds
+        progress.start(method.steps, total, method.unit)
+        try:
+            with listening() as stop, self._open_logs() as (metrics_file, timings_file):
+                while method.steps < total:
+                    metrics = {"iteration": self._iteration, "steps": 0, "updates": 0} | iterate(method)
+                    self._iteration += 1
+                    metrics |= {"iteration": self._iteration, "steps": method.steps, "updates": method.updates}
+                    self._refuse_nonfinite(metrics)
+                    self._metrics_bytes += metrics_file.write((json.dumps(metrics) + "\n").encode())
+                    self._seconds = time.monotonic() - began
+                    timing = {"iteration": self._iteration, "steps": method.steps, "seconds": round(self._seconds, 4)}
+                    timings_file.write((json.dumps(timing) + "\n").encode())
+                    for sink in outputs:
+                        sink.log(method.steps, metrics)
+                    progress.update(method.steps, metrics)
+                    if method.steps >= self._next_checkpoint and method.steps < total:
+                        while self._next_checkpoint <= method.steps:
+                            self._next_checkpoint += self.settings.checkpoint_interval
+                        method.cut()
+                        metrics_file.flush()
+                        timings_file.flush()
+                        self.save()
+                    if stop() and method.steps < total:
+                        metrics_file.flush()
+                        self.save()
+                        raise Interrupted(self.directory)
+        except OSError as error:
+            raise RheostatError(f"Could not write the logs of {self.directory}: {error}; make room and resume the run.") from error
+        finally:
+            progress.stop()
+            for sink in outputs:
+                sink.close()
+        summary = {"steps": method.steps, "updates": method.updates, "seconds": round(self._seconds, 2)}
+        if self.settings.evaluation_episodes:
+            summary |= method.evaluate(self.settings.evaluation_episodes)
+        _write_atomically(self.directory / "summary.json", json.dumps(summary, indent=2))
+        self.finished = True
+        self.save()
+        return self
+
+    def save(self) -> Path:
+        """Write a checkpoint of this moment."""
+        state = {
+            "method": self.method.state_dict(),
+            "iteration": self._iteration,
+            "metrics_bytes": self._metrics_bytes,
+            "next_checkpoint": self._next_checkpoint,
+            "finished": self.finished,
+        }
+        return checkpoint.write(self.directory / "checkpoints", f"iteration-{self._iteration:09d}", state)
+
+    def _restore_logs(self) -> float:
+        """Cut the logs back to where the checkpoint was taken; returns the seconds spent until then."""
+        metrics, timings = self.directory / "metrics.jsonl", self.directory / "timings.jsonl"
+        if metrics.exists():
+            os.truncate(metrics, min(self._metrics_bytes, metrics.stat().st_size))
+        rows = [row for row in read_jsonl(timings) if row["iteration"] <= self._iteration] if timings.exists() else []
+        timings.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return rows[-1]["seconds"] if rows else 0.0
+
+    @contextmanager
+    def _open_logs(self) -> Iterator[tuple[Any, Any]]:
+        with (self.directory / "metrics.jsonl").open("ab") as metrics, (self.directory / "timings.jsonl").open("ab") as timings:
+            yield metrics, timings
+
+    def _refuse_nonfinite(self, metrics: dict[str, Any]) -> None:
+        bad = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value) and "loss" in name]
+        if bad:
+            raise RheostatError(
+                f"{', '.join(bad)} became {metrics[bad[0]]} at step {metrics['steps']:,} of {self.directory}: lower the learning rate or look at the "
+                f"rewards; the newest checkpoint is {checkpoint.names(self.directory / 'checkpoints')[-1]}."
+            )
+
+    # --- looking --------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def metrics(self) -> list[dict[str, Any]]:
+        """The rows of ``metrics.jsonl``."""
+        return read_jsonl(self.directory / "metrics.jsonl")
+
+    @property
+    def timings(self) -> list[dict[str, Any]]:
+        """The rows of ``timings.jsonl``."""
+        return read_jsonl(self.directory / "timings.jsonl")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The final evaluation; empty while the run is not finished."""
+        path = self.directory / "summary.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def policy(self, observation: Any) -> Any:
+        """The learned policy's deterministic action for one raw observation, or for a batch of them.
+
+        Args:
+            observation: array or tensor ``[...]`` or ``[N, ...]`` of raw observations.
+
+        Returns:
+            A NumPy action of the same batching, to hand to the environment (continuous actions are not clipped).
+        """
+        tensor = torch.as_tensor(observation)
+        tensor = tensor if tensor.dtype == torch.uint8 else tensor.float()
+        act: Callable[[Tensor], Any] = getattr(self.method, "act_on_target", None) or _no_control(self.settings.method)
+        space = self.method.collector.environments.observation_space  # type: ignore[attr-defined]
+        single = tensor.dim() == len(space.shape)
+        if tuple(tensor.shape[0 if single else 1 :]) != tuple(space.shape):
+            raise RheostatError(f"The policy expects observations of shape {list(space.shape)}, got {list(tensor.shape)}.")
+        with torch.no_grad():
+            action = act(tensor.unsqueeze(0) if single else tensor).mode()
+        return (action[0] if single else action).numpy()
+
+    def plot(self, path: str | Path | None = None) -> Path:
+        """Draw the run's curves as PNG; returns where."""
+        from rheostat.evaluation.plots import plot_run
+
+        return plot_run(self, Path(path) if path else self.directory / "curves.png")
+
+    def close(self) -> None:
+        """Release worlds and models."""
+        if self._method is not None:
+            self._method.close()
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after saving it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        super().__init__(f"Stopped and saved. Continue with: rheostat resume {directory}")
+
+
+def build_method(settings: Settings, task: Any, policy: Any = None) -> Method:
+    """The method of a run on its task."""
+    entry = table.entry(settings.method)
+    config = configure(settings.method, settings.config)
+    from rheostat.tasks.control.environments import Environments, make
+
+    options = settings.environment_options
+
+    def worlds(num_envs: int, seed: int) -> Environments:
+        return make(task, num_envs=num_envs, seed=seed, backend=settings.backend, **options)
+
+    return entry.load()(config, worlds, Streams(settings.seed), total_steps=settings.steps, policy=policy)
+
+
+@contextmanager
+def listening() -> Iterator[Callable[[], bool]]:
+    """While inside, SIGINT and SIGTERM raise a flag instead of killing; a second SIGINT interrupts at once."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield lambda: False
+        return
+
+    def note(number: int, frame: Any) -> None:
+        caught.append(number)
+        if number == signal.SIGINT and len(caught) > 1:
+            raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(caught)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file; a last line that was cut off in the middle is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            if number == len(lines):
+                break
+            raise RheostatError(f"{path} is damaged at line {number}: {error}.") from error
+    return rows
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("rheostat", "torch", "tensordict", "numpy", "gymnasium", "envpool", "mujoco", "transformers"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def command_line() -> str:
+    """The command that started this process, as typed."""
+    name = Path(sys.argv[0]).name or "python"
+    return shlex.join([name, *sys.argv[1:]])
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _no_control(method: str) -> Any:
+    raise RheostatError(f"{method} does not train a control policy: run.policy(observation) does not apply to it.")

@@ -1,0 +1,95 @@
+"""What defines a run: the method and its configuration, the task, the seed and the budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from rheostat.errors import RheostatError, unknown
+from rheostat.methods import table
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything needed to start a run again from nothing; saved as ``config.json``."""
+
+    method: str
+    """Name of the method, see `rheostat list`."""
+    task: str
+    """Name of the task: any EnvPool or Gymnasium id."""
+    seed: int = 0
+    """Seed of every random stream of the run."""
+    steps: int = 100_000
+    """Budget in the method's unit (environment steps for control)."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0 chooses a tenth of the budget. Part of the run's definition: worlds that cannot be saved restart
+    there."""
+    evaluation_episodes: int = 10
+    """Episodes of the final evaluation; 0 for none."""
+    backend: Literal["auto", "envpool", "gymnasium"] = "auto"
+    """Who simulates: EnvPool where it has the id, else Gymnasium."""
+    environment_options: dict[str, Any] = field(default_factory=dict)
+    """Options handed to the environment, as JSON."""
+    config: dict[str, Any] = field(default_factory=dict)
+    """The method's own configuration, completed with its defaults."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("checkpoint_every", 0), ("evaluation_episodes", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise RheostatError(f"{name} is {getattr(self, name)}: it must be at least {least}.")
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Steps between checkpoints."""
+        return self.checkpoint_every or max(1, self.steps // 10)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return dataclasses.asdict(self)
+
+
+def configure(method: str, overrides: dict[str, Any], *, preset: str | None = None) -> Any:
+    """The method's configuration with a named preset and overrides applied.
+
+    Raises:
+        RheostatError: unknown method, preset or field (with the nearest), or a value of the wrong kind.
+    """
+    cls = table.entry(method).load()
+    hints = typing.get_type_hints(cls.Config)
+    values: dict[str, Any] = {}
+    if preset is not None:
+        presets: dict[str, dict[str, Any]] = getattr(cls, "presets", {})
+        if preset not in presets:
+            raise unknown(f"preset of {method}", preset, presets)
+        values |= presets[preset]
+    for name, value in overrides.items():
+        if name not in hints:
+            raise unknown(f"setting of {method}", name, hints)
+        values[name] = _checked(method, name, value, hints[name])
+    config = cls.Config(**values)
+    cls.derived(config)
+    return config
+
+
+def _checked(method: str, name: str, value: Any, hint: Any) -> Any:
+    """The value as its declared type, or a sentence."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        hint = next(argument for argument in arguments if argument is not type(None))
+        return _checked(method, name, value, hint)
+    if origin is Literal:
+        if value not in arguments:
+            raise RheostatError(f"{method}: {name} is {value!r}; it must be one of {', '.join(map(str, arguments))}.")
+        return value
+    if origin is tuple:
+        return tuple(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+        raise RheostatError(f"{method}: {name} is {value!r}; it must be of type {hint.__name__}.")
+    return value
