@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, unknown
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -63,7 +63,13 @@ class EnvPoolWorlds:
             self._pool = envpool.make(
                 self._task, env_type="gymnasium", num_envs=self.num_envs, seed=seed, num_threads=self._threads, **self._options
             )
+        except ImportError as error:
+            raise RheostatError(f"The EnvPool task {self._task} lacks something this machine does not have: {error}") from error
         except (AssertionError, TypeError, ValueError, RuntimeError) as error:
+            known = envpool.make_spec(self._task).config._fields
+            for option in self._options:
+                if option not in known:
+                    raise unknown(f"option of the EnvPool task {self._task}", option, known) from error
             raise RheostatError(f"EnvPool could not make {self._task} with options {self._options}: {error}") from error
 
     def reset(self) -> Any:

@@ -217,7 +217,8 @@ class ActionDecoder:
     Box actions are clipped to their bounds for the world only (PPO detail 27: the policy stores and scores the raw action).
 
     Attributes:
-        space: the action space the policy sees: Box float32, Discrete from 0, MultiDiscrete from 0 (flat) or MultiBinary.
+        space: the action space the policy sees: Box float32, Discrete from 0, MultiDiscrete from 0 (also for a Box of bounded integers) or
+            MultiBinary.
     """
 
     def __init__(self, space: Space, task: str, num_envs: int) -> None:
@@ -237,6 +238,11 @@ class ActionDecoder:
         elif isinstance(space, Discrete):
             self.space, shape = Discrete(int(space.n)), ()
             self._first, self._largest = np.int64(space.start), torch.tensor(int(space.n) - 1)
+        elif isinstance(space, Box) and np.issubdtype(space.dtype, np.integer) and space.is_bounded() and len(space.shape) == 1:
+            low = space.low.astype(np.int64)
+            choices: Any = space.high.astype(np.int64) - low + 1
+            self.space, shape = MultiDiscrete(choices), space.shape
+            self._first, self._largest = low, torch.from_numpy(choices - 1)
         elif isinstance(space, MultiDiscrete):
             if space.nvec.ndim != 1:
                 raise RheostatError(f"The action of {task} is MultiDiscrete with {space.nvec.ndim} axes; only one axis is supported.")
@@ -247,8 +253,8 @@ class ActionDecoder:
             self._first, self._largest = np.int64(0), torch.tensor(1)
         else:
             raise RheostatError(
-                f"The action of {task} is a {type(space).__name__} space ({space}); supported are Box of floats, Discrete, MultiDiscrete "
-                "and MultiBinary: wrap the environment, for example with gymnasium.wrappers.TransformAction."
+                f"The action of {task} is {space}; supported are a Box of floats, a Box of bounded integers with one axis, Discrete, "
+                "MultiDiscrete and MultiBinary: wrap the environment, for example with gymnasium.wrappers.TransformAction."
             )
         self._shape = (num_envs, *shape)
 
