@@ -131,7 +131,7 @@ def rloo_advantage(reward: Tensor, group: Tensor, *, singleton: Singleton = "kee
         RheostatError: different shapes, or a valid reward that is not finite.
     """
     statistics = group_statistics(reward, group, valid=valid)
-    left_out = statistics.centred * (statistics.size / (statistics.size - 1).clamp(min=1))
+    left_out = statistics.centred * statistics.size / (statistics.size - 1).clamp(min=1)
     return _with_singletons(left_out, statistics, reward, valid, singleton)
 
 

@@ -31,6 +31,11 @@ def _following(x: Tensor) -> Tensor:
     return pad(x[..., 1:], (0, 1))
 
 
+def _continuation(done: Tensor, reward: Tensor) -> Tensor:
+    """1 where the chain goes on, in the rewards' own precision (a number times a bool tensor would be float32)."""
+    return (~done).to(reward.dtype)
+
+
 @torch.no_grad()
 def gae(
     reward: Tensor,
@@ -69,7 +74,7 @@ def gae(
     done = terminated | truncated
     worthless = terminated if bootstrap_on_truncation else done
     delta = reward + gamma * next_value.masked_fill(worthless, 0.0) - value
-    advantage = reverse_recurrence(delta, gamma * lam * ~done, mask)
+    advantage = reverse_recurrence(delta, gamma * lam * _continuation(done, reward), mask)
     return advantage, advantage + value
 
 
@@ -109,7 +114,7 @@ def discounted_return(
         last = kept & (kept.flip(-1).cumsum(-1).flip(-1) == 1)
         worthless = terminated if bootstrap_on_truncation else done
         reward = reward + gamma * next_value.masked_fill(~(truncated | last) | worthless, 0.0)
-    return reverse_recurrence(reward, gamma * ~done, mask)
+    return reverse_recurrence(reward, gamma * _continuation(done, reward), mask)
 
 
 @torch.no_grad()
@@ -159,6 +164,10 @@ def n_step_return(
     for _ in range(n - 1):
         result = reward + torch.where(goes_on, gamma * _following(result), bootstrap)
     return result if order is None else result.gather(-1, order.argsort(-1))
+
+
+def _cap(rho: Tensor, cap: float | None) -> Tensor:
+    return rho if cap is None else rho.clamp(max=cap)
 
 
 class VTrace(NamedTuple):
@@ -220,11 +229,11 @@ def vtrace(
     done = terminated | truncated
     bootstrap = next_value.masked_fill(terminated if bootstrap_on_truncation else done, 0.0)
     rho = log_rho.exp()
-    discount = gamma * ~done
+    discount = gamma * _continuation(done, reward)
     one_step = reward + gamma * bootstrap
-    error = reverse_recurrence(rho.clamp(max=rho_clip) * (one_step - value), discount * lam * rho.clamp(max=c_clip), mask)
+    error = reverse_recurrence(_cap(rho, rho_clip) * (one_step - value), discount * lam * _cap(rho, c_clip), mask)
     q = one_step + discount * lam * _following(error)
-    return VTrace(value + error, rho.clamp(max=pg_rho_clip) * (q - value), q, error)
+    return VTrace(value + error, _cap(rho, pg_rho_clip) * (q - value), q, error)
 
 
 def trace_coefficient(
@@ -293,6 +302,6 @@ def retrace(
     require_same_shape(reward=reward, q=q, next_value=next_value, trace=trace, terminated=terminated, truncated=truncated, mask=mask)
     done = terminated | truncated
     one_step = reward + gamma * next_value.masked_fill(terminated if bootstrap_on_truncation else done, 0.0)
-    discount = gamma * ~done
+    discount = gamma * _continuation(done, reward)
     weighted_error = reverse_recurrence(trace * (one_step - q), trace * discount, mask)
     return one_step + discount * _following(weighted_error)

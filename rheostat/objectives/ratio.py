@@ -71,7 +71,7 @@ def mixture_logp(logps: list[Tensor], shares: list[float] | None = None) -> Tens
     Raises:
         RheostatError: no policy, or as many shares as policies are not given.
     """
-    shares = [1.0 / len(logps)] * len(logps) if shares is None else shares
+    shares = [1.0 / max(1, len(logps))] * len(logps) if shares is None else shares
     if not logps or len(shares) != len(logps):
         raise RheostatError(f"A mixture needs one share per policy: {len(logps)} policies and {len(shares)} shares were given.")
     return torch.logsumexp(torch.stack([logp + math.log(share) for logp, share in zip(logps, shares, strict=True)]), dim=0)

@@ -95,11 +95,6 @@ def test_unsupported_is_skipped_and_other_exceptions_fail() -> None:
     assert outcome({"x": 1.0}, 1.0) == "failed"
 
 
-def test_runner_restores_the_default_dtype() -> None:
-    outcome({"x": 1.0}, TypeError("bug"))
-    assert torch.get_default_dtype() == torch.float32
-
-
 def write(path: Path, **changes: Any) -> str:
     case = next(case for case in load("props")["cases"] if case["name"] == "sampling_error_tabular_exact")
     path.write_text(json.dumps({"system": "props", "cases": [case | changes]}))
