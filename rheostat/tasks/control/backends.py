@@ -43,7 +43,7 @@ class EnvPoolWorlds:
         self.num_envs = num_envs
         self._task = task
         self._options = options
-        self._threads = min(num_envs, threads or len(os.sched_getaffinity(0)))
+        self._threads = min(num_envs, threads or _usable_cores())
         self.start(seed)
         config = self._pool.config
         if config.get("max_num_players", 1) > 1:
@@ -51,10 +51,6 @@ class EnvPoolWorlds:
                 f"The EnvPool task {task} has up to {config['max_num_players']} players per environment; "
                 "only single-player tasks are supported."
             )
-        with warnings.catch_warnings():  # casting dm_control's float64 bounds
-            warnings.simplefilter("ignore")
-            self.observation_space = self._pool.observation_space
-            self.action_space = self._pool.action_space
 
     def start(self, seed: int) -> None:
         import envpool
@@ -71,6 +67,10 @@ class EnvPoolWorlds:
                 if option not in known:
                     raise unknown(f"option of the EnvPool task {self._task}", option, known) from error
             raise RheostatError(f"EnvPool could not make {self._task} with options {self._options}: {error}") from error
+        with warnings.catch_warnings():  # the first look at the spaces casts their float64 bounds, with a warning nobody can act on
+            warnings.simplefilter("ignore")
+            self.observation_space = self._pool.observation_space
+            self.action_space = self._pool.action_space
 
     def reset(self) -> Any:
         return self._pool.reset()[0]
@@ -80,6 +80,10 @@ class EnvPoolWorlds:
 
     def close(self) -> None:
         self._pool.close()
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class GymnasiumWorlds:

@@ -1,0 +1,233 @@
+"""Save, load in new environments, continue: bit for bit the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.tasks.control import Environments, make
+from rheostat.tasks.control.state import pack, unpack
+from tests.tasks.test_environments import actions
+from tests.tasks.worlds import Counting, SavableCounting
+
+FIELDS = ("observation", "next_observation", "reward", "terminated", "truncated", "valid")
+
+
+def through_json(state: Any) -> Any:
+    """The state as a checkpoint would hold it: tensors aside, everything else through JSON."""
+    tensors: list[Tensor] = []
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            tensors.append(value.clone())
+            return {"tensor": len(tensors) - 1}
+        if isinstance(value, dict):
+            assert all(isinstance(key, str) for key in value)
+            return {key: strip(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [strip(item) for item in value]
+        assert value is None or type(value) in (int, float, str, bool), f"{type(value)} is not plain"
+        assert not isinstance(value, int) or abs(value) < 2**63
+        return value
+
+    def fill(value: Any) -> Any:
+        if isinstance(value, dict):
+            return tensors[value["tensor"]] if set(value) == {"tensor"} else {key: fill(item) for key, item in value.items()}
+        return [fill(item) for item in value] if isinstance(value, list) else value
+
+    return fill(json.loads(json.dumps(strip(state))))
+
+
+def require_exact_resume(first: Environments, second: Environments, before: int = 40, after: int = 40) -> dict[str, Any]:
+    """Run, save, run on; load elsewhere, run the same actions: every output is equal."""
+    first.reset()
+    commands = actions(first, before + after)
+    for action in commands[:before]:
+        seen = first.step(action).observation
+    state = through_json(first.state_dict())
+    expected = [first.step(action) for action in commands[before:]]
+    assert torch.equal(second.load_state_dict(state), seen)
+    for step, action in zip(expected, commands[before:], strict=True):
+        other = second.step(action)
+        for field in FIELDS:
+            assert torch.equal(getattr(step, field), getattr(other, field)), field
+    assert first.steps == second.steps and first.seed == second.seed
+    return state
+
+
+@pytest.mark.parametrize("task", ["CartPole-v1", "HalfCheetah-v5", "Hopper-v5", "Pendulum-v1", "FrozenLake-v1"])
+def test_envpool_resumes_by_replaying_its_actions(task: str) -> None:
+    first, second = make(task, num_envs=3, seed=5), make(task, num_envs=3, seed=99, threads=1)
+    state = require_exact_resume(first, second)
+    assert not first.can_save and state["cursor"]["actions"].shape[:2] == (40, 3)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        "gymnasium:CartPole-v1",
+        "gymnasium:Pendulum-v1",
+        "gymnasium:Acrobot-v1",
+        "gymnasium:MountainCar-v0",
+        "gymnasium:MountainCarContinuous-v0",
+        "gymnasium:FrozenLake-v1",
+        "gymnasium:CliffWalking-v1",
+        "gymnasium:Taxi-v4",
+        "gymnasium:Blackjack-v1",
+        "rheostat/GridWorld5x5-v0",
+        "rheostat/TwoStep-v0",
+        "rheostat/Discrete2D-v0",
+        "rheostat/Probe-RewardFromBoth-Continuous-v0",
+        "rheostat/Probe-DelayedReward-v0",
+        "rheostat/Probe-TimeLimit-v0",
+    ],
+)
+def test_gymnasium_worlds_are_saved_as_they_are(task: str) -> None:
+    first, second = make(task, num_envs=3, seed=5), make(task, num_envs=3, seed=99)
+    state = require_exact_resume(first, second)
+    assert first.can_save and "worlds" in state
+
+
+@pytest.mark.parametrize("task", ["HalfCheetah-v5", "Hopper-v5", "Ant-v5", "Humanoid-v5", "Reacher-v5", "Pusher-v5"])
+def test_mujoco_is_saved_with_its_derived_arrays(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("imageio", reason="gymnasium's MuJoCo environments need imageio")
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings into a file where it stands
+    first, second = make(f"gymnasium:{task}", num_envs=2, seed=5), make(f"gymnasium:{task}", num_envs=2, seed=99)
+    assert first.can_save
+    require_exact_resume(first, second)
+
+
+def test_the_row_after_an_episode_end_survives_a_checkpoint() -> None:
+    for task in ("CartPole-v1", "gymnasium:CartPole-v1"):
+        first = make(task, num_envs=2, seed=0)
+        first.reset()
+        push = torch.ones(2, dtype=torch.int64)
+        while not (step := first.step(push)).terminated.any():
+            pass
+        second = make(task, num_envs=2, seed=0)
+        second.load_state_dict(first.state_dict())
+        assert torch.equal(second.step(push).valid, ~step.terminated)
+
+
+@pytest.mark.parametrize("mode", list(AutoresetMode))
+@pytest.mark.parametrize("world", [Counting, SavableCounting])
+def test_users_environments_resume_in_every_autoreset_mode(world: type[Counting], mode: AutoresetMode) -> None:
+    first, second = (make(SyncVectorEnv([world] * 3, autoreset_mode=mode), num_envs=3, seed=seed) for seed in (5, 99))
+    assert first.can_save == (world is SavableCounting)
+    require_exact_resume(first, second)
+
+
+def test_standard_wrappers_are_saved() -> None:
+    def wrapped() -> gymnasium.Env:
+        environment = gymnasium.wrappers.RecordEpisodeStatistics(gymnasium.make("Pendulum-v1", max_episode_steps=23))
+        return gymnasium.wrappers.FlattenObservation(gymnasium.wrappers.TimeAwareObservation(environment))
+
+    first, second = make(wrapped, num_envs=2, seed=1), make(wrapped, num_envs=2, seed=2)
+    assert first.can_save
+    require_exact_resume(first, second)
+
+
+def test_unknown_wrappers_fall_back_to_the_cursor() -> None:
+    def wrapped() -> gymnasium.Env:
+        return gymnasium.wrappers.FrameStackObservation(gymnasium.make("Pendulum-v1"), 3)
+
+    first, second = make(wrapped, num_envs=2, seed=1), make(wrapped, num_envs=2, seed=2)
+    assert not first.can_save
+    require_exact_resume(first, second)
+
+
+def test_a_reset_in_the_middle_is_part_of_the_cursor() -> None:
+    first, second = make("CartPole-v1", num_envs=2, seed=0), make("CartPole-v1", num_envs=2, seed=9)
+    first.reset()
+    commands = actions(first, 20)
+    for action in commands[:7]:
+        first.step(action)
+    first.reset()
+    for action in commands[7:]:
+        first.step(action)
+    first.reset()
+    observation = first.reset()
+    assert torch.equal(second.load_state_dict(through_json(first.state_dict())), observation)
+    assert torch.equal(first.step(commands[0]).observation, second.step(commands[0]).observation)
+
+
+def test_a_restart_empties_the_cursor() -> None:
+    environments = make("CartPole-v1", num_envs=2, seed=0)
+    environments.reset()
+    for action in actions(environments, 20):
+        environments.step(action)
+    environments.restart(40_000)
+    assert environments.state_dict()["cursor"] == {"seed": 40_000, "resets": [], "actions": None}
+    require_exact_resume(make("CartPole-v1", num_envs=2, seed=1), environments)
+
+
+def test_recorded_actions_are_not_the_callers_tensors() -> None:
+    for task in ("CartPole-v1", "LqrLqr21-v1"):
+        first = make(task, num_envs=2, seed=0)
+        first.reset()
+        for action in actions(first, 5):
+            first.step(action)
+            action.zero_()
+        make(task, num_envs=2, seed=0).load_state_dict(first.state_dict())  # refuses to load if the replay went elsewhere
+
+
+def test_a_world_that_cannot_be_replayed_is_found_out() -> None:
+    class Forgetful(Counting):
+        number = 0
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+            observation, info = super().reset(seed=seed)
+            type(self).number += 1
+            return observation + type(self).number, info
+
+    environments = make(Forgetful, num_envs=1, seed=0)
+    environments.reset()
+    with pytest.raises(RheostatError, match="save_state"):
+        make(Forgetful, num_envs=1, seed=0).load_state_dict(environments.state_dict())
+
+
+def test_states_of_other_environments_are_refused() -> None:
+    environments = make("CartPole-v1", num_envs=2, seed=0)
+    with pytest.raises(RheostatError, match="reset"):
+        environments.state_dict()
+    environments.reset()
+    state = environments.state_dict()
+    for other in (make("CartPole-v1", num_envs=3, seed=0), make("Acrobot-v1", num_envs=2, seed=0), make("gymnasium:CartPole-v1", num_envs=2, seed=0)):
+        with pytest.raises(RheostatError, match="make them as they were"):
+            other.load_state_dict(state)
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.builds(np.float32, st.floats(-1, 1)),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(PLAIN)
+def test_packing_keeps_values_and_types(value: Any) -> None:
+    back = unpack(through_json(pack(value)))
+    assert back == value and repr(back) == repr(value)
+
+
+def test_packing_keeps_arrays_and_generators() -> None:
+    generator = np.random.default_rng(3)
+    state = unpack(through_json(pack(generator.bit_generator.state)))
+    other = np.random.default_rng(0)
+    other.bit_generator.state = state
+    assert np.array_equal(generator.random(4), other.random(4))
+    array = unpack(pack(np.arange(6, dtype=np.int16).reshape(2, 3)))
+    assert array.dtype == np.int16 and array.tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(TypeError, match="set"):
+        pack({1, 2})
