@@ -98,11 +98,21 @@ def test_time_limits_are_truncations() -> None:
         assert not any((step.truncated | step.terminated).any() for step in steps[:-1])
 
 
+def test_a_world_that_ends_at_the_limit_ended() -> None:
+    """Gymnasium's TimeLimit reports both; only the end counts, there is nothing to bootstrap from."""
+    environments = make("gymnasium:CliffWalking-v1", num_envs=1, seed=0, max_episode_steps=13)
+    environments.reset()
+    steps = [environments.step(torch.tensor([action])) for action in [0] + [1] * 11 + [2]]
+    assert steps[-1].terminated.item() and not steps[-1].truncated.item()
+    assert not any((step.terminated | step.truncated).item() for step in steps[:-1])
+
+
 @pytest.mark.parametrize("task", ["CartPole-v1", "HalfCheetah-v5", "CheetahRun-v1", "gymnasium:CartPole-v1", "rheostat/Discrete2D-v0"])
 def test_a_seed_gives_the_same_stream_again(task: str) -> None:
     def stream(environments: Environments, seed: int | None = None) -> list[Step]:
         observation = environments.reset() if seed is None else environments.restart(seed)
-        first = Step(observation, observation, *[torch.zeros(3)] * 4)
+        nothing = torch.zeros(3)
+        first = Step(observation, observation, nothing, nothing, nothing, nothing)
         return [first, *(environments.step(action) for action in actions(environments, 30))]
 
     def same(a: list[Step], b: list[Step]) -> bool:
@@ -179,7 +189,8 @@ def test_options_reach_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "near"), [("CartPol-v1", "CartPole-v1"), ("rheostat/TwoSteps-v0", "rheostat/TwoStep-v0"), ("envpool:HalfCheeta-v5", "HalfCheetah-v5")]
+    ("name", "near"),
+    [("CartPol-v1", "CartPole-v1"), ("rheostat/TwoSteps-v0", "rheostat/TwoStep-v0"), ("envpool:HalfCheeta-v5", "HalfCheetah-v5")],
 )
 def test_unknown_ids_get_suggestions(name: str, near: str) -> None:
     with pytest.raises(RheostatError, match=f"did you mean .*{near}"):
@@ -242,7 +253,7 @@ def test_malformed_actions_are_refused() -> None:
     environments.reset()
     with pytest.raises(RheostatError, match=r"shape \[2\]; \[2, 1\]"):
         environments.step(torch.zeros(2))
-    with pytest.raises(RheostatError, match="environment 1 .*diverged"):
+    with pytest.raises(RheostatError, match=r"environment 1 .*diverged"):
         environments.step(torch.tensor([[0.0], [torch.nan]]))
     discrete = make("CartPole-v1", num_envs=2, seed=0)
     discrete.reset()

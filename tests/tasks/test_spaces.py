@@ -27,9 +27,7 @@ def observed(space: Any, **options: Any) -> tuple[Any, torch.Tensor]:
 
 
 def test_dict_and_tuple_observations_are_concatenated_in_the_order_of_the_space() -> None:
-    space = Dict(
-        [("z", Box(-1, 1, (2, 2), np.float64)), ("a", Tuple((Discrete(3), Box(-1, 1, (), np.float32)))), ("m", MultiBinary(2))]
-    )
+    space = Dict([("z", Box(-1, 1, (2, 2), np.float64)), ("a", Tuple((Discrete(3), Box(-1, 1, (), np.float32)))), ("m", MultiBinary(2))])
     raw, encoded = observed(space)
     expected = [*raw["z"].ravel(), *np.eye(3)[raw["a"][0]], raw["a"][1], *raw["m"]]
     torch.testing.assert_close(encoded, torch.tensor(np.array(expected, dtype=np.float32)))

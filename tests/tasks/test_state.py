@@ -203,7 +203,11 @@ def test_states_of_other_environments_are_refused() -> None:
         environments.state_dict()
     environments.reset()
     state = environments.state_dict()
-    for other in (make("CartPole-v1", num_envs=3, seed=0), make("Acrobot-v1", num_envs=2, seed=0), make("gymnasium:CartPole-v1", num_envs=2, seed=0)):
+    for other in (
+        make("CartPole-v1", num_envs=3, seed=0),
+        make("Acrobot-v1", num_envs=2, seed=0),
+        make("gymnasium:CartPole-v1", num_envs=2, seed=0),
+    ):
         with pytest.raises(RheostatError, match="make them as they were"):
             other.load_state_dict(state)
 

@@ -79,7 +79,8 @@ class Faulty(gymnasium.Env):
 
     def step(self, action: int) -> Any:
         self.count += 1
-        observation, reward = np.zeros(3, dtype=np.float32), 0.0
+        observation: Any = np.zeros(3, dtype=np.float32)
+        reward: Any = 0.0
         if self.count == 3:
             match self.fault:
                 case "nan observation":
@@ -89,9 +90,9 @@ class Faulty(gymnasium.Env):
                 case "shape":
                     observation = np.zeros(4, dtype=np.float32)
                 case "dtype":
-                    observation = np.array(["a", "b", "c"])  # type: ignore[assignment]
+                    observation = np.array(["a", "b", "c"])
                 case "no reward":
-                    reward = None  # type: ignore[assignment]
+                    reward = None
                 case "old api":
                     return observation, reward, False, {}
                 case "own bug":

@@ -122,7 +122,7 @@ class GymnasiumWorlds:
         except (ValueError, TypeError) as error:
             self._explain(error)
             raise
-        outcome = Outcome(observation, np.asarray(reward), np.asarray(terminated), np.asarray(truncated), info)
+        outcome = Outcome(observation, np.asarray(reward), np.array(terminated, dtype=bool), np.array(truncated, dtype=bool), info)
         for field in ("reward", "terminated", "truncated"):
             shape = getattr(outcome, field).shape
             if shape != (self.num_envs,):

@@ -90,7 +90,8 @@ class Discrete2DBatch:
         distance = (self.position - self.goal).norm(dim=1)
         successor = self.observation()
         self.elapsed = self.elapsed + 1
-        terminated, truncated = distance < REACHED, self.elapsed >= LIMIT
+        terminated = distance < REACHED
+        truncated = (self.elapsed >= LIMIT) & ~terminated
         ended = terminated | truncated
         number = int(ended.sum())
         if number:

@@ -8,7 +8,8 @@ Every world becomes the same stream of rows, whatever its autoreset convention:
 | same-step | the reset observation, the final one in ``info`` | is normal | puts the final observation into ``next_observation`` |
 | disabled | the final observation | is refused | resets the ended environments at once |
 
-EnvPool is next-step, and so is Gymnasium unless told otherwise.
+EnvPool is next-step, and so is Gymnasium unless told otherwise. Where a world ends and its time limit strikes in the same step, the end
+counts and ``truncated`` is False; EnvPool, however, reports such a step as a truncation only, and the end cannot be recovered.
 
 Seeds: environment ``i`` is seeded with ``seed + i`` by both backends, so two pools whose seeds differ by less than ``num_envs`` share
 episodes. Space the seeds of runs, and of training and evaluation, by more than the number of environments (10,000 is the custom here).
@@ -45,7 +46,7 @@ class Step:
     next_observation: Tensor  # the true successor of the step just taken: the final observation where an episode ended
     reward: Tensor  # float32 [E]
     terminated: Tensor  # bool [E]: the world ended, nothing to bootstrap from
-    truncated: Tensor  # bool [E]: a time limit; bootstrap from the value of next_observation
+    truncated: Tensor  # bool [E]: a time limit, and the world did not end; bootstrap from the value of next_observation
     valid: Tensor  # bool [E]: False where this row only started a new episode: not a transition, not counted
     info: dict[str, Any] = field(default_factory=dict)  # the backend's own extras (success flags, ...), as it returns them
 
@@ -136,8 +137,8 @@ class Environments:
             observation,
             successor,
             reward,
-            torch.from_numpy(np.array(outcome.terminated, dtype=bool)),
-            torch.from_numpy(np.array(outcome.truncated, dtype=bool)),
+            torch.from_numpy(outcome.terminated),
+            torch.from_numpy(outcome.truncated & ~outcome.terminated),
             torch.from_numpy(valid),
             outcome.info,
         )

@@ -109,7 +109,7 @@ class TabularBatch:
         successor = self.world.next_state[state, action]
         terminated = self.world.ends[state, action]
         self.elapsed = self.elapsed + 1
-        truncated = self.elapsed >= self.world.limit
+        truncated = (self.elapsed >= self.world.limit) & ~terminated
         ended = terminated | truncated
         self.state = successor
         if ended.any():
