@@ -48,7 +48,7 @@ class List:
             {"method": name, "domain": row.domain, "title": row.title, "paper": row.paper, "verified": row.verified}
             for name, row in table.METHODS.items()
         ]
-        from rheostat.tasks.control.environments import known_tasks
+        from rheostat.tasks.control.catalogue import known_tasks
 
         families = known_tasks()
         if self.json:

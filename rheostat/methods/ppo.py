@@ -282,6 +282,9 @@ class PPO:
         rows = batch.transitions()
         observation = self.normalise(rows.observation)
         metrics = off_policyness(rows.learner_logp, rows.sampler_logp, age=self.updates - rows.version, source=rows.source)
+        if config.sampling_error_every and (self.updates + 1) % config.sampling_error_every == 0:
+            # Before the policy moves: it is the policy this data was meant for that they are compared with.
+            metrics["meter/sampling_error"] = self.sampling_error(observation, rows.action)
         if config.anneal:
             self.optimizer.param_groups[0]["lr"] = config.learning_rate * self.remaining()
         fields = (observation, rows.action, rows.learner_logp, rows.advantage, rows.value_target, rows.value)
@@ -308,8 +311,6 @@ class PPO:
         metrics["gradient_steps"] = len(reports)
         metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         metrics["explained_variance"] = explained_variance(rows.value, rows.value_target)
-        if config.sampling_error_every and self.updates % config.sampling_error_every == 0:
-            metrics["meter/sampling_error"] = self.sampling_error(observation, rows.action)
         return metrics | self.collector.metrics()
 
     def minibatch_step(
@@ -368,6 +369,7 @@ class PPO:
         if not self.collector.environments.can_save:
             self.restarts += 1
             self.collector.restart(derive_seed(self.streams.seed, "pool", self.restarts))
+            self.rewards.restart()
             self.history.cut()
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,6 +11,9 @@ WHO ACTS   with probability ``repair_probability`` the candidate above: all disc
            target policy.
 KEPT, WORTH, MOVES   as in ppo-buffer.
 
+A warning: the median of a Gaussian has a zero score for everything but the log standard deviation, so with continuous actions a large
+rho takes it nearly always and starves the tails; keep rho small there, or use ros or props.
+
 What differs from ros: no behaviour network and no step size; it reacts to every single step, at the price of a per-sample gradient for
 every candidate. The sampler's log-probability is that of the mixture for discrete actions and unknown (NaN) for continuous ones.
 """

@@ -93,7 +93,8 @@ class ROS(PPO):
         """One gradient step that makes the window's actions less likely."""
         observation = self.normalise(rows.observation)
         log_prob = self.behaviour.network.distribution(observation).log_prob(rows.action)
-        self.behaviour.descend(ros_loss(log_prob, log_prob.detach()), step_size=self.config.behaviour_learning_rate)
+        loss = ros_loss(log_prob, log_prob.detach())
+        self.behaviour.descend(loss, max_grad_norm=self.config.max_grad_norm, step_size=self.config.behaviour_learning_rate)
         with torch.no_grad():
             moved = self.behaviour.network.distribution(observation).log_prob(rows.action)
         return {"behaviour_kl": (log_prob.detach() - moved).mean().item()}

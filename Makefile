@@ -1,0 +1,33 @@
+# The two commands: `make demo` and `make test`. Each works alone on a fresh machine with Python 3.11 or newer.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+.PHONY: demo test nightly lint docs clean
+
+demo: $(VENV)/.installed  ## PPO, PPO-Buffer and PROPS side by side on CartPole, three seeds each
+	$(RUN) -m rheostat.cli demo
+
+test: $(VENV)/.installed-test  ## the tests
+	$(RUN) -m pytest
+
+nightly: $(VENV)/.installed-test  ## the slow tests too: learning, crashes
+	$(RUN) -m pytest -m "slow or not slow"
+
+lint: $(VENV)/.installed-test  ## style and types
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(PIP) --editable .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) --editable '.[test,data,reasoning,math,peft,tensorboard,trackio]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info
