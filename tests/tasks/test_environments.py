@@ -14,7 +14,7 @@ from torch import Tensor
 
 from rheostat.errors import MissingExtra, RheostatError
 from rheostat.tasks.control import Environments, Step, known_tasks, make
-from tests.tasks.worlds import Counting, Faulty
+from tests.tasks.worlds import Box, Clock, Counting, Dict, Faulty
 
 
 def actions(environments: Environments, steps: int, seed: int = 0) -> list[Tensor]:
@@ -69,6 +69,42 @@ def test_the_next_observation_is_the_final_one_and_the_policy_sees_the_new_episo
             assert rows.all()
             assert torch.equal(step.observation[ended], torch.stack([observation[ended, 0] + 1, torch.zeros(int(ended.sum()))], 1))
         observation = step.observation
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_batched_worlds_report_final_observations_in_one_array(as_dict: bool) -> None:
+    environments = make(Clock(4, as_dict=as_dict), num_envs=4, seed=0)
+    observation = environments.reset()
+    for action in actions(environments, 7):
+        step = environments.step(action)
+        assert torch.equal(step.next_observation, observation + torch.tensor([1.0, 0.0]))
+        assert torch.equal(step.terminated, step.next_observation[:, 0] == 3)
+        assert (step.observation[step.terminated, 0] == 0).all()
+        observation = step.observation
+    silent = make(Clock(4, report=False), num_envs=4, seed=0)
+    silent.reset()
+    with pytest.raises(RheostatError, match="final_obs"):
+        silent.step(torch.zeros(4, dtype=torch.int64))
+
+
+def test_dict_observations_keep_their_final_one_in_the_same_step() -> None:
+    class DictCounting(gymnasium.ObservationWrapper):
+        def __init__(self) -> None:
+            super().__init__(Counting())
+            self.observation_space = Dict({"count": Box(0, 99, (1,), np.float64), "episode": Box(0, 99, (), np.float64)})
+
+        def observation(self, observation: np.ndarray) -> dict:
+            return {"count": observation[1:], "episode": observation[0]}
+
+    environments = make(SyncVectorEnv([DictCounting] * 3, autoreset_mode=AutoresetMode.SAME_STEP), num_envs=3, seed=0)
+    observation = environments.reset()
+    endings = 0
+    for action in actions(environments, 30):
+        step = environments.step(action)
+        assert torch.equal(step.next_observation, observation + torch.tensor([1.0, 0.0]))
+        endings += int((step.terminated | step.truncated).sum())
+        observation = step.observation
+    assert endings > 5
 
 
 @pytest.mark.parametrize("task", ["CartPole-v1", "gymnasium:CartPole-v1"])

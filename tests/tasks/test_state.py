@@ -19,7 +19,7 @@ from rheostat.errors import RheostatError
 from rheostat.tasks.control import Environments, make
 from rheostat.tasks.control.state import pack, unpack
 from tests.tasks.test_environments import actions
-from tests.tasks.worlds import Counting, SavableCounting
+from tests.tasks.worlds import Clock, Counting, SavableCounting
 
 FIELDS = ("observation", "next_observation", "reward", "terminated", "truncated", "valid")
 
@@ -125,6 +125,12 @@ def test_the_row_after_an_episode_end_survives_a_checkpoint() -> None:
 def test_users_environments_resume_in_every_autoreset_mode(world: type[Counting], mode: AutoresetMode) -> None:
     first, second = (make(SyncVectorEnv([world] * 3, autoreset_mode=mode), num_envs=3, seed=seed) for seed in (5, 99))
     assert first.can_save == (world is SavableCounting)
+    require_exact_resume(first, second)
+
+
+def test_batched_worlds_that_save_themselves_are_saved() -> None:
+    first, second = make(Clock(4), num_envs=4, seed=5), make(Clock(4), num_envs=4, seed=99)
+    assert first.can_save
     require_exact_resume(first, second)
 
 

@@ -100,4 +100,56 @@ class Faulty(gymnasium.Env):
         return observation, reward, False, False, {}
 
 
-__all__ = ["Box", "Counting", "Dict", "Discrete", "Faulty", "MultiBinary", "MultiDiscrete", "SavableCounting", "Spaces", "Text", "Tuple"]
+class Clock(gymnasium.vector.VectorEnv):
+    """A batched world of its own: counts to 3, resets in the same step, reports final observations as one array or as one per entry."""
+
+    def __init__(self, num_envs: int, *, as_dict: bool = False, report: bool = True) -> None:
+        self.num_envs = num_envs
+        self.as_dict, self.report = as_dict, report
+        hand = Box(0.0, 10.0, (1,), np.float32)
+        self.single_observation_space = Dict({"hand": hand, "start": hand}) if as_dict else Box(0.0, 10.0, (2,), np.float32)
+        self.single_action_space = Discrete(2)
+        self.observation_space = gymnasium.vector.utils.batch_space(self.single_observation_space, num_envs)
+        self.action_space = gymnasium.vector.utils.batch_space(self.single_action_space, num_envs)
+        self.metadata = {"autoreset_mode": gymnasium.vector.AutoresetMode.SAME_STEP}
+
+    def _observe(self) -> Any:
+        if self.as_dict:
+            return {"hand": self.hand[:, None].copy(), "start": self.start[:, None].copy()}
+        return np.stack([self.hand, self.start], axis=1)
+
+    def reset(self, *, seed: Any = None, options: Any = None) -> tuple[Any, dict]:
+        super().reset(seed=seed)
+        self.start = self.np_random.random(self.num_envs).astype(np.float32)
+        self.hand = np.arange(self.num_envs, dtype=np.float32) % 3
+        return self._observe(), {}
+
+    def step(self, actions: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray, dict]:
+        self.hand = self.hand + 1
+        over = self.hand >= 3
+        info = {"final_obs": self._observe()} if self.report and over.any() else {}
+        self.hand[over] = 0
+        self.start[over] = self.np_random.random(int(over.sum()))
+        return self._observe(), np.ones(self.num_envs), over, np.zeros(self.num_envs, dtype=bool), info
+
+    def save_state(self) -> dict[str, Any]:
+        return {"hand": self.hand, "start": self.start}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        self.hand, self.start = state["hand"], state["start"]
+
+
+__all__ = [
+    "Box",
+    "Clock",
+    "Counting",
+    "Dict",
+    "Discrete",
+    "Faulty",
+    "MultiBinary",
+    "MultiDiscrete",
+    "SavableCounting",
+    "Spaces",
+    "Text",
+    "Tuple",
+]

@@ -159,8 +159,8 @@ class Environments:
         for name, value in (("observation", observation), ("reward", reward)):
             if value is None or value.dtype == torch.uint8:
                 continue
-            flat = value.reshape(-1)
-            if not math.isfinite(torch.dot(flat, flat).item()) and not torch.isfinite(value).all():
+            flat = value.numpy().reshape(-1)
+            if not math.isfinite(np.vdot(flat, flat)) and not torch.isfinite(value).all():
                 row = int((~torch.isfinite(value)).nonzero()[0, 0])
                 raise RheostatError(
                     f"The {name} of environment {row} of {self.name} is not finite at step {self.steps + 1} of the pool with seed "

@@ -228,6 +228,7 @@ class ActionDecoder:
         self._low: Any = None
         self._high: Any = None
         self._first: Any = None
+        self._largest: Any = None
         self.space: Space
         if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
             low, high = space.low.astype(np.float32), space.high.astype(np.float32)
@@ -237,20 +238,20 @@ class ActionDecoder:
             shape = space.shape
         elif isinstance(space, Discrete):
             self.space, shape = Discrete(int(space.n)), ()
-            self._first, self._largest = np.int64(space.start), torch.tensor(int(space.n) - 1)
+            self._first, self._largest = np.int64(space.start), np.uint64(space.n - 1)
         elif isinstance(space, Box) and np.issubdtype(space.dtype, np.integer) and space.is_bounded() and len(space.shape) == 1:
             low = space.low.astype(np.int64)
             choices: Any = space.high.astype(np.int64) - low + 1
             self.space, shape = MultiDiscrete(choices), space.shape
-            self._first, self._largest = low, torch.from_numpy(choices - 1)
+            self._first, self._largest = low, (choices - 1).astype(np.uint64)
         elif isinstance(space, MultiDiscrete):
             if space.nvec.ndim != 1:
                 raise RheostatError(f"The action of {task} is MultiDiscrete with {space.nvec.ndim} axes; only one axis is supported.")
             self.space, shape = MultiDiscrete(space.nvec), space.nvec.shape
-            self._first, self._largest = space.start.astype(np.int64), torch.from_numpy(space.nvec.astype(np.int64) - 1)
+            self._first, self._largest = space.start.astype(np.int64), (space.nvec - 1).astype(np.uint64)
         elif isinstance(space, MultiBinary):
             self.space, shape = space, space.shape
-            self._first, self._largest = np.int64(0), torch.tensor(1)
+            self._first, self._largest = np.int64(0), np.uint64(1)
         else:
             raise RheostatError(
                 f"The action of {task} is {space}; supported are a Box of floats, a Box of bounded integers with one axis, Discrete, "
@@ -277,7 +278,7 @@ class ActionDecoder:
             return command
         if action.is_floating_point():
             raise RheostatError(f"The action for {self._task} has dtype {action.dtype}; its space {self.space} needs integers.")
-        action = action.to(torch.int64)
-        if bool(((action < 0) | (action > self._largest)).any()):
-            raise RheostatError(f"An action for {self._task} lies outside {self.space}: smallest {action.min()}, largest {action.max()}.")
-        return action.numpy() + self._first
+        choice = action.to(torch.int64).numpy()
+        if (choice.view(np.uint64) > self._largest).any():  # a negative number is a huge one without its sign
+            raise RheostatError(f"An action for {self._task} lies outside {self.space}: smallest {choice.min()}, largest {choice.max()}.")
+        return choice + self._first
