@@ -76,9 +76,12 @@ def standardise(
     count = x.numel() if mask is None else int(mask.sum())
     if count < 2:
         return select(x, mask)
-    variance = masked_var(x, mask)
+    if mask is None:
+        variance, mean = torch.var_mean(x)  # the inner loop of control methods
+    else:
+        variance, mean = masked_var(x, mask), masked_mean(x, mask)
     scale = (variance + eps).sqrt() if eps_inside_root else variance.sqrt() + eps
-    standardised = (x - masked_mean(x, mask)) / scale
+    standardised = (x - mean) / scale
     return select(standardised, mask) if fill_masked else standardised
 
 

@@ -123,6 +123,7 @@ def test_standardise_uses_the_unbiased_deviation_of_kept_entries(seed: int, insi
     result = standardise(x.masked_fill(~mask, math.nan), mask, eps=1e-2, eps_inside_root=inside)
     torch.testing.assert_close(result[mask], (kept - kept.mean()) / scale)
     assert (result[~mask] == 0).all()
+    torch.testing.assert_close(standardise(kept, eps=1e-2, eps_inside_root=inside), (kept - kept.mean()) / scale)
     unfilled = standardise(x, mask, eps=1e-2, eps_inside_root=inside, fill_masked=False)
     torch.testing.assert_close(unfilled, (x - kept.mean()) / scale)
 

@@ -55,6 +55,13 @@ def test_abs_is_at_least_the_kl(seed: int) -> None:
     assert expectation(learner, reference, "abs")[0] >= categorical_kl(learner, reference) - 1e-12
 
 
+@pytest.mark.parametrize("estimator", ["k1", "abs", "k2", "k3"])
+def test_the_reference_is_a_constant(estimator: KLEstimator) -> None:
+    logp, reference = torch.zeros(2, requires_grad=True), torch.ones(2, requires_grad=True)
+    grads = torch.autograd.grad(kl_estimate(logp, reference, estimator).sum(), [logp, reference], allow_unused=True)
+    assert grads[0] is not None and grads[1] is None
+
+
 def test_clamps_cut_value_and_gradient_of_k3() -> None:
     logp = torch.tensor([-30.0, -5.0, -1.0], requires_grad=True)
     k3 = kl_estimate(logp, torch.full((3,), -1.0), "k3", log_clamp=20.0, value_clamp=10.0)

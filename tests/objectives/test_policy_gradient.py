@@ -34,6 +34,7 @@ METHODS = {
     "PPO": Method(Clip(), log_clamp=(-20.0, 20.0)),
     "dual clip": Method(Clip(0.2, 0.28, dual=3.0)),
     "two-sided": Method(Clip(0.2, 0.2, upper=1.5), aggregate="sequence-mean"),
+    "cap inside the window": Method(Clip(0.2, 0.8, upper=1.3)),
     "centred": Method(Clip(0.1, 0.1, centre=1.05)),
     "GRPO": Method(Clip(), aggregate="sequence-mean"),
     "Dr. GRPO": Method(Clip(), aggregate="constant"),
@@ -176,7 +177,7 @@ def test_first_on_policy_step_is_reinforce(seed: int, name: str) -> None:
     torch.testing.assert_close(torch.autograd.grad(loss.loss, logp)[0], evaluate(plain, reinforce, None)[1])
 
 
-@given(seed=seeds, name=st.sampled_from(["PPO", "dual clip", "two-sided", "centred", "GRPO", "Dr. GRPO"]))
+@given(seed=seeds, name=st.sampled_from(["PPO", "dual clip", "two-sided", "cap inside the window", "centred", "GRPO", "Dr. GRPO"]))
 def test_limited_entries_are_those_without_a_gradient(seed: int, name: str) -> None:
     method, data = METHODS[name], batch(seed, drift=0.8)
     logp = data.logp.clone().requires_grad_()

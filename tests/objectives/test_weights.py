@@ -29,7 +29,9 @@ seeds = st.integers(0, 2**32 - 1)
 def batch(seed: int) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     start, sampler = torch.randn(2, 5, 4, generator=generator, dtype=torch.float64)
-    return start, sampler, torch.rand(5, 4, generator=generator) < 0.7
+    mask = torch.rand(5, 4, generator=generator) < 0.7
+    mask[0] = torch.rand((), generator=generator) < 0.5
+    return start, sampler, mask
 
 
 @given(seed=seeds, level=st.sampled_from(["token", "sequence"]), over_cap=st.sampled_from(["truncate", "mask"]), normalise=st.booleans())

@@ -39,7 +39,9 @@ def load(file: str | Path) -> dict[str, Any]:
     Raises:
         RheostatError: no such file, or not a file of cases.
     """
-    candidates = [Path(file), DATA / Path(file).name, DATA / f"{Path(file).name}.json"]
+    candidates = [Path(file)]
+    if Path(file).name == str(file):
+        candidates += [DATA / str(file), DATA / f"{file}.json"]
     path = next((candidate for candidate in candidates if candidate.is_file()), None)
     if path is None:
         raise RheostatError(
@@ -49,9 +51,10 @@ def load(file: str | Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise RheostatError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("cases"), list):
+    cases = content.get("cases") if isinstance(content, dict) else None
+    if not isinstance(cases, list) or not all(isinstance(case, dict) and {"name", "outputs"} <= set(case) for case in cases):
         raise RheostatError(
-            f"{path} has no list of cases: a vector file is {{'system': ..., 'cases': [{{'name', 'inputs', 'params', 'outputs'}}]}}."
+            f"{path} has no list of cases: a vector file is {{'system', 'cases': [{{'name', 'inputs', 'params', 'outputs'}}]}}."
         )
     return {"stem": path.stem, **content}
 
@@ -70,9 +73,15 @@ def find_adapter(content: dict[str, Any]) -> Any | None:
 def run_file(file: str | Path) -> Iterator[Result]:
     """Run every case of a file."""
     content = load(file)
-    adapter = find_adapter(content)
+    broken, adapter = "", None
+    try:
+        adapter = find_adapter(content)
+    except Exception as error:
+        broken = f"the adapter cannot be imported: {type(error).__name__}: {error}"
     for case in content["cases"]:
-        if adapter is None:
+        if broken:
+            yield Result(case["name"], "failed", broken)
+        elif adapter is None:
             slug = str(content.get("system", content["stem"])).replace("-", "_")
             yield Result(case["name"], "skipped", f"there is no adapter tests/vectors/{slug}.py")
         else:

@@ -13,7 +13,7 @@ import torch
 
 from rheostat.errors import RheostatError
 from tests.vectors.__main__ import main
-from tests.vectors.runner import DATA, find_adapter, load, run_case
+from tests.vectors.runner import DATA, find_adapter, load, run_case, run_file
 from tests.vectors.tools import Unsupported
 
 FILES = sorted(path.stem for path in DATA.glob("*.json"))
@@ -121,10 +121,24 @@ def test_file_without_an_adapter_is_skipped_by_name(tmp_path: Path, capsys: pyte
     assert "tests/vectors/no_such_system.py" in out and out.splitlines()[-1] == "0 passed, 0 failed, 1 skipped"
 
 
+def test_broken_adapter_fails_every_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(content: dict[str, Any]) -> None:
+        raise ImportError("no module")
+
+    monkeypatch.setattr("tests.vectors.runner.find_adapter", explode)
+    results = list(run_file(write(tmp_path / "props.json")))
+    assert [result.outcome for result in results] == ["failed"] and "no module" in results[0].reason
+
+
 def test_unreadable_files_are_refused_in_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "broken.json").write_text("{")
     (tmp_path / "list.json").write_text("[]")
-    for file in ("missing.json", str(tmp_path / "broken.json"), str(tmp_path / "list.json")):
+    (tmp_path / "nameless.json").write_text('{"cases": [{"outputs": {}}]}')
+    for file in (
+        "missing.json",
+        str(tmp_path / "props.json"),
+        *(str(tmp_path / f"{stem}.json") for stem in ("broken", "list", "nameless")),
+    ):
         assert main([file]) == 2
     assert main([]) == 2
     out = capsys.readouterr().out
