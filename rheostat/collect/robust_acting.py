@@ -61,18 +61,21 @@ class RepairingSampler:
 
     Args:
         scores: gradients of the target policy.
-        running: ``[P]`` sum of the gradients of everything already kept; updated in place with every draw.
-        count: number of rows in that sum.
+        running: ``[P]`` sum of the gradients of everything already kept; updated in place with every draw (dividing it by the number of
+            rows, as the paper does, does not change which candidate is best).
         epsilon: probability of choosing instead of sampling.
         quantiles: number of Gaussian candidates per state (the authors use 9).
     """
 
-    def __init__(self, scores: ScoreGradients, running: Tensor, count: int, *, epsilon: float, quantiles: int) -> None:
-        self.scores, self.running, self.count = scores, running, count
+    def __init__(self, scores: ScoreGradients, running: Tensor, *, epsilon: float, quantiles: int) -> None:
+        self.scores, self.running = scores, running
         self.epsilon, self.quantiles = epsilon, quantiles
 
-    def draw(self, observation: Tensor, distribution: Distribution, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Actions ``[E, ...]`` and their log-probabilities ``[E]`` (NaN for continuous actions: the mixture has no density)."""
+    def draw(self, observation: Tensor, distribution: Distribution, generator: torch.Generator, real: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions ``[E, ...]`` and their log-probabilities ``[E]`` (NaN for continuous actions: the mixture has no density).
+
+        Rows where ``real`` is False only begin an episode: their action is ignored and does not count.
+        """
         candidates = self.candidates(distribution, generator)  # [K, E, ...]
         kinds, rows = candidates.shape[:2]
         gradients = self.scores.each(observation.repeat(kinds, *[1] * (observation.dim() - 1)), candidates.flatten(0, 1))
@@ -82,8 +85,7 @@ class RepairingSampler:
         sampled = distribution.sample(generator)
         choose = torch.rand(rows, generator=generator) < self.epsilon
         action = torch.where(choose.view(-1, *[1] * (sampled.dim() - 1)), chosen, sampled)
-        self.running += self.scores.each(observation, action).sum(0)
-        self.count += rows
+        self.running += self.scores.each(observation, action)[real].sum(0)
         if isinstance(distribution, Gaussian):
             return action, torch.full((rows,), float("nan"))
         same = (action == chosen).reshape(rows, -1).all(1)

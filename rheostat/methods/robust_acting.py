@@ -63,15 +63,15 @@ class RobustActing(PPO):
         scores = ScoreGradients(self.policy)
         steps = self.config.batch_steps // self.config.num_envs
         kept = self.history.blocks[1:] if self.history.full else self.history.blocks
-        running, count = torch.zeros(sum(value.numel() for value in scores.parameters.values())), 0
+        running = torch.zeros(sum(value.numel() for value in scores.parameters.values()))
         for block in kept:
             rows = block.transitions()
             running += scores.total(self.normalise(rows.observation), rows.action)
-            count += len(rows)
-        sampler = RepairingSampler(scores, running, count, epsilon=self.config.repair_probability, quantiles=self.config.quantiles)
+        sampler = RepairingSampler(scores, running, epsilon=self.config.repair_probability, quantiles=self.config.quantiles)
 
         def repairing(raw: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
             observation = self.normalise(raw)
-            return sampler.draw(observation, self.policy.distribution(observation), generator)
+            real = self.collector.environments.upcoming
+            return sampler.draw(observation, self.policy.distribution(observation), generator, real)
 
         return self.collector.collect(repairing, steps, generator=self.streams["actions"], version=self.updates)

@@ -88,6 +88,11 @@ class Environments:
             self._cursor.record_reset()
         return self._reset()
 
+    @property
+    def upcoming(self) -> Tensor:
+        """Bool ``[E]``: False where the next step will only begin a new episode, so that the action is ignored."""
+        return torch.from_numpy(~self._ended) if self.autoreset == "next-step" else torch.ones(self.num_envs, dtype=torch.bool)
+
     def restart(self, seed: int) -> Tensor:
         """Begin anew with another seed, as if just made; returns the first observations ``[E, ...]``."""
         self.seed = check_seed(seed, self.num_envs)
