@@ -1,0 +1,107 @@
+"""What the numbers of a run are called, where they belong and how they are drawn: one table for figures, tables and reports.
+
+A key that is not in the table is drawn all the same, under a label made from its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+PERFORMANCE, METER, ACTING, LOSSES, OTHER = "Performance", "Off-policy meter", "Behaviour policy", "Learning", "Other"
+GROUPS = (PERFORMANCE, METER, ACTING, LOSSES, OTHER)
+BOOKS = frozenset({"iteration", "steps", "updates", "seconds"})
+"""Keys of a row that say where it is, not what was measured."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a run."""
+
+    key: str
+    label: str
+    group: str
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One budget a curve can be drawn against."""
+
+    key: str
+    label: str
+    summed: bool = False
+    """Whether rows hold what this turn used, to be added up, rather than the total so far."""
+
+
+METRICS: dict[str, Metric] = {
+    metric.key: metric
+    for metric in (
+        Metric("episode_return", "Episode return", PERFORMANCE, "Mean return of the last 100 training episodes"),
+        Metric("accuracy", "Accuracy", PERFORMANCE, "Share of sampled answers that the verifier accepts"),
+        Metric("reward", "Reward", PERFORMANCE, "Mean reward of the sampled answers"),
+        Metric("evaluation_return", "Evaluation return", PERFORMANCE, "Mean return of deterministic evaluation episodes"),
+        Metric("evaluation_accuracy", "Evaluation accuracy", PERFORMANCE, "Share of held-out prompts answered correctly"),
+        Metric("episode_length", "Episode length", PERFORMANCE, "Mean length of the last 100 training episodes"),
+        Metric("response_length", "Response length", PERFORMANCE, "Mean number of generated tokens per answer"),
+        Metric("meter/ess", "Effective sample size", METER, "Share of the batch that importance sampling would use; 1 is on-policy"),
+        Metric("meter/kl_behaviour_k3", "KL to the behaviour policy", METER, "k3 estimate of KL(sampler, learner), nats per action"),
+        Metric("meter/limited_share", "Limited share", METER, "Share of actions whose ratio hit the limit"),
+        Metric("meter/age_mean", "Mean age", METER, "Policy updates between sampling and learning"),
+        Metric("meter/age_max", "Largest age", METER, "Policy updates between sampling and learning"),
+        Metric("meter/sampling_error", "Sampling error", METER, "KL of the data's action frequencies from the policy (PROPS)"),
+        Metric("meter/ratio_low", "Ratio, 5 % quantile", METER, "Learner over sampler probability"),
+        Metric("meter/ratio_median", "Ratio, median", METER, "Learner over sampler probability"),
+        Metric("meter/ratio_high", "Ratio, 95 % quantile", METER, "Learner over sampler probability"),
+        Metric("meter/ratio_max", "Ratio, maximum", METER, "Learner over sampler probability"),
+        Metric("meter/gap", "Log-probability gap", METER, "Mean absolute difference between learner and sampler log-probabilities"),
+        Metric("meter/kl_behaviour_k1", "KL to the behaviour policy, k1", METER, "k1 estimate of KL(sampler, learner), nats per action"),
+        Metric("behaviour_kl", "KL of the behaviour policy", ACTING, "How far the acting policy was pushed from the learned one"),
+        Metric("behaviour_limited_share", "Behaviour limited share", ACTING, "Share of rows pushed as far as the clip allows"),
+        Metric("behaviour_gradient_steps", "Behaviour gradient steps", ACTING, "Gradient steps of the acting policy per block"),
+        Metric("policy_loss", "Policy loss", LOSSES),
+        Metric("value_loss", "Value loss", LOSSES),
+        Metric("entropy", "Entropy", LOSSES, "Entropy of the policy, nats per action"),
+        Metric("approx_kl", "KL within the update", LOSSES, "Mean k3 estimate of KL(start of the update, policy)"),
+        Metric("explained_variance", "Explained variance", LOSSES, "1 is a perfect critic, 0 no better than a constant"),
+        Metric("meter/gradient_norm", "Gradient norm", LOSSES, "Global norm before clipping"),
+        Metric("learning_rate", "Learning rate", LOSSES),
+        Metric("gradient_steps", "Gradient steps per update", LOSSES),
+    )
+}
+
+AXES: tuple[Axis, ...] = (
+    Axis("steps", "Steps"),
+    Axis("updates", "Policy updates"),
+    Axis("gradient_steps", "Gradient steps", summed=True),
+    Axis("seconds", "Wall time (s)"),
+    Axis("learner_tokens", "Learner tokens", summed=True),
+    Axis("reward_calls", "Reward calls", summed=True),
+    Axis("flops", "FLOPs (estimated)", summed=True),
+)
+
+HEADLINES = ("episode_return", "accuracy", "reward")
+"""Training curves that stand for performance, best first."""
+FINALS = ("evaluation_return", "evaluation_accuracy", "evaluation_reward", "accuracy")
+"""Keys of the final evaluation that stand for performance, best first."""
+TIDY = ("meter/ess", "meter/kl_behaviour_k3", "meter/limited_share", "meter/age_mean", "meter/sampling_error")
+"""The meter in five numbers."""
+
+
+def describe(key: str) -> Metric:
+    """The row of a key; unknown keys get a label from their name and a group from their prefix."""
+    if key in METRICS:
+        return METRICS[key]
+    prefix, _, name = key.rpartition("/")
+    words = name.replace("_", " ").strip()
+    label = words[:1].upper() + words[1:]
+    if name.startswith("share_"):
+        label = f"Share: {words.removeprefix('share ')}"
+    group = METER if prefix == "meter" else ACTING if name.startswith("behaviour") else LOSSES if "loss" in name else OTHER
+    return Metric(key, label, group)
+
+
+def ordered(keys: Iterable[str]) -> list[Metric]:
+    """Metrics by group, known ones first and in the order of the table."""
+    rank = {key: index for index, key in enumerate(METRICS)}
+    return sorted((describe(key) for key in set(keys) - BOOKS), key=lambda m: (GROUPS.index(m.group), rank.get(m.key, len(rank)), m.key))
