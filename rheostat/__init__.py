@@ -1,5 +1,4 @@
-"""Rheostat: train policies with any mixture of on-policy and off-policy data, see how far off-policy each batch is, measure which
-mixture pays.
+"""Rheostat: train policies with any mixture of on-policy and off-policy data, and measure which mixture pays.
 
     import rheostat
     run = rheostat.train("props", "Hopper-v5", seed=0, steps=100_000)

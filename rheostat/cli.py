@@ -27,7 +27,9 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any
     for row in rows:
         result.add_row(*(str(cell) for cell in row))
     console = Console()
-    console.print(result, width=None if console.is_terminal else 160)  # a file has no width of its own
+    if not console.is_terminal:
+        console = Console(width=160)  # a file has no width of its own
+    console.print(result)
 
 
 def _print_json(value: Any) -> None:
@@ -168,13 +170,6 @@ def _json_or_text(value: str) -> Any:
 
 
 def _announce(run: Any) -> None:
-    from rheostat.methods.table import entry
-
-    derived = entry(run.settings.method).load().derived(run.method.config)
-    print(
-        "Batch arithmetic: "
-        + ", ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in derived.items())
-    )
     rows = [(name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}") for name, value in run.summary.items()]
     _print_table(f"{run.settings.method} on {run.settings.task}, seed {run.settings.seed}", ["result", "value"], rows, numbers=["value"])
     print(f"Report: {run.directory / 'report.html'}   Curves: {run.directory / 'curves.png'}")

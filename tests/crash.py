@@ -127,7 +127,9 @@ def main() -> None:
     known, rest = parser.parse_known_args()
     options = rest if any("--checkpoint-every" in word for word in rest) else [*rest, "--checkpoint-every", str(max(1, known.steps // 20))]
     counts = crash(known.method, known.task, kills=known.kills, steps=known.steps, options=options, seed=known.seed, verbose=True)
-    print(f"{known.method} on {known.task}: {sum(counts.values())} kills ({counts}), every resumed run ended bit for bit like the uninterrupted one.")
+    print(
+        f"{known.method} on {known.task}: {sum(counts.values())} kills ({counts}), every resumed run ended bit for bit like the uninterrupted one."
+    )
 
 
 if __name__ == "__main__":

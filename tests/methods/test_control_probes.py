@@ -47,7 +47,9 @@ def cases() -> list[object]:
     for method in CONTROL:
         for probe in probes.CLASSES:
             for continuous in (False, True):
-                quick = method in ("ppo", "a2c") or (probe, continuous) in (("RewardFromBoth", False), ("DelayedReward", True))
+                quick = method in ("ppo", "a2c") or (
+                    method in ("ppo-buffer", "props", "ros") and (probe, continuous) in (("RewardFromBoth", False), ("DelayedReward", True))
+                )
                 name = f"{method}-{'continuous' if continuous else 'discrete'}-{probe}"
                 found.append(pytest.param(method, continuous, probe, id=name, marks=() if quick else pytest.mark.slow))
     return found

