@@ -221,12 +221,20 @@ def find_runs(paths: Iterable[str | Path]) -> list[Path]:
         if (path / "config.json").is_file():
             inside = [path]
         else:
-            inside = sorted((child for child in path.iterdir() if (child / "config.json").is_file()), key=_natural) if path.is_dir() else []
+            children = [child for child in path.iterdir() if (child / "config.json").is_file()] if path.is_dir() else []
+            order = _cell_order(path)
+            inside = sorted(children, key=lambda child: (order.get(child.name, len(order)), _natural(child)))
         if not inside:
             raise RheostatError(f"There is no run in {path}: neither it nor a directory in it has a config.json.")
         for run in inside:
             found.setdefault(run.resolve(), run)
     return list(found.values())
+
+
+def _cell_order(path: Path) -> dict[str, int]:
+    """The order in which a comparison names its runs: its first method comes first, because the others are compared with it."""
+    manifest = _read_json(path / "compare.json") or {}
+    return {str(name): index for index, name in enumerate(manifest.get("cells", []))}
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:
