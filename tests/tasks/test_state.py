@@ -178,14 +178,30 @@ def test_a_restart_empties_the_cursor() -> None:
     require_exact_resume(make("CartPole-v1", num_envs=2, seed=1), environments)
 
 
-def test_recorded_actions_are_not_the_callers_tensors() -> None:
-    for task in ("CartPole-v1", "LqrLqr21-v1"):
-        first = make(task, num_envs=2, seed=0)
-        first.reset()
-        for action in actions(first, 5):
-            first.step(action)
-            action.zero_()
-        make(task, num_envs=2, seed=0).load_state_dict(first.state_dict())  # refuses to load if the replay went elsewhere
+class Drift(gymnasium.Env):
+    """Adds up its actions, which have no bounds."""
+
+    def __init__(self) -> None:
+        self.observation_space = self.action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        self.place = np.zeros(1, dtype=np.float32)
+        return self.place, {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        self.place = self.place + action
+        return self.place, 0.0, False, False, {}
+
+
+@pytest.mark.parametrize("task", ["CartPole-v1", "HalfCheetah-v5", Drift])
+def test_recorded_actions_are_not_the_callers_tensors(task: Any) -> None:
+    first = make(task, num_envs=2, seed=0)
+    first.reset()
+    for action in actions(first, 5):
+        first.step(action)
+        action.zero_()
+    make(task, num_envs=2, seed=0).load_state_dict(first.state_dict())  # refuses to load if the replay went elsewhere
 
 
 def test_a_world_that_cannot_be_replayed_is_found_out() -> None:

@@ -29,7 +29,7 @@ def test_the_grid_has_walls_and_a_goal() -> None:
     torch.testing.assert_close(world.reward[0], torch.tensor([-1.0, -0.1, -1.0, -0.1]))
     assert world.next_state[62, RIGHT] == 63 and world.ends[62, RIGHT] and world.reward[62, RIGHT] == 1.0
     assert world.next_state[55, DOWN] == 63 and world.ends[55, DOWN] and world.reward[55, DOWN] == 1.0
-    assert world.ends[:63].sum() == 2
+    assert world.ends.sum() == 2
     with pytest.raises(RheostatError, match="2 x 2"):
         grid_world(1)
 
@@ -167,6 +167,17 @@ def test_discrete2d_walks_and_pays_its_distance() -> None:
     torch.testing.assert_close(step.reward, -(position - observation[:, 2:]).norm(dim=1))
     with pytest.raises(RheostatError, match="2 headings"):
         make("rheostat/Discrete2D-v0", num_envs=1, seed=0, headings=1)
+
+
+def test_every_episode_of_a_batch_has_the_whole_limit() -> None:
+    batch = Discrete2DBatch(20, torch.Generator().manual_seed(0), headings=2)
+    length, lengths = torch.zeros(20, dtype=torch.int64), []
+    for t in range(400):
+        _, _, terminated, truncated = batch.step(torch.full((20,), t % 2))
+        length += 1
+        lengths += length[truncated].tolist()
+        length[terminated | truncated] = 0
+    assert len(lengths) > 100 and set(lengths) == {50}
 
 
 def test_discrete2d_ends_near_the_goal_in_both_forms() -> None:
