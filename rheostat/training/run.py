@@ -162,6 +162,8 @@ class Run:
                     self._seconds = time.monotonic() - began
                     timing = {"iteration": self._iteration, "steps": method.steps, "seconds": round(self._seconds, 4)}
                     timings_file.write((json.dumps(timing) + "\n").encode())
+                    metrics_file.flush()  # row by row: others follow the run through these files
+                    timings_file.flush()
                     for sink in outputs:
                         sink.log(method.steps, metrics)
                     progress.update(method.steps, metrics)
@@ -169,11 +171,8 @@ class Run:
                         while self._next_checkpoint <= method.steps:
                             self._next_checkpoint += self.settings.checkpoint_interval
                         method.cut()
-                        metrics_file.flush()
-                        timings_file.flush()
                         self.save()
                     if stop() and method.steps < total:
-                        metrics_file.flush()
                         self.save()
                         raise Interrupted(self.directory)
         except OSError as error:
