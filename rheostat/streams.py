@@ -14,9 +14,9 @@ from torch import Tensor
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
-    """A 31-bit seed for a purpose (``derive_seed(0, "pool", 3)``); different purposes and neighbouring seeds share nothing."""
+    """A 30-bit seed for a purpose (``derive_seed(0, "pool", 3)``); different purposes and neighbouring seeds share nothing."""
     words = [zlib.crc32(str(name).encode()) for name in names]
-    return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint32)[0]) & 0x7FFFFFFF
+    return int(np.random.SeedSequence([seed, *words]).generate_state(1, np.uint32)[0]) & 0x3FFFFFFF
 
 
 class Streams:
