@@ -1,0 +1,120 @@
+"""Getting a causal LM and its tokenizer ready: where it lies, device, dtype, and whether the two belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rheostat.errors import RheostatError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+SPARE_ROWS = 1024  # models round their vocabulary up for speed; more unused rows than this (or 5 %) are another tokenizer's
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """The device asked for.
+
+    Raises:
+        RheostatError: it is not there, or the name means nothing.
+    """
+    try:
+        found = torch.device(device)
+    except RuntimeError as error:
+        raise RheostatError(f"Unknown device {device!r}: use 'cpu', 'cuda' or 'cuda:N'.") from error
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise RheostatError(
+            f"The device {str(device)!r} was asked for, but PyTorch sees no GPU: use device='cpu', or install a PyTorch build for your GPU."
+        )
+    if found.type == "cuda" and found.index is not None and found.index >= torch.cuda.device_count():
+        raise RheostatError(f"The device {str(device)!r} was asked for, but this machine has only {torch.cuda.device_count()} GPU(s).")
+    if found.type == "mps" and not torch.backends.mps.is_available():
+        raise RheostatError("The device 'mps' was asked for, but this PyTorch cannot use one here: use device='cpu'.")
+    return found
+
+
+def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """The floating-point type of this name.
+
+    Raises:
+        RheostatError: not one of ``DTYPES``.
+    """
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found not in DTYPES.values():
+        raise RheostatError(f"Unknown dtype {dtype!r}: one of {', '.join(DTYPES)}.")
+    return found
+
+
+def load_model(path: str | Path, device: torch.device, dtype: torch.dtype, **options: Any) -> nn.Module:
+    """A causal LM from a Hugging Face folder (or hub name), on ``device`` in ``dtype``.
+
+    Raises:
+        RheostatError: there is no such model, or it is not a causal LM.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, **options).to(device)
+    except (OSError, ValueError) as error:
+        raise RheostatError(_not_loaded("model", path, error)) from error
+
+
+def load_tokenizer(path: str | Path) -> Any:
+    """The tokenizer of a Hugging Face folder (or hub name).
+
+    Raises:
+        RheostatError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(path))
+    except (OSError, ValueError, KeyError) as error:
+        raise RheostatError(_not_loaded("tokenizer", path, error)) from error
+
+
+def _not_loaded(kind: str, path: str | Path, error: Exception) -> str:
+    folder = Path(path)
+    if not folder.is_dir():
+        reason = "it is not a folder, and no model of that name could be fetched"
+    elif kind == "model" and not (folder / "config.json").is_file():
+        reason = "the folder has no config.json"
+    else:
+        reason = str(error).strip().splitlines()[0]
+    return f"Could not load a {kind} from {str(path)!r}: {reason}; give a Hugging Face folder of a causal language model."
+
+
+def check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
+    """Refuse a tokenizer that another model was trained with.
+
+    Raises:
+        RheostatError: the tokenizer has ids the model has no embedding for, the model has many more embeddings than the tokenizer has
+            ids, or there is no padding or no end token.
+    """
+    rows, ids = model.get_input_embeddings().weight.shape[0], len(tokenizer)
+    if ids > rows or rows - ids > max(SPARE_ROWS, rows // 20):
+        raise RheostatError(
+            f"The model and the tokenizer disagree about the vocabulary: the model has {rows} token embeddings, the tokenizer {ids} tokens; "
+            "load the tokenizer the model was trained with, or resize the model's embeddings."
+        )
+    if tokenizer.eos_token_id is None:
+        raise RheostatError(
+            "The tokenizer has no end token, so no completion could ever end by itself: set tokenizer.eos_token to the token that closes an "
+            "answer in the model's training data (often '<|endoftext|>', or '<|im_end|>' for chat models)."
+        )
+    if tokenizer.pad_token_id is None:
+        raise RheostatError(
+            "The tokenizer has no padding token: set tokenizer.pad_token (tokenizer.pad_token = tokenizer.eos_token is fine here, because "
+            "masks go by position and never by token)."
+        )
+
+
+def stop_ids(model: nn.Module, tokenizer: Any | None) -> tuple[int, ...]:
+    """Ids that end a completion: the tokenizer's end token and those of the model's generation settings, sorted."""
+    found: set[int] = set()
+    generation = getattr(model, "generation_config", None)
+    for value in (getattr(tokenizer, "eos_token_id", None), getattr(model.config, "eos_token_id", None), getattr(generation, "eos_token_id", None)):
+        found.update([value] if isinstance(value, int) else value or ())
+    return tuple(sorted(found))

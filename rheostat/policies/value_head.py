@@ -1,0 +1,50 @@
+"""A critic on a language model's hidden states, for PPO."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rheostat.errors import RheostatError
+
+FILE = "value_head.safetensors"
+
+
+class ValueHead(nn.Module):
+    """One linear layer from hidden states to values, in float32, starting at 0 everywhere.
+
+    Starting at 0 makes the first advantages those of plain returns instead of noise, and needs no random numbers.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, 1)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Values ``[n]`` float32 of hidden states ``[n, C]``."""
+        return self.linear(hidden.float())[:, 0]
+
+    def save(self, folder: Path) -> None:
+        """Write the head beside the model's own files."""
+        from safetensors.torch import save_file
+
+        save_file({name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}, folder / FILE)
+
+    def load(self, folder: Path) -> None:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            RheostatError: a head of another width.
+        """
+        from safetensors.torch import load_file
+
+        state = load_file(folder / FILE)
+        width, own = state["linear.weight"].shape[-1], self.linear.weight.shape[-1]
+        if width != own:
+            raise RheostatError(f"The value head in {folder} is for hidden states of width {width}, the model's have {own}.")
+        with torch.no_grad():
+            self.load_state_dict(state)
