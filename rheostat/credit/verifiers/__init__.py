@@ -1,0 +1,28 @@
+"""Verifiers: what a completion is worth, said by graders that may fail.
+
+``load_reward("my_rewards.py:score")`` accepts TRL's and verl's functions unchanged. Nothing here imports torch before scores are built.
+"""
+
+from rheostat.credit.verifiers.answers import EXTRACTORS, ExactMatch, extractor
+from rheostat.credit.verifiers.catalogue import BUILT_IN, WeightedSum, load_reward, load_rewards
+from rheostat.credit.verifiers.conventions import FunctionVerifier
+from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, require_valid
+from rheostat.credit.verifiers.isolation import Isolated
+
+__all__ = [
+    "BUILT_IN",
+    "EXTRACTORS",
+    "ExactMatch",
+    "FunctionVerifier",
+    "Grade",
+    "Isolated",
+    "Progress",
+    "Rollout",
+    "Scores",
+    "Verifier",
+    "WeightedSum",
+    "extractor",
+    "load_reward",
+    "load_rewards",
+    "require_valid",
+]

@@ -1,0 +1,164 @@
+"""What a verifier is: rollouts in; reward, parts and *validity* out.
+
+A grader that fails has not said "wrong". Its row is invalid: no reward (NaN), counted, masked in training, shown with the reason, and
+:func:`require_valid` stops the run when too many rows are. A row on which every grader declined on purpose (TRL's ``None``) is
+``abstained``: masked as well, but nobody's failure.
+
+This module does not import torch until scores are built, so that the processes in which graders run start quickly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from rheostat.errors import RheostatError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """One completion, with everything a grader may ask for."""
+
+    prompt: str | list[dict[str, str]]
+    """Text, or chat messages (``{"role": ..., "content": ...}``)."""
+    completion: str
+    """What the policy wrote, decoded without special tokens."""
+    completion_ids: Sequence[int] = ()
+    answer: Any = None
+    """The reference answer, where the task has one."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """The other columns of the prompt's row."""
+    truncated: bool = False
+    """The completion was cut at the length limit."""
+
+    @property
+    def prompt_text(self) -> str:
+        """The prompt as one string; the contents of chat messages are joined by line breaks."""
+        return self.prompt if isinstance(self.prompt, str) else "\n".join(message["content"] for message in self.prompt)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far training is, for rewards that change with it (TRL's ``trainer_state``)."""
+
+    step: int = 0
+    total_steps: int = 0
+
+
+@dataclass
+class Grade:
+    """What one grader says about one rollout: a number, nothing (``reward=None``: it abstains), or that it failed."""
+
+    reward: float | None = None
+    parts: dict[str, float] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    failed: bool = False
+    message: str = ""
+
+    @classmethod
+    def failure(cls, message: str) -> Grade:
+        """The grader raised, hung, crashed or returned what is no number."""
+        return cls(failed=True, message=message)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The verdict on ``N`` rollouts."""
+
+    reward: Tensor
+    """[N] float32; NaN where not valid."""
+    valid: Tensor
+    """[N] bool: the reward may be trained on."""
+    abstained: Tensor
+    """[N] bool: not valid because every grader declined on purpose, which is not a failure."""
+    parts: dict[str, Tensor] = field(default_factory=dict)
+    """Named components, each [N] float32, NaN where the grader gave none."""
+    notes: dict[str, list[str]] = field(default_factory=dict)
+    """Text a grader attached to the rows (N strings), for whoever looks at the rollouts."""
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Scalars a grader logged about the whole batch."""
+    messages: dict[int, str] = field(default_factory=dict)
+    """Row -> why it is invalid (or what else the reader should know about its grading)."""
+
+    def __len__(self) -> int:
+        return int(self.reward.shape[0])
+
+    @property
+    def failed(self) -> Tensor:
+        """[N] bool: a grader failed here."""
+        return ~self.valid & ~self.abstained
+
+    @property
+    def invalid_share(self) -> float:
+        """Share of rows on which a grader failed, in [0, 1]; 0 for no rows."""
+        return float(self.failed.float().mean()) if len(self) else 0.0
+
+    @classmethod
+    def from_grades(cls, grades: Sequence[Grade], metrics: Mapping[str, float] | None = None) -> Scores:
+        """Stack the grades of ``N`` rows. A reward or part that is not finite makes its row invalid or the part NaN."""
+        import torch
+
+        grades = [_finite(grade) for grade in grades]
+        names = list(dict.fromkeys(name for grade in grades for name in grade.parts))
+        noted = list(dict.fromkeys(name for grade in grades for name in grade.notes))
+        return cls(
+            reward=torch.tensor([math.nan if grade.reward is None else grade.reward for grade in grades], dtype=torch.float32),
+            valid=torch.tensor([grade.reward is not None for grade in grades], dtype=torch.bool),
+            abstained=torch.tensor([grade.reward is None and not grade.failed for grade in grades], dtype=torch.bool),
+            parts={name: torch.tensor([grade.parts.get(name, math.nan) for grade in grades], dtype=torch.float32) for name in names},
+            notes={name: [grade.notes.get(name, "") for grade in grades] for name in noted},
+            metrics=dict(metrics or {}),
+            messages={row: grade.message for row, grade in enumerate(grades) if grade.message},
+        )
+
+
+def _finite(grade: Grade) -> Grade:
+    if grade.failed:
+        return Grade(None, grade.parts, grade.notes, True, grade.message or "the grader failed")
+    if grade.reward is not None and not math.isfinite(grade.reward):
+        return Grade(None, grade.parts, grade.notes, True, f"the grader returned {grade.reward}, which is not a reward")
+    return grade
+
+
+@runtime_checkable
+class Verifier(Protocol):
+    """The native interface: anything with a name and this method."""
+
+    name: str
+
+    def score(self, rollouts: Sequence[Rollout], progress: Progress | None = None) -> Scores:
+        """Grade the rollouts, in order."""
+        ...
+
+
+def require_valid(scores: Scores, max_invalid_share: float = 0.1, *, grader: str = "The reward function") -> None:
+    """Stop when graders failed on too many rows.
+
+    Args:
+        scores: of one or several batches.
+        max_invalid_share: share of failed rows that is still tolerated, in [0, 1].
+        grader: who, for the message.
+
+    Raises:
+        RheostatError: naming the share, the limit and the first distinct reasons.
+    """
+    if scores.invalid_share <= max_invalid_share:
+        return
+    rows = scores.failed.nonzero().flatten().tolist()
+    reasons = "; ".join(f"row {row}: {text}" for row, text in _first_distinct((row, scores.messages.get(row, "")) for row in rows))
+    raise RheostatError(
+        f"{grader} failed on {len(rows)} of {len(scores)} completions ({scores.invalid_share:.0%}, more than the allowed "
+        f"{max_invalid_share:.0%}): {reasons}. Failed rows are masked, never counted as 0; mend the reward function or raise the limit."
+    )
+
+
+def _first_distinct(messages: Iterable[tuple[int, str]], limit: int = 3) -> list[tuple[int, str]]:
+    seen: dict[str, int] = {}
+    for row, text in messages:
+        seen.setdefault(text, row)
+    return [(row, text.rstrip(".")) for text, row in list(seen.items())[:limit]]

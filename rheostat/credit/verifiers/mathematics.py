@@ -1,0 +1,58 @@
+"""Mathematical equality, graded by ``math-verify`` (extra ``math``).
+
+Its own time limits are switched off (they use SIGALRM, which fails off the main thread) and its exceptions are let through: run it
+isolated, as ``load_reward("math")`` does, and a comparison that hangs or fails is invalid instead of wrong.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from rheostat.errors import MissingExtra
+
+
+class MathGrader:
+    """1 where the completion's final expression equals the reference answer; verl's calling convention, one sample at a time.
+
+    Args:
+        boxed_only: accept only what stands in ``\\boxed{}`` (or other LaTeX delimiters), not a bare number in the text.
+
+    Raises:
+        MissingExtra: ``math-verify`` is not installed.
+    """
+
+    name = "math"
+
+    def __init__(self, boxed_only: bool = False) -> None:
+        try:
+            import math_verify
+        except ImportError as error:
+            raise MissingExtra("math-verify", "math", "Grading mathematical answers") from error
+        for part in ("parser", "grader"):  # they warn that we switched their limits off
+            logging.getLogger(f"math_verify.{part}").setLevel(logging.ERROR)
+        self._library = math_verify
+        latex = math_verify.LatexExtractionConfig(boxed_match_priority=0)
+        self._accepted = (latex,) if boxed_only else (latex, math_verify.ExprExtractionConfig())
+
+    def __call__(self, solution_str: str, ground_truth: Any) -> dict[str, Any]:
+        """Grade one completion.
+
+        Raises:
+            ValueError: the reference answer is missing or no mathematics.
+        """
+        gold = self.parse_reference(ground_truth)
+        found = self._library.parse(solution_str, extraction_config=self._accepted, parsing_timeout=None, raise_on_error=True)
+        right = bool(found) and self._library.verify(gold, found, timeout_seconds=None, raise_on_error=True)
+        return {"score": float(right), "answered": float(bool(found)), "answer found": str(found[-1]) if found else None}
+
+    def parse_reference(self, ground_truth: Any) -> list[Any]:
+        """The reference answer as expressions; LaTeX without delimiters is taken as boxed."""
+        if ground_truth is None or not str(ground_truth).strip():
+            raise ValueError("the prompt has no answer to compare with")
+        text = str(ground_truth)
+        text = text if "$" in text or r"\boxed" in text else rf"\boxed{{{text}}}"
+        parsed = self._library.parse(text, parsing_timeout=None, raise_on_error=True)
+        if not parsed:
+            raise ValueError(f"the reference answer {ground_truth!r} is no mathematics")
+        return list(parsed)

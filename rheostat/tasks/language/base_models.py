@@ -1,0 +1,312 @@
+"""Building and caching tiny base models: supervised training of a small Qwen3 on a recipe's demonstrations.
+
+The result is an ordinary Hugging Face folder (safetensors, tokenizer, ``recipe.json`` with what was measured); ``transformers`` and every
+other library load it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.streams import derive_seed
+from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
+from rheostat.tasks.language.interface import Prompt, PromptStream
+from rheostat.tasks.language.recipes import BaseRecipe, Lesson, base_recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
+
+IGNORED = -100
+REPORT = "recipe.json"
+
+Report = Callable[[int, int, float], None]
+"""Called with (steps done, steps at most, loss)."""
+
+
+def cache_root(cache_dir: str | Path | None = None) -> Path:
+    """Where to cache: ``cache_dir``, else ``$RHEOSTAT_CACHE``, else ``$XDG_CACHE_HOME/rheostat``, else ``~/.cache/rheostat``."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser()
+    if os.environ.get("RHEOSTAT_CACHE"):
+        return Path(os.environ["RHEOSTAT_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "rheostat"
+
+
+def base_model_path(recipe: str | BaseRecipe, cache_dir: str | Path | None = None) -> Path:
+    """The folder of a recipe's model, whether it is built yet or not."""
+    recipe = base_recipe(recipe) if isinstance(recipe, str) else recipe
+    return cache_root(cache_dir) / "base-models" / f"{recipe.name}-{recipe.digest}"
+
+
+def build_base_model(recipe: str | BaseRecipe, cache_dir: str | Path | None = None, progress: bool | Report = True) -> Path:
+    """The base model of a recipe, built unless the cache has it.
+
+    Args:
+        recipe: a recipe, or the name of a ready one.
+        cache_dir: see :func:`cache_root`.
+        progress: True shows a bar and says where the model lies; a function is called after every step; False is silent.
+
+    Returns:
+        The Hugging Face folder. It appears in one piece: a build that is interrupted leaves nothing there.
+
+    Raises:
+        RheostatError: unknown name, or a cache folder that cannot be written.
+    """
+    recipe = base_recipe(recipe) if isinstance(recipe, str) else recipe
+    target = base_model_path(recipe, cache_dir)
+    if not (target / REPORT).is_file():
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        except OSError as error:
+            raise RheostatError(
+                f"Cannot write base models to {target.parent} ({error.strerror}): set RHEOSTAT_CACHE to another folder."
+            ) from error
+        try:
+            with _progress(recipe, progress) as report:
+                _build(recipe, workshop, report)
+            _move_into_place(workshop, target)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+    if progress is True:
+        measured = json.loads((target / REPORT).read_text())["measured"]
+        print(f"base model {recipe.name}: accuracy {measured['accuracy']:.2f}, step by step {measured['step_by_step']:.0%}, at {target}")
+    return target
+
+
+def train_base_model(recipe: BaseRecipe, report: Report | None = None) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
+    """Train a recipe's model in memory (the global random streams are left as they were)."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    tokenizer = recipe.world.tokenizer()
+    size = recipe.model
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=size.hidden,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.kv_heads,
+        head_dim=size.head_size,
+        intermediate_size=size.mlp,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(recipe.seed, "base model"))
+        model = Qwen3ForCausalLM(config).train()
+    teach(model, tokenizer, recipe, report)
+    mix(model, tokenizer, recipe, report)
+    return model.eval(), tokenizer
+
+
+def teach(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: BaseRecipe, report: Report | None) -> None:
+    """Show the working alone until the loss says it is understood, then let the learning rate fall to a tenth.
+
+    When a network of this size finds out which operand comes next is a matter of luck (130 to 340 steps in trials), so the recipe names
+    the loss to reach and not the number of steps.
+    """
+    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.0, betas=(0.9, 0.95), fused=True)
+    batches = demonstrations(
+        [lesson.taught() for lesson in recipe.lessons], recipe.teach_batch, derive_seed(recipe.seed, "teach"), tokenizer
+    )
+    smoothed, taught = float("inf"), 0
+    while taught < recipe.teach_steps and smoothed > recipe.taught_below:
+        taught += 1
+        loss = _step(model, optimiser, next(batches), recipe.teach_lr * min(1.0, taught / max(1, recipe.warmup)), recipe.clip)
+        smoothed = loss if taught == 1 else 0.8 * smoothed + 0.2 * loss
+        if report is not None:
+            report(taught, recipe.most_steps, loss)
+    for step in range(1, recipe.settle_steps + 1):
+        loss = _step(model, optimiser, next(batches), recipe.teach_lr * (1 - 0.9 * step / recipe.settle_steps), recipe.clip)
+        if report is not None:
+            report(taught + step, recipe.most_steps, loss)
+
+
+def mix(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: BaseRecipe, report: Report | None) -> None:
+    """Show the mixture of styles, gently and with a fresh optimiser, so that the working survives what cannot be learned."""
+    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.0, betas=(0.9, 0.99), fused=True)
+    batches = demonstrations(list(recipe.lessons), recipe.mix_batch, derive_seed(recipe.seed, "mix"), tokenizer)
+    for step in range(recipe.mix_steps):
+        rate = min(1.0, (step + 1) / 10) * (1 - 0.9 * step / recipe.mix_steps)
+        loss = _step(model, optimiser, next(batches), recipe.mix_lr * rate, recipe.clip)
+        if report is not None:
+            report(recipe.most_steps - recipe.mix_steps + step + 1, recipe.most_steps, loss)
+
+
+def _step(
+    model: Qwen3ForCausalLM, optimiser: torch.optim.Optimizer, buckets: list[tuple[Tensor, Tensor]], rate: float, clip: float
+) -> float:
+    """One update; the loss is the mean over all targets of the batch, in nats."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    targets = sum(int((labels != IGNORED).sum()) for _, labels in buckets)
+    loss = 0.0
+    for ids, labels in buckets:  # padding is on the right, so the causal mask alone hides it
+        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
+        share = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum") / targets
+        share.backward()
+        loss += share.item()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimiser.step()
+    optimiser.zero_grad()
+    return loss
+
+
+def demonstrations(
+    lessons: list[Lesson], rows: int, seed: int, tokenizer: PreTrainedTokenizerFast
+) -> Iterator[list[tuple[Tensor, Tensor]]]:
+    """Endless supervised batches of ``rows`` rows.
+
+    Yields:
+        One or two buckets (short rows apart from long ones) of ids [b, t] int64 and labels [b, t] int64, -100 where there is no target.
+    """
+    vocabulary = tokenizer.get_vocab()
+    pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+    rng = np.random.default_rng(seed)
+    streams = [lesson.world.prompts("train", derive_seed(seed, "lesson", number)) for number, lesson in enumerate(lessons)]
+    weights = np.array([lesson.weight for lesson in lessons])
+    while True:
+        counts = rng.multinomial(rows, weights / weights.sum()).tolist()
+        pairs = [pair for chosen in zip(lessons, streams, counts, strict=True) for pair in lesson_rows(*chosen, rng)]
+        batch = [([vocabulary[c] for c in question], [*(vocabulary[c] for c in answer), end]) for question, answer in pairs]
+        yield [_pad(bucket, pad) for bucket in _buckets(batch) if bucket]
+
+
+def lesson_rows(lesson: Lesson, stream: PromptStream, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
+    """``count`` pairs of prompt and demonstration of one lesson."""
+    world = lesson.world
+    styles = [style for style, _ in lesson.styles]
+    shares = np.array([share for _, share in lesson.styles])
+    chosen = rng.choice(len(styles), size=count, p=shares / shares.sum()).tolist()
+    asks = (rng.random(count) < lesson.verification_share).tolist()
+    rows = []
+    for prompt, style, ask in zip(stream.take(int(count)), chosen, asks, strict=True):
+        if ask:
+            slip = 1.0 / len(prompt.columns["operations"]) if rng.random() < 0.5 else 0.0
+            prompt = world.verification(prompt, world.expert(prompt, rng, "steps", slip))
+        rows.append((str(prompt.content), world.expert(prompt, rng, styles[style], lesson.error_rate)))
+    return rows
+
+
+def _buckets(rows: list[tuple[list[int], list[int]]]) -> tuple[list[tuple[list[int], list[int]]], list[tuple[list[int], list[int]]]]:
+    """Rows up to half the longest length, and the rest: bare answers need not be padded to the length of worked ones."""
+    middle = max(len(question) + len(answer) for question, answer in rows) / 2
+    short = [row for row in rows if len(row[0]) + len(row[1]) <= middle]
+    return short, [row for row in rows if len(row[0]) + len(row[1]) > middle]
+
+
+def _pad(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor, Tensor]:
+    width = max(len(question) + len(answer) for question, answer in rows)
+    ids = torch.full((len(rows), width), pad)
+    labels = torch.full((len(rows), width), IGNORED)
+    for row, (question, answer) in enumerate(rows):
+        end = len(question) + len(answer)
+        ids[row, :end] = torch.tensor(question + answer)
+        labels[row, len(question) : end] = torch.tensor(answer)
+    return ids, labels
+
+
+@torch.no_grad()
+def sample_text(
+    model: Any, tokenizer: PreTrainedTokenizerFast, prompts: list[str], max_new_tokens: int, generator: torch.Generator
+) -> list[str]:
+    """One completion per prompt at temperature 1, without special tokens: a plain loop for measuring a base, no engine."""
+    from transformers import DynamicCache
+
+    batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
+    ids, attention = batch["input_ids"], batch["attention_mask"]
+    positions = (attention.cumsum(1) - 1).clamp(min=0)
+    cache, finished = DynamicCache(), torch.zeros(len(prompts), dtype=torch.bool)
+    drawn = []
+    for _ in range(max_new_tokens):
+        logits = model(input_ids=ids, attention_mask=attention, position_ids=positions, past_key_values=cache, use_cache=True).logits[:, -1]
+        ids = torch.multinomial(logits.float().softmax(-1), 1, generator=generator)
+        ids[finished] = tokenizer.pad_token_id
+        drawn.append(ids)
+        finished |= ids[:, 0] == tokenizer.eos_token_id
+        if finished.all():
+            break
+        attention = torch.cat([attention, torch.ones_like(ids)], 1)
+        positions = positions[:, -1:] + 1
+    return tokenizer.batch_decode(torch.cat(drawn, 1), skip_special_tokens=True)
+
+
+def measure(model: Any, tokenizer: PreTrainedTokenizerFast, world: ChainSum, count: int = 500, seed: int = 0) -> dict[str, float]:
+    """Accuracy and share of worked answers of one sample per validation prompt at temperature 1."""
+    prompts: list[Prompt] = world.validation(count)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "measure base"))
+    texts = sample_text(model, tokenizer, [str(prompt.content) for prompt in prompts], world.limits.max_new_tokens, generator)
+    right = [final_answer(text) == prompt.answer for text, prompt in zip(texts, prompts, strict=True)]
+    worked = [strategy(text) in ("steps", "rewrite") for text in texts]
+    both = sum(r and w for r, w in zip(right, worked, strict=True))
+    return {
+        "accuracy": sum(right) / len(right),
+        "step_by_step": sum(worked) / len(worked),
+        "accuracy_step_by_step": both / max(1, sum(worked)),
+        "samples": len(right),
+    }
+
+
+def _build(recipe: BaseRecipe, folder: Path, report: Report | None) -> None:
+    started = time.perf_counter()
+    model, tokenizer = train_base_model(recipe, report)
+    seconds = time.perf_counter() - started
+    measured = measure(model, tokenizer, recipe.world)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    facts = {
+        "recipe": asdict(recipe),
+        "digest": recipe.digest,
+        "measured": measured,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "seconds": round(seconds, 1),
+    }
+    (folder / REPORT).write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def _move_into_place(workshop: Path, target: Path) -> None:
+    workshop.chmod(0o755)  # temporary folders are private; a model is not
+    try:
+        workshop.rename(target)
+    except OSError:
+        if not (target / REPORT).is_file():  # anything but another process that was first: the leftovers of something else
+            raise RheostatError(f"{target} is in the way and holds no finished base model: remove it and build again.") from None
+
+
+@contextmanager
+def _progress(recipe: BaseRecipe, progress: bool | Report) -> Iterator[Report | None]:
+    if not isinstance(progress, bool):
+        yield progress
+        return
+    if not progress:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, transient=True) as bar:
+        task = bar.add_task(f"building base model {recipe.name}", total=recipe.most_steps, loss=float("nan"))
+        yield lambda done, total, loss: bar.update(task, completed=done, total=total, loss=loss)

@@ -1,0 +1,239 @@
+"""``chain-sum``: a chain of small sums, worked out from left to right, in characters.
+
+``3+7+5=`` is answered ``#5`` (the sum modulo 10). A model of a few hundred thousand parameters cannot see the answer at once, but learns to
+work it out step by step: ``3+7=0;0+5=5;#5``. A base model that knows both ways and mostly takes the wrong one is what reinforcement
+learning lifts in a minute. Operators have no precedence: every chain is worked out strictly from left to right.
+
+The knobs make harder worlds: longer chains than the base was trained on (capacity mismatch), several operations of different
+difficulty (interference, curricula), two digits, verification questions about a given solution (self-verification).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+
+from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores
+from rheostat.errors import RheostatError
+from rheostat.streams import derive_seed
+from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, Split, is_validation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerFast
+
+Style = Literal["direct", "steps", "rewrite"]
+STYLES: tuple[Style, ...] = ("direct", "steps", "rewrite")
+OPERATIONS = "+-*"
+BLOCK = 256
+
+_PROBLEM = re.compile(r"(\d+(?:[-+*]\d+)+)=(.*)", re.DOTALL)
+_STEPS = re.compile(r"(?:-?\d+[-+*]\d+=-?\d+;)+#-?\d+")
+_REWRITE = re.compile(r"(?:-?\d+(?:[-+*]\d+)*;)+#-?\d+")
+_DIRECT = re.compile(r"#-?\d+")
+
+
+def apply(operation: str, left: int, right: int, modulus: int | None) -> int:
+    """One step of a chain."""
+    value = left + right if operation == "+" else left - right if operation == "-" else left * right
+    return value % modulus if modulus else value
+
+
+def strategy(completion: str) -> str:
+    """How a completion was written: ``steps``, ``rewrite``, ``direct`` (the answer alone) or ``other``; by form, right or wrong."""
+    if _STEPS.fullmatch(completion):
+        return "steps"
+    if _DIRECT.fullmatch(completion):
+        return "direct"
+    return "rewrite" if _REWRITE.fullmatch(completion) else "other"
+
+
+def final_answer(completion: str) -> str | None:
+    """What stands after the last ``#``; None without one."""
+    _, marker, answer = completion.rpartition("#")
+    return answer if marker else None
+
+
+@dataclass(frozen=True)
+class ChainSum(LanguageTask):
+    """The world and its knobs.
+
+    Raises:
+        RheostatError: knobs that make no world.
+    """
+
+    min_terms: int = 3
+    max_terms: int = 6
+    digits: int = 1
+    """Digits of the numbers in a prompt: 1 (0 to 9) or 2 (10 to 99)."""
+    modulus: int | None = 10
+    """Every step is taken modulo this; None for plain integers."""
+    operations: str = "+"
+    """Which of ``+-*`` occur."""
+    operation_weights: tuple[float, ...] | None = None
+    """How often each operation occurs (same order; need not sum to 1); None: equally."""
+    mixed: bool = False
+    """Draw every operation of a chain on its own, instead of one operation per chain."""
+    validation_share: float = 0.1
+    """Share of all prompts set aside for validation."""
+    name: str = "chain-sum"
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.min_terms <= self.max_terms <= 20:
+            raise RheostatError(
+                f"chain-sum needs 2 <= min_terms <= max_terms <= 20; got min_terms={self.min_terms}, max_terms={self.max_terms}."
+            )
+        if self.digits not in (1, 2):
+            raise RheostatError(f"chain-sum takes numbers of 1 or 2 digits, not {self.digits}.")
+        if self.modulus is not None and not 2 <= self.modulus <= 1000:
+            raise RheostatError(f"The modulus of chain-sum must lie in 2 to 1000, or be None for plain integers; got {self.modulus}.")
+        if not self.operations or len(set(self.operations)) < len(self.operations) or not set(self.operations) <= set(OPERATIONS):
+            raise RheostatError(f"The operations of chain-sum are different characters out of {OPERATIONS!r}; got {self.operations!r}.")
+        if "*" in self.operations and self.modulus is None:
+            raise RheostatError("chain-sum with '*' needs a modulus: without one the products outgrow the completion.")
+        weights = self.operation_weights
+        if weights is not None and (len(weights) != len(self.operations) or min(weights) < 0 or sum(weights) <= 0):
+            raise RheostatError(f"operation_weights needs one weight of at least 0 for each of {self.operations!r}; got {weights}.")
+        if not 0 <= self.validation_share < 1:
+            raise RheostatError(f"validation_share lies in [0, 1); got {self.validation_share}.")
+
+    @property
+    def limits(self) -> Limits:  # type: ignore[override]
+        """Enough for the longest prompt and for every style's longest demonstration with its end token, plus two to spare."""
+        number = self.digits
+        results = len(str((self.modulus or 99 * self.max_terms + 1) - 1)) + ("-" in self.operations and not self.modulus)
+        steps = (self.max_terms - 1) * (2 * results + number + 3)
+        rewrite = sum(results + rest * (number + 1) + 1 for rest in range(self.max_terms - 1))
+        return Limits(self.max_terms * (number + 1), max(steps, rewrite) + results + 4)
+
+    @property
+    def base(self) -> str:
+        """The ready recipe."""
+        return "chain-sum"
+
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Characters, 21 symbols."""
+        from rheostat.tasks.language.characters import character_tokenizer
+
+        return character_tokenizer()
+
+    def verifier(self) -> ChainSumVerifier:
+        """Exact match of the final answer."""
+        return ChainSumVerifier()
+
+    def draw(self, rng: np.random.Generator, count: int) -> list[tuple[list[int], str]]:
+        """``count`` chains as (numbers, operations between them), whichever split they belong to."""
+        lengths = rng.integers(self.min_terms, self.max_terms + 1, count).tolist()
+        low, high = (0, 10) if self.digits == 1 else (10, 100)
+        numbers = rng.integers(low, high, (count, self.max_terms)).tolist()
+        weights = None if self.operation_weights is None else np.asarray(self.operation_weights) / sum(self.operation_weights)
+        width = self.max_terms - 1 if self.mixed else 1
+        drawn = rng.choice(list(self.operations), size=(count, width), p=weights).tolist()
+        return [
+            (row[:length], "".join(signs[: length - 1]) if self.mixed else signs[0] * (length - 1))
+            for row, length, signs in zip(numbers, lengths, drawn, strict=True)
+        ]
+
+    def problem(self, numbers: Sequence[int], operations: str) -> Prompt:
+        """The prompt of a chain, with the answer and the worked solution."""
+        text = str(numbers[0]) + "".join(f"{sign}{number}" for sign, number in zip(operations, numbers[1:], strict=True)) + "="
+        solution = self.demonstrate(numbers, operations, "steps")
+        columns = {"terms": len(numbers), "operations": operations, "solution": solution}
+        return Prompt(text, final_answer(solution), columns)
+
+    def block(self, number: int, split: Split, seed: int) -> list[Prompt]:
+        """The chains of one draw of 256 that belong to the split."""
+        rng = np.random.default_rng([derive_seed(seed, "chain-sum", split), number])
+        prompts = [self.problem(numbers, operations) for numbers, operations in self.draw(rng, BLOCK)]
+        wanted = split == "validation"
+        return [prompt for prompt in prompts if is_validation(prompt.key, self.validation_share) == wanted]
+
+    def demonstrate(
+        self,
+        numbers: Sequence[int],
+        operations: str,
+        style: Style = "steps",
+        rng: np.random.Generator | None = None,
+        error_rate: float = 0.0,
+    ) -> str:
+        """A solution of a chain, written in a style.
+
+        Args:
+            numbers: of the chain.
+            operations: between them, one fewer.
+            style: ``steps`` (``3+7=0;0+5=5;#5``), ``rewrite`` (the rest of the chain after each step: ``0+5;5;#5``) or ``direct`` (``#5``).
+            rng: for the slips; needed when ``error_rate`` is above 0.
+            error_rate: chance that a step's result is wrong (another residue, or off by 1 to 9 without a modulus). The solution goes
+                on from the wrong result, as a weaker teacher's would.
+
+        Raises:
+            RheostatError: unknown style, or slips without a random generator.
+        """
+        if style not in STYLES:
+            raise RheostatError(f"A demonstration of chain-sum is written as {', '.join(STYLES)}; got {style!r}.")
+        if error_rate and rng is None:
+            raise RheostatError("Demonstrations with slips (error_rate above 0) need a random generator.")
+        value, lines = numbers[0], []
+        for position, (sign, right) in enumerate(zip(operations, numbers[1:], strict=True)):
+            result = apply(sign, value, right, self.modulus)
+            if error_rate and cast(np.random.Generator, rng).random() < error_rate:
+                slip = int(cast(np.random.Generator, rng).integers(1, self.modulus or 10))
+                result = (result + slip) % self.modulus if self.modulus else result + slip
+            if style == "steps":
+                lines.append(f"{value}{sign}{right}={result};")
+            elif style == "rewrite":
+                rest = zip(operations[position + 1 :], numbers[position + 2 :], strict=True)
+                lines.append(str(result) + "".join(f"{later}{number}" for later, number in rest) + ";")
+            value = result
+        return "".join(lines) + f"#{value}"
+
+    def parse(self, prompt: str) -> tuple[list[int], str, str]:
+        """(numbers, operations, what follows the equals sign) of a prompt's text.
+
+        Raises:
+            RheostatError: not a prompt of this world.
+        """
+        found = _PROBLEM.fullmatch(prompt)
+        if not found:
+            raise RheostatError(f"{prompt!r} is no chain such as '3+7+5='.")
+        return [int(number) for number in re.findall(r"\d+", found[1])], re.sub(r"\d", "", found[1]), found[2]
+
+    def expert(self, prompt: Prompt, rng: np.random.Generator, style: Style = "steps", error_rate: float = 0.0) -> str:
+        """A demonstration (see :meth:`demonstrate`); the verdict ``#1`` or ``#0`` for a verification question."""
+        numbers, operations, rest = self.parse(str(prompt.content))
+        if rest:
+            return f"#{int(final_answer(rest[:-1]) == final_answer(self.demonstrate(numbers, operations, 'direct')))}"
+        return self.demonstrate(numbers, operations, style, rng, error_rate)
+
+    def verification(self, prompt: Prompt, solution: str) -> Prompt:
+        """The question whether a given solution is right: ``3+7+5=3+7=0;0+5=5;#5?``, answered ``#1`` (right) or ``#0``."""
+        right = final_answer(solution) == prompt.answer
+        columns: dict[str, Any] = {**prompt.columns, "solution": solution, "about": prompt.key}
+        return Prompt(f"{prompt.content}{solution}?", str(int(right)), columns)
+
+    def metrics(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, Tensor]:
+        """``step_by_step`` [N] float32: 1 where the working is written out (``steps`` or ``rewrite``)."""
+        import torch
+
+        return {"step_by_step": torch.tensor([float(strategy(text) in ("steps", "rewrite")) for text in completions])}
+
+
+class ChainSumVerifier:
+    """1 where what follows the last ``#`` is the answer, character for character; parts: whether the working is written out."""
+
+    name = "chain-sum"
+
+    def score(self, rollouts: Sequence[Rollout], progress: Progress | None = None) -> Scores:
+        """Grade; a completion without ``#`` is wrong, a rollout without a reference answer is invalid."""
+        return Scores.from_grades([self._grade(rollout) for rollout in rollouts])
+
+    @staticmethod
+    def _grade(rollout: Rollout) -> Grade:
+        if rollout.answer is None:
+            return Grade.failure("the prompt has no answer to compare with")
+        written = float(strategy(rollout.completion) in ("steps", "rewrite"))
+        return Grade(float(final_answer(rollout.completion) == str(rollout.answer)), {"step_by_step": written})

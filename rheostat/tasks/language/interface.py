@@ -1,0 +1,176 @@
+"""What a language task is: an endless stream of prompts that can be rewound, a fixed validation set, and a verifier.
+
+Train and validation never overlap: a prompt belongs to one side by the hash of its content, whatever seed drew it. (Seeds do not separate
+data: in reasoning-gym item i of seed s is item i - 1 of seed s + 1.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from rheostat.credit.verifiers.interface import Rollout, Verifier
+from rheostat.errors import RheostatError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerFast
+
+Split = Literal["train", "validation"]
+Message = dict[str, str]
+
+VALIDATION_SEED = 20_230_517
+"""The validation set has a random stream of its own, so that no run's seed moves it."""
+BARREN_BLOCKS = 50
+"""Blocks in a row without a prompt (or a new prompt) after which a stream is taken to be exhausted."""
+
+
+def content_key(content: str | list[Message]) -> str:
+    """16 hexadecimal digits that name a prompt, the same on every machine and in every run."""
+    text = content if isinstance(content, str) else json.dumps(content, sort_keys=True, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def is_validation(key: str, share: float) -> bool:
+    """Whether the prompt of this key belongs to the validation side, which gets about ``share`` of all prompts."""
+    return int(key, 16) < share * 2.0**64
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One thing to answer."""
+
+    content: str | list[Message]
+    """Text, or chat messages (``{"role": ..., "content": ...}``)."""
+    answer: Any = None
+    """The reference answer, where there is one."""
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """Whatever else the row holds; reward functions are handed it."""
+    key: str = ""
+    """Stable name of the content; computed when left empty."""
+
+    def __post_init__(self) -> None:
+        if not self.key:
+            object.__setattr__(self, "key", content_key(self.content))
+
+    def rollout(self, completion: str, completion_ids: Sequence[int] = (), *, truncated: bool = False) -> Rollout:
+        """This prompt with a completion, as graders see it."""
+        return Rollout(self.content, completion, completion_ids, self.answer, self.columns, truncated)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Default lengths of a task, in tokens."""
+
+    max_prompt_tokens: int
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+class PromptStream:
+    """An endless, seeded sequence of prompts with a cursor that can be saved and put back.
+
+    The prompts come in blocks that depend on nothing but their number, so the cursor is two counters.
+    """
+
+    def __init__(self, block: Callable[[int], list[Prompt]]) -> None:
+        self._block = block
+        self._number, self._offset, self._drawn = 0, 0, 0
+        self._loaded: tuple[int, list[Prompt]] | None = None
+
+    def take(self, count: int) -> list[Prompt]:
+        """The next ``count`` prompts.
+
+        Raises:
+            RheostatError: the task yields no prompt any more for this split.
+        """
+        prompts: list[Prompt] = []
+        barren = 0
+        while len(prompts) < count:
+            block = self._current()
+            taken = block[self._offset : self._offset + count - len(prompts)]
+            prompts += taken
+            self._offset += len(taken)
+            barren = 0 if block else barren + 1
+            if barren >= BARREN_BLOCKS:
+                raise RheostatError(f"This task has no prompts for the split asked for ({barren} blocks were empty): widen its knobs.")
+            if self._offset >= len(block):
+                self._number, self._offset = self._number + 1, 0
+        self._drawn += count
+        return prompts
+
+    def _current(self) -> list[Prompt]:
+        if self._loaded is None or self._loaded[0] != self._number:
+            self._loaded = (self._number, self._block(self._number))
+        return self._loaded[1]
+
+    def state_dict(self) -> dict[str, int]:
+        """The cursor: ``block`` and ``offset`` within it; ``drawn`` counts the prompts handed out."""
+        return {"block": self._number, "offset": self._offset, "drawn": self._drawn}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from a saved cursor."""
+        self._number, self._offset, self._drawn = int(state["block"]), int(state["offset"]), int(state["drawn"])
+
+
+class LanguageTask(ABC):
+    """Prompts, a verifier and default limits. Subclasses say how a block of prompts is made and how a completion is graded."""
+
+    name: str
+    limits: Limits
+    validation_share: float
+
+    @abstractmethod
+    def block(self, number: int, split: Split, seed: int) -> list[Prompt]:
+        """Block ``number`` of the stream: a function of its arguments alone; may be empty."""
+
+    @abstractmethod
+    def verifier(self) -> Verifier:
+        """A grader of this task's prompts."""
+
+    @property
+    def base(self) -> str | None:
+        """Name of the recipe of the tiny base model made for this task, if there is one."""
+        return None
+
+    def tokenizer(self) -> PreTrainedTokenizerFast | None:
+        """The task's own tokenizer, if it is a character world."""
+        return None
+
+    def prompts(self, split: Split = "train", seed: int = 0) -> PromptStream:
+        """An endless stream of one split."""
+        return PromptStream(lambda number: self.block(number, split, seed))
+
+    def validation(self, count: int = 500) -> list[Prompt]:
+        """The fixed validation set: up to ``count`` different prompts (fewer when the task has no more), the same in every run."""
+        found: dict[str, Prompt] = {}
+        barren = number = 0
+        while len(found) < count and barren < BARREN_BLOCKS:
+            before = len(found)
+            for prompt in self.block(number, "validation", VALIDATION_SEED):
+                found.setdefault(prompt.key, prompt)
+            barren = barren + 1 if len(found) == before else 0
+            number += 1
+        if not found:
+            raise RheostatError(
+                f"The task {self.name!r} has no validation prompts: raise validation_share (it is {self.validation_share:g})."
+            )
+        return list(found.values())[:count]
+
+    def expert(self, prompt: Prompt, rng: np.random.Generator) -> str:
+        """A demonstration for this prompt.
+
+        Raises:
+            RheostatError: the task has no expert.
+        """
+        raise RheostatError(f"The task {self.name!r} has no expert of its own: give demonstrations in a file.")
+
+    def metrics(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, Tensor]:
+        """What the task alone can tell about completions, each [N] float32 (for example which strategy they use)."""
+        return {}
