@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 PERFORMANCE, METER, ACTING, LOSSES, OTHER = "Performance", "Off-policy meter", "Behaviour policy", "Learning", "Other"
 GROUPS = (PERFORMANCE, METER, ACTING, LOSSES, OTHER)
-BOOKS = frozenset({"iteration", "steps", "updates", "seconds"})
-"""Keys of a row that say where it is, not what was measured."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +36,15 @@ METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
         Metric("episode_return", "Episode return", PERFORMANCE, "Mean return of the last 100 training episodes"),
-        Metric("accuracy", "Accuracy", PERFORMANCE, "Share of sampled answers that the verifier accepts"),
-        Metric("reward", "Reward", PERFORMANCE, "Mean reward of the sampled answers"),
-        Metric("evaluation_return", "Evaluation return", PERFORMANCE, "Mean return of deterministic evaluation episodes"),
-        Metric("evaluation_accuracy", "Evaluation accuracy", PERFORMANCE, "Share of held-out prompts answered correctly"),
+        Metric("accuracy", "Accuracy", PERFORMANCE, "Mean reward of one sample per validation prompt"),
+        Metric("reward", "Reward", PERFORMANCE, "Mean reward of the sampled completions"),
         Metric("episode_length", "Episode length", PERFORMANCE, "Mean length of the last 100 training episodes"),
-        Metric("response_length", "Response length", PERFORMANCE, "Mean number of generated tokens per answer"),
+        Metric("completion_length", "Completion length", PERFORMANCE, "Mean number of tokens of the sampled completions"),
+        Metric("validation_length", "Validation length", PERFORMANCE, "Mean number of tokens of the validation completions"),
+        Metric("truncated_share", "Truncated share", PERFORMANCE, "Share of completions that hit the length limit"),
+        Metric("informative_share", "Informative share", PERFORMANCE, "Share of groups that carry a signal"),
+        Metric("sampling_rounds", "Sampling rounds", PERFORMANCE, "Batches sampled until enough groups carried a signal"),
+        Metric("invalid_share", "Invalid share", PERFORMANCE, "Share of rows on which the grader failed"),
         Metric("meter/ess", "Effective sample size", METER, "Share of the batch that importance sampling would use; 1 is on-policy"),
         Metric("meter/kl_behaviour_k3", "KL to the behaviour policy", METER, "k3 estimate of KL(sampler, learner), nats per action"),
         Metric("meter/limited_share", "Limited share", METER, "Share of actions whose ratio hit the limit"),
@@ -62,6 +63,7 @@ METRICS: dict[str, Metric] = {
         Metric("policy_loss", "Policy loss", LOSSES),
         Metric("value_loss", "Value loss", LOSSES),
         Metric("entropy", "Entropy", LOSSES, "Entropy of the policy, nats per action"),
+        Metric("kl_reference", "KL to the reference", LOSSES, "Estimate of KL(policy, reference), as the loss aggregates it"),
         Metric("approx_kl", "KL within the update", LOSSES, "Mean k3 estimate of KL(start of the update, policy)"),
         Metric("explained_variance", "Explained variance", LOSSES, "1 is a perfect critic, 0 no better than a constant"),
         Metric("meter/gradient_norm", "Gradient norm", LOSSES, "Global norm before clipping"),
@@ -75,14 +77,17 @@ AXES: tuple[Axis, ...] = (
     Axis("updates", "Policy updates"),
     Axis("gradient_steps", "Gradient steps", summed=True),
     Axis("seconds", "Wall time (s)"),
-    Axis("learner_tokens", "Learner tokens", summed=True),
-    Axis("reward_calls", "Reward calls", summed=True),
-    Axis("flops", "FLOPs (estimated)", summed=True),
+    Axis("generated_tokens", "Generated tokens"),
+    Axis("learner_tokens", "Learner tokens"),
+    Axis("reward_calls", "Reward calls"),
+    Axis("flops", "FLOPs (estimated)"),
 )
+BOOKS = frozenset({"iteration", "episodes"} | {axis.key for axis in AXES if not axis.summed})
+"""Keys of a row that say where it is, not what was measured."""
 
 HEADLINES = ("episode_return", "accuracy", "reward")
 """Training curves that stand for performance, best first."""
-FINALS = ("evaluation_return", "evaluation_accuracy", "evaluation_reward", "accuracy")
+FINALS = ("evaluation_return", "accuracy")
 """Keys of the final evaluation that stand for performance, best first."""
 TIDY = ("meter/ess", "meter/kl_behaviour_k3", "meter/limited_share", "meter/age_mean", "meter/sampling_error")
 """The meter in five numbers."""

@@ -38,8 +38,8 @@ class Cell:
     settings: Settings
     state: State = "waiting"
     steps: int = 0
-    headline: float | None = None
-    """The newest training return (or accuracy, ...)."""
+    headline: tuple[str, float] | None = None
+    """The newest training return (or accuracy, ...), with its name."""
     error: str = ""
     began: float = 0.0
     first: int = 0
@@ -60,8 +60,8 @@ class Cell:
         row = last_row(self.directory / "metrics.jsonl")
         if row is not None:
             self.steps = int(row.get("steps", self.steps))
-            value = next((row[key] for key in HEADLINES if key in row), None)
-            self.headline = self.headline if value is None else float(value)
+            key = next((key for key in HEADLINES if row.get(key) is not None), None)
+            self.headline = self.headline if key is None else (key, float(row[key]))
         if (self.directory / "summary.json").exists():
             self.state, self.steps = "finished", max(self.steps, self.total)
 

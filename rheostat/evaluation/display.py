@@ -110,7 +110,8 @@ class GridBar:
         parts = [f"{finished}/{len(members)} seeds"]
         current = [cell.headline for cell in members if cell.headline is not None]
         if current:
-            parts.append(f"return {sum(current) / len(current):,.1f}")
+            name, values = current[0][0].removeprefix("episode_"), [value for _, value in current]
+            parts.append(f"{name} {sum(values) / len(values):,.4g}")
         failed = sum(cell.state == "failed" for cell in members)
         return "  ".join([*parts, *([f"{failed} failed"] if failed else [])])
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rheostat.errors import RheostatError, unknown
-from rheostat.evaluation.catalogue import AXES, BOOKS, METER, TIDY, Metric, ordered
+from rheostat.evaluation.catalogue import AXES, METER, TIDY, Metric, ordered
 from rheostat.evaluation.curves import Curve, arm_curve
 from rheostat.evaluation.records import Arm, Record, group_arms, read_record
 
@@ -25,10 +25,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 DASHES = ("-", "--", ":", "-.")
 FORMATS = (".png", ".svg", ".pdf")
 
-HIDDEN = frozenset(
-    {"episodes", "episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "meter/gap", "meter/kl_behaviour_k1"}
-)
-"""Left out of the run's picture (the report has them)."""
+HIDDEN = frozenset({"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_limited_share"})
+"""Left out of the run's picture, as is the meter beyond its five numbers (the report has them)."""
 
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -70,7 +68,7 @@ def plot_run(run: Run | Record | str | Path, path: str | Path) -> Path:
         RheostatError: another suffix, no run there, or a place that cannot be written.
     """
     record = _record(run)
-    metrics = _panels([record])
+    metrics = _panels(record)
     arm = Arm(record.method, (record,))
     state = "" if record.finished else f", {record.steps:,} of {record.settings.get('steps', 0):,} steps so far"
     return _small_multiples([arm], metrics, f"{record.method} on {record.task}, seed {record.seed}{state}", "steps", path, legend=False)
@@ -104,8 +102,8 @@ def plot_comparison(comparison: Comparison | Sequence[Record], path: str | Path,
         headline = arms[0].records[0].headline
         chosen = [one for one in everything if one.key == headline] + [one for one in everything if one.key in TIDY]
     seeds = sorted({len(arm.records) for arm in arms})
-    title = f"{task}: interquartile mean over {' to '.join(map(str, seeds))} seed{'s' if seeds[-1] > 1 else ''}"
-    title += ", 95 % bootstrap bands" if seeds[-1] > 1 else ""
+    many = f"interquartile mean over {' to '.join(map(str, seeds))} seeds, 95 % bootstrap bands"
+    title = f"{task}: {many if seeds[-1] > 1 else 'one seed'}"
     return _small_multiples(arms, chosen, title, x, path, legend=True)
 
 
@@ -115,17 +113,9 @@ def _record(run: Any) -> Record:
     return read_record(run if isinstance(run, str | Path) else run.directory)
 
 
-def _panels(records: Sequence[Record]) -> list[Metric]:
-    """Metrics worth a panel: those that are there, are not constant books, and not the duplicates."""
-    keys = {key for record in records for key in record.metrics} - HIDDEN - BOOKS
-
-    def flat(key: str) -> bool:  # a meter that never moves from its trivial value says nothing
-        values = np.concatenate([record.curve(key)[1] for record in records if key in record.columns])
-        return len(values) == 0 or (key not in TIDY and len(values) > 1 and bool((values == values[0]).all()))
-
-    metrics = [metric for metric in ordered(keys) if not flat(metric.key)]
-    ratios = [metric for metric in metrics if metric.key.startswith("meter/ratio_")]
-    return [metric for metric in metrics if metric not in ratios or metric.key == "meter/ratio_max"]
+def _panels(record: Record) -> list[Metric]:
+    """Metrics worth a panel of the run's picture."""
+    return [metric for metric in ordered(set(record.metrics) - HIDDEN) if metric.group != METER or metric.key in TIDY]
 
 
 def _small_multiples(arms: Sequence[Arm], metrics: Sequence[Metric], title: str, x: str, path: str | Path, *, legend: bool) -> Path:
@@ -181,9 +171,9 @@ def _draw(axes: Axes, metric: Metric, drawn: Sequence[tuple[int, Arm, Curve]], x
         axes.plot(curve.x[x], curve.y, color=colour, linestyle=dash, linewidth=1.6, marker=marker, markersize=2.6, label=arm.label)
     axes.set_title(metric.label + (" (meter)" if metric.group == METER else ""))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.xaxis.set_major_locator(MaxNLocator(6 if axes.get_subplotspec() is None else 5))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.margins(x=0.01)
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.set_xlim(0, max(float(curve.x[x][-1]) for _, _, curve in drawn) * 1.01 or 1.0)
 
 
 def _axis_label(arms: Sequence[Arm], x: str) -> str:

@@ -5,11 +5,12 @@ An *arm* is everything that has the same settings apart from the seed; its membe
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ from numpy.typing import NDArray
 from rheostat.errors import RheostatError, unknown
 from rheostat.evaluation.catalogue import AXES, BOOKS, FINALS, HEADLINES
 from rheostat.methods import table
-from rheostat.training.run import read_jsonl
+from rheostat.training.run import CUSTOM, read_jsonl
+from rheostat.training.settings import Settings, configure
 
 Array = NDArray[np.float64]
+GENERAL = ("checkpoint_every", "evaluation_episodes", "backend")
+"""Settings of every run that the command line spells as they are."""
 
 
 @dataclass(frozen=True)
@@ -268,16 +272,12 @@ class Arm:
         """Seeds, in order."""
         return [record.seed for record in self.records]
 
-    @cached_property
+    @property
     def unit(self) -> str:
-        """What the budget counts."""
+        """What the budget counts: language methods choose in their ``budget``, control methods count environment steps."""
         entry = table.METHODS.get(self.method)
-        if entry is None:
-            return "steps"
-        try:
-            return str(entry.load().unit)
-        except Exception:  # a method whose extra is not installed here can still be reported on
-            return "generated tokens" if entry.domain == "language" else "environment steps"
+        default = "environment steps" if entry is not None and entry.domain == "control" else "steps"
+        return str(self.records[0].settings.get("config", {}).get("budget", default))
 
     def finals(self) -> Array:
         """Final performance of every seed, ``[seeds]``."""
@@ -324,6 +324,34 @@ def _label(groups: list[list[Record]]) -> list[Arm]:
         members = tuple(sorted(group, key=lambda record: record.seed))
         arms.append(Arm(label, members, {key: flat[key] for key in differing if key in flat and key != "method"}))
     return arms
+
+
+def regenerate(record: Record) -> str:
+    """The command that makes a run again: as it was typed, or, for a run started from Python, one with the same settings."""
+    settings = record.settings
+    if record.command.startswith("rheostat ") or record.method not in table.METHODS or record.task.startswith(CUSTOM):
+        return record.command
+    words = ["rheostat", "train", record.method, record.task, "--seed", str(record.seed), "--steps", str(settings["steps"])]
+    if settings.get("environment_options"):
+        words.append("--environment")
+        words += [word for key, value in settings["environment_options"].items() for word in (key, json.dumps(value))]
+    defaults = {item.name: item.default for item in dataclasses.fields(Settings) if item.name in GENERAL}
+    given = {key: settings[key] for key in GENERAL if key in settings}
+    try:
+        config = json.loads(json.dumps(dataclasses.asdict(configure(record.method, {}))))
+    except (RheostatError, ImportError):
+        config = {}  # without the defaults every setting is spelled out
+    defaults, given = defaults | config, given | settings.get("config", {})
+    missing = object()
+    for key, value in given.items():
+        if value == defaults.get(key, missing):
+            continue
+        flag = key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return shlex.join(words)
 
 
 def differing_keys(settings: Sequence[dict[str, Any]]) -> list[str]:

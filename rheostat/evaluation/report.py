@@ -24,7 +24,7 @@ import numpy as np
 from rheostat.errors import RheostatError
 from rheostat.evaluation.catalogue import AXES, GROUPS, HEADLINES, TIDY, Metric, describe, ordered
 from rheostat.evaluation.curves import Curve, arm_curve
-from rheostat.evaluation.records import Arm, Record, find_runs, flat_settings, group_arms, read_record
+from rheostat.evaluation.records import Arm, Record, find_runs, flat_settings, group_arms, read_record, regenerate
 from rheostat.evaluation.summaries import final_label, summarise
 
 COLOURS = 7
@@ -33,7 +33,8 @@ SEED_POINTS = 120
 TABLE_ROWS = 10
 FOLDED = frozenset(
     {"meter/age_max", "meter/ratio_low", "meter/ratio_median", "meter/ratio_high", "meter/ratio_max", "meter/gap", "meter/kl_behaviour_k1"}
-    | {"episode_length", "episodes", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_limited_share"}
+    | {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_limited_share"}
+    | {"validation_length", "invalid_share", "sampling_rounds"}
 )
 """Drawn behind a "more" button."""
 
@@ -107,7 +108,7 @@ def render(records: Sequence[Record], *, sections: Sequence[Section] = (), title
         single=records[0] if len(records) == 1 else None,
         settings=flat_settings(records[0]) if len(arms) == 1 else {},
         versions=_versions(records),
-        commands=list(dict.fromkeys(record.command for record in records if record.command)),
+        commands=list(dict.fromkeys(regenerate(record) for record in records)),
         command=command,
         directories=[str(record.directory) for record in records],
         sections=sections,
@@ -161,16 +162,9 @@ def _task(name: str, arms: Sequence[Arm], generator: np.random.Generator) -> dic
         panel["headline"] = panel["key"] == headline
         if not panel["headline"]:
             panel["chart"].pop("seeds", None)
-    keys = [key for key in _common_axes(panels) if key == "steps" or _moves(panels, key)]
     labels = {axis.key: axis.label for axis in AXES} | {"steps": step_label}
-    groups = [
-        {
-            "name": group,
-            "shown": [panel for panel in panels if panel["group"] == group and not panel["headline"] and not panel["folded"]],
-            "folded": [panel for panel in panels if panel["group"] == group and not panel["headline"] and panel["folded"]],
-        }
-        for group in GROUPS
-    ]
+    repeated = {"updates": "updates", "generated_tokens": "generated tokens"}  # axes that the budget itself counts
+    keys = [key for key in _common_axes(panels) if key == "steps" or (_moves(panels, key) and repeated.get(key) != step_label.lower())]
     colours = [{"label": arm.label, "colour": index % COLOURS, "dash": index // COLOURS % 4} for index, arm in enumerate(arms)]
     return {
         "name": name,
@@ -186,7 +180,7 @@ def _task(name: str, arms: Sequence[Arm], generator: np.random.Generator) -> dic
         "final_label": final_label(rows),
         "notes": notes,
         "headline": next((panel for panel in panels if panel["headline"]), None),
-        "groups": [group for group in groups if group["shown"] or group["folded"]],
+        "groups": _groups(panels),
         "axes": [{"key": key, "label": labels[key]} for key in keys],
         "charts": {
             "arms": colours,
@@ -194,6 +188,21 @@ def _task(name: str, arms: Sequence[Arm], generator: np.random.Generator) -> dic
             "panels": {panel["id"]: panel.pop("chart") for panel in panels},
         },
     }
+
+
+def _groups(panels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Panels by group, the important ones shown and the rest behind a button; a group with nothing to show joins the last one."""
+    groups: dict[str, dict[str, Any]] = {group: {"name": group, "shown": [], "folded": []} for group in GROUPS}
+    for panel in panels:
+        if not panel["headline"]:
+            groups[panel["group"]]["folded" if panel["folded"] else "shown"].append(panel)
+    shown = [group for group in groups.values() if group["shown"]]
+    rest = [panel for group in groups.values() if not group["shown"] for panel in group["folded"]]
+    if rest and shown:
+        shown[-1]["folded"] = rest + shown[-1]["folded"]
+    elif rest:
+        shown = [{"name": "Curves", "shown": rest, "folded": []}]
+    return shown
 
 
 def _panel(metric: Metric, arms: Sequence[Arm], generator: np.random.Generator, step_label: str) -> dict[str, Any] | None:
@@ -290,7 +299,7 @@ def format_interval(interval: Any) -> str:
     if interval is None:
         return ""
     if not (np.isfinite(interval.low) and np.isfinite(interval.high)):
-        return "(one seed: no interval)"
+        return "one seed, no interval"
     return f"[{format_number(interval.low)}, {format_number(interval.high)}]"
 
 

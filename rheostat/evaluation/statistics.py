@@ -254,26 +254,27 @@ def area_under_curve(x: ArrayLike, y: ArrayLike, *, until: float | None = None, 
     """Mean height of a learning curve: the trapezoid integral over ``x`` divided by its length, then scaled by ``bounds``.
 
     Args:
-        x: ``[points]`` increasing budget.
+        x: ``[points]`` budget, not decreasing.
         y: ``[points]`` performance.
         until: cut the curve here (interpolated), so that runs that overshoot the budget differently stay comparable.
         bounds: performance that counts as 0 and as 1.
 
     Raises:
-        RheostatError: shapes that differ, fewer than one point, a budget that does not increase, or a number that is not finite.
+        RheostatError: shapes that differ, fewer than one point, a budget that decreases, or a number that is not finite.
     """
     budget, height = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if budget.shape != height.shape or budget.ndim != 1 or not len(budget):
         raise RheostatError(f"A curve needs as many budgets as values, at least one: got {list(budget.shape)} and {list(height.shape)}.")
     if not (np.isfinite(budget).all() and np.isfinite(height).all()):
         raise RheostatError("A curve holds a number that is not finite: look at that run, a statistic cannot average it away.")
-    if (np.diff(budget) <= 0).any():
-        raise RheostatError("The budget of a curve must increase from point to point.")
+    if (np.diff(budget) < 0).any():
+        raise RheostatError("The budget of a curve must not decrease from point to point.")
     if until is not None and budget[0] < until < budget[-1]:
         keep = budget < until
         height = np.append(height[keep], np.interp(until, budget, height))
         budget = np.append(budget[keep], until)
-    average = np.trapezoid(height, budget) / (budget[-1] - budget[0]) if len(budget) > 1 else height[0]
+    length = budget[-1] - budget[0]
+    average = np.trapezoid(height, budget) / length if length > 0 else height.mean()
     low, high = bounds
     return float((average - low) / (high - low))
 

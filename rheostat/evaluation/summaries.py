@@ -15,11 +15,7 @@ from rheostat.evaluation.statistics import Array, Interval, area_under_curve, bo
 from rheostat.evaluation.verdict import Verdict, decide
 
 SAMPLING_ERROR = "meter/sampling_error"
-FINAL_LABELS = {
-    "evaluation_return": "Final evaluation return",
-    "evaluation_accuracy": "Final accuracy",
-    "evaluation_reward": "Final reward",
-}
+FINAL_LABELS = {"evaluation_return": "Final evaluation return", "accuracy": "Final accuracy"}
 
 
 @dataclass(frozen=True)

@@ -63,20 +63,23 @@
     return result;
   };
 
-  const layout = (task, view, headline) => ({
-    margin: { l: 46, r: 10, t: 6, b: headline ? 42 : 38 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
-    font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", size: 11.5, color: tone("--soft") },
-    hovermode: "x unified", hoverlabel: { bgcolor: tone("--card"), bordercolor: tone("--line"), font: { color: tone("--ink"), size: 12.5 } },
-    xaxis: {
-      title: { text: task.axes[view.axis], standoff: 6 }, gridcolor: tone("--grid"), zeroline: false, linecolor: tone("--line"), rangemode: "tozero",
-      nticks: headline ? 10 : 5, exponentformat: "SI", fixedrange: matchMedia("(pointer: coarse)").matches, automargin: false, hoverformat: ",.4~s",
-    },
-    yaxis: {
-      gridcolor: tone("--grid"), zeroline: true, zerolinecolor: tone("--line"), zerolinewidth: 1, nticks: headline ? 7 : 5, exponentformat: "SI",
-      fixedrange: true, automargin: true,
-    },
-    dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
-  });
+  const layout = (task, panel, view, headline) => {
+    const most = 1.01 * Math.max(...panel.series.map((series) => series.x[view.axis].at(-1)));
+    return {
+      margin: { l: 46, r: 10, t: 6, b: headline ? 42 : 38 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
+      font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", size: 11.5, color: tone("--soft") },
+      hovermode: "x unified", hoverlabel: { bgcolor: tone("--card"), bordercolor: tone("--line"), font: { color: tone("--ink"), size: 12.5 } },
+      xaxis: {
+        title: { text: task.axes[view.axis], standoff: 6 }, gridcolor: tone("--grid"), zeroline: false, linecolor: tone("--line"), range: [0, most],
+        nticks: headline ? 10 : 6, exponentformat: "SI", fixedrange: matchMedia("(pointer: coarse)").matches, automargin: false, hoverformat: ",.4~s",
+      },
+      yaxis: {
+        gridcolor: tone("--grid"), zeroline: true, zerolinecolor: tone("--line"), zerolinewidth: 1, nticks: headline ? 7 : 5, exponentformat: "SI",
+        fixedrange: true, automargin: true,
+      },
+      dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
+    };
+  };
 
   function draw(plot) {
     const number = Number(plot.closest(".task").dataset.task);
@@ -84,7 +87,7 @@
     const panel = task.panels[plot.dataset.panel];
     const headline = plot.parentElement.classList.contains("headline");
     drawn.add(plot);
-    return window.Plotly.react(plot, traces(task, panel, state[number]), layout(task, state[number], headline), {
+    return window.Plotly.react(plot, traces(task, panel, state[number]), layout(task, panel, state[number], headline), {
       responsive: true, displayModeBar: false, scrollZoom: false, doubleClick: "reset",
     });
   }
