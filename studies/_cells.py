@@ -207,15 +207,14 @@ def meaning(source: str) -> str:
 
 
 def _locate(name: str) -> Path | None:
-    """The file of one of this repository's modules; None for anything else."""
+    """The file of one of this repository's modules; None for packages and for anything else."""
     package, *rest = name.split(".")
     if package not in PACKAGES:
         return None
     origin = importlib.import_module(package).__file__
     assert origin is not None
-    base = Path(origin).parent.joinpath(*rest)
-    candidates = (base.with_suffix(".py"), base / "__init__.py") if rest else (base / "__init__.py",)
-    return next((path for path in candidates if path.is_file()), None)
+    path = Path(origin).parent.joinpath(*rest).with_suffix(".py")
+    return path if rest and path.is_file() else None
 
 
 @cache

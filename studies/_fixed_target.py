@@ -7,23 +7,22 @@ its window, its behaviour updates. Normalisation would move the target too, so t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from gymnasium.spaces import Discrete
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rheostat.collect.normalise import RunningStatistics
-from rheostat.methods import table
 from rheostat.methods.method import iterate
-from rheostat.methods.ppo import PPO
 from rheostat.objectives.sampling_error import sampling_error_tabular, visit_counts
 from rheostat.policies.control import ActorCritic, TabularSoftmax
 from rheostat.policies.sampling_error import neural_sampling_error
-from rheostat.streams import Streams, derive_seed
-from rheostat.tasks.control.environments import Environments, make
-from rheostat.training.settings import configure
+from rheostat.streams import derive_seed
+from rheostat.tasks.control.environments import Environments
 from rheostat.trajectories import Transitions
+from studies._control import build, world
 
 FROZEN: dict[str, Any] = {
     "learning_rate": 0.0,
@@ -39,16 +38,27 @@ FROZEN: dict[str, Any] = {
 TARGET = "target.safetensors"
 
 
-class FrozenNormalisation(nn.Module):
-    """Observations normalised by statistics that no longer change."""
+class FixedTarget(ActorCritic):
+    """A network with the statistics that normalise its observations built in, both for good.
 
-    def __init__(self, statistics: RunningStatistics) -> None:
-        super().__init__()
+    Args:
+        network: whose parameters are taken over.
+        statistics: how it was trained to see observations.
+        environments: its world.
+    """
+
+    def __init__(self, network: nn.Module, statistics: RunningStatistics, environments: Environments) -> None:
+        super().__init__(environments.observation_space, environments.action_space)
+        self.load_state_dict(network.state_dict())
         self.statistics = statistics
 
-    def forward(self, observation: Tensor) -> Tensor:
-        """Same shape."""
-        return self.statistics.normalise(observation)
+    def features(self, observation: Tensor) -> Tensor:
+        """``[N, F]`` from raw observations."""
+        return super().features(self.statistics.normalise(observation))
+
+    def value(self, observation: Tensor) -> Tensor:
+        """``[N]`` from raw observations."""
+        return super().value(self.statistics.normalise(observation))
 
 
 def sampling_error(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
@@ -97,29 +107,23 @@ def target_policy(arguments: dict[str, Any], folder: Path) -> TabularSoftmax | A
     target, seed = arguments["target"], arguments["seed"]
     if target["kind"] == "tabular":
         environments = world(arguments)(1, 0)
-        states, actions = environments.observation_space.shape[0], int(environments.action_space.n)
+        (states,), actions = environments.observation_space.shape, environments.action_space
         environments.close()
-        return TabularSoftmax(states, actions, scale=target["scale"], generator=torch.Generator().manual_seed(derive_seed(seed, "target")))
+        assert isinstance(actions, Discrete)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "target"))
+        return TabularSoftmax(states, int(actions.n), scale=target["scale"], generator=generator)
     if target["kind"] == "random":
         frozen = {**FROZEN, "normalise_observations": True, "num_envs": 1, "batch_steps": target["warm_up"]}
         method = build("ppo", frozen, arguments | {"seed": derive_seed(seed, "target")}, steps=target["warm_up"])
         iterate(method)
-        method.close()
-        return with_statistics(method.policy, method.observations)
-    stored = load_file(folder / target["cell"] / TARGET)
-    method = build("ppo", {"num_envs": 1}, arguments, steps=1)
+    else:
+        stored = load_file(folder / target["cell"] / TARGET)
+        method = build("ppo", {"num_envs": 1}, arguments, steps=1)
+        method.observations.load_state_dict({name: stored.pop(name) for name in ("mean", "variance", "count")})
+        cast(nn.Module, method.policy).load_state_dict(stored)
+    fixed = FixedTarget(cast(nn.Module, method.policy), method.observations, method.collector.environments)
     method.close()
-    method.observations.load_state_dict({name: stored.pop(name) for name in ("mean", "variance", "count")})
-    assert isinstance(method.policy, nn.Module)
-    method.policy.load_state_dict(stored)
-    return with_statistics(method.policy, method.observations)
-
-
-def with_statistics(policy: Any, statistics: RunningStatistics) -> ActorCritic:
-    """The network with its present normalisation built in."""
-    assert isinstance(policy, ActorCritic)
-    policy.trunk = nn.Sequential(policy.trunk, FrozenNormalisation(statistics))
-    return policy
+    return fixed
 
 
 def train_target(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
@@ -127,26 +131,9 @@ def train_target(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     method = build("ppo", arguments["config"], arguments, steps=arguments["steps"])
     while method.steps < arguments["steps"]:
         iterate(method)
-    assert isinstance(method.policy, nn.Module)
     statistics = method.observations
-    count = torch.tensor(statistics.count)
-    save_file(method.policy.state_dict() | {"mean": statistics.mean, "variance": statistics.variance, "count": count}, place / TARGET)
+    stored = {"mean": statistics.mean, "variance": statistics.variance, "count": torch.tensor(statistics.count)}
+    save_file(cast(nn.Module, method.policy).state_dict() | stored, place / TARGET)
     evaluation = method.evaluate(20)
     method.close()
     return evaluation
-
-
-def build(method: str, config: dict[str, Any], arguments: dict[str, Any], *, steps: int, policy: Any = None) -> PPO:
-    """A method of the table on the task of the cell."""
-    return table.entry(method).load()(
-        configure(method, config), world(arguments), Streams(arguments["seed"]), total_steps=steps, policy=policy
-    )
-
-
-def world(arguments: dict[str, Any]) -> Any:
-    """``(num_envs, seed) -> Environments`` of the cell's task."""
-
-    def made(num_envs: int, seed: int) -> Environments:
-        return make(arguments["task"], num_envs=num_envs, seed=seed, threads=1, **arguments.get("options", {}))
-
-    return made

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rheostat.methods.method import iterate
-from studies._fixed_target import build
+from studies._control import build
 
 
 def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Sizes:
 SMOKE = Sizes(
     seeds_a=2,
     seeds_b=4,
-    seeds_c=2,
+    seeds_c=1,
     seeds_d=2,
     grid_at=(32, 64),
     cartpole_rows=128,
@@ -54,7 +54,7 @@ SMOKE = Sizes(
     target_steps=256,
     fit_epochs=5,
     updates_b=3,
-    steps_c=(1024,),
+    steps_c=(512,),
     batch_c=(256,),
     evaluations=1,
     episodes=1,

@@ -102,8 +102,13 @@ def learning(sizes: Sizes, index: int) -> Claim:
             pairs = zip(record["error_steps"], record["sampling_error"], strict=True)
             return mean([error for step, error in pairs if n < step <= max(steps / 4, 2 * n)])  # a full window, first quarter
 
+        def area(record: Any) -> float:
+            return area_under_curve(record["steps"], record["returns"], until=steps)
+
         errors = {arm: by_seed(cells, early, result) for arm, cells in arms.items()}
-        areas = {arm: by_seed(cells, lambda r: area_under_curve(r["steps"], r["returns"]), result) for arm, cells in arms.items()}
+        areas = {
+            arm: by_seed(cells, lambda r: area_under_curve(r["steps"], r["returns"], until=steps), result) for arm, cells in arms.items()
+        }
         conditions = [
             smaller("sampling error in the first quarter of training, PROPS over PPO-Buffer", errors["PROPS"], errors["PPO-Buffer"]),
             not_worse("area under the return curve, PROPS and PPO-Buffer", areas["PROPS"], areas["PPO-Buffer"]),

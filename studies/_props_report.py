@@ -25,9 +25,11 @@ def table(study: dict[str, Any]) -> None:
             grid.add_row(condition["rule"], _found(condition["numbers"]), condition["outcome"])
         console.print(grid)
         for metric, arms in claim["metrics"].items():
-            if isinstance(arms, dict) and metric not in ("curve", "curves", "optimal", "authors", "target"):
+            if metric in ("target", "authors", "behaviour_kl"):
+                console.print(f"  {metric}: {_value(arms)}")
+            elif metric not in ("curve", "curves", "optimal", "besides", "besides_verdict"):
                 for arm, value in arms.items():
-                    console.print(f"  {metric} {arm}: {_value(value)}" if isinstance(arms, dict) else "")
+                    console.print(f"  {metric} {arm}: {_value(value)}")
         console.print(f"  [bold]{claim['verdict']}[/bold]\n")
     console.print("Parts: " + ", ".join(f"{part} {outcome}" for part, outcome in study["verdicts"].items()))
 
@@ -37,7 +39,7 @@ def _found(numbers: dict[str, Any]) -> str:
         more = f", {numbers['more_seeds']} more seeds" if numbers["more_seeds"] else ""
         return f"{numbers['ratio']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}], p = {numbers['p_value']:.2g}{more}"
     if "standard_error" in numbers:
-        return f"difference {numbers['difference']:.4g}, standard error {numbers['standard_error']:.4g}"
+        return f"difference {_value(numbers['difference'])}, standard error {_value(numbers['standard_error'])}"
     return ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
 
 
@@ -153,6 +155,7 @@ def _curves(axes: Any, claim: dict[str, Any], x: str, y: str) -> None:
     else:
         axes.set(yscale="log", ylabel="neural sampling error")
         _titled(axes, claim, task)
+
     axes.legend(frameon=False, fontsize=8)
 
 
