@@ -110,7 +110,7 @@ class Grader:
         Args:
             rollouts: a batch.
             progress: how far training is.
-            report: called with (row, grade) as soon as a row is graded.
+            report: called with (row, grade) as soon as a row is graded by itself.
             limit: seconds an async call may take; a plain call cannot be stopped from within its process.
 
         Returns:
@@ -166,9 +166,6 @@ class Grader:
         for name, values in log.extra.items():
             for grade, value in zip(grades, values, strict=True):
                 grade.notes[name] = str(value)
-        if report is not None:
-            for row, grade in enumerate(grades):
-                report(row, grade)
         return grades, log.metrics
 
     def _call(self, arguments: dict[str, Any]) -> Any:

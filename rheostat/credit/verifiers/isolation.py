@@ -130,17 +130,15 @@ class Isolated:
                 for row in job:
                     grades[row] = Grade.failure(f"not graded, because the {lost} before it all hung or crashed the grader")
                 continue
-            waiting = deque(job)
             trouble = worker.send([rollouts[row] for row in job], progress, self.timeout)
-            patience = self.timeout + (ASYNC_GRACE if worker.asynchronous else 0)
+            grace = ASYNC_GRACE if worker.asynchronous else 0.0
             while not trouble:
-                answer = worker.receive(patience)
-                if answer["kind"] == "grade":
-                    row = job[answer["row"]]
-                    grades[row] = grade = Grade(**answer["grade"])
-                    grade.message = grade.message or why_alone
-                    waiting.remove(row)
-                    lost = 0
+                answer = worker.receive(self.timeout, grace)
+                if answer["kind"] == "grades":
+                    for place, content in zip(answer["rows"], answer["grades"], strict=True):
+                        grades[job[place]] = grade = Grade(**content)
+                        grade.message = grade.message or why_alone
+                        lost = 0
                 elif answer["kind"] == "done":
                     metrics |= answer["metrics"]
                     break
@@ -151,7 +149,7 @@ class Isolated:
             if not trouble:
                 continue
             worker.stop()
-            left = list(waiting)
+            left = [row for row in job if grades[row] is None]
             together = worker.batched or worker.asynchronous
             if together and len(job) > 1 and (self.alone or not worker.batched):
                 why_alone = f"graded by itself, because grading the batch together {trouble}"
@@ -186,7 +184,7 @@ class _Worker:
         environment = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", **os.environ}
         environment["PYTHONPATH"] = os.pathsep.join(place or os.getcwd() for place in sys.path)  # what we can import, it can
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "rheostat.credit.verifiers.worker"],
+            [sys.executable, "-c", "from rheostat.credit.verifiers.worker import main; main()"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -213,10 +211,10 @@ class _Worker:
             self.start()
         return "" if self._write({"rollouts": rollouts, "progress": progress, "limit": limit}) else self._death()
 
-    def receive(self, limit: float) -> dict[str, Any]:
+    def receive(self, limit: float, grace: float = 0.0) -> dict[str, Any]:
         """The next answer; ``kind`` is ``trouble`` when none came in time or the process is gone."""
         try:
-            answer = self._answers.get(timeout=limit)
+            answer = self._answers.get(timeout=limit + grace)
         except queue.Empty:
             return {"kind": "trouble", "message": f"ran past its limit of {limit:g} s"}
         return answer if answer is not None else {"kind": "trouble", "message": self._death()}

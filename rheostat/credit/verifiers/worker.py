@@ -1,4 +1,4 @@
-"""The process a grader runs in: ``python -m rheostat.credit.verifiers.worker``.
+"""The process a grader runs in.
 
 Jobs come in on standard input, answers go out on what was standard output; the grader's own prints go to standard error, so they cannot
 spoil the conversation. A frame is a length (4 bytes, big-endian) and that many bytes: pickled jobs inward (only our own process writes
@@ -70,20 +70,23 @@ def serve(jobs: BinaryIO, answers: BinaryIO) -> None:
     send(kind="ready", name=grader.name, batched=grader.batched, asynchronous=grader.asynchronous)
     while (frame := read_frame(jobs)) is not None:
         job = pickle.loads(frame)
-        limit = job["limit"]
+        limit: float = job["limit"]
+        told: set[int] = set()
 
-        def report(row: int, grade: Grade, limit: float = limit) -> None:
-            send(kind="grade", row=row, grade=vars(grade))
+        def report(row: int, grade: Grade, limit: float = limit, told: set[int] = told) -> None:
+            send(kind="grades", rows=[row], grades=[vars(grade)])
+            told.add(row)
             _arm(limit)
 
         _arm(limit)
         try:
-            _, metrics = grader.grade(job["rollouts"], job["progress"], report, limit)
-            answer: dict[str, Any] = {"kind": "done", "metrics": metrics}
+            grades, metrics = grader.grade(job["rollouts"], job["progress"], report, limit)
+            rest = [row for row in range(len(grades)) if row not in told]
+            send(kind="grades", rows=rest, grades=[vars(grades[row]) for row in rest])
+            send(kind="done", metrics=metrics)
         except RheostatError as error:
-            answer = {"kind": "refused", "message": str(error)}
+            send(kind="refused", message=str(error))
         faulthandler.cancel_dump_traceback_later()
-        send(**answer)
 
 
 def _arm(limit: float) -> None:
@@ -99,7 +102,3 @@ def main() -> None:
     sys.stdout = sys.stderr
     with contextlib.suppress(BrokenPipeError, KeyboardInterrupt):
         serve(jobs, answers)
-
-
-if __name__ == "__main__":
-    main()
