@@ -31,6 +31,12 @@ class ControlPolicy(Protocol):
         ...
 
 
+def evaluate(policy: ControlPolicy, observation: Tensor) -> tuple[Distribution, Tensor]:
+    """The action distribution and the value ``[N]`` together: in one pass where the network offers ``evaluate`` itself."""
+    together = getattr(policy, "evaluate", None)
+    return (policy.distribution(observation), policy.value(observation)) if together is None else together(observation)
+
+
 def layer(inputs: int, outputs: int, gain: float) -> nn.Linear:
     """A linear layer with orthogonal weights of the given gain and zero bias."""
     linear = nn.Linear(inputs, outputs)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from functools import cached_property
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -78,7 +80,38 @@ class Gaussian:
         return Gaussian(self.mean[index], self.log_std if self.log_std.dim() == 1 else self.log_std[index])
 
 
+class _GaussianLogProb(torch.autograd.Function):
+    """Joint log-density ``[N]`` of actions ``[N, D]``, with the gradient of the mean and of a log standard deviation ``[D]``."""
+
+    @staticmethod
+    def forward(ctx: Any, mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
+        scale = (-log_std).exp()
+        z = (action - mean).mul_(scale)
+        ctx.save_for_backward(z, scale)
+        return torch.sub(-HALF_LOG_2PI * mean.shape[-1] - log_std.sum(), z.square().sum(-1), alpha=0.5)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        z, scale = ctx.saved_tensors
+        (grad,) = grads
+        weighted = z * grad.unsqueeze(-1)
+        return weighted * scale, (weighted * z).sum(0).sub_(grad.sum()), None
+
+
 @dataclass(slots=True)
+class FastGaussian(Gaussian):
+    """A Gaussian with one log standard deviation ``[D]`` for all states, whose ``log_prob`` is a single autograd node.
+
+    Actions are constants. It cannot be differentiated twice or inside ``torch.func``.
+    """
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """``[N]``, summed over action dimensions."""
+        return _GaussianLogProb.apply(self.mean, self.log_std, action)  # type: ignore[no-any-return, no-untyped-call]
+
+
+@dataclass
 class Categorical:
     """One choice among A; actions are int64 ``[N]``."""
 
@@ -89,7 +122,7 @@ class Categorical:
         """``[N, A]`` logits."""
         return self.logits
 
-    @property
+    @cached_property
     def log_probs(self) -> Tensor:
         """``[N, A]`` log-probabilities of every action."""
         return self.logits.log_softmax(-1)

@@ -41,6 +41,11 @@ class ParameterVector:
             parameter.grad = self.vector.grad[offset:end].view_as(parameter)
             offset = end
 
+    def part(self, flat: Tensor, parameter: Tensor) -> Tensor:
+        """The part of a vector ``[P]`` that belongs to one parameter of the module, in its shape: a view."""
+        start = parameter.storage_offset()
+        return flat[start : start + parameter.numel()].view_as(parameter)
+
     @property
     def gradient(self) -> Tensor:
         """``[P]``, where ``backward`` accumulates."""
