@@ -1,7 +1,7 @@
 """Log-probabilities and entropies of chosen tokens, in chunks from hidden states.
 
-A batch of 8 x 1024 tokens over a vocabulary of 150 000 takes 5 GB for one float32 copy of its logits, and log-softmax with its gradient keeps
-three. Here a chunk of tokens is projected, reduced to one log-probability and one entropy per token, and forgotten; the backward pass
+A batch of 8 x 1024 tokens over a vocabulary of 150 000 takes 5 GB for one float32 copy of its logits, and log-softmax with its gradient
+keeps three. Here a chunk of tokens is projected, reduced to one log-probability and one entropy per token, and forgotten; the backward pass
 projects it again. No tensor larger than ``CHUNK_ELEMENTS`` entries is ever made, whatever the number of tokens, and only tokens that are
 asked for are projected at all.
 
@@ -172,8 +172,7 @@ def token_logprobs(
         ``logp`` ``[n]`` and ``entropy`` ``[n]`` (nats) or None, float32.
     """
     rule = rule or LogitRule()
-    plain = type(head) is nn.Linear
-    if plain:
+    if type(head) is nn.Linear:
         chunk = chunk or max(1, CHUNK_ELEMENTS // len(head.weight))
         logp, spread = _TokenLogProbs.apply(hidden, head.weight, head.bias, chosen, rule, entropy, chunk)
         return logp, spread if entropy else None

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ Project = Callable[[Tensor], Tensor]
 Attend = Callable[[int, Tensor], Tensor]  # (layer, [N, query + key + value heads, D]) -> [N, query heads, D]
 
 
-def supports(model: nn.Module) -> bool:
+def supports(model: Any) -> bool:
     """Whether a Hugging Face causal LM (without its adapters' wrapper) belongs to the family."""
     config = model.config
     rope = getattr(config, "rope_parameters", None) or {"rope_type": "default"}
@@ -48,7 +49,7 @@ def _is_plain(module: nn.Module) -> bool:
     return type(module) is nn.Linear and not module._forward_hooks and not module._forward_pre_hooks
 
 
-def _project(*modules: nn.Module) -> Project:
+def _project(*modules: Any) -> Project:
     """The outputs of several linear modules side by side; adapters and hooks are honoured by calling the modules."""
     if not all(_is_plain(module) for module in modules) or sum(module.weight.numel() for module in modules) > FUSE_BELOW:
         return lambda x: torch.cat([module(x) for module in modules], -1) if len(modules) > 1 else modules[0](x)
@@ -78,7 +79,9 @@ class Decoder:
     Holds no parameters: it reads those of the backbone, so gradients and optimiser updates land there.
     """
 
-    def __init__(self, backbone: nn.Module) -> None:
+    backbone: Any
+
+    def __init__(self, backbone: Any) -> None:
         config = backbone.config
         self.backbone = backbone
         self.layers: int = config.num_hidden_layers
@@ -87,7 +90,7 @@ class Decoder:
         self.head_size: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.eps: float = config.rms_norm_eps
 
-    def _layer(self, module: nn.Module) -> _Layer:
+    def _layer(self, module: Any) -> _Layer:
         attention, mlp = module.self_attn, module.mlp
         head_norm = None
         if hasattr(attention, "q_norm"):

@@ -12,7 +12,7 @@ import copy
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +62,12 @@ class LanguagePolicy(nn.Module):
         RheostatError: see :func:`resolve_device` and :func:`check_vocabulary`, or a model that is not a causal LM.
     """
 
+    model: Any
+    tokenizer: Any
+
     def __init__(
         self,
-        model: nn.Module,
+        model: Any,
         tokenizer: Any | None = None,
         *,
         device: str | torch.device | None = None,
@@ -98,7 +101,9 @@ class LanguagePolicy(nn.Module):
             raise RheostatError(f"recompute is for the Llama family ({', '.join(decoders.MODEL_TYPES)}), not for {config.model_type!r}.")
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "cpu", dtype: str = "float32", value_head: bool = False, **options: Any) -> LanguagePolicy:
+    def load(
+        cls, path: str | Path, *, device: str = "cpu", dtype: str = "float32", value_head: bool = False, **options: Any
+    ) -> LanguagePolicy:
         """A policy from a Hugging Face folder or hub name; a value head saved beside the model is loaded too.
 
         Raises:
@@ -133,7 +138,7 @@ class LanguagePolicy(nn.Module):
         return hasattr(self.model, "disable_adapter")
 
     @property
-    def causal(self) -> nn.Module:
+    def causal(self) -> Any:
         """The Hugging Face causal LM inside the adapters' wrapper."""
         return self.model.get_base_model() if self.adapted else self.model
 
@@ -212,8 +217,10 @@ class LanguagePolicy(nn.Module):
             self._score(*part, rule, entropy, value) if part[2].any() else _nothing(part[2], entropy, value)
             for part in zip(action.split(rows), attention.split(rows), mask.split(rows), strict=True)
         ]
-        fields = {name: [getattr(part, name) for part in parts] for name in ("logp", "entropy", "value", "next_value")}
-        return TokenScores(**{name: None if found[0] is None else torch.cat(found) for name, found in fields.items()})
+        return TokenScores(
+            torch.cat([part.logp for part in parts]),
+            *(_join([getattr(part, name) for part in parts]) for name in ("entropy", "value", "next_value")),
+        )
 
     def _score(self, action: Tensor, attention: Tensor, mask: Tensor, rule: LogitRule, entropy: bool, value: bool) -> TokenScores:
         if mask[:, 0].any():
@@ -223,12 +230,12 @@ class LanguagePolicy(nn.Module):
         hidden = self.hidden_states(action, attention, needed)
         asked = hidden[before[needed]] if value else hidden
         logp, spread = token_logprobs(asked, action[mask], self.causal.get_output_embeddings(), rule, entropy=entropy)
-        result = {"logp": _spread(logp, mask), "entropy": None if spread is None else _spread(spread, mask)}
-        if value and self.value_head is not None:
-            after = _spread(self.value_head(hidden), needed)
-            earlier = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], 1)
-            result |= {"value": torch.where(mask, earlier, 0.0), "next_value": torch.where(mask, after, 0.0)}
-        return TokenScores(**result)
+        result = TokenScores(_spread(logp, mask), None if spread is None else _spread(spread, mask))
+        if not value or self.value_head is None:
+            return result
+        after = _spread(self.value_head(hidden), needed)
+        earlier = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], 1)
+        return replace(result, value=torch.where(mask, earlier, 0.0), next_value=torch.where(mask, after, 0.0))
 
     def hidden_states(self, action: Tensor, attention: Tensor, needed: Tensor) -> Tensor:
         """Final hidden states ``[n, C]`` of the needed positions ``[B, T]``, row-major.
@@ -275,13 +282,14 @@ class LanguagePolicy(nn.Module):
                 got = self.rule().apply(self.raw_logits(self.hidden_states(ids, every, every)[:6]))
                 if bool((got - expected).abs().max() <= tolerance):
                     return self.decoder
-                warnings.warn(f"The packed forward pass does not reproduce this {self.causal.config.model_type}: using the model's own.", stacklevel=3)
+                kind = self.causal.config.model_type
+                warnings.warn(f"The packed forward pass does not reproduce this {kind}: using the model's own.", stacklevel=3)
                 self.decoder = None
             got = self.rule().apply(self.raw_logits(self.hidden_states(ids, every, every)[:6]))
             if not bool((got - expected).abs().max() <= tolerance):
                 raise RheostatError(
-                    f"The logits of this {self.causal.config.model_type} are not its output layer on its last hidden states, so they cannot be "
-                    "computed in chunks: this architecture is not supported."
+                    f"The logits of this {self.causal.config.model_type} are not its output layer on its last hidden states, so they "
+                    "cannot be computed in chunks: this architecture is not supported."
                 )
         return None
 
@@ -317,6 +325,11 @@ class Reference:
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
     """``values`` ``[n]`` at the positions of ``mask`` ``[B, T]``, 0 elsewhere."""
     return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+
+
+def _join(parts: list[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None
 
 
 def _nothing(mask: Tensor, entropy: bool, value: bool) -> TokenScores:

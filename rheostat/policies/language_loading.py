@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from rheostat.errors import RheostatError
 
@@ -42,12 +41,12 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
         RheostatError: not one of ``DTYPES``.
     """
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
-    if found not in DTYPES.values():
+    if found is None or found not in DTYPES.values():
         raise RheostatError(f"Unknown dtype {dtype!r}: one of {', '.join(DTYPES)}.")
     return found
 
 
-def load_model(path: str | Path, device: torch.device, dtype: torch.dtype, **options: Any) -> nn.Module:
+def load_model(path: str | Path, device: torch.device, dtype: torch.dtype, **options: Any) -> Any:
     """A causal LM from a Hugging Face folder (or hub name), on ``device`` in ``dtype``.
 
     Raises:
@@ -56,9 +55,10 @@ def load_model(path: str | Path, device: torch.device, dtype: torch.dtype, **opt
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, **options).to(device)
+        model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, **options)
     except (OSError, ValueError) as error:
         raise RheostatError(_not_loaded("model", path, error)) from error
+    return model.to(device)
 
 
 def load_tokenizer(path: str | Path) -> Any:
@@ -86,7 +86,7 @@ def _not_loaded(kind: str, path: str | Path, error: Exception) -> str:
     return f"Could not load a {kind} from {str(path)!r}: {reason}; give a Hugging Face folder of a causal language model."
 
 
-def check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
+def check_vocabulary(model: Any, tokenizer: Any) -> None:
     """Refuse a tokenizer that another model was trained with.
 
     Raises:
@@ -96,13 +96,13 @@ def check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
     rows, ids = model.get_input_embeddings().weight.shape[0], len(tokenizer)
     if ids > rows or rows - ids > max(SPARE_ROWS, rows // 20):
         raise RheostatError(
-            f"The model and the tokenizer disagree about the vocabulary: the model has {rows} token embeddings, the tokenizer {ids} tokens; "
-            "load the tokenizer the model was trained with, or resize the model's embeddings."
+            f"The model and the tokenizer disagree about the vocabulary: the model has {rows} token embeddings, the tokenizer {ids} "
+            "tokens; load the tokenizer the model was trained with, or resize the model's embeddings."
         )
     if tokenizer.eos_token_id is None:
         raise RheostatError(
-            "The tokenizer has no end token, so no completion could ever end by itself: set tokenizer.eos_token to the token that closes an "
-            "answer in the model's training data (often '<|endoftext|>', or '<|im_end|>' for chat models)."
+            "The tokenizer has no end token, so no completion could ever end by itself: set tokenizer.eos_token to the token that closes "
+            "an answer in the model's training data (often '<|endoftext|>', or '<|im_end|>' for chat models)."
         )
     if tokenizer.pad_token_id is None:
         raise RheostatError(
@@ -111,10 +111,10 @@ def check_vocabulary(model: nn.Module, tokenizer: Any) -> None:
         )
 
 
-def stop_ids(model: nn.Module, tokenizer: Any | None) -> tuple[int, ...]:
+def stop_ids(model: Any, tokenizer: Any | None) -> tuple[int, ...]:
     """Ids that end a completion: the tokenizer's end token and those of the model's generation settings, sorted."""
     found: set[int] = set()
-    generation = getattr(model, "generation_config", None)
-    for value in (getattr(tokenizer, "eos_token_id", None), getattr(model.config, "eos_token_id", None), getattr(generation, "eos_token_id", None)):
+    for source in (tokenizer, model.config, getattr(model, "generation_config", None)):
+        value = getattr(source, "eos_token_id", None)
         found.update([value] if isinstance(value, int) else value or ())
     return tuple(sorted(found))

@@ -31,7 +31,7 @@ def onednn_is_faster() -> bool:
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """``x @ weight.T + bias`` by oneDNN, which needs dense matrices: on strided ones it falls back to a reference loop, 1000 times slower."""
+    """``x @ weight.T + bias`` by oneDNN, which needs dense matrices: strided ones go to a reference loop, 1000 times slower."""
     if not weight.is_contiguous() and not weight.t().is_contiguous():
         weight = weight.contiguous()
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

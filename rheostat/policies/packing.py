@@ -1,8 +1,8 @@
 """Padded rows as a flat list of tokens, each prompt of a group once, and attention over it.
 
-``P`` prompts of a group of ``G`` completions with ``R`` tokens each cost ``P + G R`` tokens instead of ``G (P + R)`` plus padding. What may be
-shared is read off the tokens themselves (rows that begin alike up to their first scored position), so rows can come in any order, with or
-without group ids, and nothing is shared that differs.
+A prompt of ``P`` tokens with ``G`` completions of ``R`` tokens costs ``P + G R`` tokens instead of ``G (P + R)`` plus padding. What may
+be shared is read off the tokens themselves (rows that begin alike up to their first scored position), so rows can come in any order, with
+or without group ids, and nothing is shared that differs.
 """
 
 from __future__ import annotations

@@ -112,7 +112,8 @@ class PackedDecoding:
     def _grow(self) -> None:
         more = min(max(GROWTH, self._places // 8), len(self._angles[0]) - self._places)
         self._places += more
-        self._cache = [(F.pad(key[: self._rows], (0, 0, 0, more)), F.pad(value[: self._rows], (0, 0, 0, more))) for key, value in self._cache]
+        gap = (0, 0, 0, more)
+        self._cache = [(F.pad(key[: self._rows], gap), F.pad(value[: self._rows], gap)) for key, value in self._cache]
         self._bias = F.pad(self._bias[: self._rows], (0, more), value=-torch.inf)
 
     def keep(self, holes: Tensor, movers: Tensor, count: int) -> None:

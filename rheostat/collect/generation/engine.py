@@ -5,16 +5,16 @@ Text never passes through here. A served engine on another machine fits behind t
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from rheostat.collect.generation.sampling import Sampling
+from rheostat.collect.generation.stopping import Stopping
 from rheostat.errors import RheostatError
 from rheostat.policies.language import LanguagePolicy
 from rheostat.trajectories import Source, Trajectories
@@ -117,13 +117,12 @@ class Generations:
         )
 
 
-class Engine(ABC):
+class Engine(Protocol):
     """Generates completions with the weights it was last given."""
 
     version: int
-    """Number of policy updates of the weights in use."""
+    """Number of policy updates behind the weights in use."""
 
-    @abstractmethod
     def generate(
         self, prompts: Sequence[Sequence[int]], *, streams: Tensor, group_size: int = 1, sampling: Sampling | None = None
     ) -> Generations:
@@ -136,23 +135,100 @@ class Engine(ABC):
             sampling: how to draw and when to stop; the defaults of :class:`Sampling` when None.
 
         Raises:
-            RheostatError: an empty prompt, ids the model does not know, a prompt too long (unless the engine refuses those row by row),
-                streams of another length, or logits that are not finite.
+            RheostatError: an empty prompt, ids the model does not know, a prompt too long (unless the engine refuses those), streams of
+                another length, logits that are not finite, or weights that changed unannounced.
         """
 
-    @abstractmethod
     def update_weights(self, policy: LanguagePolicy, version: int) -> None:
         """Use the policy's present weights from now on, and stamp what they sample with ``version``."""
 
 
+class LocalEngine:
+    """What engines that decode with the policy's own weights in place share: updating weights copies nothing.
+
+    Args:
+        policy: the language model.
+        version: number of policy updates behind its present weights.
+        max_rows: rows decoded at once (bounds the memory of the cache).
+        max_prompt_tokens: longest prompt accepted; by default what the model's positions leave beside the completion.
+        on_long: whether a longer prompt is an error, or its group is refused (and counted in ``Generations.refused``). Never cut silently.
+    """
+
+    def __init__(
+        self,
+        policy: LanguagePolicy,
+        *,
+        version: int = 0,
+        max_rows: int = 1024,
+        max_prompt_tokens: int | None = None,
+        on_long: OnLong = "error",
+    ) -> None:
+        self.max_rows, self.max_prompt_tokens, self.on_long = max_rows, max_prompt_tokens, on_long
+        self._stopping: dict[tuple[tuple[int, ...], tuple[str, ...]], Stopping] = {}
+        self.update_weights(policy, version)
+
+    def update_weights(self, policy: LanguagePolicy, version: int) -> None:
+        """Announce the policy's present weights as ``version``."""
+        self.policy, self.version = policy, version
+        self._seen = self._fingerprint()
+
+    def _fingerprint(self) -> int:
+        """Changes whenever an optimiser or a load writes to the weights."""
+        return sum(parameter._version for parameter in self.policy.model.parameters())
+
+    def _stop_rule(self, sampling: Sampling) -> Stopping:
+        ids = self.policy.stop_ids if sampling.stop_ids is None else sampling.stop_ids
+        key = (ids, sampling.stop_strings)
+        if key not in self._stopping:
+            self._stopping[key] = Stopping(*key, self.policy.vocabulary, self.policy.tokenizer, self.policy.device)
+        return self._stopping[key]
+
+    def _open(
+        self, prompts: Sequence[Sequence[int]], streams: Tensor, group_size: int, sampling: Sampling
+    ) -> tuple[Generations, list[int]]:
+        """Check what was asked for; an empty result (every row refused so far) and the indices of the prompts that fit."""
+        if self._fingerprint() != self._seen:
+            raise RheostatError(
+                f"The policy's weights changed since version {self.version} was announced: call update_weights(policy, version) after "
+                "every update, so that each token is stamped with the weights that sampled it."
+            )
+        room = self.policy.longest and self.policy.longest - sampling.max_new_tokens
+        longest = min((limit for limit in (self.max_prompt_tokens, room) if limit is not None), default=None)
+        fits = check_prompts(prompts, streams, group_size, vocabulary=self.policy.vocabulary, longest=longest, on_long=self.on_long)
+        rows, width, device = len(prompts) * group_size, sampling.max_new_tokens, self.policy.device
+        result = Generations(
+            prompts=[list(map(int, prompt)) for prompt in prompts],
+            group_size=group_size,
+            tokens=torch.zeros(rows, width, dtype=torch.int64, device=device),
+            logp=torch.full((rows, width), torch.nan, device=device),
+            lengths=torch.zeros(rows, dtype=torch.int64, device=device),
+            finish=torch.full((rows,), int(FinishReason.REFUSED), device=device),
+            versions=torch.full((rows, width), -1, device=device),
+            sampling=sampling,
+        )
+        return result, [index for index, fit in enumerate(fits) if fit]
+
+    def _close(self, result: Generations) -> Generations:
+        """Cut the unused columns, blank what lies past each row's end, stamp the rest, and refuse numbers that are not finite."""
+        width = max(1, int(result.lengths.max()))
+        sampled, logp = result.mask[:, :width], result.logp[:, :width]
+        lost = sampled & ~torch.isfinite(logp)
+        if lost.any():
+            row, column = lost.nonzero()[0].tolist()
+            raise RheostatError(
+                f"The model's logits are not finite at token {column} of row {row}: its weights (version {self.version}) have diverged, or "
+                "its dtype is too narrow."
+            )
+        return replace(
+            result,
+            tokens=torch.where(sampled, result.tokens[:, :width], self.policy.pad_id),
+            logp=torch.where(sampled, logp, torch.nan),
+            versions=torch.where(sampled, self.version, -1),
+        )
+
+
 def check_prompts(
-    prompts: Sequence[Sequence[int]],
-    streams: Tensor,
-    group_size: int,
-    *,
-    vocabulary: int,
-    longest: int | None,
-    on_long: OnLong,
+    prompts: Sequence[Sequence[int]], streams: Tensor, group_size: int, *, vocabulary: int, longest: int | None, on_long: OnLong
 ) -> list[bool]:
     """Refuse what cannot be generated from, and say of each prompt whether it fits.
 
