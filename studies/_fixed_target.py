@@ -1,11 +1,12 @@
 """Sampling error of data collected for a policy that does not move.
 
 The target is frozen the way the authors of PROPS freeze it: its learning rate is 0. Everything else is the method as it is: its collector,
-its window, its behaviour updates. Normalisation would move the target too, so the statistics of observations are frozen into the network.
+its window, its behaviour updates. Normalisation would move the target too, so the statistics of observations are frozen as well.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +21,6 @@ from rheostat.objectives.sampling_error import sampling_error_tabular, visit_cou
 from rheostat.policies.control import ActorCritic, TabularSoftmax
 from rheostat.policies.sampling_error import neural_sampling_error
 from rheostat.streams import derive_seed
-from rheostat.tasks.control.environments import Environments
-from rheostat.trajectories import Transitions
 from studies._control import build, world
 
 FROZEN: dict[str, Any] = {
@@ -30,7 +29,6 @@ FROZEN: dict[str, Any] = {
     "epochs": 1,
     "minibatches": 1,
     "target_kl": None,
-    "normalise_observations": False,
     "normalise_rewards": False,
 }
 """No step of the target changes it."""
@@ -38,40 +36,35 @@ FROZEN: dict[str, Any] = {
 TARGET = "target.safetensors"
 
 
-class FixedTarget(ActorCritic):
-    """A network with the statistics that normalise its observations built in, both for good.
+class FrozenStatistics(RunningStatistics):
+    """How a target sees its observations: a part of it, which no longer changes."""
 
-    Args:
-        network: whose parameters are taken over.
-        statistics: how it was trained to see observations.
-        environments: its world.
-    """
+    def update(self, batch: Tensor, mask: Tensor | None = None) -> None:
+        """Nothing."""
 
-    def __init__(self, network: nn.Module, statistics: RunningStatistics, environments: Environments) -> None:
-        super().__init__(environments.observation_space, environments.action_space)
-        self.load_state_dict(network.state_dict())
-        self.statistics = statistics
 
-    def features(self, observation: Tensor) -> Tensor:
-        """``[N, F]`` from raw observations."""
-        return super().features(self.statistics.normalise(observation))
+@dataclass(frozen=True)
+class Target:
+    """A policy that does not move, and how it sees observations (None: as they are)."""
 
-    def value(self, observation: Tensor) -> Tensor:
-        """``[N]`` from raw observations."""
-        return super().value(self.statistics.normalise(observation))
+    policy: TabularSoftmax | ActorCritic
+    statistics: FrozenStatistics | None = None
 
 
 def sampling_error(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     """The cell: collect with one method for one frozen target, and measure the window on the way.
 
-    Arguments: ``method``, ``config``, ``task``, ``options`` of the environment, ``target`` (see :func:`target_policy`), ``seed``, ``at``
+    Arguments: ``method``, ``config``, ``task``, ``options`` of the environment, ``target`` (see :func:`fixed_target`), ``seed``, ``at``
     (steps, multiples of the method's block), ``epochs`` of the neural fit.
 
     Returns:
         ``sampling_error`` in nats per step and ``rows`` in the window, both per entry of ``at``.
     """
-    policy = target_policy(arguments, place.parent)
-    method = build(arguments["method"], {**arguments["config"], **FROZEN}, arguments, steps=max(arguments["at"]), policy=policy)
+    target = fixed_target(arguments, place.parent)
+    config = {**arguments["config"], **FROZEN, "normalise_observations": target.statistics is not None}
+    method = build(arguments["method"], config, arguments, steps=max(arguments["at"]), policy=target.policy)
+    if target.statistics is not None:
+        method.observations = target.statistics
     before = method.parameters.vector.detach().clone()
     block = method.block_steps(method.config)
     errors: list[float] = []
@@ -80,7 +73,8 @@ def sampling_error(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         kept = method.retain(method.collect())
         if step in arguments["at"]:
             window = kept.transitions()
-            errors.append(error_of(policy, window, method.streams["sampling error"], arguments.get("epochs", 0)))
+            observation = method.normalise(window.observation)
+            errors.append(error_of(target.policy, observation, window.action, method.streams["sampling error"], arguments.get("epochs", 0)))
             rows.append(len(window))
         method.improve(method.credit(kept))
     method.close()
@@ -88,15 +82,15 @@ def sampling_error(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     return {"sampling_error": errors, "rows": rows}
 
 
-def error_of(policy: TabularSoftmax | ActorCritic, window: Transitions, generator: torch.Generator, epochs: int) -> float:
+def error_of(policy: TabularSoftmax | ActorCritic, observation: Tensor, action: Tensor, generator: torch.Generator, epochs: int) -> float:
     """Exact for tables, by maximum likelihood of the head for networks."""
     if isinstance(policy, TabularSoftmax):
-        counts = visit_counts(window.observation.argmax(-1), window.action, shape=(policy.logits.shape[0], policy.logits.shape[1]))
+        counts = visit_counts(observation.argmax(-1), action, shape=(policy.logits.shape[0], policy.logits.shape[1]))
         return sampling_error_tabular(policy.logits.detach().double().softmax(-1), counts).item()
-    return neural_sampling_error(policy, window.observation, window.action, generator=generator, epochs=epochs)
+    return neural_sampling_error(policy, observation, action, generator=generator, epochs=epochs)
 
 
-def target_policy(arguments: dict[str, Any], folder: Path) -> TabularSoftmax | ActorCritic:
+def fixed_target(arguments: dict[str, Any], folder: Path) -> Target:
     """The frozen target.
 
     - ``{"kind": "tabular", "scale": s}``: logits N(0, s^2), new for every seed;
@@ -111,7 +105,7 @@ def target_policy(arguments: dict[str, Any], folder: Path) -> TabularSoftmax | A
         environments.close()
         assert isinstance(actions, Discrete)
         generator = torch.Generator().manual_seed(derive_seed(seed, "target"))
-        return TabularSoftmax(states, int(actions.n), scale=target["scale"], generator=generator)
+        return Target(TabularSoftmax(states, int(actions.n), scale=target["scale"], generator=generator))
     if target["kind"] == "random":
         frozen = {**FROZEN, "normalise_observations": True, "num_envs": 1, "batch_steps": target["warm_up"]}
         method = build("ppo", frozen, arguments | {"seed": derive_seed(seed, "target")}, steps=target["warm_up"])
@@ -121,9 +115,11 @@ def target_policy(arguments: dict[str, Any], folder: Path) -> TabularSoftmax | A
         method = build("ppo", {"num_envs": 1}, arguments, steps=1)
         method.observations.load_state_dict({name: stored.pop(name) for name in ("mean", "variance", "count")})
         cast(nn.Module, method.policy).load_state_dict(stored)
-    fixed = FixedTarget(cast(nn.Module, method.policy), method.observations, method.collector.environments)
     method.close()
-    return fixed
+    statistics = FrozenStatistics(method.observations.shape)
+    statistics.load_state_dict(method.observations.state_dict())
+    assert isinstance(method.policy, ActorCritic)
+    return Target(method.policy, statistics)
 
 
 def train_target(arguments: dict[str, Any], place: Path) -> dict[str, Any]:

@@ -32,10 +32,10 @@ class Sizes:
     target_steps: int = 50_000
     fit_epochs: int = 1000
     updates_b: int = 40
-    steps_c: tuple[int, ...] = (100_000, 100_000, 200_000)
+    steps_c: tuple[int, ...] = (100_000, 100_000, 100_000)
     batch_c: tuple[int, ...] = (1024, 2048, 2048)
     evaluations: int = 12
-    episodes: int = 20
+    episodes: int = 10
     batch_d: int = 1024
     batches_d: int = 16
     expert_steps: int = 300_000

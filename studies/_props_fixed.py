@@ -79,8 +79,14 @@ def cartpole(sizes: Sizes) -> Claim:
 
     def judge(result: Result) -> tuple[list[Condition], dict[str, Any]]:
         errors = {arm: by_seed(cells, lambda r: mean(r["sampling_error"]), result) for arm, cells in arms.items()}
+        first = {arm: by_seed(cells, lambda r: r["sampling_error"][0], result) for arm, cells in arms.items()}
         conditions = [smaller("PROPS over on-policy", errors["PROPS"], errors["on-policy"], factor=0.8)]
-        metrics = {"sampling_error": {arm: summary(values) for arm, values in errors.items()}, "target": result(target)}
+        metrics = {
+            "sampling_error": {arm: summary(values) for arm, values in errors.items()},
+            "sampling_error_windows": {arm: [result(cell)["sampling_error"] for cell in cells.values()] for arm, cells in arms.items()},
+            "target": result(target),
+            "besides": as_json([smaller("first full window only, PROPS over on-policy", first["PROPS"], first["on-policy"], factor=0.8)]),
+        }
         return conditions, metrics
 
     return Claim(

@@ -27,7 +27,7 @@ def table(study: dict[str, Any]) -> None:
         for metric, arms in claim["metrics"].items():
             if metric in ("target", "authors", "behaviour_kl"):
                 console.print(f"  {metric}: {_value(arms)}")
-            elif metric not in ("curve", "curves", "optimal", "besides", "besides_verdict"):
+            elif metric not in ("curve", "curves", "optimal", "besides", "besides_verdict", "sampling_error_windows"):
                 for arm, value in arms.items():
                     console.print(f"  {metric} {arm}: {_value(value)}")
         console.print(f"  [bold]{claim['verdict']}[/bold]\n")
@@ -119,7 +119,7 @@ def _dots(axes: Any, groups: dict[str, dict[str, Any]]) -> None:
         axes.plot(position + np.asarray(spread), row["per_seed"], ".", color=COLOURS[arm], alpha=0.6)
         axes.plot([position - 0.25, position + 0.25], [row["mean"]] * 2, color=COLOURS[arm], lw=2)
     axes.set_xticks(range(len(groups)), list(groups))
-    axes.set_ylim(bottom=0)
+    axes.set_yscale("log")
 
 
 def _cartpole(axes: Any, claim: dict[str, Any]) -> None:

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 from rheostat.objectives.sampling_error import sampling_error_tabular
-from rheostat.policies.control import TabularSoftmax
-from rheostat.trajectories import Transitions
+from rheostat.policies.control import ActorCritic, TabularSoftmax
 from studies import _fixed_target, _two_step
 from studies._cells import compute, with_needs
 from studies._props_claims import SMOKE, Sizes, behaviour, ros
@@ -78,19 +77,9 @@ def test_a_frozen_target_and_its_exact_error(tmp_path: Path) -> None:
 def test_error_of_a_table_is_the_exact_one() -> None:
     policy = TabularSoftmax(3, 2, scale=1.0, generator=torch.Generator().manual_seed(0))
     states, actions = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 0, 1])
-    flags = torch.zeros(6, dtype=torch.bool)
-    window = Transitions(
-        action=actions,
-        observation=torch.eye(3)[states],
-        reward=torch.zeros(6),
-        terminated=flags,
-        truncated=flags,
-        sampler_logp=torch.zeros(6),
-        batch_size=[6],
-    )
     counts = torch.tensor([[1, 1], [0, 1], [2, 1]])
     expected = sampling_error_tabular(policy.logits.detach().double().softmax(-1), counts).item()
-    assert _fixed_target.error_of(policy, window, torch.Generator(), 0) == pytest.approx(expected, rel=1e-12)
+    assert _fixed_target.error_of(policy, torch.eye(3)[states], actions, torch.Generator(), 0) == pytest.approx(expected, rel=1e-12)
 
 
 def test_a_stored_target_acts_as_it_did_in_training(tmp_path: Path) -> None:
@@ -100,14 +89,19 @@ def test_a_stored_target_acts_as_it_did_in_training(tmp_path: Path) -> None:
     place.mkdir()
     evaluation = _fixed_target.train_target(arguments, place)
     assert evaluation["evaluation_episodes"] == 20
-    fixed = _fixed_target.target_policy({"task": "CartPole-v1", "target": {"kind": "trained", "cell": "cell"}, "seed": 0}, tmp_path)
+    fixed = _fixed_target.fixed_target({"task": "CartPole-v1", "target": {"kind": "trained", "cell": "cell"}, "seed": 0}, tmp_path)
+    assert fixed.statistics is not None and isinstance(fixed.policy, ActorCritic)
+    seen = fixed.statistics.normalise
     method = _fixed_target.build("ppo", arguments["config"], arguments, steps=128)  # type: ignore[arg-type]
     while method.steps < 128:
         _fixed_target.iterate(method)
     observation = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(fixed.distribution(observation).parameters, method.act_on_target(observation).parameters)
-        torch.testing.assert_close(fixed.value(observation), method.policy.value(method.normalise(observation)))
+        torch.testing.assert_close(fixed.policy.distribution(seen(observation)).parameters, method.act_on_target(observation).parameters)
+        torch.testing.assert_close(fixed.policy.value(seen(observation)), method.policy.value(method.normalise(observation)))
+    before = seen(observation)
+    fixed.statistics.update(100 + observation)
+    assert torch.equal(seen(observation), before)  # frozen
     method.close()
 
 
