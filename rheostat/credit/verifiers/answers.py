@@ -32,6 +32,12 @@ def tagged(completion: str) -> str | None:
     return found[-1].strip() if found else None
 
 
+def tagged_or_whole(completion: str) -> str:
+    """The last ``<answer> ... </answer>`` where there is one, else all of it."""
+    found = tagged(completion)
+    return whole(completion) if found is None else found
+
+
 def boxed(completion: str) -> str | None:
     r"""The content of the last ``\boxed{...}``, braces matched."""
     start = completion.rfind(r"\boxed{")
@@ -51,6 +57,7 @@ EXTRACTORS: dict[str, Callable[[str], str | None]] = {
     "last-line": last_line,
     "hash": after_hash,
     "tag": tagged,
+    "tag-or-whole": tagged_or_whole,
     "boxed": boxed,
 }
 

@@ -117,37 +117,35 @@ def train_base_model(recipe: BaseRecipe, report: Report | None = None) -> tuple[
 
 
 def teach(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: BaseRecipe, report: Report | None) -> None:
-    """Show the working alone until the loss says it is understood, then let the learning rate fall to a tenth.
+    """Show the working alone until the loss says it is understood.
 
     When a network of this size finds out which operand comes next is a matter of luck (130 to 340 steps in trials), so the recipe names
     the loss to reach and not the number of steps.
     """
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.0, betas=(0.9, 0.95), fused=True)
-    batches = demonstrations(
-        [lesson.taught() for lesson in recipe.lessons], recipe.teach_batch, derive_seed(recipe.seed, "teach"), tokenizer
-    )
-    smoothed, taught = float("inf"), 0
-    while taught < recipe.teach_steps and smoothed > recipe.taught_below:
-        taught += 1
-        loss = _step(model, optimiser, next(batches), recipe.teach_lr * min(1.0, taught / max(1, recipe.warmup)), recipe.clip)
-        smoothed = loss if taught == 1 else 0.8 * smoothed + 0.2 * loss
+    lessons = [lesson.taught() for lesson in recipe.lessons]
+    batches = demonstrations(lessons, recipe.teach_batch, derive_seed(recipe.seed, "teach"), tokenizer)
+    smoothed, step = float("inf"), 0
+    while step < recipe.teach_steps and smoothed > recipe.taught_below:
+        step += 1
+        loss = _step(model, optimiser, next(batches), recipe.teach_lr * min(1.0, step / max(1, recipe.warmup)), recipe.clip)
+        smoothed = loss if step == 1 else 0.8 * smoothed + 0.2 * loss
         if report is not None:
-            report(taught, recipe.most_steps, loss)
-    for step in range(1, recipe.settle_steps + 1):
-        loss = _step(model, optimiser, next(batches), recipe.teach_lr * (1 - 0.9 * step / recipe.settle_steps), recipe.clip)
-        if report is not None:
-            report(taught + step, recipe.most_steps, loss)
+            report(step, recipe.most_steps, loss)
 
 
 def mix(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: BaseRecipe, report: Report | None) -> None:
-    """Show the mixture of styles, gently and with a fresh optimiser, so that the working survives what cannot be learned."""
-    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.0, betas=(0.9, 0.99), fused=True)
+    """Show the mixture of styles at a falling rate.
+
+    The bare answers, which cannot be learned, first disturb the working; it recovers while the rate is high and is polished while it falls.
+    """
+    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.0, betas=(0.9, 0.95), fused=True)
     batches = demonstrations(list(recipe.lessons), recipe.mix_batch, derive_seed(recipe.seed, "mix"), tokenizer)
     for step in range(recipe.mix_steps):
-        rate = min(1.0, (step + 1) / 10) * (1 - 0.9 * step / recipe.mix_steps)
+        rate = min(1.0, (step + 1) / 10) * (1 - 0.95 * step / recipe.mix_steps)
         loss = _step(model, optimiser, next(batches), recipe.mix_lr * rate, recipe.clip)
         if report is not None:
-            report(recipe.most_steps - recipe.mix_steps + step + 1, recipe.most_steps, loss)
+            report(recipe.teach_steps + step + 1, recipe.most_steps, loss)
 
 
 def _step(

@@ -1,0 +1,39 @@
+"""Language tasks: prompts that can be rewound, validation that never overlaps, verifiers; tiny worlds and their base models.
+
+>>> task = language_task("chain-sum", max_terms=8)
+>>> prompts = task.prompts("train", seed=0).take(16)
+"""
+
+from rheostat.tasks.language.catalogue import LANGUAGE_TASKS, is_language_task, knobs_of, language_task
+from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
+from rheostat.tasks.language.characters import character_tokenizer
+from rheostat.tasks.language.encoding import PromptEncoder, encode_prompt
+from rheostat.tasks.language.files import FilePrompts, load_prompts
+from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, PromptStream
+from rheostat.tasks.language.reasoning import ReasoningGym
+from rheostat.tasks.language.recipes import BASE_RECIPES, BaseRecipe, Lesson, ModelSize, base_recipe
+
+__all__ = [
+    "BASE_RECIPES",
+    "LANGUAGE_TASKS",
+    "BaseRecipe",
+    "ChainSum",
+    "FilePrompts",
+    "LanguageTask",
+    "Lesson",
+    "Limits",
+    "ModelSize",
+    "Prompt",
+    "PromptEncoder",
+    "PromptStream",
+    "ReasoningGym",
+    "base_recipe",
+    "character_tokenizer",
+    "encode_prompt",
+    "final_answer",
+    "is_language_task",
+    "knobs_of",
+    "language_task",
+    "load_prompts",
+    "strategy",
+]

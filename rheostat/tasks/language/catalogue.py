@@ -1,0 +1,53 @@
+"""Language tasks by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+from rheostat.errors import unknown
+from rheostat.tasks.language.chain_sum import ChainSum
+from rheostat.tasks.language.interface import LanguageTask
+from rheostat.tasks.language.reasoning import PREFIX, ReasoningGym
+
+LANGUAGE_TASKS: dict[str, str] = {
+    "chain-sum": "sums of 3 to 6 digits modulo 10, in characters; has a tiny base model",
+    f"{PREFIX}NAME": "any data set of reasoning-gym (extra 'reasoning')",
+}
+
+
+def is_language_task(name: str) -> bool:
+    """Whether :func:`language_task` knows the name."""
+    return name == "chain-sum" or name.startswith(PREFIX)
+
+
+def language_task(name: str, **knobs: Any) -> LanguageTask:
+    """A task by name, with its knobs.
+
+    Raises:
+        RheostatError: unknown name or knob, or knobs that make no world.
+    """
+    if name == "chain-sum":
+        known = knobs_of(name)
+        for knob in knobs:
+            if knob not in known:
+                raise unknown("knob of chain-sum", knob, known)
+        return ChainSum(**knobs)
+    if name.startswith(PREFIX):
+        return ReasoningGym(name.removeprefix(PREFIX), **knobs)
+    raise unknown("language task", name, LANGUAGE_TASKS)
+
+
+def knobs_of(name: str) -> list[str]:
+    """Names of a task's knobs (for reasoning-gym: of the adapter; the data set's own options come on top).
+
+    Raises:
+        RheostatError: unknown name.
+    """
+    if not is_language_task(name):
+        raise unknown("language task", name, LANGUAGE_TASKS)
+    if name == "chain-sum":
+        return [field.name for field in dataclasses.fields(ChainSum) if field.name != "name"]
+    parameters = inspect.signature(ReasoningGym.__init__).parameters.values()
+    return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
