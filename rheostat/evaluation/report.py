@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from rheostat.errors import RheostatError
-from rheostat.evaluation.catalogue import AXES, GROUPS, HEADLINES, TIDY, Metric, describe, ordered
+from rheostat.evaluation.catalogue import AXES, GROUPS, HEADLINES, TIDY, Metric, ordered
 from rheostat.evaluation.curves import Curve, arm_curve
 from rheostat.evaluation.records import Arm, Record, find_runs, flat_settings, group_arms, read_record, regenerate
 from rheostat.evaluation.summaries import final_label, summarise
@@ -160,8 +160,9 @@ def _task(name: str, arms: Sequence[Arm], generator: np.random.Generator) -> dic
     for number, panel in enumerate(panels):
         panel["id"] = f"{anchor(name)}-{number}"
         panel["headline"] = panel["key"] == headline
-        if not panel["headline"]:
-            panel["chart"].pop("seeds", None)
+        if not panel["headline"]:  # single seeds are shown of the headline only, to keep the page small
+            for series in panel["chart"]["series"]:
+                series.pop("seeds", None)
     labels = {axis.key: axis.label for axis in AXES} | {"steps": step_label}
     repeated = {"updates": "updates", "generated_tokens": "generated tokens"}  # axes that the budget itself counts
     keys = [key for key in _common_axes(panels) if key == "steps" or (_moves(panels, key) and repeated.get(key) != step_label.lower())]
@@ -232,10 +233,8 @@ def _series(index: int, curve: Curve) -> dict[str, Any]:
     series: dict[str, Any] = {"arm": index, "x": {key: _short(values) for key, values in curve.x.items()}, "y": _short(curve.y)}
     if curve.low is not None and curve.high is not None:
         series |= {"low": _short(curve.low), "high": _short(curve.high)}
-        if describe_headline := len(curve.seeds) > 1:
-            every = max(1, -(-curve.seeds.shape[1] // SEED_POINTS)) if describe_headline else 1
-            series["every"] = every
-            series["seeds"] = [_short(values[::every]) for values in curve.seeds]
+        every = max(1, -(-curve.seeds.shape[1] // SEED_POINTS))
+        series |= {"every": every, "seeds": [_short(values[::every]) for values in curve.seeds]}
     return series
 
 
@@ -337,6 +336,3 @@ def _plotly() -> str:
             "The report needs the package 'plotly', which comes with Rheostat but is missing here: pip install plotly."
         ) from error
     return base64.b64encode(gzip.compress(get_plotlyjs().encode("utf-8"), compresslevel=6, mtime=0)).decode("ascii")
-
-
-__all__ = ["Section", "describe", "render", "write_report"]

@@ -48,7 +48,7 @@ def write_run(
     metrics, timings = [], []
     stale = 0.0 if method == "ppo" else 0.5
     for row in range(1, rows + 1):
-        now = row * steps // rows + int(generator.integers(steps // rows // 3)) if row < rows else steps
+        now = row * steps // rows + int(generator.integers(max(1, steps // rows // 3))) if row < rows else steps
         share = now / steps
         metric: dict[str, Any] = {
             "iteration": row,
