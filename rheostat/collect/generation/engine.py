@@ -193,6 +193,11 @@ class LocalEngine:
                 "every update, so that each token is stamped with the weights that sampled it."
             )
         room = self.policy.longest and self.policy.longest - sampling.max_new_tokens
+        if room is not None and room < 1:
+            raise RheostatError(
+                f"The model has {self.policy.longest} positions, which leaves no room for a prompt before {sampling.max_new_tokens} new "
+                "tokens: lower max_new_tokens."
+            )
         longest = min((limit for limit in (self.max_prompt_tokens, room) if limit is not None), default=None)
         fits = check_prompts(prompts, streams, group_size, vocabulary=self.policy.vocabulary, longest=longest, on_long=self.on_long)
         rows, width, device = len(prompts) * group_size, sampling.max_new_tokens, self.policy.device

@@ -14,7 +14,8 @@ class Stopping:
     """Finds rows that have just ended.
 
     A stop string can only be complete at a token whose text holds its last character, so decoding (the slow part) is done for the few
-    rows that just drew such a token.
+    rows that just drew such a token. Text means what a reader sees, without special tokens; a stop string that *is* a special token
+    (``<|im_end|>``) acts as its id.
 
     Args:
         stop_ids: end tokens.
@@ -35,15 +36,19 @@ class Stopping:
             raise RheostatError(f"The stop ids {outside} are outside the model's vocabulary of {vocabulary}.")
         if stop_strings and tokenizer is None:
             raise RheostatError("Stop strings need a tokenizer: give the policy one, or stop by token ids.")
+        special: dict[str, int] = {}
+        if stop_strings and tokenizer is not None:
+            special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
         self._ends = torch.zeros(vocabulary, dtype=torch.bool, device=device)
-        self._ends[list(stop_ids)] = True
+        self._ends[[*stop_ids, *(special[text] for text in stop_strings if text in special)]] = True
+        stop_strings = tuple(text for text in stop_strings if text not in special)
         self._strings, self._tokenizer = stop_strings, tokenizer
         self._tail = 8 + 4 * max((len(text) for text in stop_strings), default=0)  # tokens: a character has at most four bytes
         self._may_complete = self._candidates(vocabulary, device) if stop_strings else None
 
     def _text(self, ids: list[int]) -> str:
         assert self._tokenizer is not None
-        return self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _candidates(self, vocabulary: int, device: torch.device) -> Tensor:
         last = {text[-1] for text in self._strings}

@@ -1,0 +1,296 @@
+"""The language policy against the plain computation of its model, for several architectures."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rheostat.errors import RheostatError
+from rheostat.policies import language
+from rheostat.policies.language import LanguagePolicy
+from tests import tiny_language as tiny
+
+KINDS = ("qwen3", "qwen2", "llama", "gemma2", "gpt2")
+CPU_LIMIT = 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_scores_and_gradients_equal_the_plain_computation(kind: str) -> None:
+    policy, plain = LanguagePolicy(tiny.model(kind)), tiny.model(kind).eval()
+    assert (policy.decoder is not None) == (kind in ("qwen3", "qwen2", "llama"))
+    action, attention, mask = tiny.rows()
+    scores = policy.score(action, attention, mask, temperature=0.7, entropy=True)
+    logp, entropy = tiny.naive_scores(plain, action, attention, mask, 0.7)
+    assert scores.entropy is not None
+    torch.testing.assert_close(scores.logp[mask], logp, rtol=1e-5, atol=2e-5)
+    torch.testing.assert_close(scores.entropy[mask], entropy, rtol=1e-5, atol=2e-5)
+    assert not scores.logp[~mask].any() and not scores.entropy[~mask].any()
+    weights = torch.linspace(-1, 1, len(logp))
+    ((scores.logp[mask] + 0.3 * scores.entropy[mask]) * weights).sum().backward()
+    ((logp + 0.3 * entropy) * weights).sum().backward()
+    expected = dict(plain.named_parameters())
+    for name, parameter in policy.model.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name].grad, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
+def test_padding_anywhere_changes_nothing(kind: str) -> None:
+    policy = LanguagePolicy(tiny.model(kind))
+    action, attention, mask = tiny.rows()
+    plain = policy.score(action, attention, mask).logp
+    junk = torch.full((len(action), 3), tiny.EOS)
+    nothing = torch.zeros(len(action), 3, dtype=torch.bool)
+    wide = policy.score(
+        torch.cat([junk, torch.where(attention, action, tiny.BOS), junk], 1),
+        torch.cat([nothing, attention, nothing], 1),
+        torch.cat([nothing, mask, nothing], 1),
+    ).logp
+    torch.testing.assert_close(wide[:, 3:-3], plain, rtol=0, atol=CPU_LIMIT)
+    assert not wide[:, :3].any() and not wide[:, -3:].any()
+
+
+@cache
+def shared_policy() -> LanguagePolicy:
+    return LanguagePolicy(tiny.model())
+
+
+@given(st.permutations(range(9)), st.integers(1, 9))
+def test_row_order_and_split_into_micro_batches_change_nothing(order: list[int], split: int) -> None:
+    policy = shared_policy()
+    action, attention, mask = tiny.rows()
+    plain = policy.score(action, attention, mask).logp
+    index = torch.tensor(order)
+    parts = [policy.score(action[i], attention[i], mask[i]).logp for i in index.split(split)]
+    torch.testing.assert_close(torch.cat(parts), plain[index], rtol=0, atol=CPU_LIMIT)
+
+
+def test_sharing_prompts_and_recomputing_layers_change_nothing() -> None:
+    action, attention, mask = tiny.rows()
+    results = []
+    for options in ({}, {"share_prompts": False}, {"recompute": True}):
+        policy = LanguagePolicy(tiny.model(), **options)
+        policy.score(action, attention, mask).logp.sum().backward()
+        results.append([parameter.grad for parameter in policy.parameters()])
+    for other in results[1:]:
+        for ours, plain in zip(other, results[0], strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-4, atol=2e-5)
+
+
+def test_a_shared_prompt_is_computed_once() -> None:
+    from rheostat.policies.packing import pack
+
+    action, attention, mask = tiny.rows(groups=2, group_size=4)
+    before = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+    shared, alone = pack(action, attention, before), pack(action, attention, before, share=False)
+    prompts = (attention & ~mask).sum(1)
+    assert len(alone.ids) == int(prompts.sum() + mask.sum()) - len(action)  # the last token of a row predicts nothing
+    assert len(alone.ids) - len(shared.ids) == int(prompts.sum() - prompts[::4].sum())
+
+
+def test_masks_with_gaps_score_only_what_they_mark() -> None:
+    policy = LanguagePolicy(tiny.model())
+    action, attention, mask = tiny.rows(completion=12)
+    holes = mask & (torch.arange(mask.shape[1]) % 3 != 0)  # tool output inside a completion
+    holes[0] = False  # and a row nothing is asked of
+    full = policy.score(action, attention, mask).logp
+    torch.testing.assert_close(policy.score(action, attention, holes).logp, torch.where(holes, full, 0.0), rtol=0, atol=CPU_LIMIT)
+
+
+def test_many_tokens_without_a_gradient_go_through_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = LanguagePolicy(tiny.model(), value_head=True)
+    action, attention, mask = tiny.rows(groups=4)
+    mask[5:8] = False
+    whole = policy.score(action, attention, mask, entropy=True, value=True)
+    monkeypatch.setattr(language, "SCORED_AT_ONCE", 3 * action.shape[1])
+    with torch.no_grad():
+        sliced = policy.score(action, attention, mask, entropy=True, value=True)
+    for name in ("logp", "entropy", "value", "next_value"):
+        torch.testing.assert_close(getattr(sliced, name), getattr(whole, name).detach(), rtol=0, atol=CPU_LIMIT)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
+def test_values_are_those_of_the_states_before_and_after_each_token(kind: str) -> None:
+    policy = LanguagePolicy(tiny.model(kind), value_head=True)
+    assert policy.value_head is not None
+    action, attention, mask = tiny.rows()
+    zero = policy.score(action, attention, mask, value=True)
+    assert zero.value is not None and not zero.value.any()  # a new critic says 0
+    with torch.no_grad():
+        policy.value_head.linear.weight.copy_(torch.linspace(-1, 1, 32)[None])
+        policy.value_head.linear.bias.fill_(0.3)
+    scores = policy.score(action, attention, mask, value=True)
+    assert scores.value is not None and scores.next_value is not None
+    for row in range(len(action)):
+        real = attention[row]
+        states = policy.causal.base_model(input_ids=action[row][real][None], use_cache=False).last_hidden_state[0]
+        values = policy.value_head(states)
+        places = mask[row][real].nonzero()[:, 0]
+        torch.testing.assert_close(scores.value[row][mask[row]], values[places - 1], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(scores.next_value[row][mask[row]], values[places], rtol=1e-4, atol=1e-5)
+    scores.value.sum().backward()
+    assert policy.value_head.linear.weight.grad is not None and policy.causal.get_input_embeddings().weight.grad is not None
+
+
+def test_padding_equal_to_the_end_token_is_told_from_it_by_position() -> None:
+    policy = LanguagePolicy(tiny.model(), tiny.tokenizer(pad_token="<eos>"))
+    assert policy.pad_id == tiny.EOS
+    action, attention, mask = tiny.rows()
+    last = mask & ~torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+    action = torch.where(last | ~attention, tiny.EOS, action)  # every completion ends with the token that also pads
+    scores = policy.score(action, attention, mask)
+    logp, _ = tiny.naive_scores(policy.model, action, attention, mask)
+    torch.testing.assert_close(scores.logp[mask], logp, rtol=1e-5, atol=2e-5)
+    assert (scores.logp[last] < 0).all()
+
+
+def test_dropout_is_off_even_in_training_mode() -> None:
+    policy = LanguagePolicy(tiny.model("gpt2", resid_pdrop=0.5, attn_pdrop=0.5)).train()
+    action, attention, mask = tiny.rows()
+    assert torch.equal(policy.score(action, attention, mask).logp, policy.score(action, attention, mask).logp)
+
+
+def test_a_frozen_reference_stays_where_it_was() -> None:
+    policy = LanguagePolicy(tiny.model())
+    action, attention, mask = tiny.rows()
+    reference = policy.reference()
+    before = policy.score(action, attention, mask).logp.detach()
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.mul_(1.1)
+    assert not reference.score(action, attention, mask).logp.requires_grad
+    torch.testing.assert_close(reference.score(action, attention, mask).logp, before)
+    other = LanguagePolicy(tiny.model(seed=1)).reference()
+    other.load_state_dict(reference.state_dict())
+    torch.testing.assert_close(other.score(action, attention, mask).logp, before)
+
+
+def adapters() -> object:
+    peft = pytest.importorskip("peft")
+    return peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
+
+
+def test_with_adapters_the_reference_is_the_model_without_them() -> None:
+    plain = LanguagePolicy(tiny.model())
+    policy = LanguagePolicy(tiny.model(), adapters=adapters())
+    assert policy.decoder is not None and policy.adapted
+    action, attention, mask = tiny.rows()
+    base = plain.score(action, attention, mask).logp.detach()
+    reference = policy.reference()
+    assert reference.state_dict() == {}
+    assert (policy.score(action, attention, mask).logp - base).abs().max() > 1e-3
+    torch.testing.assert_close(reference.score(action, attention, mask).logp, base)
+    policy.score(action, attention, mask).logp.sum().backward()
+    trained = {name for name, parameter in policy.model.named_parameters() if parameter.grad is not None}
+    assert trained and all("lora" in name for name in trained)
+
+
+def test_state_goes_round_and_dtype_and_device_are_explicit() -> None:
+    policy, other = LanguagePolicy(tiny.model(), value_head=True), LanguagePolicy(tiny.model(seed=1), value_head=True)
+    other.load_state_dict(policy.state_dict())
+    action, attention, mask = tiny.rows()
+    assert torch.equal(other.score(action, attention, mask).logp, policy.score(action, attention, mask).logp)
+    low = LanguagePolicy(tiny.model(), dtype="bfloat16", device="cpu")
+    assert low.dtype == torch.bfloat16 and low.decoder is not None
+    scores = low.score(action, attention, mask)
+    assert scores.logp.dtype == torch.float32
+    assert (scores.logp - policy.score(action, attention, mask).logp).abs().max() < 0.5
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
+def test_a_saved_policy_is_an_ordinary_folder(kind: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    policy = LanguagePolicy(tiny.model(kind), tiny.tokenizer(), value_head=True)
+    assert policy.value_head is not None
+    with torch.no_grad():
+        policy.value_head.linear.weight.fill_(0.25)
+    policy.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").is_file() and (tmp_path / "value_head.safetensors").is_file()
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path)
+    for name, parameter in plain.named_parameters():
+        assert torch.equal(parameter, policy.model.get_parameter(name))
+    assert AutoTokenizer.from_pretrained(tmp_path)("3+4=")["input_ids"] == policy.tokenizer("3+4=")["input_ids"]
+    loaded = LanguagePolicy.load(tmp_path)
+    action, attention, mask = tiny.rows()
+    ours, again = (p.score(action, attention, mask, value=True) for p in (policy, loaded))
+    assert torch.equal(ours.logp, again.logp) and ours.value is not None and again.value is not None
+    assert torch.equal(ours.value, again.value) and ours.value.any()
+
+
+def test_saving_merges_adapters_and_leaves_the_policy_as_it_was(tmp_path: Path) -> None:
+    policy = LanguagePolicy(tiny.model(), tiny.tokenizer(), adapters=adapters())
+    action, attention, mask = tiny.rows()
+    before = policy.score(action, attention, mask).logp
+    policy.save_pretrained(tmp_path / "merged")
+    policy.save_pretrained(tmp_path / "adapters", adapters_only=True)
+    assert torch.equal(policy.score(action, attention, mask).logp, before)
+    merged = LanguagePolicy.load(tmp_path / "merged")
+    assert not merged.adapted
+    torch.testing.assert_close(merged.score(action, attention, mask).logp, before, rtol=1e-4, atol=1e-4)
+    assert (tmp_path / "adapters" / "adapter_model.safetensors").is_file()
+
+
+def test_a_model_whose_packed_forward_pass_differs_uses_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rheostat.policies import decoder
+
+    monkeypatch.setattr(decoder, "supports", lambda model: True)
+    strange = tiny.model("llama", hidden_act="gelu")
+    with pytest.warns(UserWarning, match="does not reproduce this llama"):
+        policy = LanguagePolicy(strange)
+    assert policy.decoder is None
+    action, attention, mask = tiny.rows()
+    logp, _ = tiny.naive_scores(strange, action, attention, mask)
+    torch.testing.assert_close(policy.score(action, attention, mask).logp[mask], logp, rtol=1e-5, atol=2e-5)
+
+
+def test_bad_rows_are_refused_in_one_sentence() -> None:
+    policy = LanguagePolicy(tiny.model())
+    action, attention, mask = tiny.rows()
+    with pytest.raises(RheostatError, match="one shape"):
+        policy.score(action, attention, mask[:, :-1])
+    with pytest.raises(RheostatError, match="mask is empty"):
+        policy.score(action, attention, torch.zeros_like(mask))
+    with pytest.raises(RheostatError, match="every row needs a prompt"):
+        policy.score(action, attention, torch.ones_like(mask))
+    with pytest.raises(RheostatError, match="lies on padding"):
+        policy.score(action, attention & (torch.arange(action.shape[1]) < 7), mask)
+    broken = attention.clone()
+    broken[int(mask.sum(1).argmax()), 7] = False
+    with pytest.raises(RheostatError, match=r"gap inside a row|lies on padding"):
+        policy.score(action, broken, mask & (torch.arange(action.shape[1]) > 8))
+    with pytest.raises(RheostatError, match="no value head"):
+        policy.score(action, attention, mask, value=True)
+
+
+def test_models_tokenizers_and_devices_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RheostatError, match="disagree about the vocabulary: the model has 8 token embeddings, the tokenizer 24"):
+        LanguagePolicy(tiny.model(vocabulary=8), tiny.tokenizer())
+    with pytest.raises(RheostatError, match="disagree about the vocabulary"):
+        LanguagePolicy(tiny.model(vocabulary=4000), tiny.tokenizer())
+    with pytest.raises(RheostatError, match=r"no end token.*set tokenizer\.eos_token"):
+        LanguagePolicy(tiny.model(), tiny.tokenizer(eos_token=None))
+    with pytest.raises(RheostatError, match=r"no padding token: set tokenizer\.pad_token"):
+        LanguagePolicy(tiny.model(), tiny.tokenizer(pad_token=None))
+    with pytest.raises(RheostatError, match="no causal language model"):
+        LanguagePolicy(tiny.model().model)
+    with pytest.raises(RheostatError, match="Unknown device 'tpu9'"):
+        LanguagePolicy(tiny.model(), device="tpu9")
+    with pytest.raises(RheostatError, match="Unknown dtype 'float8'"):
+        LanguagePolicy(tiny.model(), dtype="float8")
+    with pytest.raises(RheostatError, match="not a folder"):
+        LanguagePolicy.load(tmp_path / "nowhere")
+    with pytest.raises(RheostatError, match=r"no config\.json"):
+        LanguagePolicy.load(tmp_path)
+    with pytest.raises(RheostatError, match="recompute is for the Llama family"):
+        LanguagePolicy(tiny.model("gpt2"), recompute=True)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the GPU")
+def test_a_gpu_that_is_not_there_is_one_clear_sentence() -> None:
+    with pytest.raises(RheostatError, match="'cuda' was asked for, but PyTorch sees no GPU"):
+        LanguagePolicy(tiny.model(), device="cuda")
