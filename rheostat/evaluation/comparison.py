@@ -27,7 +27,7 @@ from rheostat.evaluation.cells import Cell, Display, Grid
 from rheostat.evaluation.display import GridBar, Quiet
 from rheostat.evaluation.records import Arm, Record, group_arms, read_record
 from rheostat.evaluation.summaries import ArmSummary, final_label, summarise
-from rheostat.training.run import Interrupted, versions
+from rheostat.training.run import Interrupted, Run, versions
 from rheostat.training.settings import Settings
 
 if TYPE_CHECKING:
@@ -176,8 +176,8 @@ def compare(
         **options: settings of the run and of the methods, shared by all arms.
 
     Raises:
-        RheostatError: an unknown method or setting, an option that one of the methods does not have, a directory that holds something else,
-            or every run failed.
+        RheostatError: an unknown method, task or setting, an option that one of the methods does not have, a directory that holds
+            something else, or every run failed.
         ComparisonInterrupted: a signal came; everything is saved.
     """
     cells, where, command = plan(methods, task, seeds=seeds, steps=steps, directory=directory, **options)
@@ -231,6 +231,11 @@ def plan(
         "versions": versions(),
     }
     _refuse_other(where, manifest)
+    if not where.exists():  # what cannot be built is refused here and now, rather than by every worker in turn
+        for runs in arms.values():
+            run = Run(where, runs[0])
+            _ = run.method
+            run.close()
     try:
         where.mkdir(parents=True, exist_ok=True)
         _write(where / MANIFEST, json.dumps(manifest, indent=2))

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from rheostat.api import settings_for
 from rheostat.errors import RheostatError
 from rheostat.evaluation import cells, comparison, display, worker
 from rheostat.evaluation.cells import Cell, Grid
@@ -77,7 +78,8 @@ def test_ctrl_c_saves_everything_and_resuming_changes_nothing(tmp_path: Path) ->
     assert stopped
     assert all(0 < rows < 30_000 // 256 for rows in stopped.values())
     compare(["ppo"], "CartPole-v1", seeds=2, directory=tmp_path / "cut", progress=False, **options)
-    compare(["ppo"], "CartPole-v1", seeds=2, directory=tmp_path / "whole", progress=False, **options)
+    for seed in range(2):  # in this process, never interrupted
+        Run.create(tmp_path / "whole" / f"ppo-s{seed}", settings_for("ppo", "CartPole-v1", seed=seed, **options)).train().close()
     assert metrics(tmp_path / "cut") == metrics(tmp_path / "whole")
 
 
@@ -89,8 +91,17 @@ def test_a_crashed_cell_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     assert (bad.state, good.state) == ("failed", "finished")
     assert "NoSuchTask-v0" in bad.error
     assert quiet.notes == [f"ppo-bad failed: {bad.error}"]
-    with pytest.raises(RheostatError, match=r"Every run failed, the first one \(ppo-s0\) with: .*NoSuchTask-v0"):
-        compare(["ppo"], "NoSuchTask-v0", seeds=1, directory=tmp_path / "d", progress=False, **SMALL)
+
+
+def test_when_everything_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(grid: Grid) -> bool:
+        for cell in grid.cells:
+            cell.state, cell.error = "failed", "no memory left"
+        return True
+
+    monkeypatch.setattr(Grid, "run", crash)
+    with pytest.raises(RheostatError, match=r"Every run failed, the first one \(ppo-s0\) with: no memory left"):
+        compare(["ppo"], "CartPole-v1", seeds=2, directory=tmp_path / "c", progress=False, **SMALL)
 
 
 def test_a_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
@@ -145,6 +156,7 @@ def test_failures_show_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["ppo"], object(), {}, "needs the name of a task"),
         (["props", "ppo"], "CartPole-v1", {"behaviour_steps": 64}, "Unknown setting of ppo 'behaviour_steps'"),
         (["ppo"], "CartPole-v1", {"steps": 0}, "steps is 0"),
+        (["ppo"], "NoSuchTask-v0", {}, "NoSuchTask-v0"),
     ],
 )
 def test_refused_before_any_work(tmp_path: Path, methods: list[str], task: Any, options: dict[str, Any], words: str) -> None:
