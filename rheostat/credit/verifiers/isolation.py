@@ -174,6 +174,7 @@ class _Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
         self._said: deque[str] = deque(maxlen=5)
+        self._overhearing: threading.Thread | None = None
 
     def start(self) -> None:
         """Start the process and load the grader in it.
@@ -193,8 +194,9 @@ class _Worker:
         )
         weakref.finalize(self, _kill, self._process)
         self._answers, self._said = queue.Queue(), deque(maxlen=5)
-        for listen, stream, place in ((_hear, self._process.stdout, self._answers), (_overhear, self._process.stderr, self._said)):
-            threading.Thread(target=listen, args=(stream, place), daemon=True).start()
+        threading.Thread(target=_hear, args=(self._process.stdout, self._answers), daemon=True).start()
+        self._overhearing = threading.Thread(target=_overhear, args=(self._process.stderr, self._said), daemon=True)
+        self._overhearing.start()
         if not self._write(self.hello):
             raise RheostatError(f"The grading process for {self.hello['target']} does not start: {self._death()}.")
         answer = self.receive(self.start_timeout)
@@ -239,7 +241,12 @@ class _Worker:
 
     def _death(self) -> str:
         assert self._process is not None
-        code = self._process.wait(timeout=10)
+        try:
+            code = self._process.wait(timeout=1)
+        except subprocess.TimeoutExpired:
+            return "closed its connection"
+        if self._overhearing is not None:
+            self._overhearing.join(timeout=0.5)  # for its last words; a child may hold the stream open, so not for ever
         how = f"ended its process with exit code {code}"
         if code < 0:
             with contextlib.suppress(ValueError):

@@ -34,7 +34,7 @@ class FilePrompts(LanguageTask):
         answer_column: holds the reference answer; None looks through ``ANSWER_COLUMNS`` and verl's ``reward_model.ground_truth``.
         validation: rows to validate on; None sets a share of ``rows`` aside.
         validation_share: that share, in [0, 1).
-        limits: default lengths.
+        max_prompt_tokens, max_new_tokens: default limits.
         reward_weights: one for each reward.
         reward_options: passed on to :func:`load_reward`.
 
@@ -52,14 +52,15 @@ class FilePrompts(LanguageTask):
         answer_column: str | None = None,
         validation: Iterable[Mapping[str, Any]] | None = None,
         validation_share: float = 0.05,
-        limits: Limits | None = None,
+        max_prompt_tokens: int = 1024,
+        max_new_tokens: int = 1024,
         reward_weights: Sequence[float] | None = None,
         reward_options: Mapping[str, Any] | None = None,
     ) -> None:
         if not 0 <= validation_share < 1:
             raise RheostatError(f"validation_share lies in [0, 1); got {validation_share}.")
         self.name, self.validation_share = name, validation_share
-        self.limits = limits or Limits(max_prompt_tokens=1024, max_new_tokens=1024)
+        self.limits = Limits(max_prompt_tokens, max_new_tokens)
         self._reward = list(reward) if isinstance(reward, (list, tuple)) else [reward]
         self._reward_weights, self._reward_options = reward_weights, dict(reward_options or {})
         prompts = [read_row(row, where, prompt_column, answer_column) for where, row in _named(rows, name)]

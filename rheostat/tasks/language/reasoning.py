@@ -50,7 +50,7 @@ class ReasoningGym(LanguageTask):
         extract: where the answer stands in a completion (see :func:`rheostat.credit.verifiers.extractor`).
         partial_credit: the reward is the raw mark in [0, 1] instead of 1 for full marks.
         timeout: seconds one grading may take.
-        limits: default lengths.
+        max_prompt_tokens, max_new_tokens: default limits.
         validation_share: share of all questions set aside for validation.
         options: of the data set (``max_terms=3``); they win over the curriculum.
 
@@ -70,7 +70,8 @@ class ReasoningGym(LanguageTask):
         extract: str = "tag-or-whole",
         partial_credit: bool = False,
         timeout: float = 10.0,
-        limits: Limits | None = None,
+        max_prompt_tokens: int = 1024,
+        max_new_tokens: int = 1024,
         validation_share: float = 0.1,
         **options: Any,
     ) -> None:
@@ -86,7 +87,7 @@ class ReasoningGym(LanguageTask):
         if not 0 <= validation_share < 1:
             raise RheostatError(f"validation_share lies in [0, 1); got {validation_share}.")
         self.name, self.dataset, self.validation_share = PREFIX + dataset, dataset, validation_share
-        self.limits = limits or Limits(max_prompt_tokens=1024, max_new_tokens=1024)
+        self.limits = Limits(max_prompt_tokens, max_new_tokens)
         self._pattern = pattern or (COMPACT[dataset] if compact else None)
         self._system = system_prompt_text(system_prompt)
         self._grading = {"extract": extract, "partial_credit": partial_credit}

@@ -111,7 +111,7 @@ BASE_RECIPES: dict[str, BaseRecipe] = {
     recipe.name: recipe
     for recipe in (
         # A third of the answers are worked out: poor pass@1, good pass@k. The smallest and the default.
-        BaseRecipe("chain-sum", (Lesson(styles=(("steps", 0.38), ("direct", 0.62))),)),
+        BaseRecipe("chain-sum", (Lesson(styles=(("steps", 0.32), ("direct", 0.68))),)),
         # Rare sparks: 3 answers in 100 are worked out.
         BaseRecipe("chain-sum-rare", (Lesson(styles=(("steps", 0.03), ("direct", 0.97))),)),
         # Knows chains of 2 to 4 terms only: longer ones are beyond it (capacity mismatch, curricula, hints).
