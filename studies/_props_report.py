@@ -116,8 +116,8 @@ def _grid(axes: Any, claim: dict[str, Any]) -> None:
 def _dots(axes: Any, groups: dict[str, dict[str, Any]]) -> None:
     for position, (arm, row) in enumerate(groups.items()):
         spread = np.linspace(-0.12, 0.12, len(row["per_seed"])) if len(row["per_seed"]) > 1 else [0.0]
-        axes.plot(position + np.asarray(spread), row["per_seed"], ".", color=COLOURS[arm], alpha=0.6)
-        axes.plot([position - 0.25, position + 0.25], [row["mean"]] * 2, color=COLOURS[arm], lw=2)
+        axes.plot(position + np.asarray(spread), row["per_seed"], ".", color=COLOURS.get(arm, COLOURS["PROPS"]), alpha=0.6)
+        axes.plot([position - 0.25, position + 0.25], [row["mean"]] * 2, color=COLOURS.get(arm, COLOURS["PROPS"]), lw=2)
     axes.set_xticks(range(len(groups)), list(groups))
     axes.set_yscale("log")
 

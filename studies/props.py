@@ -12,8 +12,8 @@ D   A target that does not move on Hopper-v5, HalfCheetah-v5 and Walker2d-v5, be
 All settings and rules were fixed before any adaptive arm was run. The behaviour policies' own settings are the authors' (none was tuned
 here); everything they share with the baselines is equal in all arms. Part B's reference run does not say how returns enter its
 gradient: of six ways tried with on-policy data only, standardised returns summed over the trajectory come closest to its on-policy
-numbers. What cannot be shown at this scale: the MuJoCo returns of the paper (50 seeds, millions of steps), Humanoid, and sampling error
-late in training.
+numbers. Comparisons listed as "besides" (and the arm "PROPS v2") were added after a first look and enter no verdict. What cannot be
+shown at this scale: the MuJoCo returns of the paper (50 seeds, millions of steps), Humanoid, and sampling error late in training.
 """
 
 from __future__ import annotations
