@@ -46,9 +46,22 @@ def settings_for(method: str, task: Any, *, preset: str | None = None, **options
     Raises:
         RheostatError: unknown method, task, preset or setting, or values that cannot work together.
     """
+    if preset is None and table.entry(method).domain == "language":
+        preset = preset_for(method, task, options.get("model"))
     general = {name: value for name, value in options.items() if name in SETTINGS}
     config = configure(method, {name: value for name, value in options.items() if name not in SETTINGS}, preset=preset)
     return Settings(method=method, task=task_name(task), config=dataclasses.asdict(config), **general)
+
+
+def preset_for(method: str, task: Any, model: str | None) -> str | None:
+    """``tiny`` where a method runs on one of the tiny base models: the papers' learning rates are for models ten thousand times larger."""
+    from rheostat.tasks.language.recipes import BASE_RECIPES
+
+    tiny = model in BASE_RECIPES or (model is None and isinstance(task, str))
+    if not tiny or "tiny" not in getattr(table.entry(method).load(), "presets", {}):
+        return None
+    print(f"{method} on a tiny base model: using its preset 'tiny' (rheostat show {method}).", file=sys.stderr)
+    return "tiny"
 
 
 def train(
@@ -73,7 +86,7 @@ def train(
         preset: a named configuration of the method.
         progress: show a live display.
         sinks: also log to ``tensorboard`` or ``trackio``.
-        threads: torch threads; 1 is fastest for small networks. The result does not depend on the display, sinks or directory.
+        threads: torch threads; 1 is fastest for small control networks. The result does not depend on the display, sinks or directory.
         **options: settings of the run (``seed``, ``steps``, ...) and of the method (``learning_rate``, ...).
 
     Returns:

@@ -113,7 +113,7 @@ class TrainOptions:
     """What every training run has."""
 
     task: Positional[str]
-    """Any EnvPool or Gymnasium id, e.g. CartPole-v1, Hopper-v5; `rheostat list` shows the families."""
+    """What to train on; `rheostat list` shows what there is."""
     steps: int = 100_000
     """Budget, in environment steps."""
     seed: int = 0
@@ -123,43 +123,74 @@ class TrainOptions:
     preset: str | None = None
     """Named configuration of the method (see `rheostat show METHOD`); options given here override it."""
     checkpoint_every: int = 0
-    """Steps between checkpoints; 0 chooses a tenth of the budget."""
+    """Budget units between checkpoints; 0 chooses a tenth of the budget."""
     evaluation_episodes: int = 10
     """Episodes of the final evaluation."""
-    backend: Literal["auto", "envpool", "gymnasium"] = "auto"
-    """Who simulates: EnvPool where it has the id, else Gymnasium."""
     environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
-    """Options of the environment, as names and JSON values."""
+    """Options of the task, as names and JSON values."""
     sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
     """Also log to these dashboards."""
     threads: int = 1
     """Torch threads."""
 
 
+@dataclass
+class ControlOptions(TrainOptions):
+    """Options of control runs."""
+
+    backend: Literal["auto", "envpool", "gymnasium"] = "auto"
+    """Who simulates: EnvPool where it has the id, else Gymnasium."""
+
+
+@dataclass
+class LanguageOptions(TrainOptions):
+    """Options of language runs."""
+
+    steps: int = 100
+    """Budget, in updates (or in generated tokens, see --budget)."""
+    evaluation_episodes: int = 500
+    """Validation prompts of the final evaluation."""
+    threads: int = 2
+    """Torch threads."""
+    model: str | None = None
+    """A Hugging Face folder or hub name, or a base-model recipe; by default the task's own tiny base, built once and cached."""
+    prompts: str | None = None
+    """A file of prompts (JSON lines or parquet) in place of the task's own."""
+    reward: tuple[str, ...] = ()
+    """Reward functions as FILE.py:NAME, in the form of TRL or verl, unchanged; by default the task's own verifier."""
+    device: str = "cpu"
+    """Where the model lives: cpu or cuda."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model's weights."""
+    adapter_rank: int = 0
+    """Train LoRA adapters of this rank instead of the whole model; 0 trains everything."""
+    rollouts_kept: int = 64
+    """Completions stored per update for looking at."""
+
+
 def train_command(name: str, preset: str | None = None) -> type:
     """The options of ``rheostat train NAME``: those of every run and those of the method, a preset filled in."""
     from rheostat.training.settings import configure
 
+    row = table.entry(name)
+    base = ControlOptions if row.domain == "control" else LanguageOptions
     config = configure(name, {}, preset=preset)
 
     def run(self: Any) -> None:
         from rheostat import api
 
-        options = {item.name: getattr(self, item.name) for item in dataclasses.fields(TrainOptions)}
-        del options["preset"]  # it is in the configuration already
-        environment = {key: _json_or_text(value) for key, value in options.pop("environment").items()}
-        run = api.train(
-            name,
-            options.pop("task"),
-            **options,
-            environment_options=environment,
-            **{f.name: getattr(self.config, f.name) for f in dataclasses.fields(config)},
-        )
-        _announce(run)
+        options = {item.name: getattr(self, item.name) for item in dataclasses.fields(base)}
+        options["environment_options"] = {key: _json_or_text(value) for key, value in options.pop("environment").items()}
+        if "reward" in options:
+            options["rewards"] = options.pop("reward")
+        method = {item.name: getattr(self.config, item.name) for item in dataclasses.fields(config)}
+        defaults = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+        method = {key: value for key, value in method.items() if value != defaults[key]}  # the preset fills in the rest
+        _announce(api.train(name, options.pop("task"), **options, **method))
 
     fields = [("config", OmitArgPrefixes[type(config)], field(default_factory=lambda: config))]  # type: ignore[misc]
-    namespace = {"run": run, "__doc__": f"{table.entry(name).title}. `rheostat show {name}` explains the method."}
-    return dataclasses.make_dataclass(f"Train{name.title().replace('-', '')}", fields, bases=(TrainOptions,), namespace=namespace)
+    namespace = {"run": run, "__doc__": f"{row.title}. `rheostat show {name}` explains the method."}
+    return dataclasses.make_dataclass(f"Train{name.title().replace('-', '')}", fields, bases=(base,), namespace=namespace)
 
 
 def _json_or_text(value: str) -> Any:

@@ -11,11 +11,20 @@ resuming it.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from rheostat.errors import RheostatError
 from rheostat.trajectories import Trajectories
 
 Metrics = dict[str, float]
+
+
+class NonFinite(RheostatError):
+    """A loss or gradient became NaN or infinite; the loop saves the batch that caused it beside the run."""
+
+    def __init__(self, message: str, batch: Trajectories) -> None:
+        super().__init__(message)
+        self.batch = batch
 
 
 @runtime_checkable
@@ -23,7 +32,11 @@ class Method(Protocol):
     """What the loop asks of a method."""
 
     config: Any
-    unit: ClassVar[str]  # what the budget counts: "environment steps", "generated tokens", ...
+
+    @property
+    def unit(self) -> str:
+        """What the budget counts: "environment steps", "updates", "generated tokens"."""
+        ...
 
     @property
     def steps(self) -> int:

@@ -37,21 +37,39 @@ class Entry:
         return importlib.import_module(self.path.split(":")[0])
 
 
+VECTORS = "vectors (verl, TRL), laws, resume"
+
 METHODS: dict[str, Entry] = {
     "a2c": Entry("rheostat.methods.a2c:A2C", "control", "Advantage actor-critic", "1602.01783", "vectors (SB3), probes, resume"),
+    "cispo": Entry("rheostat.methods.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
+    "dapo": Entry("rheostat.methods.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
+    "dr-grpo": Entry("rheostat.methods.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
+    "gmpo": Entry("rheostat.methods.gmpo:GMPO", "language", "Geometric-mean policy optimisation", "2507.20673", VECTORS),
+    "grpo": Entry("rheostat.methods.grpo:GRPO", "language", "Group relative policy optimisation", "2402.03300", VECTORS),
+    "gspo": Entry("rheostat.methods.gspo:GSPO", "language", "Group sequence policy optimisation", "2507.18071", VECTORS),
+    "luffy": Entry("rheostat.methods.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", VECTORS),
     "ppo": Entry(
         "rheostat.methods.ppo:PPO", "control", "Proximal policy optimisation", "1707.06347", "vectors (SB3, CleanRL), probes, resume"
     ),
     "ppo-buffer": Entry(
         "rheostat.methods.ppo_buffer:PPOBuffer", "control", "PPO reusing the last batches", "2311.08290", "vectors, probes, resume, study"
     ),
+    "ppo-lm": Entry("rheostat.methods.ppo_lm:PPOLM", "language", "PPO with a critic on tokens", "2203.02155", VECTORS),
     "props": Entry(
         "rheostat.methods.props:PROPS", "control", "Proximal robust on-policy sampling", "2311.08290", "vectors, probes, resume, study"
     ),
+    "reinforce": Entry(
+        "rheostat.methods.reinforce:Reinforce", "language", "The policy gradient and nothing else", "Williams 1992", VECTORS
+    ),
+    "reinforce-pp": Entry("rheostat.methods.reinforce_pp:ReinforcePP", "language", "REINFORCE++", "2501.03262", VECTORS),
+    "rft": Entry("rheostat.methods.rft:RFT", "language", "Rejection-sampling fine-tuning", "2308.01825", "laws, resume"),
+    "rloo": Entry("rheostat.methods.rloo:RLOO", "language", "REINFORCE leave-one-out", "2402.14740", VECTORS),
     "robust-acting": Entry(
         "rheostat.methods.robust_acting:RobustActing", "control", "Robust on-policy acting", "2111.14552", "probes, resume"
     ),
     "ros": Entry("rheostat.methods.ros:ROS", "control", "Robust on-policy sampling", "2111.14552", "vectors, probes, resume, study"),
+    "sft": Entry("rheostat.methods.sft:SFT", "language", "Supervised fine-tuning", "-", "laws, resume"),
+    "tis": Entry("rheostat.methods.tis:TIS", "language", "Truncated importance sampling", "-", VECTORS),
 }
 
 

@@ -16,11 +16,13 @@ actions since are saved, and resuming replays them.
 
 from __future__ import annotations
 
+import gzip
 import json
 import math
 import os
 import platform
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -31,11 +33,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.methods import table
-from rheostat.methods.method import Method, iterate
+from rheostat.methods.method import Method, NonFinite, iterate
 from rheostat.streams import Streams
 from rheostat.training import checkpoint
 from rheostat.training.progress import Progress, Silent
@@ -43,6 +46,7 @@ from rheostat.training.settings import Settings, configure
 from rheostat.training.sinks import Sink, open_sinks
 
 CUSTOM = "custom:"
+ROLLOUT_FILES = 200
 
 
 class Run:
@@ -158,6 +162,7 @@ class Run:
                     self._iteration += 1
                     metrics |= {"iteration": self._iteration, "steps": method.steps, "updates": method.updates}
                     self._refuse_nonfinite(metrics)
+                    self._keep_rollouts()
                     self._metrics_bytes += metrics_file.write((json.dumps(metrics) + "\n").encode())
                     self._seconds = time.monotonic() - began
                     timing = {"iteration": self._iteration, "steps": method.steps, "seconds": round(self._seconds, 4)}
@@ -175,6 +180,8 @@ class Run:
                     if stop() and method.steps < total:
                         self.save()
                         raise Interrupted(self.directory)
+        except NonFinite as error:
+            raise RheostatError(f"{error}; {self._keep_culprit(error)}") from error
         except OSError as error:
             raise RheostatError(f"Could not write the logs of {self.directory}: {error}; make room and resume the run.") from error
         finally:
@@ -185,9 +192,22 @@ class Run:
         if self.settings.evaluation_episodes:
             summary |= method.evaluate(self.settings.evaluation_episodes)
         _write_atomically(self.directory / "summary.json", json.dumps(summary, indent=2))
+        self.export()
         self.finished = True
         self.save()
         return self
+
+    def export(self) -> Path | None:
+        """Write a language policy as an ordinary Hugging Face folder, ``directory/model``; None for methods without one."""
+        save = getattr(getattr(self.method, "policy", None), "save_pretrained", None)
+        if save is None:
+            return None
+        path, temporary = self.directory / "model", self.directory / ".model.writing"
+        shutil.rmtree(temporary, ignore_errors=True)
+        save(temporary)
+        shutil.rmtree(path, ignore_errors=True)
+        os.replace(temporary, path)
+        return path
 
     def save(self) -> Path:
         """Write a checkpoint of this moment."""
@@ -214,12 +234,34 @@ class Run:
         with (self.directory / "metrics.jsonl").open("ab") as metrics, (self.directory / "timings.jsonl").open("ab") as timings:
             yield metrics, timings
 
+    def _keep_culprit(self, error: NonFinite) -> str:
+        """Store the batch whose loss was not finite; returns the end of the sentence that says where."""
+        path = self.directory / "nonfinite.safetensors"
+        save_file({name: value.contiguous() for name, value in error.batch.items() if value is not None}, path)
+        return f"the batch that caused it is in {path}, the newest checkpoint is {checkpoint.names(self.directory / 'checkpoints')[-1]}."
+
+    def _keep_rollouts(self) -> None:
+        """Store what the method sampled in this turn, compressed and bounded: a file per update, thinned out as they become many."""
+        rollouts = getattr(self.method, "rollouts", None)
+        if rollouts is None or not self.settings.rollouts_kept:
+            return
+        folder = self.directory / "rollouts"
+        folder.mkdir(exist_ok=True)
+        rows = rollouts(self.settings.rollouts_kept)
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        path = folder / f"update-{self._iteration:07d}.jsonl.gz"
+        path.write_bytes(gzip.compress(text.encode(), mtime=0))
+        files = sorted(folder.glob("update-*.jsonl.gz"))
+        if len(files) > ROLLOUT_FILES:  # keep the first, the last and every second one in between
+            for old in files[1:-1:2]:
+                old.unlink()
+
     def _refuse_nonfinite(self, metrics: dict[str, Any]) -> None:
         bad = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value) and "loss" in name]
         if bad:
             raise RheostatError(
-                f"{', '.join(bad)} became {metrics[bad[0]]} at step {metrics['steps']:,} of {self.directory}: lower the learning rate or look at the "
-                f"rewards; the newest checkpoint is {checkpoint.names(self.directory / 'checkpoints')[-1]}."
+                f"{', '.join(bad)} became {metrics[bad[0]]} at step {metrics['steps']:,} of {self.directory}: lower the learning rate "
+                f"or look at the rewards; the newest checkpoint is {checkpoint.names(self.directory / 'checkpoints')[-1]}."
             )
 
     # --- looking --------------------------------------------------------------------------------------------------------------------
@@ -284,14 +326,17 @@ def build_method(settings: Settings, task: Any, policy: Any = None) -> Method:
     """The method of a run on its task."""
     entry = table.entry(settings.method)
     config = configure(settings.method, settings.config)
+    streams = Streams(settings.seed)
+    if entry.domain == "language":
+        from rheostat.training.language import build_world
+
+        return entry.load()(config, build_world(settings, config, entry.load(), task, policy), streams, total_steps=settings.steps)
     from rheostat.tasks.control.environments import Environments, make
 
-    options = settings.environment_options
-
     def worlds(num_envs: int, seed: int) -> Environments:
-        return make(task, num_envs=num_envs, seed=seed, backend=settings.backend, **options)
+        return make(task, num_envs=num_envs, seed=seed, backend=settings.backend, **settings.environment_options)
 
-    return entry.load()(config, worlds, Streams(settings.seed), total_steps=settings.steps, policy=policy)
+    return entry.load()(config, worlds, streams, total_steps=settings.steps, policy=policy)
 
 
 @contextmanager

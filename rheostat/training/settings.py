@@ -23,7 +23,7 @@ class Settings:
     seed: int = 0
     """Seed of every random stream of the run."""
     steps: int = 100_000
-    """Budget in the method's unit (environment steps for control)."""
+    """Budget in the method's unit: environment steps for control, updates (or generated tokens) for language."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 chooses a tenth of the budget. Part of the run's definition: worlds that cannot be saved restart
     there."""
@@ -33,6 +33,20 @@ class Settings:
     """Who simulates: EnvPool where it has the id, else Gymnasium."""
     environment_options: dict[str, Any] = field(default_factory=dict)
     """Options handed to the environment, as JSON."""
+    model: str | None = None
+    """Language: a Hugging Face folder or hub name, or the name of a base-model recipe; None takes the task's own tiny base."""
+    prompts: str | None = None
+    """Language: a file of prompts (JSON lines or parquet) that takes the place of the task's own."""
+    rewards: tuple[str, ...] = ()
+    """Language: reward functions as FILE.py:NAME, in the form of TRL or verl; empty takes the task's own verifier."""
+    device: str = "cpu"
+    """Language: where the model lives, cpu or cuda."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Language: precision of the model's weights."""
+    adapter_rank: int = 0
+    """Language: train LoRA adapters of this rank instead of the whole model (needs peft); 0 trains everything."""
+    rollouts_kept: int = 64
+    """Language: completions stored per update for looking at; 0 stores none."""
     config: dict[str, Any] = field(default_factory=dict)
     """The method's own configuration, completed with its defaults."""
 

@@ -163,7 +163,7 @@ class Broken(gymnasium.Env):
 
 def test_a_world_that_returns_nan_is_named(tmp_path: Path) -> None:
     with pytest.raises(RheostatError, match="reward"):
-        rheostat.train("ppo", Broken, directory=tmp_path / "run", progress=False, steps=500, **{k: v for k, v in SMALL.items()})
+        rheostat.train("ppo", Broken, directory=tmp_path / "run", progress=False, steps=500, **SMALL)
     assert (tmp_path / "run" / "checkpoints").exists()
 
 

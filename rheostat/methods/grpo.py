@@ -1,0 +1,543 @@
+"""GRPO: group relative policy optimisation.
+
+Paper: Shao et al. 2024, DeepSeekMath, arXiv 2402.03300.
+
+Equations (G completions per prompt, R_i their rewards, old = the policy when this update began)
+    A_i      = (R_i - mean_g R) / (std_g R + eps)
+    ratio_it = pi(y_it | x, y_i<t) / pi_old(y_it | x, y_i<t)
+    loss     = mean_i 1/|y_i| sum_t [ -min(ratio A, clip(ratio, 1 - eps_low, 1 + eps_high) A) + beta k3(pi, reference) ]
+
+WHO ACTS   the policy itself samples ``group_size`` completions for each of ``prompts_per_batch`` prompts.
+KEPT       the fresh batch, for ``epochs`` x ``minibatches`` gradient steps.
+WORTH      a verifier's reward, relative to the group.
+MOVES      the clipped surrogate on tokens, a KL to the starting model inside the loss.
+
+Every part is a setting (advantage, ratio, limit, aggregation, KL, sampler correction), so that the other published methods of this
+family are this file with other answers: dr-grpo, dapo, gspo, cispo, gmpo, rloo, reinforce, reinforce-pp, tis, luffy, ppo-lm.
+
+What implementations do differently: the standard deviation is unbiased in verl and TRL; eps is 1e-6 in verl (here) and 1e-4 in TRL; verl
+adds a dual clip of 3, TRL none (here); TRL's default has no KL. A row whose verifier failed is masked and leaves the group's statistics.
+Checked against: verl 0.8.0.dev and TRL 1.16.0, number by number (``tests/vectors``: baselines-llm).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from rheostat.collect.generation.sampling import Sampling
+from rheostat.collect.prompts import Graded, PromptCollector, World
+from rheostat.credit.groups import (
+    check_groups,
+    grpo_advantage,
+    informative_groups,
+    reinforce_pp_baseline_advantage,
+    rloo_advantage,
+    to_tokens,
+)
+from rheostat.credit.token_returns import reinforce_pp_advantage
+from rheostat.credit.token_rewards import kl_penalised_outcome, kl_shaped_reward, overlong_penalty, reward_at_last_token
+from rheostat.credit.verifiers.interface import Progress
+from rheostat.errors import RheostatError
+from rheostat.masking import Aggregation, aggregate, masked_mean, natural_denominator
+from rheostat.methods.method import Metrics, NonFinite
+from rheostat.objectives.kl import KLEstimator, kl_estimate
+from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, Unlimited
+from rheostat.objectives.meter import off_policyness
+from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
+from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
+from rheostat.objectives.weights import importance_weight
+from rheostat.policies.language import TokenScores
+from rheostat.policies.optimizers import language_optimizer, load_many, save_many
+from rheostat.streams import Streams
+from rheostat.trajectories import Trajectories
+
+Advantage = Literal["grpo", "mean-baseline", "rloo", "reinforce-pp", "reinforce-pp-baseline", "reward"]
+
+
+@dataclass(frozen=True)
+class GRPOConfig:
+    """DeepSeekMath's setting, with batch sizes for one machine."""
+
+    prompts_per_batch: int = 16
+    """Prompts per batch."""
+    group_size: int = 16
+    """Completions per prompt (G)."""
+    max_new_tokens: int = 0
+    """Longest completion in tokens; 0 takes the task's own limit."""
+    temperature: float = 1.0
+    """Sampling temperature; log-probabilities are defined after it on both sides."""
+    top_k: int = 0
+    """Sample among the k most likely tokens; 0 among all."""
+    top_p: float = 1.0
+    """Sample among the most likely tokens that hold this much probability."""
+    epochs: int = 1
+    """Passes over a batch."""
+    minibatches: int = 1
+    """Gradient steps per pass; rows of a group may fall into different ones."""
+    micro_batch_rows: int = 0
+    """Rows per forward and backward pass, for memory; 0 takes a whole minibatch. The result does not depend on it."""
+    learning_rate: float = 1e-6
+    """AdamW step size."""
+    warmup: int = 0
+    """Updates over which the learning rate rises linearly."""
+    weight_decay: float = 0.0
+    """AdamW weight decay."""
+    max_grad_norm: float = 1.0
+    """Global gradient norm limit."""
+    advantage: Advantage = "grpo"
+    """What a completion is worth: relative to its group, or to the batch."""
+    ratio: RatioKind = "token"
+    """Ratio per token, or one per row."""
+    limit: Literal["clip", "detached", "log-clip", "none"] = "clip"
+    """PPO's clip; CISPO's clipped constant weight; GMPO's clip in log space; nothing."""
+    clip_low: float | None = 0.2
+    """Lower width of the window (None: no lower bound, for detached)."""
+    clip_high: float | None = 0.2
+    """Upper width of the window."""
+    dual_clip: float | None = None
+    """Where A < 0, a ratio above this gives no gradient (3 in verl)."""
+    clamp_log_ratio: bool = True
+    """Clamp log-ratios to +-20 before exponentiating, as verl does: keeps wild ratios finite and changes nothing else."""
+    aggregation: Aggregation = "sequence-mean"
+    """How token losses become one number."""
+    constant_denominator: float = 0.0
+    """Denominator of the constant aggregation; 0 takes rows x longest completion allowed."""
+    kl_coefficient: float = 0.04
+    """Weight beta of the KL to the starting model; 0 keeps no reference model."""
+    kl_estimator: KLEstimator = "k3"
+    """Estimator of that KL."""
+    kl_in_reward: bool = False
+    """Subtract beta k1 from the reward instead of adding the KL to the loss (RLOO, REINFORCE++, PPO)."""
+    entropy_coefficient: float = 0.0
+    """Weight of an entropy bonus."""
+    sampler_correction: Literal["none", "token", "sequence"] = "none"
+    """Truncated importance sampling between the sampler and the learner at the start of the update."""
+    sampler_cap: float = 2.0
+    """Cap of that weight."""
+    dynamic_sampling: bool = False
+    """Keep only groups whose rewards differ, and sample until the batch is full (DAPO)."""
+    max_sampling_rounds: int = 10
+    """Rounds of dynamic sampling before the batch is used as it is."""
+    overlong_buffer: int = 0
+    """Tokens before the limit over which the overlong penalty grows (DAPO); 0 for none."""
+    mask_truncated: bool = False
+    """Leave completions that hit the length limit out of the loss (DAPO's overlong filtering)."""
+    evaluate_every: int = 10
+    """Updates between measurements on the validation set; 0 never."""
+    evaluation_prompts: int = 128
+    """Validation prompts of such a measurement."""
+    max_invalid_share: float = 0.1
+    """Share of rows on which graders may fail before the run stops."""
+    budget: Literal["updates", "generated tokens"] = "updates"
+    """What the run's steps count."""
+
+
+class GRPO:
+    """See the module docstring.
+
+    Args:
+        config: hyperparameters.
+        world: task, policy, engine and verifier.
+        streams: the run's random streams.
+        total_steps: the budget, in ``config.budget``.
+    """
+
+    Config: ClassVar[type[GRPOConfig]] = GRPOConfig
+    config: GRPOConfig
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "kl_coefficient": 0.0}}
+    needs_value_head: ClassVar[bool] = False
+    kl_in_reward_advantages: ClassVar[tuple[str, ...]] = ("rloo", "reinforce-pp")
+
+    def __init__(self, config: GRPOConfig, world: World, streams: Streams, *, total_steps: int) -> None:
+        self.config, self.world, self.streams, self.total_steps = config, world, streams, total_steps
+        self.policy = world.policy
+        self.longest = config.max_new_tokens or world.max_new_tokens
+        self.sampling = Sampling(
+            temperature=config.temperature, top_k=config.top_k, top_p=config.top_p, max_new_tokens=self.longest, stop_strings=world.stop
+        )
+        self.collector = PromptCollector(world, streams.seed, max_invalid_share=config.max_invalid_share)
+        self.optimizer = language_optimizer(self.policy, config.learning_rate, config.weight_decay)
+        self.reference = self.policy.reference() if config.kl_coefficient else None
+        self.updates = 0
+        self.learner_tokens = 0
+        self.graded: Graded | None = None
+        self.world.engine.update_weights(self.policy, 0)
+
+    @property
+    def unit(self) -> str:
+        """What the budget counts."""
+        return self.config.budget
+
+    @property
+    def steps(self) -> int:
+        """How much of the budget has been used."""
+        return self.updates if self.config.budget == "updates" else self.collector.generated_tokens
+
+    @classmethod
+    def derived(cls, config: GRPOConfig) -> dict[str, int | str]:
+        """Numbers that follow from the configuration, for printing.
+
+        Raises:
+            RheostatError: an impossible combination, and what to change.
+        """
+        for name in ("prompts_per_batch", "group_size", "epochs", "minibatches", "max_sampling_rounds"):
+            if getattr(config, name) < 1:
+                raise RheostatError(f"{name} is {getattr(config, name)}: it must be at least 1.")
+        rows = config.prompts_per_batch * config.group_size
+        if config.minibatches > rows:
+            raise RheostatError(f"{config.minibatches} minibatches cannot be cut from {rows} completions: use at most {rows}.")
+        if config.group_size == 1 and config.advantage in ("grpo", "mean-baseline", "rloo"):
+            raise RheostatError(f"The advantage {config.advantage!r} compares the members of a group: group_size must be at least 2.")
+        if config.kl_in_reward and config.advantage not in cls.kl_in_reward_advantages:
+            names = " and ".join(cls.kl_in_reward_advantages)
+            raise RheostatError(f"kl_in_reward is for the advantages {names}, not for {config.advantage!r}.")
+        if config.temperature <= 0:
+            raise RheostatError(f"temperature is {config.temperature}: a policy gradient needs randomness, so it must be above 0.")
+        return {
+            "completions per batch": rows,
+            "rows per gradient step": math.ceil(rows / config.minibatches),
+            "gradient steps per batch": config.epochs * config.minibatches,
+        }
+
+    # --- the four questions -----------------------------------------------------------------------------------------------------------
+
+    def collect(self) -> Trajectories:
+        """WHO ACTS? The policy; with dynamic sampling until enough groups carry a signal."""
+        config = self.config
+        progress = Progress(self.updates, self.total_steps)
+        parts: list[Graded] = []
+        kept = rounds = groups = 0
+        while True:
+            part = self.collector.collect(
+                config.prompts_per_batch, config.group_size, self.sampling, version=self.updates, progress=progress
+            )
+            check_groups(part.trajectories.group[:, 0], config.group_size)
+            rounds, groups = rounds + 1, groups + config.prompts_per_batch
+            if not config.dynamic_sampling:
+                break
+            rows = part.trajectories
+            part = part.select(informative_groups(rows.reward.sum(1), rows.group[:, 0], valid=rows.valid[:, 0]))
+            kept += len(part.prompts) // config.group_size
+            parts.append(part)
+            if kept >= config.prompts_per_batch or rounds == config.max_sampling_rounds:
+                break
+        if parts:
+            part = join([part for part in parts if part.prompts], config.prompts_per_batch * config.group_size) or part
+            part.metrics |= {"sampling_rounds": rounds, "informative_share": kept / groups}
+        self.graded = part
+        return part.trajectories
+
+    def retain(self, fresh: Trajectories) -> Trajectories:
+        """WHAT IS KEPT? What was just sampled; rows without a valid grade (and, if asked, truncated ones) leave the mask."""
+        keep = fresh.valid if not self.config.mask_truncated else fresh.valid & ~fresh.truncated.any(1, keepdim=True)
+        fresh.mask = fresh.mask & keep
+        return fresh
+
+    def credit(self, kept: Trajectories) -> Trajectories:
+        """WHAT IS IT WORTH? Rewards relative to the group, spread over the tokens."""
+        config = self.config
+        if not bool(kept.mask.any()):
+            return kept
+        if self.needs_start_scores:
+            with torch.no_grad():
+                self.store_start(kept, self.score(kept))
+        if self.reference is not None:
+            kept.reference_logp = self.reference.score(
+                kept.action, kept.attention, kept.mask, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p
+            ).logp
+        reward = kept.reward.sum(1)
+        if config.overlong_buffer:
+            length = kept.mask.sum(1)
+            reward = reward + overlong_penalty(length, max_length=self.longest, buffer=config.overlong_buffer)
+        kept.advantage = self.advantages(kept, reward)
+        return kept
+
+    def advantages(self, rows: Trajectories, reward: Tensor) -> Tensor:
+        """Token advantages ``[B, T]`` from row rewards ``[B]``."""
+        config = self.config
+        group, valid, mask = rows.group[:, 0], rows.valid[:, 0], rows.mask
+        if config.advantage == "reinforce-pp":
+            tokens = reward_at_last_token(reward, mask)
+            if config.kl_in_reward and config.kl_coefficient:
+                tokens = kl_shaped_reward(reward, rows.learner_logp, rows.reference_logp, mask, coefficient=config.kl_coefficient)
+            return reinforce_pp_advantage(tokens, mask)[0]
+        if config.advantage == "reinforce-pp-baseline":
+            return reinforce_pp_baseline_advantage(reward, group, mask, valid=valid)
+        if config.advantage == "rloo":
+            if config.kl_in_reward and config.kl_coefficient:
+                reward = kl_penalised_outcome(reward, rows.learner_logp, rows.reference_logp, mask, coefficient=config.kl_coefficient)
+            return to_tokens(rloo_advantage(reward, group, valid=valid), mask)
+        if config.advantage == "reward":
+            return to_tokens(reward, mask)
+        scale = "group" if config.advantage == "grpo" else "none"
+        return to_tokens(grpo_advantage(reward, group, scale=scale, valid=valid), mask)
+
+    def improve(self, batch: Trajectories) -> Metrics:
+        """HOW DOES THE POLICY MOVE? Gradient steps on the limited surrogate, in micro-batches that do not change the result."""
+        config = self.config
+        assert self.graded is not None
+        metrics: Metrics = dict(self.graded.metrics)
+        reports: list[dict[str, Tensor]] = []
+        before: list[tuple[Tensor, Tensor]] = []
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, (self.updates + 1) / max(1, config.warmup))
+        usable = batch.mask.any(1).nonzero().flatten()
+        for _ in range(config.epochs if len(usable) else 0):
+            order = usable if config.minibatches == 1 else usable[torch.randperm(len(usable), generator=self.streams["minibatches"])]
+            for rows in order.tensor_split(min(config.minibatches, len(usable))):
+                reports.append(self.gradient_step(batch, rows, before))
+        self.updates += 1
+        self.world.engine.update_weights(self.policy, self.updates)
+        if reports:
+            metrics |= {name: torch.stack([report[name] for report in reports]).mean().item() for name in reports[0]}
+            if batch.learner_logp is None:  # a single step: its forward pass was the start of the update
+                logp, entropy = (torch.cat(parts) for parts in zip(*before, strict=True))
+                batch.learner_logp = torch.zeros(batch.shape).masked_scatter(batch.mask, logp)
+                batch.entropy = torch.zeros(batch.shape).masked_scatter(batch.mask, entropy)
+            kept = batch.transitions()
+            metrics |= off_policyness(kept.learner_logp, kept.sampler_logp, age=self.updates - 1 - kept.version, source=kept.source)
+            self.learner_tokens += int(batch.mask.sum()) * config.epochs
+        metrics |= {
+            "gradient_steps": len(reports),
+            "generated_tokens": self.collector.generated_tokens,
+            "learner_tokens": self.learner_tokens,
+            "reward_calls": self.collector.graded_rows,
+        }
+        if config.evaluate_every and self.updates % config.evaluate_every == 0:
+            metrics |= self.measure(config.evaluation_prompts)
+        return metrics
+
+    # --- the objective ------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def needs_start_scores(self) -> bool:
+        """Whether the log-probabilities at the start of the update must be computed apart from the first training pass."""
+        config = self.config
+        return config.epochs * config.minibatches > 1 or config.kl_in_reward or config.sampler_correction != "none"
+
+    def score(self, rows: Trajectories) -> TokenScores:
+        """The learner's view of the chosen tokens, under the distribution that would be sampled."""
+        config = self.config
+        return self.policy.score(
+            rows.action,
+            rows.attention,
+            rows.mask,
+            temperature=config.temperature,
+            top_k=config.top_k,
+            top_p=config.top_p,
+            entropy=True,
+            value=self.needs_value_head,
+        )
+
+    def store_start(self, rows: Trajectories, scores: TokenScores) -> None:
+        """Keep what is needed of the learner at the start of the update."""
+        rows.learner_logp, rows.entropy = scores.logp, scores.entropy
+
+    def limiter(self) -> Limit:
+        """How far the ratio may move."""
+        config = self.config
+        if config.limit == "clip":
+            return Clip(config.clip_low or 0.0, config.clip_high or 0.0, dual=config.dual_clip)
+        if config.limit == "detached":
+            return DetachedClip(config.clip_low, config.clip_high)
+        if config.limit == "log-clip":
+            return LogClip(config.clip_low or 0.0, config.clip_high or 0.0)
+        return Unlimited()
+
+    def denominator(self, rows: Trajectories) -> Tensor:
+        """What the aggregation divides by, over a whole gradient step."""
+        config = self.config
+        if config.aggregation != "constant":
+            return natural_denominator(rows.mask, config.aggregation)
+        return torch.tensor(config.constant_denominator or float(len(rows) * self.longest))
+
+    def surrogate(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> PolicyLoss:
+        """The policy loss of some rows."""
+        config = self.config
+        weight = None
+        if config.sampler_correction != "none":
+            weight = importance_weight(
+                rows.learner_logp, rows.sampler_logp, mask=rows.mask, level=config.sampler_correction, cap=config.sampler_cap
+            )
+        return policy_gradient(
+            scores.logp,
+            rows.advantage,
+            denominator_logp=rows.learner_logp,
+            mask=rows.mask,
+            limit=self.limiter(),
+            ratio=config.ratio,
+            log_clamp=LOG_CLAMP if config.clamp_log_ratio and config.ratio == "token" and config.limit != "log-clip" else None,
+            weight=weight,
+            aggregate=config.aggregation,
+            denominator=denominator,
+        )
+
+    def losses(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The whole loss of some rows and its parts for the log; shares are relative to the denominator, so that micro-batches add up."""
+        config = self.config
+        policy = self.surrogate(scores, rows, denominator)
+        loss = policy.loss
+        parts = {"policy_loss": policy.loss.detach()}
+        if self.reference is not None and not config.kl_in_reward:
+            kl = kl_estimate(scores.logp, rows.reference_logp, config.kl_estimator, mask=rows.mask)
+            penalty = aggregate(kl, rows.mask, config.aggregation, denominator=denominator)
+            loss = loss + config.kl_coefficient * penalty
+            parts["kl_reference"] = penalty.detach()
+        assert scores.entropy is not None
+        if config.entropy_coefficient:
+            loss = loss - config.entropy_coefficient * aggregate(scores.entropy, rows.mask, config.aggregation, denominator=denominator)
+        parts["entropy"] = masked_mean(scores.entropy.detach(), rows.mask)
+        parts["approx_kl"] = policy.approx_kl
+        parts["meter/limited_share"] = policy.limited_share
+        return loss, parts
+
+    def gradient_step(self, batch: Trajectories, rows: Tensor, before: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """One optimiser step on some rows of the batch.
+
+        Raises:
+            NonFinite: the loss or the gradient is not finite; carries the batch.
+        """
+        step = batch[rows]
+        denominator = self.denominator(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        total: dict[str, Tensor] = {}
+        size = self.config.micro_batch_rows or len(rows)
+        tokens = step.mask.sum()
+        for part in step.split(size):
+            scores = self.score(part)
+            if part.learner_logp is None:
+                assert scores.entropy is not None
+                before.append((scores.logp.detach()[part.mask], scores.entropy.detach()[part.mask]))
+            loss, parts = self.losses(scores, part, denominator)
+            loss.backward()
+            share = part.mask.sum() / tokens
+            for name, value in parts.items():
+                additive = name.endswith("_loss") or name == "kl_reference"
+                total[name] = total.get(name, torch.zeros(())) + (value if additive else value * share)
+        norm = torch.nn.utils.clip_grad_norm_([p for p in self.policy.parameters() if p.requires_grad], self.config.max_grad_norm)
+        if not bool(norm.isfinite()) or not all(bool(value.isfinite()) for value in total.values()):
+            names = [name for name, value in total.items() if not bool(value.isfinite())] or ["the gradient"]
+            raise NonFinite(f"{', '.join(names)} became non-finite in update {self.updates + 1}", step)
+        self.optimizer.step()
+        return total | {"meter/gradient_norm": norm.detach()}
+
+    # --- looking ------------------------------------------------------------------------------------------------------------------------
+
+    def measure(self, prompts: int) -> Metrics:
+        """Accuracy (mean reward) of one sample per validation prompt; a stream of its own, so that looking changes nothing."""
+        if not hasattr(self, "_validation"):
+            self._validation = [(prompt, self.world.encoder.encode(prompt)) for prompt in self.world.task.validation(prompts)]
+        drawn = [(prompt, ids) for prompt, ids in self._validation[:prompts] if ids is not None]
+        graded = self.collector.sample(drawn, 1, self.sampling, numbers=list(range(len(drawn))), purpose="validation", version=self.updates)
+        names = {"reward": "accuracy", "completion_length": "validation_length", "truncated_share": "validation_truncated_share"}
+        return {new: graded.metrics[old] for old, new in names.items()} | {
+            f"validation_{name}": value for name, value in graded.metrics.items() if name not in names and not name.startswith("invalid")
+        }
+
+    def evaluate(self, episodes: int) -> Metrics:
+        """The final measurement, on the whole validation set (at least ``evaluation_prompts``)."""
+        return self.measure(max(episodes, self.config.evaluation_prompts))
+
+    def rollouts(self, count: int) -> list[dict[str, Any]]:
+        """Whole groups of the last batch for looking at, at most ``count`` rows: texts, reward parts and numbers per token."""
+        graded = self.graded
+        if graded is None or not graded.prompts:
+            return []
+        rows, tokenizer = graded.trajectories, self.policy.tokenizer
+        group = rows.group[:, 0]
+        chosen = min(len(rows), max(count // self.config.group_size, 1) * self.config.group_size)
+        found = []
+        for i in range(chosen):
+            kept = rows.mask[i].nonzero().flatten()
+            numbers = {
+                "advantage": rows.advantage,
+                "sampler_logp": rows.sampler_logp,
+                "learner_logp": rows.learner_logp,
+                "entropy": rows.entropy,
+            }
+            found.append(
+                {
+                    "update": self.updates,
+                    "group": int(group[i]),
+                    "prompt": graded.prompts[i].content,
+                    "answer": graded.prompts[i].answer if isinstance(graded.prompts[i].answer, str | int | float) else None,
+                    "completion": graded.completions[i],
+                    "reward": rows.reward[i].sum().item(),
+                    "valid": bool(rows.valid[i, 0]),
+                    "source": int(rows.source[i, 0]),
+                    "truncated": bool(rows.truncated[i].any()),
+                    "message": graded.scores.messages.get(i, "") if i < len(graded.scores) else "",
+                    "tokens": [tokenizer.decode([token]) for token in rows.action[i][kept].tolist()],
+                    **{name: numbers_of(value[i][kept]) for name, value in numbers.items() if value is not None},
+                }
+            )
+        return found
+
+    # --- state ----------------------------------------------------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """Nothing to bring in order: between two turns no generation is in flight."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, moments, reference, cursor, streams and counters."""
+        return {
+            "policy": dict(self.policy.state_dict()),
+            "optimizer": save_many(self.optimizer),
+            "reference": {} if self.reference is None else self.reference.state_dict(),
+            "collector": self.collector.state_dict(),
+            "streams": self.streams.state_dict(),
+            "updates": self.updates,
+            "learner_tokens": self.learner_tokens,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where ``state_dict`` was taken."""
+        self.policy.load_state_dict(state["policy"])
+        load_many(self.optimizer, state["optimizer"])
+        if self.reference is not None:
+            self.reference.load_state_dict(state["reference"])
+        self.collector.load_state_dict(state["collector"])
+        self.streams.load_state_dict(state["streams"])
+        self.updates, self.learner_tokens = state["updates"], state["learner_tokens"]
+        self.world.engine.update_weights(self.policy, self.updates)
+
+    def close(self) -> None:
+        """Release graders that run in processes of their own."""
+        close = getattr(self.world.verifier, "close", None)
+        if close is not None:
+            close()
+
+
+def numbers_of(values: Tensor) -> list[float | None]:
+    """Rounded for storage; unknown (NaN) becomes None, which JSON has."""
+    return [None if math.isnan(x) else round(x, 5) for x in values.tolist()]
+
+
+def join(parts: list[Graded], rows: int) -> Graded | None:
+    """The first ``rows`` rows of several batches; completions of different lengths are padded to the longest."""
+    if not parts:
+        return None
+    width = max(part.trajectories.shape[1] for part in parts)
+    trajectories = torch.cat([pad_right(part.trajectories, width) for part in parts])[:rows]
+    prompts = [prompt for part in parts for prompt in part.prompts][:rows]
+    completions = [text for part in parts for text in part.completions][:rows]
+    return Graded(trajectories, prompts, completions, parts[-1].scores, parts[-1].metrics)
+
+
+def pad_right(rows: Trajectories, width: int) -> Trajectories:
+    """The same rows with empty steps appended up to ``width``."""
+    extra = width - rows.shape[1]
+    if not extra:
+        return rows
+    fields = {}
+    for name, value in rows.items():
+        tail = value[:, -1:].expand(-1, extra) if name in ("group", "version", "source", "valid") else value.new_zeros(len(rows), extra)
+        if name == "sampler_logp":
+            tail = torch.full_like(tail, float("nan"))
+        fields[name] = torch.cat([value, tail], 1)
+    return Trajectories(**fields, batch_size=[len(rows), width])

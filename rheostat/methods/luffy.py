@@ -1,0 +1,99 @@
+"""LUFFY: learning to reason under off-policy guidance.
+
+Paper: Yan et al. 2025, arXiv 2504.14945.
+
+Equations
+    A     = R - mean_g R,       the expert's completion is a member of the group
+    on-policy tokens   -ratio A                         (no clip, as released)
+    expert tokens      -f(p) A,   f(p) = p / (p + 0.1),   p = pi(expert token): unlikely tokens learn faster than under -p A
+    loss  = sum over tokens / T
+
+WHO ACTS   the policy samples ``group_size`` - 1 completions per prompt; an expert adds one.
+What differs from grpo: the mixed group, the shaped expert term, no clip, no deviation, a constant denominator (rows x longest
+completion; the released code divides by the padded width of the batch).
+Checked against: the authors' code (``tests/vectors``: baselines-llm).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from rheostat.collect.experts import demonstration, expert_rows
+from rheostat.collect.prompts import Graded
+from rheostat.credit.token_rewards import reward_at_last_token
+from rheostat.credit.verifiers.interface import Progress, Scores
+from rheostat.masking import Aggregation
+from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig, join
+from rheostat.objectives.limits import PolicyShaping
+from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
+from rheostat.policies.language import TokenScores
+from rheostat.trajectories import Source, Trajectories
+
+
+@dataclass(frozen=True)
+class LUFFYConfig(GRPOConfig):
+    """The released flags."""
+
+    shaping: float = 0.1
+    """gamma of f(p) = p / (p + gamma)."""
+    advantage: Advantage = "mean-baseline"
+    """Reward minus the mean of the mixed group."""
+    limit: Literal["clip", "detached", "log-clip", "none"] = "none"
+    """On-policy tokens are not clipped."""
+    aggregation: Aggregation = "constant"
+    """Sum over tokens, divided by a constant."""
+    kl_coefficient: float = 0.0
+    """No KL."""
+
+
+class LUFFY(GRPO):
+    """See the module docstring."""
+
+    Config: ClassVar[type[GRPOConfig]] = LUFFYConfig
+    config: LUFFYConfig
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4}}
+
+    def collect(self) -> Trajectories:
+        """WHO ACTS? The policy, and an expert in every group."""
+        config, collector, world = self.config, self.collector, self.world
+        progress = Progress(self.updates, self.total_steps)
+        first = collector.drawn
+        own = collector.collect(config.prompts_per_batch, config.group_size - 1, self.sampling, version=self.updates, progress=progress)
+        prompts = own.prompts[:: config.group_size - 1]
+        numbers = list(range(first, first + len(prompts)))
+        texts = [demonstration(world, prompt, collector.seed, number) for prompt, number in zip(prompts, numbers, strict=True)]
+        encoded = [(prompt, world.encoder.encode(prompt) or []) for prompt in prompts]
+        rows = expert_rows(world, encoded, texts, numbers)
+        scores = world.verifier.score([prompt.rollout(text) for prompt, text in zip(prompts, texts, strict=True)], progress)
+        rows.reward = reward_at_last_token(torch.where(scores.valid, scores.reward, torch.zeros(())), rows.mask)
+        rows.valid = scores.valid[:, None].expand(rows.shape)
+        graded = join([own, Graded(rows, prompts, texts, scores, {})], len(own.prompts) + len(prompts))
+        assert graded is not None
+        graded.scores = Scores(
+            torch.cat([own.scores.reward, scores.reward]),
+            torch.cat([own.scores.valid, scores.valid]),
+            torch.cat([own.scores.abstained, scores.abstained]),
+        )
+        graded.metrics = own.metrics | {"expert_reward": scores.reward[scores.valid].mean().item()}
+        self.graded = graded
+        return graded.trajectories
+
+    def surrogate(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> PolicyLoss:
+        """The policy's own tokens by importance sampling, the expert's by policy shaping, over one denominator."""
+        expert = rows.source == int(Source.EXPERT)
+        start = scores.logp.detach() if rows.learner_logp is None else rows.learner_logp
+        common: dict[str, Any] = {"aggregate": "constant", "denominator": denominator}
+        own = policy_gradient(scores.logp, rows.advantage, denominator_logp=start, mask=rows.mask & ~expert, limit=self.limiter(), **common)
+        shaped = policy_gradient(
+            scores.logp,
+            rows.advantage,
+            denominator_logp=torch.zeros_like(scores.logp),
+            mask=rows.mask & expert,
+            limit=PolicyShaping(self.config.shaping),
+            **common,
+        )
+        return PolicyLoss(own.loss + shaped.loss, own.terms)

@@ -1,0 +1,75 @@
+"""SFT: supervised fine-tuning on demonstrations.
+
+Equation
+    loss = -1/(sum_i |y_i|) sum_i sum_t log pi(y_it | x, y_i<t)
+
+WHO ACTS   an expert: the ``completion`` column of the user's rows, or the task's own expert.
+What differs from grpo: nobody samples and nobody grades; every demonstrated token has weight 1. It is the policy-gradient kernel with
+advantage 1 and the ratio of the policy to itself. ``group_size`` is 1: one demonstration per prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from rheostat.collect.experts import demonstration, expert_rows
+from rheostat.collect.prompts import Graded
+from rheostat.credit.verifiers.interface import Scores
+from rheostat.masking import Aggregation
+from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig
+from rheostat.trajectories import Trajectories
+
+
+@dataclass(frozen=True)
+class SFTConfig(GRPOConfig):
+    """Plain maximum likelihood."""
+
+    prompts_per_batch: int = 128
+    """Demonstrations per batch."""
+    group_size: int = 1
+    """One demonstration per prompt."""
+    advantage: Advantage = "reward"
+    """Every token counts 1."""
+    limit: Literal["clip", "detached", "log-clip", "none"] = "detached"
+    """The log-likelihood itself."""
+    clip_low: float | None = None
+    """No bound."""
+    clip_high: float | None = None
+    """No bound."""
+    aggregation: Aggregation = "token-mean"
+    """Every token weighs the same."""
+    learning_rate: float = 1e-5
+    """AdamW step size."""
+    kl_coefficient: float = 0.0
+    """No KL."""
+
+
+class SFT(GRPO):
+    """See the module docstring."""
+
+    Config: ClassVar[type[GRPOConfig]] = SFTConfig
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 1e-3}}
+
+    def collect(self) -> Trajectories:
+        """WHO ACTS? The expert."""
+        collector, world = self.collector, self.world
+        drawn = world.encoder.take(collector.stream, self.config.prompts_per_batch)
+        numbers = list(range(collector.drawn, collector.drawn + len(drawn)))
+        collector.drawn += len(drawn)
+        texts = [demonstration(world, prompt, collector.seed, number) for (prompt, _), number in zip(drawn, numbers, strict=True)]
+        rows = expert_rows(world, drawn, texts, numbers)
+        collector.generated_tokens += rows.count()  # the budget counts what is learned from, whoever wrote it
+        ones = torch.ones(len(drawn))
+        scores = Scores(ones, ones.bool(), torch.zeros(len(drawn), dtype=torch.bool))
+        self.graded = Graded(
+            rows, [prompt for prompt, _ in drawn], texts, scores, {"completion_length": rows.mask.sum(1).float().mean().item()}
+        )
+        return rows
+
+    def advantages(self, rows: Trajectories, reward: Tensor) -> Tensor:
+        """1 on every demonstrated token."""
+        return rows.mask.float()

@@ -1,0 +1,79 @@
+"""Building the world of a language run: task, model, engine and graders, from settings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rheostat.collect.generation.embedded import EmbeddedEngine
+from rheostat.collect.prompts import World
+from rheostat.credit.verifiers import Verifier, load_rewards
+from rheostat.errors import MissingExtra, RheostatError
+from rheostat.policies.language import LanguagePolicy
+from rheostat.tasks.language.base_models import build_base_model
+from rheostat.tasks.language.catalogue import language_task
+from rheostat.tasks.language.encoding import PromptEncoder
+from rheostat.tasks.language.files import load_prompts
+from rheostat.tasks.language.interface import LanguageTask
+from rheostat.tasks.language.recipes import BASE_RECIPES
+from rheostat.training.settings import Settings
+
+ROOM = 2048  # tokens a prompt may have when neither task nor model sets a limit
+
+
+def build_world(settings: Settings, config: Any, method: Any, task: Any = None, policy: Any = None) -> World:
+    """Everything the method acts in.
+
+    Args:
+        settings: of the run.
+        config: of the method.
+        method: its class.
+        task: a :class:`LanguageTask` instead of the named one.
+        policy: a :class:`LanguagePolicy`, or a Hugging Face model with a tokenizer, instead of the named model.
+
+    Raises:
+        RheostatError: an unknown task, model, reward or device, or parts that do not fit each other.
+    """
+    found = task if isinstance(task, LanguageTask) else named_task(settings)
+    verifier: Verifier = load_rewards(list(settings.rewards)) if settings.rewards else found.verifier()
+    learner = policy if isinstance(policy, LanguagePolicy) else load_policy(settings, found, method)
+    limits = found.limits
+    new_tokens = config.max_new_tokens or limits.max_new_tokens
+    room = (learner.longest or limits.max_prompt_tokens + new_tokens) - new_tokens
+    if room < 1:
+        raise RheostatError(
+            f"The model has {learner.longest} positions, which leaves no room for a prompt before {new_tokens} new tokens: "
+            "lower max_new_tokens."
+        )
+    encoder = PromptEncoder(learner.tokenizer, min(limits.max_prompt_tokens or ROOM, room))
+    return World(found, learner, EmbeddedEngine(learner), verifier, encoder, new_tokens, limits.stop)
+
+
+def named_task(settings: Settings) -> LanguageTask:
+    """The task by name, or the user's own prompts."""
+    if settings.prompts is not None:
+        return load_prompts(settings.prompts, **settings.environment_options)
+    return language_task(settings.task, **settings.environment_options)
+
+
+def model_path(settings: Settings, task: LanguageTask) -> str:
+    """The folder of the run's model; a recipe's base is built on first use and cached.
+
+    Raises:
+        RheostatError: no model was named and the task has no tiny base of its own.
+    """
+    name = settings.model or task.base
+    if name is None:
+        raise RheostatError(f"The task {task.name!r} has no base model of its own: name one with --model (a Hugging Face folder).")
+    return str(build_base_model(name)) if name in BASE_RECIPES else name
+
+
+def load_policy(settings: Settings, task: LanguageTask, method: Any) -> LanguagePolicy:
+    """The language policy that the settings describe."""
+    options: dict[str, Any] = {"device": settings.device, "dtype": settings.dtype, "value_head": method.needs_value_head}
+    if settings.adapter_rank:
+        try:
+            from peft import LoraConfig
+        except ImportError as error:
+            raise MissingExtra("peft", "peft", "Training adapters") from error
+        options["adapters"] = LoraConfig(r=settings.adapter_rank, lora_alpha=2 * settings.adapter_rank, target_modules="all-linear")
+    return LanguagePolicy.load(model_path(settings, task), **options)
