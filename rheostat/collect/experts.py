@@ -45,8 +45,8 @@ def expert_rows(world: World, prompts: list[tuple[Prompt, list[int]]], texts: li
             raise RheostatError(f"The demonstration for prompt {prompt.key} is empty: remove the row or give it a text.")
         if len(completion) > world.max_new_tokens:
             raise RheostatError(
-                f"The demonstration for prompt {prompt.key} has {len(completion)} tokens, more than the {world.max_new_tokens} a completion "
-                "may have: raise max_new_tokens or filter the file."
+                f"The demonstration for prompt {prompt.key} has {len(completion)} tokens, more than {world.max_new_tokens} that a "
+                "completion may have: raise max_new_tokens or filter the file."
             )
         rows.append((ids, completion))
     left = max(len(ids) for ids, _ in rows)

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor
 
 from rheostat.collect.generation.sampling import Sampling
-from rheostat.collect.prompts import Graded, PromptCollector, World
+from rheostat.collect.prompts import Graded, PromptCollector, World, join
 from rheostat.credit.groups import (
     check_groups,
     grpo_advantage,
@@ -274,8 +274,7 @@ class GRPO:
             return to_tokens(rloo_advantage(reward, group, valid=valid), mask)
         if config.advantage == "reward":
             return to_tokens(reward, mask)
-        scale = "group" if config.advantage == "grpo" else "none"
-        return to_tokens(grpo_advantage(reward, group, scale=scale, valid=valid), mask)
+        return to_tokens(grpo_advantage(reward, group, scale="group" if config.advantage == "grpo" else "none", valid=valid), mask)
 
     def improve(self, batch: Trajectories) -> Metrics:
         """HOW DOES THE POLICY MOVE? Gradient steps on the limited surrogate, in micro-batches that do not change the result."""
@@ -516,28 +515,3 @@ class GRPO:
 def numbers_of(values: Tensor) -> list[float | None]:
     """Rounded for storage; unknown (NaN) becomes None, which JSON has."""
     return [None if math.isnan(x) else round(x, 5) for x in values.tolist()]
-
-
-def join(parts: list[Graded], rows: int) -> Graded | None:
-    """The first ``rows`` rows of several batches; completions of different lengths are padded to the longest."""
-    if not parts:
-        return None
-    width = max(part.trajectories.shape[1] for part in parts)
-    trajectories = torch.cat([pad_right(part.trajectories, width) for part in parts])[:rows]
-    prompts = [prompt for part in parts for prompt in part.prompts][:rows]
-    completions = [text for part in parts for text in part.completions][:rows]
-    return Graded(trajectories, prompts, completions, parts[-1].scores, parts[-1].metrics)
-
-
-def pad_right(rows: Trajectories, width: int) -> Trajectories:
-    """The same rows with empty steps appended up to ``width``."""
-    extra = width - rows.shape[1]
-    if not extra:
-        return rows
-    fields = {}
-    for name, value in rows.items():
-        tail = value[:, -1:].expand(-1, extra) if name in ("group", "version", "source", "valid") else value.new_zeros(len(rows), extra)
-        if name == "sampler_logp":
-            tail = torch.full_like(tail, float("nan"))
-        fields[name] = torch.cat([value, tail], 1)
-    return Trajectories(**fields, batch_size=[len(rows), width])

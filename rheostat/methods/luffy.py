@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from rheostat.collect.experts import demonstration, expert_rows
-from rheostat.collect.prompts import Graded
+from rheostat.collect.prompts import Graded, join
 from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.credit.verifiers.interface import Progress, Scores
 from rheostat.masking import Aggregation
-from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig, join
+from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig
 from rheostat.objectives.limits import PolicyShaping
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.policies.language import TokenScores
