@@ -247,7 +247,7 @@ def test_grading_is_repeatable():
 
 @pytest.mark.parametrize("function", [lambda x: x, lambda a, b: 1, lambda: 1, lambda prompt, completion: 1])
 def test_no_known_signature(function):
-    with pytest.raises(RheostatError, match="TRL's functions take completions.*verl's take solution_str"):
+    with pytest.raises(RheostatError, match=r"TRL's functions take completions.*verl's take solution_str"):
         detect_convention(function, "score")
 
 

@@ -231,7 +231,7 @@ def test_graders_that_cannot_be_loaded(graders, target, message):
 
 def test_loading_has_a_limit(tmp_path):
     (tmp_path / "slow.py").write_text("import time\ntime.sleep(60)\n")
-    with pytest.raises(RheostatError, match="Loading the grader .* ran past its limit of 1 s"):
+    with pytest.raises(RheostatError, match=r"Loading the grader .* ran past its limit of 1 s"):
         Isolated(f"{tmp_path}/slow.py:one", start_timeout=1)
 
 

@@ -197,8 +197,10 @@ def lesson_rows(lesson: Lesson, stream: PromptStream, count: int, rng: np.random
     rows = []
     for prompt, style, ask in zip(stream.take(int(count)), chosen, asks, strict=True):
         if ask:
-            slip = 1.0 / len(prompt.columns["operations"]) if rng.random() < 0.5 else 0.0
-            prompt = world.verification(prompt, world.expert(prompt, rng, "steps", slip))
+            wrong, solution = rng.random() < 0.5, str(prompt.columns["solution"])
+            while wrong and final_answer(solution) == prompt.answer:
+                solution = world.expert(prompt, rng, "steps", 1.0 / len(prompt.columns["operations"]))
+            prompt = world.verification(prompt, solution)
         rows.append((str(prompt.content), world.expert(prompt, rng, styles[style], lesson.error_rate)))
     return rows
 

@@ -40,7 +40,7 @@ class Lesson:
     error_rate: float = 0.0
     """Chance of a slip in every step: demonstrations of a weaker teacher."""
     verification_share: float = 0.0
-    """Share of the rows that ask whether a given solution is right; half of those solutions slip somewhere."""
+    """Share of the rows that ask whether a given solution is right; half of those solutions are wrong."""
     weight: float = 1.0
     """Share of this lesson among the lessons (need not sum to 1)."""
 
@@ -82,7 +82,7 @@ class BaseRecipe:
     mix_lr: float = 2e-3
     clip: float = 1.0
     """Largest norm of the gradient."""
-    seed: int = 1
+    seed: int = 3
 
     def __post_init__(self) -> None:
         if not self.lessons:
