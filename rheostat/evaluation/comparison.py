@@ -231,7 +231,7 @@ def plan(
         "versions": versions(),
     }
     _refuse_other(where, manifest)
-    if not where.exists():  # what cannot be built is refused here and now, rather than by every worker in turn
+    if read_manifest(where) is None:  # what cannot be built is refused here and now, rather than by every worker in turn
         for runs in arms.values():
             run = Run(where, runs[0])
             _ = run.method

@@ -240,7 +240,8 @@ def _series(index: int, curve: Curve) -> dict[str, Any]:
 
 def _table(arms: Sequence[Arm], drawn: Sequence[tuple[int, Curve]]) -> dict[str, Any]:
     """The chart as a small table: values at evenly spaced budgets."""
-    last = max(float(curve.x["steps"][-1]) for _, curve in drawn)
+    ends = [float(curve.x["steps"][-1]) for _, curve in drawn]
+    last = min(ends) if min(ends) > 0.9 * max(ends) else max(ends)  # runs overshoot their budget by different parts of a batch
     budgets = [last * (row + 1) / TABLE_ROWS for row in range(TABLE_ROWS)]
     rows = []
     for budget in budgets:

@@ -71,11 +71,12 @@
       hovermode: "x unified", hoverlabel: { bgcolor: tone("--card"), bordercolor: tone("--line"), font: { color: tone("--ink"), size: 12.5 } },
       xaxis: {
         title: { text: task.axes[view.axis], standoff: 6 }, gridcolor: tone("--grid"), zeroline: false, linecolor: tone("--line"), range: [0, most],
+        spikecolor: tone("--soft"), spikethickness: 1, spikedash: "dot",
         nticks: headline ? 10 : 6, exponentformat: "SI", fixedrange: matchMedia("(pointer: coarse)").matches, automargin: false, hoverformat: ",.4~s",
       },
       yaxis: {
         gridcolor: tone("--grid"), zeroline: true, zerolinecolor: tone("--line"), zerolinewidth: 1, nticks: headline ? 7 : 5, exponentformat: "SI",
-        fixedrange: true, automargin: true,
+        fixedrange: true, automargin: true, rangemode: panel.series.every((series) => Math.min(...(series.low || series.y)) >= 0) ? "nonnegative" : "normal",
       },
       dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",
     };
@@ -143,7 +144,7 @@
       }
     }, { rootMargin: "400px" });
     document.querySelectorAll(".plot").forEach((plot) => watcher.observe(plot));
-    root.dataset.ready = "true";
+    root.dataset.ready = `${Math.round(performance.now())} ms`;
   };
   setTheme();
   start().catch((error) => {
