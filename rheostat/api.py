@@ -73,7 +73,6 @@ def train(
     preset: str | None = None,
     progress: bool | Progress = True,
     sinks: tuple[str, ...] = (),
-    threads: int = 1,
     **options: Any,
 ) -> Run:
     """Train a method on a task.
@@ -86,8 +85,7 @@ def train(
         preset: a named configuration of the method.
         progress: show a live display.
         sinks: also log to ``tensorboard`` or ``trackio``.
-        threads: torch threads; 1 is fastest for small control networks. The result does not depend on the display, sinks or directory.
-        **options: settings of the run (``seed``, ``steps``, ...) and of the method (``learning_rate``, ...).
+        **options: settings of the run (``seed``, ``steps``, ``threads``, ...) and of the method (``learning_rate``, ...).
 
     Returns:
         The finished run, with ``metrics``, ``summary``, ``plot()`` and ``policy(observation)``.
@@ -95,9 +93,6 @@ def train(
     Raises:
         RheostatError: anything you can put right, in one sentence.
     """
-    import torch
-
-    torch.set_num_threads(threads)
     settings = settings_for(method, task, preset=preset, **options)
     where = Path(directory) if directory else free_directory(f"{method}-{settings.task.removeprefix(CUSTOM)}-s{settings.seed}")
     run = Run.create(where, settings, task=None if isinstance(task, str) else task, policy=policy)

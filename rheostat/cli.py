@@ -216,11 +216,8 @@ class Resume:
     """Also log to these dashboards."""
 
     def run(self) -> None:
-        import torch
-
         from rheostat import api
 
-        torch.set_num_threads(1)
         _announce(api.resume(self.run_directory, sinks=self.sinks))
 
 

@@ -133,6 +133,7 @@ class Run:
     def method(self) -> Method:
         """The method, built on first use."""
         if self._method is None:
+            torch.set_num_threads(self.settings.threads)
             self._method = build_method(self.settings, self._task, self._policy)
         return self._method
 

@@ -33,6 +33,8 @@ class Settings:
     """Who simulates: EnvPool where it has the id, else Gymnasium."""
     environment_options: dict[str, Any] = field(default_factory=dict)
     """Options handed to the environment, as JSON."""
+    threads: int = 1
+    """Torch threads: 1 is fastest for small control networks. Part of the definition, because sums are split differently over threads."""
     model: str | None = None
     """Language: a Hugging Face folder or hub name, or the name of a base-model recipe; None takes the task's own tiny base."""
     prompts: str | None = None
@@ -51,7 +53,7 @@ class Settings:
     """The method's own configuration, completed with its defaults."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("checkpoint_every", 0), ("evaluation_episodes", 0), ("seed", 0)):
+        for name, least in (("steps", 1), ("checkpoint_every", 0), ("evaluation_episodes", 0), ("seed", 0), ("threads", 1)):
             if getattr(self, name) < least:
                 raise RheostatError(f"{name} is {getattr(self, name)}: it must be at least {least}.")
 
