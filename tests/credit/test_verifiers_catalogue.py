@@ -44,6 +44,7 @@ def test_files_are_isolated_unless_told_otherwise(tmp_path):
 def test_verifiers_and_functions_are_taken_as_they_are():
     verifier = ExactMatch()
     assert load_reward(verifier) is verifier
+    assert load_reward(ExactMatch).score(rollouts("2")).reward.tolist() == [1.0]
     assert load_reward(lambda completions: [1.0]).score(rollouts("a")).valid.all()
     assert load_reward("exact").score(rollouts("2")).reward.tolist() == [1.0]
     assert load_reward("exact-hash").score(rollouts("#2")).reward.tolist() == [1.0]

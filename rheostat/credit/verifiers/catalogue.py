@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from rheostat.credit.verifiers.answers import ExactMatch
 from rheostat.credit.verifiers.conventions import FunctionVerifier, grades_of
@@ -41,7 +41,8 @@ def load_reward(
         RheostatError: it cannot be found, loaded or called; MissingExtra for ``math`` without math-verify.
     """
     if not isinstance(reward, str):
-        return reward if isinstance(reward, Verifier) else FunctionVerifier(reward, alone=alone)
+        ready = isinstance(reward, Verifier) and not isinstance(reward, type)
+        return cast(Verifier, reward) if ready else FunctionVerifier(reward, alone=alone)
     if reward == "exact" or reward.startswith("exact-"):
         return ExactMatch(reward.removeprefix("exact").removeprefix("-") or "whole")
     if reward == "math":

@@ -16,15 +16,12 @@ abstains. A function gets only the arguments it takes. An exception is a failed 
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import inspect
-import queue
-import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any, Literal, cast
 
+from rheostat.credit.verifiers.asynchronous import EventLoop, Raised, is_async
 from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier
 from rheostat.credit.verifiers.loading import describe
 from rheostat.errors import RheostatError
@@ -95,8 +92,8 @@ class Grader:
         self.open_ended = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values())
         self.named = [key for key, parameter in parameters.items() if parameter.kind in _NAMED]
         self.required = [key for key in self.named if parameters[key].default is inspect.Parameter.empty]
-        self.asynchronous = _is_async(function)
-        self._loop = _EventLoop()
+        self.asynchronous = is_async(function)
+        self._loop = EventLoop()
 
     def grade(
         self,
@@ -146,7 +143,7 @@ class Grader:
         outcome = self._call(self._arguments(rollouts, progress, log))
         if inspect.isawaitable(outcome):
             outcome = self._loop.run(outcome, limit)
-        if isinstance(outcome, _Raised) and self.alone and len(rollouts) > 1:
+        if isinstance(outcome, Raised) and self.alone and len(rollouts) > 1:
             message = f"graded by itself, because the call for the whole batch raised {outcome.text}"
             grades: list[Grade] = []
             for row, rollout in enumerate(rollouts):
@@ -157,7 +154,7 @@ class Grader:
                 if report is not None:
                     report(row, grade)
             return grades, log.metrics
-        if isinstance(outcome, _Raised):
+        if isinstance(outcome, Raised):
             grades = [Grade.failure(outcome.text) for _ in rollouts]
         elif isinstance(outcome, Scores):
             grades = self._from_scores(outcome, len(rollouts))
@@ -173,7 +170,7 @@ class Grader:
         try:
             return self.function(**arguments)
         except (Exception, SystemExit) as error:
-            return _Raised(describe(error))
+            return Raised(describe(error))
 
     def _arguments(self, rollouts: Sequence[Rollout], progress: Progress | None, log: _Log | None) -> dict[str, Any]:
         if self.convention == "native":
@@ -231,7 +228,7 @@ class Grader:
         return list(outcome)
 
     def _read(self, value: Any, row: int) -> Grade:
-        if isinstance(value, _Raised):
+        if isinstance(value, Raised):
             return Grade.failure(value.text)
         if isinstance(value, Grade):
             read = self._read_dict({**value.parts, **value.notes, "score": value.reward})
@@ -329,19 +326,6 @@ def grades_of(scores: Scores) -> list[Grade]:
     return grades
 
 
-def _is_async(function: Any) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
-
-
-class _Raised:
-    """What the user's function raised instead of answering."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-
 class _Log:
     """TRL's ``log_extra`` and ``log_metric``."""
 
@@ -357,45 +341,6 @@ class _Log:
 
     def log_metric(self, name: str, value: Any) -> None:
         self.metrics[name] = float(value)
-
-
-class _EventLoop:
-    """An event loop on a thread of its own, kept for the grader's life: clients that async graders reuse are bound to their loop."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def run(self, awaitable: Awaitable[Any], limit: float | None) -> Any:
-        """Its result, or what it raised."""
-        return asyncio.run_coroutine_threadsafe(_outcome(awaitable, limit), self._started()).result()
-
-    def run_all(self, awaitables: Mapping[int, Awaitable[Any]], settle: Callable[[int, Any], None], limit: float | None) -> None:
-        """Run together; ``settle`` is called with each key and outcome as it comes, in the caller's thread."""
-        arrived: queue.Queue[tuple[int, Any]] = queue.Queue()
-
-        async def one(key: int, awaitable: Awaitable[Any]) -> None:
-            arrived.put((key, await _outcome(awaitable, limit)))
-
-        loop = self._started()
-        for key, awaitable in awaitables.items():
-            asyncio.run_coroutine_threadsafe(one(key, awaitable), loop)
-        for _ in awaitables:
-            settle(*arrived.get())
-
-    def _started(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            threading.Thread(target=self._loop.run_forever, name="async graders", daemon=True).start()
-        return self._loop
-
-
-async def _outcome(awaitable: Awaitable[Any], limit: float | None) -> Any:
-    try:
-        return await asyncio.wait_for(awaitable, limit)
-    except TimeoutError:
-        return _Raised(f"it ran past its limit of {limit:g} s" if limit else "TimeoutError")
-    except (Exception, SystemExit, asyncio.CancelledError) as error:
-        return _Raised(describe(error))
 
 
 def _number(value: Any) -> float | None:

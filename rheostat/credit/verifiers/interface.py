@@ -98,6 +98,39 @@ class Scores:
         """Share of rows on which a grader failed, in [0, 1]; 0 for no rows."""
         return float(self.failed.float().mean()) if len(self) else 0.0
 
+    def select(self, rows: Sequence[int]) -> Scores:
+        """The verdicts on some rows, in that order; scalars about the whole batch stay."""
+        import torch
+
+        index = torch.tensor(list(rows), dtype=torch.long)
+        return Scores(
+            self.reward[index],
+            self.valid[index],
+            self.abstained[index],
+            {name: part[index] for name, part in self.parts.items()},
+            {name: [notes[row] for row in rows] for name, notes in self.notes.items()},
+            self.metrics,
+            {new: self.messages[old] for new, old in enumerate(rows) if old in self.messages},
+        )
+
+    @classmethod
+    def joined(cls, several: Sequence[Scores]) -> Scores:
+        """The verdicts of several batches, one after the other; a part or note that a batch lacks is NaN or empty there."""
+        import torch
+
+        names = dict.fromkeys(name for scores in several for name in scores.parts)
+        noted = dict.fromkeys(name for scores in several for name in scores.notes)
+        starts = [sum(map(len, several[:number])) for number in range(len(several))]
+        return cls(
+            torch.cat([scores.reward for scores in several]),
+            torch.cat([scores.valid for scores in several]),
+            torch.cat([scores.abstained for scores in several]),
+            {name: torch.cat([scores.parts.get(name, torch.full((len(scores),), math.nan)) for scores in several]) for name in names},
+            {name: [note for scores in several for note in scores.notes.get(name, [""] * len(scores))] for name in noted},
+            {name: value for scores in several for name, value in scores.metrics.items()},
+            {start + row: text for start, scores in zip(starts, several, strict=True) for row, text in scores.messages.items()},
+        )
+
     @classmethod
     def from_grades(cls, grades: Sequence[Grade], metrics: Mapping[str, float] | None = None) -> Scores:
         """Stack the grades of ``N`` rows. A reward or part that is not finite makes its row invalid or the part NaN."""
