@@ -1,0 +1,128 @@
+"""The cell of the GRPO study: one method, one seed, trained on chain-sum until its generated tokens are spent.
+
+All measurements are made here and not by the methods, so that every arm is looked at in the same way: a sample of held-out prompts, with
+a random stream of its own, and nothing of it counts against the budget.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rheostat.collect.prompts import Graded
+from rheostat.credit.groups import informative_groups
+from rheostat.masking import masked_mean
+from rheostat.methods import table
+from rheostat.methods.grpo import GRPO
+from rheostat.methods.method import iterate
+from rheostat.policies.language import LanguagePolicy
+from rheostat.streams import Streams, derive_seed
+from rheostat.tasks.language.base_models import train_base_model
+from rheostat.tasks.language.recipes import ModelSize, base_recipe
+from rheostat.training.language import build_world
+from rheostat.training.settings import Settings, configure
+
+UNTRAINED = "untrained"
+"""Instead of a recipe: a smaller model that has seen almost nothing, which costs a fraction of a second (smoke form)."""
+
+
+def build(arguments: dict[str, Any]) -> GRPO:
+    """The method of a cell in its world."""
+    name, overrides = arguments["method"], arguments["config"]
+    config = configure(name, overrides | {"budget": "generated tokens", "evaluate_every": 0})
+    method, policy, model = table.entry(name).load(), None, arguments["model"]
+    if model == UNTRAINED:
+        recipe = dataclasses.replace(base_recipe("chain-sum"), model=ModelSize(32, 1, 2, 1, 16, 32), teach_steps=1, mix_steps=0)
+        policy, model = LanguagePolicy(*train_base_model(recipe)), None
+    settings = Settings(name, arguments["task"], arguments["seed"], arguments["tokens"], model=model, config=dataclasses.asdict(config))
+    world = build_world(settings, config, method, policy=policy)
+    return method(config, world, Streams(arguments["seed"]), total_steps=arguments["tokens"])
+
+
+def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
+    """The cell.
+
+    Arguments: ``method``, ``config`` (what differs from its defaults), ``task``, ``model``, ``seed``, ``tokens``, ``look_every``
+    updates, ``look_prompts``, ``final_prompts``, ``kept_prompts`` and ``kept_samples`` (0 prompts: kept groups are not measured).
+
+    Returns:
+        ``look``: held-out accuracy, length (tokens), entropy (nats per token) and truncated share at ``tokens`` generated; ``start`` and
+        ``final``: the same on more prompts; ``updates``: reward and length of every training batch, with sampling rounds and kept share
+        where groups are discarded; ``kept``: see :func:`kept_groups`, before and after training.
+    """
+    method = build(arguments)
+    few, many = arguments["look_prompts"], arguments["final_prompts"]
+    kept = {}
+    if arguments["kept_prompts"]:
+        kept["start"] = kept_groups(method, arguments["kept_prompts"], arguments["kept_samples"])
+    start = look(method, many)
+    looks = [look(method, few)]
+    updates: list[dict[str, float]] = []
+    while method.steps < arguments["tokens"]:
+        metrics = iterate(method)
+        names = ("reward", "completion_length", "informative_share", "sampling_rounds", "gradient_steps", "meter/limited_share")
+        updates.append({"tokens": method.steps} | {name: round(metrics[name], 5) for name in names if name in metrics})
+        if method.updates % arguments["look_every"] == 0 or method.steps >= arguments["tokens"]:
+            looks.append(look(method, few))
+    final = look(method, many)
+    if kept:
+        kept["end"] = kept_groups(method, arguments["kept_prompts"], arguments["kept_samples"])
+    method.close()
+    curve = {name: [point[name] for point in looks] for name in looks[0]}
+    return {"start": start, "final": final, "look": curve, "updates": updates, "kept": kept}
+
+
+def look(method: GRPO, prompts: int) -> dict[str, float]:
+    """One completion for each of the first ``prompts`` held-out prompts, at the method's own temperature; changes nothing."""
+    held_out = [(prompt, method.world.encoder.encode(prompt)) for prompt in method.world.task.validation(prompts)]
+    graded = sample(method, [(prompt, ids) for prompt, ids in held_out if ids is not None], 1, "held-out")
+    rows = graded.trajectories
+    with torch.no_grad():
+        entropy = method.score(rows).entropy
+    assert entropy is not None
+    result = {
+        "tokens": method.steps,
+        "accuracy": graded.metrics["reward"],
+        "length": graded.metrics["completion_length"],
+        "entropy": masked_mean(entropy, rows.mask).item(),
+        "truncated": graded.metrics["truncated_share"],
+    }
+    assert all(map(math.isfinite, result.values()))
+    return {name: round(value, 6) for name, value in result.items()}
+
+
+def kept_groups(method: GRPO, prompts: int, samples: int) -> dict[str, Any]:
+    """Which groups dynamic sampling keeps, and which it should.
+
+    For each of ``prompts`` fresh prompts, ``samples`` completions beyond one group of G are drawn from the present policy. The group goes
+    through the method's own filter. The others say what to expect: with c of n right, ``C(c, G) / C(n, G)`` and ``C(n - c, G) / C(n, G)``
+    are unbiased for ``p^G`` and ``(1 - p)^G`` of *this* prompt, so no model of p is needed, and the two are independent of each other.
+
+    Returns:
+        Lists over prompts: ``kept`` (0 or 1), ``expected``, and ``right`` (share of all completions).
+    """
+    size = method.config.group_size
+    stream = method.world.task.prompts("train", derive_seed(method.streams.seed, "kept groups"))
+    graded = sample(method, method.world.encoder.take(stream, prompts), size + samples, "kept groups")
+    rows = graded.trajectories
+    reward = rows.reward.sum(1).view(prompts, size + samples)
+    group = rows.group[:, 0].view(prompts, size + samples)[:, :size]
+    kept = informative_groups(reward[:, :size].flatten(), group.flatten()).view(prompts, size)[:, 0]
+    others = reward[:, size:].sum(1).round().long().tolist()
+    total = math.comb(samples, size)
+    expected = [1 - (math.comb(right, size) + math.comb(samples - right, size)) / total for right in others]
+    return {
+        "kept": kept.int().tolist(),
+        "expected": [round(value, 6) for value in expected],
+        "right": [round(value, 6) for value in reward.mean(1).tolist()],
+    }
+
+
+def sample(method: GRPO, drawn: list[Any], group_size: int, purpose: str) -> Graded:
+    """Completions with a random stream of their own; the method's books stay as they are."""
+    numbers = list(range(len(drawn)))
+    return method.collector.sample(drawn, group_size, method.sampling, numbers=numbers, purpose=purpose, version=method.updates)
