@@ -116,6 +116,7 @@ def resume(
 def finish(run: Run, progress: bool | Progress, sinks: tuple[str, ...]) -> Run:
     """Train to the end of the budget, then draw the curves and write the report."""
     from rheostat.evaluation.report import write_report
+    from rheostat.evaluation.rollouts import rollouts_section
 
     display = (Bar(run.directory.name) if progress else Silent()) if isinstance(progress, bool) else progress
     if progress:
@@ -124,7 +125,8 @@ def finish(run: Run, progress: bool | Progress, sinks: tuple[str, ...]) -> Run:
         print(f"{run.directory}: {arithmetic}", file=sys.stderr)
     run.train(progress=display, sinks=sinks)
     run.plot()
-    write_report([run.directory], run.directory / "report.html")
+    section = rollouts_section(run.directory)
+    write_report([run.directory], run.directory / "report.html", sections=[section] if section else [])
     return run
 
 

@@ -312,9 +312,38 @@ class Report:
     """The page to write."""
 
     def run(self) -> None:
+        from rheostat.evaluation.records import find_runs
         from rheostat.evaluation.report import write_report
+        from rheostat.evaluation.rollouts import rollouts_section
 
-        print(f"Report: {write_report(list(self.paths), self.output)}")
+        runs = find_runs(self.paths)
+        section = rollouts_section(runs[0]) if len(runs) == 1 else None
+        print(f"Report: {write_report(list(self.paths), self.output, sections=[section] if section else [])}")
+
+
+@dataclass
+class Rollouts:
+    """Show what a language model wrote in training: prompts, completions, rewards, and every token coloured by its advantage."""
+
+    run_directory: Positional[Path]
+    """Directory of the run."""
+    update: int | None = None
+    """Which update; by default the newest that was kept."""
+    rows: int = 8
+    """Completions shown at most."""
+    json: bool = False
+    """Print JSON, with the numbers of every token."""
+
+    def run(self) -> None:
+        from rheostat.evaluation.rollouts import choose, print_rollouts, read_rollouts
+
+        if self.rows < 1:
+            raise RheostatError(f"--rows is {self.rows}: show at least 1.")
+        if self.json:
+            update, rows = read_rollouts(self.run_directory, self.update)
+            _print_json({"update": update, "rollouts": choose(rows, self.rows)})
+        else:
+            print_rollouts(self.run_directory, self.update, self.rows)
 
 
 @dataclass
@@ -354,6 +383,7 @@ COMMANDS: dict[str, Any] = {
     "compare": Compare,
     "demo": Demo,
     "report": Report,
+    "rollouts": Rollouts,
     "doctor": Doctor,
     "completion": Completion,
 }

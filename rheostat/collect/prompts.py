@@ -54,7 +54,7 @@ class Graded:
             self.trajectories[index],
             [self.prompts[i] for i in chosen],
             [self.completions[i] for i in chosen],
-            self.scores,
+            self.scores.select(chosen),
             self.metrics,
         )
 
@@ -167,7 +167,8 @@ def join(parts: list[Graded], rows: int) -> Graded | None:
     trajectories: Trajectories = torch.cat([pad_right(part.trajectories, width) for part in parts])[:rows]  # type: ignore[misc, assignment]
     prompts = [prompt for part in parts for prompt in part.prompts][:rows]
     completions = [text for part in parts for text in part.completions][:rows]
-    return Graded(trajectories, prompts, completions, parts[-1].scores, parts[-1].metrics)
+    scores = Scores.joined([part.scores for part in parts]).select(range(len(prompts)))
+    return Graded(trajectories, prompts, completions, scores, parts[-1].metrics)
 
 
 def pad_right(rows: Trajectories, width: int) -> Trajectories:

@@ -447,30 +447,34 @@ class GRPO:
         graded = self.graded
         if graded is None or not graded.prompts:
             return []
-        rows, tokenizer = graded.trajectories, self.policy.tokenizer
-        group = rows.group[:, 0]
-        chosen = min(len(rows), max(count // self.config.group_size, 1) * self.config.group_size)
+        rows, tokenizer, scores = graded.trajectories, self.policy.tokenizer, graded.scores
+        group = rows.group[:, 0].tolist()
+        wanted = list(dict.fromkeys(group))[: max(count // self.config.group_size, 1)]
+        chosen = [i for number in wanted for i in range(len(group)) if group[i] == number]
+        numbers = {
+            "advantage": rows.advantage,
+            "sampler_logp": rows.sampler_logp,
+            "learner_logp": rows.learner_logp,
+            "entropy": rows.entropy,
+        }
         found = []
-        for i in range(chosen):
+        for i in chosen[: max(count, self.config.group_size)]:
             kept = rows.mask[i].nonzero().flatten()
-            numbers = {
-                "advantage": rows.advantage,
-                "sampler_logp": rows.sampler_logp,
-                "learner_logp": rows.learner_logp,
-                "entropy": rows.entropy,
-            }
+            answer = graded.prompts[i].answer
+            parts = {name: part[i].item() for name, part in scores.parts.items()}
             found.append(
                 {
                     "update": self.updates,
-                    "group": int(group[i]),
+                    "group": group[i],
                     "prompt": graded.prompts[i].content,
-                    "answer": graded.prompts[i].answer if isinstance(graded.prompts[i].answer, str | int | float) else None,
+                    "answer": answer if isinstance(answer, str | int | float) else None,
                     "completion": graded.completions[i],
                     "reward": rows.reward[i].sum().item(),
+                    "parts": {name: round(value, 5) for name, value in parts.items() if not math.isnan(value)},
                     "valid": bool(rows.valid[i, 0]),
                     "source": int(rows.source[i, 0]),
                     "truncated": bool(rows.truncated[i].any()),
-                    "message": graded.scores.messages.get(i, "") if i < len(graded.scores) else "",
+                    "message": scores.messages.get(i, ""),
                     "tokens": [tokenizer.decode([token]) for token in rows.action[i][kept].tolist()],
                     **{name: numbers_of(value[i][kept]) for name, value in numbers.items() if value is not None},
                 }

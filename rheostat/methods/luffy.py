@@ -25,7 +25,7 @@ from torch import Tensor
 from rheostat.collect.experts import demonstration, expert_rows
 from rheostat.collect.prompts import Graded, join
 from rheostat.credit.token_rewards import reward_at_last_token
-from rheostat.credit.verifiers.interface import Progress, Scores
+from rheostat.credit.verifiers.interface import Progress
 from rheostat.masking import Aggregation
 from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig
 from rheostat.objectives.limits import PolicyShaping
@@ -73,11 +73,6 @@ class LUFFY(GRPO):
         rows.valid = scores.valid[:, None].expand(rows.shape)
         graded = join([own, Graded(rows, prompts, texts, scores, {})], len(own.prompts) + len(prompts))
         assert graded is not None
-        graded.scores = Scores(
-            torch.cat([own.scores.reward, scores.reward]),
-            torch.cat([own.scores.valid, scores.valid]),
-            torch.cat([own.scores.abstained, scores.abstained]),
-        )
         graded.metrics = own.metrics | {"expert_reward": scores.reward[scores.valid].mean().item()}
         self.graded = graded
         return graded.trajectories
