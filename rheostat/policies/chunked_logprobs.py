@@ -111,15 +111,15 @@ class _TokenLogProbs(torch.autograd.Function):
                 spread[part] = h
         ctx.save_for_backward(hidden, weight, bias, chosen, normaliser, spread if entropy else None)
         ctx.rule, ctx.chunk = rule, chunk
-        if not entropy:
-            ctx.mark_non_differentiable(spread)
+        ctx.set_materialize_grads(False)  # the gradient of an entropy that is only looked at costs nothing
         return logp, spread
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, chosen, normaliser, spread = ctx.saved_tensors
         wide = weight.float()
-        grad_logp, grad_entropy = grads
+        grad_logp = torch.zeros_like(normaliser) if grads[0] is None else grads[0]
+        grad_entropy = grads[1]
         grad_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         grad_weight = torch.zeros_like(wide) if ctx.needs_input_grad[1] else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if ctx.needs_input_grad[2] else None
@@ -131,14 +131,14 @@ class _TokenLogProbs(torch.autograd.Function):
                 slope = ctx.rule.derivative(z)
                 z = z.sub_(normaliser[part, None])  # log p
                 grad_z = z.exp()
-                if spread is None:
+                if grad_entropy is None or spread is None:
                     grad_z.mul_(-grad_logp[part, None])
                 else:
                     z.clamp_(min=-1e30).add_(spread[part, None]).mul_(grad_entropy[part, None]).add_(grad_logp[part, None])
                     grad_z.mul_(z).neg_()
                 grad_z.scatter_add_(-1, picked, grad_logp[part, None]).mul_(slope)
                 if grad_hidden is not None:
-                    grad_hidden[part] = grad_z @ wide
+                    grad_hidden[part] = linear(grad_z, wide.t())
                 if grad_weight is not None:
                     grad_weight.addmm_(grad_z.t(), x)
                 if grad_bias is not None:

@@ -75,7 +75,7 @@ class Generations:
 
     def take(self, prompts: Tensor | Sequence[int]) -> Generations:
         """The groups of these prompts (indices), in this order."""
-        chosen = torch.as_tensor(prompts, dtype=torch.int64)
+        chosen = torch.as_tensor(prompts, dtype=torch.int64).cpu()
         rows = (chosen[:, None] * self.group_size + torch.arange(self.group_size)).flatten()
         fields = {name: getattr(self, name)[rows] for name in ("tokens", "logp", "lengths", "finish", "versions")}
         return Generations([self.prompts[i] for i in chosen.tolist()], self.group_size, sampling=self.sampling, **fields)
