@@ -15,8 +15,9 @@ Rules, fixed before the arms were run to the end:
 gain        every arm ends at least 10 points of held-out accuracy above its start: held when the 95 % interval over seeds (bootstrap) and
             every single seed say so; refuted when the whole interval lies below.
 alike       GRPO, RLOO, REINFORCE++ and DAPO differ in final accuracy by less than the seed spread: held when the largest gap between two
-            arms' means is below the pooled standard deviation over seeds; refuted when it is not and some pair's 95 % interval of the
-            difference, widened for the number of pairs (Bonferroni), leaves out zero; undecided in between.
+            arms' means is below the pooled standard deviation over seeds; refuted when it is not and some pair is told apart: the 95 %
+            bootstrap interval of the difference, widened for the number of pairs (Bonferroni), leaves out zero, *and* Welch's t test
+            agrees at that level (intervals of resampled seeds are too narrow with so few); undecided in between.
 alike, six  the same for all six arms.
 kept        DAPO keeps the share 1 - p^G - (1 - p)^G of its groups: the mean over prompts of (kept - expected) has zero in its 95 %
             interval (normal, over prompts). The formula holds per prompt. With *one* p for all prompts (the batch's accuracy) it is only
@@ -126,6 +127,8 @@ def gains(start: dict[str, list[float]], final: dict[str, list[float]]) -> list[
 
 def alike(final: dict[str, list[float]]) -> Condition:
     """The arms differ by less than the seed spread."""
+    from scipy.stats import ttest_ind
+
     names = list(final)
     pairs = list(combinations(names, 2))
     level = 1 - 0.05 / len(pairs)
@@ -135,9 +138,10 @@ def alike(final: dict[str, list[float]]) -> Condition:
     gaps = {}
     for a, b in pairs:
         interval = statistics.difference(final[a], final[b], statistics.mean, generator=np.random.default_rng(0), level=level)
-        gaps[f"{ARMS[a]} - {ARMS[b]}"] = bounded(interval)
+        p_value = float(ttest_ind(final[a], final[b], equal_var=False).pvalue) if some and spread > 0 else 1.0
+        gaps[f"{ARMS[a]} - {ARMS[b]}"] = bounded(interval) | {"p_value": round(p_value, 6)}
     largest = max(means.values()) - min(means.values())
-    apart = [pair for pair, gap in gaps.items() if gap["low"] is not None and (gap["low"] > 0 or gap["high"] < 0)]
+    apart = [pair for pair, gap in gaps.items() if gap["p_value"] < 1 - level and (gap["low"] > 0 or gap["high"] < 0)]
     outcome: Outcome = "held" if some and largest < spread else "not held" if some and apart else "undecided"
     best, worst = max(names, key=means.__getitem__), min(names, key=means.__getitem__)
     numbers = {
