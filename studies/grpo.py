@@ -66,7 +66,7 @@ class Sizes:
     """What differs between the study and its smoke form, and can be set from the command line."""
 
     seeds: int = 5
-    tokens: int = 270_000
+    tokens: int = 260_000
     look_every: int = 5
     look_prompts: int = 256
     final_prompts: int = 1024
