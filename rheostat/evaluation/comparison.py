@@ -320,8 +320,17 @@ def _command(methods: Sequence[str], task: str, seeds: int, steps: int, where: P
     if options:
         words.append("--options")
         for key, value in options.items():
-            words += [key, value if isinstance(value, str) else json.dumps(value)]
+            words += [key, value if isinstance(value, str) and not _reads_as_json(value) else json.dumps(value)]
     return shlex.join(words)
+
+
+def _reads_as_json(text: str) -> bool:
+    """Whether the command line would take a text for something else, such as a number."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
 
 
 def _write(path: Path, text: str) -> None:

@@ -5,6 +5,7 @@ An *arm* is everything that has the same settings apart from the seed; its membe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -24,8 +25,6 @@ from rheostat.training.run import CUSTOM, read_jsonl
 from rheostat.training.settings import Settings, configure
 
 Array = NDArray[np.float64]
-GENERAL = ("checkpoint_every", "evaluation_episodes", "backend")
-"""Settings of every run that the command line spells as they are."""
 
 
 @dataclass(frozen=True)
@@ -331,26 +330,27 @@ def regenerate(record: Record) -> str:
     settings = record.settings
     if record.command.startswith("rheostat ") or record.method not in table.METHODS or record.task.startswith(CUSTOM):
         return record.command
-    words = ["rheostat", "train", record.method, record.task, "--seed", str(record.seed), "--steps", str(settings["steps"])]
-    if settings.get("environment_options"):
-        words.append("--environment")
-        words += [word for key, value in settings["environment_options"].items() for word in (key, json.dumps(value))]
-    defaults = {item.name: item.default for item in dataclasses.fields(Settings) if item.name in GENERAL}
-    given = {key: settings[key] for key in GENERAL if key in settings}
-    try:
-        config = json.loads(json.dumps(dataclasses.asdict(configure(record.method, {}))))
-    except (RheostatError, ImportError):
-        config = {}  # without the defaults every setting is spelled out
-    defaults, given = defaults | config, given | settings.get("config", {})
+    words = ["rheostat", "train", record.method, record.task]
+    for key in ("seed", "steps", "evaluation_episodes", "threads"):  # whose defaults depend on the method's domain
+        if key in settings:
+            words += [f"--{key.replace('_', '-')}", str(settings[key])]
+    spelled = {"method", "task", "config", "environment_options", "seed", "steps", "evaluation_episodes", "threads"}
+    defaults = {item.name: item.default for item in dataclasses.fields(Settings)} | {"rewards": []}
+    with contextlib.suppress(RheostatError, ImportError):  # without the method's defaults every setting of it is spelled out
+        defaults |= json.loads(json.dumps(dataclasses.asdict(configure(record.method, {}))))
+    given = {key: value for key, value in settings.items() if key not in spelled} | settings.get("config", {})
     missing = object()
     for key, value in given.items():
         if value == defaults.get(key, missing):
             continue
-        flag = key.replace("_", "-")
+        flag = "reward" if key == "rewards" else key.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
             words += [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    if settings.get("environment_options"):
+        words.append("--environment")
+        words += [word for key, value in settings["environment_options"].items() for word in (key, json.dumps(value))]
     return shlex.join(words)
 
 

@@ -32,14 +32,11 @@ def work(job: dict[str, Any]) -> int:
     Returns:
         One of the exit statuses.
     """
-    import torch
-
     from rheostat.training import checkpoint
     from rheostat.training.progress import Silent
     from rheostat.training.run import Interrupted, Run
     from rheostat.training.settings import Settings
 
-    torch.set_num_threads(1)
     directory = Path(job["directory"])
     with open(job["lock"], "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

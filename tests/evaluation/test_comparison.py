@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -184,6 +185,22 @@ def test_a_directory_of_other_settings_is_refused(tmp_path: Path, change: dict[s
     cells, _, command = plan(**asked | {"methods": ["a2c", "ppo", "props"], "seeds": 4})  # more is
     assert len(cells) == 12
     assert "compare a2c ppo props --task CartPole-v1 --seeds 4" in command
+
+
+def test_the_command_gives_every_option_back(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"num_envs": 4, "hidden": (8, 8), "anneal": False, "target_kl": None, "backend": "gymnasium"}
+    _, _, command = plan(["ppo"], "CartPole-v1", seeds=1, steps=1000, directory=tmp_path / "a folder", **options)
+    words = shlex.split(command)
+    assert words[words.index("--directory") + 1] == str(tmp_path / "a folder")
+    given = words[words.index("--options") + 1 :]
+    assert dict(zip(given[::2], given[1::2], strict=True)) == {
+        "num_envs": "4",
+        "hidden": "[8, 8]",
+        "anneal": "false",
+        "target_kl": "null",
+        "backend": "gymnasium",
+    }
+    assert comparison._command(["ppo"], "T", 1, 1, tmp_path, {"note": "1"}).endswith("note '\"1\"'")  # a text that looks like a number
 
 
 def test_directories_that_are_no_comparison(tmp_path: Path) -> None:

@@ -211,7 +211,15 @@ def test_the_command_that_makes_a_run_again(tmp_path: Path) -> None:
     assert regenerate(typed) == "rheostat train ppo Hopper-v5 --steps 100_000"
     python = read_record(write_run(tmp_path / "b", command="python script.py", num_envs=4, anneal=False, hidden=[32, 16], target_kl=0.1))
     command = regenerate(python)
-    assert command.startswith("rheostat train ppo Hopper-v5 --seed 0 --steps 100000 ")
-    assert command.split(" --")[3:] == ["num-envs 4", "hidden 32 16", "no-anneal", "target-kl 0.1"]
+    assert command.split(" --") == [
+        "rheostat train ppo Hopper-v5",
+        "seed 0",
+        "steps 100000",
+        "evaluation-episodes 10",
+        "num-envs 4",
+        "hidden 32 16",
+        "no-anneal",
+        "target-kl 0.1",
+    ]
     custom = read_record(write_run(tmp_path / "c", task="custom:Mine", command="python script.py"))
     assert regenerate(custom) == "python script.py"
