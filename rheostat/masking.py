@@ -85,6 +85,16 @@ def standardise(
     return select(standardised, mask) if fill_masked else standardised
 
 
+def standardise_pieces(x: Tensor, size: int) -> Tensor:
+    """:func:`standardise` of every piece of ``size`` consecutive entries of ``x`` ``[N]`` (the last one may be shorter), at once."""
+    whole = len(x) // size * size
+    pieces = x[:whole].view(-1, size)
+    if size > 1:
+        variance, mean = torch.var_mean(pieces, dim=1, keepdim=True)
+        pieces = (pieces - mean) / (variance.sqrt() + 1e-8)
+    return torch.cat([pieces.flatten(), standardise(x[whole:])])
+
+
 def natural_denominator(mask: Tensor, mode: Aggregation) -> Tensor:
     """What ``aggregate`` divides by, as a scalar tensor.
 

@@ -8,8 +8,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from rheostat.policies.control import ControlPolicy
-from rheostat.policies.parameters import ParameterVector, load_optimizer_state, optimizer_state
+from rheostat.policies.control import ControlPolicy, Evaluation, evaluate
+from rheostat.policies.fast_control import fast
+from rheostat.policies.parameters import Adam, ParameterVector, load_optimizer_state, optimizer_state
 
 
 class BehaviourPolicy:
@@ -22,20 +23,32 @@ class BehaviourPolicy:
     """
 
     def __init__(self, target: ControlPolicy, learning_rate: float | None = None) -> None:
-        self.network: ControlPolicy = copy.deepcopy(target)
-        self.parameters = ParameterVector(cast(nn.Module, self.network))
+        network = copy.deepcopy(target)
+        self.parameters = ParameterVector(cast(nn.Module, network))
+        self.network: ControlPolicy = fast(network, self.parameters)
         self.optimizer = None
         if learning_rate is not None:
-            self.optimizer = torch.optim.Adam([self.parameters.vector], lr=learning_rate, eps=1e-5, fused=True)
+            self.optimizer = Adam(self.parameters.vector, learning_rate)
 
     def restart_from(self, target: ParameterVector) -> None:
         """``phi <- theta``."""
         self.parameters.copy_from(target)
 
-    def descend(self, loss: Tensor, *, max_grad_norm: float | None = None, step_size: float | None = None) -> None:
-        """One step down the loss: with Adam, or by ``step_size`` times the gradient."""
+    def evaluate(self, observation: Tensor) -> Evaluation:
+        """What the behaviour policy says about normalised observations ``[N, ...]``, and the way back to its parameters."""
+        return evaluate(self.network, observation, critic=False)
+
+    def descend(self, now: Evaluation, slope: Tensor, *, max_grad_norm: float | None = None, step_size: float | None = None) -> None:
+        """One step down a loss: with Adam, or by ``step_size`` times the gradient.
+
+        Args:
+            now: from :meth:`evaluate`.
+            slope: derivative of the loss with respect to the parameters of the distribution, ``[N, P]``.
+            max_grad_norm: global norm limit of the gradient.
+            step_size: of plain descent.
+        """
         self.parameters.gradient.zero_()
-        loss.backward()
+        now.backward(slope)
         if max_grad_norm is not None:
             self.parameters.clip_gradient(max_grad_norm)
         if self.optimizer is not None:

@@ -18,10 +18,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from rheostat.masking import standardise
-from rheostat.methods.ppo import PPO, PPOConfig
+from rheostat.methods.ppo import PPO, PPOConfig, Step
 from rheostat.objectives.limits import DetachedClip
-from rheostat.objectives.policy_gradient import policy_gradient
+from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
+from rheostat.objectives.slopes import policy_slope, value_slope
 from rheostat.objectives.value import value_loss
 
 
@@ -54,17 +54,12 @@ class A2C(PPO):
         """RMSprop as Stable-Baselines3 configures it."""
         return torch.optim.RMSprop([self.parameters.vector], lr=self.config.learning_rate, alpha=0.99, eps=1e-5)
 
-    def minibatch_step(
-        self, observation: Tensor, action: Tensor, start_logp: Tensor, advantage: Tensor, target: Tensor, start_value: Tensor
-    ) -> Tensor | None:
+    def losses(self, step: Step) -> tuple[PolicyLoss, Tensor]:
         """The plain policy gradient: the log-probability itself is its own denominator, so the ratio is 1."""
-        config = self.config
-        if config.normalise_advantage:
-            advantage = standardise(advantage)
-        distribution = self.policy.distribution(observation)
-        log_prob = distribution.log_prob(action)
-        policy = policy_gradient(log_prob, advantage, denominator_logp=None, limit=DetachedClip())
-        critic = value_loss(self.policy.value(observation), target, scale=1.0)
-        entropy = distribution.entropy().mean()
-        loss = policy.loss + config.value_coefficient * critic - config.entropy_coefficient * entropy
-        return self.apply(loss, policy, critic, entropy)
+        policy = policy_gradient(step.log_prob, step.worth.advantage, denominator_logp=None, limit=DetachedClip())
+        return policy, value_loss(step.value, step.worth.target, scale=1.0)
+
+    def slopes(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Derivatives of ``losses``."""
+        policy = policy_slope(step.log_prob, step.worth.advantage, denominator_logp=None, limit=DetachedClip())
+        return policy, value_slope(step.value, step.worth.target, scale=1.0)

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,19 +35,21 @@ from rheostat.collect.normalise import RewardScale, RunningStatistics
 from rheostat.collect.rollouts import Collector
 from rheostat.credit.returns import gae
 from rheostat.errors import RheostatError
-from rheostat.masking import standardise
+from rheostat.masking import standardise_pieces
 from rheostat.methods.method import Metrics
 from rheostat.objectives.limits import Clip
 from rheostat.objectives.meter import off_policyness
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
+from rheostat.objectives.slopes import policy_slope, value_slope
 from rheostat.objectives.value import value_loss
-from rheostat.policies.control import ActorCritic, ControlPolicy
+from rheostat.policies.control import ActorCritic, ControlPolicy, evaluate
 from rheostat.policies.distributions import Distribution
-from rheostat.policies.parameters import ParameterVector, load_optimizer_state, optimizer_state
+from rheostat.policies.fast_control import fast
+from rheostat.policies.parameters import Adam, Optimizer, ParameterVector, load_optimizer_state, optimizer_state
 from rheostat.policies.sampling_error import neural_sampling_error
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.environments import Environments
-from rheostat.trajectories import Source, Trajectories
+from rheostat.trajectories import Source, Trajectories, Transitions
 
 MakeEnvironments = Callable[[int, int], Environments]
 """``(num_envs, seed) -> Environments``."""
@@ -107,6 +109,27 @@ class PPOConfig:
     """Put the neural sampling error on the meter every so many updates; 0 never."""
 
 
+class Worth(NamedTuple):
+    """What the losses need to know about rows, all ``[N]`` and constant."""
+
+    start_logp: Tensor
+    """Log-probability under the policy when this update began."""
+    advantage: Tensor
+    target: Tensor
+    """What the critic regresses on."""
+    start_value: Tensor
+    """The critic's value when this update began."""
+
+
+class Step(NamedTuple):
+    """One gradient step: what the policy said about a minibatch before it moved."""
+
+    log_prob: Tensor
+    value: Tensor
+    worth: Worth
+    gradient_norm: float = 0.0
+
+
 class PPO:
     """See the module docstring.
 
@@ -122,7 +145,6 @@ class PPO:
     """
 
     Config: ClassVar[type[PPOConfig]] = PPOConfig
-    unit: ClassVar[str] = "environment steps"
     config: PPOConfig
 
     def __init__(
@@ -134,6 +156,7 @@ class PPO:
         self.collector = Collector(environments)
         self.policy = policy or self.build_policy(environments)
         self.parameters = ParameterVector(cast(nn.Module, self.policy))
+        self.network = fast(self.policy, self.parameters)
         self.optimizer = self.build_optimizer()
         self.history = History(config.window * config.batch_steps // self.block_steps(config))
         shape = environments.observation_space.shape
@@ -190,9 +213,14 @@ class PPO:
             seed=derive_seed(self.streams.seed, "network"),
         )
 
-    def build_optimizer(self) -> torch.optim.Optimizer:
+    def build_optimizer(self) -> Optimizer:
         """Adam with epsilon 1e-5 (detail 3)."""
-        return torch.optim.Adam([self.parameters.vector], lr=self.config.learning_rate, eps=1e-5, fused=True)
+        return Adam(self.parameters.vector, self.config.learning_rate, eps=1e-5)
+
+    @property
+    def unit(self) -> str:
+        """What the budget counts."""
+        return "environment steps"
 
     @property
     def steps(self) -> int:
@@ -209,7 +237,7 @@ class PPO:
 
     def act_on_target(self, observation: Tensor) -> Distribution:
         """The learned policy's distribution for raw observations ``[N, ...]``."""
-        return self.policy.distribution(self.normalise(observation))
+        return self.network.distribution(self.normalise(observation))
 
     def act(self, observation: Tensor) -> Distribution:
         """Who acts while collecting: here the learned policy itself."""
@@ -255,9 +283,11 @@ class PPO:
         with torch.no_grad():
             observation = self.normalise(kept.observation).flatten(0, 1)
             following = self.normalise(kept.next_observation).flatten(0, 1)
-            batch.learner_logp = self.policy.distribution(observation).log_prob(kept.action.flatten(0, 1)).view(kept.shape)
-            batch.value = self.policy.value(observation).view(kept.shape)
-            batch.next_value = self.policy.value(following).view(kept.shape)
+            start = evaluate(self.network, observation)
+            assert start.value is not None
+            batch.learner_logp = start.distribution.log_prob(kept.action.flatten(0, 1)).view(kept.shape)
+            batch.value = start.value.view(kept.shape)
+            batch.next_value = self.network.value(following).view(kept.shape)
             reward = self.rewards.scale(kept.reward) if self.config.normalise_rewards else kept.reward
             batch.advantage, batch.value_target = gae(
                 reward,
@@ -287,58 +317,88 @@ class PPO:
             metrics["meter/sampling_error"] = self.sampling_error(observation, rows.action)
         if config.anneal:
             self.optimizer.param_groups[0]["lr"] = config.learning_rate * self.remaining()
-        fields = (observation, rows.action, rows.learner_logp, rows.advantage, rows.value_target, rows.value)
-        count = len(rows)
-        size = -(-count // config.minibatches)
-        reports: list[Tensor] = []
-        stopped = False
+        steps: list[Step] = []
         for _ in range(config.epochs):
-            order = torch.randperm(count, generator=self.streams["minibatches"])
-            for minibatch in zip(*(field[order].split(size) for field in fields), strict=True):
-                report = self.minibatch_step(*minibatch)
-                if report is None:
-                    stopped = True
-                    break
-                reports.append(report)
+            stopped = self.learn_once(rows, observation, steps)
             if config.target_kl is not None and config.kl_stop == "after-epoch":
-                stopped = stopped or float(reports[-1][APPROX_KL]) > config.target_kl
+                stopped = stopped or bool(self.losses(steps[-1])[0].approx_kl > config.target_kl)
             if stopped:
                 break
         self.updates += 1
-        if reports:
-            means = torch.stack(reports).mean(0).tolist()
-            metrics |= dict(zip(REPORT, means, strict=True))
-        metrics["gradient_steps"] = len(reports)
+        metrics |= self.report(steps)
+        metrics["gradient_steps"] = len(steps)
         metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        with torch.no_grad():
+            metrics["entropy"] = self.network.distribution(observation).entropy().mean().item()
         metrics["explained_variance"] = explained_variance(rows.value, rows.value_target)
         return metrics | self.collector.metrics()
 
-    def minibatch_step(
-        self, observation: Tensor, action: Tensor, start_logp: Tensor, advantage: Tensor, target: Tensor, start_value: Tensor
-    ) -> Tensor | None:
-        """One gradient step; returns the numbers of ``REPORT``, or None when the KL stop forbids the step."""
-        config = self.config
-        if config.normalise_advantage:
-            advantage = standardise(advantage)
-        distribution = self.policy.distribution(observation)
-        policy = policy_gradient(
-            distribution.log_prob(action), advantage, denominator_logp=start_logp, limit=Clip(low=config.clip, high=config.clip)
-        )
-        if config.target_kl is not None and config.kl_stop == "before-step" and float(policy.approx_kl) > config.target_kl:
-            return None
-        value = self.policy.value(observation)
-        critic = value_loss(value, target, old_value=start_value, clip=config.clip if config.clip_value else None)
-        entropy = distribution.entropy().mean()
-        loss = policy.loss + config.value_coefficient * critic - config.entropy_coefficient * entropy
-        return self.apply(loss, policy, critic, entropy)
+    def learn_once(self, rows: Transitions, observation: Tensor, steps: list[Step]) -> bool:
+        """One pass over the rows in random order; appends to ``steps``. Returns whether the KL stop ended it."""
+        order = torch.randperm(len(rows), generator=self.streams["minibatches"])
+        size = -(-len(rows) // self.config.minibatches)  # the last minibatch may be smaller
+        fields = (rows.learner_logp, rows.advantage, rows.value_target, rows.value, observation, rows.action)
+        logp, advantage, *others = (field[order] for field in fields)
+        if self.config.normalise_advantage:
+            advantage = standardise_pieces(advantage, size)
+        pieces = (field.split(size) for field in (logp, advantage, *others))
+        for *worth, observed, taken in zip(*pieces, strict=True):
+            step = self.gradient_step(observed, taken, Worth(*worth))
+            if step is None:
+                return True
+            steps.append(step)
+        return False
 
-    def apply(self, loss: Tensor, policy: PolicyLoss, critic: Tensor, entropy: Tensor) -> Tensor:
-        """Step the optimiser down ``loss``; returns the numbers of ``REPORT``."""
-        self.parameters.gradient.zero_()
-        loss.backward()
-        norm = self.parameters.clip_gradient(self.config.max_grad_norm)
-        self.optimizer.step()
-        return torch.stack([policy.loss.detach(), critic.detach(), entropy.detach(), policy.approx_kl, policy.limited_share, norm])
+    def gradient_step(self, observation: Tensor, action: Tensor, worth: Worth) -> Step | None:
+        """One step down ``policy - c_H entropy + c_V value`` on a minibatch; None when the KL stop forbids it.
+
+        Derivatives are by hand: ``losses`` says what is minimised and ``slopes`` must be its derivative.
+        """
+        config = self.config
+        now = evaluate(self.network, observation)
+        assert now.value is not None
+        with torch.no_grad():
+            log_prob, score = now.distribution.log_prob_and_slope(action)
+            step = Step(log_prob, now.value, worth)
+            if config.target_kl is not None and config.kl_stop == "before-step" and self.losses(step)[0].approx_kl > config.target_kl:
+                return None
+            policy, value = self.slopes(step)
+            outputs = score.mul_(policy.unsqueeze(-1))
+            if config.entropy_coefficient:
+                outputs.sub_(now.distribution.entropy_slope(), alpha=config.entropy_coefficient / len(outputs))
+            self.parameters.gradient.zero_()
+            now.backward(outputs, value.mul_(config.value_coefficient))
+            norm = self.parameters.clip_gradient(config.max_grad_norm)
+            self.optimizer.step()
+        return step._replace(gradient_norm=norm)
+
+    def losses(self, step: Step) -> tuple[PolicyLoss, Tensor]:
+        """The policy loss and the value loss."""
+        worth, clip = step.worth, self.config.clip
+        policy = policy_gradient(step.log_prob, worth.advantage, denominator_logp=worth.start_logp, limit=Clip(clip, clip))
+        value = value_loss(step.value, worth.target, old_value=worth.start_value, clip=clip if self.config.clip_value else None)
+        return policy, value
+
+    def slopes(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Derivatives of ``losses`` with respect to every log-probability and every value."""
+        worth, clip = step.worth, self.config.clip
+        policy = policy_slope(step.log_prob, worth.advantage, denominator_logp=worth.start_logp, limit=Clip(clip, clip))
+        value = value_slope(step.value, worth.target, old_value=worth.start_value, clip=clip if self.config.clip_value else None)
+        return policy, value
+
+    def report(self, steps: list[Step]) -> Metrics:
+        """What happened in the gradient steps of one update, as means over their rows."""
+        if not steps:
+            return {}
+        log_prob, value, worth, norms = zip(*steps, strict=True)
+        policy, critic = self.losses(Step(torch.cat(log_prob), torch.cat(value), Worth(*map(torch.cat, zip(*worth, strict=True)))))
+        return {
+            "policy_loss": policy.loss.item(),
+            "value_loss": critic.item(),
+            "approx_kl": policy.approx_kl.item(),
+            "meter/limited_share": policy.limited_share.item(),
+            "meter/gradient_norm": sum(norms) / len(norms),
+        }
 
     # --- looking ------------------------------------------------------------------------------------------------------------------
 
@@ -401,10 +461,6 @@ class PPO:
     def close(self) -> None:
         """Release the worlds."""
         self.collector.environments.close()
-
-
-APPROX_KL = 3
-REPORT = ("policy_loss", "value_loss", "entropy", "approx_kl", "meter/limited_share", "meter/gradient_norm")
 
 
 def explained_variance(value: Tensor, target: Tensor) -> float:

@@ -28,6 +28,7 @@ Checked against: both code releases, number by number (``tests/vectors``: props)
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -39,7 +40,9 @@ from rheostat.methods.method import Metrics
 from rheostat.methods.ppo import PPOConfig
 from rheostat.methods.ros import ROS, ROSConfig
 from rheostat.objectives.behaviour import advantage_weight, behaviour_loss
-from rheostat.policies.distributions import Gaussian
+from rheostat.objectives.kl import kl_estimate
+from rheostat.objectives.slopes import behaviour_slope
+from rheostat.policies.distributions import Distribution, Gaussian
 from rheostat.trajectories import Transitions
 
 
@@ -115,40 +118,44 @@ class PROPS(ROS):
 
     def repair(self, rows: Transitions) -> Metrics:
         """Push down what the window holds, in minibatches, until done or stopped."""
-        config, phi = self.config, self.behaviour.network
-        observation, action = self.normalise(rows.observation), rows.action
-        with torch.no_grad():
-            target = self.policy.distribution(observation)
-            target_logp = target.log_prob(action)
+        config = self.config
+        observation = self.normalise(rows.observation)
+        target = self.network.distribution(observation).detach()
+        target_logp = target.log_prob(rows.action)
         weight = advantage_weight(rows.advantage) if config.advantage_weighted else None
-        size = max(1, (config.window * config.batch_steps - config.behaviour_steps) // config.behaviour_minibatches)
-        shares: list[Tensor] = []
-        stopped = False
-        for _ in range(config.behaviour_epochs):
-            for index in torch.randperm(len(rows), generator=self.streams["behaviour"]).split(size):
-                distribution, reference = phi.distribution(observation[index]), target[index]
-                if isinstance(distribution, Gaussian):
-                    kl = distribution.kl(reference) / distribution.mean.shape[-1]
-                else:
-                    kl = reference.kl(distribution)
-                loss = behaviour_loss(
-                    distribution.log_prob(action[index]),
-                    target_logp[index],
-                    kl,
-                    clip=config.behaviour_clip,
-                    kl_coef=config.behaviour_kl_coefficient,
-                    weight=None if weight is None else weight[index],
-                )
-                if stopped := loss.exceeds(config.behaviour_target_kl):
+        seen: list[tuple[Tensor, Tensor]] = []
+        for index in self.behaviour_minibatches(len(rows)):
+            now = self.behaviour.evaluate(observation[index])
+            with torch.no_grad():
+                log_prob, score = now.distribution.log_prob_and_slope(rows.action[index])
+                reference_logp = target_logp[index]
+                if kl_estimate(reference_logp, log_prob).mean() > config.behaviour_target_kl:
                     break
-                self.behaviour.descend(loss.loss, max_grad_norm=config.max_grad_norm)
-                shares.append(loss.limited_share)
-            if stopped:
-                break
+                push = behaviour_slope(
+                    log_prob, reference_logp, clip=config.behaviour_clip, weight=None if weight is None else weight[index]
+                )
+                slope = score.mul_(push.unsqueeze(-1))
+                slope.add_(self.kl_slope(now.distribution, target[index]), alpha=config.behaviour_kl_coefficient / len(index))
+                self.behaviour.descend(now, slope, max_grad_norm=config.max_grad_norm)
+            seen.append((log_prob, reference_logp))
         with torch.no_grad():
-            log_ratio = phi.distribution(observation).log_prob(action) - target_logp
-        return {
-            "behaviour_kl": (log_ratio.exp() - 1 - log_ratio).mean().item(),
-            "behaviour_gradient_steps": len(shares),
-            "behaviour_limited_share": torch.stack(shares).mean().item() if shares else 0.0,
-        }
+            moved = self.behaviour.network.distribution(observation).log_prob(rows.action)
+        metrics = {"behaviour_kl": kl_estimate(target_logp, moved).mean().item(), "behaviour_gradient_steps": len(seen)}
+        if not seen:
+            return metrics | {"behaviour_limited_share": 0.0}
+        log_prob, reference_logp = map(torch.cat, zip(*seen, strict=True))
+        loss = behaviour_loss(log_prob, reference_logp, clip=config.behaviour_clip, kl_coef=0.0)
+        return metrics | {"behaviour_limited_share": loss.limited_share.item()}
+
+    def behaviour_minibatches(self, count: int) -> Iterator[Tensor]:
+        """Indices of rows: every pass in a new random order, in minibatches as large as on a full window."""
+        config = self.config
+        size = max(1, (config.window * config.batch_steps - config.behaviour_steps) // config.behaviour_minibatches)
+        for _ in range(config.behaviour_epochs):
+            yield from torch.randperm(count, generator=self.streams["behaviour"]).split(size)
+
+    def kl_slope(self, behaviour: Distribution, target: Distribution) -> Tensor:
+        """Derivative of every row's KL term with respect to the parameters of ``behaviour``."""
+        if isinstance(behaviour, Gaussian):
+            return behaviour.kl_slope(target) / behaviour.mean.shape[-1]
+        return behaviour.reverse_kl_slope(target)

@@ -27,7 +27,7 @@ from rheostat.collect.behaviour import BehaviourPolicy
 from rheostat.errors import RheostatError
 from rheostat.methods.method import Metrics
 from rheostat.methods.ppo import PPO, MakeEnvironments, PPOConfig
-from rheostat.objectives.behaviour import ros_loss
+from rheostat.objectives.slopes import ros_slope
 from rheostat.policies.control import ControlPolicy
 from rheostat.policies.distributions import Distribution
 from rheostat.streams import Streams
@@ -92,12 +92,13 @@ class ROS(PPO):
     def repair(self, rows: Transitions) -> Metrics:
         """One gradient step that makes the window's actions less likely."""
         observation = self.normalise(rows.observation)
-        log_prob = self.behaviour.network.distribution(observation).log_prob(rows.action)
-        loss = ros_loss(log_prob, log_prob.detach())
-        self.behaviour.descend(loss, max_grad_norm=self.config.max_grad_norm, step_size=self.config.behaviour_learning_rate)
+        now = self.behaviour.evaluate(observation)
         with torch.no_grad():
+            log_prob, score = now.distribution.log_prob_and_slope(rows.action)
+            slope = score.mul_(ros_slope(log_prob, log_prob).unsqueeze(-1))
+            self.behaviour.descend(now, slope, max_grad_norm=self.config.max_grad_norm, step_size=self.config.behaviour_learning_rate)
             moved = self.behaviour.network.distribution(observation).log_prob(rows.action)
-        return {"behaviour_kl": (log_prob.detach() - moved).mean().item()}
+        return {"behaviour_kl": (log_prob - moved).mean().item()}
 
     def state_dict(self) -> dict[str, Any]:
         """PPO's state and the behaviour policy."""

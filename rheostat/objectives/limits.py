@@ -34,6 +34,10 @@ class Limit(Protocol):
         """Loss per entry, to be minimised; all arguments have one shape and only ``ratio`` and ``logp`` carry a gradient."""
         ...
 
+    def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+        """Derivative of the loss per entry with respect to its log-prob, where the ratio is the entry's own and not limited."""
+        ...
+
     def limited(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         """Bool: entries whose gradient the limit cuts."""
         ...
@@ -64,6 +68,9 @@ class Unlimited:
         return log_ratio
 
     def loss(self, ratio: Tensor, advantage: Tensor, logp: Tensor) -> Tensor:
+        return -advantage * ratio
+
+    def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         return -advantage * ratio
 
     def limited(self, ratio: Tensor, advantage: Tensor) -> Tensor:
@@ -101,7 +108,12 @@ class Clip:
             return loss
         return torch.where(cost > 0, torch.minimum(loss, cost * self.dual), loss)
 
+    def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+        return -advantage * ratio
+
     def limited(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+        if self.upper is None and self.dual is None:  # too high where A > 0, too low where A < 0
+            return advantage * (ratio - _clamp(ratio, self.centre - self.low, self.centre + self.high)) > 0
         high = self.centre + self.high
         too_high = ratio > _least(high, self.upper)
         too_low = ratio < self.centre - self.low
@@ -135,6 +147,11 @@ class DetachedClip:
         high = None if self.high is None else 1.0 + self.high
         return -(_clamp(ratio.detach(), low, high) * advantage) * logp
 
+    def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+        low = None if self.low is None else 1.0 - self.low
+        high = None if self.high is None else 1.0 + self.high
+        return -advantage * _clamp(ratio, low, high)
+
     def limited(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         return torch.zeros_like(ratio, dtype=torch.bool)
 
@@ -165,6 +182,9 @@ class LogClip:
     def loss(self, ratio: Tensor, advantage: Tensor, logp: Tensor) -> Tensor:
         return -advantage * ratio
 
+    def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+        return -advantage * ratio
+
     def limited(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         log_ratio = ratio.log()
         return ((advantage > 0) & (log_ratio > self.high)) | ((advantage < 0) & (log_ratio < -self.low))
@@ -188,6 +208,9 @@ class PolicyShaping:
 
     def loss(self, ratio: Tensor, advantage: Tensor, logp: Tensor) -> Tensor:
         return -advantage * (ratio / (ratio + self.gamma))
+
+    def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+        return -advantage * (ratio * self.gamma / (ratio + self.gamma).square())
 
     def limited(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         return torch.zeros_like(ratio, dtype=torch.bool)

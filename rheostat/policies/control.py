@@ -31,10 +31,45 @@ class ControlPolicy(Protocol):
         ...
 
 
-def evaluate(policy: ControlPolicy, observation: Tensor) -> tuple[Distribution, Tensor]:
-    """The action distribution and the value ``[N]`` together: in one pass where the network offers ``evaluate`` itself."""
-    together = getattr(policy, "evaluate", None)
-    return (policy.distribution(observation), policy.value(observation)) if together is None else together(observation)
+class Evaluation:
+    """What a policy says about a batch of observations, as constants, and the way back to its parameters.
+
+    Attributes:
+        distribution: of the actions.
+        value: ``[N]``, the critic's; None if it was not asked.
+    """
+
+    def __init__(self, distribution: Distribution, value: Tensor | None) -> None:
+        self._outputs = (distribution.parameters, value)
+        self.distribution = distribution.detach()
+        self.value = None if value is None else value.detach()
+
+    def backward(self, distribution: Tensor, value: Tensor | None = None) -> None:
+        """Add to the gradients of the policy's parameters.
+
+        Args:
+            distribution: derivative of the loss with respect to ``distribution.parameters``, ``[N, P]``.
+            value: derivative of the loss with respect to ``value``, ``[N]``.
+        """
+        parameters, values = self._outputs
+        if value is None:
+            torch.autograd.backward(parameters, distribution)
+        else:
+            assert values is not None
+            torch.autograd.backward((parameters, values), (distribution, value))
+
+
+def evaluate(policy: ControlPolicy, observation: Tensor, *, critic: bool = True) -> Evaluation:
+    """Distribution and value together: in the network's own way where it offers ``evaluate``, else one after the other by autograd.
+
+    Args:
+        policy: any network.
+        observation: normalised, ``[N, ...]``.
+        critic: whether the value is wanted.
+    """
+    if hasattr(policy, "evaluate"):
+        return policy.evaluate(observation, critic=critic)
+    return Evaluation(policy.distribution(observation), policy.value(observation) if critic else None)
 
 
 def layer(inputs: int, outputs: int, gain: float) -> nn.Linear:

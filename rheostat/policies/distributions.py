@@ -7,26 +7,47 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Distribution(Protocol):
-    """What a policy returns for a batch of observations ``[N, ...]``."""
+    """What a policy returns for a batch of observations ``[N, ...]``.
+
+    Slopes are derivatives with respect to ``parameters``, ``[N, P]``, by hand: what the inner loop of the control methods uses instead of
+    autograd. Their inputs are constants.
+    """
 
     @property
-    def parameters(self) -> Tensor: ...
+    def parameters(self) -> Tensor:
+        """The numbers that define the distribution, ``[N, P]``; carries the gradient."""
+        ...
+
     def sample(self, generator: torch.Generator) -> Tensor: ...
     def mode(self) -> Tensor: ...
     def log_prob(self, action: Tensor) -> Tensor: ...
+    def log_prob_and_slope(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """``log_prob`` ``[N]`` and its slope, the score function."""
+        ...
+
     def entropy(self) -> Tensor: ...
+    def entropy_slope(self) -> Tensor:
+        """The slope of ``entropy``."""
+        ...
+
     def kl(self, other: Distribution) -> Tensor: ...
+    def kl_slope(self, other: Distribution) -> Tensor:
+        """The slope of ``self.kl(other)``."""
+        ...
+
+    def reverse_kl_slope(self, other: Distribution) -> Tensor:
+        """The slope of ``other.kl(self)``."""
+        ...
+
     def detach(self) -> Distribution: ...
     def __getitem__(self, index: Tensor) -> Distribution: ...
 
@@ -54,16 +75,23 @@ class Gaussian:
 
     def log_prob(self, action: Tensor) -> Tensor:
         """``[N]``, summed over action dimensions."""
-        z = (action - self.mean) * (-self.log_std).exp()
-        return z.square().sum(-1) * -0.5 - self._log_scale()
+        return self._density((action - self.mean) * (-self.log_std).exp())
 
-    def _log_scale(self) -> Tensor:
-        return self.log_std.sum(-1) + HALF_LOG_2PI * self.mean.shape[-1]
+    def log_prob_and_slope(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        scale = (-self.log_std).exp()
+        z = (action - self.mean) * scale
+        return self._density(z), torch.cat([z * scale, z.square() - 1], -1)
+
+    def _density(self, z: Tensor) -> Tensor:
+        return -0.5 * z.square().sum(-1) - (self.log_std.sum(-1) + HALF_LOG_2PI * z.shape[-1])
 
     def entropy(self) -> Tensor:
         """``[N]``, in nats."""
         entropy = self.log_std.sum(-1) + (0.5 + HALF_LOG_2PI) * self.mean.shape[-1]
         return entropy.expand(self.mean.shape[:-1])
+
+    def entropy_slope(self) -> Tensor:
+        return torch.cat([torch.zeros_like(self.mean), torch.ones_like(self.mean)], -1)
 
     def kl(self, other: Distribution) -> Tensor:
         """KL(self || other), ``[N]``."""
@@ -71,6 +99,17 @@ class Gaussian:
         variance_ratio = (2 * (self.log_std - other.log_std)).exp()
         distance = ((self.mean - other.mean) * (-other.log_std).exp()).square()
         return (0.5 * (variance_ratio + distance - 1) + other.log_std - self.log_std).sum(-1)
+
+    def kl_slope(self, other: Distribution) -> Tensor:
+        assert isinstance(other, Gaussian)
+        pull = (self.mean - other.mean) * (-2 * other.log_std).exp()
+        return torch.cat([pull, (2 * (self.log_std - other.log_std)).expm1().expand_as(pull)], -1)
+
+    def reverse_kl_slope(self, other: Distribution) -> Tensor:
+        assert isinstance(other, Gaussian)
+        difference, precision = self.mean - other.mean, (-2 * self.log_std).exp()
+        pull = difference * precision
+        return torch.cat([pull, -difference * pull - (2 * (other.log_std - self.log_std)).expm1()], -1)
 
     def detach(self) -> Gaussian:
         """The same distribution as constants."""
@@ -80,38 +119,7 @@ class Gaussian:
         return Gaussian(self.mean[index], self.log_std if self.log_std.dim() == 1 else self.log_std[index])
 
 
-class _GaussianLogProb(torch.autograd.Function):
-    """Joint log-density ``[N]`` of actions ``[N, D]``, with the gradient of the mean and of a log standard deviation ``[D]``."""
-
-    @staticmethod
-    def forward(ctx: Any, mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:
-        scale = (-log_std).exp()
-        z = (action - mean).mul_(scale)
-        ctx.save_for_backward(z, scale)
-        return torch.sub(-HALF_LOG_2PI * mean.shape[-1] - log_std.sum(), z.square().sum(-1), alpha=0.5)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        z, scale = ctx.saved_tensors
-        (grad,) = grads
-        weighted = z * grad.unsqueeze(-1)
-        return weighted * scale, (weighted * z).sum(0).sub_(grad.sum()), None
-
-
 @dataclass(slots=True)
-class FastGaussian(Gaussian):
-    """A Gaussian with one log standard deviation ``[D]`` for all states, whose ``log_prob`` is a single autograd node.
-
-    Actions are constants. It cannot be differentiated twice or inside ``torch.func``.
-    """
-
-    def log_prob(self, action: Tensor) -> Tensor:
-        """``[N]``, summed over action dimensions."""
-        return _GaussianLogProb.apply(self.mean, self.log_std, action)  # type: ignore[no-any-return, no-untyped-call]
-
-
-@dataclass
 class Categorical:
     """One choice among A; actions are int64 ``[N]``."""
 
@@ -122,7 +130,7 @@ class Categorical:
         """``[N, A]`` logits."""
         return self.logits
 
-    @cached_property
+    @property
     def log_probs(self) -> Tensor:
         """``[N, A]`` log-probabilities of every action."""
         return self.logits.log_softmax(-1)
@@ -140,16 +148,36 @@ class Categorical:
         """``[N]``."""
         return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
+    def log_prob_and_slope(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        log_probs, index = self.log_probs, action.unsqueeze(-1)
+        slope = log_probs.exp().neg_().scatter_add_(-1, index, log_probs.new_ones(()).expand(index.shape))
+        return log_probs.gather(-1, index).squeeze(-1), slope
+
     def entropy(self) -> Tensor:
         """``[N]``, in nats."""
         log_probs = self.log_probs
         return -(log_probs.exp() * log_probs).sum(-1)
+
+    def entropy_slope(self) -> Tensor:
+        log_probs = self.log_probs
+        probs = log_probs.exp()
+        return -probs * (log_probs - (probs * log_probs).sum(-1, keepdim=True))
 
     def kl(self, other: Distribution) -> Tensor:
         """KL(self || other), ``[N]``, exact over the actions."""
         assert isinstance(other, Categorical)
         log_probs = self.log_probs
         return (log_probs.exp() * (log_probs - other.log_probs)).sum(-1)
+
+    def kl_slope(self, other: Distribution) -> Tensor:
+        assert isinstance(other, Categorical)
+        log_probs = self.log_probs
+        probs, surplus = log_probs.exp(), log_probs - other.log_probs
+        return probs * (surplus - (probs * surplus).sum(-1, keepdim=True))
+
+    def reverse_kl_slope(self, other: Distribution) -> Tensor:
+        assert isinstance(other, Categorical)
+        return self.logits.softmax(-1) - other.logits.softmax(-1)
 
     def detach(self) -> Categorical:
         """The same distribution as constants."""
@@ -187,14 +215,29 @@ class MultiCategorical:
         """``[N]``, summed over the K choices."""
         return torch.stack([part.log_prob(action[..., k]) for k, part in enumerate(self.parts())]).sum(0)
 
+    def log_prob_and_slope(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        results = [part.log_prob_and_slope(action[..., k]) for k, part in enumerate(self.parts())]
+        return torch.stack([log_prob for log_prob, _ in results]).sum(0), torch.cat([slope for _, slope in results], -1)
+
     def entropy(self) -> Tensor:
         """``[N]``, in nats."""
         return torch.stack([part.entropy() for part in self.parts()]).sum(0)
+
+    def entropy_slope(self) -> Tensor:
+        return torch.cat([part.entropy_slope() for part in self.parts()], -1)
 
     def kl(self, other: Distribution) -> Tensor:
         """KL(self || other), ``[N]``."""
         assert isinstance(other, MultiCategorical)
         return torch.stack([p.kl(q) for p, q in zip(self.parts(), other.parts(), strict=True)]).sum(0)
+
+    def kl_slope(self, other: Distribution) -> Tensor:
+        assert isinstance(other, MultiCategorical)
+        return torch.cat([p.kl_slope(q) for p, q in zip(self.parts(), other.parts(), strict=True)], -1)
+
+    def reverse_kl_slope(self, other: Distribution) -> Tensor:
+        assert isinstance(other, MultiCategorical)
+        return torch.cat([p.reverse_kl_slope(q) for p, q in zip(self.parts(), other.parts(), strict=True)], -1)
 
     def detach(self) -> MultiCategorical:
         """The same distribution as constants."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from rheostat.errors import RheostatError
 
@@ -52,10 +53,11 @@ class ParameterVector:
         assert self.vector.grad is not None
         return self.vector.grad
 
-    def clip_gradient(self, max_norm: float) -> Tensor:
-        """Scale the gradient to a global norm of at most ``max_norm``; returns the norm before clipping (scalar tensor)."""
-        norm = torch.linalg.vector_norm(self.gradient)
-        self.gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
+    def clip_gradient(self, max_norm: float) -> float:
+        """Scale the gradient to a global norm of at most ``max_norm``; returns the norm before clipping."""
+        norm = torch.linalg.vector_norm(self.gradient).item()
+        if not norm + 1e-6 <= max_norm:
+            self.gradient.mul_(max_norm / (norm + 1e-6))
         return norm
 
     def copy_from(self, other: ParameterVector) -> None:
@@ -64,13 +66,58 @@ class ParameterVector:
             self.vector.copy_(other.vector)
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+class Adam:
+    """``torch.optim.Adam(..., fused=True)`` over one vector, without the bookkeeping that costs three times as much as the step itself.
+
+    The numbers, ``param_groups`` and ``state`` are those of PyTorch's optimiser.
+
+    Args:
+        vector: the parameter to move, with a gradient.
+        lr: step size.
+        eps: added to the root of the second moment.
+    """
+
+    def __init__(self, vector: nn.Parameter, lr: float, eps: float = 1e-5) -> None:
+        self.param_groups: list[dict[str, Any]] = [{"params": [vector], "lr": lr, "eps": eps}]
+        self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move down the gradient."""
+        group = self.param_groups[0]
+        (vector,) = group["params"]
+        if not self.state:
+            moments = {"exp_avg": torch.zeros_like(vector.data), "exp_avg_sq": torch.zeros_like(vector.data)}
+            self.state[vector] = {"step": torch.zeros((), device=vector.device)} | moments
+        state = self.state[vector]
+        adam(
+            [vector],
+            [vector.grad],
+            [state["exp_avg"]],
+            [state["exp_avg_sq"]],
+            [],
+            [state["step"]],
+            fused=True,
+            amsgrad=False,
+            beta1=0.9,
+            beta2=0.999,
+            lr=group["lr"],
+            weight_decay=0.0,
+            eps=group["eps"],
+            maximize=False,
+        )
+
+
+Optimizer = torch.optim.Optimizer | Adam
+
+
+def optimizer_state(optimizer: Optimizer) -> dict[str, Any]:
     """The moments of an optimiser over one :class:`ParameterVector`, as plain tensors (the learning rate belongs to the schedule)."""
     (parameter,) = optimizer.param_groups[0]["params"]
     return {name: value.clone() if isinstance(value, Tensor) else value for name, value in optimizer.state.get(parameter, {}).items()}
 
 
-def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Continue an optimiser from :func:`optimizer_state`."""
     (parameter,) = optimizer.param_groups[0]["params"]
     optimizer.state[parameter] = {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}

@@ -82,7 +82,7 @@ def test_learning_from_the_window_uses_the_start_of_the_update_as_reference() ->
         method.improve(batch)
     batch = method.credit(method.retain(method.collect()))
     with torch.no_grad():
-        now = method.policy.distribution(method.normalise(batch.observation).flatten(0, 1)).log_prob(batch.action.flatten(0, 1))
+        now = method.network.distribution(method.normalise(batch.observation).flatten(0, 1)).log_prob(batch.action.flatten(0, 1))
     assert torch.equal(batch.learner_logp.flatten(), now)
     assert not torch.allclose(batch.learner_logp[batch.mask], batch.sampler_logp[batch.mask])
 

@@ -1,0 +1,69 @@
+"""Derivatives of the kernel's losses by hand, for inner loops that do without autograd.
+
+The minibatches of a control method are so small that autograd's bookkeeping costs more than the arithmetic. Each function here is what
+autograd finds for a loss of the kernel (the tests compare them), and nothing else: losses are defined in
+:mod:`~rheostat.objectives.policy_gradient` and :mod:`~rheostat.objectives.value` only. All arguments are constants of shape ``[N]``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.masking import require_same_shape
+from rheostat.objectives.limits import Bound, Clip, Limit, Unlimited
+
+
+@torch.no_grad()
+def policy_slope(logp: Tensor, advantage: Tensor, *, denominator_logp: Tensor | None, limit: Limit, weight: Tensor | None = None) -> Tensor:
+    """Derivative of :func:`~rheostat.objectives.policy_gradient.policy_gradient` (token ratio, plain mean) with respect to ``logp``.
+
+    Args:
+        logp, advantage, denominator_logp, limit, weight: as there.
+
+    Raises:
+        RheostatError: different shapes.
+    """
+    require_same_shape(logp=logp, advantage=advantage, denominator_logp=denominator_logp, weight=weight)
+    ratio = torch.ones_like(logp) if denominator_logp is None else (logp - denominator_logp).exp_()
+    slope = limit.slope(ratio, advantage)
+    slope.masked_fill_(limit.limited(ratio, advantage), 0.0)
+    if weight is not None:
+        slope *= weight
+    return slope.div_(len(logp))
+
+
+def behaviour_slope(logp: Tensor, target_logp: Tensor, *, clip: Bound, weight: Tensor | None = None) -> Tensor:
+    """Derivative of the clipped part of :func:`~rheostat.objectives.behaviour.behaviour_loss` with respect to ``logp``; arguments as there."""
+    push_down = torch.full_like(target_logp, -1.0)
+    return policy_slope(logp, push_down, denominator_logp=target_logp, limit=Clip(clip, clip), weight=weight)
+
+
+def ros_slope(logp: Tensor, target_logp: Tensor) -> Tensor:
+    """Derivative of :func:`~rheostat.objectives.behaviour.ros_loss` with respect to ``logp``; arguments as there."""
+    return policy_slope(logp, torch.full_like(target_logp, -1.0), denominator_logp=target_logp, limit=Unlimited())
+
+
+@torch.no_grad()
+def value_slope(value: Tensor, target: Tensor, *, old_value: Tensor | None = None, clip: float | None = None, scale: float = 0.5) -> Tensor:
+    """Derivative of :func:`~rheostat.objectives.value.value_loss` (plain mean, pessimistic where clipped) with respect to ``value``.
+
+    Args:
+        value, target, old_value, clip, scale: as there.
+
+    Raises:
+        RheostatError: different shapes, or a clip without ``old_value``.
+    """
+    require_same_shape(value=value, target=target, old_value=old_value)
+    error = value - target
+    slope = error * (2 * scale / len(value))
+    if clip is None:
+        return slope
+    if old_value is None:
+        raise RheostatError("Clipping the value needs the value at the start of the update: give old_value, or clip=None.")
+    change = value - old_value
+    clipped = change.clamp(-clip, clip)
+    clipped_error = (old_value - target).add_(clipped)
+    # No gradient where v left the window and the clipped error is the larger one.
+    return slope.masked_fill_((clipped != change) & (clipped_error.abs_() > error.abs_()), 0.0)
