@@ -32,14 +32,13 @@ class Sizes:
     target_steps: int = 50_000
     fit_epochs: int = 1000
     updates_b: int = 40
-    steps_c: tuple[int, ...] = (100_000, 100_000, 100_000)
-    batch_c: tuple[int, ...] = (1024, 2048, 2048)
+    steps_c: tuple[int, ...] = (100_000, 100_000)
+    batch_c: tuple[int, ...] = (1024, 2048)
     evaluations: int = 12
     episodes: int = 10
     batch_d: int = 1024
     batches_d: int = 16
-    expert_steps: int = 300_000
-    tasks_c: int = 3
+    tasks_c: int = 2
     tasks_d: int = 3
 
 
@@ -60,7 +59,6 @@ SMOKE = Sizes(
     episodes=1,
     batch_d=64,
     batches_d=2,
-    expert_steps=256,
     tasks_c=1,
     tasks_d=1,
 )
