@@ -165,11 +165,11 @@ def _bars(axes: Any, claims: list[dict[str, Any]]) -> None:
         metrics = claim["metrics"]
         _, task, kind = claim["name"].split()
         labels.append(f"{task}\n{kind}: {claim['verdict']}")
-        for offset, arm in zip((-0.3, -0.1, 0.1), ("on-policy", "ROS", "PROPS"), strict=True):
+        for offset, arm in ((-0.2, "on-policy"), (0.0, "PROPS")):
             row = metrics["sampling_error"][arm]
             axes.bar(group + offset, row["mean"], 0.18, color=COLOURS[arm], alpha=0.85, label=arm if group == 0 else None)
             axes.plot([group + offset] * len(row["per_seed"]), row["per_seed"], ".", color="black", ms=3, alpha=0.6)
-        for offset, arm in ((-0.3, "on-policy"), (0.1, "PROPS")):
+        for offset, arm in ((-0.2, "on-policy"), (0.0, "PROPS")):
             label = "authors' logs (v4)" if group == 0 and arm == "PROPS" else None
             axes.plot(
                 [group + offset - 0.09, group + offset + 0.09], [metrics["authors"][arm]] * 2, color="black", lw=1.5, ls="--", label=label
