@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.training.progress import Bar, Progress, Silent
 from rheostat.training.run import CUSTOM, Run
@@ -47,10 +48,23 @@ def settings_for(method: str, task: Any, *, preset: str | None = None, **options
         RheostatError: unknown method, task, preset or setting, or values that cannot work together.
     """
     if preset is None and table.entry(method).domain == "language":
-        preset = preset_for(method, task, options.get("model"))
+        own = task is None or not isinstance(task, str) or options.get("prompts")
+        preset = preset_for(method, None if own else task, options.get("model"))
     general = {name: value for name, value in options.items() if name in SETTINGS}
     config = configure(method, {name: value for name, value in options.items() if name not in SETTINGS}, preset=preset)
     return Settings(method=method, task=task_name(task), config=dataclasses.asdict(config), **general)
+
+
+def task_of_prompts(method: str, options: dict[str, Any]) -> str:
+    """What a run is called that has prompts of its own and no task.
+
+    Raises:
+        RheostatError: there are no prompts either.
+    """
+    if options.get("prompts"):
+        return "prompts"
+    example = "chain-sum, or a file with --prompts" if table.entry(method).domain == "language" else "CartPole-v1"
+    raise RheostatError(f"Say what to train {method} on, for example {example}; `rheostat list` shows the tasks.")
 
 
 def preset_for(method: str, task: Any, model: str | None) -> str | None:
@@ -66,7 +80,7 @@ def preset_for(method: str, task: Any, model: str | None) -> str | None:
 
 def train(
     method: str,
-    task: Any,
+    task: Any = None,
     *,
     directory: str | Path | None = None,
     policy: Any = None,
@@ -79,7 +93,8 @@ def train(
 
     Args:
         method: a name from ``rheostat list``.
-        task: an EnvPool or Gymnasium id; or your own Gymnasium environment, a function that makes one, or a vector environment.
+        task: an EnvPool or Gymnasium id; your own Gymnasium environment, a function that makes one, or a vector environment; or a language
+            task. None where ``prompts`` names a file of prompts, which is then the task.
         directory: where the run is kept; None picks a free name under ``runs``.
         policy: your own network: a module with ``distribution(observation)`` and ``value(observation)``.
         preset: a named configuration of the method.
@@ -93,6 +108,7 @@ def train(
     Raises:
         RheostatError: anything you can put right, in one sentence.
     """
+    task = task or task_of_prompts(method, options)
     settings = settings_for(method, task, preset=preset, **options)
     where = Path(directory) if directory else free_directory(f"{method}-{settings.task.removeprefix(CUSTOM)}-s{settings.seed}")
     run = Run.create(where, settings, task=None if isinstance(task, str) else task, policy=policy)

@@ -52,7 +52,7 @@ class List:
         ]
         from rheostat.tasks.control.catalogue import known_tasks
 
-        families = known_tasks()
+        families = known_tasks() | {"language": language_ids()}
         if self.json:
             tasks = {family: ids if self.tasks else len(ids) for family, ids in families.items()}
             _print_json({"methods": rows, "tasks": tasks})
@@ -64,6 +64,14 @@ class List:
             [(family, len(ids), ", ".join(ids if self.tasks else ids[:6])) for family, ids in families.items()],
             numbers=["ids"],
         )
+
+
+def language_ids() -> list[str]:
+    """Every language task by name; those of reasoning-gym where it is installed."""
+    from rheostat.tasks.language import LANGUAGE_TASKS
+    from rheostat.tasks.language.reasoning import PREFIX, data_sets
+
+    return [name for name in LANGUAGE_TASKS if not name.startswith(PREFIX)] + [PREFIX + name for name in data_sets()]
 
 
 @dataclass
@@ -146,6 +154,8 @@ class ControlOptions(TrainOptions):
 class LanguageOptions(TrainOptions):
     """Options of language runs."""
 
+    task: Positional[str] = ""
+    """What to train on; leave it out where --prompts gives a file."""
     steps: int = 100
     """Budget, in updates (or in generated tokens, see --budget)."""
     evaluation_episodes: int = 500
@@ -186,7 +196,7 @@ def train_command(name: str, preset: str | None = None) -> type:
         method = {item.name: getattr(self.config, item.name) for item in dataclasses.fields(config)}
         defaults = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
         method = {key: value for key, value in method.items() if value != defaults[key]}  # the preset fills in the rest
-        _announce(api.train(name, options.pop("task"), **options, **method))
+        _announce(api.train(name, options.pop("task") or None, **options, **method))
 
     fields = [("config", OmitArgPrefixes[type(config)], field(default_factory=lambda: config))]  # type: ignore[misc]
     namespace = {"run": run, "__doc__": f"{row.title}. `rheostat show {name}` explains the method."}
@@ -223,28 +233,57 @@ class Resume:
 
 @dataclass
 class Evaluate:
-    """Evaluate a run's policy: deterministic actions, frozen statistics, fresh environments."""
+    """Evaluate a run's policy: control by deterministic actions in fresh environments, language by samples on the validation split."""
 
     run_directory: Positional[Path]
     """Directory of the run."""
-    episodes: int = 20
-    """Number of episodes, at least 1."""
+    episodes: int | None = None
+    """Number of episodes (20) or, for language, of validation prompts (200); at least 1."""
+    samples: int = 4
+    """Language: completions per prompt; pass@k is known up to this k."""
+    threshold: float = 1.0
+    """Language: smallest reward that counts as right."""
+    answers: str | None = None
+    """Language: how to find the answer for the majority vote (whole, hash, tag, boxed, ...); by default as the grader does."""
     json: bool = False
     """Print JSON."""
 
     def run(self) -> None:
         from rheostat import api
 
-        if self.episodes < 1:
+        if self.episodes is not None and self.episodes < 1:
             raise RheostatError(f"--episodes is {self.episodes}: evaluate at least 1.")
         run = api.load(self.run_directory)
         for note in run.notes:
             print(note, file=sys.stderr)
-        result = {"run": str(self.run_directory), "steps": run.method.steps} | run.method.evaluate(self.episodes)
+        if table.entry(run.settings.method).domain == "language":
+            self.language(run)
+            return
+        result = {"run": str(self.run_directory), "steps": run.method.steps} | run.method.evaluate(self.episodes or 20)
         if self.json:
             _print_json(result)
         else:
             _print_table("Evaluation", ["result", "value"], list(result.items()), numbers=["value"])
+
+    def language(self, run: Any) -> None:
+        """Evaluate a language run."""
+        from rheostat.evaluation.language_runs import evaluate_language, result_rows
+
+        summary = evaluate_language(run, self.episodes or 200, self.samples, threshold=self.threshold, answers=self.answers)
+        rows = result_rows(summary)
+        prompts = summary.pass_at[1].n
+        run.close()
+        if self.json:
+            facts = {"run": str(self.run_directory), "steps": run.method.steps, "prompts": prompts, "samples": self.samples}
+            _print_json(facts | {"results": rows})
+            return
+
+        def interval(row: dict[str, Any]) -> str:
+            return "" if row["low"] is None else f"[{row['low']:.4g}, {row['high']:.4g}]"
+
+        title = f"{run.settings.method} on {run.settings.task}: {prompts} validation prompts, {self.samples} completions each"
+        cells = [(row["result"], f"{row['estimate']:.4g}", interval(row)) for row in rows]
+        _print_table(title, ["result", "estimate", "95 % interval"], cells, numbers=["estimate"])
 
 
 @dataclass
@@ -347,6 +386,48 @@ class Rollouts:
 
 
 @dataclass
+class BaseModel:
+    """Build or list the tiny base models of the language tasks: `base-model build NAME`, `base-model list`."""
+
+    action: Positional[Literal["build", "list"]]
+    """Build a model (unless the cache has it), or list the recipes."""
+    name: Positional[str] = ""
+    """Recipe to build."""
+    cache: Path | None = None
+    """Folder to cache in; by default $RHEOSTAT_CACHE, else the user's cache folder."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat.tasks.language.base_models import build_base_model, facts_of
+        from rheostat.tasks.language.recipes import BASE_RECIPES, base_recipe
+
+        if self.action == "build":
+            if not self.name:
+                raise RheostatError(f"Say which base model to build: {', '.join(BASE_RECIPES)}.")
+            recipe = base_recipe(self.name)
+            build_base_model(recipe, self.cache, progress=not self.json)
+            if self.json:
+                _print_json(facts_of(recipe, self.cache))
+            return
+        rows = [facts_of(recipe, self.cache) for recipe in BASE_RECIPES.values()]
+        if self.json:
+            _print_json(rows)
+            return
+        cells = [
+            (
+                row["name"],
+                row["digest"],
+                "yes" if row["built"] else "no",
+                "" if row["accuracy"] is None else f"{row['accuracy']:.2f}",
+                row["path"],
+            )
+            for row in rows
+        ]
+        _print_table("Base models", ["recipe", "content hash", "built", "accuracy", "where"], cells, numbers=["accuracy"])
+
+
+@dataclass
 class Doctor:
     """Check the installation: versions, devices, and which extras are missing."""
 
@@ -384,6 +465,7 @@ COMMANDS: dict[str, Any] = {
     "demo": Demo,
     "report": Report,
     "rollouts": Rollouts,
+    "base-model": BaseModel,
     "doctor": Doctor,
     "completion": Completion,
 }

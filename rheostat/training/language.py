@@ -9,7 +9,7 @@ from rheostat.collect.prompts import World
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.errors import MissingExtra, RheostatError
 from rheostat.policies.language import LanguagePolicy
-from rheostat.tasks.language.base_models import build_base_model
+from rheostat.tasks.language.base_models import base_model_path, build_base_model
 from rheostat.tasks.language.catalogue import language_task
 from rheostat.tasks.language.encoding import PromptEncoder
 from rheostat.tasks.language.files import load_prompts
@@ -34,6 +34,8 @@ def build_world(settings: Settings, config: Any, method: Any, task: Any = None, 
         RheostatError: an unknown task, model, reward or device, or parts that do not fit each other.
     """
     found = task if isinstance(task, LanguageTask) else named_task(settings)
+    if config.evaluate_every or settings.evaluation_episodes:
+        found.validation(1)  # refuse now, not at the first measurement, where there is nothing to validate on
     verifier: Verifier = load_rewards(list(settings.rewards)) if settings.rewards else found.verifier()
     learner = policy if isinstance(policy, LanguagePolicy) else load_policy(settings, found, method)
     limits = found.limits
@@ -64,7 +66,10 @@ def model_path(settings: Settings, task: LanguageTask) -> str:
     name = settings.model or task.base
     if name is None:
         raise RheostatError(f"The task {task.name!r} has no base model of its own: name one with --model (a Hugging Face folder).")
-    return str(build_base_model(name)) if name in BASE_RECIPES else name
+    if name not in BASE_RECIPES:
+        return name
+    built = base_model_path(name).is_dir()
+    return str(build_base_model(name, progress=not built))  # a bar while it is built, silence where the cache has it
 
 
 def load_policy(settings: Settings, task: LanguageTask, method: Any) -> LanguagePolicy:

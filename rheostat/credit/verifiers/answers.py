@@ -92,4 +92,5 @@ class ExactMatch:
         if rollout.answer is None:
             return Grade.failure("the prompt has no answer to compare with")
         found = self._extract(rollout.completion)
-        return Grade(float(found is not None and found == str(rollout.answer).strip()), {"answered": float(found is not None)})
+        right = found is not None and found == str(rollout.answer).strip()
+        return Grade(float(right), {"answered": float(found is not None)}, {"answer": found or ""})

@@ -88,6 +88,22 @@ def build_base_model(recipe: str | BaseRecipe, cache_dir: str | Path | None = No
     return target
 
 
+def facts_of(recipe: BaseRecipe, cache_dir: str | Path | None = None) -> dict[str, Any]:
+    """Name, content hash, place and, once built, accuracy, parameters and seconds of a recipe's model."""
+    path = base_model_path(recipe, cache_dir)
+    built = (path / REPORT).is_file()
+    found = json.loads((path / REPORT).read_text()) if built else {}
+    return {
+        "name": recipe.name,
+        "digest": recipe.digest,
+        "path": str(path),
+        "built": built,
+        "accuracy": found.get("measured", {}).get("accuracy"),
+        "parameters": found.get("parameters"),
+        "seconds": found.get("seconds"),
+    }
+
+
 def train_base_model(recipe: BaseRecipe, report: Report | None = None) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """Train a recipe's model in memory (the global random streams are left as they were)."""
     from transformers import Qwen3Config, Qwen3ForCausalLM

@@ -236,4 +236,5 @@ class ChainSumVerifier:
         if rollout.answer is None:
             return Grade.failure("the prompt has no answer to compare with")
         written = float(strategy(rollout.completion) in ("steps", "rewrite"))
-        return Grade(float(final_answer(rollout.completion) == str(rollout.answer)), {"step_by_step": written})
+        found = final_answer(rollout.completion)
+        return Grade(float(found == str(rollout.answer)), {"step_by_step": written}, {"answer": found or ""})

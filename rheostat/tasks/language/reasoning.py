@@ -186,6 +186,14 @@ def library() -> Any:
     return reasoning_gym
 
 
+def data_sets() -> list[str]:
+    """Names of the data sets; none where the package is not installed."""
+    try:
+        return sorted(set(library().factory.DATASETS) - {"composite"})
+    except MissingExtra:
+        return []
+
+
 def make_dataset(name: str, options: Mapping[str, Any], seed: int, size: int) -> Any:
     """A data set of the library.
 
