@@ -1,8 +1,8 @@
 """The crash harness: ``python -m tests.crash METHOD TASK --kills 20``.
 
-Runs a method once without interruption, then again while killing it at random moments (anywhere, and deliberately while a checkpoint is being
-written) and resuming it, each time in a fresh process. Both must end bit for bit the same: parameters, optimiser, statistics, kept data, random
-streams and the metrics file. Any method of the table can be given to it.
+Runs a method once without interruption, then again while killing it at random moments (anywhere, and deliberately while a checkpoint is
+being written) and resuming it, each time in a fresh process. Both must end bit for bit the same: parameters, optimiser, statistics, kept
+data, random streams and the metrics file. Any method of the table can be given to it.
 """
 
 from __future__ import annotations
@@ -125,6 +125,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=40_000)
     parser.add_argument("--seed", type=int, default=0)
     known, rest = parser.parse_known_args()
+    rest = [word for word in rest if word != "--"]  # what follows goes to ``rheostat train``
     options = rest if any("--checkpoint-every" in word for word in rest) else [*rest, "--checkpoint-every", str(max(1, known.steps // 20))]
     counts = crash(known.method, known.task, kills=known.kills, steps=known.steps, options=options, seed=known.seed, verbose=True)
     print(

@@ -335,6 +335,7 @@ class GRPO:
 
     def store_start(self, rows: Trajectories, scores: TokenScores) -> None:
         """Keep what is needed of the learner at the start of the update."""
+        assert scores.entropy is not None
         rows.learner_logp, rows.entropy = scores.logp, scores.entropy
 
     def limiter(self) -> Limit:

@@ -35,7 +35,7 @@ def policy_slope(logp: Tensor, advantage: Tensor, *, denominator_logp: Tensor | 
 
 
 def behaviour_slope(logp: Tensor, target_logp: Tensor, *, clip: Bound, weight: Tensor | None = None) -> Tensor:
-    """Derivative of the clipped part of :func:`~rheostat.objectives.behaviour.behaviour_loss` with respect to ``logp``; arguments as there."""
+    """Derivative of the clipped part of :func:`~rheostat.objectives.behaviour.behaviour_loss` by ``logp``; arguments as there."""
     push_down = torch.full_like(target_logp, -1.0)
     return policy_slope(logp, push_down, denominator_logp=target_logp, limit=Clip(clip, clip), weight=weight)
 

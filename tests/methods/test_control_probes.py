@@ -65,7 +65,7 @@ def test_probe(method: str, continuous: bool, probe: str, tmp_path: Path) -> Non
         gamma=GAMMA,
         continuous=continuous,
         # where the reward depends on a stochastic continuous action, the value is that of the policy as it still explores
-        value=None if continuous and "Action" in probe or continuous and "Both" in probe else policy.value,
+        value=None if (continuous and "Action" in probe) or (continuous and "Both" in probe) else policy.value,
         act=lambda observation: policy.distribution(observation).mode(),
     )
     assert not wrong, wrong
