@@ -128,9 +128,8 @@ def main() -> None:
     rest = [word for word in rest if word != "--"]  # what follows goes to ``rheostat train``
     options = rest if any("--checkpoint-every" in word for word in rest) else [*rest, "--checkpoint-every", str(max(1, known.steps // 20))]
     counts = crash(known.method, known.task, kills=known.kills, steps=known.steps, options=options, seed=known.seed, verbose=True)
-    print(
-        f"{known.method} on {known.task}: {sum(counts.values())} kills ({counts}), every resumed run ended bit for bit like the uninterrupted one."
-    )
+    total = f"{sum(counts.values())} kills ({counts})"
+    print(f"{known.method} on {known.task}: {total}, every resumed run ended bit for bit like the uninterrupted one.")
 
 
 if __name__ == "__main__":
