@@ -10,10 +10,10 @@ demo: $(VENV)/.installed  ## PPO, PPO-Buffer and PROPS side by side on CartPole,
 	$(RUN) -m rheostat.cli demo
 
 test: $(VENV)/.installed-test  ## the tests
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n auto
 
 nightly: $(VENV)/.installed-test  ## the slow tests too: learning, crashes
-	$(RUN) -m pytest -m "slow or not slow"
+	$(RUN) -m pytest -n auto -m "slow or not slow"
 
 lint: $(VENV)/.installed-test  ## style and types
 	$(RUN) -m ruff check .
