@@ -15,9 +15,10 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.policies.decoder import Attend
+from rheostat.policies.short_attention import LONGEST, future_mask, short_attention
 
-ROWS_PER_BUCKET = 64  # attention is computed on rectangles of at most this many rows of similar length
-MOST_BUCKETS = 4  # more rectangles waste less padding but cost more calls (docs/speed-language.md)
+ROWS_PER_BUCKET = 32  # attention is computed on rectangles of at most this many rows of similar length
+MOST_BUCKETS = 6  # more rectangles waste less padding but cost more calls (docs/speed-language.md)
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,22 @@ class Packing:
     def attention(self, query_heads: int, key_heads: int) -> Attend:
         """Causal attention inside each row, for :class:`rheostat.policies.decoder.Decoder`."""
 
+        device = self.ids.device
+        futures = {bucket.width: future_mask(bucket.width, device) for bucket in self.buckets if bucket.width <= LONGEST}
+
         def attend(_: int, qkv: Tensor) -> Tensor:
             heads, size = qkv.shape[1:]
             flat, outputs = qkv.reshape(len(qkv), -1), []
+            plain = device.type == "cpu" and qkv.dtype == torch.float32
             for bucket in self.buckets:
-                block = flat.index_select(0, bucket.gather).view(bucket.rows, bucket.width, heads, size).transpose(1, 2)
-                query, key, value = block.split([query_heads, key_heads, key_heads], 1)
-                grouped = query_heads != key_heads
-                mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped)
-                outputs.append(mixed.transpose(1, 2).reshape(-1, query_heads * size))
+                block = flat.index_select(0, bucket.gather).view(bucket.rows, bucket.width, heads, size)
+                if plain and bucket.width in futures:
+                    mixed = short_attention(block, query_heads, key_heads, futures[bucket.width])
+                else:
+                    query, key, value = block.transpose(1, 2).split([query_heads, key_heads, key_heads], 1)
+                    grouped = query_heads != key_heads
+                    mixed = F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=grouped).transpose(1, 2)
+                outputs.append(mixed.reshape(-1, query_heads * size))
             return torch.cat(outputs).index_select(0, self.scatter).view(-1, query_heads, size)
 
         return attend

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rheostat.errors import RheostatError
-from rheostat.policies import language
+from rheostat.policies import language, packing
 from rheostat.policies.language import LanguagePolicy
 from tests import tiny_language as tiny
 
@@ -81,12 +81,25 @@ def test_sharing_prompts_and_recomputing_layers_change_nothing() -> None:
             torch.testing.assert_close(ours, plain, rtol=1e-4, atol=2e-5)
 
 
-def test_a_shared_prompt_is_computed_once() -> None:
-    from rheostat.policies.packing import pack
+def test_long_rows_go_to_the_fused_attention_and_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = LanguagePolicy(tiny.model())
+    action, attention, mask = tiny.rows()
+    results = []
+    for longest in (128, 12, 0):  # all, some and no rows short
+        monkeypatch.setattr(packing, "LONGEST", longest)
+        monkeypatch.setattr(packing, "ROWS_PER_BUCKET", 3)
+        policy.zero_grad()
+        policy.score(action, attention, mask).logp.sum().backward()
+        results.append([parameter.grad.clone() for parameter in policy.parameters()])  # type: ignore[union-attr]
+    for other in results[1:]:
+        for ours, plain in zip(other, results[0], strict=True):
+            torch.testing.assert_close(ours, plain, rtol=1e-4, atol=2e-5)
 
+
+def test_a_shared_prompt_is_computed_once() -> None:
     action, attention, mask = tiny.rows(groups=2, group_size=4)
     before = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
-    shared, alone = pack(action, attention, before), pack(action, attention, before, share=False)
+    shared, alone = packing.pack(action, attention, before), packing.pack(action, attention, before, share=False)
     prompts = (attention & ~mask).sum(1)
     assert len(alone.ids) == int(prompts.sum() + mask.sum()) - len(action)  # the last token of a row predicts nothing
     assert len(alone.ids) - len(shared.ids) == int(prompts.sum() - prompts[::4].sum())
