@@ -18,6 +18,7 @@ lengths (equal work), the load of the machine, and the memory of log-probabiliti
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
@@ -142,7 +143,7 @@ def trl(pipe: Connection, threads: int, updates: int) -> None:
                 pipe.send({"seconds": seconds, "tokens": tokens, "updates": self.count, "peak": peak_mb()})
                 self.wait(control)
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):  # the trainer prints its summary
         config = GRPOConfig(
             output_dir=folder, per_device_train_batch_size=PROMPTS * GROUP, num_generations=GROUP, max_steps=updates,
             max_completion_length=world.limits.max_new_tokens, learning_rate=LEARNING_RATE, lr_scheduler_type="constant",
@@ -336,7 +337,7 @@ def table(found: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console, grid = Console(), Table("work", "ours", "theirs", "unit", "ratio", "peer")
+    console, grid = Console(width=140), Table("work", "ours", "theirs", "unit", "ratio", "peer")
     for entry in found["rows"]:
         grid.add_row(entry["work"], f"{entry['ours']:g}", f"{entry['theirs']:g}", entry["unit"], f"{entry['ratio']:.2f}", entry["peer"])
     console.print(grid)
