@@ -1,0 +1,97 @@
+"""Derivatives by hand are those autograd finds for the kernel's losses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.objectives.behaviour import behaviour_loss, ros_loss
+from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, PolicyShaping, Unlimited
+from rheostat.objectives.policy_gradient import policy_gradient
+from rheostat.objectives.slopes import behaviour_slope, policy_slope, ros_slope, value_slope
+from rheostat.objectives.value import value_loss
+
+LIMITS: list[Limit] = [
+    Unlimited(),
+    Clip(),
+    Clip(0.2, 0.28),
+    Clip(0.2, 0.2, dual=1.5),
+    Clip(0.2, 0.2, upper=1.6),
+    Clip(torch.linspace(0.05, 0.3, 64, dtype=torch.float64), 0.2),
+    Clip(0.1, 0.1, centre=1.2),
+    DetachedClip(),
+    DetachedClip(0.2, 0.3),
+    LogClip(0.3, 0.2),
+    PolicyShaping(),
+]
+
+
+def rows(seed: int, count: int = 64) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(count, generator=generator, dtype=torch.float64) * 0.5 for _ in range(4)]
+
+
+def by_autograd(loss: Tensor, x: Tensor) -> Tensor:
+    (slope,) = torch.autograd.grad(loss, x)
+    return slope
+
+
+@pytest.mark.parametrize("limit", LIMITS, ids=repr)
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=20, deadline=None)
+def test_policy_slope_is_the_gradient_of_the_policy_loss(limit: Limit, seed: int) -> None:
+    logp, old, advantage, weight = rows(seed)
+    advantage[:4] = 0.0
+    logp.requires_grad_()
+    loss = policy_gradient(logp, advantage, denominator_logp=old, limit=limit, weight=weight.exp()).loss
+    slope = policy_slope(logp, advantage, denominator_logp=old, limit=limit, weight=weight.exp())
+    assert not slope.requires_grad
+    torch.testing.assert_close(slope, by_autograd(loss, logp))
+
+
+@pytest.mark.parametrize("limit", [Unlimited(), Clip(), DetachedClip()], ids=repr)
+def test_policy_slope_without_a_denominator(limit: Limit) -> None:
+    logp, _, advantage, _ = rows(0)
+    logp.requires_grad_()
+    loss = policy_gradient(logp, advantage, denominator_logp=None, limit=limit).loss
+    torch.testing.assert_close(policy_slope(logp, advantage, denominator_logp=None, limit=limit), by_autograd(loss, logp))
+
+
+def test_a_ratio_on_the_bound_keeps_its_gradient() -> None:
+    ratio, advantage = torch.tensor([1.25, 0.75, 1.25, 0.75]), torch.tensor([1.0, -1.0, -1.0, 1.0])
+    slope = policy_slope(ratio.log(), advantage, denominator_logp=torch.zeros(4), limit=Clip(0.25, 0.25))
+    torch.testing.assert_close(slope, -advantage * ratio / 4)
+
+
+@given(seed=st.integers(0, 2**31), clip=st.sampled_from([None, 0.1, 0.5]), scale=st.sampled_from([0.5, 1.0]))
+@settings(max_examples=60, deadline=None)
+def test_value_slope_is_the_gradient_of_the_value_loss(seed: int, clip: float | None, scale: float) -> None:
+    value, target, old, _ = rows(seed)
+    old[:4] = value[:4]
+    target[4:8] = value[4:8]
+    value.requires_grad_()
+    loss = value_loss(value, target, old_value=old, clip=clip, scale=scale)
+    torch.testing.assert_close(value_slope(value.detach(), target, old_value=old, clip=clip, scale=scale), by_autograd(loss, value))
+
+
+def test_behaviour_and_ros_slopes_are_the_gradients_of_their_losses() -> None:
+    logp, target_logp, _, weight = rows(3)
+    weight = weight.abs()
+    logp.requires_grad_()
+    loss = behaviour_loss(logp, target_logp, clip=0.3, kl_coef=0.0, weight=weight).loss
+    torch.testing.assert_close(behaviour_slope(logp.detach(), target_logp, clip=0.3, weight=weight), by_autograd(loss, logp))
+    torch.testing.assert_close(ros_slope(logp.detach(), target_logp), by_autograd(ros_loss(logp, target_logp), logp))
+
+
+def test_wrong_shapes_and_a_clip_without_old_values_are_refused() -> None:
+    x = torch.zeros(3)
+    with pytest.raises(RheostatError, match="one shape"):
+        policy_slope(x, x[:, None], denominator_logp=x, limit=Clip())
+    with pytest.raises(RheostatError, match="one shape"):
+        value_slope(x, x[:, None])
+    with pytest.raises(RheostatError, match="old_value"):
+        value_slope(x, x, clip=0.2)
