@@ -98,9 +98,9 @@ def test_behaviour_steps_must_divide_the_batch() -> None:
         settings_for("props", "CartPole-v1", behaviour_steps=100)
 
 
-@pytest.mark.parametrize("task", ["CartPole-v1", "rheostat/Probe-RewardFromBoth-v0"])
-def test_robust_acting_flattens_the_score(task: str) -> None:
-    """Choosing always makes the average score of the batch smaller than sampling does."""
+def test_robust_acting_flattens_the_score() -> None:
+    """Where two states come back again and again, choosing always makes the average score of the batch far smaller than sampling does."""
+    task = "rheostat/Probe-RewardFromBoth-v0"
 
     def average_score(probability: float) -> float:
         from rheostat.collect.robust_acting import ScoreGradients
@@ -110,7 +110,7 @@ def test_robust_acting_flattens_the_score(task: str) -> None:
         total = ScoreGradients(method.policy).total(method.normalise(block.observation), block.action)
         return float(total.abs().mean() / len(block))
 
-    assert average_score(1.0) < average_score(0.0)
+    assert average_score(1.0) < 0.5 * average_score(0.0)
 
 
 def test_robust_acting_knows_the_probability_of_what_it_did() -> None:
