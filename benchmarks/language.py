@@ -117,7 +117,7 @@ def trl(pipe: Connection, threads: int, updates: int) -> None:
     data = datasets.Dataset.from_list([{"prompt": prompt.content, "answer": prompt.answer} for prompt, _ in drawn])
     generated = [0]
 
-    def reward(completions: list[str], completion_ids: list[list[int]], answer: list[str], **rest: Any) -> list[float]:
+    def reward(completions: list[str], completion_ids: list[list[int]], answer: list[str], **rest: Any) -> list[float | None]:
         generated[0] += sum(map(len, completion_ids))
         return [float(final_answer(text) == right) for text, right in zip(completions, answer, strict=True)]
 
@@ -218,6 +218,8 @@ def logprob_memory(pipe: Connection, kind: str, tokens: int, threads: int) -> No
     torch.set_num_threads(threads)
     draw = torch.Generator().manual_seed(0)
     head = torch.nn.Linear(HIDDEN, VOCABULARY, bias=False)
+    with torch.no_grad():
+        head.weight.uniform_(-0.1, 0.1, generator=draw)
     hidden = torch.randn(tokens, HIDDEN, generator=draw, requires_grad=True)
     chosen = torch.randint(VOCABULARY, (tokens,), generator=draw)
     head.weight.grad = torch.zeros_like(head.weight)  # the weights' gradient is needed either way
