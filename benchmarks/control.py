@@ -1,256 +1,265 @@
-"""Speed and memory of PPO for control, ours and Stable-Baselines3's in turn on one machine: ``python -m benchmarks.control``.
+"""PPO side by side with Stable-Baselines3: ``python -m benchmarks.control [--json] [--quick] [--learning]``.
 
-Both sides learn with the same epochs (10), minibatch size (256), networks (64-64 tanh, actor and critic apart), rollout (2048 steps) and
-step size. Each side steps its worlds in its own best ordinary way: ours 64 EnvPool environments x 32 steps, Stable-Baselines3 8
-environments x 256 steps in a ``DummyVecEnv``. Ours also normalises observations and rewards; theirs is measured without
-``VecNormalize``, which would slow it down.
+Both sides train with 10 epochs of minibatches of 256 on rollouts of 2048 steps, with separate 64-64 tanh networks, in one process, taking
+turns; each number is the median over the turns. Stable-Baselines3 gets the fastest of its usual ways of running 8 environments (measured
+first: in one process with one PyTorch thread or with the default number, or in worker processes) and no normalisation wrapper, which would
+slow it down. We run 64 EnvPool environments on as many threads as there are cores, with observation and reward normalisation and all
+metrics on, and one PyTorch thread. The raw rate is EnvPool alone with the same environments and threads, taking its turns too.
 
-Each side is a process of its own, so that its peak memory is its own. Both are warmed up, then take turns: a few rollouts here, a few
-there, so that a busy machine slows both. One row per comparison:
+Peak memory is the largest resident size of a child process that does nothing but train one side for three updates.
 
-    work, peer, ours, theirs, unit, ratio, peak_memory_mb {ours, theirs}
-
-``ratio`` is ours over theirs, the median of the turns' ratios. A last row per task compares ours with the raw rate of EnvPool stepping
-random actions in the same number of environments (a share below 1: what learning costs). ``--learning`` compares returns at equal steps
-instead, over seeds, with normalisation on both sides.
+``--learning`` compares the training returns (mean of the last 100 episodes) at equal numbers of steps, over several seeds; there both
+sides normalise in the same way and keep their learning rate.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import resource
 import statistics
+import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from multiprocessing.connection import Connection
-from pathlib import Path
+from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
+import numpy as np
+import torch
+
+from benchmarks.rows import Row, dump, machine, median, table
 from rheostat.errors import MissingExtra
+from rheostat.methods.method import iterate
+from rheostat.methods.ppo import PPO, PPOConfig
+from rheostat.streams import Streams
+from rheostat.tasks.control.environments import make
 
 TASKS = ("CartPole-v1", "HalfCheetah-v5")
-ROLLOUT, EPOCHS, MINIBATCH, RATE = 2048, 10, 256, 3e-4
-OUR_ENVS, THEIR_ENVS = 64, 8
-Row = dict[str, Any]
+ROLLOUT, MINIBATCH, EPOCHS, HIDDEN = 2048, 256, 10, (64, 64)
+OUR_ENVIRONMENTS, THEIR_ENVIRONMENTS = 64, 8
+LEARNING_STEPS = {"CartPole-v1": 102_400, "HalfCheetah-v5": 307_200}
+POINTS = 4  # of the learning curve
+DEFAULT_THREADS = torch.get_num_threads()
+
+Advance = Callable[[int], Any]
+"""Trains for a number of environment steps."""
 
 
-def our_options() -> dict[str, Any]:
-    """Our PPO with the shared settings."""
-    return {
-        "num_envs": OUR_ENVS,
-        "batch_steps": ROLLOUT,
-        "epochs": EPOCHS,
-        "minibatches": ROLLOUT // MINIBATCH,
-        "learning_rate": RATE,
-        "anneal": False,
-        "clip_value": False,
-    }
+def ours(task: str, *, seed: int = 0, **options: Any) -> PPO:
+    """Our PPO."""
+    config = PPOConfig(
+        num_envs=OUR_ENVIRONMENTS, batch_steps=ROLLOUT, minibatches=ROLLOUT // MINIBATCH, epochs=EPOCHS, hidden=HIDDEN, **options
+    )
+    return PPO(config, lambda count, pool_seed: make(task, num_envs=count, seed=pool_seed), Streams(seed), total_steps=10**9)
 
 
-def peak_mb() -> float:
-    """Largest resident size of this process so far, in MB."""
-    size = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return size / (1024 if sys.platform != "darwin" else 1024**2)
+def train_ours(method: PPO) -> Advance:
+    """Turns of the training loop. A turn's steps without the rows that only begin an episode are its steps."""
+
+    def advance(steps: int) -> None:
+        goal = method.steps + steps
+        while method.steps < goal:
+            iterate(method)
+
+    return advance
 
 
-# --- the sides: processes that learn from as many rollouts as they are told, and say how many steps a second that was --------------------
-
-
-def serve(pipe: Connection, work: Callable[[int], int]) -> None:
-    """Answer every number of rollouts with (steps per second, peak memory), until told 0."""
-    while rollouts := pipe.recv():
-        began = time.perf_counter()
-        steps = work(rollouts)
-        pipe.send((steps / (time.perf_counter() - began), peak_mb()))
-
-
-def ours(pipe: Connection, task: str) -> None:
-    """Our side."""
-    import torch
-
-    from rheostat import api
-    from rheostat.methods.method import iterate
-    from rheostat.training.run import build_method
-
-    torch.set_num_threads(1)
-    settings = api.settings_for("ppo", task, steps=10**9, **our_options())
-    method = build_method(settings, task)
-
-    def work(rollouts: int) -> int:
-        before = method.steps
-        for _ in range(rollouts):
-            json.dumps(iterate(method))
-        return method.steps - before
-
-    serve(pipe, work)
-
-
-def theirs(pipe: Connection, task: str) -> None:
-    """Stable-Baselines3."""
-    import torch
-
-    model = peer(task, seed=0)
-    torch.set_num_threads(1)
-
-    def work(rollouts: int) -> int:
-        model.learn(rollouts * ROLLOUT, reset_num_timesteps=False)
-        return rollouts * ROLLOUT
-
-    serve(pipe, work)
-
-
-def raw(pipe: Connection, task: str) -> None:
-    """EnvPool alone, with actions drawn beforehand; counts real steps, as we do."""
-    import torch
-
-    from rheostat.tasks.control.environments import make
-
-    environments = make(task, num_envs=OUR_ENVS, seed=0, backend="envpool")
-    environments.action_space.seed(0)
-    actions = [torch.as_tensor([environments.action_space.sample() for _ in range(OUR_ENVS)]) for _ in range(64)]
-    environments.close()
-    import envpool
-
-    pool = envpool.make(task, env_type="gymnasium", num_envs=OUR_ENVS, seed=0)
-    pool.reset()
-    dtype = pool.action_space.dtype
-    commands = [action.numpy().astype(dtype) for action in actions]
-
-    def work(rollouts: int) -> int:
-        for index in range(rollouts * ROLLOUT // OUR_ENVS):
-            pool.step(commands[index % len(commands)])
-        return rollouts * ROLLOUT
-
-    serve(pipe, work)
-
-
-def peer(task: str, *, seed: int, normalise: bool = False) -> Any:
-    """Stable-Baselines3's PPO with the shared settings."""
+def theirs(task: str, *, seed: int = 0, workers: bool = False, normalise: bool = False) -> Any:
+    """Stable-Baselines3's PPO."""
     try:
-        from stable_baselines3 import PPO
+        from stable_baselines3 import PPO as TheirPPO
         from stable_baselines3.common.env_util import make_vec_env
-        from stable_baselines3.common.vec_env import VecNormalize
+        from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
     except ImportError as error:
-        raise MissingExtra("stable-baselines3", "bench", "The control benchmark") from error
-    worlds: Any = make_vec_env(task, n_envs=THEIR_ENVS, seed=seed)
+        raise MissingExtra("stable-baselines3", "bench", "This benchmark") from error
+    vector: Any = make_vec_env(task, n_envs=THEIR_ENVIRONMENTS, seed=seed, vec_env_cls=SubprocVecEnv if workers else DummyVecEnv)
     if normalise:
-        worlds = VecNormalize(worlds, gamma=0.99)
-    options = {"n_steps": ROLLOUT // THEIR_ENVS, "batch_size": MINIBATCH, "n_epochs": EPOCHS, "learning_rate": RATE}
-    return PPO("MlpPolicy", worlds, **options, seed=seed, device="cpu")  # 64-64 tanh, actor and critic apart, is its default
+        vector = VecNormalize(vector)
+    layers = {"net_arch": {"pi": list(HIDDEN), "vf": list(HIDDEN)}}
+    steps = ROLLOUT // THEIR_ENVIRONMENTS
+    return TheirPPO(
+        "MlpPolicy", vector, n_steps=steps, batch_size=MINIBATCH, n_epochs=EPOCHS, policy_kwargs=layers, seed=seed, device="cpu"
+    )
 
 
-# --- taking turns ------------------------------------------------------------------------------------
+def train_theirs(model: Any) -> Advance:
+    """Their own loop, without output."""
+    return lambda steps: model.learn(steps, reset_num_timesteps=False)
 
 
-def take_turns(task: str, turns: int, rollouts: int, say: Callable[[str], None]) -> list[Row]:
-    """All rows of one task."""
-    context = multiprocessing.get_context("spawn")
-    sides: dict[str, tuple[Connection, Any]] = {}
-    for side in (ours, theirs, raw):
-        here, there = context.Pipe()
-        process = context.Process(target=side, args=(there, task), daemon=True)
-        process.start()
-        sides[side.__name__] = (here, process)
+def raw(task: str) -> Advance:
+    """EnvPool alone, with random actions and with as many environments and threads as our side uses."""
+    environments = make(task, num_envs=OUR_ENVIRONMENTS, seed=1)
+    environments.reset()
+    pool = environments._worlds
+    environments.action_space.seed(0)
+    actions = [np.stack([environments.action_space.sample() for _ in range(OUR_ENVIRONMENTS)]) for _ in range(32)]
 
-    def ask(name: str, count: int) -> tuple[float, float]:
-        sides[name][0].send(count)
-        return sides[name][0].recv()
+    def advance(steps: int) -> None:
+        for index in range(steps // OUR_ENVIRONMENTS):
+            pool.step(actions[index % len(actions)])
 
-    for name in sides:
-        ask(name, 2)  # warm up
-    speeds: dict[str, list[float]] = {name: [] for name in sides}
-    memory: dict[str, float] = {}
-    for turn in range(turns):
-        for name in sides:
-            speed, memory[name] = ask(name, rollouts if name != "raw" else 4 * rollouts)
-            speeds[name].append(speed)
-        say(f"{task}, turn {turn + 1} of {turns}: " + ", ".join(f"{name} {values[-1]:,.0f} steps/s" for name, values in speeds.items()))
-    for pipe, process in sides.values():
-        pipe.send(0)
-        process.join()
-
-    def row(peer_name: str, other: str) -> Row:
-        return {
-            "work": f"PPO {task}",
-            "peer": peer_name,
-            "ours": round(statistics.median(speeds["ours"])),
-            "theirs": round(statistics.median(speeds[other])),
-            "unit": "steps per second",
-            "ratio": round(statistics.median(a / b for a, b in zip(speeds["ours"], speeds[other], strict=True)), 3),
-            "peak_memory_mb": {"ours": round(memory["ours"]), "theirs": round(memory[other])},
-        }
-
-    return [row("Stable-Baselines3", "theirs"), row("raw EnvPool stepping", "raw")]
+    return advance
 
 
-def learning(task: str, steps: int, seeds: int, say: Callable[[str], None]) -> Row:
-    """Training return of both sides after equal steps (mean of the last 100 episodes), over seeds."""
-    import torch
+@dataclass(frozen=True)
+class Setting:
+    """One way of running Stable-Baselines3."""
 
-    from rheostat import api
-    from rheostat.evaluation.statistics import iqm
-    from rheostat.training.run import Run
+    name: str
+    threads: int
+    workers: bool
+
+
+SETTINGS = (
+    Setting("one process, one PyTorch thread", 1, False),
+    Setting(f"one process, {DEFAULT_THREADS} PyTorch threads", DEFAULT_THREADS, False),
+    Setting("worker processes, one PyTorch thread", 1, True),
+)
+
+
+def rate(advance: Advance, steps: int, threads: int = 1) -> float:
+    """Steps per second of wall-clock time."""
+    torch.set_num_threads(threads)
+    began = time.perf_counter()
+    advance(steps)
+    return steps / (time.perf_counter() - began)
+
+
+def fastest(task: str, steps: int) -> tuple[Setting, Any]:
+    """The fastest way of running Stable-Baselines3 here, warmed up, and its model."""
+    candidates = []
+    for setting in dict.fromkeys(SETTINGS):
+        torch.set_num_threads(setting.threads)
+        model = theirs(task, workers=setting.workers)
+        advance = train_theirs(model)
+        advance(ROLLOUT)
+        candidates.append((rate(advance, steps, setting.threads), setting, model))
+    candidates.sort(key=lambda candidate: -candidate[0])
+    for _, _, model in candidates[1:]:
+        model.get_env().close()
+    return candidates[0][1:]
+
+
+def compare(task: str, *, repeats: int, steps: int, say: Callable[[str], None]) -> Row:
+    """All sides in turn."""
+    setting, model = fastest(task, 2 * ROLLOUT)
+    method = ours(task)
+    sides: dict[str, tuple[Advance, int]] = {
+        "ours": (train_ours(method), 1),
+        "theirs": (train_theirs(model), setting.threads),
+        "raw": (raw(task), 1),
+    }
+    for advance, threads in (sides["ours"], sides["raw"]):
+        rate(advance, ROLLOUT, threads)
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(repeats):
+        for name, (advance, threads) in sides.items():
+            rates[name].append(rate(advance, steps, threads))
+    method.close()
+    model.get_env().close()
+    memory = {side: peak_memory(side, task) for side in ("ours", "theirs")}
+    result = {name: median(values) for name, values in rates.items()}
+    for name, values in rates.items():
+        say(f"  {name:7} {', '.join(f'{value:,.0f}' for value in values)} steps/s")
+    say(f"  Stable-Baselines3 ran fastest in {setting.name}; peak memory {memory['theirs']:,.0f} MB")
+    say(f"  we reach {result['ours'] / result['raw']:.0%} of the raw EnvPool rate ({result['raw']:,.0f} steps/s)")
+    peer = f"Stable-Baselines3 {version('stable-baselines3')}"
+    return Row(f"PPO {task}", peer, result["ours"], result["theirs"], "steps/s", memory["ours"])
+
+
+def peak_memory(side: str, task: str) -> float:
+    """Megabytes at the peak of a child process that trains one side only."""
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.control", "--memory", side, task]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def report_memory(side: str, task: str) -> None:
+    """What :func:`peak_memory` runs."""
+    import resource
 
     torch.set_num_threads(1)
-    found: dict[str, list[float]] = {"ours": [], "theirs": []}
-    for seed in range(seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            settings = api.settings_for("ppo", task, steps=steps, seed=seed, evaluation_episodes=0, **our_options())
-            run = Run.create(Path(folder) / "run", settings).train()
-            found["ours"].append(run.metrics[-1]["episode_return"])
-            run.close()
-        model = peer(task, seed=seed, normalise=True)
-        model.learn(steps)
-        found["theirs"].append(statistics.mean(episode["r"] for episode in model.ep_info_buffer))
-        say(f"{task}, seed {seed}: ours {found['ours'][-1]:.1f}, theirs {found['theirs'][-1]:.1f}")
-    a, b = (float(iqm(values)) if seeds >= 4 else statistics.mean(values) for values in found.values())
-    unit = f"training return at {steps:,} steps, {'interquartile ' if seeds >= 4 else ''}mean of {seeds} seeds"
-    return {"work": f"PPO {task}", "peer": "Stable-Baselines3", "ours": round(a, 1), "theirs": round(b, 1), "unit": unit, "per_seed": found}
+    advance = train_ours(ours(task)) if side == "ours" else train_theirs(theirs(task))
+    advance(3 * ROLLOUT)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), flush=True)
+    os._exit(0)  # nothing after this line is of interest, worker threads included
+
+
+def learning_curve(side: str, task: str, seed: int, steps: int) -> list[float]:
+    """Mean return of the last 100 training episodes at a few equally spaced numbers of steps."""
+    torch.set_num_threads(1)
+    curve = []
+    if side == "ours":
+        method = ours(task, seed=seed, anneal=False)
+        advance = train_ours(method)
+        for point in range(1, POINTS + 1):
+            advance(point * steps // POINTS - method.steps)
+            curve.append(method.collector.metrics().get("episode_return", float("nan")))
+        method.close()
+        return curve
+    model = theirs(task, seed=seed, normalise=True)
+    advance = train_theirs(model)
+    for point in range(1, POINTS + 1):
+        advance(point * steps // POINTS - model.num_timesteps)
+        curve.append(float(np.mean([episode["r"] for episode in model.ep_info_buffer])) if model.ep_info_buffer else float("nan"))
+    model.get_env().close()
+    return curve
+
+
+def compare_learning(task: str, *, seeds: int, steps: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """Learning curves of both sides over seeds."""
+    curves = {side: [learning_curve(side, task, seed, steps) for seed in range(seeds)] for side in ("ours", "theirs")}
+    means = {side: [statistics.fmean(column) for column in zip(*rows, strict=True)] for side, rows in curves.items()}
+    spread = {side: statistics.stdev([row[-1] for row in rows]) if seeds > 1 else 0.0 for side, rows in curves.items()}
+    header = [f"{task}: return after", *(f"{point * steps // POINTS:,}" for point in range(1, POINTS + 1)), "deviation"]
+    say(table(header, [[side, *(f"{value:,.1f}" for value in means[side]), f"{spread[side]:,.1f}"] for side in curves]))
+    return {"work": f"PPO {task}", "steps": steps, "seeds": seeds, "curves": curves, "final": {side: means[side][-1] for side in means}}
 
 
 def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.control", description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("--json", action="store_true", help="print a list of rows")
-    parser.add_argument("--quick", action="store_true", help="one short turn: does it work?")
-    parser.add_argument("--turns", type=int, default=5, help="turns of each side")
-    parser.add_argument("--rollouts", type=int, default=12, help="rollouts of 2048 steps per turn")
-    parser.add_argument("--learning", action="store_true", help="compare returns at equal steps instead of speed")
-    parser.add_argument("--steps", type=int, default=200_000, help="steps of --learning")
-    parser.add_argument("--seeds", type=int, default=3, help="seeds of --learning")
-    options = parser.parse_args()
-    turns, rollouts = (1, 1) if options.quick else (options.turns, options.rollouts)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.control", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser.add_argument("--quick", action="store_true", help="a smoke run: everything once, short")
+    parser.add_argument("--learning", action="store_true", help="compare learning curves at equal steps instead of speed")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of every side")
+    parser.add_argument("--updates", type=int, default=10, help="updates of 2048 steps per turn")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the learning curves")
+    parser.add_argument("--tasks", nargs="+", default=TASKS, metavar="TASK")
+    parser.add_argument("--memory", nargs=2, metavar=("SIDE", "TASK"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.memory:
+        return report_memory(*arguments.memory)
+    if arguments.quick:
+        arguments.repeats, arguments.updates, arguments.seeds = 1, 1, 1
 
     def say(line: str) -> None:
-        print(line, file=sys.stderr)
+        if not arguments.json:
+            print(line, flush=True)
 
-    say(f"load of the machine when it began: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    if options.learning:
-        rows = [learning(task, options.steps, options.seeds, say) for task in TASKS]
+    say(machine())
+    if arguments.learning:
+        results = []
+        for task in arguments.tasks:
+            steps = POINTS * ROLLOUT if arguments.quick else LEARNING_STEPS.get(task, 204_800)
+            results.append(compare_learning(task, seeds=arguments.seeds, steps=steps, say=say))
+        if arguments.json:
+            print(json.dumps(results, indent=2))
+        return None
+    rows = []
+    for task in arguments.tasks:
+        say(f"PPO {task}")
+        rows.append(compare(task, repeats=arguments.repeats, steps=arguments.updates * ROLLOUT, say=say))
+    if arguments.json:
+        print(dump(rows))
     else:
-        rows = [row for task in TASKS for row in take_turns(task, turns, rollouts, say)]
-    if options.json:
-        print(json.dumps(rows, indent=2))
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    columns = [name for name in rows[0] if name != "per_seed"]
-    table = Table(title="PPO for control", title_justify="left", header_style="bold")
-    for name in columns:
-        table.add_column(name.replace("_", " "), justify="left" if name in ("work", "peer", "unit") else "right")
-    for row in rows:
-        cells = [row[name] for name in columns]
-        table.add_row(
-            *(f"{c['ours']} / {c['theirs']}" if isinstance(c, dict) else f"{c:,}" if isinstance(c, int) else str(c) for c in cells)
-        )
-    console = Console()
-    (console if console.is_terminal else Console(width=160)).print(table)
+        header = ["work", "ours", "theirs", "unit", "ratio", "peak MB"]
+        lines = [[r.work, f"{r.ours:,.0f}", f"{r.theirs:,.0f}", r.unit, f"{r.ratio:.2f}", f"{r.peak_memory_mb:,.0f}"] for r in rows]
+        print(table(header, lines))
+        print(machine())
+    return None
 
 
 if __name__ == "__main__":

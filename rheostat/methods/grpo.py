@@ -157,6 +157,11 @@ class GRPO:
         self.config, self.world, self.streams, self.total_steps = config, world, streams, total_steps
         self.policy = world.policy
         self.longest = config.max_new_tokens or world.max_new_tokens
+        if config.overlong_buffer > self.longest:
+            raise RheostatError(
+                f"overlong_buffer is {config.overlong_buffer}, more than the {self.longest} tokens a completion may have: lower it, "
+                "raise max_new_tokens, or switch it off with 0."
+            )
         self.sampling = Sampling(
             temperature=config.temperature, top_k=config.top_k, top_p=config.top_p, max_new_tokens=self.longest, stop_strings=world.stop
         )

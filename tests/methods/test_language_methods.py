@@ -245,6 +245,7 @@ def test_bad_input_is_one_sentence(model: str, tmp_path: Path) -> None:
     refused("no padding token", save(tmp_path / "padless", tokenizer=padless))
     refused("disagree about the vocabulary", save(tmp_path / "short", vocabulary=12))
     refused("Could not load a model", str(tmp_path / "nothing"))
+    refused("overlong_buffer is 13, more than the 12 tokens", model, overlong_buffer=13)
     refused("leaves no room for a prompt", model, max_new_tokens=128)
     rows = [{"prompt": "1+" * 60 + "1=", "answer": "1"}, {"prompt": "2=", "answer": "2"}]
     refused("more than the limit of", model, FilePrompts(rows[:1], validation=rows[1:], max_prompt_tokens=20))
