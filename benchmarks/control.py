@@ -74,6 +74,7 @@ def theirs(task: str, *, seed: int = 0, workers: bool = False, normalise: bool =
         from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
     except ImportError as error:
         raise MissingExtra("stable-baselines3", "bench", "This benchmark") from error
+    quiet()
     vector: Any = make_vec_env(task, n_envs=THEIR_ENVIRONMENTS, seed=seed, vec_env_cls=SubprocVecEnv if workers else DummyVecEnv)
     if normalise:
         vector = VecNormalize(vector)
@@ -82,6 +83,15 @@ def theirs(task: str, *, seed: int = 0, workers: bool = False, normalise: bool =
     return TheirPPO(
         "MlpPolicy", vector, n_steps=steps, batch_size=MINIBATCH, n_epochs=EPOCHS, policy_kwargs=layers, seed=seed, device="cpu"
     )
+
+
+def quiet() -> None:
+    """MuJoCo repeats the same remark about Gymnasium's model files for every environment that is made."""
+    try:
+        import mujoco
+    except ImportError:
+        return
+    mujoco.set_mju_user_warning(lambda message: None)
 
 
 def train_theirs(model: Any) -> Advance:
@@ -145,7 +155,7 @@ def fastest(task: str, steps: int) -> tuple[Setting, Any]:
 
 def compare(task: str, *, repeats: int, steps: int, say: Callable[[str], None]) -> Row:
     """All sides in turn."""
-    setting, model = fastest(task, 2 * ROLLOUT)
+    setting, model = fastest(task, ROLLOUT)
     method = ours(task)
     sides: dict[str, tuple[Advance, int]] = {
         "ours": (train_ours(method), 1),
