@@ -47,9 +47,14 @@ def settings_for(method: str, task: Any, *, preset: str | None = None, **options
     Raises:
         RheostatError: unknown method, task, preset or setting, or values that cannot work together.
     """
+    options = absolute(options)
     if preset is None and table.entry(method).domain == "language":
+        from rheostat.training.language import automatic_preset
+
         own = task is None or not isinstance(task, str) or options.get("prompts")
-        preset = preset_for(method, None if own else task, options.get("model"))
+        preset = automatic_preset(method, None if own else task, options.get("model"))
+        if preset is not None:
+            print(f"{method} on a tiny base model: using its preset {preset!r} (rheostat show {method}).", file=sys.stderr)
     general = {name: value for name, value in options.items() if name in SETTINGS}
     config = configure(method, {name: value for name, value in options.items() if name not in SETTINGS}, preset=preset)
     return Settings(method=method, task=task_name(task), config=dataclasses.asdict(config), **general)
@@ -67,15 +72,18 @@ def task_of_prompts(method: str, options: dict[str, Any]) -> str:
     raise RheostatError(f"Say what to train {method} on, for example {example}; `rheostat list` shows the tasks.")
 
 
-def preset_for(method: str, task: Any, model: str | None) -> str | None:
-    """``tiny`` where a method runs on one of the tiny base models: the papers' learning rates are for models ten thousand times larger."""
-    from rheostat.tasks.language.recipes import BASE_RECIPES
-
-    tiny = model in BASE_RECIPES or (model is None and isinstance(task, str))
-    if not tiny or "tiny" not in getattr(table.entry(method).load(), "presets", {}):
-        return None
-    print(f"{method} on a tiny base model: using its preset 'tiny' (rheostat show {method}).", file=sys.stderr)
-    return "tiny"
+def absolute(options: dict[str, Any]) -> dict[str, Any]:
+    """Files named relative to the working directory, by their whole path, so that a run can be resumed from anywhere."""
+    found = dict(options)
+    for name in ("model", "prompts"):
+        if options.get(name) is not None and Path(options[name]).exists():
+            found[name] = str(Path(options[name]).resolve())
+    if options.get("rewards"):
+        parts = [str(reward).rpartition(":") for reward in options["rewards"]]
+        found["rewards"] = tuple(
+            f"{Path(file).resolve()}:{name}" if file and Path(file).exists() else f"{file}{colon}{name}" for file, colon, name in parts
+        )
+    return found
 
 
 def train(

@@ -195,7 +195,8 @@ def train_command(name: str, preset: str | None = None) -> type:
             options["rewards"] = options.pop("reward")
         method = {item.name: getattr(self.config, item.name) for item in dataclasses.fields(config)}
         defaults = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
-        method = {key: value for key, value in method.items() if value != defaults[key]}  # the preset fills in the rest
+        given = getattr(self, "given", frozenset())
+        method = {key: value for key, value in method.items() if value != defaults[key] or key in given}  # a preset fills in the rest
         _announce(api.train(name, options.pop("task") or None, **options, **method))
 
     fields = [("config", OmitArgPrefixes[type(config)], field(default_factory=lambda: config))]  # type: ignore[misc]
@@ -519,7 +520,10 @@ def parse(arguments: list[str]) -> Any:
             preset = rest[index + 1]
         elif word.startswith("--preset="):
             preset = word.partition("=")[2]
-    return tyro.cli(train_command(name, preset), args=rest[1:], prog=f"rheostat train {name}")
+    command = tyro.cli(train_command(name, preset), args=rest[1:], prog=f"rheostat train {name}")
+    flags = (word.partition("=")[0][2:].replace("-", "_") for word in rest if word.startswith("--"))
+    command.given = frozenset(name for flag in flags for name in (flag, flag.removeprefix("no_")))
+    return command
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

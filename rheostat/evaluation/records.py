@@ -337,7 +337,12 @@ def regenerate(record: Record) -> str:
     spelled = {"method", "task", "config", "environment_options", "seed", "steps", "evaluation_episodes", "threads"}
     defaults = {item.name: item.default for item in dataclasses.fields(Settings)} | {"rewards": []}
     with contextlib.suppress(RheostatError, ImportError):  # without the method's defaults every setting of it is spelled out
-        defaults |= json.loads(json.dumps(dataclasses.asdict(configure(record.method, {}))))
+        from rheostat.training.language import automatic_preset
+
+        preset = None
+        if table.entry(record.method).domain == "language":
+            preset = automatic_preset(record.method, None if settings.get("prompts") else record.task, settings.get("model"))
+        defaults |= json.loads(json.dumps(dataclasses.asdict(configure(record.method, {}, preset=preset))))
     given = {key: value for key, value in settings.items() if key not in spelled} | settings.get("config", {})
     missing = object()
     for key, value in given.items():

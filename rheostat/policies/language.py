@@ -23,7 +23,15 @@ from rheostat.errors import MissingExtra, RheostatError
 from rheostat.masking import require_same_shape
 from rheostat.policies import decoder as decoders
 from rheostat.policies.chunked_logprobs import LogitRule, token_logprobs
-from rheostat.policies.language_loading import check_vocabulary, load_model, load_tokenizer, resolve_device, resolve_dtype, stop_ids
+from rheostat.policies.language_loading import (
+    check_vocabulary,
+    load_model,
+    load_tokenizer,
+    resolve_device,
+    resolve_dtype,
+    stop_ids,
+    without_bars,
+)
 from rheostat.policies.matmul import linear
 from rheostat.policies.packing import pack
 from rheostat.policies.value_head import FILE as VALUE_FILE
@@ -126,7 +134,8 @@ class LanguagePolicy(nn.Module):
         folder = Path(path)
         folder.mkdir(parents=True, exist_ok=True)
         merge = self.adapted and not adapters_only
-        (copy.deepcopy(self.model).merge_and_unload() if merge else self.model).save_pretrained(folder)
+        with without_bars():
+            (copy.deepcopy(self.model).merge_and_unload() if merge else self.model).save_pretrained(folder)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(folder)
         if self.value_head is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +57,29 @@ def load_model(path: str | Path, device: torch.device, dtype: torch.dtype, **opt
     from transformers import AutoModelForCausalLM
 
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, **options)
+        with without_bars():
+            model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, **options)
     except (OSError, ValueError) as error:
         raise RheostatError(_not_loaded("model", path, error)) from error
+    for tensor in (*model.parameters(), *model.buffers()):
+        # Loaded weights are views of the file, at whatever byte it puts them. Memory of their own is aligned, so that products take the
+        # same path in every process (sums of floats depend on it), and the file may be replaced while the model is in use.
+        tensor.data = tensor.data.clone()
     return model.to(device)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Silence the progress bars that transformers prints while it reads and writes weights; ours show what takes long."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def load_tokenizer(path: str | Path) -> Any:

@@ -8,6 +8,7 @@ from rheostat.collect.generation.embedded import EmbeddedEngine
 from rheostat.collect.prompts import World
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.errors import MissingExtra, RheostatError
+from rheostat.methods import table
 from rheostat.policies.language import LanguagePolicy
 from rheostat.tasks.language.base_models import base_model_path, build_base_model
 from rheostat.tasks.language.catalogue import language_task
@@ -55,6 +56,18 @@ def named_task(settings: Settings) -> LanguageTask:
     if settings.prompts is not None:
         return load_prompts(settings.prompts, **settings.environment_options)
     return language_task(settings.task, **settings.environment_options)
+
+
+def automatic_preset(method: str, task: str | None, model: str | None) -> str | None:
+    """``tiny`` where a method runs on one of the tiny base models: the papers' learning rates are for models ten thousand times larger.
+
+    Args:
+        method: its name.
+        task: the named task; None for the user's own prompts or task object.
+        model: as in :class:`Settings`.
+    """
+    tiny = model in BASE_RECIPES or (model is None and task is not None)
+    return "tiny" if tiny and "tiny" in getattr(table.entry(method).load(), "presets", {}) else None
 
 
 def model_path(settings: Settings, task: LanguageTask) -> str:

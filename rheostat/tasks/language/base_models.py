@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
+from rheostat.policies.language_loading import without_bars
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
 from rheostat.tasks.language.interface import Prompt, PromptStream
@@ -285,7 +286,8 @@ def _build(recipe: BaseRecipe, folder: Path, report: Report | None) -> None:
     model, tokenizer = train_base_model(recipe, report)
     seconds = time.perf_counter() - started
     measured = measure(model, tokenizer, recipe.world)
-    model.save_pretrained(folder)
+    with without_bars():
+        model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     facts = {
         "recipe": asdict(recipe),
