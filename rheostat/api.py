@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.training.progress import Bar, Progress, Silent
 from rheostat.training.run import CUSTOM, Run
 from rheostat.training.settings import Settings, configure
+
+if TYPE_CHECKING:
+    from rheostat.evaluation.microscope.looking import Look
 
 SETTINGS = {field.name for field in dataclasses.fields(Settings)} - {"method", "task", "config"}
 
@@ -164,6 +168,13 @@ def compare(methods: list[str], task: str, *, seeds: int = 5, **options: Any) ->
     from rheostat.evaluation.comparison import compare as run_comparison
 
     return run_comparison(methods, task, seeds=seeds, **options)
+
+
+def microscope(names: Sequence[str] = (), **options: Any) -> Look:
+    """Estimators of gradients, KL or advantages against exact values; see :func:`rheostat.evaluation.microscope.looking.microscope`."""
+    from rheostat.evaluation.microscope.looking import microscope as look
+
+    return look(names, **options)
 
 
 def methods() -> dict[str, table.Entry]:
