@@ -14,10 +14,12 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from rheostat.errors import RheostatError, unknown
+from rheostat.evaluation.microscope.command import Microscope
+from rheostat.evaluation.study_commands import Claims, StudyCommand
 from rheostat.methods import table
 
 
-def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()) -> None:
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -32,7 +34,7 @@ def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any
     console.print(result)
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     print(json.dumps(value, indent=2))
 
 
@@ -55,10 +57,10 @@ class List:
         families = known_tasks() | {"language": language_ids()}
         if self.json:
             tasks = {family: ids if self.tasks else len(ids) for family, ids in families.items()}
-            _print_json({"methods": rows, "tasks": tasks})
+            print_json({"methods": rows, "tasks": tasks})
             return
-        _print_table("Methods", ["method", "domain", "title", "paper", "verified"], [list(row.values()) for row in rows])
-        _print_table(
+        print_table("Methods", ["method", "domain", "title", "paper", "verified"], [list(row.values()) for row in rows])
+        print_table(
             "Tasks (any id of these works; --tasks lists them all)",
             ["family", "ids", "examples"],
             [(family, len(ids), ", ".join(ids if self.tasks else ids[:6])) for family, ids in families.items()],
@@ -91,7 +93,7 @@ class Show:
         presets = getattr(row.load(), "presets", {})
         if self.json:
             fields = {item.name: {"default": item.default, "documentation": item.documentation} for item in settings}
-            _print_json(
+            print_json(
                 {
                     "method": self.method,
                     **dataclasses.asdict(row),
@@ -107,7 +109,7 @@ class Show:
         def note(item: Any) -> str:
             return "new" if item.new else f"parent: {item.parent_default}" if item.parent_default != item.default else ""
 
-        _print_table(
+        print_table(
             "Settings",
             ["setting", "default", "differs", "meaning"],
             [(item.name, item.default, note(item), item.documentation) for item in settings],
@@ -195,7 +197,7 @@ def train_command(name: str, preset: str | None = None) -> type:
             options["rewards"] = options.pop("reward")
         method = {item.name: getattr(self.config, item.name) for item in dataclasses.fields(config)}
         defaults = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
-        given = getattr(self, "given", frozenset())
+        given: frozenset[str] = getattr(self, "given", frozenset())
         method = {key: value for key, value in method.items() if value != defaults[key] or key in given}  # a preset fills in the rest
         _announce(api.train(name, options.pop("task") or None, **options, **method))
 
@@ -213,7 +215,7 @@ def _json_or_text(value: str) -> Any:
 
 def _announce(run: Any) -> None:
     rows = [(name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}") for name, value in run.summary.items()]
-    _print_table(f"{run.settings.method} on {run.settings.task}, seed {run.settings.seed}", ["result", "value"], rows, numbers=["value"])
+    print_table(f"{run.settings.method} on {run.settings.task}, seed {run.settings.seed}", ["result", "value"], rows, numbers=["value"])
     print(f"Report: {run.directory / 'report.html'}   Curves: {run.directory / 'curves.png'}")
 
 
@@ -262,9 +264,9 @@ class Evaluate:
             return
         result = {"run": str(self.run_directory), "steps": run.method.steps} | run.method.evaluate(self.episodes or 20)
         if self.json:
-            _print_json(result)
+            print_json(result)
         else:
-            _print_table("Evaluation", ["result", "value"], list(result.items()), numbers=["value"])
+            print_table("Evaluation", ["result", "value"], list(result.items()), numbers=["value"])
 
     def language(self, run: Any) -> None:
         """Evaluate a language run."""
@@ -276,7 +278,7 @@ class Evaluate:
         run.close()
         if self.json:
             facts = {"run": str(self.run_directory), "steps": run.method.steps, "prompts": prompts, "samples": self.samples}
-            _print_json(facts | {"results": rows})
+            print_json(facts | {"results": rows})
             return
 
         def interval(row: dict[str, Any]) -> str:
@@ -284,7 +286,7 @@ class Evaluate:
 
         title = f"{run.settings.method} on {run.settings.task}: {prompts} validation prompts, {self.samples} completions each"
         cells = [(row["result"], f"{row['estimate']:.4g}", interval(row)) for row in rows]
-        _print_table(title, ["result", "estimate", "95 % interval"], cells, numbers=["estimate"])
+        print_table(title, ["result", "estimate", "95 % interval"], cells, numbers=["estimate"])
 
 
 @dataclass
@@ -316,7 +318,7 @@ class Compare:
             list(self.methods), self.task, seeds=self.seeds, steps=self.steps, jobs=self.jobs or None, directory=self.directory, **options
         )
         if self.json:
-            _print_json(result.rows())
+            print_json(result.rows())
         else:
             result.print()
 
@@ -381,7 +383,7 @@ class Rollouts:
             raise RheostatError(f"--rows is {self.rows}: show at least 1.")
         if self.json:
             update, rows = read_rollouts(self.run_directory, self.update)
-            _print_json({"update": update, "rollouts": choose(rows, self.rows)})
+            print_json({"update": update, "rollouts": choose(rows, self.rows)})
         else:
             print_rollouts(self.run_directory, self.update, self.rows)
 
@@ -409,11 +411,11 @@ class BaseModel:
             recipe = base_recipe(self.name)
             build_base_model(recipe, self.cache, progress=not self.json)
             if self.json:
-                _print_json(facts_of(recipe, self.cache))
+                print_json(facts_of(recipe, self.cache))
             return
         rows = [facts_of(recipe, self.cache) for recipe in BASE_RECIPES.values()]
         if self.json:
-            _print_json(rows)
+            print_json(rows)
             return
         cells = [
             (
@@ -425,7 +427,7 @@ class BaseModel:
             )
             for row in rows
         ]
-        _print_table("Base models", ["recipe", "content hash", "built", "accuracy", "where"], cells, numbers=["accuracy"])
+        print_table("Base models", ["recipe", "content hash", "built", "accuracy", "where"], cells, numbers=["accuracy"])
 
 
 @dataclass
@@ -440,9 +442,9 @@ class Doctor:
 
         rows = examine()
         if self.json:
-            _print_json(rows)
+            print_json(rows)
         else:
-            _print_table("Doctor", ["part", "found", "remark"], [list(row.values()) for row in rows])
+            print_table("Doctor", ["part", "found", "remark"], [list(row.values()) for row in rows])
 
 
 @dataclass
@@ -463,9 +465,12 @@ COMMANDS: dict[str, Any] = {
     "resume": Resume,
     "evaluate": Evaluate,
     "compare": Compare,
+    "study": StudyCommand,
+    "claims": Claims,
     "demo": Demo,
     "report": Report,
     "rollouts": Rollouts,
+    "microscope": Microscope,
     "base-model": BaseModel,
     "doctor": Doctor,
     "completion": Completion,
@@ -520,10 +525,10 @@ def parse(arguments: list[str]) -> Any:
             preset = rest[index + 1]
         elif word.startswith("--preset="):
             preset = word.partition("=")[2]
-    command = tyro.cli(train_command(name, preset), args=rest[1:], prog=f"rheostat train {name}")
+    training: Any = tyro.cli(train_command(name, preset), args=rest[1:], prog=f"rheostat train {name}")
     flags = (word.partition("=")[0][2:].replace("-", "_") for word in rest if word.startswith("--"))
-    command.given = frozenset(name for flag in flags for name in (flag, flag.removeprefix("no_")))
-    return command
+    training.given = frozenset(name for flag in flags for name in (flag, flag.removeprefix("no_")))
+    return training
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

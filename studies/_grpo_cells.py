@@ -50,9 +50,9 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     updates, ``look_prompts``, ``final_prompts``, ``kept_prompts`` and ``kept_samples`` (0 prompts: kept groups are not measured).
 
     Returns:
-        ``look``: held-out accuracy, length (tokens), entropy (nats per token) and truncated share at ``tokens`` generated; ``start`` and
-        ``final``: the same on more prompts; ``updates``: reward and length of every training batch, with sampling rounds and kept share
-        where groups are discarded; ``kept``: see :func:`kept_groups`, before and after training.
+        ``curve``: held-out accuracy, completion length (tokens), entropy (nats per token) and truncated share against ``steps`` (generated
+        tokens) and the other budgets; ``start`` and ``final``: the same on more prompts; ``updates``: reward and length of every training
+        batch, with sampling rounds and kept share where groups are discarded; ``kept``: see :func:`kept_groups`, before and after training.
     """
     method = build(arguments)
     few, many = arguments["look_prompts"], arguments["final_prompts"]
@@ -73,7 +73,7 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         kept["end"] = kept_groups(method, arguments["kept_prompts"], arguments["kept_samples"])
     method.close()
     curve = {name: [point[name] for point in looks] for name in looks[0]}
-    return {"start": start, "final": final, "look": curve, "updates": updates, "kept": kept}
+    return {"start": start, "final": final, "curve": curve, "updates": updates, "kept": kept}
 
 
 def look(method: GRPO, prompts: int) -> dict[str, float]:
@@ -85,11 +85,16 @@ def look(method: GRPO, prompts: int) -> dict[str, float]:
         entropy = method.score(rows).entropy
     assert entropy is not None
     result = {
-        "tokens": method.steps,
+        "steps": method.steps,
+        "updates": method.updates,
+        "generated_tokens": method.collector.generated_tokens,
+        "learner_tokens": method.learner_tokens,
+        "reward_calls": method.collector.graded_rows,
+        "flops": float(f"{method.flops:.5g}"),
         "accuracy": graded.metrics["reward"],
-        "length": graded.metrics["completion_length"],
+        "completion_length": graded.metrics["completion_length"],
         "entropy": masked_mean(entropy, rows.mask).item(),
-        "truncated": graded.metrics["truncated_share"],
+        "truncated_share": graded.metrics["truncated_share"],
     }
     assert all(map(math.isfinite, result.values()))
     return {name: round(value, 6) for name, value in result.items()}

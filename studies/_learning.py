@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rheostat.methods.method import iterate
+from rheostat.methods.ppo import PPO
 from studies._control import build
 
 
@@ -17,28 +18,41 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     ``episodes`` of each evaluation.
 
     Returns:
-        ``steps`` and ``returns``: deterministic evaluations of the learned policy, before training and then every so many updates;
-        ``error_steps`` and ``sampling_error``: the window of a target update against the policy it was collected for, nats per step;
-        ``behaviour_kl``: mean k3 of the behaviour policy, nats (absent where the policy itself acts).
+        ``curve``: columns ``steps``, ``updates``, ``flops``, ``evaluation_return`` (deterministic evaluations of the learned policy, before
+        training and then every so many updates) and ``meter/sampling_error`` (the window of a target update against the policy it was
+        collected for, nats per step); None where a row has not measured it. ``behaviour_kl``: mean k3 of the behaviour policy, nats
+        (absent where the policy itself acts).
     """
     method = build(arguments["method"], arguments["config"], arguments, steps=arguments["steps"])
-    steps, returns = [0], [method.evaluate(arguments["episodes"])["evaluation_return"]]
-    error_steps: list[int] = []
-    errors: list[float] = []
+    rows: list[dict[str, float | None]] = [row_of(method, {}, evaluate(method, arguments))]
     shifts: list[float] = []
     while method.steps < arguments["steps"]:
         updates = method.updates
         metrics = iterate(method)
         if "behaviour_kl" in metrics:
             shifts.append(metrics["behaviour_kl"])
-        if "meter/sampling_error" in metrics:
-            error_steps.append(method.steps)
-            errors.append(round(metrics["meter/sampling_error"], 8))
         moved = method.updates > updates
-        if (moved and method.updates % arguments["evaluate_every"] == 0) or method.steps >= arguments["steps"]:
-            steps.append(method.steps)
-            returns.append(round(method.evaluate(arguments["episodes"])["evaluation_return"], 4))
+        looking = (moved and method.updates % arguments["evaluate_every"] == 0) or method.steps >= arguments["steps"]
+        if looking or "meter/sampling_error" in metrics:
+            rows.append(row_of(method, metrics, evaluate(method, arguments) if looking else None))
     method.close()
-    assert all(map(math.isfinite, returns + errors))
-    result: dict[str, Any] = {"steps": steps, "returns": returns, "error_steps": error_steps, "sampling_error": errors}
-    return result | ({"behaviour_kl": sum(shifts) / len(shifts)} if shifts else {})
+    assert all(math.isfinite(value) for row in rows for value in row.values() if value is not None)
+    curve = {name: [row[name] for row in rows] for name in rows[0]}
+    return {"curve": curve} | ({"behaviour_kl": sum(shifts) / len(shifts)} if shifts else {})
+
+
+def evaluate(method: PPO, arguments: dict[str, Any]) -> float:
+    """Mean return of deterministic episodes."""
+    return round(method.evaluate(arguments["episodes"])["evaluation_return"], 4)
+
+
+def row_of(method: PPO, metrics: dict[str, float], evaluation: float | None) -> dict[str, float | None]:
+    """One row of the curve."""
+    error = metrics.get("meter/sampling_error")
+    return {
+        "steps": method.steps,
+        "updates": method.updates,
+        "flops": float(f"{metrics.get('flops', method.flops):.5g}"),
+        "evaluation_return": evaluation,
+        "meter/sampling_error": None if error is None else round(error, 8),
+    }

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from studies._cells import Cell
-from studies._evidence import Condition, as_json, verdict
+from rheostat.evaluation.studies import Cell, Results
 
 SOURCES = ("rheostat.methods.ppo", "rheostat.methods.ppo_buffer", "rheostat.methods.props", "rheostat.methods.ros")
 TABLES = (*SOURCES, "rheostat.tasks.control.registration", "rheostat.tasks.control.gridworld")
@@ -15,7 +14,6 @@ FIXED, TRAIN = "studies._fixed_target:sampling_error", "studies._fixed_target:tr
 
 Config = dict[str, Any]
 Values = dict[int, float]
-Result = Callable[[Cell], Any]
 
 
 @dataclass(frozen=True)
@@ -100,42 +98,9 @@ def ros(m: int, lr: float) -> Config:
     return {"behaviour_steps": m, "behaviour_learning_rate": lr, "max_grad_norm": 1e9}
 
 
-def by_seed(cells: dict[int, Cell], of: Callable[[Any], float], result: Result) -> Values:
+def by_seed(cells: dict[int, Cell], of: Callable[[Any], float], result: Results) -> Values:
     """One number per seed."""
     return {seed: of(result(cell)) for seed, cell in cells.items()}
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A part of the study that gets a verdict of its own: its cells, and what to make of their results."""
-
-    name: str
-    part: str
-    title: str
-    setting: str
-    published: str
-    arms: dict[str, dict[int, Cell]]
-    judge: Callable[[Result], tuple[list[Condition], dict[str, Any]]]
-
-    def report(self, result: Result) -> dict[str, Any]:
-        """Rule, verdict and numbers."""
-        conditions, metrics = self.judge(result)
-        arms = {}
-        for arm, cells in self.arms.items():
-            arguments = next(iter(cells.values())).arguments
-            arms[arm] = {key: arguments[key] for key in ("method", "config", "arm", "settings") if key in arguments}
-        return {
-            "name": self.name,
-            "part": self.part,
-            "title": self.title,
-            "setting": self.setting,
-            "published": self.published,
-            "rule": "; ".join(condition.rule for condition in conditions),
-            "verdict": verdict(conditions),
-            "conditions": as_json(conditions),
-            "arms": arms,
-            "metrics": metrics,
-        }
 
 
 def mean(values: list[float]) -> float:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from studies._cells import Cell
-from studies._evidence import Condition, all_smaller, as_json, smaller, summary
-from studies._props_claims import FIXED, SHARED, TABLES, TRAIN, Claim, Config, Result, Sizes, Values, behaviour, by_seed, mean, ros
+from rheostat.evaluation.studies import Cell, Claim, Columns, Judgement, Results, all_smaller, as_json, smaller, summary
+from studies._props_claims import FIXED, SHARED, TABLES, TRAIN, Config, Sizes, Values, behaviour, by_seed, mean, ros
 
 # --- A: a target that does not move, small ---------------------------------------------------------------------------------------------
 
@@ -32,7 +31,7 @@ def grid(sizes: Sizes) -> Claim:
     }
     arms = {arm: fixed_cells("A grid", arm, pair, shared, sizes.seeds_a, 30.0 if arm == "ROS" else 6.0) for arm, pair in configs.items()}
 
-    def judge(result: Result) -> tuple[list[Condition], dict[str, Any]]:
+    def judge(result: Results) -> Judgement:
         def errors_at(arm: str, index: int) -> Values:
             return by_seed(arms[arm], lambda r: r["sampling_error"][index], result)
 
@@ -44,16 +43,16 @@ def grid(sizes: Sizes) -> Claim:
             all_smaller(f"PROPS and on-policy at {half} steps", errors["PROPS"][half], errors["on-policy"][half]),
             all_smaller(f"PROPS and on-policy at {full} steps", errors["PROPS"][full], errors["on-policy"][full]),
         ]
-        return conditions, {"sampling_error": {arm: {str(at): summary(v) for at, v in rows.items()} for arm, rows in errors.items()}}
+        metrics = {"sampling_error": {arm: {str(at): summary(v) for at, v in rows.items()} for arm, rows in errors.items()}}
+        return Judgement(conditions, metrics, error_curves(arms, result))
 
     return Claim(
         "grid",
-        "A",
-        "Exact sampling error, fixed tabular policy, 5x5 grid",
-        "logits N(0, 0.5^2) new for every seed, episodes of at most 50 steps, one world, everything kept; "
-        f"PROPS m = {m}, lr 0.1, clip 0.3, delta 0.05, lambda 0.1, 16 epochs, 4 minibatches; ROS lr 1000, m = 1",
+        "A: exact sampling error, fixed tabular policy, 5x5 grid",
         "Six seeds of a reference run at 128/256/512/1024 steps: on-policy .283/.159/.073/.036, PROPS .220/.089/.031/.010, "
         "PROPS m=64 .276/.116/.044/.013, ROS .069/.023/.006/.003",
+        "logits N(0, 0.5^2) new for every seed, episodes of at most 50 steps, one world, everything kept; "
+        f"PROPS m = {m}, lr 0.1, clip 0.3, delta 0.05, lambda 0.1, 16 epochs, 4 minibatches; ROS lr 1000, m = 1",
         arms,
         judge,
     )
@@ -77,7 +76,7 @@ def cartpole(sizes: Sizes) -> Claim:
     }
     arms = {arm: fixed_cells("A CartPole", arm, pair, shared, sizes.seeds_a, 25.0, needs=(target,)) for arm, pair in configs.items()}
 
-    def judge(result: Result) -> tuple[list[Condition], dict[str, Any]]:
+    def judge(result: Results) -> Judgement:
         errors = {arm: by_seed(cells, lambda r: mean(r["sampling_error"]), result) for arm, cells in arms.items()}
         first = {arm: by_seed(cells, lambda r: r["sampling_error"][0], result) for arm, cells in arms.items()}
         conditions = [smaller("PROPS over on-policy", errors["PROPS"], errors["on-policy"], factor=0.8)]
@@ -87,16 +86,15 @@ def cartpole(sizes: Sizes) -> Claim:
             "target": result(target),
             "besides": as_json([smaller("first full window only, PROPS over on-policy", first["PROPS"], first["on-policy"], factor=0.8)]),
         }
-        return conditions, metrics
+        return Judgement(conditions, metrics, error_curves(arms, result))
 
     return Claim(
         "cartpole",
-        "A",
-        "Neural sampling error, fixed trained policy, CartPole-v1",
+        "A: neural sampling error, fixed trained policy, CartPole-v1",
+        "Expected 20 to 45 % lower",
         f"PPO trained for {sizes.target_steps:,} steps, then frozen with its normalisation; the window holds the last {n} steps; the mean "
         f"of {sizes.cartpole_windows} full windows in a row; PROPS m = {n // 8}, lr 1e-3, delta 0.03, lambda 0.1, 8 minibatches; "
         f"ROS lr 10, m = {n // 64}; head fitted with {sizes.fit_epochs} epochs",
-        "Expected 20 to 45 % lower",
         arms,
         judge,
     )
@@ -117,6 +115,15 @@ def fixed_cells(
         )
         for seed in range(seeds)
     }
+
+
+def error_curves(arms: dict[str, dict[int, Cell]], result: Results) -> dict[str, dict[int, Columns]]:
+    """Sampling error against environment steps."""
+
+    def curve(cell: Cell) -> Columns:
+        return {"steps": cell.arguments["at"], "meter/sampling_error": result(cell)["sampling_error"]}
+
+    return {arm: {seed: curve(cell) for seed, cell in cells.items()} for arm, cells in arms.items()}
 
 
 def train_cell(task: str, config: Config, steps: int) -> Cell:
@@ -148,7 +155,7 @@ def fixed_mujoco(sizes: Sizes, task: str) -> Claim:
     costs = {"on-policy": 30.0, "PROPS": 60.0}
     arms = {arm: fixed_cells(f"D {task}", arm, pair, shared, sizes.seeds_d, costs[arm]) for arm, pair in configs.items()}
 
-    def judge(result: Result) -> tuple[list[Condition], dict[str, Any]]:
+    def judge(result: Results) -> Judgement:
         errors = {arm: by_seed(cells, lambda r: r["sampling_error"][-1], result) for arm, cells in arms.items()}
         half = {arm: by_seed(cells, lambda r: r["sampling_error"][0], result) for arm, cells in arms.items()}
         conditions = [smaller(f"PROPS over on-policy at {2 * b * n:,} steps", errors["PROPS"], errors["on-policy"])]
@@ -157,16 +164,15 @@ def fixed_mujoco(sizes: Sizes, task: str) -> Claim:
             "sampling_error_halfway": {arm: summary(values) for arm, values in half.items()},
             "authors": dict(zip(("on-policy", "PROPS"), PUBLISHED_D[task], strict=True)),
         }
-        return conditions, metrics
+        return Judgement(conditions, metrics, error_curves(arms, result))
 
     on_policy, props = PUBLISHED_D[task]
     return Claim(
         f"fixed {task} random",
-        "D",
-        f"Neural sampling error, fixed random policy, {task}",
+        f"D: neural sampling error, fixed random policy, {task}",
+        f"{task.replace('v5', 'v4')}, initialisation: on-policy {on_policy}, PROPS {props} (ratio {props / on_policy:.2f})",
         f"n = {n}, m = {m}, b = {b}, at {2 * b * n:,} steps, one world; target: the initialisation, with frozen normalisation; "
         f"PROPS lr 1e-3, delta 0.05, lambda 0.1, 32 minibatches; head fitted with {sizes.fit_epochs} epochs",
-        f"{task.replace('v5', 'v4')}, initialisation: on-policy {on_policy}, PROPS {props} (ratio {props / on_policy:.2f})",
         arms,
         judge,
     )

@@ -5,9 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from rheostat.evaluation.statistics import area_under_curve
-from studies._cells import Cell
-from studies._evidence import Condition, as_json, not_worse, share_at_least, smaller, summary, verdict
-from studies._props_claims import SHARED, TABLES, Claim, Config, Result, Sizes, behaviour, by_seed, mean
+from rheostat.evaluation.studies import (
+    Cell,
+    Claim,
+    Columns,
+    Judgement,
+    Results,
+    as_json,
+    not_worse,
+    share_at_least,
+    smaller,
+    summary,
+    verdict,
+)
+from studies._props_claims import SHARED, TABLES, Config, Sizes, behaviour, by_seed, mean
 
 # --- B: TwoStep ------------------------------------------------------------------------------------------------------------------------
 
@@ -25,7 +36,7 @@ def two_step(sizes: Sizes) -> Claim:
         for arm, (kind, options) in settings.items()
     }
 
-    def judge(result: Result) -> tuple[list[Condition], dict[str, Any]]:
+    def judge(result: Results) -> Judgement:
         raw = {arm: result(cells[0]) for arm, cells in arms.items()}
         optimal = {arm: {seed: float(x) for seed, x in enumerate(r["optimal"])} for arm, r in raw.items()}
         errors = {arm: dict(enumerate(r["sampling_error"])) for arm, r in raw.items()}
@@ -46,15 +57,14 @@ def two_step(sizes: Sizes) -> Claim:
             "besides": as_json(besides),
             "besides_verdict": verdict(besides),
         }
-        return conditions, metrics
+        return Judgement(conditions, metrics)
 
     return Claim(
         "two-step",
-        "B",
-        "Learning TwoStep with a tabular softmax",
+        "B: learning TwoStep with a tabular softmax",
+        "A reference run with 300 seeds: on-policy 96 % optimal, mean sampling error .0080; ROS-style sampling 100 %, .0047",
         f"12 trajectories per update, plain gradient ascent with lr 8 on standardised returns, {sizes.updates_b} updates, window of one "
         "batch; ROS lr 1000, m = 1; PROPS lr 0.5, m = 4, clip 0.3, lambda 0, 16 epochs, no KL stop",
-        "A reference run with 300 seeds: on-policy 96 % optimal, mean sampling error .0080; ROS-style sampling 100 %, .0047",
         arms,
         judge,
     )
@@ -97,52 +107,58 @@ def learning(sizes: Sizes, index: int) -> Claim:
         for arm, (method, config) in configs.items()
     }
 
-    def judge(result: Result) -> tuple[list[Condition], dict[str, Any]]:
+    def judge(result: Results) -> Judgement:
         def early(record: Any) -> float:
-            pairs = zip(record["error_steps"], record["sampling_error"], strict=True)
+            pairs = zip(*known(record["curve"], "meter/sampling_error"), strict=True)
             return mean([error for step, error in pairs if n < step <= max(steps / 4, 2 * n)])  # a full window, first quarter
 
         def area(record: Any) -> float:
-            return area_under_curve(record["steps"], record["returns"], until=steps)
+            return area_under_curve(*known(record["curve"], "evaluation_return"), until=steps)
+
+        def average(record: Any) -> float:
+            return mean(known(record["curve"], "meter/sampling_error")[1])
 
         errors = {arm: by_seed(cells, early, result) for arm, cells in arms.items()}
-        areas = {
-            arm: by_seed(cells, lambda r: area_under_curve(r["steps"], r["returns"], until=steps), result) for arm, cells in arms.items()
-        }
+        areas = {arm: by_seed(cells, area, result) for arm, cells in arms.items()}
         conditions = [
             smaller("sampling error in the first quarter of training, PROPS over PPO-Buffer", errors["PROPS"], errors["PPO-Buffer"]),
             not_worse("area under the return curve, PROPS and PPO-Buffer", areas["PROPS"], areas["PPO-Buffer"]),
         ]
         metrics = {
             "early_sampling_error": {arm: summary(values) for arm, values in errors.items()},
-            "mean_sampling_error": {
-                arm: summary(by_seed(cells, lambda r: mean(r["sampling_error"]), result)) for arm, cells in arms.items()
-            },
+            "mean_sampling_error": {arm: summary(by_seed(cells, average, result)) for arm, cells in arms.items()},
             "area_under_curve": {arm: summary(values) for arm, values in areas.items()},
-            "final_return": {arm: summary(by_seed(cells, lambda r: r["returns"][-1], result)) for arm, cells in arms.items()},
+            "final_return": {
+                arm: summary(by_seed(cells, lambda r: known(r["curve"], "evaluation_return")[1][-1], result)) for arm, cells in arms.items()
+            },
             "behaviour_kl": summary(by_seed(arms["PROPS"], lambda r: r["behaviour_kl"], result)),
-            "curves": {arm: {str(seed): thinned(result(cell)) for seed, cell in cells.items()} for arm, cells in arms.items()},
         }
-        return conditions, metrics
+        curves = {arm: {seed: thinned(result(cell)["curve"]) for seed, cell in cells.items()} for arm, cells in arms.items()}
+        return Judgement(conditions, metrics, curves)
 
     return Claim(
         f"learning {task}",
-        "C",
-        f"Learning {task}",
+        f"C: learning {task}",
+        "During learning with b = 2, mean over training, PROPS and on-policy data of the same policies: Hopper .0238 and .0263; the gap is "
+        "largest early (ratio .69 to .85). Area under the curve on Hopper: PROPS 2609, PPO-Buffer 2300, PPO 2414 (1M steps, tuned per arm)",
         f"{steps:,} steps, n = {n}, 8 worlds, window 2 (PPO 1), learning rate 3e-4 annealed, 10 epochs, 32 minibatches, entropy 0.01, "
         f"KL stop 0.03, the same in every arm; PROPS with the authors' settings for {source}, m = {n // 8}; sampling error of the window "
         f"before every {shared['sampling_error_every']}. update; {sizes.episodes} deterministic episodes every {every} updates",
-        "During learning with b = 2, mean over training, PROPS and on-policy data of the same policies: Hopper .0238 and .0263; the gap is "
-        "largest early (ratio .69 to .85). Area under the curve on Hopper: PROPS 2609, PPO-Buffer 2300, PPO 2414 (1M steps, tuned per arm)",
         arms,
         judge,
     )
 
 
-def thinned(record: Any, points: int = 25) -> dict[str, Any]:
-    """At most so many points of each curve, evenly chosen."""
+def known(curve: Columns, metric: str) -> tuple[list[float], list[float]]:
+    """Steps at which a metric was measured, and its values."""
+    pairs = [(step, value) for step, value in zip(curve["steps"], curve[metric], strict=True) if value is not None]
+    return [step for step, _ in pairs], [value for _, value in pairs]
 
-    def thin(x: list[Any]) -> list[Any]:
-        return x if len(x) <= points else [x[round(i * (len(x) - 1) / (points - 1))] for i in range(points)]
 
-    return {key: thin(record[key]) for key in ("steps", "returns", "error_steps", "sampling_error")}
+def thinned(curve: Columns, points: int = 50) -> Columns:
+    """At most so many rows with an evaluation or a sampling error each, evenly chosen."""
+    kept: set[int] = set()
+    for metric in ("evaluation_return", "meter/sampling_error"):
+        rows = [row for row, value in enumerate(curve[metric]) if value is not None]
+        kept |= {rows[round(i * (len(rows) - 1) / (points // 2 - 1))] for i in range(points // 2)} if len(rows) > points // 2 else set(rows)
+    return {name: [values[row] for row in sorted(kept)] for name, values in curve.items()}

@@ -1,4 +1,4 @@
-"""The PROPS study as a table in the terminal and as a picture."""
+"""The picture of the PROPS study."""
 
 from __future__ import annotations
 
@@ -7,49 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from studies._props_learning import known
+
 COLOURS = {"on-policy": "#666666", "PPO": "#666666", "PPO-Buffer": "#0072b2", "ROS": "#009e73", "PROPS": "#d55e00"}
 """Okabe and Ito's palette; other arms share PROPS's colour."""
-
-
-def table(study: dict[str, Any]) -> None:
-    """Print every claim with its numbers, rule and verdict."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    for claim in study["claims"]:
-        grid = Table(title=f"{claim['part']}: {claim['title']}", title_justify="left", caption=claim["published"], caption_justify="left")
-        for name in ("condition", "found", "verdict"):
-            grid.add_column(name)
-        for condition in [*claim["conditions"], *claim["metrics"].get("besides", [])]:
-            grid.add_row(condition["rule"], _found(condition["numbers"]), condition["outcome"])
-        console.print(grid)
-        for metric, arms in claim["metrics"].items():
-            if metric in ("target", "authors", "behaviour_kl"):
-                console.print(f"  {metric}: {_value(arms)}")
-            elif metric not in ("curve", "curves", "optimal", "besides", "besides_verdict", "sampling_error_windows"):
-                for arm, value in arms.items():
-                    console.print(f"  {metric} {arm}: {_value(value)}")
-        console.print(f"  [bold]{claim['verdict']}[/bold]\n")
-    console.print("Parts: " + ", ".join(f"{part} {outcome}" for part, outcome in study["verdicts"].items()))
-
-
-def _found(numbers: dict[str, Any]) -> str:
-    if "ratio" in numbers:
-        more = f", {numbers['more_seeds']} more seeds" if numbers["more_seeds"] else ""
-        return f"{numbers['ratio']:.3f} [{numbers['low']:.3f}, {numbers['high']:.3f}], p = {numbers['p_value']:.2g}{more}"
-    if "standard_error" in numbers:
-        return f"difference {_value(numbers['difference'])}, standard error {_value(numbers['standard_error'])}"
-    return ", ".join(f"{key} {value:.4g}" for key, value in numbers.items())
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict) and "mean" in value:
-        error = value["standard_error"]
-        return f"{value['mean']:.4g}" + ("" if error is None else f" ± {error:.2g}") + f" ({len(value['seeds'])} seeds)"
-    if isinstance(value, dict):
-        return "; ".join(f"{key}: {_value(inner)}" for key, inner in value.items())
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def draw(study: dict[str, Any], path: Path) -> None:
@@ -71,8 +32,8 @@ def draw(study: dict[str, Any], path: Path) -> None:
         if not rows:
             rows.append(target)
     if learning:
-        rows.append([lambda axes, c=claim: _curves(axes, c, "error_steps", "sampling_error") for claim in learning])
-        rows.append([lambda axes, c=claim: _curves(axes, c, "steps", "returns") for claim in learning])
+        rows.append([lambda axes, c=claim: _curves(axes, c, "meter/sampling_error") for claim in learning])
+        rows.append([lambda axes, c=claim: _curves(axes, c, "evaluation_return") for claim in learning])
     if fixed:
         rows.append([lambda axes: _bars(axes, fixed)])
     figure = plt.figure(figsize=(13, 3.6 * len(rows)), layout="constrained")
@@ -85,7 +46,7 @@ def draw(study: dict[str, Any], path: Path) -> None:
 
 
 def _titled(axes: Any, claim: dict[str, Any], title: str) -> None:
-    axes.set_title(f"{claim['part']}  {title}: {claim['verdict']}", loc="left", fontsize=10)
+    axes.set_title(f"{claim['title'][0]}  {title}: {claim['verdict']}", loc="left", fontsize=10)
 
 
 def _grid(axes: Any, claim: dict[str, Any]) -> None:
@@ -137,11 +98,11 @@ def _two_step(axes: Any, claim: dict[str, Any]) -> None:
     _titled(axes, claim, "TwoStep")
 
 
-def _curves(axes: Any, claim: dict[str, Any], x: str, y: str) -> None:
-    for arm, seeds in claim["metrics"]["curves"].items():
-        curves = list(seeds.values())
-        grid = np.linspace(max(c[x][0] for c in curves), min(c[x][-1] for c in curves), 60)
-        values = np.stack([np.interp(grid, c[x], c[y]) for c in curves])
+def _curves(axes: Any, claim: dict[str, Any], metric: str) -> None:
+    for arm, seeds in claim["curves"].items():
+        curves = [known(curve, metric) for curve in seeds.values()]
+        grid = np.linspace(max(steps[0] for steps, _ in curves), min(steps[-1] for steps, _ in curves), 60)
+        values = np.stack([np.interp(grid, *curve) for curve in curves])
         centre = values.mean(0)
         axes.plot(grid / 1000, centre, color=COLOURS[arm], lw=2, label=arm)
         if len(curves) > 1:
@@ -149,7 +110,7 @@ def _curves(axes: Any, claim: dict[str, Any], x: str, y: str) -> None:
             axes.fill_between(grid / 1000, centre - error, centre + error, color=COLOURS[arm], alpha=0.2, lw=0)
     task = claim["name"].removeprefix("learning ")
     axes.set_xlabel("thousand environment steps")
-    if y == "returns":
+    if metric == "evaluation_return":
         axes.set_ylabel("deterministic return")
         axes.set_title(f"C  {task}: return (mean, one standard error)", loc="left", fontsize=10)
     else:

@@ -2,7 +2,7 @@
 
 Six methods of one family (GRPO, arXiv 2402.03300; RLOO, 2402.14740; DAPO, 2503.14476; GSPO, 2507.18071; REINFORCE++, 2501.03262;
 rejection-sampling fine-tuning, 2308.01825) start from the same tiny base model and are given the same number of GENERATED TOKENS, so the
-groups that DAPO samples and discards are paid for. Run it with ``python -m studies.grpo``; finished cells are kept, so a second call
+groups that DAPO samples and discards are paid for. Run it with ``rheostat study grpo``; finished cells are kept, so a second call
 continues.
 
 Equal in all arms: the base, the prompts' stream of a seed, 16 prompts x 16 completions, temperature 1, AdamW with learning rate 2e-4 (the
@@ -29,32 +29,22 @@ published gaps between these methods (a few points, on models ten thousand times
 
 from __future__ import annotations
 
-import argparse
-import os
-import shlex
-import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from importlib.metadata import version
+from dataclasses import dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rheostat.errors import RheostatError
 from rheostat.evaluation import statistics
+from rheostat.evaluation.studies import Cell, Claim, Condition, Effect, Judgement, Results, Study, summary
 from rheostat.evaluation.verdict import Outcome
 from rheostat.tasks.language.recipes import BASE_RECIPES
-from studies._cells import Cell, run_cells
-from studies._evidence import Condition, as_json, provenance, summary, verdict
 from studies._grpo_cells import UNTRAINED
+from studies._grpo_report import draw
 
-SLUG = "grpo"
-RESULTS = Path(__file__).parent / "results"
 ARMS = {"grpo": "GRPO", "rloo": "RLOO", "dapo": "DAPO", "gspo": "GSPO", "reinforce-pp": "REINFORCE++", "rft": "RFT"}
 NAMED = ("grpo", "rloo", "reinforce-pp", "dapo")
-"""The four whose likeness is the published claim's."""
+"""The four whose likeness is claimed."""
 OWN: dict[str, dict[str, Any]] = {"dapo": {"overlong_buffer": 8}}
 SHARED: dict[str, Any] = {"learning_rate": 2e-4, "kl_coefficient": 0.0}
 MODULES = {name: f"rheostat.methods.{name.replace('-', '_')}" for name in ARMS}
@@ -144,12 +134,14 @@ def alike(final: dict[str, list[float]]) -> Condition:
     apart = [pair for pair, gap in gaps.items() if gap["p_value"] < 1 - level and (gap["low"] > 0 or gap["high"] < 0)]
     outcome: Outcome = "held" if some and largest < spread else "not held" if some and apart else "undecided"
     best, worst = max(names, key=means.__getitem__), min(names, key=means.__getitem__)
+    gap = statistics.difference(final[best], final[worst], statistics.mean, generator=np.random.default_rng(0), level=level)
     numbers = {
         "largest_gap": round(largest, 5),
         "between": f"{ARMS[best]} and {ARMS[worst]}",
         "seed_spread": round(spread, 5) if some else None,
         "level": round(level, 5),
         "told_apart": apart,
+        "gap": bounded(gap),
         "pairs": gaps,
     }
     return Condition(f"{', '.join(ARMS[name] for name in names)}: largest gap of two means below the seed spread", outcome, numbers)
@@ -200,41 +192,73 @@ def bounded(interval: statistics.Interval) -> dict[str, Any]:
 # --- the study ---------------------------------------------------------------------------------------------------------------------------
 
 
-def run(sizes: Sizes, folder: Path, *, jobs: int = 2, say: Callable[[str], None] = print) -> dict[str, Any]:
-    """Compute what is missing and judge: the study as plain JSON."""
+def claims(sizes: Sizes) -> list[Claim]:
+    """Four claims on the same cells; the first also has the curves and the numbers of the arms."""
     cells = arms(sizes)
-    if sizes.model in BASE_RECIPES:  # once, and not by several processes at the same time
-        from rheostat.tasks.language.base_models import build_base_model
+    by_label = {ARMS[name]: seeds for name, seeds in cells.items()}
+    shared = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in SHARED.items())
+    setting = (
+        f"chain-sum, {sizes.tokens:,} generated tokens per run, {sizes.prompts} prompts x {sizes.group_size} completions, {shared}; "
+        "GSPO takes four gradient steps per batch, DAPO's overlong buffer is 8"
+    )
 
-        build_base_model(sizes.model)
-    order = [cells[name][seed] for seed in range(sizes.seeds) for name in ARMS]
-    records = run_cells(order, folder, jobs=jobs, say=say)
-    results = {name: [records[cells[name][seed].key]["result"] for seed in range(sizes.seeds)] for name in ARMS}
-    return judge(results, sizes) | {
-        "provenance": provenance(shlex.join(["python", "-m", "studies.grpo", *sys.argv[1:]]), list(records.values()))
-        | {"transformers": version("transformers"), "base": order[0].arguments["base"]}
-    }
+    def learned(result: Results, when: str, name: str = "accuracy") -> dict[str, list[float]]:
+        return {arm: [result(cell)[when][name] for cell in seeds.values()] for arm, seeds in cells.items()}
 
+    def judge_gain(result: Results) -> Judgement:
+        results = {name: [result(cell) for cell in seeds.values()] for name, seeds in cells.items()}
+        metrics = {
+            "arms": {ARMS[name]: arm_numbers(found, sizes.tokens) for name, found in results.items()},
+            "gradient_steps": steps_per_batch(results),
+        }
+        curves = {ARMS[name]: {seed: result(cell)["curve"] for seed, cell in seeds.items()} for name, seeds in cells.items()}
+        return Judgement(gains(learned(result, "start"), learned(result, "final")), metrics, curves)
 
-def judge(results: dict[str, list[dict[str, Any]]], sizes: Sizes) -> dict[str, Any]:
-    """Claims, verdicts and numbers from the cells' results."""
-    start = {name: [cell["start"]["accuracy"] for cell in cells] for name, cells in results.items()}
-    final = {name: [cell["final"]["accuracy"] for cell in cells] for name, cells in results.items()}
-    claims = {
-        "gain": gains(start, final),
-        "alike": [alike({name: final[name] for name in NAMED})],
-        "alike, six": [alike(final)],
-        "kept": [kept_as_expected(when, [cell["kept"][when] for cell in results["dapo"]]) for when in ("start", "end")],
-    }
-    return {
-        "study": SLUG,
-        "verdicts": {name: verdict(conditions) for name, conditions in claims.items()},
-        "claims": [{"name": name, "verdict": verdict(found), "conditions": as_json(found)} for name, found in claims.items()],
-        "setting": {"task": "chain-sum", **vars(sizes), "shared": SHARED, "own": OWN, "gradient_steps": steps_per_batch(results)},
-        "arms": {ARMS[name]: arm_numbers(cells, sizes.tokens) for name, cells in results.items()},
-        "kept_besides": one_p(results["dapo"], sizes.group_size),
-        "curves": {ARMS[name]: [cell["look"] for cell in cells] for name, cells in results.items()},
-    }
+    def judge_alike(names: tuple[str, ...]) -> Any:
+        def judge(result: Results) -> Judgement:
+            final = learned(result, "final")
+            condition = alike({name: final[name] for name in names})
+            gap = condition.numbers["gap"]
+            effect = Effect(f"largest gap: {condition.numbers['between']}", gap["estimate"], gap["low"], gap["high"], sizes.seeds)
+            return Judgement([condition], effect=effect)
+
+        return judge
+
+    def judge_kept(result: Results) -> Judgement:
+        found = [result(cell) for cell in cells["dapo"].values()]
+        conditions = [kept_as_expected(when, [one["kept"][when] for one in found]) for when in ("start", "end")]
+        return Judgement(conditions, {"besides": one_p(found, sizes.group_size)})
+
+    four = {ARMS[name]: by_label[ARMS[name]] for name in NAMED}
+    likeness = "Practitioners' reports and the papers' own ablations: at equal data the group methods differ by less than seeds do"
+    return [
+        Claim(
+            "gain",
+            "Six methods learn chain-sum from the same base",
+            "Each paper: accuracy rises far above the base model's",
+            setting,
+            by_label,
+            judge_gain,
+        ),
+        Claim(
+            "alike",
+            "GRPO, RLOO, REINFORCE++ and DAPO cannot be told apart",
+            likeness,
+            setting,
+            four,
+            judge_alike(NAMED),
+        ),
+        Claim("alike, six", "All six cannot be told apart", likeness, setting, by_label, judge_alike(tuple(ARMS))),
+        Claim(
+            "kept",
+            "DAPO keeps the share of groups that probability says",
+            "DAPO discards groups whose rewards are all equal; a prompt solved with probability p survives with 1 - p^G - (1-p)^G",
+            f"{sizes.kept_prompts} prompts per seed before and after training; the share expected is estimated without bias from "
+            f"{sizes.kept_samples} further completions of each prompt",
+            {ARMS["dapo"]: by_label[ARMS["dapo"]]},
+            judge_kept,
+        ),
+    ]
 
 
 def steps_per_batch(results: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
@@ -245,10 +269,10 @@ def steps_per_batch(results: dict[str, list[dict[str, Any]]]) -> dict[str, int]:
 def arm_numbers(cells: list[dict[str, Any]], tokens: int) -> dict[str, Any]:
     """What an arm's seeds say."""
     found: dict[str, Any] = {}
-    for name in ("accuracy", "entropy", "length"):
+    for name in ("accuracy", "entropy", "completion_length"):
         for when in ("start", "final"):
             found[f"{when}_{name}"] = spread_of([cell[when][name] for cell in cells])
-    area = [statistics.area_under_curve(cell["look"]["tokens"], cell["look"]["accuracy"], until=float(tokens)) for cell in cells]
+    area = [statistics.area_under_curve(cell["curve"]["steps"], cell["curve"]["accuracy"], until=float(tokens)) for cell in cells]
     found["mean_accuracy_over_budget"] = spread_of(area)
     found["updates"] = spread_of([float(len(cell["updates"])) for cell in cells])
     found["tokens"] = spread_of([float(cell["updates"][-1]["tokens"]) for cell in cells])
@@ -261,36 +285,4 @@ def spread_of(values: list[float]) -> dict[str, Any]:
     return summary(dict(enumerate(values))) | {name: value for name, value in bounded(interval).items() if name != "estimate"}
 
 
-def main() -> None:
-    """The command line."""
-    from studies.props import compact
-
-    parser = argparse.ArgumentParser(prog="python -m studies.grpo", description="The GRPO study; finished cells are kept.")
-    parser.add_argument("--smoke", action="store_true", help="a tiny form of everything, in seconds; proves nothing")
-    parser.add_argument("--seeds", type=int, help="seeds per arm (default: 5)")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
-    parser.add_argument("--cells", type=Path, help="where cells are kept (default: runs/studies/grpo, or below $RHEOSTAT_RUNS)")
-    parser.add_argument("--out", type=Path, help="folder of the result and its picture (default: studies/results; smoke: with the cells)")
-    options = parser.parse_args()
-    sizes = SMOKE if options.smoke else Sizes()
-    if options.seeds is not None:
-        if options.seeds < 1:
-            parser.error("--seeds: at least 1")
-        sizes = replace(sizes, seeds=options.seeds)
-    folder = options.cells or Path(os.environ.get("RHEOSTAT_RUNS", "runs")) / "studies" / SLUG
-    out = options.out or (folder if options.smoke else RESULTS)
-    try:
-        study = run(sizes, folder, jobs=options.jobs)
-    except RheostatError as error:
-        sys.exit(str(error))
-    from studies._grpo_report import draw, table
-
-    out.mkdir(parents=True, exist_ok=True)
-    (out / f"{SLUG}.json").write_text(compact(study))
-    draw(study, out / f"{SLUG}.png")
-    table(study)
-    print(f"Written: {out / SLUG}.json and .png")
-
-
-if __name__ == "__main__":
-    main()
+STUDY = Study("grpo", "GRPO and relatives", "arXiv 2402.03300 and others", claims, full=Sizes(), smoke=SMOKE, draw=draw)

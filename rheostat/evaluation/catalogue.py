@@ -35,6 +35,7 @@ class Axis:
 METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
+        Metric("evaluation_return", "Evaluation return", PERFORMANCE, "Mean return of deterministic episodes"),
         Metric("episode_return", "Episode return", PERFORMANCE, "Mean return of the last 100 training episodes"),
         Metric("accuracy", "Accuracy", PERFORMANCE, "Mean reward of one sample per validation prompt"),
         Metric("reward", "Reward", PERFORMANCE, "Mean reward of the sampled completions"),
@@ -85,8 +86,8 @@ AXES: tuple[Axis, ...] = (
 BOOKS = frozenset({"iteration", "episodes"} | {axis.key for axis in AXES if not axis.summed})
 """Keys of a row that say where it is, not what was measured."""
 
-HEADLINES = ("episode_return", "accuracy", "reward")
-"""Training curves that stand for performance, best first."""
+HEADLINES = ("evaluation_return", "episode_return", "accuracy", "reward")
+"""Curves that stand for performance, best first."""
 FINALS = ("evaluation_return", "accuracy")
 """Keys of the final evaluation that stand for performance, best first."""
 TIDY = ("meter/ess", "meter/kl_behaviour_k3", "meter/limited_share", "meter/age_mean", "meter/sampling_error")

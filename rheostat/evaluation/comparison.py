@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rheostat.errors import RheostatError
-from rheostat.evaluation.cells import Cell, Display, Grid
 from rheostat.evaluation.display import GridBar, Quiet
+from rheostat.evaluation.grid import Cell, Display, Grid
 from rheostat.evaluation.records import Arm, Record, group_arms, read_record
 from rheostat.evaluation.summaries import ArmSummary, final_label, summarise
 from rheostat.training.run import Interrupted, Run, versions

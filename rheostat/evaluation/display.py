@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rheostat.evaluation.cells import Cell
+from rheostat.evaluation.grid import Cell
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rheostat.errors import RheostatError, unknown
-from rheostat.evaluation.catalogue import AXES, METER, TIDY, Metric, ordered
+from rheostat.evaluation.catalogue import AXES, METER, TIDY, Metric, describe, ordered
 from rheostat.evaluation.curves import Curve, arm_curve
 from rheostat.evaluation.records import Arm, Record, group_arms, read_record
 
@@ -158,6 +158,17 @@ def _small_multiples(arms: Sequence[Arm], metrics: Sequence[Metric], title: str,
         except OSError as error:
             raise RheostatError(f"Could not write the picture {path}: {error}.") from error
     return path
+
+
+def draw_arms(axes: Axes, arms: Sequence[Arm], metric: str, x: str) -> None:
+    """One metric of several arms into given axes, with bands over seeds and an axis label."""
+    generator = np.random.default_rng(0)
+    curves = [(index, arm, arm_curve(arm.records, metric, generator=generator)) for index, arm in enumerate(arms)]
+    drawn = [(index, arm, curve) for index, arm, curve in curves if curve is not None and x in curve.x]
+    if drawn:
+        _draw(axes, describe(metric), drawn, x)
+    axes.set_xlabel(_axis_label(arms, x))
+    axes.set_ylabel(describe(metric).label)
 
 
 def _draw(axes: Axes, metric: Metric, drawn: Sequence[tuple[int, Arm, Curve]], x: str) -> None:

@@ -7,6 +7,7 @@ is in the page as text and tables too, so that it can be read without scripts, b
 from __future__ import annotations
 
 import base64
+import contextlib
 import gzip
 import json
 import os
@@ -46,17 +47,20 @@ class Section:
     Attributes:
         title: its heading.
         body: ``markupsafe.Markup`` is taken as HTML; plain text is escaped.
+        first: before the curves instead of after them.
     """
 
     title: str
     body: str
+    first: bool = False
 
 
 def write_report(paths: Sequence[str | Path], output: str | Path, *, sections: Sequence[Section] = (), title: str | None = None) -> Path:
     """Write the page.
 
     Args:
-        paths: directories of runs, or of comparisons (directories of runs); runs that differ by their seed only are aggregated.
+        paths: directories of runs, or of comparisons (directories of runs); runs that differ by their seed only are aggregated. Names of
+            studies, or their result files, too.
         output: the page to write; replaced in one step.
         sections: further parts, e.g. rollouts.
         title: heading; None makes one from methods and tasks.
@@ -68,9 +72,18 @@ def write_report(paths: Sequence[str | Path], output: str | Path, *, sections: S
         RheostatError: no run there, damaged files, the same run twice, or a place that cannot be written.
     """
     if not paths:
-        raise RheostatError("A report needs at least one directory of a run or a comparison.")
+        raise RheostatError("A report needs at least one directory of a run or a comparison, or the name of a study.")
     output = Path(output)
-    records = [read_record(path) for path in find_runs(paths)]
+    studies = {path: study_result(path) for path in paths}
+    results = [result for result in studies.values() if result is not None]
+    runs = [path for path, result in studies.items() if result is None]
+    records = [read_record(path) for path in find_runs(runs)] if runs else []
+    if results:
+        from rheostat.evaluation.studies.pictures import records_of, verdict_section
+
+        records = [record for result in results for record in records_of(result)] + records
+        sections = [*map(verdict_section, results), *sections]
+        title = title or (f"Study: {_and([result['system'] for result in results])}" if not runs else None)
     page = render(
         records, sections=sections, title=title, command=shlex.join(["rheostat", "report", *map(str, paths), "--output", str(output)])
     )
@@ -82,6 +95,25 @@ def write_report(paths: Sequence[str | Path], output: str | Path, *, sections: S
     except OSError as error:
         raise RheostatError(f"Could not write the report {output}: {error}.") from error
     return output
+
+
+def study_result(path: str | Path) -> dict[str, Any] | None:
+    """The result of a study given by its name or its file; None for anything else.
+
+    Raises:
+        RheostatError: the result is missing or damaged.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_file() and path.suffix == ".json"):
+        return None
+    from rheostat.evaluation.studies.results import read_result, result_path, study_names
+
+    if path.is_file():
+        return read_result(path)
+    known: list[str] = []
+    with contextlib.suppress(RheostatError):  # where there are no studies, it was meant as a directory
+        known = study_names()
+    return read_result(result_path(str(path))) if str(path) in known else None
 
 
 def render(records: Sequence[Record], *, sections: Sequence[Section] = (), title: str | None = None, command: str = "") -> str:
@@ -103,7 +135,7 @@ def render(records: Sequence[Record], *, sections: Sequence[Section] = (), title
     arms = [arm for task in tasks for arm in task["arms"]]
     charts = {"tasks": [task.pop("charts") for task in tasks]}
     return environment.get_template("report.html").render(
-        title=title or _title(tasks),
+        title=title or (_title(tasks) if tasks else "Report"),
         tasks=tasks,
         single=records[0] if len(records) == 1 else None,
         settings=flat_settings(records[0]) if len(arms) == 1 else {},

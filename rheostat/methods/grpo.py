@@ -51,6 +51,7 @@ from rheostat.objectives.meter import off_policyness
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
 from rheostat.objectives.weights import importance_weight
+from rheostat.policies.flops import FORWARD, TRAIN, matrix_weights, tokens_seen
 from rheostat.policies.language import TokenScores
 from rheostat.policies.optimizers import language_optimizer, load_many, save_many
 from rheostat.streams import Streams
@@ -170,6 +171,8 @@ class GRPO:
         self.reference = self.policy.reference() if config.kl_coefficient else None
         self.updates = 0
         self.learner_tokens = 0
+        self.weights = matrix_weights(self.policy)
+        self.flops = 0
         self.graded: Graded | None = None
         self.world.engine.update_weights(self.policy, 0)
 
@@ -222,6 +225,7 @@ class GRPO:
                 config.prompts_per_batch, config.group_size, self.sampling, version=self.updates, progress=progress
             )
             check_groups(part.trajectories.group[:, 0], config.group_size)
+            self.spend(FORWARD, part.trajectories)
             rounds, groups = rounds + 1, groups + config.prompts_per_batch
             if not config.dynamic_sampling:
                 break
@@ -249,9 +253,11 @@ class GRPO:
         if not bool(kept.mask.any()):
             return kept
         if self.needs_start_scores:
+            self.spend(FORWARD, kept)
             with torch.no_grad():
                 self.store_start(kept, self.score(kept))
         if self.reference is not None:
+            self.spend(FORWARD, kept)
             kept.reference_logp = self.reference.score(
                 kept.action, kept.attention, kept.mask, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p
             ).logp
@@ -311,6 +317,7 @@ class GRPO:
             "generated_tokens": self.collector.generated_tokens,
             "learner_tokens": self.learner_tokens,
             "reward_calls": self.collector.graded_rows,
+            "flops": self.flops,
         }
         if config.evaluate_every and self.updates % config.evaluate_every == 0:
             metrics |= self.measure(config.evaluation_prompts)
@@ -413,6 +420,7 @@ class GRPO:
         total: dict[str, Tensor] = {}
         size = self.config.micro_batch_rows or len(rows)
         tokens = step.mask.sum()
+        self.spend(TRAIN, step)
         for part in step.split(size):
             scores = self.score(part)
             if part.learner_logp is None:
@@ -430,6 +438,10 @@ class GRPO:
             raise NonFinite(f"{', '.join(names)} became non-finite in update {self.updates + 1}", step)
         self.optimizer.step()
         return total | {"meter/gradient_norm": norm.detach()}
+
+    def spend(self, operations: int, rows: Trajectories) -> None:
+        """Book a pass over rows that costs so many operations per weight and token."""
+        self.flops += operations * self.weights * tokens_seen(rows)
 
     # --- looking ------------------------------------------------------------------------------------------------------------------------
 
@@ -502,6 +514,7 @@ class GRPO:
             "streams": self.streams.state_dict(),
             "updates": self.updates,
             "learner_tokens": self.learner_tokens,
+            "flops": self.flops,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -512,7 +525,7 @@ class GRPO:
             self.reference.load_state_dict(state["reference"])
         self.collector.load_state_dict(state["collector"])
         self.streams.load_state_dict(state["streams"])
-        self.updates, self.learner_tokens = state["updates"], state["learner_tokens"]
+        self.updates, self.learner_tokens, self.flops = state["updates"], state["learner_tokens"], state["flops"]
         self.world.engine.update_weights(self.policy, self.updates)
 
     def close(self) -> None:

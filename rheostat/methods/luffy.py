@@ -30,6 +30,7 @@ from rheostat.masking import Aggregation
 from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig
 from rheostat.objectives.limits import PolicyShaping
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
+from rheostat.policies.flops import FORWARD
 from rheostat.policies.language import TokenScores
 from rheostat.trajectories import Source, Trajectories
 
@@ -63,6 +64,7 @@ class LUFFY(GRPO):
         progress = Progress(self.updates, self.total_steps)
         first = collector.drawn
         own = collector.collect(config.prompts_per_batch, config.group_size - 1, self.sampling, version=self.updates, progress=progress)
+        self.spend(FORWARD, own.trajectories)
         prompts = own.prompts[:: config.group_size - 1]
         numbers = list(range(first, first + len(prompts)))
         texts = [demonstration(world, prompt, collector.seed, number) for prompt, number in zip(prompts, numbers, strict=True)]

@@ -45,6 +45,7 @@ from rheostat.objectives.value import value_loss
 from rheostat.policies.control import ActorCritic, ControlPolicy, evaluate
 from rheostat.policies.distributions import Distribution
 from rheostat.policies.fast_control import fast
+from rheostat.policies.flops import FORWARD, TRAIN, matrix_weights
 from rheostat.policies.parameters import Adam, Optimizer, ParameterVector, load_optimizer_state, optimizer_state
 from rheostat.policies.sampling_error import neural_sampling_error
 from rheostat.streams import Streams, derive_seed
@@ -166,6 +167,8 @@ class PPO:
         self.updates = 0
         self.blocks = 0
         self.restarts = 0
+        self.weights = matrix_weights(cast(nn.Module, self.policy))
+        self.flops = 0
 
     # --- batch arithmetic ---------------------------------------------------------------------------------------------------------
 
@@ -280,6 +283,7 @@ class PPO:
         batch = kept.clone(recurse=False)
         if not self.credit_due:
             return batch
+        self.flops += 2 * FORWARD * self.weights * kept.count()  # every state, and its successor for the critic
         with torch.no_grad():
             observation = self.normalise(kept.observation).flatten(0, 1)
             following = self.normalise(kept.next_observation).flatten(0, 1)
@@ -328,6 +332,8 @@ class PPO:
         metrics |= self.report(steps)
         metrics["gradient_steps"] = len(steps)
         metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        self.flops += TRAIN * self.weights * sum(len(step.log_prob) for step in steps)
+        metrics["flops"] = self.flops + FORWARD * self.weights * self.steps
         with torch.no_grad():
             metrics["entropy"] = self.network.distribution(observation).entropy().mean().item()
         metrics["explained_variance"] = explained_variance(rows.value, rows.value_target)
@@ -445,6 +451,7 @@ class PPO:
             "updates": self.updates,
             "blocks": self.blocks,
             "restarts": self.restarts,
+            "flops": self.flops,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -457,6 +464,7 @@ class PPO:
         self.rewards.load_state_dict(state["rewards"])
         self.streams.load_state_dict(state["streams"])
         self.updates, self.blocks, self.restarts = state["updates"], state["blocks"], state["restarts"]
+        self.flops = state["flops"]
 
     def close(self) -> None:
         """Release the worlds."""

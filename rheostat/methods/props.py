@@ -43,6 +43,7 @@ from rheostat.objectives.behaviour import advantage_weight, behaviour_loss
 from rheostat.objectives.kl import kl_estimate
 from rheostat.objectives.slopes import behaviour_slope
 from rheostat.policies.distributions import Distribution, Gaussian
+from rheostat.policies.flops import TRAIN
 from rheostat.trajectories import Transitions
 
 
@@ -138,6 +139,7 @@ class PROPS(ROS):
                 slope.add_(self.kl_slope(now.distribution, target[index]), alpha=config.behaviour_kl_coefficient / len(index))
                 self.behaviour.descend(now, slope, max_grad_norm=config.max_grad_norm)
             seen.append((log_prob, reference_logp))
+        self.flops += TRAIN * self.weights * sum(len(log_prob) for log_prob, _ in seen)
         with torch.no_grad():
             moved = self.behaviour.network.distribution(observation).log_prob(rows.action)
         metrics = {"behaviour_kl": kl_estimate(target_logp, moved).mean().item(), "behaviour_gradient_steps": len(seen)}

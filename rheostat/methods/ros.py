@@ -30,6 +30,7 @@ from rheostat.methods.ppo import PPO, MakeEnvironments, PPOConfig
 from rheostat.objectives.slopes import ros_slope
 from rheostat.policies.control import ControlPolicy
 from rheostat.policies.distributions import Distribution
+from rheostat.policies.flops import TRAIN
 from rheostat.streams import Streams
 from rheostat.trajectories import Trajectories, Transitions
 
@@ -92,6 +93,7 @@ class ROS(PPO):
     def repair(self, rows: Transitions) -> Metrics:
         """One gradient step that makes the window's actions less likely."""
         observation = self.normalise(rows.observation)
+        self.flops += TRAIN * self.weights * len(rows)
         now = self.behaviour.evaluate(observation)
         with torch.no_grad():
             log_prob, score = now.distribution.log_prob_and_slope(rows.action)

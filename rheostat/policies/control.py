@@ -125,7 +125,7 @@ class ActorCritic(nn.Module):
         activation: ``tanh`` or ``relu``.
         log_std: initial log standard deviation of a Gaussian head.
         tanh_mean: squash the Gaussian mean (what the authors of PROPS v1 do).
-        generator: draws the initial weights.
+        seed: of the initial weights.
 
     Raises:
         RheostatError: an action space no head exists for.

@@ -18,10 +18,10 @@ import pytest
 
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError
-from rheostat.evaluation import cells, comparison, display, worker
-from rheostat.evaluation.cells import Cell, Grid
+from rheostat.evaluation import comparison, display, grid, worker
 from rheostat.evaluation.comparison import ComparisonInterrupted, compare, load_comparison, plan
 from rheostat.evaluation.display import GridBar, Quiet
+from rheostat.evaluation.grid import Cell, Grid
 from rheostat.evaluation.records import find_runs
 from rheostat.training.run import Run
 from rheostat.training.settings import Settings
@@ -115,13 +115,13 @@ def test_a_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
     process.stdin.write((json.dumps(job) + "\n").encode())
     process.stdin.flush()
     deadline = time.monotonic() + 60
-    while cells.last_row(run / "metrics.jsonl") is None:
+    while grid.last_row(run / "metrics.jsonl") is None:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.stdin.close()
     assert process.wait(60) == worker.STOPPED
-    row = cells.last_row(run / "metrics.jsonl")
+    row = grid.last_row(run / "metrics.jsonl")
     saved = Run.load(run)
     assert row is not None
     assert saved.method.steps == row["steps"]
@@ -223,11 +223,11 @@ def test_directories_that_are_no_comparison(tmp_path: Path) -> None:
 
 def test_the_last_row_is_found_while_the_next_is_being_written(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    assert cells.last_row(path) is None
+    assert grid.last_row(path) is None
     path.write_text("")
-    assert cells.last_row(path) is None
+    assert grid.last_row(path) is None
     path.write_text('{"steps": 1}\n' + "".join(f'{{"steps": {step}}}\n' for step in range(2, 9000)) + '{"steps": 9')
-    assert cells.last_row(path) == {"steps": 8999}
+    assert grid.last_row(path) == {"steps": 8999}
 
 
 def some_cells(tmp_path: Path) -> list[Cell]:

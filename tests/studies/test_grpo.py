@@ -1,56 +1,12 @@
-"""The GRPO study in its smoke form, and its rules on numbers with known answers."""
+"""The rules of the GRPO study on numbers with known answers, and that measuring changes nothing."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any
 
-import pytest
-
-from studies._cells import compute
-from studies._evidence import verdict
+from rheostat.evaluation.studies import verdict
 from studies._grpo_cells import build, kept_groups, look
-from studies.grpo import ARMS, SMOKE, alike, arms, gains, kept_as_expected, one_p, run
-from studies.props import compact
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """All cells of the smoke form, computed in this process, and the study made from them."""
-    folder = tmp_path_factory.mktemp("cells")
-    for seeds in arms(SMOKE).values():
-        for cell in seeds.values():
-            compute(cell, folder, cell.key)
-    return folder, run(SMOKE, folder, say=lambda line: None)
-
-
-def test_the_smoke_form_has_everything_the_study_has(smoke: tuple[Path, dict[str, Any]]) -> None:
-    study = json.loads(compact(smoke[1]), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    assert list(study["arms"]) == list(study["curves"]) == list(ARMS.values())
-    assert [claim["name"] for claim in study["claims"]] == ["gain", "alike", "alike, six", "kept"]
-    assert study["provenance"]["cells"] == 12
-    for curves in study["curves"].values():
-        assert len(curves) == SMOKE.seeds
-        for curve in curves:
-            assert curve["tokens"][0] == 0 and curve["tokens"][-1] >= SMOKE.tokens
-            assert len(curve["tokens"]) == len(curve["accuracy"]) == len(curve["entropy"]) == len(curve["length"])
-
-
-def test_groups_that_were_discarded_are_paid_for(smoke: tuple[Path, dict[str, Any]]) -> None:
-    arms_ = smoke[1]["arms"]
-    assert arms_["DAPO"]["updates"]["mean"] < arms_["GRPO"]["updates"]["mean"]
-    assert arms_["DAPO"]["tokens"]["mean"] >= SMOKE.tokens
-    assert smoke[1]["kept_besides"]["rounds_per_update"] == 10  # the untrained model is never right: nothing to keep
-
-
-def test_the_study_is_drawn(smoke: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from studies._grpo_report import draw, table
-
-    draw(smoke[1], tmp_path / "grpo.png")
-    assert (tmp_path / "grpo.png").read_bytes().startswith(b"\x89PNG")
-    table(smoke[1])
-    assert "REINFORCE++" in capsys.readouterr().out
+from studies.grpo import SMOKE, alike, arms, gains, kept_as_expected, one_p
 
 
 def test_looking_changes_nothing() -> None:

@@ -1,12 +1,8 @@
-"""The PROPS study in its smoke form, what its cells measure, and the committed result."""
+"""What the cells of the PROPS study measure, and what its arms share."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,9 +10,8 @@ import torch
 from rheostat.objectives.sampling_error import sampling_error_tabular
 from rheostat.policies.control import ActorCritic, TabularSoftmax
 from studies import _fixed_target, _two_step
-from studies._cells import compute, with_needs
-from studies._props_claims import SMOKE, Sizes, behaviour, ros
-from studies.props import claims, compact, run
+from studies._props_claims import Sizes, behaviour, ros
+from studies.props import claims
 
 GRID = {
     "task": "rheostat/GridWorld5x5-v0",
@@ -25,43 +20,6 @@ GRID = {
     "at": [64, 128],
     "seed": 0,
 }
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """All cells of the smoke form, computed in this process, and the study made from them."""
-    folder = tmp_path_factory.mktemp("cells")
-    for cell in with_needs(cell for claim in claims(SMOKE) for arm in claim.arms.values() for cell in arm.values()):
-        compute(cell, folder, cell.key)
-    return folder, run(SMOKE, folder, say=lambda line: None)
-
-
-def test_the_smoke_form_has_everything_the_study_has(smoke: tuple[Path, dict[str, Any]]) -> None:
-    study = json.loads(compact(smoke[1]))
-    assert study == json.loads(json.dumps(smoke[1]))
-    assert [claim["part"] for claim in study["claims"]] == ["A", "A", "B", "C", "D"]
-    for claim in study["claims"]:
-        assert claim["verdict"] in ("held", "not held", "undecided")
-        assert claim["rule"] and claim["setting"] and claim["published"] and len(claim["arms"]) >= 2
-    assert set(study["verdicts"]) == set("ABCD")
-    assert study["provenance"]["cells"] == len(list(smoke[0].glob("*/result.json")))
-    learning = study["claims"][3]["metrics"]["curves"]["PROPS"]["0"]
-    assert learning["steps"][0] == 0 and len(learning["steps"]) == len(learning["returns"]) >= 2
-    assert len(learning["sampling_error"]) == 2
-
-
-def test_the_study_is_drawn(smoke: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from studies._props_report import draw, table
-
-    draw(smoke[1], tmp_path / "props.png")
-    assert (tmp_path / "props.png").read_bytes().startswith(b"\x89PNG")
-    table(smoke[1])
-    assert "Learning TwoStep" in capsys.readouterr().out
-
-
-def test_a_part_can_be_run_alone(smoke: tuple[Path, dict[str, Any]]) -> None:
-    study = run(SMOKE, smoke[0], parts="B", say=lambda line: None)
-    assert [claim["name"] for claim in study["claims"]] == ["two-step"] and set(study["verdicts"]) == {"B"}
 
 
 def test_a_frozen_target_and_its_exact_error(tmp_path: Path) -> None:
@@ -123,16 +81,11 @@ def test_repaired_sampling_in_two_step() -> None:
 def test_settings_are_the_declared_ones() -> None:
     """Arms of a learning claim differ in the method, the window and the behaviour policy, and in nothing else."""
     for claim in claims(Sizes()):
-        if claim.part == "C":
+        if claim.title[0] == "C":
             configs = {arm: next(iter(cells.values())).arguments["config"] for arm, cells in claim.arms.items()}
             own = set(behaviour(1, 1.0, 1.0, 1.0, 1)) | {"window"}
             for config in configs.values():
                 assert {k: v for k, v in config.items() if k not in own} == configs["PPO"]
             assert configs["PPO-Buffer"]["window"] == configs["PROPS"]["window"] == 2
         seeds = {len(cells) for cells in claim.arms.values()}
-        assert seeds == {{"A": 10, "B": 1, "C": 6, "D": 6}[claim.part]}
-
-
-def test_the_command_line_refuses_unknown_parts() -> None:
-    done = subprocess.run([sys.executable, "-m", "studies.props", "--part", "AX"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and "choose letters from ABCD" in done.stderr
+        assert seeds == {{"A": 10, "B": 1, "C": 6, "D": 6}[claim.title[0]]}

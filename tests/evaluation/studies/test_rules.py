@@ -7,7 +7,8 @@ import math
 import pytest
 
 from rheostat.errors import RheostatError
-from studies._evidence import Condition, all_smaller, machine, not_worse, share_at_least, smaller, summary, verdict
+from rheostat.evaluation.studies.rules import Condition, all_smaller, not_worse, share_at_least, smaller, summary, verdict
+from rheostat.evaluation.studies.sources import machine
 
 LOW = {seed: 1.0 + 0.01 * seed for seed in range(8)}
 HIGH = {seed: 2.0 + 0.02 * seed for seed in range(8)}

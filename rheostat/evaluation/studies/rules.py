@@ -1,4 +1,4 @@
-"""From numbers per seed to a verdict by a stated rule, and where the numbers come from.
+"""Rules of studies: from numbers per seed to a verdict.
 
 A claim is a list of conditions. It is **held** when every condition is, **not held** when one is refuted, **undecided** otherwise.
 Conditions with a margin use the house's rule for matched seeds (``rheostat.evaluation.verdict``): an interval *and* an exact test, so
@@ -8,19 +8,14 @@ six seeds are the fewest that can decide at 95 %.
 from __future__ import annotations
 
 import math
-import os
-import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rheostat.errors import RheostatError
 from rheostat.evaluation.verdict import Outcome, decide_paired
-from studies._cells import commit, library_versions
 
 Seeds = Mapping[int, float]
 """``{seed: number}``."""
@@ -41,20 +36,36 @@ def verdict(conditions: list[Condition]) -> Outcome:
     return "not held" if "not held" in outcomes else "held" if outcomes == {"held"} else "undecided"
 
 
-def smaller(what: str, a: Seeds, b: Seeds, *, factor: float = 1.0) -> Condition:
+def smaller(what: str, a: Seeds, b: Seeds, *, factor: float = 1.0, level: float = 0.95) -> Condition:
     """A is less than ``factor`` times B: the geometric mean of the paired ratios, judged on the log scale."""
-    result = decide_paired(_merit(a), _merit(b), generator=np.random.default_rng(0), margin=-math.log(factor))
+    result = decide_paired(_merit(a), _merit(b), generator=np.random.default_rng(0), margin=-math.log(factor), level=level)
     gap = result.difference
     numbers = {
         "ratio": _short(math.exp(-gap.estimate)),
-        "low": _short(math.exp(-gap.high)),
-        "high": _short(math.exp(-gap.low)),
+        "low": _bound(math.exp(-gap.high)),
+        "high": _bound(math.exp(-gap.low)) if math.isfinite(gap.low) else None,
         "level": gap.level,
         "p_value": _short(result.p_value),
         "seeds": len(a),
         "more_seeds": result.more_seeds,
     }
     return Condition(f"{what}: ratio below {factor:g}", result.outcome, numbers)
+
+
+def better(what: str, a: Seeds, b: Seeds, *, margin: float = 0.0, level: float = 0.95) -> Condition:
+    """A is above B by more than ``margin``, from matched seeds; larger is better."""
+    result = decide_paired(a, b, generator=np.random.default_rng(0), margin=margin, level=level)
+    gap = result.difference
+    numbers = {
+        "difference": _short(gap.estimate),
+        "low": _bound(gap.low),
+        "high": _bound(gap.high),
+        "level": gap.level,
+        "p_value": _short(result.p_value),
+        "seeds": len(a),
+        "more_seeds": result.more_seeds,
+    }
+    return Condition(f"{what}: difference above {margin:g}", result.outcome, numbers)
 
 
 def all_smaller(what: str, a: Seeds, b: Seeds) -> Condition:
@@ -110,32 +121,6 @@ def as_json(conditions: list[Condition]) -> list[dict[str, Any]]:
     return [asdict(condition) for condition in conditions]
 
 
-def provenance(command: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-    """Where the numbers come from: code, machine, versions and cost of the cells."""
-    return {
-        "command": command,
-        "date": datetime.now(UTC).date().isoformat(),
-        "commit": commit(),
-        "cell_commits": sorted({record["commit"] for record in records}),
-        "uncommitted_sources": sorted({name for record in records for name in record["uncommitted"]}),
-        "machine": machine(),
-        "versions": library_versions(),
-        "cells": len(records),
-        "cpu_hours": round(sum(record["seconds"] for record in records) / 3600, 2),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores and memory; no names."""
-    model = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    if information.exists():
-        models = [line.split(":", 1)[1].strip() for line in information.read_text().splitlines() if line.startswith("model name")]
-        model = models[0] if models else model
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else math.nan
-    return {"processor": model, "cores": os.cpu_count(), "memory_gb": round(memory, 1), "system": platform.system()}
-
-
 def _merit(values: Seeds) -> dict[int, float]:
     """Minus the logarithm: larger is better.
 
@@ -150,3 +135,7 @@ def _merit(values: Seeds) -> dict[int, float]:
 
 def _short(x: float) -> float:
     return float(f"{x:.6g}")
+
+
+def _bound(x: float) -> float | None:
+    return _short(x) if math.isfinite(x) else None

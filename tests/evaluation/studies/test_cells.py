@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from rheostat.errors import RheostatError
-from studies import _cells
-from studies._cells import Cell, compute, meaning, read, run_cells, source_files, with_needs
+from rheostat.evaluation.studies import cells as cells_module
+from rheostat.evaluation.studies import runner
+from rheostat.evaluation.studies.cells import Cell, Record, compute, read, with_needs
+from rheostat.evaluation.studies.runner import run_cells
+from rheostat.evaluation.studies.sources import meaning, source_files
 
 SOURCE = '''
 """Module."""
@@ -51,10 +54,10 @@ def test_an_unknown_source_is_refused() -> None:
 def test_the_key_covers_arguments_and_code(monkeypatch: pytest.MonkeyPatch) -> None:
     key = tiny().key
     assert tiny().key == key != tiny(1).key
-    monkeypatch.setattr(_cells, "code_hash", lambda roots: "other code")
+    monkeypatch.setattr(cells_module, "code_hash", lambda roots: "other code")
     assert tiny().key != key
     monkeypatch.undo()
-    monkeypatch.setattr(_cells, "library_versions", lambda: {"torch": "0"})
+    monkeypatch.setattr(cells_module, "library_versions", lambda: {"torch": "0"})
     assert tiny().key != key
 
 
@@ -64,30 +67,51 @@ def test_what_is_needed_comes_first_and_once() -> None:
     assert [cell.label for cell in with_needs(cells)] == ["tiny 0", "tiny 1", "tiny 2"]
 
 
+class Seen:
+    """Remembers what a display is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def start(self, cells: Any, stored: int, jobs: int) -> None:
+        self.lines.append(f"{stored} stored, {len(cells)} to compute")
+
+    def finished(self, cell: Cell, record: Record) -> None:
+        self.lines.append(cell.label)
+
+    def stop(self) -> None:
+        self.lines.append("stop")
+
+
 def test_finished_cells_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
+    seen = Seen()
     cells = [tiny(0), tiny(1, needs=(tiny(0),))]
-    first = run_cells(cells[1:], tmp_path, jobs=1, say=said.append)
+    first = run_cells(cells[1:], tmp_path, jobs=1, watcher=seen)
     assert set(first) == {cell.key for cell in cells}
-    assert said[0].startswith("0 of 2 cells") and len(said) == 3
+    assert seen.lines == ["0 stored, 2 to compute", "tiny 0", "tiny 1", "stop"]
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
-    monkeypatch.setattr(_cells, "ProcessPoolExecutor", NoWork)
-    assert run_cells(cells, tmp_path, jobs=1, say=said.append) == first
-    assert said[-1].startswith("2 of 2 cells")
+    monkeypatch.setattr(runner, "compute", lambda *arguments: pytest.fail("computed again"))
+    assert run_cells(cells, tmp_path, jobs=0, watcher=seen) == first
+    assert seen.lines[-2:] == ["2 stored, 0 to compute", "stop"]
     assert written == {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/result.json")}
 
 
-class NoWork:
-    """A pool nothing may be handed to."""
+def test_what_was_left_running_is_waited_for_and_taken(tmp_path: Path) -> None:
+    """A record that appears while a second process waits for the cell is not computed again."""
+    cell = tiny()
+    record = compute(cell, tmp_path, cell.key)
+    stamp = (tmp_path / cell.key / "result.json").stat().st_mtime_ns
+    assert compute(cell, tmp_path, cell.key) == record
+    assert (tmp_path / cell.key / "result.json").stat().st_mtime_ns == stamp
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        pass
 
-    def __enter__(self) -> NoWork:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
+def test_a_result_is_current_whatever_the_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = tiny(0)
+    cell = Cell(first.function, first.arguments | {"target": first.key}, "second", needs=(first,))
+    before = cell.content, cell.key
+    monkeypatch.setattr(cells_module, "library_versions", lambda: {"torch": "0"})
+    other = Cell(first.function, first.arguments | {"target": first.key}, "second", needs=(first,))
+    assert other.content == before[0] and other.key != before[1]
 
 
 def test_a_record_is_whole_or_absent(tmp_path: Path) -> None:
@@ -95,11 +119,12 @@ def test_a_record_is_whole_or_absent(tmp_path: Path) -> None:
     assert read(tmp_path, cell.key) is None
     record = compute(cell, tmp_path, cell.key)
     assert json.loads(json.dumps(record)) == read(tmp_path, cell.key)
+    (tmp_path / cell.key / "result.json").unlink()
     assert record["result"] == compute(cell, tmp_path, cell.key)["result"]  # the same arguments, the same numbers
     assert [path.name for path in (tmp_path / cell.key).iterdir()] == ["result.json"]
     (tmp_path / cell.key / "result.json").write_text('{"label": "ti')
     with pytest.raises(RheostatError, match="damaged"):
-        run_cells([cell], tmp_path, say=lambda line: None)
+        run_cells([cell], tmp_path)
 
 
 def test_code_that_changes_meanwhile_is_noticed(tmp_path: Path) -> None:

@@ -1,0 +1,35 @@
+"""Every study in its smoke form: cells, rules, result, picture and report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rheostat.evaluation.report import write_report
+from rheostat.evaluation.studies.results import load_study, read_result, run_study, standing, study_names
+
+
+@pytest.mark.parametrize("slug", study_names())
+def test_smoke(slug: str, tmp_path: Path) -> None:
+    study = load_study(slug)
+    done = run_study(study, smoke=True, jobs=0, cells=tmp_path / "cells")
+    result = json.loads(done.path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert result == read_result(done.path) == json.loads(json.dumps(done.result))
+    assert result["form"] == "smoke" and result["study"] == slug and not done.left_out
+    declared = study.claims(study.smoke)
+    assert [claim["name"] for claim in result["claims"]] == [claim.name for claim in declared]
+    for claim in result["claims"]:
+        assert claim["verdict"] in ("held", "not held", "undecided") and claim["rule"] and claim["setting"] and claim["published"]
+    assert result["provenance"]["cells"] == len(list((tmp_path / "cells").glob("*/result.json")))
+    assert done.path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    page = write_report([done.path], tmp_path / "report.html").read_text()
+    assert "which proves nothing" in page and study.system in page
+    again = run_study(study, smoke=True, jobs=0, cells=tmp_path / "cells")
+    assert {**again.result, "provenance": None} == {**done.result, "provenance": None}
+
+
+@pytest.mark.parametrize("slug", study_names())
+def test_committed_results_can_be_read(slug: str) -> None:
+    assert standing(load_study(slug)) in ("current", "other code", "none")
