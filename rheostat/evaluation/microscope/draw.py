@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -136,12 +137,13 @@ def draw(look: Look, stem: Path) -> list[Path]:
         axes = cast(Any, figure.subplots(1, 3, sharey=True))
         panels(list(axes), look.rows)
         for one in axes:
+            one.tick_params(axis="y", length=0)
             one.set_ylim(len(look.rows) - 0.4, -0.6)
             one.grid(axis="y", visible=False)
             for line in range(0, len(look.rows), 2):
                 one.axhspan(line - 0.5, line + 0.5, color="#F6F6F6", zorder=0)
         axes[0].set_yticks(range(len(look.rows)), [row.name for row in look.rows])
-        axes[0].tick_params(axis="y", labelcolor="#222222", length=0)
+        axes[0].tick_params(axis="y", labelcolor="#222222")
         present = {row.verdict for row in look.rows}
         for verdict, colour in COLOURS.items():
             if verdict in present:
@@ -170,11 +172,9 @@ def _points(axes: Axes, rows: Sequence[Any], get: Callable[[Any], Interval | flo
     axes.set_title(title)
 
 
-def _bars(axes: Axes, rows: Sequence[Any], get: Callable[[Any], float], title: str, *, log: bool = False) -> None:
+def _bars(axes: Axes, rows: Sequence[Any], get: Callable[[Any], float], title: str) -> None:
     values = [get(row) for row in rows]
     axes.barh(range(len(rows)), values, color=[COLOURS[row.verdict] for row in rows], height=0.62, alpha=0.85, zorder=2)
-    if log and any(value > 0 for value in values):
-        axes.set_xscale("log")
     axes.set_title(title)
 
 
@@ -184,7 +184,8 @@ def _gradient_panels(axes: list[Axes], rows: Sequence[Row]) -> None:
     _points(axes[1], rows, lambda r: r.direction, "Bias of the direction (0 is exact)", 0.0)
     axes[1].set_xlabel("sine of the angle to the exact gradient")
     axes[1].set_xlim(-0.03, 1.03)
-    _bars(axes[2], rows, lambda r: r.variance_rescaled if r.scale.estimate > 0 else 0.0, "Variance of one batch at scale 1", log=True)
+    _points(axes[2], rows, lambda r: r.variance_rescaled if r.scale.estimate > 0 else math.nan, "Variance of one batch at scale 1")
+    axes[2].set_xscale("log")
     axes[2].set_xlabel("trace of the covariance / |exact|²")
 
 
