@@ -20,6 +20,9 @@ lint: $(VENV)/.installed-test  ## style and types
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 
+docs: $(VENV)/.installed-docs  ## the documentation site, into site/; warnings are errors; needs no network once installed
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
@@ -29,5 +32,9 @@ $(VENV)/.installed-test: $(VENV)/.installed
 	$(PIP) --editable '.[test,data,reasoning,math,peft,tensorboard,trackio]'
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(PIP) --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build site *.egg-info

@@ -1,0 +1,138 @@
+"""What backs a method, read from the repository's data: golden vectors (``tests/vectors/data``) and studies (``studies/results``)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rheostat.errors import RheostatError
+
+ROOT = Path(__file__).parents[2]
+VECTORS = ROOT / "tests" / "vectors" / "data"
+RESULTS = ROOT / "studies" / "results"
+
+CASES: dict[str, dict[str, tuple[str, ...]]] = {
+    "a2c": {"baselines-control": ("a2c_*", "gae_*")},
+    "cispo": {"baselines-llm": ("loss/cispo_*", "trl/cispo/*")},
+    "dapo": {"baselines-llm": ("loss/clip_higher/*", "trl/dapo/token_hi*", "dapo/*")},
+    "dr-grpo": {
+        "baselines-llm": (
+            "adv/grpo_std_False",
+            "adv/trl_grpo_none",
+            "agg/seq-mean-token-sum-norm*",
+            "loss/ppo_symmetric/seq-mean-token-sum-norm/*",
+            "trl/dr_grpo/*",
+        )
+    },
+    "gmpo": {"baselines-llm": ("loss/gmpo/*",)},
+    "grpo": {
+        "baselines-llm": (
+            "adv/grpo_std_True",
+            "adv/trl_grpo_group",
+            "adv/trl_grpo_batch",
+            "agg/seq-mean-token-mean*",
+            "kl/*",
+            "loss/ppo_symmetric/seq-mean-token-mean/*",
+            "loss/log_ratio_clamp",
+            "trl/grpo/token/*",
+            "trl/grpo/token_*",
+        )
+    },
+    "gspo": {"baselines-llm": ("loss/gspo*", "trl/grpo/sequence_*")},
+    "luffy": {"baselines-llm": ("loss/luffy/*",)},
+    "ppo": {"baselines-control": ("gae_*", "ppo_*"), "props": ("target_ppo_minibatch", "gae_over_reordered_buffer")},
+    "ppo-buffer": {"props": ("target_ppo_minibatch", "gae_over_reordered_buffer")},
+    "ppo-lm": {"baselines-llm": ("adv/gae_*", "value/*", "loss/ppo_symmetric/token-mean/*")},
+    "props": {
+        "props": (
+            "gaussian_*",
+            "discrete_clip_only",
+            "discrete_ratio_far",
+            "discrete_exact_kl*",
+            "sampling_error_*",
+            "target_ppo_minibatch",
+            "gae_over_reordered_buffer",
+        )
+    },
+    "reinforce": {"baselines-llm": ("loss/reinforce_logp/*",)},
+    "reinforce-pp": {"baselines-llm": ("adv/reinforce_pp_*", "loss/ppo_symmetric/token-mean/*")},
+    "rloo": {"baselines-llm": ("adv/rloo", "trl/rloo_sequence_loss/*")},
+    "ros": {"props": ("ros_*", "discrete_ros_*", "sampling_error_*")},
+    "tis": {"baselines-llm": ("tis/*", "tis_trl/*", "loss/clip_higher_with_sampler_weights/*")},
+}
+"""Which recorded cases compute the parts that a method is made of: patterns of names, by file."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """The golden vectors of one method in one file."""
+
+    file: str
+    names: tuple[str, ...]
+    sources: dict[str, int]
+    """Where the recorded outputs come from -> how many."""
+
+
+@cache
+def cases(file: str) -> list[dict[str, Any]]:
+    """The recorded cases of a file."""
+    return json.loads((VECTORS / f"{file}.json").read_text())["cases"]
+
+
+def vectors(method: str, verified: str) -> list[Vectors]:
+    """The golden vectors of a method.
+
+    Raises:
+        RheostatError: a pattern matches nothing, or the table of methods speaks of vectors and none are named here.
+    """
+    found = []
+    for file, patterns in CASES.get(method, {}).items():
+        for pattern in patterns:
+            if not any(fnmatchcase(case["name"], pattern) for case in cases(file)):
+                raise RheostatError(f"docs/hooks/evidence.py: no case of {file}.json is named {pattern!r} any more (method {method}).")
+        chosen = [case for case in cases(file) if any(fnmatchcase(case["name"], pattern) for pattern in patterns)]
+        counts = Counter(source_of(case) for case in chosen)
+        found.append(Vectors(file, tuple(case["name"] for case in chosen), dict(counts.most_common())))
+    if "vectors" in verified and not found:
+        raise RheostatError(f"The table of methods says that {method} has vectors: name its cases in docs/hooks/evidence.py.")
+    return found
+
+
+def source_of(case: dict[str, Any]) -> str:
+    """Who computed the recorded outputs, in a few words."""
+    text = str(case.get("source", ""))
+    if text.startswith("independent"):
+        return "computed independently from the equations"
+    transcribed = "formula" in text.partition(":")[0] or "expression" in text
+    text = text.removeprefix("official").removeprefix(" code").removeprefix(" formula").removeprefix(":").strip()
+    words = text.split(" ")
+    who = " ".join(words[:2]) if len(words) > 1 and words[1][:1].isdigit() else words[0].removesuffix(".py")
+    return f"the formula of {who}" if transcribed else f"the code of {who}"
+
+
+@cache
+def studies() -> list[dict[str, Any]]:
+    """The results of every study."""
+    return [{"slug": path.stem, **json.loads(path.read_text())} for path in sorted(RESULTS.glob("*.json"))]
+
+
+def claims(method: str, paper: str) -> list[tuple[str, dict[str, Any]]]:
+    """(study, claim) wherever the method is among the arms, or, for a study that names none, its paper is the study's."""
+    found = []
+    for study in studies():
+        about = paper != "-" and paper in str(study.get("paper", ""))
+        for claim in study.get("claims", []):
+            arms = {name_of_arm(str(arm)) for arm in claim.get("arms") or study.get("arms") or ()}
+            if method in arms or (about and not arms):
+                found.append((str(study["slug"]), claim))
+    return found
+
+
+def name_of_arm(arm: str) -> str:
+    """The method of an arm's label: ``PROPS m=64`` is ``props``, ``REINFORCE++`` is ``reinforce-pp``."""
+    return arm.lower().split(" ")[0].replace("++", "-pp")

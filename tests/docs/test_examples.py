@@ -1,0 +1,172 @@
+"""Every example that the documentation shows, run with a tiny budget."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import rheostat
+from rheostat.credit.verifiers import Rollout, load_rewards
+from rheostat.errors import RheostatError
+from rheostat.methods import table
+from rheostat.tasks.language import character_tokenizer
+from rheostat.tasks.language.files import load_prompts
+from tests.tiny_language import model as random_model
+
+EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
+TESTED = {
+    "corridor", "kernel", "largest", "loop", "network", "reward_own", "reward_trl", "reward_verl", "try_weighted_buffer", "verdicts",
+    "weighted_buffer",
+}  # fmt: skip
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """``example(name)`` imports an example as if Python ran it; modules and table are as before afterwards."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    methods = dict(table.METHODS)
+
+    def load(name: str) -> ModuleType:
+        assert name in TESTED
+        return importlib.import_module(name)
+
+    yield load
+    table.METHODS.clear()
+    table.METHODS.update(methods)
+    for name in TESTED:
+        sys.modules.pop(name, None)
+
+
+def test_none_is_forgotten() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == TESTED
+
+
+def test_loop(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    history = example("loop").main()
+    assert [round(row.get("meter/share_stale", 0.0), 1) for row in history] == [0.0, 0.5, 0.5]
+    assert "fresh [4, 64]  kept [4, 128]" in capsys.readouterr().out
+
+
+def test_kernel(example: Any) -> None:
+    found = example("kernel").main()
+    ppo, cispo, gspo = (found[name][1] for name in ("ppo", "cispo", "gspo"))
+    assert ppo[0, 0] == 0 and cispo[0, 0] < 0, "the clip takes the gradient of a large ratio, the weight does not"
+    assert torch.equal(gspo[0], gspo[0, :1].expand(4)), "one ratio for the row"
+    assert all((gradient[1, 2:] == 0).all() for gradient in (ppo, cispo, gspo))
+
+
+def test_verdicts(example: Any) -> None:
+    found = example("verdicts").main()
+    assert [verdict.outcome for verdict in found.values()] == ["undecided", "undecided", "held", "held"]
+    assert found["2 seeds"].difference.low > 0, "the interval alone would have called it"
+
+
+def test_corridor_trains_and_resumes(example: Any, tmp_path: Path) -> None:
+    corridor = example("corridor")
+    run = corridor.main(tmp_path / "run", steps=2048)
+    assert run.summary["steps"] >= 2048
+    again = rheostat.load(tmp_path / "run", task=corridor.Corridor)
+    observation = np.array([0.5], np.float32)
+    assert again.policy(observation) == run.policy(observation)
+    world = corridor.Corridor()
+    world.reset(seed=0)
+    world.step(1)
+    other = corridor.Corridor()
+    other.reset(seed=1)
+    other.load_state(world.save_state())
+    assert np.array_equal(other.look(), world.look())
+    other.step(1)
+    assert (other.cell, other.time) == (2, 2)
+
+
+def test_corridor_ends_and_is_cut(example: Any) -> None:
+    world = example("corridor").Corridor(length=3, limit=4)
+    world.reset(seed=0)
+    assert [world.step(1)[2:4] for _ in range(3)] == [(False, False), (False, False), (True, False)]
+    world.reset(seed=0)
+    assert [world.step(0)[2:4] for _ in range(4)][-1] == (False, True)
+
+
+def test_network(example: Any, tmp_path: Path) -> None:
+    run = example("network").main(tmp_path / "run", steps=1024)
+    assert run.summary["evaluation_return"] > 0
+
+
+def test_method(example: Any, tmp_path: Path) -> None:
+    script = example("try_weighted_buffer")
+    run = script.main(tmp_path / "run", steps=1536)
+    last = run.metrics[-1]
+    assert last["meter/share_stale"] == pytest.approx(0.5, abs=0.02) and last["meter/ess"] < 1
+    assert rheostat.load(tmp_path / "run").settings.config["weight_cap"] == 1.5
+    with pytest.raises(RheostatError, match="weight_cap is 0"):
+        rheostat.train("weighted-buffer", "CartPole-v1", directory=tmp_path / "other", weight_cap=0.0)
+
+
+def test_method_weighs_old_rows_only(example: Any, tmp_path: Path) -> None:
+    example("try_weighted_buffer")
+    settings: dict[str, Any] = {"batch_steps": 256, "minibatches": 4, "num_envs": 4, "evaluation_episodes": 0}
+    settings |= {"normalise_observations": False, "normalise_rewards": False}  # statistics that move make every row a little stale
+    run = rheostat.train("weighted-buffer", "CartPole-v1", directory=tmp_path / "run", steps=256, progress=False, **settings)
+    method: Any = run.method
+    kept = method.retain(method.collect())
+    weighted = method.credit(kept).advantage
+    plain = super(type(method), method).credit(kept).advantage
+    fresh = kept.version == method.updates
+    assert torch.allclose(weighted[fresh], plain[fresh], rtol=1e-4, atol=1e-5)
+    stale = ~fresh & kept.mask
+    ratio = weighted[stale] / plain[stale]
+    assert float(ratio.max()) <= 2.0 + 1e-4 and float((ratio - 1).abs().max()) > 1e-3
+
+
+def test_language_task(example: Any, tmp_path: Path) -> None:
+    largest = example("largest")
+    tokenizer = character_tokenizer()
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    random_model("qwen3", vocabulary=len(tokenizer), **sizes).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    run = largest.main(str(tmp_path / "model"), tmp_path / "run", steps=2)
+    assert run.settings.task == "custom:Largest" and "reward/answered" in run.metrics[-1]
+
+    task = largest.Largest()
+    stream = task.prompts()
+    first = [prompt.key for prompt in stream.take(70)]
+    cursor = stream.state_dict()
+    following = [prompt.key for prompt in stream.take(10)]
+    again = task.prompts()
+    again.load_state_dict(cursor)
+    assert [prompt.key for prompt in again.take(10)] == following
+    assert not set(first) & {prompt.key for prompt in task.validation(200)}
+    prompt = task.prompts().take(1)[0]
+    expert = task.expert(prompt, np.random.default_rng(0))
+    grades = task.verifier().score([prompt.rollout(expert), prompt.rollout("9"), prompt.rollout(f"1;{expert}")])
+    assert grades.reward.tolist() == [1.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "rewards"),
+    [("reward_trl.py:score", [1.0, 0.0]), ("reward_verl.py:compute_score", [1.0, 0.0]), ("reward_own.py:brief", [-0.04, -0.03])],
+)
+def test_reward(name: str, rewards: list[float]) -> None:
+    rollouts = [
+        Rollout("1+2=", "3;#3", [1, 2, 3, 4], "3", {"answer": "3", "data_source": "sums"}),
+        Rollout("1+2=", "4;#", [1, 2, 3], "3", {"answer": "3", "data_source": "sums"}),
+        Rollout("1+2=", "", [], "3", {"answer": "3", "data_source": "sums"}, truncated=True),
+    ]
+    verifier: Any = load_rewards([f"{EXAMPLES / name.partition(':')[0]}:{name.partition(':')[2]}"], isolate=False)
+    scores = verifier.score(rollouts)
+    assert scores.reward[:2].tolist() == pytest.approx(rewards)
+    assert bool(scores.abstained[2]) == name.startswith("reward_own")
+
+
+def test_prompts_of_the_quickstart() -> None:
+    task = load_prompts(EXAMPLES / "sums.jsonl", "exact-hash", validation_share=0.2)
+    assert len(task) + len(task.validation()) == 80
+    assert all(str(sum(map(int, str(prompt.content)[:-1].split("+"))) % 10) == prompt.answer for prompt in task.prompts().take(80))
