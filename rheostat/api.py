@@ -79,7 +79,7 @@ def task_of_prompts(method: str, options: dict[str, Any]) -> str:
 def absolute(options: dict[str, Any]) -> dict[str, Any]:
     """Files named relative to the working directory, by their whole path, so that a run can be resumed from anywhere."""
     found = dict(options)
-    for name in ("model", "prompts"):
+    for name in ("model", "prompts", "experts"):
         if options.get(name) is not None and Path(options[name]).exists():
             found[name] = str(Path(options[name]).resolve())
     if options.get("rewards"):

@@ -150,6 +150,8 @@ class ControlOptions(TrainOptions):
 
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
     """Who simulates: EnvPool where it has the id, else Gymnasium."""
+    experts: str | None = None
+    """Directory of a run whose policy is the expert of --dial.expert-share."""
 
 
 @dataclass
@@ -182,6 +184,7 @@ class LanguageOptions(TrainOptions):
 
 def train_command(name: str, preset: str | None = None) -> type:
     """The options of ``rheostat train NAME``: those of every run and those of the method, a preset filled in."""
+    from rheostat.methods.dial import Dial
     from rheostat.training.settings import configure
 
     row = table.entry(name)
@@ -195,13 +198,20 @@ def train_command(name: str, preset: str | None = None) -> type:
         options["environment_options"] = {key: _json_or_text(value) for key, value in options.pop("environment").items()}
         if "reward" in options:
             options["rewards"] = options.pop("reward")
-        method = {item.name: getattr(self.config, item.name) for item in dataclasses.fields(config)}
+        method = {item.name: getattr(self.config, item.name) for item in dataclasses.fields(config)} | {"dial": self.dial}
         defaults = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
         given: frozenset[str] = getattr(self, "given", frozenset())
         method = {key: value for key, value in method.items() if value != defaults[key] or key in given}  # a preset fills in the rest
         _announce(api.train(name, options.pop("task") or None, **options, **method))
 
-    fields = [("config", OmitArgPrefixes[type(config)], field(default_factory=lambda: config))]  # type: ignore[misc]
+    # the dial's options keep their prefix (--dial.lag), those of the method have none
+    hidden: Any = [("dial", tyro.conf.Suppress[Dial], field(default=config.dial))]
+    plain: Any = dataclasses.make_dataclass(type(config).__name__, hidden, bases=(type(config),), frozen=True)
+    shown = plain(**{item.name: getattr(config, item.name) for item in dataclasses.fields(config)})
+    fields = [
+        ("config", OmitArgPrefixes[plain], field(default_factory=lambda: shown)),  # type: ignore[misc]
+        ("dial", Dial, field(default=config.dial)),
+    ]
     namespace = {"run": run, "__doc__": f"{row.title}. `rheostat show {name}` explains the method."}
     return dataclasses.make_dataclass(f"Train{name.title().replace('-', '')}", fields, bases=(base,), namespace=namespace)
 

@@ -107,3 +107,33 @@ def join_in_time(blocks: list[Trajectories]) -> Trajectories:
     if len({block.shape[0] for block in blocks}) > 1:
         raise RheostatError(f"Blocks to join in time must have the same rows; they have {[block.shape[0] for block in blocks]}.")
     return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)  # type: ignore[arg-type, return-value]
+
+
+def join_rows(parts: list[Trajectories]) -> Trajectories:
+    """The rows of several batches, one below the other; shorter ones are padded at the end to the longest ``[B_1 + B_2 + ..., T]``.
+
+    Fields that some part does not have are left out.
+
+    Raises:
+        RheostatError: no parts.
+    """
+    if not parts:
+        raise RheostatError("There are no trajectories to join: collect at least one batch first.")
+    if len(parts) == 1:
+        return parts[0]
+    width = max(part.shape[1] for part in parts)
+    shared = [name for name, value in parts[0].items() if value is not None and all(getattr(part, name) is not None for part in parts)]
+    fields = {name: torch.cat([_padded(name, getattr(part, name), width) for part in parts]) for name in shared}
+    return Trajectories(**fields, batch_size=[sum(len(part) for part in parts), width])  # type: ignore[arg-type]
+
+
+def _padded(name: str, value: Tensor, width: int) -> Tensor:
+    """``[B, T, ...]`` with empty steps appended up to ``width``."""
+    extra = width - value.shape[1]
+    if not extra:
+        return value
+    if name in ("group", "version", "source", "valid"):  # facts of the row
+        tail = value[:, -1:].expand(-1, extra)
+    else:
+        tail = value.new_full((len(value), extra, *value.shape[2:]), float("nan") if name == "sampler_logp" else 0)
+    return torch.cat([value, tail], 1)

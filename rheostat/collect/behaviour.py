@@ -8,9 +8,45 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from rheostat.collect.normalise import RunningStatistics
 from rheostat.policies.control import ControlPolicy, Evaluation, evaluate
 from rheostat.policies.fast_control import fast
+from rheostat.policies.lagged import ParameterHistory
 from rheostat.policies.parameters import Adam, ParameterVector, load_optimizer_state, optimizer_state
+
+
+class LaggedActor:
+    """The policy of ``lag`` updates ago, with the observation statistics it acted by.
+
+    Args:
+        policy: the learned one, at its start.
+        parameters: its parameters.
+        statistics: its observation statistics.
+        lag: updates to look back.
+    """
+
+    def __init__(self, policy: ControlPolicy, parameters: ParameterVector, statistics: RunningStatistics, lag: int) -> None:
+        acting = BehaviourPolicy(policy)
+        self.network, self.parameters = acting.network, acting.parameters
+        self.statistics = copy.deepcopy(statistics)
+        self.history = ParameterHistory(lag, [parameters.vector, statistics.mean, statistics.variance])
+
+    def remember(self, parameters: ParameterVector, statistics: RunningStatistics) -> None:
+        """The policy has moved."""
+        self.history.push([parameters.vector, statistics.mean, statistics.variance])
+        self._become_oldest()
+
+    def _become_oldest(self) -> None:
+        self.history.write_oldest([self.parameters.vector, self.statistics.mean, self.statistics.variance])
+
+    def normalise(self, observation: Tensor) -> Tensor:
+        """Raw observations to what the older policy read."""
+        return self.statistics.normalise(observation)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue with saved copies."""
+        self.history.load_state_dict(state)
+        self._become_oldest()
 
 
 class BehaviourPolicy:

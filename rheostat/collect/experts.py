@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rheostat.collect.prompts import World
+from rheostat.collect.prompts import Graded, PromptCollector, World, join
+from rheostat.credit.token_rewards import reward_at_last_token
+from rheostat.credit.verifiers.interface import Progress
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.interface import Prompt
@@ -26,6 +28,41 @@ def demonstration(world: World, prompt: Prompt, seed: int, number: int) -> str:
         if isinstance(prompt.columns.get(column), str):
             return prompt.columns[column]
     return world.task.expert(prompt, np.random.default_rng(derive_seed(seed, "expert", number)))
+
+
+def with_experts(collector: PromptCollector, own: Graded, count: int, progress: Progress) -> Graded:
+    """Groups that an expert has joined: ``count`` demonstrations below the policy's own completions of every prompt, graded like them.
+
+    Args:
+        collector: that made ``own``; its graded rows are counted.
+        own: the policy's completions, in whole groups.
+        count: demonstrations per prompt.
+        progress: of the training, for rewards that depend on it.
+
+    Returns:
+        The policy's rows, then the expert's, which carry the numbers of their groups. ``expert_reward`` joins the metrics.
+
+    Raises:
+        RheostatError: a prompt without a demonstration, or one that is empty or too long.
+    """
+    world = collector.world
+    numbers = own.trajectories.group[:, 0].tolist()
+    first = {number: row for row, number in reversed(list(enumerate(numbers)))}
+    order = sorted(first, key=first.__getitem__)
+    wanted = [(number, own.prompts[first[number]], copy) for number in order for copy in range(count)]
+    texts = [demonstration(world, prompt, collector.seed, number * count + copy) for number, prompt, copy in wanted]
+    encoded = [(prompt, world.encoder.encode(prompt) or []) for _, prompt, _ in wanted]
+    rows = expert_rows(world, encoded, texts, [number for number, _, _ in wanted])
+    prompts = [prompt for _, prompt, _ in wanted]
+    scores = world.verifier.score([prompt.rollout(text) for prompt, text in zip(prompts, texts, strict=True)], progress)
+    rows.reward = reward_at_last_token(torch.where(scores.valid, scores.reward, torch.zeros(())), rows.mask)
+    rows.valid = scores.valid[:, None].expand(rows.shape)
+    joined = join([own, Graded(rows, prompts, texts, scores, {})], len(own.prompts) + len(prompts))
+    assert joined is not None
+    collector.graded_rows += len(prompts)
+    known = scores.reward[scores.valid]
+    joined.metrics = own.metrics | ({"expert_reward": known.mean().item()} if len(known) else {})
+    return joined
 
 
 def expert_rows(world: World, prompts: list[tuple[Prompt, list[int]]], texts: list[str], numbers: list[int]) -> Trajectories:

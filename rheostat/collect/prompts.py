@@ -17,7 +17,7 @@ from rheostat.policies.language import LanguagePolicy
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.encoding import PromptEncoder
 from rheostat.tasks.language.interface import LanguageTask, Prompt
-from rheostat.trajectories import Trajectories
+from rheostat.trajectories import Trajectories, join_rows
 
 
 @dataclass
@@ -163,23 +163,8 @@ def join(parts: list[Graded], rows: int) -> Graded | None:
     """The first ``rows`` rows of several batches; completions of different lengths are padded to the longest."""
     if not parts:
         return None
-    width = max(part.trajectories.shape[1] for part in parts)
-    trajectories: Trajectories = torch.cat([pad_right(part.trajectories, width) for part in parts])[:rows]  # type: ignore[misc, assignment]
+    trajectories = join_rows([part.trajectories for part in parts])[:rows]
     prompts = [prompt for part in parts for prompt in part.prompts][:rows]
     completions = [text for part in parts for text in part.completions][:rows]
     scores = Scores.joined([part.scores for part in parts]).select(range(len(prompts)))
     return Graded(trajectories, prompts, completions, scores, parts[-1].metrics)
-
-
-def pad_right(rows: Trajectories, width: int) -> Trajectories:
-    """The same rows with empty steps appended up to ``width``."""
-    extra = width - rows.shape[1]
-    if not extra:
-        return rows
-    fields = {}
-    for name, value in rows.items():
-        tail = value[:, -1:].expand(-1, extra) if name in ("group", "version", "source", "valid") else value.new_zeros(len(rows), extra)
-        if name == "sampler_logp":
-            tail = torch.full_like(tail, float("nan"))
-        fields[name] = torch.cat([value, tail], 1)
-    return Trajectories(**fields, batch_size=[len(rows), width])  # type: ignore[arg-type]

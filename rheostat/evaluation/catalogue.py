@@ -58,6 +58,8 @@ METRICS: dict[str, Metric] = {
         Metric("meter/ratio_max", "Ratio, maximum", METER, "Learner over sampler probability"),
         Metric("meter/gap", "Log-probability gap", METER, "Mean absolute difference between learner and sampler log-probabilities"),
         Metric("meter/kl_behaviour_k1", "KL to the behaviour policy, k1", METER, "k1 estimate of KL(sampler, learner), nats per action"),
+        Metric("meter/kl_behaviour_k2", "KL to the behaviour policy, k2", METER, "k2 estimate of KL(sampler, learner), nats per action"),
+        Metric("meter/gradient_snr", "Gradient signal to noise", METER, "|g|^2 over the variance of one step's gradient"),
         Metric("behaviour_kl", "KL of the behaviour policy", ACTING, "How far the acting policy was pushed from the learned one"),
         Metric("behaviour_limited_share", "Behaviour limited share", ACTING, "Share of rows pushed as far as the clip allows"),
         Metric("behaviour_gradient_steps", "Behaviour gradient steps", ACTING, "Gradient steps of the acting policy per block"),
@@ -99,6 +101,13 @@ def describe(key: str) -> Metric:
     if key in METRICS:
         return METRICS[key]
     prefix, _, name = key.rpartition("/")
+    if prefix.startswith("meter/"):  # of one source
+        whole = describe(f"meter/{name}")
+        return Metric(key, f"{whole.label} ({prefix.removeprefix('meter/')} data)", METER, whole.help)
+    if key.startswith("meter/age_share_"):
+        low, _, high = name.removeprefix("age_share_").partition("_")
+        span = f"{low} or more" if high == "up" else f"{low} to {high}" if high else low
+        return Metric(key, f"Share of age {span}", METER, "Share of the batch sampled so many policy updates ago")
     words = name.replace("_", " ").strip()
     label = words[:1].upper() + words[1:]
     if name.startswith("share_"):

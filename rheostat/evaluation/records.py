@@ -22,7 +22,7 @@ from rheostat.errors import RheostatError, unknown
 from rheostat.evaluation.catalogue import AXES, BOOKS, FINALS, HEADLINES
 from rheostat.methods import table
 from rheostat.training.run import CUSTOM, read_jsonl
-from rheostat.training.settings import Settings, configure
+from rheostat.training.settings import Settings, configure, flat
 
 Array = NDArray[np.float64]
 
@@ -287,7 +287,7 @@ def flat_settings(record: Record) -> dict[str, Any]:
     """Settings of a run in one level, without the seed; environment options as ``environment.NAME``."""
     settings = {key: value for key, value in record.settings.items() if key not in ("seed", "config", "environment_options")}
     settings |= {f"environment.{key}": value for key, value in record.settings.get("environment_options", {}).items()}
-    return settings | record.settings.get("config", {})
+    return settings | flat(record.settings.get("config", {}))
 
 
 def group_arms(records: Sequence[Record]) -> dict[str, list[Arm]]:
@@ -315,13 +315,13 @@ def _label(groups: list[list[Record]]) -> list[Arm]:
     flats = [flat_settings(group[0]) for group in groups]
     differing = differing_keys(flats)
     arms = []
-    for group, flat in zip(groups, flats, strict=True):
-        siblings = [other for other in flats if other["method"] == flat["method"]]
+    for group, mine in zip(groups, flats, strict=True):
+        siblings = [other for other in flats if other["method"] == mine["method"]]
         own = differing_keys(siblings)
-        detail = ", ".join(f"{key}={flat[key]}" for key in own if key in flat)
-        label = flat["method"] + (f" ({detail})" if detail else "")
+        detail = ", ".join(f"{key}={mine[key]}" for key in own if key in mine)
+        label = mine["method"] + (f" ({detail})" if detail else "")
         members = tuple(sorted(group, key=lambda record: record.seed))
-        arms.append(Arm(label, members, {key: flat[key] for key in differing if key in flat and key != "method"}))
+        arms.append(Arm(label, members, {key: mine[key] for key in differing if key in mine and key != "method"}))
     return arms
 
 
@@ -335,15 +335,15 @@ def regenerate(record: Record) -> str:
         if key in settings:
             words += [f"--{key.replace('_', '-')}", str(settings[key])]
     spelled = {"method", "task", "config", "environment_options", "seed", "steps", "evaluation_episodes", "threads"}
-    defaults = {item.name: item.default for item in dataclasses.fields(Settings)} | {"rewards": []}
+    defaults: dict[str, Any] = {item.name: item.default for item in dataclasses.fields(Settings)} | {"rewards": []}
     with contextlib.suppress(RheostatError, ImportError):  # without the method's defaults every setting of it is spelled out
         from rheostat.training.language import automatic_preset
 
         preset = None
         if table.entry(record.method).domain == "language":
             preset = automatic_preset(record.method, None if settings.get("prompts") else record.task, settings.get("model"))
-        defaults |= json.loads(json.dumps(dataclasses.asdict(configure(record.method, {}, preset=preset))))
-    given = {key: value for key, value in settings.items() if key not in spelled} | settings.get("config", {})
+        defaults |= flat(json.loads(json.dumps(dataclasses.asdict(configure(record.method, {}, preset=preset)))))
+    given = {key: value for key, value in settings.items() if key not in spelled} | flat(settings.get("config", {}))
     missing = object()
     for key, value in given.items():
         if value == defaults.get(key, missing):

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from rheostat.errors import RheostatError
-from rheostat.evaluation.catalogue import AXES, GROUPS, HEADLINES, TIDY, Metric, ordered
+from rheostat.evaluation.catalogue import AXES, GROUPS, HEADLINES, Metric, ordered
 from rheostat.evaluation.curves import Curve, arm_curve
 from rheostat.evaluation.records import Arm, Record, find_runs, flat_settings, group_arms, read_record, regenerate
 from rheostat.evaluation.summaries import final_label, summarise
@@ -33,7 +33,16 @@ COLOURS = 7
 SEED_POINTS = 120
 TABLE_ROWS = 10
 FOLDED = frozenset(
-    {"meter/age_max", "meter/ratio_low", "meter/ratio_median", "meter/ratio_high", "meter/ratio_max", "meter/gap", "meter/kl_behaviour_k1"}
+    {
+        "meter/age_max",
+        "meter/ratio_low",
+        "meter/ratio_median",
+        "meter/ratio_high",
+        "meter/ratio_max",
+        "meter/gap",
+        "meter/kl_behaviour_k1",
+        "meter/kl_behaviour_k2",
+    }
     | {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_limited_share"}
     | {"validation_length", "invalid_share", "sampling_rounds"}
 )
@@ -249,7 +258,7 @@ def _panel(metric: Metric, arms: Sequence[Arm], generator: np.random.Generator, 
         "label": metric.label,
         "help": metric.help,
         "group": metric.group,
-        "folded": metric.key in FOLDED or (metric.key.startswith("meter/share_") and metric.key not in TIDY),
+        "folded": metric.key in FOLDED or metric.key.count("/") > 1 or metric.key.startswith(("meter/share_", "meter/age_share_")),
         "averaged": max(curve.averaged for _, curve in drawn),
         "axes": set.intersection(*(set(curve.x) for _, curve in drawn)),
         "spans": {

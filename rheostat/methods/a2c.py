@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from rheostat.errors import RheostatError
 from rheostat.methods.ppo import PPO, PPOConfig, Step
 from rheostat.objectives.limits import DetachedClip
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
@@ -49,6 +50,14 @@ class A2C(PPO):
     """See the module docstring."""
 
     Config: ClassVar[type[PPOConfig]] = A2CConfig
+
+    @classmethod
+    def derived(cls, config: PPOConfig) -> dict[str, int | str]:
+        """PPO's numbers; there is no ratio to choose for."""
+        for name in ("ratio_to", "limit"):
+            if getattr(config, name) != getattr(PPOConfig, name):
+                raise RheostatError(f"a2c has no ratio, so {name} does nothing: use ppo, or correct with sampler_correction.")
+        return super().derived(config)
 
     def build_optimizer(self) -> torch.optim.Optimizer:
         """RMSprop as Stable-Baselines3 configures it."""

@@ -29,6 +29,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from rheostat.buffers.recent import RecentRows
+from rheostat.collect.experts import with_experts
 from rheostat.collect.generation.sampling import Sampling
 from rheostat.collect.prompts import Graded, PromptCollector, World, join
 from rheostat.credit.groups import (
@@ -44,18 +46,20 @@ from rheostat.credit.token_rewards import kl_penalised_outcome, kl_shaped_reward
 from rheostat.credit.verifiers.interface import Progress
 from rheostat.errors import RheostatError
 from rheostat.masking import Aggregation, aggregate, masked_mean, natural_denominator
+from rheostat.methods.dial import Dial, expert_rows_of
 from rheostat.methods.method import Metrics, NonFinite
 from rheostat.objectives.kl import KLEstimator, kl_estimate
 from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, Unlimited
-from rheostat.objectives.meter import off_policyness
+from rheostat.objectives.meter import gradient_snr, off_policyness
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
 from rheostat.objectives.weights import importance_weight
 from rheostat.policies.flops import FORWARD, TRAIN, matrix_weights, tokens_seen
+from rheostat.policies.lagged import LaggedPolicy
 from rheostat.policies.language import TokenScores
 from rheostat.policies.optimizers import language_optimizer, load_many, save_many
 from rheostat.streams import Streams
-from rheostat.trajectories import Trajectories
+from rheostat.trajectories import Source, Trajectories, join_rows
 
 Advantage = Literal["grpo", "mean-baseline", "rloo", "reinforce-pp", "reinforce-pp-baseline", "reward"]
 
@@ -136,6 +140,8 @@ class GRPOConfig:
     """Share of rows on which graders may fail before the run stops."""
     budget: Literal["updates", "generated tokens"] = "updates"
     """What the run's steps count."""
+    dial: Dial = Dial()  # noqa: RUF009 (frozen)
+    """How far off-policy the data may be."""
 
 
 class GRPO:
@@ -153,10 +159,14 @@ class GRPO:
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "kl_coefficient": 0.0}}
     needs_value_head: ClassVar[bool] = False
     kl_in_reward_advantages: ClassVar[tuple[str, ...]] = ("rloo", "reinforce-pp")
+    dial_refused: ClassVar[dict[str, str]] = {}
 
     def __init__(self, config: GRPOConfig, world: World, streams: Streams, *, total_steps: int) -> None:
+        config = config.dial.apply(config)
         self.config, self.world, self.streams, self.total_steps = config, world, streams, total_steps
         self.policy = world.policy
+        if config.budget == "updates":
+            config.dial.check_budget(total_steps)
         self.longest = config.max_new_tokens or world.max_new_tokens
         if config.overlong_buffer > self.longest:
             raise RheostatError(
@@ -174,7 +184,10 @@ class GRPO:
         self.weights = matrix_weights(self.policy)
         self.flops = 0
         self.graded: Graded | None = None
-        self.world.engine.update_weights(self.policy, 0)
+        self.sources: dict[Source, int] = {}
+        self.lagged = LaggedPolicy(self.policy, config.dial.lag) if config.dial.lag else None
+        self.recent = RecentRows(config.dial.replay_age)
+        self.announce()
 
     @property
     def unit(self) -> str:
@@ -204,6 +217,8 @@ class GRPO:
         if config.kl_in_reward and config.advantage not in cls.kl_in_reward_advantages:
             names = " and ".join(cls.kl_in_reward_advantages)
             raise RheostatError(f"kl_in_reward is for the advantages {names}, not for {config.advantage!r}.")
+        expert_rows_of(config.dial.expert_share, config.group_size)
+        config = config.dial.apply(config)
         if config.temperature <= 0:
             raise RheostatError(f"temperature is {config.temperature}: a policy gradient needs randomness, so it must be above 0.")
         return {
@@ -214,18 +229,28 @@ class GRPO:
 
     # --- the four questions -----------------------------------------------------------------------------------------------------------
 
+    def announce(self) -> None:
+        """Tell the engine whose weights sample from now on: the present ones, or with a lag older ones."""
+        if self.lagged is None:
+            self.world.engine.update_weights(self.policy, self.updates)
+        else:
+            self.world.engine.update_weights(self.lagged.acting(), max(0, self.updates - self.config.dial.lag))
+
     def collect(self) -> Trajectories:
-        """WHO ACTS? The policy; with dynamic sampling until enough groups carry a signal."""
+        """WHO ACTS? The policy (with a lag, an older one); with dynamic sampling until enough groups carry a signal."""
         config = self.config
+        experts = expert_rows_of(config.dial.expert_share, config.group_size)
         progress = Progress(self.updates, self.total_steps)
         parts: list[Graded] = []
         kept = rounds = groups = 0
         while True:
             part = self.collector.collect(
-                config.prompts_per_batch, config.group_size, self.sampling, version=self.updates, progress=progress
+                config.prompts_per_batch, config.group_size - experts, self.sampling, version=self.updates, progress=progress
             )
-            check_groups(part.trajectories.group[:, 0], config.group_size)
             self.spend(FORWARD, part.trajectories)
+            if experts:
+                part = with_experts(self.collector, part, experts, progress)
+            check_groups(part.trajectories.group[:, 0], config.group_size)
             rounds, groups = rounds + 1, groups + config.prompts_per_batch
             if not config.dynamic_sampling:
                 break
@@ -242,10 +267,20 @@ class GRPO:
         return part.trajectories
 
     def retain(self, fresh: Trajectories) -> Trajectories:
-        """WHAT IS KEPT? What was just sampled; rows without a valid grade (and, if asked, truncated ones) leave the mask."""
+        """WHAT IS KEPT? What was just sampled, and with a replay share groups of earlier batches; rows without a valid grade (and, if
+        asked, truncated ones) leave the mask."""
+        dial = self.config.dial
         keep = fresh.valid if not self.config.mask_truncated else fresh.valid & ~fresh.truncated.any(1, keepdim=True)
         fresh.mask = fresh.mask & keep
-        return fresh
+        if dial.lag:
+            stale = (fresh.source == int(Source.FRESH)) & (fresh.version < self.updates)
+            fresh.source = torch.where(stale, int(Source.STALE), fresh.source)
+        if not dial.replay_share:
+            return fresh
+        groups = len(fresh) // self.config.group_size
+        replayed = self.recent.draw(dial.replayed(groups), self.updates, self.streams["replay"])
+        self.recent.append(fresh.clone(recurse=False), self.updates)
+        return fresh if replayed is None else join_rows([fresh, replayed])
 
     def credit(self, kept: Trajectories) -> Trajectories:
         """WHAT IS IT WORTH? Rewards relative to the group, spread over the tokens."""
@@ -302,7 +337,10 @@ class GRPO:
             for rows in order.tensor_split(min(config.minibatches, len(usable))):
                 reports.append(self.gradient_step(batch, rows, before))
         self.updates += 1
-        self.world.engine.update_weights(self.policy, self.updates)
+        if self.lagged is not None:
+            self.lagged.remember(self.policy)
+        self.announce()
+        self.graded.trajectories = batch[: len(self.graded.prompts)]  # with what was found out about them, for looking at
         if reports:
             metrics |= {name: torch.stack([report[name] for report in reports]).mean().item() for name in reports[0]}
             if batch.learner_logp is None:  # a single step: its forward pass was the start of the update
@@ -310,7 +348,9 @@ class GRPO:
                 batch.learner_logp = torch.zeros(batch.shape).masked_scatter(batch.mask, logp)
                 batch.entropy = torch.zeros(batch.shape).masked_scatter(batch.mask, entropy)
             kept = batch.transitions()
-            metrics |= off_policyness(kept.learner_logp, kept.sampler_logp, age=self.updates - 1 - kept.version, source=kept.source)
+            age = torch.where(kept.version < 0, -1, self.updates - 1 - kept.version)
+            metrics |= off_policyness(kept.learner_logp, kept.sampler_logp, age=age, source=kept.source, entropy=kept.entropy)
+            metrics |= self.moments()
             self.learner_tokens += int(batch.mask.sum()) * config.epochs
         metrics |= {
             "gradient_steps": len(reports),
@@ -406,6 +446,9 @@ class GRPO:
         parts["entropy"] = masked_mean(scores.entropy.detach(), rows.mask)
         parts["approx_kl"] = policy.approx_kl
         parts["meter/limited_share"] = policy.limited_share
+        for kind in self.sources:
+            mine = rows.mask & (rows.source == int(kind))
+            parts[f"meter/{kind.name.lower()}/limited_share"] = (policy.limited & mine).sum() / self.sources[kind]
         return loss, parts
 
     def gradient_step(self, batch: Trajectories, rows: Tensor, before: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
@@ -420,6 +463,8 @@ class GRPO:
         total: dict[str, Tensor] = {}
         size = self.config.micro_batch_rows or len(rows)
         tokens = step.mask.sum()
+        counts = torch.bincount(step.source[step.mask], minlength=len(Source)).tolist()
+        self.sources = {kind: counts[kind] for kind in Source if counts[kind]} if sum(map(bool, counts)) > 1 else {}
         self.spend(TRAIN, step)
         for part in step.split(size):
             scores = self.score(part)
@@ -430,7 +475,7 @@ class GRPO:
             loss.backward()
             share = part.mask.sum() / tokens
             for name, value in parts.items():
-                additive = name.endswith("_loss") or name == "kl_reference"
+                additive = (name.endswith(("_loss", "/limited_share")) and name != "meter/limited_share") or name == "kl_reference"
                 total[name] = total.get(name, torch.zeros(())) + (value if additive else value * share)
         norm = torch.nn.utils.clip_grad_norm_([p for p in self.policy.parameters() if p.requires_grad], self.config.max_grad_norm)
         if not bool(norm.isfinite()) or not all(bool(value.isfinite()) for value in total.values()):
@@ -443,6 +488,14 @@ class GRPO:
         """Book a pass over rows that costs so many operations per weight and token."""
         self.flops += operations * self.weights * tokens_seen(rows)
 
+    def moments(self) -> Metrics:
+        """Signal-to-noise ratio of the gradient over the last steps, from the optimiser's moments."""
+        states = [state for state in self.optimizer.state.values() if "exp_avg_sq" in state]
+        if not states or states[0]["step"] < 2:
+            return {}
+        mean, square = (torch.cat([state[name].flatten() for state in states]) for name in ("exp_avg", "exp_avg_sq"))
+        return {"meter/gradient_snr": gradient_snr(mean, square, float(states[0]["step"]))}
+
     # --- looking ------------------------------------------------------------------------------------------------------------------------
 
     def measure(self, prompts: int) -> Metrics:
@@ -450,7 +503,9 @@ class GRPO:
         if not hasattr(self, "_validation"):
             self._validation = [(prompt, self.world.encoder.encode(prompt)) for prompt in self.world.task.validation(prompts)]
         drawn = [(prompt, ids) for prompt, ids in self._validation[:prompts] if ids is not None]
+        self.world.engine.update_weights(self.policy, self.updates)  # it is the present policy that is measured
         graded = self.collector.sample(drawn, 1, self.sampling, numbers=list(range(len(drawn))), purpose="validation", version=self.updates)
+        self.announce()
         names = {"reward": "accuracy", "completion_length": "validation_length", "truncated_share": "validation_truncated_share"}
         return {new: graded.metrics[old] for old, new in names.items()} | {
             f"validation_{name}": value for name, value in graded.metrics.items() if name not in names and not name.startswith("invalid")
@@ -515,6 +570,8 @@ class GRPO:
             "updates": self.updates,
             "learner_tokens": self.learner_tokens,
             "flops": self.flops,
+            "lagged": {} if self.lagged is None else self.lagged.history.state_dict(),
+            "recent": self.recent.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -526,7 +583,10 @@ class GRPO:
         self.collector.load_state_dict(state["collector"])
         self.streams.load_state_dict(state["streams"])
         self.updates, self.learner_tokens, self.flops = state["updates"], state["learner_tokens"], state["flops"]
-        self.world.engine.update_weights(self.policy, self.updates)
+        self.recent.load_state_dict(state["recent"])
+        if self.lagged is not None:
+            self.lagged.history.load_state_dict(state["lagged"])
+        self.announce()
 
     def close(self) -> None:
         """Release graders that run in processes of their own."""

@@ -22,9 +22,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rheostat.collect.experts import demonstration, expert_rows
-from rheostat.collect.prompts import Graded, join
-from rheostat.credit.token_rewards import reward_at_last_token
+from rheostat.collect.experts import with_experts
 from rheostat.credit.verifiers.interface import Progress
 from rheostat.masking import Aggregation
 from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig
@@ -57,27 +55,18 @@ class LUFFY(GRPO):
     Config: ClassVar[type[GRPOConfig]] = LUFFYConfig
     config: LUFFYConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4}}
+    dial_refused: ClassVar[dict[str, str]] = {"expert_share": "it has one expert in every group already; set group_size instead"}
 
     def collect(self) -> Trajectories:
         """WHO ACTS? The policy, and an expert in every group."""
-        config, collector, world = self.config, self.collector, self.world
+        config = self.config
         progress = Progress(self.updates, self.total_steps)
-        first = collector.drawn
-        own = collector.collect(config.prompts_per_batch, config.group_size - 1, self.sampling, version=self.updates, progress=progress)
+        own = self.collector.collect(
+            config.prompts_per_batch, config.group_size - 1, self.sampling, version=self.updates, progress=progress
+        )
         self.spend(FORWARD, own.trajectories)
-        prompts = own.prompts[:: config.group_size - 1]
-        numbers = list(range(first, first + len(prompts)))
-        texts = [demonstration(world, prompt, collector.seed, number) for prompt, number in zip(prompts, numbers, strict=True)]
-        encoded = [(prompt, world.encoder.encode(prompt) or []) for prompt in prompts]
-        rows = expert_rows(world, encoded, texts, numbers)
-        scores = world.verifier.score([prompt.rollout(text) for prompt, text in zip(prompts, texts, strict=True)], progress)
-        rows.reward = reward_at_last_token(torch.where(scores.valid, scores.reward, torch.zeros(())), rows.mask)
-        rows.valid = scores.valid[:, None].expand(rows.shape)
-        graded = join([own, Graded(rows, prompts, texts, scores, {})], len(own.prompts) + len(prompts))
-        assert graded is not None
-        graded.metrics = own.metrics | {"expert_reward": scores.reward[scores.valid].mean().item()}
-        self.graded = graded
-        return graded.trajectories
+        self.graded = with_experts(self.collector, own, 1, progress)
+        return self.graded.trajectories
 
     def surrogate(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> PolicyLoss:
         """The policy's own tokens by importance sampling, the expert's by policy shaping, over one denominator."""

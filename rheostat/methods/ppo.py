@@ -30,18 +30,22 @@ import torch
 from torch import Tensor, nn
 
 from rheostat.buffers.history import History
+from rheostat.buffers.recent import RecentRows
+from rheostat.collect.behaviour import LaggedActor
 from rheostat.collect.episodes import run_episodes
 from rheostat.collect.normalise import RewardScale, RunningStatistics
 from rheostat.collect.rollouts import Collector
 from rheostat.credit.returns import gae
 from rheostat.errors import RheostatError
 from rheostat.masking import standardise_pieces
+from rheostat.methods.dial import Dial
 from rheostat.methods.method import Metrics
-from rheostat.objectives.limits import Clip
-from rheostat.objectives.meter import off_policyness
+from rheostat.objectives.limits import Clip, DetachedClip, Limit, Unlimited
+from rheostat.objectives.meter import gradient_snr, off_policyness
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.slopes import policy_slope, value_slope
 from rheostat.objectives.value import value_loss
+from rheostat.objectives.weights import importance_weight
 from rheostat.policies.control import ActorCritic, ControlPolicy, evaluate
 from rheostat.policies.distributions import Distribution
 from rheostat.policies.fast_control import fast
@@ -50,10 +54,12 @@ from rheostat.policies.parameters import Adam, Optimizer, ParameterVector, load_
 from rheostat.policies.sampling_error import neural_sampling_error
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.environments import Environments
-from rheostat.trajectories import Source, Trajectories, Transitions
+from rheostat.trajectories import Source, Trajectories, Transitions, join_rows
 
 MakeEnvironments = Callable[[int, int], Environments]
 """``(num_envs, seed) -> Environments``."""
+Actor = Callable[[Tensor], Distribution]
+"""Raw observations ``[N, ...]`` to the distribution of actions."""
 
 
 @dataclass(frozen=True)
@@ -108,13 +114,23 @@ class PPOConfig:
     """Squash the Gaussian mean (what the code of PROPS v1 does)."""
     sampling_error_every: int = 0
     """Put the neural sampling error on the meter every so many updates; 0 never."""
+    ratio_to: Literal["start", "sampler"] = "start"
+    """What the ratio compares the policy with: itself when this update began, or what really sampled (importance sampling)."""
+    limit: Literal["clip", "detached", "none"] = "clip"
+    """PPO's clip; CISPO's clipped constant weight; nothing."""
+    sampler_correction: Literal["none", "token"] = "none"
+    """Truncated importance sampling between what sampled and the policy when this update began."""
+    sampler_cap: float = 2.0
+    """Cap of that weight."""
+    dial: Dial = Dial()  # noqa: RUF009 (frozen)
+    """How far off-policy the data may be."""
 
 
 class Worth(NamedTuple):
     """What the losses need to know about rows, all ``[N]`` and constant."""
 
     start_logp: Tensor
-    """Log-probability under the policy when this update began."""
+    """The ratio's denominator: the log-probability under the policy when this update began (or under what sampled, see ``ratio_to``)."""
     advantage: Tensor
     target: Tensor
     """What the critic regresses on."""
@@ -147,13 +163,16 @@ class PPO:
 
     Config: ClassVar[type[PPOConfig]] = PPOConfig
     config: PPOConfig
+    dial_refused: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self, config: PPOConfig, make: MakeEnvironments, streams: Streams, *, total_steps: int, policy: ControlPolicy | None = None
     ) -> None:
-        self.config, self.make, self.streams, self.total_steps = config, make, streams, total_steps
         self.derived(config)
+        config = config.dial.apply(config)
+        self.config, self.make, self.streams, self.total_steps = config, make, streams, total_steps
         environments = make(config.num_envs, derive_seed(streams.seed, "pool", 0))
+        config.dial.check_budget(total_steps // config.batch_steps)
         self.collector = Collector(environments)
         self.policy = policy or self.build_policy(environments)
         self.parameters = ParameterVector(cast(nn.Module, self.policy))
@@ -164,6 +183,10 @@ class PPO:
         self.images = len(shape) == 3
         self.observations = RunningStatistics(shape)
         self.rewards = RewardScale(config.num_envs, config.gamma)
+        self.lagged = LaggedActor(self.policy, self.parameters, self.observations, config.dial.lag) if config.dial.lag else None
+        self.recent = RecentRows(config.dial.replay_age)
+        self.expert: Actor | None = None
+        self.expert_collector: Collector | None = None
         self.updates = 0
         self.blocks = 0
         self.restarts = 0
@@ -187,13 +210,21 @@ class PPO:
         for name in ("num_envs", "batch_steps", "window", "epochs", "minibatches"):
             if getattr(config, name) < 1:
                 raise RheostatError(f"{name} is {getattr(config, name)}: it must be at least 1.")
+        if config.ratio_to == "sampler" and config.sampler_correction != "none":
+            raise RheostatError("ratio_to='sampler' and sampler_correction both correct for what sampled: use one, or it is done twice.")
+        if config.window > 1 and config.dial.replay_share:
+            raise RheostatError(
+                f"window is {config.window} and dial.replay_share {config.dial.replay_share:g}: both use earlier batches again; use one."
+            )
+        config = config.dial.apply(config)
         block = cls.block_steps(config)
         if block % config.num_envs:
             nearest = max(1, round(block / config.num_envs)) * config.num_envs
             raise RheostatError(
                 f"{block} steps do not divide over {config.num_envs} environments: use {nearest} steps or another num_envs."
             )
-        rows = config.window * config.batch_steps
+        share = config.dial.replay_share + config.dial.expert_share
+        rows = round(config.window * config.batch_steps / (1 - share))
         if config.minibatches > rows:
             raise RheostatError(f"{config.minibatches} minibatches cannot be cut from {rows} rows: use at most {rows}.")
         return {
@@ -243,8 +274,11 @@ class PPO:
         return self.network.distribution(self.normalise(observation))
 
     def act(self, observation: Tensor) -> Distribution:
-        """Who acts while collecting: here the learned policy itself."""
-        return self.act_on_target(observation)
+        """Who acts while collecting: here the learned policy itself, or with a lag the one of some updates ago."""
+        if self.lagged is None:
+            return self.act_on_target(observation)
+        seen = self.lagged.normalise(observation) if self.config.normalise_observations and not self.images else observation
+        return self.lagged.network.distribution(seen)
 
     def draw(self, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Actions for raw observations, with the log-probabilities under what really sampled them."""
@@ -255,18 +289,52 @@ class PPO:
     # --- the four questions -------------------------------------------------------------------------------------------------------
 
     def collect(self) -> Trajectories:
-        """WHO ACTS? The policy, for one block of steps."""
+        """WHO ACTS? The policy (with a lag, an older one), for one block of steps."""
         steps = self.block_steps(self.config) // self.config.num_envs
-        return self.collector.collect(self.draw, steps, generator=self.streams["actions"], version=self.updates)
+        version = max(0, self.updates - self.config.dial.lag)
+        return self.collector.collect(self.draw, steps, generator=self.streams["actions"], version=version)
 
     def retain(self, fresh: Trajectories) -> Trajectories:
-        """WHAT IS KEPT? The window, raw; the running statistics learn from the fresh block only."""
+        """WHAT IS KEPT? The window, raw, and what the dial adds; the running statistics learn from the fresh block only."""
         self.blocks += 1
         if self.config.normalise_observations and not self.images:
             self.observations.update(fresh.observation, fresh.mask)
         if self.config.normalise_rewards:
             self.rewards.update(fresh.reward, fresh.terminated | fresh.truncated, fresh.mask)
-        return self.history.append(fresh)
+        fresh.source = torch.where(fresh.version < self.updates, int(Source.STALE), int(Source.FRESH))
+        kept = self.history.append(fresh)
+        dial = self.config.dial
+        if not (dial.replay_share or dial.expert_share):
+            return kept
+        parts = [kept]
+        if dial.replay_share:
+            replayed = self.recent.draw(dial.replayed(len(fresh)), self.updates, self.streams["replay"])
+            self.recent.append(fresh, self.updates)
+            parts += [] if replayed is None else [replayed]
+        if dial.expert_share:
+            parts.append(self.ask_expert(fresh.shape[1]))
+        return join_rows(parts)
+
+    def ask_expert(self, steps: int) -> Trajectories:
+        """A block of the expert's steps, in worlds of its own: as many rows as make its share of the batch."""
+        assert self.expert is not None and self.expert_collector is not None
+        expert = self.expert
+
+        def draw(observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            distribution = expert(observation)
+            action = distribution.sample(generator)
+            return action, distribution.log_prob(action)
+
+        rows = self.expert_collector.collect(draw, steps, generator=self.streams["expert"], version=self.updates)
+        rows.source = torch.full(rows.shape, int(Source.EXPERT))
+        return rows
+
+    def meet_expert(self, expert: Actor) -> None:
+        """Take an expert for ``dial.expert_share``: from raw observations ``[N, ...]`` to the distribution it acts by."""
+        share = self.config.dial.expert_share
+        rows = max(1, round(self.config.num_envs * share / (1 - share)))
+        self.expert = expert
+        self.expert_collector = Collector(self.make(rows, derive_seed(self.streams.seed, "expert pool")))
 
     @property
     def due(self) -> bool:
@@ -305,7 +373,8 @@ class PPO:
                 bootstrap_on_truncation=self.config.bootstrap_on_truncation,
             )
             batch.reward = reward
-            batch.source = torch.where(kept.version < self.updates, int(Source.STALE), int(Source.FRESH))
+            older = (kept.source == int(Source.FRESH)) & (kept.version < self.updates)
+            batch.source = torch.where(older, int(Source.STALE), kept.source)  # what was fresh has aged in the window
         return batch
 
     def improve(self, batch: Trajectories) -> Metrics:
@@ -315,7 +384,8 @@ class PPO:
         config = self.config
         rows = batch.transitions()
         observation = self.normalise(rows.observation)
-        metrics = off_policyness(rows.learner_logp, rows.sampler_logp, age=self.updates - rows.version, source=rows.source)
+        age = torch.where(rows.source == int(Source.EXPERT), -1, self.updates - rows.version)
+        metrics = off_policyness(rows.learner_logp, rows.sampler_logp, age=age, source=rows.source)
         if config.sampling_error_every and (self.updates + 1) % config.sampling_error_every == 0:
             # Before the policy moves: it is the policy this data was meant for that they are compared with.
             metrics["meter/sampling_error"] = self.sampling_error(observation, rows.action)
@@ -329,6 +399,8 @@ class PPO:
             if stopped:
                 break
         self.updates += 1
+        if self.lagged is not None:
+            self.lagged.remember(self.parameters, self.observations)
         metrics |= self.report(steps)
         metrics["gradient_steps"] = len(steps)
         metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
@@ -343,10 +415,13 @@ class PPO:
         """One pass over the rows in random order; appends to ``steps``. Returns whether the KL stop ended it."""
         order = torch.randperm(len(rows), generator=self.streams["minibatches"])
         size = -(-len(rows) // self.config.minibatches)  # the last minibatch may be smaller
-        fields = (rows.learner_logp, rows.advantage, rows.value_target, rows.value, observation, rows.action)
+        denominator = rows.sampler_logp if self.config.ratio_to == "sampler" else rows.learner_logp
+        fields = (denominator, rows.advantage, rows.value_target, rows.value, observation, rows.action)
         logp, advantage, *others = (field[order] for field in fields)
         if self.config.normalise_advantage:
             advantage = standardise_pieces(advantage, size)
+        if self.config.sampler_correction != "none":  # a factor of the loss, and the loss is proportional to the advantage
+            advantage = advantage * importance_weight(rows.learner_logp, rows.sampler_logp, cap=self.config.sampler_cap)[order]
         pieces = (field.split(size) for field in (logp, advantage, *others))
         for *worth, observed, taken in zip(*pieces, strict=True):
             step = self.gradient_step(observed, taken, Worth(*worth))
@@ -378,17 +453,24 @@ class PPO:
             self.optimizer.step()
         return step._replace(gradient_norm=norm)
 
+    def limiter(self) -> Limit:
+        """How far the ratio may move."""
+        clip = self.config.clip
+        if self.config.limit == "clip":
+            return Clip(clip, clip)
+        return DetachedClip(None, clip) if self.config.limit == "detached" else Unlimited()
+
     def losses(self, step: Step) -> tuple[PolicyLoss, Tensor]:
         """The policy loss and the value loss."""
         worth, clip = step.worth, self.config.clip
-        policy = policy_gradient(step.log_prob, worth.advantage, denominator_logp=worth.start_logp, limit=Clip(clip, clip))
+        policy = policy_gradient(step.log_prob, worth.advantage, denominator_logp=worth.start_logp, limit=self.limiter())
         value = value_loss(step.value, worth.target, old_value=worth.start_value, clip=clip if self.config.clip_value else None)
         return policy, value
 
     def slopes(self, step: Step) -> tuple[Tensor, Tensor]:
         """Derivatives of ``losses`` with respect to every log-probability and every value."""
         worth, clip = step.worth, self.config.clip
-        policy = policy_slope(step.log_prob, worth.advantage, denominator_logp=worth.start_logp, limit=Clip(clip, clip))
+        policy = policy_slope(step.log_prob, worth.advantage, denominator_logp=worth.start_logp, limit=self.limiter())
         value = value_slope(step.value, worth.target, old_value=worth.start_value, clip=clip if self.config.clip_value else None)
         return policy, value
 
@@ -404,7 +486,14 @@ class PPO:
             "approx_kl": policy.approx_kl.item(),
             "meter/limited_share": policy.limited_share.item(),
             "meter/gradient_norm": sum(norms) / len(norms),
-        }
+        } | self.moments()
+
+    def moments(self) -> Metrics:
+        """Signal-to-noise ratio of the gradient over the last steps, where the optimiser keeps both moments."""
+        state = self.optimizer.state.get(self.parameters.vector, {})
+        if not {"exp_avg", "exp_avg_sq"} <= set(state) or state["step"] < 2:
+            return {}
+        return {"meter/gradient_snr": gradient_snr(state["exp_avg"], state["exp_avg_sq"], float(state["step"]))}
 
     # --- looking ------------------------------------------------------------------------------------------------------------------
 
@@ -437,6 +526,8 @@ class PPO:
             self.collector.restart(derive_seed(self.streams.seed, "pool", self.restarts))
             self.rewards.restart()
             self.history.cut()
+            if self.expert_collector is not None:
+                self.expert_collector.restart(derive_seed(self.streams.seed, "expert pool", self.restarts))
 
     def state_dict(self) -> dict[str, Any]:
         """Everything: networks, optimiser, statistics, kept data, worlds, streams and counters."""
@@ -452,6 +543,9 @@ class PPO:
             "blocks": self.blocks,
             "restarts": self.restarts,
             "flops": self.flops,
+            "lagged": {} if self.lagged is None else self.lagged.history.state_dict(),
+            "recent": self.recent.state_dict(),
+            "expert": {} if self.expert_collector is None else self.expert_collector.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -465,10 +559,17 @@ class PPO:
         self.streams.load_state_dict(state["streams"])
         self.updates, self.blocks, self.restarts = state["updates"], state["blocks"], state["restarts"]
         self.flops = state["flops"]
+        self.recent.load_state_dict(state["recent"])
+        if self.lagged is not None:
+            self.lagged.load_state_dict(state["lagged"])
+        if self.expert_collector is not None:
+            self.expert_collector.load_state_dict(state["expert"])
 
     def close(self) -> None:
         """Release the worlds."""
         self.collector.environments.close()
+        if self.expert_collector is not None:
+            self.expert_collector.environments.close()
 
 
 def explained_variance(value: Tensor, target: Tensor) -> float:

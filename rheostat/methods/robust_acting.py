@@ -49,6 +49,11 @@ class RobustActing(PPO):
 
     Config: ClassVar[type[PPOConfig]] = RobustActingConfig
     config: RobustActingConfig
+    dial_refused: ClassVar[dict[str, str]] = {
+        "lag": "who acts is the present policy, corrected by what is kept",
+        "replay_share": "it repairs the data of its window, so what is kept is set by window",
+        "expert_share": "it repairs the data of its own policy",
+    }
 
     @classmethod
     def derived(cls, config: PPOConfig) -> dict[str, int | str]:

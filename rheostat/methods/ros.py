@@ -52,6 +52,11 @@ class ROS(PPO):
 
     Config: ClassVar[type[PPOConfig]] = ROSConfig
     config: ROSConfig
+    dial_refused: ClassVar[dict[str, str]] = {
+        "lag": "who acts is its own behaviour policy, derived from the present one",
+        "replay_share": "it repairs the data of its window, so what is kept is set by window",
+        "expert_share": "it repairs the data of its own policy",
+    }
 
     def __init__(
         self, config: ROSConfig, make: MakeEnvironments, streams: Streams, *, total_steps: int, policy: ControlPolicy | None = None

@@ -52,6 +52,9 @@ class SFT(GRPO):
     """See the module docstring."""
 
     Config: ClassVar[type[GRPOConfig]] = SFTConfig
+    dial_refused: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("lag", "replay_share", "expert_share"), "nobody samples, every row is the expert's"
+    )
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 1e-3}}
 
     def collect(self) -> Trajectories:

@@ -39,7 +39,7 @@ def importance_weight(
 
     Args:
         start_logp: ``[B, T]`` under the learner at the start of the update.
-        sampler_logp: ``[B, T]`` under what really sampled.
+        sampler_logp: ``[B, T]`` under what really sampled; NaN where unknown (expert data), which takes a log-ratio of 0.
         mask: ``[B, T]`` bool; None keeps everything (``level="token"`` then takes any shape).
         level: one weight per token, or per row.
         cap: largest weight; None for no cap.
@@ -56,7 +56,7 @@ def importance_weight(
     require_same_shape(start_logp=start_logp, sampler_logp=sampler_logp, mask=mask)
     if level not in get_args(Level) or over_cap not in get_args(OverCap):
         raise RheostatError(f"Unknown importance weight {level!r}, {over_cap!r}: {get_args(Level)} and {get_args(OverCap)} exist.")
-    log_ratio = select(start_logp - sampler_logp, mask)
+    log_ratio = select((start_logp - sampler_logp).masked_fill(sampler_logp.isnan(), 0.0), mask)
     if level == "sequence":
         log_ratio = log_ratio.sum(-1, keepdim=True)
     weight = (log_ratio if log_clamp is None else log_ratio.clamp(-log_clamp, log_clamp)).exp()

@@ -337,7 +337,25 @@ def build_method(settings: Settings, task: Any, policy: Any = None) -> Method:
     def worlds(num_envs: int, seed: int) -> Environments:
         return make(task, num_envs=num_envs, seed=seed, backend=settings.backend, **settings.environment_options)
 
-    return entry.load()(config, worlds, streams, total_steps=settings.steps, policy=policy)
+    method = entry.load()(config, worlds, streams, total_steps=settings.steps, policy=policy)
+    if config.dial.expert_share:
+        method.meet_expert(load_expert(settings))
+    return method
+
+
+def load_expert(settings: Settings) -> Callable[[Tensor], Any]:
+    """The policy of another control run, as the expert of ``dial.expert_share``.
+
+    Raises:
+        RheostatError: none was named, or it was trained on another task.
+    """
+    if settings.experts is None:
+        raise RheostatError("dial.expert_share needs an expert: name the directory of a run whose policy is one (--experts DIRECTORY).")
+    other = Run.load(settings.experts)
+    if other.settings.task != settings.task:
+        raise RheostatError(f"The expert in {settings.experts} was trained on {other.settings.task}, not on {settings.task}.")
+    act: Callable[[Tensor], Any] = getattr(other.method, "act_on_target", None) or _no_control(other.settings.method)
+    return act
 
 
 @contextmanager

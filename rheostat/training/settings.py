@@ -47,6 +47,8 @@ class Settings:
     """Language: precision of the model's weights."""
     adapter_rank: int = 0
     """Language: train LoRA adapters of this rank instead of the whole model (needs peft); 0 trains everything."""
+    experts: str | None = None
+    """Control: the directory of a run whose policy is the expert of ``dial.expert_share``."""
     rollouts_kept: int = 64
     """Language: completions stored per update for looking at; 0 stores none."""
     config: dict[str, Any] = field(default_factory=dict)
@@ -81,13 +83,36 @@ def configure(method: str, overrides: dict[str, Any], *, preset: str | None = No
         if preset not in presets:
             raise unknown(f"preset of {method}", preset, presets)
         values |= presets[preset]
-    for name, value in overrides.items():
+    for name, value in nested(overrides).items():
         if name not in hints:
             raise unknown(f"setting of {method}", name, hints)
         values[name] = _checked(method, name, value, hints[name])
     config = cls.Config(**values)
+    config.dial.check(method, cls.dial_refused)
     cls.derived(config)
     return config
+
+
+def nested(overrides: dict[str, Any]) -> dict[str, Any]:
+    """``{"dial.lag": 4}`` as ``{"dial": {"lag": 4}}``."""
+    found: dict[str, Any] = {}
+    for name, value in overrides.items():
+        group, dot, field_name = name.partition(".")
+        if dot:
+            found[group] = dict(found.get(group) or {}) | {field_name: value}
+        elif isinstance(value, dict) and isinstance(found.get(name), dict):
+            found[name] = value | found[name]
+        else:
+            found[name] = value
+    return found
+
+
+def flat(config: dict[str, Any]) -> dict[str, Any]:
+    """The way back: one level, with ``dial.lag`` for what is nested."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {name: value}
+    return found
 
 
 def _checked(method: str, name: str, value: Any, hint: Any) -> Any:
@@ -104,6 +129,13 @@ def _checked(method: str, name: str, value: Any, hint: Any) -> Any:
         return value
     if origin is tuple:
         return tuple(value)
+    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
+        assert isinstance(hint, type)
+        inner = typing.get_type_hints(hint)
+        for key in value:
+            if key not in inner:
+                raise unknown(f"setting of {name}", key, inner)
+        return hint(**{key: _checked(method, f"{name}.{key}", each, inner[key]) for key, each in value.items()})
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):

@@ -1,0 +1,76 @@
+"""A policy as it was some updates ago: the parameters in between are kept for it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rheostat.policies.language import LanguagePolicy
+
+
+class ParameterHistory:
+    """Copies of what the last ``lag`` + 1 policies were made of.
+
+    Args:
+        lag: updates to look back.
+        first: tensors of the policy at the start.
+    """
+
+    def __init__(self, lag: int, first: Sequence[Tensor]) -> None:
+        self.lag = lag
+        self.kept: list[list[Tensor]] = []
+        self.push(first)
+
+    def push(self, parts: Sequence[Tensor]) -> None:
+        """Remember the tensors of a new policy (copied)."""
+        self.kept = [*self.kept, [part.detach().clone() for part in parts]][-(self.lag + 1) :]
+
+    @property
+    def oldest(self) -> list[Tensor]:
+        """Those of ``lag`` updates ago, or of the start while there are fewer."""
+        return self.kept[0]
+
+    @torch.no_grad()
+    def write_oldest(self, parts: Sequence[Tensor]) -> None:
+        """Copy them into other tensors of the same shapes."""
+        for target, source in zip(parts, self.oldest, strict=True):
+            target.copy_(source)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All copies."""
+        return {"kept": [list(parts) for parts in self.kept]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over saved copies."""
+        self.kept = [list(parts) for parts in state["kept"]]
+
+
+class LaggedPolicy:
+    """A second copy of a language policy, with the trainable weights of ``lag`` updates ago.
+
+    Args:
+        policy: the learned one, at its start.
+        lag: updates to look back.
+    """
+
+    def __init__(self, policy: LanguagePolicy, lag: int) -> None:
+        self.copy = copy.deepcopy(policy).requires_grad_(False)
+        self.names = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
+        self.history = ParameterHistory(lag, self._weights(policy))
+
+    def _weights(self, policy: LanguagePolicy) -> list[Tensor]:
+        parameters = dict(policy.named_parameters())
+        return [parameters[name] for name in self.names]
+
+    def remember(self, policy: LanguagePolicy) -> None:
+        """The policy has moved."""
+        self.history.push(self._weights(policy))
+
+    def acting(self) -> LanguagePolicy:
+        """The one that acts now."""
+        self.history.write_oldest(self._weights(self.copy))
+        return self.copy
