@@ -26,7 +26,7 @@ class Microscope:
     """Steps of exact gradient ascent between the policy that samples and the learner; 0 is strictly on-policy."""
     updates: int = 0
     """Such steps already made on the batch: the ratio to the start of the update is then not 1."""
-    batches: int = 250
+    batches: int = 200
     """Batches drawn per method."""
     problem: str | None = None
     """tiny-words (language), gridworld or two-step (control); by default what the names need."""

@@ -160,11 +160,18 @@ def draw(look: Look, stem: Path) -> list[Path]:
     return written
 
 
-def _points(axes: Axes, rows: Sequence[Any], get: Callable[[Any], Interval | float], title: str, exact: float | None = None) -> None:
+def _points(
+    axes: Axes,
+    rows: Sequence[Any],
+    get: Callable[[Any], Interval | float],
+    title: str,
+    exact: float | None = None,
+    verdict: Callable[[Any], str] = lambda row: row.verdict,
+) -> None:
     if exact is not None:
         axes.axvline(exact, color="#222222", linewidth=1.0, zorder=1)
     for place, row in enumerate(rows):
-        found, colour = get(row), COLOURS[row.verdict]
+        found, colour = get(row), COLOURS[verdict(row)]
         if isinstance(found, Interval):
             axes.plot([found.low, found.high], [place, place], color=colour, linewidth=2.2, alpha=0.45, solid_capstyle="butt", zorder=2)
             found = found.estimate
@@ -179,6 +186,8 @@ def _bars(axes: Axes, rows: Sequence[Any], get: Callable[[Any], float], title: s
 
 
 def _gradient_panels(axes: list[Axes], rows: Sequence[Row]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     _points(axes[0], rows, lambda r: r.scale, "Scale (1 is exact)", 1.0)
     axes[0].set_xlabel("projection on the exact gradient")
     _points(axes[1], rows, lambda r: r.direction, "Bias of the direction (0 is exact)", 0.0)
@@ -186,13 +195,24 @@ def _gradient_panels(axes: list[Axes], rows: Sequence[Row]) -> None:
     axes[1].set_xlim(-0.03, 1.03)
     _points(axes[2], rows, lambda r: r.variance_rescaled if r.scale.estimate > 0 else math.nan, "Variance of one batch at scale 1")
     axes[2].set_xscale("log")
+    axes[2].xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=12))
+    axes[2].xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    axes[2].xaxis.set_minor_formatter(NullFormatter())
     axes[2].set_xlabel("trace of the covariance / |exact|²")
 
 
 def _kl_panels(axes: list[Axes], rows: Sequence[KLRow]) -> None:
     _points(axes[0], rows, lambda r: r.bias, "Bias of the value (0 is exact)", 0.0)
     axes[0].set_xlabel("relative error of the expected value")
-    _points(axes[1], rows, lambda r: r.gradient_error, "Error of the gradient (0 is exact)", 0.0)
+    right = "KL(learner, reference)"
+    _points(
+        axes[1],
+        rows,
+        lambda r: r.gradient_error,
+        "Error of the gradient as a loss (0 is exact)",
+        0.0,
+        lambda r: "unbiased" if r.gradient_of == right else "biased",
+    )
     axes[1].set_xlabel("relative to grad KL(learner, reference)")
     _bars(axes[2], rows, lambda r: r.deviation, "Deviation of one sample")
     axes[2].set_xlabel("standard deviation / KL")

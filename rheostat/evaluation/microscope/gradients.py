@@ -93,6 +93,8 @@ def sampler(name: str, problem: Problem, path: list[Tensor], lag: int, *, seed: 
                 f"The microscope looks at one whole gradient step: leave {setting} alone (--updates makes steps before it, --length "
                 "sets the completions' length)."
             )
+    if any(setting.partition(".")[0] == "dial" for setting in options):
+        raise RheostatError("The microscope has a dial of its own, the same for every method: use --lag and --updates.")
     if domain_of(name) == "language":
         assert isinstance(problem, LanguageProblem)
         return LanguageSampler(name, problem, path, lag, seed, options)
@@ -104,18 +106,21 @@ class Recorder:
     """In the place of an optimiser: keeps every gradient and moves the policy along a path that was fixed before.
 
     Args:
+        optimizer: the method's own, whose place it takes.
         read: the present gradient, a copy.
         move: puts the policy at the path's step of this number.
     """
 
-    def __init__(self, read: Callable[[], Tensor], move: Callable[[int], None], clear: Callable[[], None] = lambda: None) -> None:
-        self.read, self.move, self.clear = read, move, clear
-        self.param_groups: list[dict[str, Any]] = [{"lr": 0.0}]
+    def __init__(self, optimizer: Any, read: Callable[[], Tensor], move: Callable[[int], None]) -> None:
+        self.read, self.move = read, move
+        self.param_groups: list[dict[str, Any]] = optimizer.param_groups
+        self.state: dict[Tensor, dict[str, Any]] = {}  # no moments
         self.gradients: list[Tensor] = []
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradient of the parameters."""
-        self.clear()
+        for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
+            parameter.grad = None
 
     def step(self) -> None:
         """Note the gradient and move on."""
@@ -161,7 +166,7 @@ class LanguageSampler:
         world = problem.world(value_head=cls.needs_value_head)
         self.method = cls(config, world, Streams(seed), total_steps=ENDLESS)
         self.parameters: list[Tensor] = list(world.policy.model.parameters())
-        self.recorder = Recorder(self._read, self._move, lambda: world.policy.zero_grad(set_to_none=True))
+        self.recorder = Recorder(self.method.optimizer, self._read, self._move)
         self.method.optimizer = cast(Any, self.recorder)
 
     def _read(self) -> Tensor:
@@ -203,7 +208,7 @@ class ControlSampler:
         self.parameters: list[Tensor] = [cast(Tensor, network.logits)]
         critic = problem.state_values(path[lag], config.gamma).float()
         assign([cast(Tensor, network.values)], critic)
-        self.recorder = Recorder(self._read, self._move)
+        self.recorder = Recorder(self.method.optimizer, self._read, self._move)
         self.method.optimizer = cast(Any, self.recorder)
 
     def _read(self) -> Tensor:

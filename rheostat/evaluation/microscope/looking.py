@@ -30,7 +30,7 @@ DEFAULT = (*WEIGHTED, *METHODS_SHOWN)
 """What a bare ``rheostat microscope`` looks at."""
 LAG = 4
 """Exact steps between behaviour and learner unless told otherwise: enough for every correction to matter."""
-BATCHES = 250
+BATCHES = 200
 STEPS_TRIED = 50  # batches whose direction is tried out for the improvement
 
 
@@ -128,7 +128,7 @@ def microscope(
     if place.domain != domain:
         raise RheostatError(f"{asked[0]} needs a {domain} problem and {place.name} is one of {place.domain}: leave --problem out.")
     path = place.path(lag + updates, step_size)
-    divergence, sample_size = place.distance(path[0], path[lag])
+    divergence, sample_size = place.distance(path[0], path[-1])
     value, exact = place.exact(path[-1])
     facts: dict[str, Any] = {
         "problem": place.name,

@@ -190,6 +190,7 @@ def test_a2c_with_an_exact_critic_is_the_policy_gradient_per_step() -> None:
             truncated=torch.zeros(1, 2, dtype=torch.bool),
             sampler_logp=torch.zeros(1, 2),
             version=torch.zeros(1, 2, dtype=torch.int64),
+            source=torch.zeros(1, 2, dtype=torch.int64),
             batch_size=[1, 2],
         )
         looked._move(0)

@@ -173,6 +173,7 @@ def test_advantage_estimators_are_what_they_are() -> None:
         (["grpo"], {"batches": 2}, "--batches is 2"),
         (["grpo"], {"step_size": 0.0}, "--step-size is 0"),
         (["grpo"], {"minibatches": 4}, "leave minibatches alone"),
+        (["grpo"], {"dial.lag": 1}, "a dial of its own"),
         (["grpo"], {"prompts_per_batch": 6}, "multiple of 4"),
         (["grpo"], {"group_siz": 6}, "Unknown setting of grpo 'group_siz'"),
         (["is:token"], {"group_siz": 6}, "Unknown setting of is:token"),
