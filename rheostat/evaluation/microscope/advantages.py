@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rheostat.credit.returns import TraceKind, discounted_return, gae, n_step_return, retrace, trace_coefficient, vtrace
-from rheostat.evaluation.microscope.problems import ControlProblem
+from rheostat.evaluation.microscope.control_problem import ControlProblem
 
 TOLERANCE = 1e-6
 

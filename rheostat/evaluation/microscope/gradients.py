@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError, unknown
+from rheostat.evaluation.microscope.control_problem import ControlProblem
 from rheostat.evaluation.microscope.estimators import WEIGHTED, Weighted, WeightedConfig
-from rheostat.evaluation.microscope.problems import ControlProblem, LanguageProblem, Problem, assign
+from rheostat.evaluation.microscope.exact import Problem, assign
+from rheostat.evaluation.microscope.language_problem import LanguageProblem
 from rheostat.methods import table
 from rheostat.methods.grpo import GRPO, GRPOConfig
 from rheostat.methods.ppo import PPO, PPOConfig

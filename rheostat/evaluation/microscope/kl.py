@@ -18,7 +18,8 @@ from torch import Tensor
 from rheostat.credit.groups import to_tokens
 from rheostat.credit.token_rewards import kl_penalised_outcome
 from rheostat.errors import RheostatError
-from rheostat.evaluation.microscope.problems import LanguageProblem, flat
+from rheostat.evaluation.microscope.exact import flat
+from rheostat.evaluation.microscope.language_problem import LanguageProblem
 from rheostat.objectives.kl import KLEstimator, kl_estimate, straight_through
 from rheostat.objectives.limits import DetachedClip
 from rheostat.objectives.policy_gradient import policy_terms

@@ -13,10 +13,13 @@ import torch
 
 from rheostat.errors import RheostatError, unknown
 from rheostat.evaluation.microscope.advantages import ADVANTAGES, AdvantageRow, look_at_advantages
+from rheostat.evaluation.microscope.control_problem import ControlProblem
 from rheostat.evaluation.microscope.estimators import WEIGHTED
+from rheostat.evaluation.microscope.exact import Problem
 from rheostat.evaluation.microscope.gradients import NO_REWARD, domain_of, first_gradients, sampler
 from rheostat.evaluation.microscope.kl import KL_ESTIMATORS, KLRow, look_at_kl
-from rheostat.evaluation.microscope.problems import DEFAULT_PROBLEM, ControlProblem, LanguageProblem, Problem, build_problem
+from rheostat.evaluation.microscope.language_problem import LanguageProblem
+from rheostat.evaluation.microscope.problems import DEFAULT_PROBLEM, build_problem
 from rheostat.evaluation.microscope.summary import Row, relative_gain, summarise
 from rheostat.methods import table
 from rheostat.streams import derive_seed

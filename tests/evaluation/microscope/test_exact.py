@@ -13,8 +13,10 @@ from rheostat.collect.prompts import Graded
 from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.credit.verifiers.interface import Scores
 from rheostat.errors import RheostatError
+from rheostat.evaluation.microscope.exact import Problem
 from rheostat.evaluation.microscope.gradients import ControlSampler, LanguageSampler, sampler
-from rheostat.evaluation.microscope.problems import LanguageProblem, Problem, TinyWords, build_problem
+from rheostat.evaluation.microscope.language_problem import LanguageProblem, TinyWords
+from rheostat.evaluation.microscope.problems import build_problem
 from rheostat.trajectories import Trajectories
 
 LAG = 6
@@ -205,3 +207,6 @@ def test_too_large_is_refused_with_size_and_limit() -> None:
         build_problem("tiny-words", length=8)
     with pytest.raises(RheostatError, match=r"gridworld has [\d,]+ outcomes, more than the 20,000"):
         build_problem("gridworld", length=12)
+    for name in ("gridworld", "tiny-words"):
+        with pytest.raises(RheostatError, match="has more than 1,000,000,000,000,000 outcomes"):
+            build_problem(name, length=5_000)
