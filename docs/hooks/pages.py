@@ -16,6 +16,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from rheostat.methods.describe import Setting, default_of, field_documentation, settings_of
+from rheostat.methods.dial import Dial
 from rheostat.methods.table import METHODS, Entry
 from rheostat.training.settings import Settings
 
@@ -59,7 +60,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill in the tables of the page on configuration."""
-    for mark, table in (("<!-- settings -->", run_settings), ("<!-- extras -->", extras)):
+    for mark, table in (("<!-- settings -->", run_settings), ("<!-- dial -->", dial), ("<!-- extras -->", extras)):
         if mark in markdown:
             markdown = markdown.replace(mark, table())
     return markdown
@@ -73,6 +74,13 @@ def run_settings() -> str:
         for name, (_, text) in field_documentation(Settings).items()
         if name != "config"
     ]
+    return "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])
+
+
+def dial() -> str:
+    """The numbers of the dial."""
+    defaults = {field.name: default_of(field) for field in dataclasses.fields(Dial)}
+    rows = [f"| `dial.{name}` | {value(defaults[name])} | {cell(prose(text))} |" for name, (_, text) in field_documentation(Dial).items()]
     return "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])
 
 
@@ -223,6 +231,10 @@ def settings_section(name: str, settings: list[Setting], parent: str | None) -> 
     if inherited:
         table = ["| setting | default | meaning |", "|---|---|---|", *(setting_row(item, None) for item in inherited)]
         parts.append(f'??? note "{len(inherited)} settings as in {parent}"\n\n' + "\n".join(f"    {line}" for line in table))
+    refused: dict[str, str] = METHODS[name].load().dial_refused
+    if refused:
+        reasons = "\n".join(f"- `dial.{field}`: {prose(reason)}" for field, reason in refused.items())
+        parts.append(f"Of [the dial](../configuration.md#the-dial) it refuses\n\n{reasons}")
     return "\n\n".join(parts)
 
 
@@ -234,6 +246,8 @@ def setting_row(item: Setting, parent: str | None) -> str:
 
 def value(default: Any) -> str:
     """A default, as one would write it."""
+    if isinstance(default, Dial):
+        return "[the dial](../configuration.md#the-dial)"
     if isinstance(default, tuple):
         return f"`{' '.join(map(str, default))}`"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
