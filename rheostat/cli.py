@@ -224,8 +224,12 @@ def _json_or_text(value: str) -> Any:
 
 
 def _announce(run: Any) -> None:
-    rows = [(name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}") for name, value in run.summary.items()]
+    said = run.summary.get("remarks", [])
+    numbers = {name: value for name, value in run.summary.items() if name != "remarks"}
+    rows = [(name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}") for name, value in numbers.items()]
     print_table(f"{run.settings.method} on {run.settings.task}, seed {run.settings.seed}", ["result", "value"], rows, numbers=["value"])
+    for sentence in said:
+        print(f"Note: {sentence}")
     print(f"Report: {run.directory / 'report.html'}   Curves: {run.directory / 'curves.png'}")
 
 

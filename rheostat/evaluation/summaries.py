@@ -115,6 +115,7 @@ def summarise(arms: Sequence[Arm], *, generator: np.random.Generator, level: flo
                 verdict=verdict,
             )
         )
+        notes += [f"{arm.label}: {sentence}" for sentence in dict.fromkeys(_remarks(arm))]
         notes += _nonfinite_notes(arm)
     return rows, notes
 
@@ -125,6 +126,12 @@ def final_label(rows: Sequence[ArmSummary]) -> str:
     if metric is None:
         return "Final performance"
     return FINAL_LABELS.get(metric, f"{describe(metric).label}, last tenth")
+
+
+def _remarks(arm: Arm) -> list[str]:
+    """What the runs say about their corrections, without the numbers that differ between seeds."""
+    said = [sentence for record in arm.records for sentence in record.summary.get("remarks", [])]
+    return list({sentence.split(" although")[0]: sentence for sentence in said}.values())
 
 
 def _nonfinite_notes(arm: Arm) -> list[str]:

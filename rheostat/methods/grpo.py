@@ -351,6 +351,8 @@ class GRPO:
             age = torch.where(kept.version < 0, -1, self.updates - 1 - kept.version)
             metrics |= off_policyness(kept.learner_logp, kept.sampler_logp, age=age, source=kept.source, entropy=kept.entropy)
             metrics |= self.moments()
+            if config.sampler_correction != "none":
+                metrics["meter/capped_share"] = (self.correction(batch)[batch.mask] >= config.sampler_cap).float().mean().item()
             self.learner_tokens += int(batch.mask.sum()) * config.epochs
         metrics |= {
             "gradient_steps": len(reports),
@@ -408,14 +410,18 @@ class GRPO:
             return natural_denominator(rows.mask, config.aggregation)
         return torch.tensor(config.constant_denominator or float(len(rows) * self.longest))
 
+    def correction(self, rows: Trajectories) -> Tensor:
+        """Capped importance weights ``[B, T]`` between the sampler and the learner at the start of the update."""
+        config = self.config
+        assert config.sampler_correction != "none"
+        return importance_weight(
+            rows.learner_logp, rows.sampler_logp, mask=rows.mask, level=config.sampler_correction, cap=config.sampler_cap
+        )
+
     def surrogate(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> PolicyLoss:
         """The policy loss of some rows."""
         config = self.config
-        weight = None
-        if config.sampler_correction != "none":
-            weight = importance_weight(
-                rows.learner_logp, rows.sampler_logp, mask=rows.mask, level=config.sampler_correction, cap=config.sampler_cap
-            )
+        weight = self.correction(rows) if config.sampler_correction != "none" else None
         return policy_gradient(
             scores.logp,
             rows.advantage,

@@ -386,6 +386,9 @@ class PPO:
         observation = self.normalise(rows.observation)
         age = torch.where(rows.source == int(Source.EXPERT), -1, self.updates - rows.version)
         metrics = off_policyness(rows.learner_logp, rows.sampler_logp, age=age, source=rows.source)
+        if config.sampler_correction != "none":
+            weight = importance_weight(rows.learner_logp, rows.sampler_logp, cap=config.sampler_cap)
+            metrics["meter/capped_share"] = (weight >= config.sampler_cap).float().mean().item()
         if config.sampling_error_every and (self.updates + 1) % config.sampling_error_every == 0:
             # Before the policy moves: it is the policy this data was meant for that they are compared with.
             metrics["meter/sampling_error"] = self.sampling_error(observation, rows.action)

@@ -23,6 +23,7 @@ class Progress(Protocol):
 
     def start(self, done: int, total: int, unit: str) -> None: ...
     def update(self, done: int, metrics: dict[str, Any]) -> None: ...
+    def note(self, text: str) -> None: ...
     def stop(self) -> None: ...
 
 
@@ -33,6 +34,9 @@ class Silent:
         """Nothing."""
 
     def update(self, done: int, metrics: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
         """Nothing."""
 
     def stop(self) -> None:
@@ -83,6 +87,13 @@ class Bar:
                 f"{self.title}: {done:,}/{self.total:,} {self.unit}, {speed:,.0f}/s, {left:.0f} s left  {headline(self.metrics)}",
                 file=sys.stderr,
             )
+
+    def note(self, text: str) -> None:
+        """A sentence above the bar."""
+        if self.live:
+            self.live.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, file=sys.stderr, flush=True)
 
     def stop(self) -> None:
         """Leave the display as it stands."""

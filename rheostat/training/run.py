@@ -42,6 +42,7 @@ from rheostat.methods.method import Method, NonFinite, iterate
 from rheostat.streams import Streams
 from rheostat.training import checkpoint
 from rheostat.training.progress import Progress, Silent
+from rheostat.training.remarks import LEAST_UPDATES, remarks
 from rheostat.training.settings import Settings, configure
 from rheostat.training.sinks import Sink, open_sinks
 
@@ -173,6 +174,9 @@ class Run:
                     for sink in outputs:
                         sink.log(method.steps, metrics)
                     progress.update(method.steps, metrics)
+                    if method.updates == LEAST_UPDATES and metrics.get("gradient_steps"):
+                        for sentence in remarks(self.metrics):
+                            progress.note(sentence)
                     if method.steps >= self._next_checkpoint and method.steps < total:
                         while self._next_checkpoint <= method.steps:
                             self._next_checkpoint += self.settings.checkpoint_interval
@@ -189,10 +193,11 @@ class Run:
             progress.stop()
             for sink in outputs:
                 sink.close()
-        summary = {"steps": method.steps, "updates": method.updates, "seconds": round(self._seconds, 2)}
+        summary: dict[str, Any] = {"steps": method.steps, "updates": method.updates, "seconds": round(self._seconds, 2)}
         if self.settings.evaluation_episodes:
             summary |= method.evaluate(self.settings.evaluation_episodes)
-        _write_atomically(self.directory / "summary.json", json.dumps(summary, indent=2))
+        said = remarks(self.metrics)
+        _write_atomically(self.directory / "summary.json", json.dumps(summary | ({"remarks": said} if said else {}), indent=2))
         self.export()
         self.finished = True
         self.save()

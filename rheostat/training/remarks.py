@@ -1,0 +1,53 @@
+"""Sentences about a run whose off-policy correction cannot be doing anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+LEAST_UPDATES = 10
+"""Updates before a run is judged."""
+SMALL_KL = 1e-3
+"""Nats per action below which data count as on-policy."""
+ROUNDING = 1e-9
+"""Nats that the order of a sum makes."""
+
+
+def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader should know about the corrections of a run.
+
+    Args:
+        rows: of its ``metrics.jsonl``; those of updates carry ``meter/kl_behaviour_k3``.
+
+    Returns:
+        Sentences; none for runs that are on-policy, shorter than ten updates, or well.
+    """
+    updates = [row for row in rows if "meter/kl_behaviour_k3" in row and row.get("gradient_steps", 1)]
+    if len(updates) < LEAST_UPDATES:
+        return []
+
+    def values(name: str) -> list[float]:
+        return [row[name] for row in updates if row.get(name) is not None]
+
+    found = []
+    kl = sum(values("meter/kl_behaviour_k3")) / len(updates)
+    oldest = max(values("meter/age_max"), default=0)
+    capped = values("meter/capped_share")
+    expert = max(values("meter/share_expert"), default=0)
+    # data that are as old as their update began are on-policy, however far the first gradient steps then move the policy
+    off_policy = kl > SMALL_KL and (oldest > 0 or expert > 0)
+    inside, limited = values("approx_kl"), values("meter/limited_share")
+    if off_policy and not capped and inside and max(inside) < ROUNDING:
+        found.append(
+            f"The ratio was exactly 1 in every gradient step although the data are up to {oldest:.0f} updates old (KL {kl:.2g} nats per "
+            "action): the policy is only compared with itself at the start of the update, so nothing corrects for who sampled. "
+            "Consider sampler_correction."
+        )
+    elif off_policy and inside and limited and max(limited) == 0:
+        found.append(
+            f"The limit on the ratio was never touched in {len(updates)} updates although the data are off-policy (KL {kl:.2g} nats per "
+            "action): it has no effect here."
+        )
+    if capped and min(capped) == 1:
+        found.append("Every importance weight was at its cap: the correction is a constant factor and corrects nothing. Raise sampler_cap.")
+    return found

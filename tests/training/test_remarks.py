@@ -1,0 +1,47 @@
+"""A correction that cannot work is said to be so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rheostat.evaluation.report import write_report
+from rheostat.training.progress import Bar
+from rheostat.training.remarks import remarks
+from rheostat.training.run import Run
+from tests.training.test_run import small
+
+ROW = {"meter/kl_behaviour_k3": 0.05, "meter/age_max": 3.0, "approx_kl": 0.01, "meter/limited_share": 0.1, "gradient_steps": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({}, None),
+        ({"approx_kl": 0.0, "meter/limited_share": 0.0}, "The ratio was exactly 1 in every gradient step although the data are up to 3"),
+        ({"approx_kl": 0.0, "meter/limited_share": 0.0, "meter/capped_share": 0.2}, None),
+        ({"approx_kl": 0.0, "meter/age_max": 0.0}, None),
+        ({"approx_kl": 0.0, "meter/kl_behaviour_k3": 1e-7}, None),
+        ({"meter/limited_share": 0.0}, "The limit on the ratio was never touched in 12 updates"),
+        ({"meter/capped_share": 1.0}, "Every importance weight was at its cap"),
+    ],
+)
+def test_remarks(changes: dict[str, float], said: str | None) -> None:
+    rows: list[dict[str, Any]] = [{"steps": 1}, *[ROW | changes] * 12]
+    found = remarks(rows)
+    assert (found == []) if said is None else (len(found) == 1 and found[0].startswith(said))
+    assert remarks(rows[:9]) == []
+
+
+def test_a_stale_run_without_a_correction_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"dial.lag": 4, "dial.updates_per_batch": 1, "learning_rate": 0.01, "steps": 64 * 12}
+    plain = Run.create(tmp_path / "plain", small("ppo", **options)).train(progress=Bar("x"))
+    assert "nothing corrects for who sampled" in capsys.readouterr().err
+    (sentence,) = plain.summary["remarks"]
+    assert sentence.startswith("The ratio was exactly 1")
+    assert "nothing corrects for who sampled" in write_report([tmp_path / "plain"], tmp_path / "report.html").read_text()
+    corrected = Run.create(tmp_path / "corrected", small("ppo", **options, sampler_correction="token")).train()
+    assert "remarks" not in corrected.summary and json.loads((tmp_path / "corrected" / "summary.json").read_text())
