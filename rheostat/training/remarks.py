@@ -30,24 +30,30 @@ def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         return [row[name] for row in updates if row.get(name) is not None]
 
     found = []
-    kl = sum(values("meter/kl_behaviour_k3")) / len(updates)
+    kl = max(values("meter/kl_behaviour_k3"))
     oldest = max(values("meter/age_max"), default=0)
     capped = values("meter/capped_share")
     expert = max(values("meter/share_expert"), default=0)
     # data that are as old as their update began are on-policy, however far the first gradient steps then move the policy
     off_policy = kl > SMALL_KL and (oldest > 0 or expert > 0)
     inside, limited = values("approx_kl"), values("meter/limited_share")
-    if off_policy and not capped and inside and max(inside) < ROUNDING:
+    if off_policy and inside and max(inside) < ROUNDING:
+        if capped:  # the weight corrects, whatever the ratio does
+            return _capped(capped)
         found.append(
-            f"The ratio was exactly 1 in every gradient step although the data are up to {oldest:.0f} updates old (KL {kl:.2g} nats per "
+            f"The ratio was exactly 1 in every gradient step although the data are up to {oldest:.0f} updates old (KL up to {kl:.2g} nats per "
             "action): the policy is only compared with itself at the start of the update, so nothing corrects for who sampled. "
             "Consider sampler_correction."
         )
     elif off_policy and inside and limited and max(limited) == 0:
         found.append(
-            f"The limit on the ratio was never touched in {len(updates)} updates although the data are off-policy (KL {kl:.2g} nats per "
+            f"The limit on the ratio was never touched in {len(updates)} updates although the data are off-policy (KL up to {kl:.2g} nats per "
             "action): it has no effect here."
         )
-    if capped and min(capped) == 1:
-        found.append("Every importance weight was at its cap: the correction is a constant factor and corrects nothing. Raise sampler_cap.")
-    return found
+    return found + _capped(capped)
+
+
+def _capped(shares: list[float]) -> list[str]:
+    if shares and min(shares) == 1:
+        return ["Every importance weight was at its cap: the correction is a constant factor and corrects nothing. Raise sampler_cap."]
+    return []
