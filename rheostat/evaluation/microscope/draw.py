@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
     from rheostat.evaluation.microscope.looking import Look
 
-COLOURS = {"unbiased": "#009E73", "biased in scale only": "#0072B2", "unbiased on-policy only": "#0072B2", "biased": "#D55E00"}
+COLOURS = {
+    "unbiased": "#009E73",
+    "biased in scale only": "#0072B2",
+    "unbiased on-policy only": "#0072B2",
+    "biased": "#D55E00",
+    "undecided": "#8C8C8C",
+}
 """By verdict; Okabe and Ito's, distinguishable with any colour vision."""
 
 NOTES = {

@@ -12,7 +12,8 @@ With ``g_1 .. g_B`` the batches' gradients, ``m`` their mean and ``g*`` the exac
   same statistic, on the parts of the gradients that are orthogonal to ``g*``.
 
 An estimator is called ``unbiased`` where the intervals of scale and bias contain 1 and 0, ``biased in scale only`` where the direction's
-contains 0, else ``biased``. The words are about what so many batches can show: the upper end of the interval is what they leave open.
+contains 0, else ``biased``. The words are about what so many batches can show: the upper end of the interval is what they leave open, and
+where that is more than ``RESOLUTION`` the verdict is ``undecided``.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from torch import Tensor
 from rheostat.errors import RheostatError
 from rheostat.evaluation.statistics import Interval
 
-Verdict = Literal["unbiased", "biased in scale only", "biased"]
+Verdict = Literal["unbiased", "biased in scale only", "biased", "undecided"]
 LEVEL = 0.99
+RESOLUTION = 0.25
+"""Where an interval contains 0 but reaches further than this, the batches were too few to say anything."""
 
 
 @dataclass(frozen=True)
@@ -139,9 +142,9 @@ def summarise(name: str, gradients: Tensor, exact: Tensor, improvement: Tensor |
     on_scale = scale.low <= 1 <= scale.high
     verdict: Verdict = "biased"
     if on_scale and bias.low <= 0:
-        verdict = "unbiased"
+        verdict = "unbiased" if bias.high <= (RESOLUTION * size) ** 2 else "undecided"
     elif not on_scale and scale.estimate > 0 and across.low <= 0:
-        verdict = "biased in scale only"
+        verdict = "biased in scale only" if direction.high <= RESOLUTION else "undecided"
     return Row(
         name=name,
         verdict=verdict,

@@ -61,6 +61,8 @@ def test_verdicts_of_made_up_gradients() -> None:
     angle = torch.atan2(aside.norm(), exact.norm())
     assert turned.direction.estimate == pytest.approx(float(angle.sin()), abs=0.05)
     assert turned.cosine_of_mean == pytest.approx(float(angle.cos()), abs=0.05)
+    noisy = exact + 4 * torch.randn(20, 20, generator=draw, dtype=torch.float64)
+    assert summarise("x", noisy, exact).verdict == "undecided"
     assert row(-exact).verdict == "biased" and row(-exact).cosine_of_mean < -0.9
 
 
@@ -73,9 +75,9 @@ def test_an_estimator_of_zero_is_biased_but_not_an_error() -> None:
 
 
 def test_on_policy_verdicts() -> None:
-    look = rheostat.microscope(["rloo", "reinforce", "dr-grpo", "grpo", "is:none"], lag=0, batches=50, prompts_per_batch=32)
+    look = rheostat.microscope(["rloo", "reinforce", "dr-grpo", "grpo"], lag=0, batches=20, prompts_per_batch=256)
     verdicts = {row.name: row.verdict for row in look.rows}
-    assert verdicts["rloo"] == verdicts["is:none"] == "unbiased"
+    assert verdicts["rloo"] == "unbiased"
     assert verdicts["reinforce"] == verdicts["dr-grpo"] == "biased in scale only"
     assert verdicts["grpo"] == "biased"
     assert look["reinforce"].scale.low < 0.75 < look["reinforce"].scale.high  # three of four, the group's size
@@ -83,8 +85,8 @@ def test_on_policy_verdicts() -> None:
 
 
 def test_off_policy_verdicts() -> None:
-    look = rheostat.microscope(["rloo", "is:none", "is:sequence"], lag=4, batches=50, prompts_per_batch=32, seed=1)
-    assert look["rloo"].verdict == look["is:none"].verdict == "biased"
+    look = rheostat.microscope(["rloo", "is:sequence"], lag=4, batches=40, prompts_per_batch=256, seed=1)
+    assert look["rloo"].verdict == "biased"
     assert look["is:sequence"].verdict == "unbiased"
     assert look["rloo"].bias.low > 0.3
 
