@@ -193,7 +193,7 @@ def code(block: str) -> str:
 
 def questions(text: MethodText, parent: str | None) -> str:
     """The answers to the four questions."""
-    rest = f"Where nothing is said, the answer is that of [{parent}]({parent}.md)." if parent else ""
+    rest = f"Where nothing is said here or below, the answer is that of [{parent}]({parent}.md)." if parent else ""
     if not text.answers:
         rest = f"It answers as [{parent}]({parent}.md) does, but for what is said below." if parent else rest
         return f"## The four questions\n\n{rest}" if rest else ""
