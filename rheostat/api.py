@@ -6,6 +6,7 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,7 @@ def settings_for(method: str, task: Any, *, preset: str | None = None, **options
         own = task is None or not isinstance(task, str) or options.get("prompts")
         preset = automatic_preset(method, None if own else task, options.get("model"))
         if preset is not None:
-            print(f"{method} on a tiny base model: using its preset {preset!r} (rheostat show {method}).", file=sys.stderr)
+            _say_once(f"{method} on a tiny base model: using its preset {preset!r} (rheostat show {method}).")
     general = {name: value for name, value in options.items() if name in SETTINGS}
     config = configure(method, {name: value for name, value in options.items() if name not in SETTINGS}, preset=preset)
     return Settings(method=method, task=task_name(task), config=dataclasses.asdict(config), **general)
@@ -74,6 +75,11 @@ def task_of_prompts(method: str, options: dict[str, Any]) -> str:
         return "prompts"
     example = "chain-sum, or a file with --prompts" if table.entry(method).domain == "language" else "CartPole-v1"
     raise RheostatError(f"Say what to train {method} on, for example {example}; `rheostat list` shows the tasks.")
+
+
+@cache
+def _say_once(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def absolute(options: dict[str, Any]) -> dict[str, Any]:
@@ -175,6 +181,20 @@ def microscope(names: Sequence[str] = (), **options: Any) -> Look:
     from rheostat.evaluation.microscope.looking import microscope as look
 
     return look(names, **options)
+
+
+def sweep(method: str, task: str, **options: Any) -> Any:
+    """Train a method at several settings of the dial, over several seeds; see :func:`rheostat.evaluation.sweep.sweep`."""
+    from rheostat.evaluation.sweep import sweep as run_sweep
+
+    return run_sweep(method, task, **options)
+
+
+def study(name: str, **options: Any) -> Any:
+    """Run a study; see :func:`rheostat.evaluation.studies.results.run_study`."""
+    from rheostat.evaluation.studies.results import load_study, run_study
+
+    return run_study(load_study(name), **options)
 
 
 def methods() -> dict[str, table.Entry]:

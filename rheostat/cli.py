@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -238,13 +239,18 @@ class Resume:
     """Continue an interrupted run, exactly as if it had never stopped."""
 
     run_directory: Positional[Path]
-    """Directory of the run."""
+    """Directory of the run, or of a comparison or sweep."""
     sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
     """Also log to these dashboards."""
 
     def run(self) -> None:
         from rheostat import api
+        from rheostat.evaluation.comparison import read_manifest
 
+        manifest = read_manifest(self.run_directory)
+        if manifest is not None:  # a comparison or a sweep: the command that began it continues it
+            parse([*shlex.split(manifest["command"])[1:], "--directory", str(self.run_directory)]).run()
+            return
         _announce(api.resume(self.run_directory, sinks=self.sinks))
 
 
@@ -330,6 +336,60 @@ class Compare:
         options = {key: _json_or_text(value) for key, value in self.options.items()}
         result = api.compare(
             list(self.methods), self.task, seeds=self.seeds, steps=self.steps, jobs=self.jobs or None, directory=self.directory, **options
+        )
+        if self.json:
+            print_json(result.rows())
+        else:
+            result.print()
+
+
+@dataclass
+class SweepDial:
+    """Settings to try; exactly one of these gets several."""
+
+    lag: tuple[int, ...] = ()
+    """Updates between the policy that samples and the one that learns."""
+    replay_share: tuple[float, ...] = ()
+    """Share of every training batch drawn from earlier ones."""
+    replay_age: tuple[int, ...] = ()
+    """Oldest data that may be replayed, in updates."""
+    expert_share: tuple[float, ...] = ()
+    """Share of every training batch that an expert made."""
+    updates_per_batch: tuple[int, ...] = ()
+    """Gradient steps on every batch."""
+
+
+@dataclass
+class Sweep:
+    """Train a method at several settings of the dial and draw its result against them: --dial.lag 0 1 4 16."""
+
+    method: Positional[str]
+    """Name of the method."""
+    task: Positional[str]
+    """What to train on."""
+    dial: SweepDial = field(default_factory=SweepDial)
+    """What to turn."""
+    seeds: int = 3
+    """Runs per setting."""
+    steps: int | None = None
+    """Budget of every run: environment steps (100,000) or, for language, updates (60)."""
+    jobs: int = 0
+    """Runs at a time; 0 takes one per core."""
+    directory: Path | None = None
+    """Where the runs are kept; naming an unfinished sweep continues it."""
+    options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """Settings of the method and of the runs, as names and JSON values, the same everywhere."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        options = {key: _json_or_text(value) for key, value in self.options.items()}
+        steps = self.steps or (100_000 if table.entry(self.method).domain == "control" else 60)
+        dial = {name: values for name, values in dataclasses.asdict(self.dial).items() if values}
+        result = api.sweep(
+            self.method, self.task, dial=dial, seeds=self.seeds, steps=steps, jobs=self.jobs or None, directory=self.directory, **options
         )
         if self.json:
             print_json(result.rows())
@@ -479,6 +539,7 @@ COMMANDS: dict[str, Any] = {
     "resume": Resume,
     "evaluate": Evaluate,
     "compare": Compare,
+    "sweep": Sweep,
     "study": StudyCommand,
     "claims": Claims,
     "demo": Demo,

@@ -181,18 +181,32 @@ def compare(
         ComparisonInterrupted: a signal came; everything is saved.
     """
     cells, where, command = plan(methods, task, seeds=seeds, steps=steps, directory=directory, **options)
-    workers = jobs or len(os.sched_getaffinity(0))
-    display = (GridBar(f"{task}") if progress else Quiet()) if isinstance(progress, bool) else progress
-    if not Grid(cells, workers, where / "logs", command, display).run():
-        raise ComparisonInterrupted(where, command)
-    failures = {cell.name: cell.error for cell in cells if cell.state == "failed"}
-    if len(failures) == len(cells):
-        raise RheostatError(f"Every run failed, the first one ({cells[0].name}) with: {cells[0].error}")
+    failures = run_grid(cells, where, command, str(task), jobs=jobs, progress=progress)
     comparison = load_comparison(where, failures=failures)
     _write(where / "results.json", json.dumps(comparison.rows(), indent=2))
     comparison.plot()
     comparison.report()
     return comparison
+
+
+def run_grid(cells: list[Cell], where: Path, command: str, title: str, *, jobs: int | None, progress: bool | Display) -> dict[str, str]:
+    """Run what is not finished yet.
+
+    Returns:
+        Errors of the cells that crashed, by name.
+
+    Raises:
+        ComparisonInterrupted: a signal came; everything is saved.
+        RheostatError: every run failed.
+    """
+    workers = jobs or len(os.sched_getaffinity(0))
+    display = (GridBar(title) if progress else Quiet()) if isinstance(progress, bool) else progress
+    if not Grid(cells, workers, where / "logs", command, display).run():
+        raise ComparisonInterrupted(where, command)
+    failures = {cell.name: cell.error for cell in cells if cell.state == "failed"}
+    if len(failures) == len(cells):
+        raise RheostatError(f"Every run failed, the first one ({cells[0].name}) with: {cells[0].error}")
+    return failures
 
 
 def plan(
@@ -203,36 +217,61 @@ def plan(
     Raises:
         RheostatError: see :func:`compare`.
     """
-    from rheostat.api import free_directory, settings_for
+    from rheostat.api import free_directory
 
     if not methods or len(set(methods)) != len(methods):
         raise RheostatError(f"A comparison needs different methods, got {', '.join(methods) or 'none'}.")
+    if not isinstance(task, str):
+        raise RheostatError("A comparison runs in several processes and needs the name of a task, not an environment object.")
+    where = Path(directory) if directory else free_directory(f"compare-{'-'.join(methods)}-{task}")
+    command = _command(methods, task, seeds, steps, where, options)
+    arms: dict[str, tuple[str, dict[str, Any]]] = {method: (method, {}) for method in methods}
+    return plan_arms(arms, task, seeds=seeds, steps=steps, where=where, command=command, **options), where, command
+
+
+def plan_arms(
+    arms: dict[str, tuple[str, dict[str, Any]]], task: str, *, seeds: int, steps: int, where: Path, command: str, **options: Any
+) -> list[Cell]:
+    """The cells of a grid of arms and seeds; its directory is made, with a manifest that refuses anything else later.
+
+    Args:
+        arms: method and own options by label; the first is what the others are compared with.
+        task: by name.
+        seeds, steps: of every arm.
+        where: the directory.
+        command: that runs or continues it.
+        **options: shared by all arms.
+
+    Raises:
+        RheostatError: see :func:`compare`.
+    """
+    from rheostat.api import settings_for
+
     if seeds < 1:
         raise RheostatError(f"seeds is {seeds}: a comparison needs at least 1 run per method.")
     if "seed" in options:
         raise RheostatError("A comparison chooses the seeds 0, 1, ... itself: give how many with seeds, not seed.")
-    if not isinstance(task, str):
-        raise RheostatError("A comparison runs in several processes and needs the name of a task, not an environment object.")
-    arms = {method: [settings_for(method, task, seed=seed, steps=steps, **options) for seed in range(seeds)] for method in methods}
-    where = Path(directory) if directory else free_directory(f"compare-{'-'.join(methods)}-{task}")
-    command = _command(methods, task, seeds, steps, where, options)
+    planned = {
+        label: [settings_for(method, task, seed=seed, steps=steps, **(options | own)) for seed in range(seeds)]
+        for label, (method, own) in arms.items()
+    }
     cells = [
-        Cell(f"{method}-s{settings.seed}", method, where / f"{method}-s{settings.seed}", settings)
-        for method, runs in arms.items()
+        Cell(f"{label}-s{settings.seed}", label, where / f"{label}-s{settings.seed}", settings)
+        for label, runs in planned.items()
         for settings in runs
     ]
     manifest = {
         "task": task,
-        "methods": list(methods),
+        "methods": list(arms),
         "seeds": seeds,
-        "settings": {method: _shared(runs[0]) for method, runs in arms.items()},
+        "settings": {label: _shared(runs[0]) for label, runs in planned.items()},
         "cells": [cell.name for cell in cells],
         "command": command,
         "versions": versions(),
     }
     _refuse_other(where, manifest)
     if read_manifest(where) is None:  # what cannot be built is refused here and now, rather than by every worker in turn
-        for runs in arms.values():
+        for runs in planned.values():
             run = Run(where, runs[0])
             _ = run.method
             run.close()
@@ -241,7 +280,7 @@ def plan(
         _write(where / MANIFEST, json.dumps(manifest, indent=2))
     except OSError as error:
         raise RheostatError(f"Cannot write to {where}: {error}.") from error
-    return cells, where, command
+    return cells
 
 
 def load_comparison(directory: str | Path, *, failures: dict[str, str] | None = None) -> Comparison:

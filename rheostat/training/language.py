@@ -29,7 +29,7 @@ def build_world(settings: Settings, config: Any, method: Any, task: Any = None, 
         config: of the method.
         method: its class.
         task: a :class:`LanguageTask` instead of the named one.
-        policy: a :class:`LanguagePolicy`, or a Hugging Face model with a tokenizer, instead of the named model.
+        policy: a :class:`LanguagePolicy`, or a pair of a Hugging Face model and its tokenizer, instead of the named model.
 
     Raises:
         RheostatError: an unknown task, model, reward or device, or parts that do not fit each other.
@@ -38,7 +38,12 @@ def build_world(settings: Settings, config: Any, method: Any, task: Any = None, 
     if config.evaluate_every or settings.evaluation_episodes:
         found.validation(1)  # refuse now, not at the first measurement, where there is nothing to validate on
     verifier: Verifier = load_rewards(list(settings.rewards)) if settings.rewards else found.verifier()
-    learner = policy if isinstance(policy, LanguagePolicy) else load_policy(settings, found, method)
+    if isinstance(policy, tuple):
+        learner = LanguagePolicy(*policy, device=settings.device, value_head=method.needs_value_head)
+    elif policy is None or isinstance(policy, LanguagePolicy):
+        learner = policy or load_policy(settings, found, method)
+    else:
+        raise RheostatError(f"policy is a {type(policy).__name__}: give a LanguagePolicy, or a pair (model, tokenizer).")
     limits = found.limits
     new_tokens = config.max_new_tokens or limits.max_new_tokens
     room = (learner.longest or limits.max_prompt_tokens + new_tokens) - new_tokens

@@ -41,14 +41,14 @@ def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if capped:  # the weight corrects, whatever the ratio does
             return _capped(capped)
         found.append(
-            f"The ratio was exactly 1 in every gradient step although the data are up to {oldest:.0f} updates old (KL up to {kl:.2g} nats per "
-            "action): the policy is only compared with itself at the start of the update, so nothing corrects for who sampled. "
+            f"The ratio was exactly 1 in every gradient step although the data are up to {oldest:.0f} updates old (KL up to {kl:.2g} nats "
+            "per action): the policy is only compared with itself at the start of the update, so nothing corrects for who sampled. "
             "Consider sampler_correction."
         )
     elif off_policy and inside and limited and max(limited) == 0:
         found.append(
-            f"The limit on the ratio was never touched in {len(updates)} updates although the data are off-policy (KL up to {kl:.2g} nats per "
-            "action): it has no effect here."
+            f"The limit on the ratio was never touched in {len(updates)} updates although the data are off-policy (KL up to {kl:.2g} nats "
+            "per action): it has no effect here."
         )
     return found + _capped(capped)
 
