@@ -19,27 +19,20 @@ from rheostat.masking import masked_mean
 from rheostat.methods import table
 from rheostat.methods.grpo import GRPO
 from rheostat.methods.method import iterate
-from rheostat.policies.language import LanguagePolicy
 from rheostat.streams import Streams, derive_seed
-from rheostat.tasks.language.base_models import train_base_model
-from rheostat.tasks.language.recipes import ModelSize, base_recipe
 from rheostat.training.language import build_world
 from rheostat.training.settings import Settings, configure
-
-UNTRAINED = "untrained"
-"""Instead of a recipe: a smaller model that has seen almost nothing, which costs a fraction of a second (smoke form)."""
 
 
 def build(arguments: dict[str, Any]) -> GRPO:
     """The method of a cell in its world."""
     name, overrides = arguments["method"], arguments["config"]
     config = configure(name, overrides | {"budget": "generated tokens", "evaluate_every": 0})
-    method, policy, model = table.entry(name).load(), None, arguments["model"]
-    if model == UNTRAINED:
-        recipe = dataclasses.replace(base_recipe("chain-sum"), model=ModelSize(32, 1, 2, 1, 16, 32), teach_steps=1, mix_steps=0)
-        policy, model = LanguagePolicy(*train_base_model(recipe)), None
-    settings = Settings(name, arguments["task"], arguments["seed"], arguments["tokens"], model=model, config=dataclasses.asdict(config))
-    world = build_world(settings, config, method, policy=policy)
+    method = table.entry(name).load()
+    settings = Settings(
+        name, arguments["task"], arguments["seed"], arguments["tokens"], model=arguments["model"], config=dataclasses.asdict(config)
+    )
+    world = build_world(settings, config, method)
     return method(config, world, Streams(arguments["seed"]), total_steps=arguments["tokens"])
 
 

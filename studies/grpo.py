@@ -39,7 +39,6 @@ from rheostat.evaluation import statistics
 from rheostat.evaluation.studies import Cell, Claim, Condition, Effect, Judgement, Results, Study, summary
 from rheostat.evaluation.verdict import Outcome
 from rheostat.tasks.language.recipes import BASE_RECIPES
-from studies._grpo_cells import UNTRAINED
 from studies._grpo_report import draw
 
 ARMS = {"grpo": "GRPO", "rloo": "RLOO", "dapo": "DAPO", "gspo": "GSPO", "reinforce-pp": "REINFORCE++", "rft": "RFT"}
@@ -67,13 +66,13 @@ class Sizes:
     model: str = "chain-sum"
 
 
-SMOKE = Sizes(2, 300, 1, 4, 8, 4, 6, 2, 4, UNTRAINED)
+SMOKE = Sizes(2, 300, 1, 4, 8, 4, 6, 2, 4, "untrained")
 
 
 def arms(sizes: Sizes) -> dict[str, dict[int, Cell]]:
     """Cells by arm and seed, seeds first, so that an interrupted study has all arms of some seeds."""
     found: dict[str, dict[int, Cell]] = {name: {} for name in ARMS}
-    recipe = BASE_RECIPES[sizes.model].digest if sizes.model in BASE_RECIPES else sizes.model
+    recipe = BASE_RECIPES[sizes.model].digest
     for seed in range(sizes.seeds):
         for name in ARMS:
             config = SHARED | OWN.get(name, {}) | {"prompts_per_batch": sizes.prompts, "group_size": sizes.group_size}

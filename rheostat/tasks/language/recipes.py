@@ -116,6 +116,8 @@ BASE_RECIPES: dict[str, BaseRecipe] = {
         BaseRecipe("chain-sum-rare", (Lesson(styles=(("steps", 0.03), ("direct", 0.97))),)),
         # Knows chains of 2 to 4 terms (accuracy 0.36); longer ones are beyond it (chance): capacity mismatch, curricula, hints.
         BaseRecipe("chain-sum-short", (Lesson(ChainSum(min_terms=2, max_terms=4)),)),
+        # A tenth of the size, after a single step: knows nothing and costs a second. For trying out commands and smoke forms of studies.
+        BaseRecipe("untrained", model=ModelSize(32, 1, 2, 1, 16, 32), teach_steps=1, mix_steps=0),
     )
 }
 
