@@ -16,6 +16,7 @@ import torch
 import rheostat
 from rheostat.credit.verifiers import Rollout, load_rewards
 from rheostat.errors import RheostatError
+from rheostat.evaluation.studies.results import run_study
 from rheostat.methods import table
 from rheostat.tasks.language import character_tokenizer
 from rheostat.tasks.language.files import load_prompts
@@ -23,7 +24,7 @@ from tests.tiny_language import model as random_model
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TESTED = {
-    "corridor", "kernel", "largest", "loop", "network", "reward_own", "reward_trl", "reward_verl", "try_weighted_buffer", "verdicts",
+    "batch_size", "corridor", "kernel", "largest", "loop", "network", "reward_own", "reward_trl", "reward_verl", "try_weighted_buffer", "verdicts",
     "weighted_buffer",
 }  # fmt: skip
 
@@ -53,6 +54,11 @@ def test_loop(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
     history = example("loop").main()
     assert [round(row.get("meter/share_stale", 0.0), 1) for row in history] == [0.0, 0.5, 0.5]
     assert "fresh [4, 64]  kept [4, 128]" in capsys.readouterr().out
+
+
+def test_batch_size(example: Any, tmp_path: Path) -> None:
+    done = run_study(example("batch_size").STUDY, smoke=True, jobs=0, cells=tmp_path)
+    assert done.result["verdicts"] == {"batch size": "undecided"} and done.path.with_suffix(".png").exists()
 
 
 def test_kernel(example: Any) -> None:
