@@ -24,8 +24,8 @@ from tests.tiny_language import model as random_model
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TESTED = {
-    "batch_size", "corridor", "kernel", "largest", "loop", "network", "reward_own", "reward_trl", "reward_verl", "try_weighted_buffer", "verdicts",
-    "weighted_buffer",
+    "batch_size", "corridor", "kernel", "largest", "loop", "network", "reward_own", "reward_trl", "reward_verl", "try_weighted_buffer",
+    "verdicts", "weighted_buffer",
 }  # fmt: skip
 
 
