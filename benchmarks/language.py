@@ -33,12 +33,12 @@ from importlib.metadata import version
 from multiprocessing.connection import Connection
 from typing import Any
 
+from benchmarks.rows import Row, machine, median, table
 from rheostat.errors import MissingExtra
 
 PROMPTS = GROUP = 16
 LEARNING_RATE = 1e-6
 VOCABULARY, HIDDEN = 150_000, 96
-Row = dict[str, Any]
 
 
 def peak_mb() -> float:
@@ -255,39 +255,20 @@ def rows_of(measured: dict[str, Any], memory: dict[str, Any]) -> list[Row]:
     """One row per comparison."""
     peer = f"TRL {version('trl')} GRPOTrainer"
     mine, theirs = measured["ours"], measured["theirs"]
-    peaks = {name: round(measured[name]["peak_memory_mb"]) for name in SIDES}
-    found = [
-        speed("GRPO tiny Qwen3 16x16", peer, mine["steps_per_second"], theirs["steps_per_second"], "updates/s", peaks),
-        speed("GRPO tiny Qwen3 16x16, tokens", peer, mine["tokens_per_second"], theirs["tokens_per_second"], "generated tokens/s", peaks),
-        less("GRPO tiny Qwen3 16x16, peak memory", peer, peaks["ours"], peaks["theirs"], peaks),
-    ]
+    peaks = mine["peak_memory_mb"], theirs["peak_memory_mb"]
+
+    def speed(work: str, name: str, unit: str) -> Row:
+        ratios = tuple(a / b for a, b in zip(mine[name], theirs[name], strict=True))
+        return Row(work, peer, median(mine[name]), median(theirs[name]), unit, *peaks, ratios)
+
     ours_, plain = memory["ours"]["megabytes"], memory["plain"]["megabytes"]
     work = f"log-probabilities of {memory['tokens']} tokens over {VOCABULARY:,} with gradient, extra memory"
-    return [*found, less(work, "torch.log_softmax", ours_, plain, {"ours": round(ours_), "theirs": round(plain)})]
-
-
-def speed(work: str, peer: str, mine: list[float], theirs: list[float], unit: str, peaks: dict[str, int]) -> Row:
-    """Larger is better; the ratio is the median over the turns."""
-    ratio = statistics.median(a / b for a, b in zip(mine, theirs, strict=True))
-    return row(work, peer, statistics.median(mine), statistics.median(theirs), unit, ratio, peaks)
-
-
-def less(work: str, peer: str, mine: float, theirs: float, peaks: dict[str, int]) -> Row:
-    """Megabytes; smaller is better."""
-    return row(work, peer, mine, theirs, "MB", theirs / max(mine, 1e-9), peaks)
-
-
-def row(work: str, peer: str, mine: float, theirs: float, unit: str, ratio: float, peaks: dict[str, int]) -> Row:
-    """The form that all benchmarks share."""
-    return {
-        "work": work,
-        "peer": peer,
-        "ours": float(f"{mine:.4g}"),
-        "theirs": float(f"{theirs:.4g}"),
-        "unit": unit,
-        "ratio": round(ratio, 3),
-        "peak_memory_mb": peaks,
-    }
+    return [
+        speed("GRPO tiny Qwen3 16x16", "steps_per_second", "updates/s"),
+        speed("GRPO tiny Qwen3 16x16, tokens", "tokens_per_second", "generated tokens/s"),
+        Row("GRPO tiny Qwen3 16x16, peak memory", peer, *peaks, "MB", *peaks),
+        Row(work, "torch.log_softmax", ours_, plain, "MB", ours_, plain),
+    ]
 
 
 def measure(*, threads: int, turns: int, per_turn: int, tokens: int) -> dict[str, Any]:
@@ -306,9 +287,9 @@ def measure(*, threads: int, turns: int, per_turn: int, tokens: int) -> dict[str
     memory = logprobs(tokens, threads)
     load.append(os.getloadavg()[0])
     return {
-        "rows": rows_of(measured, memory),
+        "rows": [row.to_json() for row in rows_of(measured, memory)],
         "details": measured | {"log_probabilities": memory},
-        "machine": {"cores": os.cpu_count(), "threads": threads, "load_before_and_after": [round(x, 1) for x in load]},
+        "machine": {"name": machine(), "threads": threads, "load_before_and_after": [round(x, 1) for x in load]},
         "versions": {name: version(name) for name in ("rheostat", "torch", "transformers", "trl")},
         "date": datetime.now(UTC).date().isoformat(),
     }
@@ -331,24 +312,20 @@ def main() -> None:
     if options.json:
         print(json.dumps(found, indent=1))
     else:
-        table(found)
+        show(found)
 
 
-def table(found: dict[str, Any]) -> None:
+def show(found: dict[str, Any]) -> None:
     """Print the rows and where the time goes."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console, grid = Console(width=140), Table("work", "ours", "theirs", "unit", "ratio", "peer")
-    for entry in found["rows"]:
-        grid.add_row(entry["work"], f"{entry['ours']:g}", f"{entry['theirs']:g}", entry["unit"], f"{entry['ratio']:.2f}", entry["peer"])
-    console.print(grid)
+    lines = [
+        [row["work"], f"{row['ours']:,.4g}", f"{row['theirs']:,.4g}", row["unit"], f"{row['ratio']:.2f}", row["peer"]]
+        for row in found["rows"]
+    ]
+    print(table(["work", "ours", "theirs", "unit", "ratio", "peer"], lines))
     mine, theirs = found["details"]["ours"], found["details"]["theirs"]
     parts = ", ".join(f"{part} {seconds:.3f}" for part, seconds in mine["seconds_per_step"].items())
-    console.print(
-        f"Our seconds per step: {parts}. Mean completion: ours {mine['mean_length']:.1f}, theirs {theirs['mean_length']:.1f} tokens."
-    )
-    console.print(f"Machine: {found['machine']}; versions: {found['versions']}")
+    print(f"Our seconds per step: {parts}. Mean completion: ours {mine['mean_length']:.1f}, theirs {theirs['mean_length']:.1f} tokens.")
+    print(f"Machine: {found['machine']}; versions: {found['versions']}")
 
 
 if __name__ == "__main__":

@@ -22,14 +22,20 @@ class Row:
     ours: float
     theirs: float
     unit: str
-    """Of both numbers; larger is better."""
+    """Of both numbers; larger is better, except for megabytes."""
     peak_memory_mb: float
     """Our peak resident memory."""
+    their_peak_memory_mb: float | None = None
+    """The peer's, where it ran in a process of its own."""
+    turns: tuple[float, ...] = ()
+    """Ratios of the single turns, where both sides took turns: their median is the ratio."""
 
     @property
     def ratio(self) -> float:
-        """Ours over theirs."""
-        return self.ours / self.theirs
+        """How many times better we are: ours over theirs, or theirs over ours for megabytes."""
+        if self.turns:
+            return statistics.median(self.turns)
+        return self.theirs / max(self.ours, 1e-9) if self.unit == "MB" else self.ours / self.theirs
 
     def to_json(self) -> dict[str, str | float]:
         """The row as a flat object."""
@@ -41,7 +47,7 @@ class Row:
             "unit": self.unit,
             "ratio": round(self.ratio, 3),
             "peak_memory_mb": round(self.peak_memory_mb, 1),
-        }
+        } | ({} if self.their_peak_memory_mb is None else {"their_peak_memory_mb": round(self.their_peak_memory_mb, 1)})
 
 
 def dump(rows: Iterable[Row]) -> str:
