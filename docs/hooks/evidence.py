@@ -18,6 +18,7 @@ RESULTS = ROOT / "studies" / "results"
 
 CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "a2c": {"baselines-control": ("a2c_*", "gae_*")},
+    "bapo": {"bapo": ("*",)},
     "cispo": {"baselines-llm": ("loss/cispo_*", "trl/cispo/*")},
     "dapo": {"baselines-llm": ("loss/clip_higher/*", "trl/dapo/token_hi*", "dapo/*")},
     "dr-grpo": {

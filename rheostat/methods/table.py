@@ -41,6 +41,7 @@ VECTORS = "vectors (verl, TRL), laws, resume"
 
 METHODS: dict[str, Entry] = {
     "a2c": Entry("rheostat.methods.a2c:A2C", "control", "Advantage actor-critic", "1602.01783", "vectors (SB3), probes, resume"),
+    "bapo": Entry("rheostat.methods.bapo:BAPO", "language", "Clip bounds searched for balance", "2510.18927", "vectors, laws, resume"),
     "cispo": Entry("rheostat.methods.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
     "dapo": Entry("rheostat.methods.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
     "dr-grpo": Entry("rheostat.methods.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
