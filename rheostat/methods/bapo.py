@@ -22,8 +22,9 @@ its example script (target 0.5, which is a share of 1/3; the README calls it a s
 per micro-batch, so bounds change inside a gradient step; here the search sees all tokens of a gradient step, and micro-batches change
 nothing (they cost one more forward pass per step).
 
-Raising c_low never helps to reach the target, in either form: see :mod:`rheostat.objectives.searched_bounds`. On the meter stand the
-positive share before and after the search and the Entropy-Clip Rule: which way the kept and the cut gradients push the entropy.
+Raising c_low can only increase the negative side, so it never helps to reach the target, in either form; what it does is to take the
+gradient away from negative tokens that have already become unlikely. On the meter stand the positive share before and after the search
+and the Entropy-Clip Rule: which way the kept and the cut gradients push the entropy.
 
 Reconstruction: the paper's form, its numbers and its hyperparameters are from public notes, not from the paper's text; the notes' sampling
 temperature of 0.6 is not taken over (1.0, as in the script).
