@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from rheostat.errors import RheostatError, unknown
+from rheostat.evaluation.disagreement.command import Disagree
 from rheostat.evaluation.microscope.command import Microscope
 from rheostat.evaluation.study_commands import Claims, StudyCommand
 from rheostat.methods import table
@@ -181,6 +182,15 @@ class LanguageOptions(TrainOptions):
     """Train LoRA adapters of this rank instead of the whole model; 0 trains everything."""
     rollouts_kept: int = 64
     """Completions stored per update for looking at."""
+    experts: str | None = None
+    """A file of expert rows (JSON lines or parquet): prompt and completion, as text or chat messages; by default the completions of the
+    prompts' own rows, or the task's expert."""
+    expert_missing: Literal["error", "skip", "task"] = "error"
+    """A prompt without an expert row is an error, is never drawn (skip), or is answered by the task's own expert (task)."""
+    expert_long: Literal["error", "drop"] = "error"
+    """An expert row that is longer than a completion may be is an error, or is left out and counted (drop)."""
+    expert_least_reward: float | None = None
+    """Leave out expert rows to which the verifier gives less than this reward."""
 
 
 def train_command(name: str, preset: str | None = None) -> type:
@@ -546,6 +556,7 @@ COMMANDS: dict[str, Any] = {
     "report": Report,
     "rollouts": Rollouts,
     "microscope": Microscope,
+    "disagree": Disagree,
     "base-model": BaseModel,
     "doctor": Doctor,
     "completion": Completion,

@@ -29,7 +29,8 @@ class RecentRows:
         self.batches.append((update, batch))
 
     def draw(self, count: int, update: int, generator: torch.Generator) -> Trajectories | None:
-        """At most ``count`` different groups (or rows), each equally likely, marked as replayed; None where there are none.
+        """At most ``count`` different groups (or rows), each equally likely, marked as replayed (an expert's rows stay the expert's);
+        None where there are none.
 
         Args:
             count: how many.
@@ -43,7 +44,8 @@ class RecentRows:
         chosen = torch.randperm(len(units), generator=generator)[:count].tolist()
         parts = [units[index][0][units[index][1]] for index in sorted(chosen)]
         rows = join_rows(parts)
-        rows.source = torch.full(rows.shape, int(Source.REPLAY))
+        expert = rows.source == int(Source.EXPERT) if rows.source is not None else torch.zeros(rows.shape, dtype=torch.bool)
+        rows.source = torch.where(expert, int(Source.EXPERT), int(Source.REPLAY))
         return rows
 
     def state_dict(self) -> dict[str, Any]:

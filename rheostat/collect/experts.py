@@ -1,6 +1,13 @@
-"""Demonstrations as trajectories: what somebody else would have said."""
+"""Demonstrations as trajectories: what somebody else would have said.
+
+They come from the run's file of expert rows (:mod:`rheostat.tasks.language.demonstrations`), from the completion column of the prompts'
+own rows, or from the task's expert, and are used in two ways: as members of the groups of drawn prompts (:func:`with_experts`), or as a
+stream of their own beside them (:class:`ExpertStream`). Every token carries the source EXPERT.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,15 +18,39 @@ from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.credit.verifiers.interface import Progress
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
+from rheostat.tasks.language.demonstrations import COLUMNS, short
 from rheostat.tasks.language.interface import Prompt
 from rheostat.trajectories import Source, Trajectories
 
-COLUMNS = ("completion", "demonstration", "response")
-"""Columns of a prompt's row that hold a demonstration, in order of preference."""
+
+def demonstrations(world: World, prompt: Prompt, seed: int, number: int, count: int = 1) -> list[str]:
+    """``count`` texts an expert answers to a drawn prompt: rows of the run's file where it has one, else :func:`demonstration`.
+
+    Args:
+        world: whose file or task it is.
+        prompt: the drawn one.
+        seed: of the run; with the prompt's number it decides which of several completions are taken.
+        number: of the prompt in the run.
+        count: how many; they repeat where there are fewer.
+
+    Raises:
+        RheostatError: the file has no row for the prompt, and the task's expert may not step in.
+    """
+    experts = world.experts
+    if experts is not None:
+        found = experts.chosen(prompt, seed, number, count)
+        if found:
+            return found
+        if experts.missing == "error":
+            raise RheostatError(
+                f"{experts.name} has no row for the prompt {short(prompt)}, which the task draws: add one, draw only prompts that have "
+                "one (expert_missing skip), or let the task's own expert step in (expert_missing task)."
+            )
+    return [demonstration(world, prompt, seed, number * count + copy) for copy in range(count)]
 
 
 def demonstration(world: World, prompt: Prompt, seed: int, number: int) -> str:
-    """The text a demonstrator answers: the row's own column where there is one, else the task's expert.
+    """The completion in the prompt's own row where there is one, else what the task's expert says.
 
     Raises:
         RheostatError: there is neither.
@@ -49,11 +80,11 @@ def with_experts(collector: PromptCollector, own: Graded, count: int, progress: 
     numbers = own.trajectories.group[:, 0].tolist()
     first = {number: row for row, number in reversed(list(enumerate(numbers)))}
     order = sorted(first, key=first.__getitem__)
-    wanted = [(number, own.prompts[first[number]], copy) for number in order for copy in range(count)]
-    texts = [demonstration(world, prompt, collector.seed, number * count + copy) for number, prompt, copy in wanted]
-    encoded = [(prompt, world.encoder.encode(prompt) or []) for _, prompt, _ in wanted]
-    rows = expert_rows(world, encoded, texts, [number for number, _, _ in wanted])
-    prompts = [prompt for _, prompt, _ in wanted]
+    asked = [(number, own.prompts[first[number]]) for number in order]
+    texts = [text for number, prompt in asked for text in demonstrations(world, prompt, collector.seed, number, count)]
+    prompts = [prompt for _, prompt in asked for _ in range(count)]
+    encoded = [(prompt, world.encoder.encode(prompt) or []) for prompt in prompts]
+    rows = expert_rows(world, encoded, texts, [number for number, _ in asked for _ in range(count)])
     scores = world.verifier.score([prompt.rollout(text) for prompt, text in zip(prompts, texts, strict=True)], progress)
     rows.reward = reward_at_last_token(torch.where(scores.valid, scores.reward, torch.zeros(())), rows.mask)
     rows.valid = scores.valid[:, None].expand(rows.shape)
@@ -63,6 +94,47 @@ def with_experts(collector: PromptCollector, own: Graded, count: int, progress: 
     known = scores.reward[scores.valid]
     joined.metrics = own.metrics | ({"expert_reward": known.mean().item()} if len(known) else {})
     return joined
+
+
+class ExpertStream:
+    """Expert rows in a stream of their own, beside the policy's prompts: shuffled anew every epoch, with a cursor that can be saved.
+
+    Without a file of expert rows the prompts are a second stream of the task's.
+
+    Args:
+        world: whose expert rows, or whose task.
+        seed: of the run.
+    """
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world, self.seed = world, derive_seed(seed, "experts")
+        self.stream = world.experts.stream(self.seed) if world.experts is not None else world.task.prompts("train", self.seed)
+
+    def take(self, count: int) -> Trajectories:
+        """The next ``count`` demonstrations, ``[count, T]``; each is a group of its own, numbered below 0.
+
+        Raises:
+            RheostatError: the task has no expert, or a demonstration is empty or too long.
+        """
+        first = self.stream.drawn
+        drawn = self.world.encoder.take(self.stream, count)
+        texts = [demonstration(self.world, prompt, self.seed, first + row) for row, (prompt, _) in enumerate(drawn)]
+        return expert_rows(self.world, drawn, texts, [-1 - first - row for row in range(count)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cursor, and which rows it is a cursor of."""
+        return {"cursor": self.stream.state_dict(), "digest": "" if self.world.experts is None else self.world.experts.digest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved cursor.
+
+        Raises:
+            RheostatError: the expert rows are not those of the saved run.
+        """
+        if state["digest"] != self.state_dict()["digest"]:
+            name = "the expert rows" if self.world.experts is None else self.world.experts.name
+            raise RheostatError(f"The run was begun with other expert rows than {name} holds now: put the file back as it was.")
+        self.stream.load_state_dict(state["cursor"])
 
 
 def expert_rows(world: World, prompts: list[tuple[Prompt, list[int]]], texts: list[str], numbers: list[int]) -> Trajectories:

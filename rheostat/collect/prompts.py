@@ -15,6 +15,7 @@ from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.credit.verifiers.interface import Progress, Scores, Verifier, require_valid
 from rheostat.policies.language import LanguagePolicy
 from rheostat.streams import derive_seed
+from rheostat.tasks.language.demonstrations import Demonstrations
 from rheostat.tasks.language.encoding import PromptEncoder
 from rheostat.tasks.language.interface import LanguageTask, Prompt
 from rheostat.trajectories import Trajectories, join_rows
@@ -31,6 +32,8 @@ class World:
     encoder: PromptEncoder
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    experts: Demonstrations | None = None
+    """The run's file of expert rows."""
 
 
 @dataclass
@@ -70,7 +73,8 @@ class PromptCollector:
 
     def __init__(self, world: World, seed: int, *, max_invalid_share: float = 0.1) -> None:
         self.world, self.seed, self.max_invalid_share = world, seed, max_invalid_share
-        self.stream = world.task.prompts("train", derive_seed(seed, "prompts"))
+        covered = world.experts if world.experts is not None and world.experts.missing == "skip" else None
+        self.stream = covered.prompts(seed) if covered else world.task.prompts("train", derive_seed(seed, "prompts"))
         self.drawn = 0
         self.generated_tokens = 0
         self.graded_rows = 0
@@ -78,10 +82,19 @@ class PromptCollector:
 
     def collect(self, prompts: int, group_size: int, sampling: Sampling, *, version: int, progress: Progress) -> Graded:
         """``prompts`` groups of ``group_size`` completions from the present policy."""
+        drawn, numbers = self.draw(prompts)
+        return self.answer(drawn, group_size, sampling, numbers=numbers, purpose="train", version=version, progress=progress)
+
+    def draw(self, prompts: int) -> tuple[list[tuple[Prompt, list[int]]], list[int]]:
+        """The next prompts with their token ids, and their numbers in the run."""
         drawn = self.world.encoder.take(self.stream, prompts)
         numbers = list(range(self.drawn, self.drawn + prompts))
         self.drawn += prompts
-        graded = self.sample(drawn, group_size, sampling, numbers=numbers, purpose="train", version=version, progress=progress)
+        return drawn, numbers
+
+    def answer(self, drawn: list[tuple[Prompt, list[int]]], group_size: int, sampling: Sampling, **options: Any) -> Graded:
+        """As :meth:`sample`, but entered in the books, and refused where graders failed on too many rows."""
+        graded = self.sample(drawn, group_size, sampling, **options)
         self.generated_tokens += graded.trajectories.count()
         self.graded_rows += len(graded.prompts)
         require_valid(graded.scores, self.max_invalid_share)

@@ -34,6 +34,7 @@ from rheostat.collect.experts import with_experts
 from rheostat.collect.generation.sampling import Sampling
 from rheostat.collect.prompts import Graded, PromptCollector, World, join
 from rheostat.credit.groups import (
+    Scale,
     check_groups,
     grpo_advantage,
     informative_groups,
@@ -96,6 +97,8 @@ class GRPOConfig:
     """Global gradient norm limit."""
     advantage: Advantage = "grpo"
     """What a completion is worth: relative to its group, or to the batch."""
+    advantage_epsilon: float = 1e-6
+    """Added to the group's standard deviation (verl 1e-6, TRL 1e-4)."""
     ratio: RatioKind = "token"
     """Ratio per token, or one per row."""
     limit: Literal["clip", "detached", "log-clip", "none"] = "clip"
@@ -158,6 +161,7 @@ class GRPO:
     config: GRPOConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "kl_coefficient": 0.0}}
     needs_value_head: ClassVar[bool] = False
+    uses_experts: ClassVar[bool] = False
     kl_in_reward_advantages: ClassVar[tuple[str, ...]] = ("rloo", "reinforce-pp")
     dial_refused: ClassVar[dict[str, str]] = {}
 
@@ -219,6 +223,8 @@ class GRPO:
             raise RheostatError(f"kl_in_reward is for the advantages {names}, not for {config.advantage!r}.")
         expert_rows_of(config.dial.expert_share, config.group_size)
         config = config.dial.apply(config)
+        if (cls.uses_experts or config.dial.expert_share) and (config.top_k or config.top_p < 1):
+            raise RheostatError("An expert's tokens may lie outside top_k and top_p, where their probability is 0: leave both off.")
         if config.temperature <= 0:
             raise RheostatError(f"temperature is {config.temperature}: a policy gradient needs randomness, so it must be above 0.")
         return {
@@ -239,15 +245,12 @@ class GRPO:
     def collect(self) -> Trajectories:
         """WHO ACTS? The policy (with a lag, an older one); with dynamic sampling until enough groups carry a signal."""
         config = self.config
-        experts = expert_rows_of(config.dial.expert_share, config.group_size)
+        experts = self.experts_per_group
         progress = Progress(self.updates, self.total_steps)
         parts: list[Graded] = []
         kept = rounds = groups = 0
         while True:
-            part = self.collector.collect(
-                config.prompts_per_batch, config.group_size - experts, self.sampling, version=self.updates, progress=progress
-            )
-            self.spend(FORWARD, part.trajectories)
+            part = self.sample_groups(config.group_size - experts, progress)
             if experts:
                 part = with_experts(self.collector, part, experts, progress)
             check_groups(part.trajectories.group[:, 0], config.group_size)
@@ -265,6 +268,17 @@ class GRPO:
             part.metrics |= {"sampling_rounds": rounds, "informative_share": kept / groups}
         self.graded = part
         return part.trajectories
+
+    @property
+    def experts_per_group(self) -> int:
+        """Members of every group that an expert writes."""
+        return expert_rows_of(self.config.dial.expert_share, self.config.group_size)
+
+    def sample_groups(self, members: int, progress: Progress) -> Graded:
+        """``members`` completions of the policy's own for each of the next prompts."""
+        graded = self.collector.collect(self.config.prompts_per_batch, members, self.sampling, version=self.updates, progress=progress)
+        self.spend(FORWARD, graded.trajectories)
+        return graded
 
     def retain(self, fresh: Trajectories) -> Trajectories:
         """WHAT IS KEPT? What was just sampled, and with a replay share groups of earlier batches; rows without a valid grade (and, if
@@ -320,7 +334,8 @@ class GRPO:
             return to_tokens(rloo_advantage(reward, group, valid=valid), mask)
         if config.advantage == "reward":
             return to_tokens(reward, mask)
-        return to_tokens(grpo_advantage(reward, group, scale="group" if config.advantage == "grpo" else "none", valid=valid), mask)
+        scale: Scale = "group" if config.advantage == "grpo" else "none"
+        return to_tokens(grpo_advantage(reward, group, scale=scale, eps=config.advantage_epsilon, valid=valid), mask)
 
     def improve(self, batch: Trajectories) -> Metrics:
         """HOW DOES THE POLICY MOVE? Gradient steps on the limited surrogate, in micro-batches that do not change the result."""
@@ -361,6 +376,9 @@ class GRPO:
             "reward_calls": self.collector.graded_rows,
             "flops": self.flops,
         }
+        if self.world.experts is not None:
+            metrics["expert_rows"] = len(self.world.experts)
+            metrics["expert_rows_dropped"] = sum(self.world.experts.dropped.values())
         if config.evaluate_every and self.updates % config.evaluate_every == 0:
             metrics |= self.measure(config.evaluation_prompts)
         return metrics
@@ -449,13 +467,17 @@ class GRPO:
         assert scores.entropy is not None
         if config.entropy_coefficient:
             loss = loss - config.entropy_coefficient * aggregate(scores.entropy, rows.mask, config.aggregation, denominator=denominator)
-        parts["entropy"] = masked_mean(scores.entropy.detach(), rows.mask)
+        parts["entropy"] = masked_mean(scores.entropy.detach(), self.measured(rows))
         parts["approx_kl"] = policy.approx_kl
         parts["meter/limited_share"] = policy.limited_share
         for kind in self.sources:
             mine = rows.mask & (rows.source == int(kind))
             parts[f"meter/{kind.name.lower()}/limited_share"] = (policy.limited & mine).sum() / self.sources[kind]
         return loss, parts
+
+    def measured(self, rows: Trajectories) -> Tensor:
+        """``[B, T]`` bool: the tokens that the diagnostics of a step are means over."""
+        return rows.mask
 
     def gradient_step(self, batch: Trajectories, rows: Tensor, before: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """One optimiser step on some rows of the batch.
@@ -468,7 +490,7 @@ class GRPO:
         self.optimizer.zero_grad(set_to_none=True)
         total: dict[str, Tensor] = {}
         size = self.config.micro_batch_rows or len(rows)
-        tokens = step.mask.sum()
+        tokens = self.measured(step).sum().clamp(min=1)
         counts = torch.bincount(step.source[step.mask], minlength=len(Source)).tolist()
         self.sources = {kind: counts[kind] for kind in Source if counts[kind]} if sum(map(bool, counts)) > 1 else {}
         self.spend(TRAIN, step)
@@ -479,7 +501,7 @@ class GRPO:
                 before.append((scores.logp.detach()[part.mask], scores.entropy.detach()[part.mask]))
             loss, parts = self.losses(scores, part, denominator)
             loss.backward()
-            share = part.mask.sum() / tokens
+            share = self.measured(part).sum() / tokens
             for name, value in parts.items():
                 additive = (name.endswith(("_loss", "/limited_share")) and name != "meter/limited_share") or name == "kl_reference"
                 total[name] = total.get(name, torch.zeros(())) + (value if additive else value * share)

@@ -22,13 +22,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rheostat.collect.experts import with_experts
-from rheostat.credit.verifiers.interface import Progress
 from rheostat.masking import Aggregation
 from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig
 from rheostat.objectives.limits import PolicyShaping
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
-from rheostat.policies.flops import FORWARD
 from rheostat.policies.language import TokenScores
 from rheostat.trajectories import Source, Trajectories
 
@@ -54,19 +51,18 @@ class LUFFY(GRPO):
 
     Config: ClassVar[type[GRPOConfig]] = LUFFYConfig
     config: LUFFYConfig
+    uses_experts: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4}}
     dial_refused: ClassVar[dict[str, str]] = {"expert_share": "it has one expert in every group already; set group_size instead"}
 
-    def collect(self) -> Trajectories:
-        """WHO ACTS? The policy, and an expert in every group."""
-        config = self.config
-        progress = Progress(self.updates, self.total_steps)
-        own = self.collector.collect(
-            config.prompts_per_batch, config.group_size - 1, self.sampling, version=self.updates, progress=progress
-        )
-        self.spend(FORWARD, own.trajectories)
-        self.graded = with_experts(self.collector, own, 1, progress)
-        return self.graded.trajectories
+    @property
+    def experts_per_group(self) -> int:
+        """One."""
+        return 1
+
+    def measured(self, rows: Trajectories) -> Tensor:
+        """The policy's own tokens."""
+        return rows.mask & (rows.source != int(Source.EXPERT))
 
     def surrogate(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> PolicyLoss:
         """The policy's own tokens by importance sampling, the expert's by policy shaping, over one denominator."""

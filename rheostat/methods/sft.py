@@ -3,7 +3,7 @@
 Equation
     loss = -1/(sum_i |y_i|) sum_i sum_t log pi(y_it | x, y_i<t)
 
-WHO ACTS   an expert: the ``completion`` column of the user's rows, or the task's own expert.
+WHO ACTS   an expert: the run's file of expert rows, the ``completion`` column of the prompts' rows, or the task's own expert.
 What differs from grpo: nobody samples and nobody grades; every demonstrated token has weight 1. It is the policy-gradient kernel with
 advantage 1 and the ratio of the policy to itself. ``group_size`` is 1: one demonstration per prompt.
 """
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from rheostat.collect.experts import demonstration, expert_rows
-from rheostat.collect.prompts import Graded
+from rheostat.collect.prompts import Graded, World
 from rheostat.credit.verifiers.interface import Scores
 from rheostat.masking import Aggregation
 from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig
+from rheostat.streams import Streams
 from rheostat.trajectories import Trajectories
 
 
@@ -52,17 +53,21 @@ class SFT(GRPO):
     """See the module docstring."""
 
     Config: ClassVar[type[GRPOConfig]] = SFTConfig
+    uses_experts: ClassVar[bool] = True
     dial_refused: ClassVar[dict[str, str]] = dict.fromkeys(
         ("lag", "replay_share", "expert_share"), "nobody samples, every row is the expert's"
     )
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 1e-3}}
 
+    def __init__(self, config: GRPOConfig, world: World, streams: Streams, *, total_steps: int) -> None:
+        super().__init__(config, world, streams, total_steps=total_steps)
+        if world.experts is not None:  # every one of its rows is the lesson, not one of each prompt
+            self.collector.stream = world.experts.stream(streams.seed)
+
     def collect(self) -> Trajectories:
         """WHO ACTS? The expert."""
         collector, world = self.collector, self.world
-        drawn = world.encoder.take(collector.stream, self.config.prompts_per_batch)
-        numbers = list(range(collector.drawn, collector.drawn + len(drawn)))
-        collector.drawn += len(drawn)
+        drawn, numbers = collector.draw(self.config.prompts_per_batch)
         texts = [demonstration(world, prompt, collector.seed, number) for (prompt, _), number in zip(drawn, numbers, strict=True)]
         rows = expert_rows(world, drawn, texts, numbers)
         collector.generated_tokens += rows.count()  # the budget counts what is learned from, whoever wrote it

@@ -12,6 +12,7 @@ from rheostat.methods import table
 from rheostat.policies.language import LanguagePolicy
 from rheostat.tasks.language.base_models import base_model_path, build_base_model
 from rheostat.tasks.language.catalogue import language_task
+from rheostat.tasks.language.demonstrations import Demonstrations, read_demonstrations
 from rheostat.tasks.language.encoding import PromptEncoder
 from rheostat.tasks.language.files import load_prompts
 from rheostat.tasks.language.interface import LanguageTask
@@ -53,7 +54,30 @@ def build_world(settings: Settings, config: Any, method: Any, task: Any = None, 
             "lower max_new_tokens."
         )
     encoder = PromptEncoder(learner.tokenizer, min(limits.max_prompt_tokens or ROOM, room))
-    return World(found, learner, EmbeddedEngine(learner), verifier, encoder, new_tokens, limits.stop)
+    experts = load_experts(settings, config, method, found, learner, verifier, new_tokens)
+    return World(found, learner, EmbeddedEngine(learner), verifier, encoder, new_tokens, limits.stop, experts)
+
+
+def load_experts(
+    settings: Settings, config: Any, method: Any, task: LanguageTask, learner: LanguagePolicy, verifier: Verifier, new_tokens: int
+) -> Demonstrations | None:
+    """The run's expert rows, filtered as the settings say; None where it has no file of them.
+
+    Raises:
+        RheostatError: a file for a method that uses no experts, or what :mod:`rheostat.tasks.language.demonstrations` refuses.
+    """
+    if settings.experts is None:
+        return None
+    if not method.uses_experts and not config.dial.expert_share:
+        names = ", ".join(name for name, row in table.METHODS.items() if row.domain == "language" and row.load().uses_experts)
+        raise RheostatError(
+            f"{settings.method} uses no experts, but {settings.experts} was given: set --dial.expert-share, or choose one of {names}."
+        )
+    rows = read_demonstrations(settings.experts, missing=settings.expert_missing).within(task)
+    rows = rows.at_most(new_tokens, learner.tokenizer, settings.expert_long)
+    if settings.expert_least_reward is not None:
+        rows = rows.worth(settings.expert_least_reward, verifier)
+    return rows
 
 
 def named_task(settings: Settings) -> LanguageTask:

@@ -48,7 +48,15 @@ class Settings:
     adapter_rank: int = 0
     """Language: train LoRA adapters of this rank instead of the whole model (needs peft); 0 trains everything."""
     experts: str | None = None
-    """Control: the directory of a run whose policy is the expert of ``dial.expert_share``."""
+    """Control: the directory of a run whose policy is the expert of ``dial.expert_share``. Language: a file of expert rows (JSON lines or
+    parquet), each a prompt and its completion, as text or chat messages; None takes the completions of the prompts' own rows, or the task's
+    expert."""
+    expert_missing: Literal["error", "skip", "task"] = "error"
+    """Language: a prompt without an expert row is an error, is never drawn (skip), or is answered by the task's own expert (task)."""
+    expert_long: Literal["error", "drop"] = "error"
+    """Language: an expert row that is longer than a completion may be is an error, or is left out and counted (drop)."""
+    expert_least_reward: float | None = None
+    """Language: leave out expert rows to which the verifier gives less than this reward; None keeps wrong ones too."""
     rollouts_kept: int = 64
     """Language: completions stored per update for looking at; 0 stores none."""
     config: dict[str, Any] = field(default_factory=dict)

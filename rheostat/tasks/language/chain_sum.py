@@ -145,6 +145,21 @@ class ChainSum(LanguageTask):
         columns = {"terms": len(numbers), "operations": operations, "solution": solution}
         return Prompt(text, final_answer(solution), columns)
 
+    def locate(self, prompt: Prompt) -> tuple[Split, Prompt] | None:
+        """The side of a chain that these knobs can draw, with its answer; None for any other text."""
+        found = _PROBLEM.fullmatch(str(prompt.content))
+        if not found or found[2]:
+            return None
+        numbers, operations, _ = self.parse(found[0])
+        low, high = (0, 9) if self.digits == 1 else (10, 99)
+        fits = self.min_terms <= len(numbers) <= self.max_terms and all(low <= number <= high for number in numbers)
+        if not fits or not set(operations) <= set(self.operations) or (len(set(operations)) > 1 and not self.mixed):
+            return None
+        own = self.problem(numbers, operations)
+        if own.content != prompt.content:  # written otherwise, such as 03+7=
+            return None
+        return ("validation" if is_validation(own.key, self.validation_share) else "train"), own
+
     def block(self, number: int, split: Split, seed: int) -> list[Prompt]:
         """The chains of one draw of 256 that belong to the split."""
         rng = np.random.default_rng([derive_seed(seed, "chain-sum", split), number])

@@ -63,7 +63,7 @@ class FilePrompts(LanguageTask):
         self.limits = Limits(max_prompt_tokens, max_new_tokens)
         self._reward = list(reward) if isinstance(reward, (list, tuple)) else [reward]
         self._reward_weights, self._reward_options = reward_weights, dict(reward_options or {})
-        prompts = [read_row(row, where, prompt_column, answer_column) for where, row in _named(rows, name)]
+        prompts = [read_row(row, where, prompt_column, answer_column) for where, row in named_rows(rows, name)]
         if not prompts:
             raise RheostatError(f"There are no prompts in {name}: give at least one row.")
         if validation is None:
@@ -71,7 +71,7 @@ class FilePrompts(LanguageTask):
             self._validation = [prompt for prompt in prompts if is_validation(prompt.key, validation_share)]
         else:
             self._train = prompts
-            self._validation = [read_row(row, where, prompt_column, answer_column) for where, row in _named(validation, "validation")]
+            self._validation = [read_row(row, where, prompt_column, answer_column) for where, row in named_rows(validation, "validation")]
             shared = {prompt.key for prompt in prompts} & {prompt.key for prompt in self._validation}
             if shared:
                 raise RheostatError(f"{len(shared)} prompts of {name} are also in the validation rows: remove them from one of the two.")
@@ -81,6 +81,13 @@ class FilePrompts(LanguageTask):
     def __len__(self) -> int:
         """Number of training prompts."""
         return len(self._train)
+
+    def locate(self, prompt: Prompt) -> tuple[Split, Prompt] | None:
+        """The side and the row of the first prompt with the same content; None where no row has it."""
+        if not hasattr(self, "_places"):
+            sides: tuple[tuple[Split, list[Prompt]], ...] = (("validation", self._validation), ("train", self._train))
+            self._places = {own.key: (side, own) for side, prompts in sides for own in reversed(prompts)}
+        return self._places.get(prompt.key)
 
     def block(self, number: int, split: Split, seed: int) -> list[Prompt]:
         """Epoch ``number`` of the split, shuffled."""
@@ -121,24 +128,26 @@ def load_prompts(source: str | Path | Any, reward: Any = "exact", **options: Any
     return FilePrompts(read_rows(source), reward, **{"name": name, **options})
 
 
-def read_rows(source: str | Path | Any) -> Iterable[Mapping[str, Any]]:
-    """The rows of a source (see :func:`load_prompts`)."""
+def read_rows(source: str | Path | Any, what: str = "prompts") -> Iterable[Mapping[str, Any]]:
+    """The rows of a source (see :func:`load_prompts`); ``what`` they are, for messages."""
     if not isinstance(source, (str, Path)):
         if isinstance(source, Mapping):  # a datasets.DatasetDict, among others
-            raise RheostatError(f"The prompts are a mapping with the keys {', '.join(map(str, source))}: pass one of its entries.")
+            raise RheostatError(f"The {what} are a mapping with the keys {', '.join(map(str, source))}: pass one of its entries.")
         if not isinstance(source, Iterable):
-            raise RheostatError(f"Prompts cannot be read from a {type(source).__name__}: give a path or rows.")
+            raise RheostatError(f"{what.capitalize()} cannot be read from a {type(source).__name__}: give a path or rows.")
         return cast("Iterable[Mapping[str, Any]]", source)
     path = Path(source).expanduser()
     if not path.exists():
-        raise RheostatError(f"There is no file of prompts at {source}: check the path.")
+        raise RheostatError(f"There is no file of {what} at {source}: check the path.")
     if path.is_dir():
         return _read_folder(path)
     if path.suffix in (".jsonl", ".json", ".ndjson"):
         return _read_lines(path)
     if path.suffix == ".parquet":
         return _read_parquet(path)
-    raise RheostatError(f"Prompts cannot be read from {source}: give a .jsonl or .parquet file, or a folder written by save_to_disk.")
+    raise RheostatError(
+        f"{what.capitalize()} cannot be read from {source}: give a .jsonl or .parquet file, or a folder written by save_to_disk."
+    )
 
 
 def read_row(row: Any, where: str, prompt_column: str = "prompt", answer_column: str | None = None) -> Prompt:
@@ -192,7 +201,8 @@ class _Line(dict[str, Any]):
     where = ""
 
 
-def _named(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def named_rows(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every row with where it stands, for messages."""
     for number, row in enumerate(rows, 1):
         yield row.where if isinstance(row, _Line) else f"Row {number} of {name}", row
 

@@ -84,6 +84,11 @@ class PromptStream:
         self._number, self._offset, self._drawn = 0, 0, 0
         self._loaded: tuple[int, list[Prompt]] | None = None
 
+    @property
+    def drawn(self) -> int:
+        """How many prompts were handed out."""
+        return self._drawn
+
     def take(self, count: int) -> list[Prompt]:
         """The next ``count`` prompts.
 
@@ -162,6 +167,13 @@ class LanguageTask(ABC):
                 f"The task {self.name!r} has no validation prompts: raise validation_share (it is {self.validation_share:g})."
             )
         return list(found.values())[:count]
+
+    def locate(self, prompt: Prompt) -> tuple[Split, Prompt] | None:
+        """Where a prompt that came from elsewhere belongs: its side, and the task's own form of it, with answer and columns.
+
+        None where the task never draws it. A task that cannot know takes the prompt as it is.
+        """
+        return ("validation" if is_validation(prompt.key, self.validation_share) else "train"), prompt
 
     def expert(self, prompt: Prompt, rng: np.random.Generator) -> str:
         """A demonstration for this prompt.
