@@ -17,6 +17,7 @@ from rheostat.training.run import CUSTOM, Run
 from rheostat.training.settings import Settings, configure
 
 if TYPE_CHECKING:
+    from rheostat.evaluation.disagreement.comparing import Disagreement
     from rheostat.evaluation.microscope.looking import Look
 
 SETTINGS = {field.name for field in dataclasses.fields(Settings)} - {"method", "task", "config"}
@@ -181,6 +182,13 @@ def microscope(names: Sequence[str] = (), **options: Any) -> Look:
     from rheostat.evaluation.microscope.looking import microscope as look
 
     return look(names, **options)
+
+
+def disagree(run: str | Path, methods: Sequence[str], **options: Any) -> Disagreement:
+    """A run's frozen batch through several methods; see :func:`rheostat.evaluation.disagreement.comparing.disagree`."""
+    from rheostat.evaluation.disagreement.comparing import disagree as compare_on
+
+    return compare_on(run, methods, **options)
 
 
 def sweep(method: str, task: str, **options: Any) -> Any:

@@ -16,6 +16,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from rheostat.errors import RheostatError, unknown
 from rheostat.evaluation.disagreement.command import Disagree
+from rheostat.evaluation.disagreement.command import Disagree
 from rheostat.evaluation.microscope.command import Microscope
 from rheostat.evaluation.study_commands import Claims, StudyCommand
 from rheostat.methods import table
@@ -556,6 +557,7 @@ COMMANDS: dict[str, Any] = {
     "report": Report,
     "rollouts": Rollouts,
     "microscope": Microscope,
+    "disagree": Disagree,
     "disagree": Disagree,
     "base-model": BaseModel,
     "doctor": Doctor,
