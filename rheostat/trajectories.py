@@ -48,6 +48,7 @@ class Trajectories(TensorClass["nocast"]):  # type: ignore[type-arg, name-define
     attention: Tensor = None  # type: ignore[assignment]  # [B, T] bool, language only: False on padding
     learner_logp: Tensor = None  # type: ignore[assignment]  # [B, T] under the learner's weights at the start of this update; never the sampler's
     reference_logp: Tensor = None  # type: ignore[assignment]  # [B, T] under a frozen reference policy
+    previous_logp: Tensor = None  # type: ignore[assignment]  # [B, T] under the learner as it was one update ago
     entropy: Tensor = None  # type: ignore[assignment]  # [B, T] of the learner's distribution at the start of this update, in nats
     value: Tensor = None  # type: ignore[assignment]  # [B, T] critic's value of the observation
     next_value: Tensor = None  # type: ignore[assignment]  # [B, T] critic's value of the true successor (used unless terminated)
@@ -83,6 +84,7 @@ class Transitions(TensorClass["nocast"]):  # type: ignore[type-arg, name-defined
     attention: Tensor = None  # type: ignore[assignment]
     learner_logp: Tensor = None  # type: ignore[assignment]
     reference_logp: Tensor = None  # type: ignore[assignment]
+    previous_logp: Tensor = None  # type: ignore[assignment]
     entropy: Tensor = None  # type: ignore[assignment]
     value: Tensor = None  # type: ignore[assignment]
     next_value: Tensor = None  # type: ignore[assignment]

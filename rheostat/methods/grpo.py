@@ -460,8 +460,7 @@ class GRPO:
         loss = policy.loss
         parts = {"policy_loss": policy.loss.detach()}
         if self.reference is not None and not config.kl_in_reward:
-            kl = kl_estimate(scores.logp, rows.reference_logp, config.kl_estimator, mask=rows.mask)
-            penalty = aggregate(kl, rows.mask, config.aggregation, denominator=denominator)
+            penalty = aggregate(self.divergence(scores.logp, rows), rows.mask, config.aggregation, denominator=denominator)
             loss = loss + config.kl_coefficient * penalty
             parts["kl_reference"] = penalty.detach()
         assert scores.entropy is not None
@@ -474,6 +473,10 @@ class GRPO:
             mine = rows.mask & (rows.source == int(kind))
             parts[f"meter/{kind.name.lower()}/limited_share"] = (policy.limited & mine).sum() / self.sources[kind]
         return loss, parts
+
+    def divergence(self, logp: Tensor, rows: Trajectories) -> Tensor:
+        """What ``kl_coefficient`` weighs, ``[B, T]``: the KL to the reference."""
+        return kl_estimate(logp, rows.reference_logp, self.config.kl_estimator, mask=rows.mask)
 
     def measured(self, rows: Trajectories) -> Tensor:
         """``[B, T]`` bool: the tokens that the diagnostics of a step are means over."""

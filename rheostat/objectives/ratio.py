@@ -5,7 +5,9 @@ gradient; the denominator never does. What the denominator is decides the method
 
 - the learner at the start of this update (PPO, GRPO), - the distribution that really sampled (importance sampling, BAPO),
 - the learner itself, ``None`` here: the ratio is 1 and the update is on-policy REINFORCE, - probability 1, ``zeros_like`` (LUFFY: the
-  ratio is the probability of the expert's token), - a mixture of policies (:func:`mixture_logp`).
+  ratio is the probability of the expert's token), - a mixture of policies (:func:`mixture_logp`): with equal
+  shares the balance heuristic of multiple importance sampling, whose ratio stays bounded however badly one of the policies is known
+  (RL-PLUS, with :func:`external_logp`).
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.masking import masked_mean, masked_sum
+from rheostat.masking import masked_mean, masked_sum, require_same_shape, select
 
 RatioKind = Literal["token", "sequence", "sequence-token", "sequence-product"]
 RATIOS: tuple[RatioKind, ...] = ("token", "sequence", "sequence-token", "sequence-product")
@@ -59,6 +61,48 @@ def combine_log_ratio(log_ratio: Tensor, kind: RatioKind = "token", mask: Tensor
     if kind == "sequence-token":
         return row.detach() + (log_ratio - log_ratio.detach())
     return row.expand_as(log_ratio)
+
+
+def external_logp(start_logp: Tensor, *, flat: float = 0.5) -> Tensor:
+    """Log-prob of tokens that an unknown external policy wrote, as RL-PLUS estimates it: ``log((1 - flat) p_start + flat)``.
+
+    An estimate that is never below ``flat``, so that no ratio to it can grow without bound. The paper speaks of a mixture with a uniform
+    distribution; the authors' code mixes in the constant 1 and not 1 / vocabulary (with which every ratio would be near 4/3).
+
+    Args:
+        start_logp: log-prob of the external tokens under the learner at the start of the update, any shape.
+        flat: share of the constant, in [0, 1]; at 0 the estimate is the learner itself, at 1 it is certainty.
+
+    Raises:
+        RheostatError: a share outside [0, 1].
+    """
+    if not 0 <= flat <= 1:
+        raise RheostatError(f"The flat share of an external policy's estimate lies in [0, 1], not at {flat}.")
+    if flat in (0, 1):
+        return start_logp if flat == 0 else torch.zeros_like(start_logp)
+    return mixture_logp([start_logp, torch.zeros_like(start_logp)], [1 - flat, flat])
+
+
+def window_centre(
+    current_logp: Tensor, sampler_logp: Tensor, mask: Tensor | None = None, *, log_clamp: tuple[float, float] | None = LOG_CLAMP
+) -> Tensor:
+    """Ratio of the policy at the start of the update to whoever sampled: where a clip window is centred in generalised PPO and ReMix.
+
+    With ``denominator_logp=sampler_logp`` and ``Clip(eps, eps, centre=...)`` every token starts in the middle of its window, however stale
+    it is: the trust region is around the current policy, the correction around the sampler. The window stays additive, so its relative
+    width is eps / centre. Sources: Queeney et al. 2021 (arXiv 2111.00072); ReMix (arXiv 2507.06892).
+
+    Args:
+        current_logp, sampler_logp: one shape; constants.
+        mask: bool, the same shape; masked entries may be NaN and give 1.
+        log_clamp: as in :func:`rheostat.objectives.policy_gradient.policy_gradient`; give both the same.
+
+    Raises:
+        RheostatError: different shapes.
+    """
+    require_same_shape(current_logp=current_logp, sampler_logp=sampler_logp, mask=mask)
+    difference = (select(current_logp, mask) - select(sampler_logp, mask)).detach()
+    return (difference if log_clamp is None else difference.clamp(*log_clamp)).exp()
 
 
 def mixture_logp(logps: list[Tensor], shares: list[float] | None = None) -> Tensor:

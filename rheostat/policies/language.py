@@ -274,9 +274,9 @@ class LanguagePolicy(nn.Module):
         with self.model.disable_adapter() if self.adapted else nullcontext():
             yield
 
-    def reference(self) -> Reference:
-        """This policy as it is now, frozen; with adapters, the base model they sit on (no copy is made)."""
-        return Reference(self)
+    def reference(self, *, whole: bool = False) -> Reference:
+        """This policy as it is now, frozen; with adapters, the base model they sit on (no copy is made), or ``whole``, a copy with them."""
+        return Reference(self, whole=whole)
 
     def _find_decoder(self) -> decoders.Decoder | None:
         """The packed forward pass, where the architecture has one and it reproduces the model's logits; checks the head on the way."""
@@ -306,11 +306,12 @@ class LanguagePolicy(nn.Module):
 class Reference:
     """A frozen policy to measure the distance to.
 
-    With adapters it is the base model, reached by switching them off; otherwise a copy, whose weights belong in the run's state.
+    With adapters it is the base model, reached by switching them off; otherwise (or ``whole``) a copy, whose weights belong in the run's
+    state.
     """
 
-    def __init__(self, policy: LanguagePolicy) -> None:
-        self._copy = None if policy.adapted else copy.deepcopy(policy).requires_grad_(False)
+    def __init__(self, policy: LanguagePolicy, *, whole: bool = False) -> None:
+        self._copy = None if policy.adapted and not whole else copy.deepcopy(policy).requires_grad_(False)
         self._policy = policy
 
     @torch.no_grad()
