@@ -19,6 +19,7 @@ RESULTS = ROOT / "studies" / "results"
 CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "a2c": {"baselines-control": ("a2c_*", "gae_*")},
     "bapo": {"bapo": ("*",)},
+    "chord": {"chord": ("*",)},
     "cispo": {"baselines-llm": ("loss/cispo_*", "trl/cispo/*")},
     "dapo": {"baselines-llm": ("loss/clip_higher/*", "trl/dapo/token_hi*", "dapo/*")},
     "dr-grpo": {
@@ -62,6 +63,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "reinforce": {"baselines-llm": ("loss/reinforce_logp/*",)},
     "reinforce-pp": {"baselines-llm": ("adv/reinforce_pp_*", "loss/ppo_symmetric/token-mean/*")},
+    "remix": {"remix": ("*",)},
     "rloo": {"baselines-llm": ("adv/rloo", "trl/rloo_sequence_loss/*")},
     "ros": {"props": ("ros_*", "discrete_ros_*", "sampling_error_*")},
     "tis": {"baselines-llm": ("tis/*", "tis_trl/*", "loss/clip_higher_with_sampler_weights/*")},

@@ -42,6 +42,9 @@ VECTORS = "vectors (verl, TRL), laws, resume"
 METHODS: dict[str, Entry] = {
     "a2c": Entry("rheostat.methods.a2c:A2C", "control", "Advantage actor-critic", "1602.01783", "vectors (SB3), probes, resume"),
     "bapo": Entry("rheostat.methods.bapo:BAPO", "language", "Clip bounds searched for balance", "2510.18927", "vectors, laws, resume"),
+    "chord": Entry(
+        "rheostat.methods.chord:CHORD", "language", "Reinforcement and imitation in every step", "2508.11408", "vectors, laws, resume"
+    ),
     "cispo": Entry("rheostat.methods.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
     "dapo": Entry("rheostat.methods.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
     "dr-grpo": Entry("rheostat.methods.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
@@ -63,6 +66,7 @@ METHODS: dict[str, Entry] = {
         "rheostat.methods.reinforce:Reinforce", "language", "The policy gradient and nothing else", "Williams 1992", VECTORS
     ),
     "reinforce-pp": Entry("rheostat.methods.reinforce_pp:ReinforcePP", "language", "REINFORCE++", "2501.03262", VECTORS),
+    "remix": Entry("rheostat.methods.remix:ReMix", "language", "Recent rollouts, then reincarnation", "2507.06892", "vectors, laws, resume"),
     "rft": Entry("rheostat.methods.rft:RFT", "language", "Rejection-sampling fine-tuning", "2308.01825", "laws, resume"),
     "rloo": Entry("rheostat.methods.rloo:RLOO", "language", "REINFORCE leave-one-out", "2402.14740", VECTORS),
     "robust-acting": Entry(

@@ -18,6 +18,7 @@ Level = Literal["token", "sequence"]
 OverCap = Literal["truncate", "mask"]
 Statistic = Literal["k1", "k2", "k3"]
 Reach = Literal["token", "sum", "mean", "max"]
+ExpertWeight = Literal["none", "importance", "phi", "shaping", "exploration"]
 
 
 @torch.no_grad()
@@ -149,6 +150,45 @@ def stale_negative_weight(logp: Tensor, sampler_logp: Tensor, advantage: Tensor,
     require_same_shape(logp=logp, sampler_logp=sampler_logp, advantage=advantage, mask=mask)
     drift = masked_mean(sampler_logp - logp, mask, -1).unsqueeze(-1)
     return (~((advantage < 0) & (drift > threshold))).to(logp.dtype)
+
+
+def expert_weight(logp: Tensor, kind: ExpertWeight, *, gamma: float | None = None) -> Tensor:
+    """How much an expert's token counts, as a function w(p) of its probability p under the learner.
+
+    | kind | w(p) | largest at | from |
+    |---|---|---|---|
+    | none | 1 | everywhere | SFT, CHORD-mu |
+    | importance | p | 1 | CHORD's ablation: the expert taken as certain |
+    | phi | p (1 - p), at most 1/4 | 1/2 | CHORD-phi |
+    | shaping | p / (p + gamma), gamma 0.1 | 1 | LUFFY, see :func:`policy_shaping_weight` |
+    | exploration | (1 - p)^gamma, gamma 0.5 | 0 | RL-PLUS, beside its ratio |
+
+    A constant: with a gradient through the weight the objective is another one (that of ``-p (1 - p) log p`` changes sign near p = 1).
+
+    Args:
+        logp: log-prob of the expert's token under the learner at temperature 1, any shape. Rounding may have put it above 0; p is then 1.
+        kind: see the table.
+        gamma: None takes the paper's.
+
+    Returns:
+        The shape of ``logp``.
+
+    Raises:
+        RheostatError: a kind that does not exist.
+    """
+    logp = logp.detach()
+    if kind == "none":
+        return torch.ones_like(logp)
+    if kind == "importance":
+        return logp.exp()
+    if kind == "shaping":
+        return policy_shaping_weight(logp, gamma=0.1 if gamma is None else gamma)
+    rest = (-torch.expm1(logp)).clamp(min=0)  # 1 - p without the cancellation of p near 1
+    if kind == "phi":
+        return logp.exp() * rest
+    if kind == "exploration":
+        return rest ** (0.5 if gamma is None else gamma)
+    raise RheostatError(f"Unknown weight of expert tokens {kind!r}: one of {', '.join(get_args(ExpertWeight))}.")
 
 
 def policy_shaping_weight(logp: Tensor, *, gamma: float = 0.1) -> Tensor:

@@ -1,0 +1,81 @@
+"""Schedules: a coefficient as a function of the policy update, from 0. Pure numbers; what was used is in the log of the run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from rheostat.errors import RheostatError
+
+Decay = Literal["cosine", "linear", "switch"]
+
+
+@dataclass(frozen=True)
+class PeakSchedule:
+    """Up to a peak, down to a valley, and there it stays.
+
+    With s the update, W the warm-up and D the decay::
+
+        s < W            peak * s / W                     (so 0 at s = 0)
+        W <= s < W + D   peak to valley: (1 + cos(pi x)) / 2 of the way left (cosine), 1 - x (linear), or still the peak (switch),
+                         with x = (s - W) / D
+        s >= W + D       valley
+
+    CHORD's mu is the cosine; a ``switch`` from 1 to 0 is imitation first and reinforcement afterwards.
+
+    Raises:
+        RheostatError: a length below 0, or a decay that does not exist.
+    """
+
+    peak: float
+    valley: float
+    warmup: int = 0
+    """W, in updates."""
+    length: int = 0
+    """D, in updates."""
+    decay: Decay = "cosine"
+
+    def __post_init__(self) -> None:
+        if self.warmup < 0 or self.length < 0:
+            raise RheostatError(f"A schedule warms up over {self.warmup} updates and decays over {self.length}: both count from 0.")
+        if self.decay not in get_args(Decay):
+            raise RheostatError(f"Unknown decay {self.decay!r}: one of {', '.join(get_args(Decay))}.")
+
+    @property
+    def end(self) -> int:
+        """The first update at the valley."""
+        return self.warmup + self.length
+
+    def at(self, update: int) -> float:
+        """The value at an update.
+
+        Raises:
+            RheostatError: an update below 0.
+        """
+        if update < 0:
+            raise RheostatError(f"A schedule begins at update 0; there is no update {update}.")
+        if update < self.warmup:
+            return self.peak * update / self.warmup
+        if update >= self.end:
+            return self.valley
+        if self.decay == "switch":
+            return self.peak
+        x = (update - self.warmup) / self.length
+        return self.valley + (self.peak - self.valley) * ((1 + math.cos(math.pi * x)) / 2 if self.decay == "cosine" else 1 - x)
+
+    def check(self, updates: int, name: str) -> None:
+        """Refuse a schedule that the run never comes to the end of: it would be another method than the one that was asked for.
+
+        Args:
+            updates: that the run makes.
+            name: of the schedule, for the sentence.
+
+        Raises:
+            RheostatError: it ends after the last update.
+        """
+        if self.end > updates:
+            raise RheostatError(
+                f"The schedule of {name} ends at update {self.end} ({self.warmup} of warm-up, {self.length} of decay), but the run makes "
+                f"{updates}: shorten the schedule or raise steps."
+            )

@@ -1,0 +1,54 @@
+"""Weighted log-likelihood ``-w log p``: imitation of tokens or actions that somebody else chose."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.masking import Aggregation
+from rheostat.objectives.limits import DetachedClip
+from rheostat.objectives.policy_gradient import policy_gradient
+
+
+def weighted_likelihood(
+    logp: Tensor,
+    *,
+    mask: Tensor | None = None,
+    weight: Tensor | None = None,
+    ceiling: float | None = None,
+    aggregate: Aggregation = "token-mean",
+    denominator: Tensor | float | None = None,
+) -> Tensor:
+    """``aggregate(-w log p)``, a scalar to be minimised; the gradient with respect to a token's log-prob is ``-w`` over the denominator.
+
+    The denominator counts tokens (or rows), never weights: weights below 1 also make the whole gradient smaller. It is the policy-gradient
+    kernel with advantage 1 and the ratio of the policy to itself.
+
+    Args:
+        logp: log-prob of the demonstrated token or action under the learner, ``[N]`` or ``[B, T]``; carries the gradient.
+        mask: bool, the same shape.
+        weight: the same shape; a constant (see :func:`rheostat.objectives.weights.expert_weight`). None is plain maximum likelihood.
+        ceiling: tokens more likely than this probability give no gradient and a constant loss; None for no ceiling.
+        aggregate: see :func:`rheostat.masking.aggregate`.
+        denominator: what the aggregation divides by.
+
+    Raises:
+        RheostatError: different shapes, or a ceiling that is no probability.
+    """
+    if ceiling is not None:
+        if not 0 < ceiling <= 1:
+            raise RheostatError(f"The ceiling of a likelihood is a probability above 0 and at most 1, not {ceiling}.")
+        logp = logp.clamp(max=math.log(ceiling))
+    return policy_gradient(
+        logp,
+        torch.ones_like(logp),
+        denominator_logp=None,
+        mask=mask,
+        limit=DetachedClip(),
+        weight=weight,
+        aggregate=aggregate,
+        denominator=denominator,
+    ).loss
