@@ -29,7 +29,7 @@ def mixed_counts(size: int, stale_share: float, *, window: int | None = None) ->
             raise RheostatError(f"A window of {window} batches holds nothing stale: remember at least 1, or set the stale share to 0.")
         if window * fresh < stale:
             raise RheostatError(
-                f"A stale share of {stale_share:g} asks for {stale} of a batch of {size}, but a window of {window} batches with {fresh} fresh "
-                f"ones each holds only {window * fresh}: lower the share or widen the window."
+                f"A stale share of {stale_share:g} asks for {stale} of a batch of {size}, but a window of {window} batches with {fresh} "
+                f"fresh ones each holds only {window * fresh}: lower the share or widen the window."
             )
     return fresh, stale

@@ -73,6 +73,7 @@ METRICS: dict[str, Metric] = {
         Metric("value_loss", "Value loss", LOSSES),
         Metric("entropy", "Entropy", LOSSES, "Entropy of the policy, nats per action"),
         Metric("kl_reference", "KL to the reference", LOSSES, "Estimate of KL(policy, reference), as the loss aggregates it"),
+        Metric("base_share", "Weight of the base model", LOSSES, "Share of the base model in a KL to two anchors (KL-Convex)"),
         Metric("approx_kl", "KL within the update", LOSSES, "Mean k3 estimate of KL(start of the update, policy)"),
         Metric("explained_variance", "Explained variance", LOSSES, "1 is a perfect critic, 0 no better than a constant"),
         Metric("meter/gradient_norm", "Gradient norm", LOSSES, "Global norm before clipping"),

@@ -66,7 +66,7 @@ METHODS: dict[str, Entry] = {
         "rheostat.methods.reinforce:Reinforce", "language", "The policy gradient and nothing else", "Williams 1992", VECTORS
     ),
     "reinforce-pp": Entry("rheostat.methods.reinforce_pp:ReinforcePP", "language", "REINFORCE++", "2501.03262", VECTORS),
-    "remix": Entry("rheostat.methods.remix:ReMix", "language", "Recent rollouts, then reincarnation", "2507.06892", "vectors, laws, resume"),
+    "remix": Entry("rheostat.methods.remix:ReMix", "language", "Recent rollouts, then rebirth", "2507.06892", "vectors, laws, resume"),
     "rft": Entry("rheostat.methods.rft:RFT", "language", "Rejection-sampling fine-tuning", "2308.01825", "laws, resume"),
     "rloo": Entry("rheostat.methods.rloo:RLOO", "language", "REINFORCE leave-one-out", "2402.14740", VECTORS),
     "robust-acting": Entry(

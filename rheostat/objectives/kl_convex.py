@@ -26,8 +26,8 @@ def convex_share(step: int, *, start: int = 50, interval: int = 10, drop: float 
     """
     if interval < 1 or drop < 0 or not 0 <= floor <= 1:
         raise RheostatError(
-            f"The share of the base model falls by {drop} every {interval} steps down to {floor}: the drop must be at least 0, the interval "
-            "at least 1 and the floor in [0, 1]."
+            f"The share of the base model falls by {drop} every {interval} steps down to {floor}: the drop must be at least 0, the "
+            "interval at least 1 and the floor in [0, 1]."
         )
     return max(1.0 - drop * math.ceil(max(step - start, 0) / interval), floor)
 
