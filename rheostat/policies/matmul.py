@@ -19,6 +19,23 @@ SMALLEST = 2**19  # multiply-adds below which oneDNN's longer call costs more th
 WIDEST = 256  # width of a weight gradient beyond which MKL is the faster one again (its long inner axis falls out of oneDNN's cache)
 
 
+def usual_above(count: int) -> int:
+    """The smallest usual number of rows that is not below ``count``: there are sixteen between a power of two and the next.
+
+    oneDNN compiles a kernel of a quarter to half a megabyte for every new shape and never frees it, so the number of shapes must be bounded
+    however long a run is. Callers on the hot path round their sizes up (:mod:`~rheostat.policies.packing`, decoding); what is left over
+    elsewhere goes to MKL.
+    """
+    step = 1 << max(4, count.bit_length() - 5)
+    return -(-count // step) * step
+
+
+def usual_below(count: int) -> int:
+    """The largest usual number of rows that is not above ``count``; 0 below 16."""
+    step = 1 << max(4, count.bit_length() - 5)
+    return count // step * step
+
+
 @cache
 def onednn_is_faster() -> bool:
     """Whether this is an x86 processor that MKL does not favour, under a PyTorch that offers oneDNN's product."""
@@ -34,7 +51,20 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias`` by oneDNN, which needs dense matrices: strided ones go to a reference loop, 1000 times slower."""
     if not weight.is_contiguous() and not weight.t().is_contiguous():
         weight = weight.contiguous()
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    most = usual_below(len(x))
+    if most == len(x):
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    rest = F.linear(x[most:], weight, bias)  # at most a sixteenth, by MKL
+    return torch.cat([torch.ops.mkldnn._linear_pointwise(x[:most], weight, bias, "none", [], ""), rest]) if most else rest
+
+
+def _outer(narrow: Tensor, wide: Tensor) -> Tensor:
+    """``narrow.T @ wide`` of ``[N, a]`` and ``[N, b]``."""
+    most = usual_below(len(wide))
+    if wide.shape[1] > WIDEST or not most:
+        return narrow.t() @ wide
+    found = torch.ops.mkldnn._linear_pointwise(narrow[:most].t(), wide[:most].t(), None, "none", [], "")
+    return found if most == len(wide) else found.addmm_(narrow[most:].t(), wide[most:])
 
 
 class _Linear(torch.autograd.Function):
@@ -51,7 +81,7 @@ class _Linear(torch.autograd.Function):
         grad_weight = None
         if ctx.needs_input_grad[1]:  # the narrow factor goes first
             narrow, wide = (grad, x) if grad.shape[1] <= x.shape[1] else (x, grad)
-            grad_weight = _product(narrow.t(), wide.t()) if wide.shape[1] <= WIDEST else narrow.t() @ wide
+            grad_weight = _outer(narrow, wide)
             grad_weight = grad_weight if narrow is grad else grad_weight.t()
         return grad_x, grad_weight, grad.sum(0) if ctx.needs_input_grad[2] else None
 

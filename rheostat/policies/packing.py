@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.policies.decoder import Attend
+from rheostat.policies.matmul import usual_above
 from rheostat.policies.short_attention import LONGEST, future_mask, short_attention
 
 ROWS_PER_BUCKET = 32  # attention is computed on rectangles of at most this many rows of similar length
@@ -34,7 +35,7 @@ class Bucket:
 class Packing:
     """Where the tokens of padded rows lie in the flat list."""
 
-    ids: Tensor  # [N] int64
+    ids: Tensor  # [N] int64; the last few may be padding (0)
     positions: Tensor  # [N] int64, counted from the row's first real token
     needed: Tensor  # [n] packed token of every needed position, row-major
     buckets: tuple[Bucket, ...]
@@ -123,4 +124,7 @@ def pack(action: Tensor, attention: Tensor, needed: Tensor, *, share: bool = Tru
         scatter[gather[mine]] = offset + mine
         buckets.append(Bucket(len(chunk), wide, gather))
         offset += len(gather)
-    return Packing(ids[own], column.expand_as(own)[own], slot[which, where - start[which]], tuple(buckets), scatter)
+    # a little padding, so that matrix products meet few different sizes; nothing looks at it and nothing asks for it
+    extra = (0, usual_above(len(scatter)) - len(scatter))
+    packed = [F.pad(values, extra) for values in (ids[own], column.expand_as(own)[own], scatter)]
+    return Packing(packed[0], packed[1], slot[which, where - start[which]], tuple(buckets), packed[2])

@@ -98,9 +98,14 @@ def test_compaction_moves_only_as_many_rows_as_have_finished(monkeypatch: pytest
         original(self, holes, movers, count)
 
     monkeypatch.setattr(cached_decoding.PackedDecoding, "keep", keep)
-    found = generate()
+    found = generate(group_size=16)
     assert moved and sum(holes for holes, _ in moved) <= int((found.finish == FinishReason.STOP).sum())
     assert [count for _, count in moved] == sorted((count for _, count in moved), reverse=True)
+    assert all(count % 16 == 0 for _, count in moved)  # sizes that repeat, with a few finished rows among them
+    monkeypatch.setattr(embedded, "COMPACT_AT", 2.0)
+    whole = generate(group_size=16)  # nobody is dropped: the same completions
+    assert torch.equal(whole.tokens, found.tokens) and torch.equal(whole.lengths, found.lengths)
+    torch.testing.assert_close(whole.logp, found.logp, atol=1e-5, rtol=0, equal_nan=True)
 
 
 def test_prompts_are_computed_once_for_their_group(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from rheostat.errors import RheostatError
 from rheostat.policies import language, packing
 from rheostat.policies.language import LanguagePolicy
+from rheostat.policies.matmul import usual_above, usual_below
 from tests import tiny_language as tiny
 
 KINDS = ("qwen3", "qwen2", "llama", "gemma2", "gpt2")
@@ -101,8 +102,17 @@ def test_a_shared_prompt_is_computed_once() -> None:
     before = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
     shared, alone = packing.pack(action, attention, before), packing.pack(action, attention, before, share=False)
     prompts = (attention & ~mask).sum(1)
-    assert len(alone.ids) == int(prompts.sum() + mask.sum()) - len(action)  # the last token of a row predicts nothing
-    assert len(alone.ids) - len(shared.ids) == int(prompts.sum() - prompts[::4].sum())
+    every = int(prompts.sum() + mask.sum()) - len(action)  # the last token of a row predicts nothing
+    once = every - int(prompts.sum() - prompts[::4].sum())
+    assert (len(alone.ids), len(shared.ids)) == (usual_above(every), usual_above(once)) and once < every
+
+
+def test_sizes_are_rounded_so_that_they_repeat() -> None:
+    """Matrix products meet at most seventeen sizes between a power of two and the next, and at most a sixteenth is wasted."""
+    for low in (16, 256, 4096):
+        sizes = {usual_above(count) for count in range(low, 2 * low)}
+        assert len(sizes) <= 17 and all(usual_below(size) == usual_above(size) == size for size in sizes)
+    assert all(usual_below(n) <= n <= usual_above(n) <= n + max(16, n / 16 + 1) for n in range(1, 5000))
 
 
 def test_masks_with_gaps_score_only_what_they_mark() -> None:

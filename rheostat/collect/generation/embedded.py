@@ -10,6 +10,7 @@ from torch import Tensor
 from rheostat.collect.generation.cached_decoding import decoding
 from rheostat.collect.generation.engine import FinishReason, Generations, LocalEngine
 from rheostat.collect.generation.sampling import Sampling, draw, uniforms
+from rheostat.policies.matmul import usual_above
 
 COMPACT_AT = 1 / 8  # share of finished rows at which they are dropped (docs/speed-language.md)
 LOOK_EVERY = 8  # steps between looks at who has finished on a GPU, where looking stalls the queue of kernels
@@ -58,12 +59,12 @@ class EmbeddedEngine(LocalEngine):
                 dead = len(rows) - int(alive.sum())
             if dead == len(rows) or step + 1 == sampling.max_new_tokens:
                 break
-            if dead and dead >= COMPACT_AT * len(rows):
-                count = len(rows) - dead
-                holes = (~alive[:count]).nonzero()[:, 0]
+            if dead and dead >= COMPACT_AT * len(rows) and (count := usual_above(len(rows) - dead)) < len(rows):
                 movers = alive[count:].nonzero()[:, 0] + count
+                holes = (~alive[:count]).nonzero()[:, 0][: len(movers)]
                 state.keep(holes, movers, count)
-                rows[holes], token[holes] = rows[movers], token[movers]
-                rows, token, alive, dead = rows[:count], token[:count], torch.ones_like(alive[:count]), 0
+                rows[holes], token[holes], alive[holes] = rows[movers], token[movers], True
+                rows, token, alive = rows[:count], token[:count], alive[:count]
+                dead = count - int(alive.sum())
             raw = self.policy.raw_logits(state.step(token))
         result.finish[rows[alive]] = int(FinishReason.LENGTH)
