@@ -64,6 +64,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "reinforce": {"baselines-llm": ("loss/reinforce_logp/*",)},
     "reinforce-pp": {"baselines-llm": ("adv/reinforce_pp_*", "loss/ppo_symmetric/token-mean/*")},
     "remix": {"remix": ("*",)},
+    "rl-plus": {"rl-plus": ("*",)},
     "rloo": {"baselines-llm": ("adv/rloo", "trl/rloo_sequence_loss/*")},
     "ros": {"props": ("ros_*", "discrete_ros_*", "sampling_error_*")},
     "tis": {"baselines-llm": ("tis/*", "tis_trl/*", "loss/clip_higher_with_sampler_weights/*")},

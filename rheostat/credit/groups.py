@@ -115,6 +115,42 @@ def grpo_advantage(
     return _with_singletons(statistics.centred, statistics, reward, valid, singleton) / (spread + eps)
 
 
+def split_advantage(
+    reward: Tensor,
+    group: Tensor,
+    own: Tensor,
+    *,
+    scale: Literal["group", "none"] = "group",
+    eps: float = 1e-6,
+    valid: Tensor | None = None,
+) -> Tensor:
+    """``(R_i - mean) / (std + eps)`` with the mean and deviation of the policy's *own* members of the group, for all its members.
+
+    An expert's reward then moves nobody's baseline. A deviation of 0 counts as 1, so that an expert who is right where all others are
+    wrong has advantage 1. Source: ``grpo_split`` in the code of LUFFY and RL-PLUS.
+
+    Args:
+        reward: ``[B]`` float.
+        group: ``[B]`` integers.
+        own: ``[B]`` bool, the members that make the statistics.
+        scale: divide by the deviation, or by nothing.
+        eps: added to the deviation.
+        valid: ``[B]`` bool; invalid rows enter no statistic and get 0.
+
+    Returns:
+        ``[B]``; 0 in a group without a valid own member.
+
+    Raises:
+        RheostatError: different shapes, or a valid reward that is not finite.
+    """
+    _require_rows(reward=reward, group=group, own=own, valid=valid)
+    valid = torch.ones_like(reward, dtype=torch.bool) if valid is None else valid
+    statistics = group_statistics(reward, group, valid=valid & own)
+    centred = torch.where(own, statistics.centred, select(reward, valid) - statistics.mean)
+    advantage = select(centred, valid & (statistics.size > 0))
+    return advantage / (statistics.std.masked_fill(statistics.std == 0, 1.0) + eps) if scale == "group" else advantage
+
+
 def rloo_advantage(reward: Tensor, group: Tensor, *, singleton: Singleton = "keep", valid: Tensor | None = None) -> Tensor:
     """Reward minus the mean of the *other* members, ``(R_i - mean) n / (n - 1)`` (Ahmadian et al. 2024).
 

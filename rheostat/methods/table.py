@@ -68,6 +68,13 @@ METHODS: dict[str, Entry] = {
     "reinforce-pp": Entry("rheostat.methods.reinforce_pp:ReinforcePP", "language", "REINFORCE++", "2501.03262", VECTORS),
     "remix": Entry("rheostat.methods.remix:ReMix", "language", "Recent rollouts, then rebirth", "2507.06892", "vectors, laws, resume"),
     "rft": Entry("rheostat.methods.rft:RFT", "language", "Rejection-sampling fine-tuning", "2308.01825", "laws, resume"),
+    "rl-plus": Entry(
+        "rheostat.methods.rl_plus:RLPlus",
+        "language",
+        "Experts in the group by multiple importance sampling",
+        "2508.00222",
+        "vectors, laws, resume",
+    ),
     "rloo": Entry("rheostat.methods.rloo:RLOO", "language", "REINFORCE leave-one-out", "2402.14740", VECTORS),
     "robust-acting": Entry(
         "rheostat.methods.robust_acting:RobustActing", "control", "Robust on-policy acting", "2111.14552", "probes, resume"

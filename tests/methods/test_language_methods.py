@@ -32,6 +32,7 @@ OWN: dict[str, dict[str, Any]] = {
     "sft": {"group_size": 1, "max_new_tokens": 48},
     "luffy": {"max_new_tokens": 48},
     "chord": {"max_new_tokens": 48},
+    "rl-plus": {"max_new_tokens": 48},
     "dapo": {"overlong_buffer": 4, "max_sampling_rounds": 3},
     "remix": {"switch_after": 1, "convex_start": 1, "convex_interval": 1},
     "ppo-lm": {"group_size": 1, "prompts_per_batch": 8, "minibatches": 2},
