@@ -1,0 +1,192 @@
+"""ReMix in the real training path: what a batch is made of, its two anchors, the switch, and exact resume across it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rheostat.errors import RheostatError
+from rheostat.methods.method import iterate
+from rheostat.training.run import Interrupted, Run
+from rheostat.training.settings import configure
+from rheostat.trajectories import Source
+from tests.crash import differences
+from tests.methods.test_language_methods import Lenient, built, save, small
+from tests.training.test_run import StopAfter
+
+OPTIONS: dict[str, Any] = {"prompts_per_batch": 5, "steps": 6, "switch_after": 3, "convex_start": 1, "convex_interval": 1}
+"""Three of five groups are fresh up to update 3; lambda is 1, 0.9, 0.8, 0.7, 0.6, 0.5."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save(tmp_path_factory.mktemp("model"))
+
+
+def remix(model: str, **options: Any) -> Any:
+    return built("remix", model, **(OPTIONS | options))
+
+
+def weights(policy: Any) -> torch.Tensor:
+    return torch.cat([value.detach().flatten().clone() for value in policy.state_dict().values()])
+
+
+def test_what_a_batch_is_made_of(model: str) -> None:
+    one = remix(model, window=2)
+    sampled: dict[int, int] = {}
+    for update in range(5):
+        fresh = one.collect()
+        mixing = update < 3
+        assert len(fresh.group[:, 0].unique()) == (3 if mixing else 5)
+        sampled |= dict.fromkeys(fresh.group[:, 0].tolist(), update)
+        batch = one.retain(fresh)
+        groups, sizes = batch.group[:, 0].unique(return_counts=True)
+        assert sizes.tolist() == [4] * len(groups) and len(groups) == (3 if update == 0 else 5)
+        stale = batch[len(fresh) :]
+        if mixing and update:
+            assert set(stale.source.flatten().tolist()) == {int(Source.REPLAY)}
+            assert all(1 <= update - sampled[group] <= 2 for group in stale.group[:, 0].tolist())
+            assert torch.equal(stale.version[stale.mask], torch.tensor([sampled[g] for g in stale.group[stale.mask].tolist()]))
+        else:
+            assert not len(stale)
+        one.improve(one.credit(batch))
+        assert len(one.recent.batches) == (min(update + 1, 3) if update < 2 else 0)
+    assert one.collector.graded_rows == 4 * (3 * 3 + 2 * 5)  # only what is fresh is sampled
+
+
+def test_stale_groups_keep_their_own_statistics(model: str) -> None:
+    one = remix(model)
+    first = one.credit(one.retain(one.collect()))
+    worth = {int(row.group[0]): row for row in first}
+    assert len(worth) == 3
+    one.improve(first)
+    second = one.credit(one.retain(one.collect()))
+    for number in worth:
+        then, now = (batch.advantage[batch.group[:, 0] == number].flatten() for batch in (first, second))
+        if len(now):
+            assert torch.equal(then[then != 0], now[now != 0])
+
+
+def test_nothing_is_limited_when_a_step_begins(model: str) -> None:
+    """Stale rows have ratios far from 1; around 1 the window clips them at once, around the current policy none."""
+    found = {}
+    for correction in ("mix", "behaviour", "none"):
+        one = remix(model, correction=correction, learning_rate=3e-2, kl_coefficient=0.0, window=1, stale_share=0.5)
+        for _ in range(2):
+            iterate(one)
+        batch = one.credit(one.retain(one.collect()))
+        with torch.no_grad():
+            found[correction] = one.surrogate(one.score(batch), batch, one.denominator(batch))
+        stale = batch.mask & (batch.source == int(Source.REPLAY))
+        moved = (found[correction].ratio[stale] - 1).abs()
+        assert bool((moved > 0.2).any()) == (correction != "none")
+        assert bool(found[correction].limited[stale].any()) == (correction == "behaviour")
+        assert not bool(found[correction].limited[batch.mask & ~stale].any())
+
+
+def test_without_stale_data_it_is_grpo(model: str) -> None:
+    ours = remix(model, stale_share=0.0, switch_after=0, convex_floor=1.0)
+    same = {"prompts_per_batch": 5, "epochs": 2, "aggregation": "token-mean", "kl_coefficient": 0.001, "steps": 6}
+    theirs = built("grpo", model, **same)
+    for _ in range(3):
+        a, b = iterate(ours), iterate(theirs)
+        assert a.pop("base_share") == 1 and a == b
+    assert torch.equal(weights(ours.policy), weights(theirs.policy))
+
+
+def test_anchors(model: str) -> None:
+    one = remix(model)
+    past = [weights(one.policy)]
+    for update in range(5):
+        batch = one.credit(one.retain(one.collect()))
+        assert one.base_share == pytest.approx(1 - 0.1 * update)
+        base = past[3] if update >= 3 else past[0]
+        assert torch.equal(torch.cat([value.flatten() for value in one.reference.state_dict().values()]), base)
+        if update:
+            assert torch.equal(weights(one.previous.acting()), past[update - 1])
+            with torch.no_grad():
+                expected = one.previous.acting().score(batch.action, batch.attention, batch.mask, temperature=1.0).logp
+            assert torch.equal(batch.previous_logp, expected) and not torch.equal(expected, batch.learner_logp)
+        else:
+            assert batch.previous_logp is None
+        metrics = one.improve(batch)
+        assert metrics["base_share"] == pytest.approx(1 - 0.1 * update)
+        past.append(weights(one.policy))
+    kept = remix(model, reset_base=False)
+    for _ in range(4):
+        iterate(kept)
+    assert torch.equal(torch.cat([value.flatten() for value in kept.reference.state_dict().values()]), past[0])
+
+
+def test_micro_batches_change_nothing_with_stale_rows(model: str) -> None:
+    ends = []
+    for rows in (0, 1, 3):
+        one = remix(model, micro_batch_rows=rows, kl_coefficient=0.5, convex_start=0)
+        one.optimizer = torch.optim.SGD(one.policy.parameters(), lr=0.3)
+        for _ in range(2):
+            metrics = iterate(one)
+        assert metrics["meter/share_replay"] > 0 and metrics["kl_reference"] > 0 and metrics["base_share"] == pytest.approx(0.8)
+        ends.append(weights(one.policy))
+    for other in ends[1:]:
+        torch.testing.assert_close(other, ends[0], atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("stop", [2, 3, 4])
+def test_resume_before_at_and_after_the_switch(stop: int, model: str, tmp_path: Path) -> None:
+    options = OPTIONS | {"checkpoint_every": 10, "dial.lag": 1}
+    whole = Run.create(tmp_path / "whole", small("remix", model, **options), task=Lenient()).train()
+    assert [row.get("meter/share_replay", 0) > 0 for row in whole.metrics] == [False, True, True, False, False, False]
+    halted = Run.create(tmp_path / "halted", small("remix", model, **options), task=Lenient())
+    with pytest.raises(Interrupted):
+        halted.train(progress=StopAfter(stop))
+    Run.load(tmp_path / "halted", task=Lenient()).train()
+    assert differences(tmp_path / "whole", tmp_path / "halted") == []
+
+
+def test_adapters_are_part_of_a_new_base(model: str, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    options = OPTIONS | {"adapter_rank": 2, "learning_rate": 1e-2}
+    runs = []
+    for name in ("whole", "halted"):
+        with torch.random.fork_rng():  # peft draws the adapters' first weights from the global generator
+            torch.manual_seed(0)
+            runs.append(Run.create(tmp_path / name, small("remix", model, **options), task=Lenient()))
+    whole, halted = runs
+    whole.train()
+    with pytest.raises(Interrupted):
+        halted.train(progress=StopAfter(4))
+    again = Run.load(tmp_path / "halted", task=Lenient())
+    assert any("lora" in name and bool(value.any()) for name, value in again.method.reference.state_dict().items() if "lora_B" in name)
+    again.train()
+    assert differences(tmp_path / "whole", tmp_path / "halted") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"limit": "detached"}, "remix cannot use limit 'detached'"),
+        ({"ratio": "sequence"}, "remix cannot use ratio 'sequence'"),
+        ({"sampler_correction": "token"}, "its ratio is to the sampler already"),
+        ({"dynamic_sampling": True}, "the window fills its batches"),
+        ({"kl_in_reward": True, "advantage": "rloo"}, "leave kl_in_reward off"),
+        ({"switch_after": -1}, "0 mixes to the end"),
+        ({"stale_share": 1.0}, "leaves nothing fresh"),
+        ({"stale_share": 0.8}, "a window of 2 batches with 3 fresh ones each holds only 6"),
+        ({"convex_interval": 0}, "the interval at least 1"),
+        ({"dial.replay_share": 0.5}, "remix cannot honour dial.replay_share: it keeps a window of its own"),
+        ({"dial.replay_age": 3}, "set window instead"),
+    ],
+)
+def test_refusals(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(RheostatError, match=sentence) as error:
+        configure("remix", options)
+    assert "\n" not in str(error.value)
+
+
+def test_a_switch_past_the_end_is_refused(model: str) -> None:
+    with pytest.raises(RheostatError, match="switch_after is 50, but the run makes 20 updates"):
+        remix(model, switch_after=50, steps=20)
+    assert remix(model, switch_after=50, steps=20, budget="generated tokens").mixing
