@@ -26,6 +26,8 @@ from rheostat.trajectories import Source
 Matrix = list[list[float | None]]
 STRETCH = 40
 """Tokens of a rollout that are shown at most."""
+OFTEN = 5
+"""Kinds of tokens that are named at most."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,12 @@ class Row:
     elsewhere: float | None
     """Share of the gradient's norm that does not come through log-probabilities: entropy bonus, a critic that shares weights."""
     tokens: measures.Tokens
+    mostly: dict[str, int]
+    """The tokens (or discrete actions) that the limit cuts most often, and how often."""
     stopped: bool
     """The method ended the update before this step."""
+    added: int
+    """Rows of its own that the method learns from beside the batch."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -240,7 +246,8 @@ def _summarise(replays: Sequence[Replay], frozen: Frozen, steps: int, rows: int,
         norm = float(one.gradient.double().norm())
         elsewhere = float((one.gradient - one.through_tokens).double().norm()) / norm if norm > measures.NOTHING else None
         norm = norm if norm > measures.NOTHING else 0.0
-        found.append(Row(one.spec.label, one.spec.method, one.spec.settings, norm, elsewhere, tokens, one.stopped))
+        mostly = _mostly(frozen, one.limited)
+        found.append(Row(one.spec.label, one.spec.method, one.spec.settings, norm, elsewhere, tokens, mostly, one.stopped, one.added))
 
     def matrix(measure: Any, values: Sequence[Tensor]) -> Matrix:
         return [[measure(a, b) for b in values] for a in values]
@@ -303,6 +310,8 @@ def _notes(rows: Sequence[Row], facts: dict[str, Any]) -> list[str]:
     for row in rows:
         if row.stopped:
             notes.append(f"{row.name} ends the update before this step (target_kl).")
+        if row.added:
+            notes.append(f"{row.name} learns from {row.added} rows of its own beside the batch; they are in its gradient and in no share.")
         if row.elsewhere is not None and row.elsewhere > 1e-3:
             notes.append(
                 f"{row.elsewhere:.0%} of the norm of {row.name}'s gradient does not come through log-probabilities: an entropy bonus, or a "
@@ -335,6 +344,16 @@ def _shown(replays: Sequence[Replay], weights: Sequence[Tensor], frozen: Frozen,
             )
         )
     return found
+
+
+def _mostly(frozen: Frozen, limited: Tensor) -> dict[str, int]:
+    """The most frequent ones among what is limited, at most :data:`OFTEN`."""
+    actions = frozen.rows.action[frozen.rows.mask][limited]
+    if actions.is_floating_point() or actions.dim() > 1 or not len(actions):
+        return {}
+    kinds, counts = actions.unique(return_counts=True)
+    order = counts.argsort(descending=True, stable=True)[:OFTEN]
+    return dict(zip(_texts(frozen, kinds[order]), counts[order].tolist(), strict=True))
 
 
 def _states(one: Replay, weight: Tensor, places: slice) -> list[str]:

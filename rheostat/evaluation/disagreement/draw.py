@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,11 @@ NOTE = (
     "masked or filtered. scaled: of those that move, weight per advantage off the method's median. effective: share of tokens that carry "
     "the update. elsewhere: part of the gradient's norm that comes not through log-probabilities."
 )
+
+
+def clear(token: str) -> str:
+    """A token in a line of its own: nothing in it steers a terminal or breaks the line."""
+    return visible(token).replace("\n", "⏎").replace(" ", "␣")
 
 
 def percent(value: float | None) -> str:
@@ -48,6 +54,7 @@ METHODS: dict[str, Callable[[Row], str]] = {
     "scaled": lambda r: percent(r.tokens.scaled),
     "effective": lambda r: percent(r.tokens.effective),
     "elsewhere": lambda r: "–" if r.elsewhere is None else percent(r.elsewhere if r.elsewhere > 1e-4 else 0.0),
+    "limits mostly": lambda r: ", ".join(f"{clear(token)} {count}x" for token, count in list(r.mostly.items())[:3]),
 }
 
 
@@ -75,24 +82,25 @@ def title_of(found: Disagreement) -> str:
 def print_disagreement(found: Disagreement) -> None:
     """Methods, then the three matrices, then the notes."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     console = Console(highlight=False)
     wide = max(len(row.name) for row in found.rows)
     if console.width < 150 or not console.is_terminal:  # aligned tables need their width; a file has none of its own
-        console = Console(width=max(150, 110 + wide), highlight=False)
+        console = Console(width=max(150, 140 + wide), highlight=False)
     methods = Table(title=title_of(found), title_justify="left", header_style="bold", caption=NOTE, caption_justify="left")
     for name in ("", "method", *METHODS):
-        methods.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
+        methods.add_column(name, justify="left" if name in ("method", "limits mostly") else "right", no_wrap=True)
     for place, row in enumerate(found.rows, 1):
-        methods.add_row(str(place), row.name, *(cell(row) for cell in METHODS.values()))
+        methods.add_row(str(place), *(escape(text) for text in (row.name, *(cell(row) for cell in METHODS.values()))))
     console.print(methods)
     for title, (values, cell) in matrices(found).items():
         table = Table(title=title, title_justify="left", header_style="bold")
         for name in ("", "method", *map(str, range(1, len(found.rows) + 1))):
             table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
         for place, (row, line) in enumerate(zip(found.rows, values, strict=True), 1):
-            table.add_row(str(place), row.name, *map(cell, line))
+            table.add_row(str(place), escape(row.name), *map(cell, line))
         console.print(table)
     for note in found.notes:
         console.print(note, markup=False, soft_wrap=True)
@@ -111,13 +119,15 @@ def draw(found: Disagreement, stem: Path) -> list[Path]:
     side, strip = 1.0 + 0.34 * count, 0.75 + 0.21 * (count + 1)
     with matplotlib.rc_context(STYLE | {"axes.grid": False, "text.parse_math": False}):
         figure = Figure(figsize=(11, 0.6 + side + strip * len(found.shown) + 0.3), layout="constrained", dpi=150)
-        figure.suptitle(title_of(found), x=0.008, ha="left", fontsize=9.5, fontweight="bold", color="#222222")
+        figure.suptitle(
+            "\n".join(textwrap.wrap(title_of(found), 130)), x=0.008, ha="left", fontsize=9.5, fontweight="bold", color="#222222"
+        )
         grid = figure.add_gridspec(1 + len(found.shown), 2, height_ratios=[side, *[strip] * len(found.shown)])
         every = list(matrices(found).items())
         names = [row.name for row in found.rows]
         _heat(figure.add_subplot(grid[0, 0]), *every[0], names, "RdBu", (-1, 1))
         _heat(figure.add_subplot(grid[0, 1]), *every[1], names, "Greys", (0, 1))
-        full = {name: _full(found, name) for name in names}
+        full = {name: full_colour(found, name) for name in names}
         for place, shown in enumerate(found.shown, 1):
             _strip(figure.add_subplot(grid[place, :]), shown, names, full)
         _legend(figure, "token" if found.facts["domain"] == "language" else "step")
@@ -154,7 +164,7 @@ def _short(name: str, longest: int = 34) -> str:
     return name if len(name) <= longest else name[: longest - 1] + "…"
 
 
-def _full(found: Disagreement, name: str) -> float:
+def full_colour(found: Disagreement, name: str) -> float:
     """Weight at which a method's tokens have their full colour: the largest but for the largest twentieth."""
     sizes = found.weight(name).abs()
     sizes = sizes[sizes > 0]
@@ -171,8 +181,7 @@ def _strip(axes: Axes, shown: Shown, names: list[str], full: dict[str, float]) -
     from matplotlib.patches import Rectangle
 
     for x, token in enumerate(shown.tokens):
-        text = visible(token).replace("\n", "⏎").replace(" ", "␣")
-        axes.text(x + 0.5, -0.5, text[:4], ha="center", va="center", fontsize=6.5, family="monospace", color="#222222")
+        axes.text(x + 0.5, -0.5, clear(token)[:5], ha="center", va="center", fontsize=6.5, family="monospace", color="#222222")
     for y, name in enumerate(names):
         for x, (weight, state) in enumerate(zip(shown.weights[name], shown.states[name], strict=True)):
             share = strength(weight, full[name])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from rheostat.evaluation.disagreement.draw import METHODS, NOTE, matrices, percent, strength, title_of
+from rheostat.evaluation.disagreement.draw import METHODS, NOTE, clear, full_colour, matrices, percent, strength, title_of
 from rheostat.evaluation.rollouts import visible
 
 if TYPE_CHECKING:
@@ -18,16 +18,15 @@ def section(found: Disagreement) -> Section:
     import jinja2
     from markupsafe import Markup
 
-    from rheostat.evaluation.disagreement.draw import _full
     from rheostat.evaluation.report import Section
 
     names = [row.name for row in found.rows]
-    full = {name: _full(found, name) for name in names}
+    full = {name: full_colour(found, name) for name in names}
     rollouts = [
         {
             "title": f"Row {one.row} ({one.source}), reward {one.reward:.4g}, {len(one.tokens)} of {one.total} shown",
             "prompt": visible(one.prompt),
-            "tokens": [visible(token).replace("\n", "⏎") or "·" for token in one.tokens],
+            "tokens": [clear(token) or "·" for token in one.tokens],
             "lines": [
                 (name, [(round(strength(weight, full[name]), 2), f"{weight:.3g}", state) for weight, state in zip(*pair, strict=True)])
                 for name, pair in ((name, (one.weights[name], one.states[name])) for name in names)

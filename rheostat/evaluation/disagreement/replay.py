@@ -16,13 +16,15 @@ from torch import Tensor
 
 from rheostat.collect.generation.embedded import EmbeddedEngine
 from rheostat.collect.prompts import Graded
+from rheostat.credit.groups import informative_groups
 from rheostat.credit.verifiers.interface import Scores
+from rheostat.errors import RheostatError
 from rheostat.evaluation.disagreement.frozen import Frozen, silence
 from rheostat.evaluation.disagreement.specs import Spec, config_of
 from rheostat.evaluation.microscope.exact import assign
 from rheostat.evaluation.microscope.gradients import Recorder
 from rheostat.masking import select
-from rheostat.methods.grpo import GRPO
+from rheostat.methods.grpo import GRPO, GRPOConfig
 from rheostat.methods.ppo import PPO, Step, Worth
 from rheostat.objectives.policy_gradient import PolicyLoss
 from rheostat.policies.language import LanguagePolicy, TokenScores
@@ -45,6 +47,7 @@ class Replay:
         kept: bool, the token is in the loss.
         advantage: float64, the method's own, 0 outside.
         stopped: whether the method ended the update before this step (``target_kl``).
+        added: rows of its own that the method learns from beside the batch (expert rows).
     """
 
     spec: Spec
@@ -55,6 +58,7 @@ class Replay:
     kept: Tensor
     advantage: Tensor
     stopped: bool
+    added: int = 0
 
 
 def replay(spec: Spec, frozen: Frozen) -> Replay:
@@ -64,32 +68,22 @@ def replay(spec: Spec, frozen: Frozen) -> Replay:
         RheostatError: settings that do not fit the batch, or a loss that is not finite.
     """
     method = frozen.run.method
-    return _language(spec, frozen, method) if isinstance(method, GRPO) else _control(spec, frozen, cast(PPO, method))
-
-
-def spread(values: Tensor, rows: Tensor, shape: torch.Size) -> Tensor:
-    """``values`` ``[k, T]`` as the given rows of a ``[B, T]`` of zeros (or False)."""
-    whole = values.new_zeros(shape)
-    whole[rows] = values
-    return whole
+    try:
+        return _language(spec, frozen, method) if isinstance(method, GRPO) else _control(spec, frozen, cast(PPO, method))
+    except RheostatError as error:
+        raise RheostatError(f"{spec.label} cannot replay this batch: {error}") from error
 
 
 # --- language --------------------------------------------------------------------------------------------------------------------------
 
 
-class Given:
-    """In the place of a collector: hands out the frozen batch; the key of every prompt is the number of its row."""
-
-    generated_tokens = graded_rows = 0
-
-    def __init__(self, rows: Trajectories) -> None:
-        reward, valid = rows.reward.sum(1), rows.valid[:, 0]
-        scores = Scores(reward, valid, torch.zeros_like(valid))
-        self.graded = Graded(rows, [Prompt("", key=str(row)) for row in range(len(rows))], [""] * len(rows), scores)
-
-    def collect(self, prompts: int, group_size: int, *args: Any, **options: Any) -> Graded:
-        """Whatever is asked for."""
-        return self.graded
+def _given(rows: Trajectories, config: GRPOConfig) -> Graded:
+    """The frozen rows as if just collected; the key of every prompt is the number of its row. What dynamic sampling would have replaced is
+    left out."""
+    reward, valid = rows.reward.sum(1), rows.valid[:, 0]
+    scores = Scores(reward, valid, torch.zeros_like(valid))
+    graded = Graded(rows, [Prompt("", key=str(row)) for row in range(len(rows))], [""] * len(rows), scores)
+    return graded.select(informative_groups(reward, rows.group[:, 0], valid=valid)) if config.dynamic_sampling else graded
 
 
 def _language(spec: Spec, frozen: Frozen, own: GRPO) -> Replay:
@@ -97,7 +91,7 @@ def _language(spec: Spec, frozen: Frozen, own: GRPO) -> Replay:
     size = int((rows.group[:, 0] == rows.group[0, 0]).sum())
     names = ("temperature", "top_k", "top_p", "micro_batch_rows")
     given = {name: getattr(own.config, name) for name in names} | {
-        "prompts_per_batch": len(rows) // size, "group_size": size, "max_new_tokens": own.longest, "max_sampling_rounds": 1,
+        "prompts_per_batch": len(rows) // size, "group_size": size, "max_new_tokens": own.longest,
         "epochs": moves + 1, "minibatches": 1, "max_grad_norm": math.inf, "evaluate_every": 0, "budget": "updates",
     }  # fmt: skip
     config, cls = config_of(spec, run.settings, given), spec.row.load()
@@ -129,25 +123,33 @@ def _language(spec: Spec, frozen: Frozen, own: GRPO) -> Replay:
         return gradient_of(parameters)
 
     recorder = Recorder(method.optimizer, read, lambda step: assign(parameters, frozen.path[min(step, moves)]))
-    method.optimizer, method.collector = cast(Any, recorder), cast(Any, Given(rows))
+    method.optimizer = cast(Any, recorder)
     method.score, method.surrogate = cast(Any, scored), cast(Any, limited)  # type: ignore[method-assign]
-    batch = method.credit(method.retain(GRPO.collect(method)))  # the base class's own filter, and no further data
-    assert method.graded is not None
+    method.graded = _given(rows, config)
     numbers = torch.tensor([int(prompt.key) for prompt in method.graded.prompts], dtype=torch.long)
+    batch = method.credit(method.retain(method.graded.trajectories))
     usable = batch.mask.any(1).nonzero().flatten()
     method.improve(batch)
     made = len(recorder.gradients)
     gradient = recorder.last(moves + 1, frozen.path[0].numel())
-    zeros = torch.zeros(len(usable), rows.shape[1])
+    zeros = torch.zeros(len(usable), batch.shape[1])
     slope, cut = (torch.cat(parts).cpu() for parts in zip(*last, strict=True)) if last and made == moves + 1 else (zeros, zeros.bool())
-    weight = -slope
-    through = _through_tokens(method, score, parameters, batch[usable], weight)
+    through = _through_tokens(method, score, parameters, batch[usable], -slope)
     advantage = torch.zeros(batch.shape) if batch.advantage is None else select(batch.advantage, batch.mask)
-    shape, chosen = rows.shape, frozen.rows.mask
+    count, chosen = len(numbers), frozen.rows.mask
+
+    def on_batch(values: Tensor) -> Tensor:
+        """Rows of the method's batch at their places in the frozen one; what the method added below is left away."""
+        whole = values.new_zeros(chosen.shape)
+        whole[numbers] = values[:count, : chosen.shape[1]]
+        return whole[chosen]
+
+    def of_usable(values: Tensor) -> Tensor:
+        return values.new_zeros(batch.shape).index_copy(0, usable, values)
+
     return Replay(
-        spec, gradient.float(), through.float(), spread(weight, numbers[usable], shape)[chosen].double(),
-        spread(cut, numbers[usable], shape)[chosen], spread(batch.mask, numbers, shape)[chosen],
-        spread(advantage, numbers, shape)[chosen].double(), stopped=False,
+        spec, gradient.float(), through.float(), on_batch(of_usable(-slope)).double(), on_batch(of_usable(cut)), on_batch(batch.mask),
+        on_batch(advantage).double(), stopped=False, added=len(batch) - count,
     )  # fmt: skip
 
 

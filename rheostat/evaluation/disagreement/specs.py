@@ -118,7 +118,7 @@ def config_of(spec: Spec, run: Settings, given: dict[str, Any]) -> Any:
         given: what the batch and the single gradient step decide, as far as the method has it.
 
     Raises:
-        RheostatError: settings that do not exist or do not fit; names the method.
+        RheostatError: settings that do not exist or do not fit.
     """
     known = spec.row.load().Config.__dataclass_fields__
     own = run.config | {"dial": {}} if spec.method == run.method else {}
@@ -127,7 +127,4 @@ def config_of(spec: Spec, run: Settings, given: dict[str, Any]) -> Any:
         named = None if run.task.startswith(CUSTOM) or run.prompts else run.task
         preset = automatic_preset(spec.method, named, run.model)
     values = own | {name: value for name, value in given.items() if name in known} | spec.settings
-    try:
-        return configure(spec.method, values, preset=preset)
-    except RheostatError as error:
-        raise RheostatError(f"{spec.label} cannot replay this batch: {error}") from error
+    return configure(spec.method, values, preset=preset)
