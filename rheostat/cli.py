@@ -16,7 +16,6 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from rheostat.errors import RheostatError, unknown
 from rheostat.evaluation.disagreement.command import Disagree
-from rheostat.evaluation.disagreement.command import Disagree
 from rheostat.evaluation.microscope.command import Microscope
 from rheostat.evaluation.study_commands import Claims, StudyCommand
 from rheostat.methods import table
@@ -431,19 +430,20 @@ class Demo:
 
 @dataclass
 class Report:
-    """Write one self-contained HTML page about runs or comparisons."""
+    """Write one self-contained HTML page about runs, comparisons or studies."""
 
     paths: Positional[tuple[Path, ...]]
-    """Directories of runs or comparisons."""
+    """Directories of runs or comparisons, or names of studies."""
     output: Path = Path("report.html")
     """The page to write."""
 
     def run(self) -> None:
         from rheostat.evaluation.records import find_runs
-        from rheostat.evaluation.report import write_report
+        from rheostat.evaluation.report import study_result, write_report
         from rheostat.evaluation.rollouts import rollouts_section
 
-        runs = find_runs(self.paths)
+        paths = [path for path in self.paths if study_result(path) is None]
+        runs = find_runs(paths) if paths else []
         section = rollouts_section(runs[0]) if len(runs) == 1 else None
         print(f"Report: {write_report(list(self.paths), self.output, sections=[section] if section else [])}")
 
@@ -557,7 +557,6 @@ COMMANDS: dict[str, Any] = {
     "report": Report,
     "rollouts": Rollouts,
     "microscope": Microscope,
-    "disagree": Disagree,
     "disagree": Disagree,
     "base-model": BaseModel,
     "doctor": Doctor,

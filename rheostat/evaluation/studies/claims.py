@@ -34,8 +34,9 @@ class Row:
     commit: str
 
     def to_json(self) -> dict[str, Any]:
-        """As a plain object."""
-        return asdict(self) | {"arms": list(self.arms), "interval": None if self.interval is None else list(self.interval)}
+        """As a plain object: ``effect`` is the number, ``measure`` says of what."""
+        found = asdict(self) | {"arms": list(self.arms), "interval": None if self.interval is None else list(self.interval)}
+        return found | {"effect": found.pop("estimate"), "measure": self.effect}
 
 
 def rows(folder: Path | None = None) -> list[Row]:

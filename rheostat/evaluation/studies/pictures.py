@@ -120,4 +120,5 @@ def effect_text(effect: dict[str, Any] | None) -> str:
     if effect is None:
         return "–"
     interval = "" if effect["low"] is None or effect["high"] is None else f" [{effect['low']:.3g}, {effect['high']:.3g}]"
-    return f"{effect['what'].partition(':')[0]} {effect['estimate']:.3g}{interval}"
+    what = effect["what"].partition(":")[0]
+    return f"{'' if what == 'estimate' else what + ' '}{effect['estimate']:.3g}{interval}"

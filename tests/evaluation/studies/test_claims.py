@@ -40,8 +40,8 @@ def test_rows(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["claims", "--json"])
     first, second = json.loads(capsys.readouterr().out)
     assert (first["slug"], first["claim"], first["setting"], first["verdict"]) == ("toy", "20 % less", "tiny", "held")
-    assert (first["estimate"], first["interval"], first["commit"], first["seeds"]) == (0.5, [0.4, 0.6], "0123456789", 2)
-    assert first["effect"] == "ratio: less" and second["interval"] is None and second["verdict"] == "undecided"
+    assert (first["effect"], first["interval"], first["commit"], first["seeds"]) == (0.5, [0.4, 0.6], "0123456789", 2)
+    assert first["measure"] == "ratio: less" and second["interval"] is None and second["verdict"] == "undecided"
     cli.main(["claims"])
     assert "Less is more" in capsys.readouterr().out
 
