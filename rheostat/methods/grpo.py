@@ -531,7 +531,7 @@ class GRPO:
 
     def measure(self, prompts: int) -> Metrics:
         """Accuracy (mean reward) of one sample per validation prompt; a stream of its own, so that looking changes nothing."""
-        if not hasattr(self, "_validation"):
+        if len(getattr(self, "_validation", ())) < prompts:
             self._validation = [(prompt, self.world.encoder.encode(prompt)) for prompt in self.world.task.validation(prompts)]
         drawn = [(prompt, ids) for prompt, ids in self._validation[:prompts] if ids is not None]
         self.world.engine.update_weights(self.policy, self.updates)  # it is the present policy that is measured

@@ -180,6 +180,17 @@ def test_a_batch_without_a_grade_trains_nothing(method: str, model: str) -> None
     assert all(not row["valid"] for row in one.rollouts(8))
 
 
+def test_the_final_measurement_takes_as_many_prompts_as_it_says(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = built("grpo", model)
+    counts: list[int] = []
+    sample = one.collector.sample
+    monkeypatch.setattr(one.collector, "sample", lambda drawn, *rest, **options: counts.append(len(drawn)) or sample(drawn, *rest, **options))
+    one.measure(4)
+    one.measure(20)
+    one.measure(6)
+    assert counts == [4, 20, 6]
+
+
 def test_failing_graders_stop_the_run(model: str, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", small("grpo", model, Sulking()), task=Sulking())
     with pytest.raises(RheostatError, match=r"failed on 8 of 16 completions \(50%, more than the allowed 10%\): row 0: the grader sulks"):
