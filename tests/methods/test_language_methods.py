@@ -33,6 +33,7 @@ OWN: dict[str, dict[str, Any]] = {
     "luffy": {"max_new_tokens": 48},
     "chord": {"max_new_tokens": 48},
     "rl-plus": {"max_new_tokens": 48},
+    "ghpo": {"hint_after": 0, "hint_place": "answer"},
     "dapo": {"overlong_buffer": 4, "max_sampling_rounds": 3},
     "remix": {"switch_after": 1, "convex_start": 1, "convex_interval": 1},
     "ppo-lm": {"group_size": 1, "prompts_per_batch": 8, "minibatches": 2},
@@ -184,7 +185,9 @@ def test_the_final_measurement_takes_as_many_prompts_as_it_says(model: str, monk
     one = built("grpo", model)
     counts: list[int] = []
     sample = one.collector.sample
-    monkeypatch.setattr(one.collector, "sample", lambda drawn, *rest, **options: counts.append(len(drawn)) or sample(drawn, *rest, **options))
+    monkeypatch.setattr(
+        one.collector, "sample", lambda drawn, *rest, **options: counts.append(len(drawn)) or sample(drawn, *rest, **options)
+    )
     one.measure(4)
     one.measure(20)
     one.measure(6)
