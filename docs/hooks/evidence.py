@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "trl/dr_grpo/*",
         )
     },
+    "ghpo": {"ghpo": ("*",)},
     "gmpo": {"baselines-llm": ("loss/gmpo/*",)},
     "grpo": {
         "baselines-llm": (

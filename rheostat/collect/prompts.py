@@ -110,8 +110,12 @@ class PromptCollector:
         purpose: str,
         version: int,
         progress: Progress | None = None,
+        openings: list[str] | None = None,
     ) -> Graded:
-        """Completions and grades for encoded prompts; changes no state."""
+        """Completions and grades for encoded prompts; changes no state.
+
+        ``openings`` are what of each prompt's answer is given already, in its token ids: graders see them before the completion.
+        """
         streams = row_streams(derive_seed(self.seed, purpose), version, numbers, group_size)
         found = self.world.engine.generate([ids for _, ids in drawn], streams=streams, group_size=group_size, sampling=sampling)
         rows = found.trajectories(self.world.policy.pad_id)
@@ -122,7 +126,11 @@ class PromptCollector:
         tokens = found.completions()
         texts = self.world.policy.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         cut = (found.finish == FinishReason.LENGTH).tolist()
-        rollouts = [prompt.rollout(text, ids, truncated=long) for prompt, text, ids, long in zip(prompts, texts, tokens, cut, strict=True)]
+        given = [opening for opening in openings or [""] * len(drawn) for _ in range(group_size)]
+        rollouts = [
+            prompt.rollout(opening + text, ids, truncated=long)
+            for prompt, opening, text, ids, long in zip(prompts, given, texts, tokens, cut, strict=True)
+        ]
         scores = self.world.verifier.score(rollouts, progress)
         shape = rows.shape
         reward = torch.where(scores.valid, scores.reward, torch.zeros(()))
@@ -130,11 +138,14 @@ class PromptCollector:
         rows.valid = scores.valid[:, None].expand(shape)
         group = torch.tensor([number for number in numbers for _ in range(group_size)])
         rows.group = group[:, None].expand(shape)
-        return Graded(rows, prompts, texts, scores, metrics_of(rows, scores) | self._task_metrics(prompts, texts))
+        graded = Graded(rows, prompts, texts, scores)
+        graded.metrics = self.summary(graded)
+        return graded
 
-    def _task_metrics(self, prompts: list[Prompt], texts: list[str]) -> dict[str, float]:
-        found = self.world.task.metrics(prompts, texts)
-        return {name: value.float().nanmean().item() for name, value in found.items()}
+    def summary(self, graded: Graded) -> dict[str, float]:
+        """Reward, length and health of a batch, and what the task can tell about it."""
+        found = self.world.task.metrics(graded.prompts, graded.completions)
+        return metrics_of(graded.trajectories, graded.scores) | {name: value.float().nanmean().item() for name, value in found.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The cursor of the prompts and the books."""

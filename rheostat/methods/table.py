@@ -48,6 +48,9 @@ METHODS: dict[str, Entry] = {
     "cispo": Entry("rheostat.methods.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
     "dapo": Entry("rheostat.methods.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
     "dr-grpo": Entry("rheostat.methods.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
+    "ghpo": Entry(
+        "rheostat.methods.ghpo:GHPO", "language", "Hints where the whole group fails", "2507.10628", "vectors, laws, resume"
+    ),
     "gmpo": Entry("rheostat.methods.gmpo:GMPO", "language", "Geometric-mean policy optimisation", "2507.20673", VECTORS),
     "grpo": Entry("rheostat.methods.grpo:GRPO", "language", "Group relative policy optimisation", "2402.03300", VECTORS),
     "gspo": Entry("rheostat.methods.gspo:GSPO", "language", "Group sequence policy optimisation", "2507.18071", VECTORS),

@@ -14,7 +14,7 @@ from rheostat.methods import table
 from rheostat.methods.method import iterate
 from rheostat.tasks.language import ChainSum, FilePrompts
 from rheostat.training.run import Interrupted, Run
-from rheostat.trajectories import Source
+from rheostat.trajectories import Source, join_rows
 from tests.crash import differences
 from tests.methods.test_language_methods import Lenient, built, save, small
 from tests.training.test_run import StopAfter
@@ -127,6 +127,22 @@ def test_chord_refuses_what_makes_no_sense(model: str) -> None:
         with pytest.raises(RheostatError, match=sentence) as error:
             built("chord", model, **options)
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("method", ["chord", "rl-plus", "ghpo"])
+def test_padding_changes_nothing(method: str, model: str) -> None:
+    one = built(method, model)
+    batch = one.credit(one.retain(one.collect()))
+    twice = torch.cat([batch[:1], batch[:1]], 1)  # a row of twice the width pads all others
+    wide = join_rows([batch, twice])[: len(batch)]
+    assert wide.shape[1] == 2 * batch.shape[1]
+    for size in (0, 5):
+        found = []
+        for rows in (batch, wide):
+            denominator = one.denominator(rows)
+            parts = rows.split(size) if size else [rows]
+            found.append(sum(one.losses(one.score(part), part, denominator)[0] for part in parts))
+        torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
 
 
 # --- expert rows from a file --------------------------------------------------------------------------------------------------------------
