@@ -167,7 +167,7 @@ class Disagreement:
         except OSError as error:
             raise RheostatError(f"Could not write to {folder}: {error}.") from error
         pictures = draw(self, folder / "disagree")
-        title = f"Same data, different method: {self.facts['run']}"
+        title = f"Same data, different method: {Path(self.facts['run']).name}"
         page = write_report([self.facts["run"]], folder / "disagree.html", sections=[section(self)], title=title)
         return [numbers, tokens, *pictures, page]
 

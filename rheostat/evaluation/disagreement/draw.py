@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +119,7 @@ def draw(found: Disagreement, stem: Path) -> list[Path]:
     with matplotlib.rc_context(STYLE | {"axes.grid": False, "text.parse_math": False}):
         figure = Figure(figsize=(11, 0.6 + side + strip * len(found.shown) + 0.3), layout="constrained", dpi=150)
         figure.suptitle(
-            "\n".join(textwrap.wrap(title_of(found), 130)), x=0.008, ha="left", fontsize=9.5, fontweight="bold", color="#222222"
+            title_of(found).replace("; moved", ";\nmoved"), x=0.008, ha="left", fontsize=9.5, fontweight="bold", color="#222222"
         )
         grid = figure.add_gridspec(1 + len(found.shown), 2, height_ratios=[side, *[strip] * len(found.shown)])
         every = list(matrices(found).items())
@@ -128,9 +127,10 @@ def draw(found: Disagreement, stem: Path) -> list[Path]:
         _heat(figure.add_subplot(grid[0, 0]), *every[0], names, "RdBu", (-1, 1))
         _heat(figure.add_subplot(grid[0, 1]), *every[1], names, "Greys", (0, 1))
         full = {name: full_colour(found, name) for name in names}
+        unit = "token" if found.facts["domain"] == "language" else "step"
         for place, shown in enumerate(found.shown, 1):
-            _strip(figure.add_subplot(grid[place, :]), shown, names, full)
-        _legend(figure, "token" if found.facts["domain"] == "language" else "step")
+            _strip(figure.add_subplot(grid[place, :]), shown, names, full, unit)
+        _legend(figure, unit)
         written = []
         for suffix in (".png", ".svg"):
             path = stem.with_suffix(suffix)
@@ -177,7 +177,7 @@ def strength(weight: float, full: float) -> float:
     return share if share == 0 else (0.15 + 0.85 * abs(share)) * (1 if share > 0 else -1)
 
 
-def _strip(axes: Axes, shown: Shown, names: list[str], full: dict[str, float]) -> None:
+def _strip(axes: Axes, shown: Shown, names: list[str], full: dict[str, float], unit: str) -> None:
     from matplotlib.patches import Rectangle
 
     for x, token in enumerate(shown.tokens):
@@ -196,7 +196,7 @@ def _strip(axes: Axes, shown: Shown, names: list[str], full: dict[str, float]) -
     axes.tick_params(length=0, labelcolor="#222222")
     for spine in axes.spines.values():
         spine.set_visible(False)
-    cut = f", tokens {shown.first + 1} to {shown.first + len(shown.tokens)} of {shown.total}" if len(shown.tokens) < shown.total else ""
+    cut = f", {unit}s {shown.first + 1} to {shown.first + len(shown.tokens)} of {shown.total}" if len(shown.tokens) < shown.total else ""
     axes.set_title(f"Row {shown.row} ({shown.source}), reward {shown.reward:.4g}{cut}: {_short(visible(shown.prompt).strip(), 60)}")
 
 
