@@ -212,12 +212,12 @@ def disagree(
             raise RheostatError(f"--{name} is {number}: it must be at least {least}.")
     threads, began = torch.get_num_threads(), time.monotonic()
     bar = Bar("disagree") if progress else None
+    if bar:
+        bar.start(0, len(specs), "methods")
     frozen: Frozen | None = None
     try:
         frozen = freeze(run, update=update, steps=steps, task=task, policy=policy)
         require_domain(specs, frozen.run.settings)
-        if bar:
-            bar.start(0, len(specs), "methods")
         replays = []
         for number, spec in enumerate(specs, 1):
             if bar:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import rheostat
-from rheostat.cli import parse
+from rheostat.cli import main, parse
 from rheostat.errors import RheostatError
 from rheostat.evaluation.disagreement import measures
 from rheostat.evaluation.disagreement.comparing import Disagreement
@@ -146,6 +146,13 @@ def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     saved = json.loads((tmp_path / "out" / "disagree.json").read_text())
     assert saved["methods"][1]["settings"] == {"limit": "none", "clip": 0.1} and saved["facts"]["domain"] == "control"
     assert saved["rollouts"][0]["prompt"].startswith("environment")
+
+
+def test_the_command_refuses_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["disagree", str(tmp_path / "nothing"), "ppo", "a2c"])
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("Error")]
+    assert stop.value.code == 2 and error == [f"Error: There is no run in {tmp_path / 'nothing'}: it has no config.json."]
 
 
 # --- measures ----------------------------------------------------------------------------------------------------------------------------
