@@ -10,6 +10,10 @@ from the learner (at another policy's samples neither column holds without impor
 | k2 | x^2 / 2 | KL(learner, reference) to second order, biased | x | that of KL(learner, reference), exactly |
 | k3 | exp(-x) - 1 + x | KL(learner, reference), unbiased, never negative | 1 - exp(-x) | that of KL(reference, learner) |
 
+The last column holds where an entry is a whole decision (a step of a bandit, a completion's summed log-probability). Summed over the tokens
+of a completion, as language methods do, neither k2 nor k3 has the gradient of either divergence: a token's term moves the token as if what
+follows did not depend on it (measured in the study of estimators: 4 to 20 % off). k1 subtracted from the reward is exact there.
+
 :func:`straight_through` joins the value of one with the gradient of another (k3 with k2 is the usual pair). Source: J. Schulman,
 "Approximating KL divergence" (2020), and the derivatives above.
 """

@@ -55,13 +55,13 @@ class Bar:
         self.title = title
         self.metrics: dict[str, Any] = {}
         self.last = 0.0
+        self.live: Any = None
 
     def start(self, done: int, total: int, unit: str) -> None:
         """Begin at ``done`` of ``total`` units."""
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         self.total, self.unit, self.first, self.began = total, unit, done, time.monotonic()
-        self.live: Progress | None = None
         if sys.stderr.isatty():
             from rich.console import Console
 
