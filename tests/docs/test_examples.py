@@ -18,7 +18,8 @@ from rheostat.credit.verifiers import Rollout, load_rewards
 from rheostat.errors import RheostatError
 from rheostat.evaluation.studies.results import run_study
 from rheostat.methods import table
-from rheostat.tasks.language import character_tokenizer
+from rheostat.tasks.language import ChainSum, character_tokenizer
+from rheostat.tasks.language.demonstrations import read_demonstrations
 from rheostat.tasks.language.files import load_prompts
 from tests.tiny_language import model as random_model
 
@@ -114,6 +115,11 @@ def test_method(example: Any, tmp_path: Path) -> None:
     assert rheostat.load(tmp_path / "run").settings.config["weight_cap"] == 1.5
     with pytest.raises(RheostatError, match="weight_cap is 0"):
         rheostat.train("weighted-buffer", "CartPole-v1", directory=tmp_path / "other", weight_cap=0.0)
+
+
+def test_expert_rows_belong_to_their_task() -> None:
+    rows = read_demonstrations(EXAMPLES / "experts.jsonl").within(ChainSum()).worth(1.0, ChainSum().verifier())
+    assert len(rows) == 64 and not rows.dropped
 
 
 def test_method_weighs_old_rows_only(example: Any, tmp_path: Path) -> None:
