@@ -2,99 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
 import sys
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.training.progress import Bar, Progress, Silent
 from rheostat.training.run import CUSTOM, Run
-from rheostat.training.settings import Settings, configure
+from rheostat.training.starting import free_directory, settings_for, task_of_prompts
 
 if TYPE_CHECKING:
     from rheostat.evaluation.disagreement.comparing import Disagreement
     from rheostat.evaluation.microscope.looking import Look
-
-SETTINGS = {field.name for field in dataclasses.fields(Settings)} - {"method", "task", "config"}
-
-
-def runs_folder() -> Path:
-    """Where runs go when no directory is given: ``$RHEOSTAT_RUNS``, else ``runs``."""
-    return Path(os.environ.get("RHEOSTAT_RUNS", "runs"))
-
-
-def free_directory(stem: str) -> Path:
-    """``runs/stem``, or ``runs/stem-2``, ... : the first that does not exist."""
-    base = runs_folder() / stem.replace("/", "-").replace(":", "-")
-    candidate, number = base, 1
-    while candidate.exists():
-        number += 1
-        candidate = base.with_name(f"{base.name}-{number}")
-    return candidate
-
-
-def task_name(task: Any) -> str:
-    """The name of a task: itself, or ``custom:`` and the id of an environment object."""
-    if isinstance(task, str):
-        return task
-    spec = getattr(task, "spec", None)
-    name = getattr(spec, "id", None) or getattr(task, "__name__", None) or type(task).__name__
-    return CUSTOM + str(name)
-
-
-def settings_for(method: str, task: Any, *, preset: str | None = None, **options: Any) -> Settings:
-    """Settings from keyword arguments: those of :class:`~rheostat.training.settings.Settings`, the rest go to the method.
-
-    Raises:
-        RheostatError: unknown method, task, preset or setting, or values that cannot work together.
-    """
-    options = absolute(options)
-    if preset is None and table.entry(method).domain == "language":
-        from rheostat.training.language import automatic_preset
-
-        own = task is None or not isinstance(task, str) or options.get("prompts")
-        preset = automatic_preset(method, None if own else task, options.get("model"))
-        if preset is not None:
-            _say_once(f"{method} on a tiny base model: using its preset {preset!r} (rheostat show {method}).")
-    general = {name: value for name, value in options.items() if name in SETTINGS}
-    config = configure(method, {name: value for name, value in options.items() if name not in SETTINGS}, preset=preset)
-    return Settings(method=method, task=task_name(task), config=dataclasses.asdict(config), **general)
-
-
-def task_of_prompts(method: str, options: dict[str, Any]) -> str:
-    """What a run is called that has prompts of its own and no task.
-
-    Raises:
-        RheostatError: there are no prompts either.
-    """
-    if options.get("prompts"):
-        return "prompts"
-    example = "chain-sum, or a file with --prompts" if table.entry(method).domain == "language" else "CartPole-v1"
-    raise RheostatError(f"Say what to train {method} on, for example {example}; `rheostat list` shows the tasks.")
-
-
-@cache
-def _say_once(text: str) -> None:
-    print(text, file=sys.stderr)
-
-
-def absolute(options: dict[str, Any]) -> dict[str, Any]:
-    """Files named relative to the working directory, by their whole path, so that a run can be resumed from anywhere."""
-    found = dict(options)
-    for name in ("model", "prompts", "experts"):
-        if options.get(name) is not None and Path(options[name]).exists():
-            found[name] = str(Path(options[name]).resolve())
-    if options.get("rewards"):
-        parts = [str(reward).rpartition(":") for reward in options["rewards"]]
-        found["rewards"] = tuple(
-            f"{Path(file).resolve()}:{name}" if file and Path(file).exists() else f"{file}{colon}{name}" for file, colon, name in parts
-        )
-    return found
 
 
 def train(

@@ -19,25 +19,7 @@ from rheostat.evaluation.disagreement.command import Disagree
 from rheostat.evaluation.microscope.command import Microscope
 from rheostat.evaluation.study_commands import Claims, StudyCommand
 from rheostat.methods import table
-
-
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    result = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        result.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    for row in rows:
-        result.add_row(*(str(cell) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file has no width of its own
-    console.print(result)
-
-
-def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2))
+from rheostat.terminal import print_json, print_table
 
 
 @dataclass

@@ -29,6 +29,7 @@ from rheostat.evaluation.records import Arm, Record, group_arms, read_record
 from rheostat.evaluation.summaries import ArmSummary, final_label, summarise
 from rheostat.training.run import Interrupted, Run, versions
 from rheostat.training.settings import Settings
+from rheostat.training.starting import free_directory, settings_for
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -217,8 +218,6 @@ def plan(
     Raises:
         RheostatError: see :func:`compare`.
     """
-    from rheostat.api import free_directory
-
     if not methods or len(set(methods)) != len(methods):
         raise RheostatError(f"A comparison needs different methods, got {', '.join(methods) or 'none'}.")
     if not isinstance(task, str):
@@ -245,8 +244,6 @@ def plan_arms(
     Raises:
         RheostatError: see :func:`compare`.
     """
-    from rheostat.api import settings_for
-
     if seeds < 1:
         raise RheostatError(f"seeds is {seeds}: a comparison needs at least 1 run per method.")
     if "seed" in options:

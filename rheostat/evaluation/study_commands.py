@@ -13,6 +13,7 @@ from typing import Any
 from tyro.conf import Positional
 
 from rheostat.errors import RheostatError
+from rheostat.terminal import print_json, print_table
 
 
 @dataclass
@@ -69,7 +70,6 @@ class StudyCommand:
 
     def show_list(self) -> None:
         """Studies, their claims and the standing of their results."""
-        from rheostat.cli import print_json, print_table
         from rheostat.evaluation.studies import results
 
         rows: list_of[dict[str, Any]] = []
@@ -109,7 +109,6 @@ class StudyCommand:
 
 def show(done: object) -> None:
     """Print what a study found."""
-    from rheostat.cli import print_table
     from rheostat.evaluation.studies.pictures import found_text
     from rheostat.evaluation.studies.results import Finished
 
@@ -141,7 +140,6 @@ class Claims:
 
     def run(self) -> None:
         """Do it."""
-        from rheostat.cli import print_json, print_table
         from rheostat.evaluation.studies import claims
 
         if self.check:

@@ -22,6 +22,7 @@ from rheostat.evaluation.records import Record
 from rheostat.evaluation.statistics import Interval, bootstrap, iqm
 from rheostat.evaluation.summaries import final_label
 from rheostat.methods.dial import Dial
+from rheostat.training.starting import free_directory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -167,8 +168,6 @@ def sweep(
             :func:`rheostat.evaluation.comparison.compare`.
         ComparisonInterrupted: a signal came; everything is saved.
     """
-    from rheostat.api import free_directory
-
     for name in dial:
         if name not in Dial.__dataclass_fields__:
             raise unknown("setting of dial", name, Dial.__dataclass_fields__)
