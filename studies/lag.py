@@ -35,7 +35,7 @@ LANGUAGE = {
     "GRPO": Arm("grpo"),
     "TIS": Arm("tis"),
     "CISPO": Arm("cispo"),
-    "BAPO": Arm("bapo"),
+    "BAPO": Arm("bapo", {"epochs": 1, "weight_decay": 0.0}),  # as many gradient steps as the others, and the same optimiser
     "IS": Arm("tis", {"limit": "none", "sampler_cap": 1e6}),
 }
 SHARED_CONTROL: dict[str, Any] = {"num_envs": 8, "batch_steps": 512, "epochs": 4, "minibatches": 4, "learning_rate": 1e-3, "anneal": False}
