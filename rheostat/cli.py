@@ -418,8 +418,11 @@ class Report:
     """Directories of runs or comparisons, or names of studies."""
     output: Path = Path("report.html")
     """The page to write."""
+    figures: bool = False
+    """Also draw the figures of every path beside the page, as PNG and SVG."""
 
     def run(self) -> None:
+        from rheostat.evaluation.figures import draw_figures
         from rheostat.evaluation.records import find_runs
         from rheostat.evaluation.report import study_result, write_report
         from rheostat.evaluation.rollouts import rollouts_section
@@ -428,6 +431,8 @@ class Report:
         runs = find_runs(paths) if paths else []
         section = rollouts_section(runs[0]) if len(runs) == 1 else None
         print(f"Report: {write_report(list(self.paths), self.output, sections=[section] if section else [])}")
+        if self.figures:
+            print("Figures: " + ", ".join(str(path) for path in draw_figures(self.paths, self.output)))
 
 
 @dataclass

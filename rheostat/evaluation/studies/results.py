@@ -164,8 +164,6 @@ def provenance(command: str, claims: Sequence[Claim], records: dict[str, Record]
 
 def write_result(study: Study, result: dict[str, Any], folder: Path) -> Path:
     """Write ``<slug>.json`` and its picture ``<slug>.png``; returns the path of the former."""
-    from rheostat.evaluation.studies.pictures import draw_result
-
     path = folder / f"{study.slug}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -174,7 +172,15 @@ def write_result(study: Study, result: dict[str, Any], folder: Path) -> Path:
         os.replace(temporary, path)
     except OSError as error:
         raise RheostatError(f"Could not write the result {path}: {error}; the cells are kept.") from error
-    (study.draw or draw_result)(result, path.with_suffix(".png"))
+    draw_into(study, result, path.with_suffix(".png"))
+    return path
+
+
+def draw_into(study: Study, result: dict[str, Any], path: Path) -> Path:
+    """The study's picture; the suffix (.png or .svg) is the format. Returns the path."""
+    from rheostat.evaluation.studies.pictures import draw_result
+
+    (study.draw or draw_result)(result, path)
     return path
 
 

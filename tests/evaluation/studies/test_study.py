@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -212,9 +213,22 @@ def refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return text
 
 
+def test_figures_for_papers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tests.evaluation.synthetic import write_comparison, write_run
+
+    write_comparison(tmp_path / "c")
+    write_run(tmp_path / "one", task="Walker2d-v5")
+    page = tmp_path / "page.html"
+    cli.main(["report", str(tmp_path / "c"), str(tmp_path / "one"), "grpo", "--output", str(page), "--figures"])
+    names = {path.name for path in tmp_path.glob("page-*")}
+    assert names == {f"page-{name}.{suffix}" for name in ("c-Hopper-v5", "one-Walker2d-v5", "grpo") for suffix in ("png", "svg")}
+    assert all((tmp_path / name).stat().st_size > 5000 for name in names)
+    assert "page-grpo.svg" in capsys.readouterr().out
+
+
 def test_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Unknown study 'propz'" in refused(["study", "propz"], capsys)
-    assert "Say which study to run: grpo" in refused(["study"], capsys)
+    assert re.search("Say which study to run: .*grpo", refused(["study"], capsys))
     assert "Unknown arm 'PPPO'" in refused(["study", "grpo", "--smoke", "--arms", "PPPO"], capsys)
     cli.main(["study", "--list", "--json"])
     listed = json.loads(capsys.readouterr().out)
