@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from rheostat.collect.generation.embedded import EmbeddedEngine
 from rheostat.collect.prompts import World
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.errors import MissingExtra, RheostatError
 from rheostat.methods import table
 from rheostat.policies.language import LanguagePolicy
+from rheostat.streams import derive_seed
 from rheostat.tasks.language.base_models import base_model_path, build_base_model
 from rheostat.tasks.language.catalogue import language_task
 from rheostat.tasks.language.demonstrations import Demonstrations, read_demonstrations
@@ -123,4 +126,7 @@ def load_policy(settings: Settings, task: LanguageTask, method: Any) -> Language
         except ImportError as error:
             raise MissingExtra("peft", "peft", "Training adapters") from error
         options["adapters"] = LoraConfig(r=settings.adapter_rank, lora_alpha=2 * settings.adapter_rank, target_modules="all-linear")
-    return LanguagePolicy.load(model_path(settings, task), **options)
+    path = model_path(settings, task)
+    with torch.random.fork_rng(devices=[]):  # peft draws the adapters from the global generator, which stays as it was
+        torch.manual_seed(derive_seed(settings.seed, "adapters"))
+        return LanguagePolicy.load(path, **options)

@@ -194,6 +194,20 @@ def test_the_final_measurement_takes_as_many_prompts_as_it_says(model: str, monk
     assert counts == [4, 20, 6]
 
 
+def test_adapters_are_drawn_from_the_runs_seed(model: str) -> None:
+    pytest.importorskip("peft")
+    before = torch.get_rng_state()
+    drawn = []
+    for seed in (0, 0, 1):
+        torch.rand(3)  # whatever else uses the global generator
+        one = built("grpo", model, adapter_rank=2, seed=seed)
+        drawn.append(torch.cat([p.detach().flatten() for name, p in one.policy.named_parameters() if "lora_A" in name]))
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    torch.set_rng_state(before)
+    built("grpo", model, adapter_rank=2)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_failing_graders_stop_the_run(model: str, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", small("grpo", model, Sulking()), task=Sulking())
     with pytest.raises(RheostatError, match=r"failed on 8 of 16 completions \(50%, more than the allowed 10%\): row 0: the grader sulks"):
