@@ -38,6 +38,7 @@ class Entry:
 
 
 VECTORS = "vectors (verl, TRL), laws, resume"
+OWN_CODE = "vectors (the authors' code), laws, resume"
 
 METHODS: dict[str, Entry] = {
     "a2c": Entry("rheostat.methods.a2c:A2C", "control", "Advantage actor-critic", "1602.01783", "vectors (SB3), probes, resume"),
@@ -48,13 +49,13 @@ METHODS: dict[str, Entry] = {
     "cispo": Entry("rheostat.methods.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
     "dapo": Entry("rheostat.methods.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
     "dr-grpo": Entry("rheostat.methods.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
-    "ghpo": Entry(
-        "rheostat.methods.ghpo:GHPO", "language", "Hints where the whole group fails", "2507.10628", "vectors, laws, resume"
+    "ghpo": Entry("rheostat.methods.ghpo:GHPO", "language", "Hints where the whole group fails", "2507.10628", "vectors, laws, resume"),
+    "gmpo": Entry(
+        "rheostat.methods.gmpo:GMPO", "language", "Geometric-mean policy optimisation", "2507.20673", "vectors (verl), laws, resume"
     ),
-    "gmpo": Entry("rheostat.methods.gmpo:GMPO", "language", "Geometric-mean policy optimisation", "2507.20673", VECTORS),
     "grpo": Entry("rheostat.methods.grpo:GRPO", "language", "Group relative policy optimisation", "2402.03300", VECTORS),
     "gspo": Entry("rheostat.methods.gspo:GSPO", "language", "Group sequence policy optimisation", "2507.18071", VECTORS),
-    "luffy": Entry("rheostat.methods.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", VECTORS),
+    "luffy": Entry("rheostat.methods.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", OWN_CODE),
     "ppo": Entry(
         "rheostat.methods.ppo:PPO", "control", "Proximal policy optimisation", "1707.06347", "vectors (SB3, CleanRL), probes, resume"
     ),
