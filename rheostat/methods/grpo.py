@@ -525,7 +525,8 @@ class GRPO:
         if not states or states[0]["step"] < 2:
             return {}
         mean, square = (torch.cat([state[name].flatten() for state in states]) for name in ("exp_avg", "exp_avg_sq"))
-        return {"meter/gradient_snr": gradient_snr(mean, square, float(states[0]["step"]))}
+        ratio = gradient_snr(mean, square, float(states[0]["step"]))
+        return {"meter/gradient_snr": ratio} if math.isfinite(ratio) else {}
 
     # --- looking ------------------------------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ Checked against: Stable-Baselines3 2.9.2 and CleanRL, number by number (``tests/
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, cast
@@ -496,7 +497,8 @@ class PPO:
         state = self.optimizer.state.get(self.parameters.vector, {})
         if not {"exp_avg", "exp_avg_sq"} <= set(state) or state["step"] < 2:
             return {}
-        return {"meter/gradient_snr": gradient_snr(state["exp_avg"], state["exp_avg_sq"], float(state["step"]))}
+        ratio = gradient_snr(state["exp_avg"], state["exp_avg_sq"], float(state["step"]))
+        return {"meter/gradient_snr": ratio} if math.isfinite(ratio) else {}
 
     # --- looking ------------------------------------------------------------------------------------------------------------------
 
