@@ -27,6 +27,7 @@ from rheostat.evaluation.display import GridBar, Quiet
 from rheostat.evaluation.grid import Cell, Display, Grid
 from rheostat.evaluation.records import Arm, Record, group_arms, read_record
 from rheostat.evaluation.summaries import ArmSummary, final_label, summarise
+from rheostat.methods import table
 from rheostat.training.run import Interrupted, Run, versions
 from rheostat.training.settings import Settings
 from rheostat.training.starting import free_directory, settings_for
@@ -249,7 +250,7 @@ def plan_arms(
     if "seed" in options:
         raise RheostatError("A comparison chooses the seeds 0, 1, ... itself: give how many with seeds, not seed.")
     planned = {
-        label: [settings_for(method, task, seed=seed, steps=steps, **(options | own)) for seed in range(seeds)]
+        label: [settings_for(method, task, seed=seed, steps=steps, **_read_by(method, options | own)) for seed in range(seeds)]
         for label, (method, own) in arms.items()
     }
     cells = [
@@ -349,6 +350,18 @@ def _refuse_other(where: Path, manifest: dict[str, Any]) -> None:
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key != "config"} | settings["config"]
+
+
+EXPERT_SETTINGS = ("experts", "expert_missing", "expert_long", "expert_least_reward")
+
+
+def _read_by(method: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Without the file of expert rows where a language method reads none, so that it can be compared with those that do."""
+    row = table.entry(method)
+    asked = options.get("dial.expert_share") or dict(options.get("dial") or {}).get("expert_share")
+    if row.domain == "control" or row.load().uses_experts or asked or options.get("expert_missing") == "skip":
+        return options
+    return {name: value for name, value in options.items() if name not in EXPERT_SETTINGS}
 
 
 def _command(methods: Sequence[str], task: str, seeds: int, steps: int, where: Path, options: dict[str, Any]) -> str:

@@ -71,7 +71,7 @@ def load_experts(
     """
     if settings.experts is None:
         return None
-    if not method.uses_experts and not config.dial.expert_share:
+    if not method.uses_experts and not config.dial.expert_share and settings.expert_missing != "skip":  # skip restricts what is drawn
         names = ", ".join(name for name, row in table.METHODS.items() if row.domain == "language" and row.load().uses_experts)
         raise RheostatError(
             f"{settings.method} uses no experts, but {settings.experts} was given: set --dial.expert-share, or choose one of {names}."
