@@ -213,10 +213,11 @@ def test_expert_files_are_refused_and_filtered(model: str, tmp_path: Path) -> No
     file = experts(tmp_path / "e.jsonl", task, 5, wrong, long)
     with pytest.raises(RheostatError, match=r"grpo uses no experts, but .* was given: set --dial.expert-share, or choose one of chord"):
         built("grpo", model, task, experts=file)
-    only = built("grpo", model, task, experts=experts(tmp_path / "o.jsonl", task, 5), expert_missing="skip", max_new_tokens=48)
+    clean = experts(tmp_path / "o.jsonl", task, 5)
+    only = built("grpo", model, task, experts=clean, expert_missing="skip", max_new_tokens=48)
     assert len({prompt.key for prompt, _ in only.collector.draw(12)[0]}) == 5  # the same prompts as the methods of experts
-    cells, *_ = plan(["chord", "grpo"], "chain-sum", seeds=1, steps=1, directory=tmp_path / "compared", experts=file, model=model)
-    assert [cell.settings.experts for cell in cells] == [file, None]
+    cells, *_ = plan(["chord", "grpo"], "chain-sum", seeds=1, steps=1, directory=tmp_path / "compared", experts=clean, model=model)
+    assert [cell.settings.experts for cell in cells] == [clean, None]
     with pytest.raises(RheostatError, match=r"Line 7 of .* has a completion of 61 tokens with its end, more than the 48"):
         built("chord", model, task, experts=file)
     filtered = built("chord", model, task, experts=file, expert_long="drop", expert_least_reward=1.0).world.experts
