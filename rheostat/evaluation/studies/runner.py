@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -59,7 +62,8 @@ def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 2, watcher: Wa
 def _in_parallel(
     every: dict[str, Cell], waiting: dict[str, Cell], done: dict[str, Record], folder: Path, jobs: int, watcher: Watcher
 ) -> None:
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"), initializer=_be_polite) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with terminable(), ProcessPoolExecutor(jobs, mp_context=spawn, initializer=_be_polite, initargs=(os.getpid(),)) as pool:
         running: dict[Future[Record], str] = {}
         try:
             while waiting or running:
@@ -77,12 +81,36 @@ def _in_parallel(
             raise
 
 
-def _be_polite() -> None:
-    """Low priority and one thread: other work on the machine goes first."""
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM stops like Ctrl-C, so that no worker is left behind."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _be_polite(parent: int) -> None:
+    """Low priority and one thread: other work on the machine goes first. Gone with its parent, even where that was killed outright."""
     import torch
 
     os.nice(10)
     torch.set_num_threads(1)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 class Nothing:
