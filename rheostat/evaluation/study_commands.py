@@ -53,16 +53,20 @@ class StudyCommand:
             words = ["rheostat", "study", slug, *(["--smoke"] if self.smoke else [])]
             words += [] if self.seeds is None else ["--seeds", str(self.seeds)]
             words += ["--arms", *self.arms] if self.arms else []
-            done = results.run_study(
-                study,
-                smoke=self.smoke,
-                seeds=self.seeds,
-                arms=self.arms,
-                jobs=self.jobs,
-                cells=self.cells if self.name else None if self.cells is None else self.cells / slug,
-                output=self.output,
-                command=shlex.join(words),
-            )
+            try:
+                done = results.run_study(
+                    study,
+                    smoke=self.smoke,
+                    seeds=self.seeds,
+                    arms=self.arms,
+                    jobs=self.jobs,
+                    cells=self.cells if self.name else None if self.cells is None else self.cells / slug,
+                    output=self.output,
+                    command=shlex.join(words),
+                )
+            except KeyboardInterrupt:
+                print(f"Stopped; finished cells are kept. Continue with: {shlex.join(words)}", file=sys.stderr)
+                sys.exit(130)
             if self.json:
                 print(json.dumps(done.result, indent=1))
                 continue
