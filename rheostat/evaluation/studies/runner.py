@@ -104,6 +104,7 @@ def _be_polite(parent: int) -> None:
 
     os.nice(10)
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which then stops its workers
 
     def watch() -> None:
         while os.getppid() == parent:
