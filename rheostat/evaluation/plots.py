@@ -160,6 +160,23 @@ def _small_multiples(arms: Sequence[Arm], metrics: Sequence[Metric], title: str,
     return path
 
 
+def save_both(figure: Figure, stem: Path) -> list[Path]:
+    """Write a figure as PNG and SVG beside each other; the SVG carries no date, so that equal figures are equal files.
+
+    Raises:
+        RheostatError: a place that cannot be written.
+    """
+    written = []
+    for suffix in (".png", ".svg"):
+        path = stem.with_suffix(suffix)
+        try:
+            figure.savefig(path, metadata={"Date": None} if suffix == ".svg" else None)
+        except OSError as error:
+            raise RheostatError(f"Could not write the picture {path}: {error}.") from error
+        written.append(path)
+    return written
+
+
 def draw_arms(axes: Axes, arms: Sequence[Arm], metric: str, x: str) -> None:
     """One metric of several arms into given axes, with bands over seeds and an axis label."""
     generator = np.random.default_rng(0)

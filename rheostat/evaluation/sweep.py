@@ -104,7 +104,7 @@ class Sweep:
         import matplotlib
         from matplotlib.figure import Figure
 
-        from rheostat.evaluation.plots import PALETTE, STYLE
+        from rheostat.evaluation.plots import PALETTE, STYLE, save_both
 
         path = path or self.directory / "sweep.png"
         summaries = self.comparison.summaries
@@ -130,9 +130,7 @@ class Sweep:
                 axes.set_xticks(places, [f"{value:g}" for value in self.values])
                 axes.set(title=label, xlabel=f"dial.{self.dial}")
                 axes.margins(x=0.08)
-            for suffix in (".png", ".svg"):
-                figure.savefig(path.with_suffix(suffix), metadata={"Date": None} if suffix == ".svg" else None)
-        return path
+            return save_both(figure, path)[0]
 
     def _finished(self) -> list[Any]:
         return [arm for arm in self.comparison.arms if all(record.finished for record in arm.records)]

@@ -6,8 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rheostat.errors import RheostatError
-from rheostat.evaluation.plots import STYLE
+from rheostat.evaluation.plots import STYLE, save_both
 from rheostat.evaluation.rollouts import visible
 
 if TYPE_CHECKING:
@@ -131,15 +130,7 @@ def draw(found: Disagreement, stem: Path) -> list[Path]:
         for place, shown in enumerate(found.shown, 1):
             _strip(figure.add_subplot(grid[place, :]), shown, names, full, unit)
         _legend(figure, unit)
-        written = []
-        for suffix in (".png", ".svg"):
-            path = stem.with_suffix(suffix)
-            try:
-                figure.savefig(path, metadata={"Date": None} if suffix == ".svg" else None)
-            except OSError as error:
-                raise RheostatError(f"Could not write the picture {path}: {error}.") from error
-            written.append(path)
-    return written
+        return save_both(figure, stem)
 
 
 def _heat(axes: Axes, title: str, matrix: Any, names: list[str], colours: str, limits: tuple[float, float]) -> None:

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from rheostat.errors import RheostatError
 from rheostat.evaluation.microscope.advantages import AdvantageRow
 from rheostat.evaluation.microscope.kl import KLRow
 from rheostat.evaluation.microscope.summary import Row
-from rheostat.evaluation.plots import STYLE
+from rheostat.evaluation.plots import STYLE, save_both
 from rheostat.evaluation.statistics import Interval
 
 if TYPE_CHECKING:
@@ -155,15 +154,7 @@ def draw(look: Look, stem: Path) -> list[Path]:
             if verdict in present:
                 axes[0].plot([], [], "o", color=colour, markersize=4, label=verdict)
         figure.legend(loc="outside lower left", ncols=4, fontsize=8.5)
-        written = []
-        for suffix in (".png", ".svg"):
-            path = stem.with_suffix(suffix)
-            try:
-                figure.savefig(path, metadata={"Date": None} if suffix == ".svg" else None)
-            except OSError as error:
-                raise RheostatError(f"Could not write the picture {path}: {error}.") from error
-            written.append(path)
-    return written
+        return save_both(figure, stem)
 
 
 def _points(
