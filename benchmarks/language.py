@@ -264,7 +264,7 @@ def rows_of(measured: dict[str, Any], memory: dict[str, Any]) -> list[Row]:
     ours_, plain = memory["ours"]["megabytes"], memory["plain"]["megabytes"]
     work = f"log-probabilities of {memory['tokens']} tokens over {VOCABULARY:,} with gradient, extra memory"
     return [
-        speed("GRPO tiny Qwen3 16x16", "steps_per_second", "updates/s"),
+        speed("GRPO tiny Qwen3 16x16", "steps_per_second", "steps/s"),
         speed("GRPO tiny Qwen3 16x16, tokens", "tokens_per_second", "generated tokens/s"),
         Row("GRPO tiny Qwen3 16x16, peak memory", peer, *peaks, "MB", *peaks),
         Row(work, "torch.log_softmax", ours_, plain, "MB", ours_, plain),
