@@ -33,6 +33,7 @@ from rheostat.buffers.recent import RecentRows
 from rheostat.collect.experts import with_experts
 from rheostat.collect.generation.sampling import Sampling
 from rheostat.collect.prompts import Graded, PromptCollector, World, join
+from rheostat.collect.showing import rollout_rows
 from rheostat.credit.groups import (
     Scale,
     check_groups,
@@ -51,15 +52,16 @@ from rheostat.methods.dial import Dial, expert_rows_of
 from rheostat.methods.method import Metrics, NonFinite
 from rheostat.objectives.kl import KLEstimator, kl_estimate
 from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, Unlimited
-from rheostat.objectives.meter import gradient_snr, off_policyness
+from rheostat.objectives.meter import off_policyness
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
 from rheostat.objectives.weights import importance_weight
 from rheostat.policies.flops import FORWARD, TRAIN, matrix_weights, tokens_seen
 from rheostat.policies.lagged import LaggedPolicy
 from rheostat.policies.language import TokenScores
-from rheostat.policies.optimizers import language_optimizer, load_many, save_many
+from rheostat.policies.optimizers import language_optimizer, load_many, moments_on_the_meter, save_many
 from rheostat.streams import Streams
+from rheostat.tasks.language.interface import Prompt
 from rheostat.trajectories import Source, Trajectories, join_rows
 
 Advantage = Literal["grpo", "mean-baseline", "rloo", "reinforce-pp", "reinforce-pp-baseline", "reward"]
@@ -189,6 +191,7 @@ class GRPO:
         self.flops = 0
         self.graded: Graded | None = None
         self.sources: dict[Source, int] = {}
+        self.held_out: list[tuple[Prompt, list[int] | None]] = []  # validation prompts, encoded when first measured
         self.lagged = LaggedPolicy(self.policy, config.dial.lag) if config.dial.lag else None
         self.recent = RecentRows(config.dial.replay_age)
         self.announce()
@@ -365,7 +368,7 @@ class GRPO:
             kept = batch.transitions()
             age = torch.where(kept.version < 0, -1, self.updates - 1 - kept.version)
             metrics |= off_policyness(kept.learner_logp, kept.sampler_logp, age=age, source=kept.source, entropy=kept.entropy)
-            metrics |= self.moments()
+            metrics |= moments_on_the_meter(self.optimizer)
             if config.sampler_correction != "none":
                 metrics["meter/capped_share"] = (self.correction(batch)[batch.mask] >= config.sampler_cap).float().mean().item()
             self.learner_tokens += int(batch.mask.sum()) * config.epochs
@@ -519,22 +522,13 @@ class GRPO:
         """Book a pass over rows that costs so many operations per weight and token."""
         self.flops += operations * self.weights * tokens_seen(rows)
 
-    def moments(self) -> Metrics:
-        """Signal-to-noise ratio of the gradient over the last steps, from the optimiser's moments."""
-        states = [state for state in self.optimizer.state.values() if "exp_avg_sq" in state]
-        if not states or states[0]["step"] < 2:
-            return {}
-        mean, square = (torch.cat([state[name].flatten() for state in states]) for name in ("exp_avg", "exp_avg_sq"))
-        ratio = gradient_snr(mean, square, float(states[0]["step"]))
-        return {"meter/gradient_snr": ratio} if math.isfinite(ratio) else {}
-
     # --- looking ------------------------------------------------------------------------------------------------------------------------
 
     def measure(self, prompts: int) -> Metrics:
         """Accuracy (mean reward) of one sample per validation prompt; a stream of its own, so that looking changes nothing."""
-        if len(getattr(self, "_validation", ())) < prompts:
-            self._validation = [(prompt, self.world.encoder.encode(prompt)) for prompt in self.world.task.validation(prompts)]
-        drawn = [(prompt, ids) for prompt, ids in self._validation[:prompts] if ids is not None]
+        if len(self.held_out) < prompts:
+            self.held_out = [(prompt, self.world.encoder.encode(prompt)) for prompt in self.world.task.validation(prompts)]
+        drawn = [(prompt, ids) for prompt, ids in self.held_out[:prompts] if ids is not None]
         self.world.engine.update_weights(self.policy, self.updates)  # it is the present policy that is measured
         graded = self.collector.sample(drawn, 1, self.sampling, numbers=list(range(len(drawn))), purpose="validation", version=self.updates)
         self.announce()
@@ -548,43 +542,10 @@ class GRPO:
         return self.measure(max(episodes, self.config.evaluation_prompts))
 
     def rollouts(self, count: int) -> list[dict[str, Any]]:
-        """Whole groups of the last batch for looking at, at most ``count`` rows: texts, reward parts and numbers per token."""
-        graded = self.graded
-        if graded is None or not graded.prompts:
+        """Whole groups of the last batch for looking at, at most ``count`` rows."""
+        if self.graded is None:
             return []
-        rows, tokenizer, scores = graded.trajectories, self.policy.tokenizer, graded.scores
-        group = rows.group[:, 0].tolist()
-        wanted = list(dict.fromkeys(group))[: max(count // self.config.group_size, 1)]
-        chosen = [i for number in wanted for i in range(len(group)) if group[i] == number]
-        numbers = {
-            "advantage": rows.advantage,
-            "sampler_logp": rows.sampler_logp,
-            "learner_logp": rows.learner_logp,
-            "entropy": rows.entropy,
-        }
-        found = []
-        for i in chosen[: max(count, self.config.group_size)]:
-            kept = rows.mask[i].nonzero().flatten()
-            answer = graded.prompts[i].answer
-            parts = {name: part[i].item() for name, part in scores.parts.items()}
-            found.append(
-                {
-                    "update": self.updates,
-                    "group": group[i],
-                    "prompt": graded.prompts[i].content,
-                    "answer": answer if isinstance(answer, str | int | float) else None,
-                    "completion": graded.completions[i],
-                    "reward": rows.reward[i].sum().item(),
-                    "parts": {name: round(value, 5) for name, value in parts.items() if not math.isnan(value)},
-                    "valid": bool(rows.valid[i, 0]),
-                    "source": int(rows.source[i, 0]),
-                    "truncated": bool(rows.truncated[i].any()),
-                    "message": scores.messages.get(i, ""),
-                    "tokens": [tokenizer.decode([token]) for token in rows.action[i][kept].tolist()],
-                    **{name: numbers_of(value[i][kept]) for name, value in numbers.items() if value is not None},
-                }
-            )
-        return found
+        return rollout_rows(self.graded, self.policy.tokenizer, self.config.group_size, count, update=self.updates)
 
     # --- state ----------------------------------------------------------------------------------------------------------------------------
 
@@ -625,8 +586,3 @@ class GRPO:
         close = getattr(self.world.verifier, "close", None)
         if close is not None:
             close()
-
-
-def numbers_of(values: Tensor) -> list[float | None]:
-    """Rounded for storage; unknown (NaN) becomes None, which JSON has."""
-    return [None if math.isnan(x) else round(x, 5) for x in values.tolist()]

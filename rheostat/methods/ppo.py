@@ -22,7 +22,6 @@ Checked against: Stable-Baselines3 2.9.2 and CleanRL, number by number (``tests/
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple, cast
@@ -42,7 +41,7 @@ from rheostat.masking import standardise_pieces
 from rheostat.methods.dial import Dial
 from rheostat.methods.method import Metrics
 from rheostat.objectives.limits import Clip, DetachedClip, Limit, Unlimited
-from rheostat.objectives.meter import gradient_snr, off_policyness
+from rheostat.objectives.meter import off_policyness
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.slopes import policy_slope, value_slope
 from rheostat.objectives.value import value_loss
@@ -51,6 +50,7 @@ from rheostat.policies.control import ActorCritic, ControlPolicy, evaluate
 from rheostat.policies.distributions import Distribution
 from rheostat.policies.fast_control import fast
 from rheostat.policies.flops import FORWARD, TRAIN, matrix_weights
+from rheostat.policies.optimizers import moments_on_the_meter
 from rheostat.policies.parameters import Adam, Optimizer, ParameterVector, load_optimizer_state, optimizer_state
 from rheostat.policies.sampling_error import neural_sampling_error
 from rheostat.streams import Streams, derive_seed
@@ -490,15 +490,7 @@ class PPO:
             "approx_kl": policy.approx_kl.item(),
             "meter/limited_share": policy.limited_share.item(),
             "meter/gradient_norm": sum(norms) / len(norms),
-        } | self.moments()
-
-    def moments(self) -> Metrics:
-        """Signal-to-noise ratio of the gradient over the last steps, where the optimiser keeps both moments."""
-        state = self.optimizer.state.get(self.parameters.vector, {})
-        if not {"exp_avg", "exp_avg_sq"} <= set(state) or state["step"] < 2:
-            return {}
-        ratio = gradient_snr(state["exp_avg"], state["exp_avg_sq"], float(state["step"]))
-        return {"meter/gradient_snr": ratio} if math.isfinite(ratio) else {}
+        } | moments_on_the_meter(self.optimizer)
 
     # --- looking ------------------------------------------------------------------------------------------------------------------
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rheostat.errors import RheostatError
+from rheostat.objectives.meter import gradient_snr
 
 
 def language_optimizer(policy: nn.Module, learning_rate: float, weight_decay: float = 0.0) -> torch.optim.AdamW:
@@ -20,6 +22,17 @@ def language_optimizer(policy: nn.Module, learning_rate: float, weight_decay: fl
         {"params": [parameter for parameter in trainable if parameter.dim() < 2], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=learning_rate, fused=True)
+
+
+def moments_on_the_meter(optimizer: Any) -> dict[str, float]:
+    """``meter/gradient_snr`` over the last steps, where the optimiser keeps both moments and the ratio is a number; see
+    :func:`~rheostat.objectives.meter.gradient_snr`."""
+    states = [state for state in optimizer.state.values() if {"exp_avg", "exp_avg_sq"} <= set(state)]
+    if not states:
+        return {}
+    mean, square = (torch.cat([state[name].flatten() for state in states]) for name in ("exp_avg", "exp_avg_sq"))
+    ratio = gradient_snr(mean, square, float(states[0]["step"]))
+    return {"meter/gradient_snr": ratio} if math.isfinite(ratio) else {}
 
 
 def save_many(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:

@@ -6,6 +6,7 @@ A problem is a table of outcomes with their returns and a differentiable log-pro
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -44,7 +45,7 @@ def assign(parameters: Sequence[Tensor], theta: Tensor) -> None:
         parameter.copy_(part.view_as(parameter))
 
 
-class Problem:
+class Problem(ABC):
     """What the microscope asks of a problem.
 
     Attributes:
@@ -61,14 +62,14 @@ class Problem:
     theta: Tensor
     returns: Tensor
 
+    @abstractmethod
     def outcome_logp(self, theta: Tensor) -> Tensor:
         """Log-probability of every outcome under these parameters, ``[N]``; carries the gradient of the internal parameters."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def parameters(self) -> list[Tensor]:
         """The tensors that ``theta`` is made of."""
-        raise NotImplementedError
 
     def value(self, theta: Tensor) -> float:
         """The expected reward ``J(theta)``."""
