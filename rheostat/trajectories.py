@@ -72,7 +72,7 @@ class Trajectories(TensorClass["nocast"]):  # type: ignore[type-arg, name-define
 
 
 class Transitions(TensorClass["nocast"]):  # type: ignore[type-arg, name-defined]
-    """Single steps, batch size ``[n]``; the fields are those of :class:`Trajectories` without the mask."""
+    """Single steps, batch size ``[n]``: the fields of :class:`Trajectories` without the mask, and what a replay adds."""
 
     action: Tensor
     reward: Tensor
@@ -96,6 +96,9 @@ class Transitions(TensorClass["nocast"]):  # type: ignore[type-arg, name-defined
     group: Tensor = None  # type: ignore[assignment]
     parent: Tensor = None  # type: ignore[assignment]
     valid: Tensor = None  # type: ignore[assignment]
+    discount: Tensor = None  # type: ignore[assignment]  # [n] factor of the value of next_observation: gamma^k, 0 where the world ended
+    index: Tensor = None  # type: ignore[assignment]  # [n] int64, the place in the replay it was drawn from
+    next_action: Tensor = None  # type: ignore[assignment]  # [n, ...] the action that was taken in next_observation (SARSA)
 
 
 def join_in_time(blocks: list[Trajectories]) -> Trajectories:
