@@ -28,7 +28,7 @@ def require_critics(q: Tensor, name: str = "q") -> None:
         RheostatError: naming the shape.
     """
     if q.ndim != 2:
-XX
+        raise RheostatError(f"{name} must have the shape [critics, rows], not {list(q.shape)}: unsqueeze(0) makes it one critic's.")
 
 
 @torch.no_grad()
