@@ -6,6 +6,7 @@ the surrogate already. Using the sampler as the ratio's denominator *and* a weig
 
 from __future__ import annotations
 
+import math
 from typing import Literal, get_args
 
 import torch
@@ -202,3 +203,48 @@ def policy_shaping_weight(logp: Tensor, *, gamma: float = 0.1) -> Tensor:
     """
     p = logp.detach().exp()
     return p / (p + gamma)
+
+
+@torch.no_grad()
+def exponential_weight(advantage: Tensor, scale: float | Tensor, cap: float = 100.0) -> Tensor:
+    """``min(exp(scale * A), cap)``: how much an action of the data counts in advantage-weighted imitation. Never overflows.
+
+    | code | scale | cap | A |
+    |---|---|---|---|
+    | IQL | beta 3 (locomotion), 10 (AntMaze) | 100 | least Q(s, a) - V(s) |
+    | AWAC, CORL | 1 / lambda, lambda 1 (1/3, 0.1) | 100 | least Q(s, a) - least Q(s, a') with a' from the policy |
+    | FamO2O | a beta per state | 100 | as IQL |
+    | AWAC, the authors | :func:`batch_exponential_weight` | | as CORL |
+
+    Args:
+        advantage: ``[B]``.
+        scale: inverse temperature in 1 / units of value, a number or ``[B]``.
+        cap: largest weight, above 0.
+
+    Returns:
+        ``[B]``, a constant.
+
+    Raises:
+        RheostatError: different shapes, or a cap that is not above 0.
+    """
+    if isinstance(scale, Tensor) and scale.ndim:
+        require_same_shape(advantage=advantage, scale=scale)
+    if cap <= 0:
+        raise RheostatError(f"The cap of exponential weights must be above 0, not {cap}.")
+    return (scale * advantage).clamp(max=math.log(cap)).exp().clamp(max=cap)  # the second clamp removes the rounding of the first
+
+
+@torch.no_grad()
+def batch_exponential_weight(advantage: Tensor, scale: float) -> Tensor:
+    """``B softmax(scale * A)`` over the batch, mean 1: exponential weights normalised instead of capped (the AWAC authors' code).
+
+    The weight of a row depends on the other rows, so that the loss of a batch is not the sum of the losses of its parts.
+
+    Args:
+        advantage: ``[B]``.
+        scale: inverse temperature, in 1 / units of value.
+
+    Returns:
+        ``[B]``, a constant.
+    """
+    return advantage.numel() * (scale * advantage).softmax(0)
