@@ -27,6 +27,7 @@ EXTRAS = {
     "math-verify": ("math", "verify mathematical answers"),
     "datasets": ("data", "prompts from datasets and parquet"),
     "peft": ("peft", "adapters on language models"),
+    "minari": ("offline", "read and write offline data sets"),
     "stable-baselines3": ("bench", "control benchmarks"),
     "trl": ("bench", "language benchmarks"),
 }

@@ -1,0 +1,412 @@
+"""Offline data sets: transitions that somebody else's policy made, in memory and checked, read from and written to Minari's format.
+
+Time order. ``transitions`` holds episodes one after the other; ``breaks`` is True on the last step of each. Within an episode the next
+observation of a step is the observation of the following one.
+
+Ends. ``terminated``: the world ended. ``truncated``: a time limit, or the collection was stopped within the episode (then ``cut`` is True
+for it, and its return is not that of a whole episode).
+
+Actions are what the world executed, inside the bounds of the action space. A Gaussian policy may have drawn something else, which was then
+clipped; ``drawn_action`` keeps that draw and ``sampler_logp`` is its log-probability, so importance weights are computed on the draw.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rheostat.buffers import minari_format
+from rheostat.buffers.minari_format import Stored
+from rheostat.buffers.offline_reading import (
+    MakeEncoder,
+    check_ends,
+    environment_of,
+    foreign_facts_of,
+    observed,
+    policy_actions,
+    reference_of,
+)
+from rheostat.errors import RheostatError
+from rheostat.trajectories import Source, Transitions
+
+if TYPE_CHECKING:
+    from gymnasium import Space
+
+OURS = "rheostat"
+"""The entry of Minari's metadata that holds ours."""
+TOLERANCE = 1e-5
+"""Actions may lie this far outside their bounds (rounding of float32); they are put on the bound."""
+MINARI_ID = re.compile(r"(?:[-_\w][-_\w/]*[-_\w]+/)?[-_\w]+?-v\d+")
+
+
+class OfflineData:
+    """A data set of n steps in whole episodes.
+
+    Args:
+        transitions: ``[n]`` in time order; ``sampler_logp`` is NaN where unknown. ``source`` is set to offline.
+        breaks: bool ``[n]``, True on the last step of each episode.
+        observation_space: of one encoded observation: Box float32 ``[k]``, or uint8 ``[C, H, W]``.
+        action_space: Box float32, Discrete from 0, MultiDiscrete from 0 or MultiBinary.
+        task: id of the task; empty where unknown.
+        reference: returns that count as 0 and 100 percent, (random, expert), where known.
+        reference_source: where these two numbers come from.
+        drawn_action: ``[n, ...]`` what the policy drew before clipping; None where nothing was clipped or it is unknown.
+        cut: bool ``[episodes]``, the collection was stopped within this episode; None for nowhere.
+        facts: what else is known (behaviour, seed, command, ...), as plain JSON; saved with the data.
+        name: what sentences about this data set call it.
+        outside: continuous actions beyond their bounds are an error, or are clipped to them.
+
+    Raises:
+        RheostatError: anything that is wrong with the data: which episode, which step, and what to do.
+    """
+
+    def __init__(
+        self,
+        transitions: Transitions,
+        breaks: Tensor,
+        *,
+        observation_space: Space,
+        action_space: Space,
+        task: str = "",
+        reference: tuple[float, float] | None = None,
+        reference_source: str = "",
+        drawn_action: Tensor | None = None,
+        cut: Tensor | None = None,
+        facts: dict[str, Any] | None = None,
+        name: str = "the data set",
+        outside: Literal["error", "clip"] = "error",
+    ) -> None:
+        self.name, self.task = name, task
+        self.observation_space, self.action_space = observation_space, action_space
+        self.reference, self.reference_source = reference, reference_source
+        self.facts = dict(facts or {})
+        self.drawn_action = drawn_action
+        self.breaks = breaks
+        self._check_episodes(transitions, breaks)
+        ends = breaks.nonzero().flatten().tolist()
+        self.episodes: list[slice] = [slice(first, end + 1) for first, end in zip([0, *(e + 1 for e in ends[:-1])], ends, strict=True)]
+        self.cut = torch.zeros(len(self.episodes), dtype=torch.bool) if cut is None else cut
+        self.transitions = transitions.clone(recurse=False)
+        self.transitions.source = torch.full((len(breaks),), int(Source.OFFLINE))
+        if self.transitions.version is None:
+            self.transitions.version = torch.zeros(len(breaks), dtype=torch.int64)
+        self._check_values()
+        self.transitions.action = self._inside(outside)
+
+    # --- facts --------------------------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of steps n."""
+        return len(self.breaks)
+
+    @property
+    def title(self) -> str:
+        """The name at the beginning of a sentence."""
+        return self.name[:1].upper() + self.name[1:]
+
+    @property
+    def behaviour(self) -> str:
+        """Who acted, in words; empty where unknown."""
+        return str(self.facts.get("behaviour", ""))
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Steps of every episode, int64 ``[episodes]``."""
+        return torch.tensor([episode.stop - episode.start for episode in self.episodes])
+
+    @cached_property
+    def returns(self) -> Tensor:
+        """Undiscounted return of every episode, float64 ``[episodes]``; see ``cut`` for those that are not whole."""
+        reward = self.transitions.reward.double()
+        return torch.stack([reward[episode].sum() for episode in self.episodes])
+
+    @property
+    def whole_returns(self) -> Tensor:
+        """Returns of the episodes that were not cut, float64; of all of them where every one was cut."""
+        return self.returns if self.cut.all() else self.returns[~self.cut]
+
+    def normalised_score(self, value: float) -> float:
+        """A return in percent: 0 is the random policy, 100 the expert of ``reference``.
+
+        Raises:
+            RheostatError: no reference returns are known.
+        """
+        if self.reference is None:
+            raise RheostatError(f"{self.title} has no reference returns, so no score can be computed: set reference=(random, expert).")
+        random, expert = self.reference
+        return 100 * (value - random) / (expert - random)
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences about what is unusual and allowed."""
+        found = []
+        if len(self.episodes) == 1:
+            found.append(
+                f"{self.title} is one trajectory only: nothing can be held out, and its return says nothing about the spread of returns."
+            )
+        if self.transitions.sampler_logp.isnan().any():
+            found.append(f"{self.title} does not say how likely its actions were: importance weights need a fitted behaviour policy.")
+        return found
+
+    def require_episodes(self, least: int, purpose: str) -> None:
+        """Refuse a data set with fewer than ``least`` episodes.
+
+        Raises:
+            RheostatError: with the purpose they are needed for.
+        """
+        if len(self.episodes) < least:
+            raise RheostatError(f"{purpose} needs at least {least} episodes; {self.name} has {len(self.episodes)}: use a larger data set.")
+
+    def require_spaces(self, observation_space: Space, action_space: Space, task: str) -> None:
+        """Refuse to be used for a task with other spaces.
+
+        Raises:
+            RheostatError: the observations or actions of the task have another shape, kind or bounds.
+        """
+        for kind, mine, theirs in (
+            ("observations", self.observation_space, observation_space),
+            ("actions", self.action_space, action_space),
+        ):
+            same = type(mine) is type(theirs) and mine.shape == theirs.shape and mine.dtype == theirs.dtype
+            if same and kind == "actions":
+                same = _bounds_agree(mine, theirs)
+            if not same:
+                raise RheostatError(f"The {kind} of {self.name} are {mine}, those of {task} are {theirs}: they belong to another task.")
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the task, the spaces and every number of the data."""
+        rows, result = self.transitions, hashlib.sha256()
+        result.update(json.dumps([self.task, str(self.observation_space), str(self.action_space)]).encode())
+        parts = [rows.observation, rows.next_observation[self.breaks], rows.action, rows.reward, rows.terminated, rows.truncated]
+        parts += [rows.sampler_logp, rows.version, self.breaks, self.cut]
+        for part in [*parts, *([] if self.drawn_action is None else [self.drawn_action])]:
+            array = part.contiguous().numpy()
+            result.update(f"{array.dtype}{array.shape}".encode())
+            result.update(array.tobytes())
+        return result.hexdigest()
+
+    # --- files --------------------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        *,
+        encode: MakeEncoder | None = None,
+        unknown_end: Literal["error", "truncate"] = "error",
+        outside: Literal["error", "clip"] = "error",
+        final_observation: Literal["error", "drop"] = "error",
+    ) -> OfflineData:
+        """Read a data set in Minari's format.
+
+        Args:
+            source: folder of the data set, or the id of a local Minari data set (nothing is downloaded).
+            encode: how Dict, Tuple and discrete observations and images become one tensor; without it only Boxes of numbers, and images of
+                three axes with the channels first, can be read.
+            unknown_end: an episode whose last step is neither terminated nor truncated is an error, or counts as cut (truncate).
+            outside: continuous actions beyond their bounds are an error, or are clipped.
+            final_observation: an episode without the observation after its last step is an error, or loses that step (drop), unless the
+                world ended with it: then nothing is ever read from that observation and the last one stands in for it.
+
+        Raises:
+            RheostatError: not found, damaged, or wrong in a way that a sentence describes.
+            MissingExtra: minari is not installed.
+        """
+        folder = minari_format.find_data(source)
+        stored = minari_format.read(folder)
+        name = f"the data set {source}"
+        ours = stored.metadata.get(OURS) or {}
+        stored, observation, following = observed(stored, name, encode, final_observation)
+        check_ends(stored, name, unknown_end)
+        action, action_space = policy_actions(stored.actions, stored.action_space, name)
+        count = len(stored.rewards)
+        logp, version, drawn = (stored.infos.get(key) for key in ("sampler_logp", "version", "drawn_action"))
+        transitions = Transitions(
+            observation=observation[0],
+            next_observation=following,
+            action=action,
+            reward=torch.from_numpy(stored.rewards.astype(np.float32)),
+            terminated=torch.from_numpy(stored.terminations),
+            truncated=torch.from_numpy(stored.truncations & ~stored.terminations),
+            sampler_logp=torch.full((count,), math.nan) if logp is None else torch.from_numpy(logp.astype(np.float32)),
+            version=torch.zeros(count, dtype=torch.int64) if version is None else torch.from_numpy(version.astype(np.int64)),
+            batch_size=[count],
+        )
+        breaks = torch.zeros(count, dtype=torch.bool)
+        breaks[torch.from_numpy(stored.lengths).cumsum(0) - 1] = True
+        reference, said = reference_of(stored.metadata, ours)
+        result = cls(
+            transitions,
+            breaks,
+            observation_space=observation[1],
+            action_space=action_space,
+            task=str(ours.get("task") or environment_of(stored.metadata)),
+            reference=reference,
+            reference_source=said,
+            drawn_action=None if drawn is None else torch.from_numpy(drawn),
+            cut=None if stored.cut is None else torch.from_numpy(stored.cut),
+            facts=ours.get("facts") or foreign_facts_of(stored.metadata),
+            name=name,
+            outside=outside,
+        )
+        if ours.get("digest", result.digest) != result.digest:
+            raise RheostatError(
+                f"{result.title} was changed after it was written: its digest is not that of its metadata; if that was meant, "
+                f"remove the entry {OURS}.digest from {folder / minari_format.METADATA}."
+            )
+        return result
+
+    def save(self, path: str | Path, *, dataset_id: str | None = None) -> Path:
+        """Write the data set in Minari's format to ``path/data``; the same data give the same bytes.
+
+        Put (or name) ``path`` so that it is ``$MINARI_DATASETS_PATH/ID``, and ``minari.load_dataset(ID)`` finds it.
+
+        Args:
+            path: folder of the data set; must not hold one.
+            dataset_id: Minari id, ``namespace/name-v0``; by default made of the task and the kind of data.
+
+        Raises:
+            RheostatError: the place is taken or cannot be written, or the id is not one.
+            MissingExtra: minari is not installed.
+        """
+        dataset_id = dataset_id or self._default_id()
+        if not MINARI_ID.fullmatch(dataset_id):
+            raise RheostatError(f"{dataset_id!r} is no Minari id: use letters, digits, - and _, as in namespace/name-v0.")
+        rows = self.transitions
+        following = rows.next_observation[self.breaks]
+        pieces = [part for index, episode in enumerate(self.episodes) for part in (rows.observation[episode], following[index : index + 1])]
+        infos = {"sampler_logp": rows.sampler_logp, "version": rows.version}
+        if self.drawn_action is not None:
+            infos["drawn_action"] = self.drawn_action
+        ours = {"task": self.task, "digest": self.digest, "reference_source": self.reference_source, "facts": self.facts}
+        metadata: dict[str, Any] = {"dataset_id": dataset_id, OURS: ours} | self._environment_metadata()
+        if self.behaviour:
+            metadata["algorithm_name"] = self.behaviour
+        if self.facts.get("description"):
+            metadata["description"] = str(self.facts["description"])
+        if self.reference is not None:
+            metadata |= {"ref_min_score": self.reference[0], "ref_max_score": self.reference[1]}
+        stored = Stored(
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            lengths=self.lengths.numpy(),
+            observations=torch.cat(pieces).numpy(),
+            observation_rows=self.lengths.numpy() + 1,
+            actions=rows.action.numpy(),
+            rewards=rows.reward.numpy(),
+            terminations=rows.terminated.numpy(),
+            truncations=rows.truncated.numpy(),
+            infos={key: value.numpy() for key, value in infos.items()},
+            cut=self.cut.numpy(),
+            metadata=metadata,
+        )
+        minari_format.write(Path(path) / minari_format.DATA, stored)
+        return Path(path)
+
+    def _default_id(self) -> str:
+        words = [OURS, self.task.replace(":", "-") or "unknown", str(self.facts.get("kind", "data"))]
+        seed = f"-s{self.facts['seed']}" if "seed" in self.facts else ""
+        return re.sub(r"[^-\w/]", "-", "/".join(words)) + f"{seed}-v0"
+
+    def _environment_metadata(self) -> dict[str, str]:
+        """The specification by which Minari makes the environment again, where Gymnasium knows the task."""
+        import gymnasium
+
+        spec = gymnasium.registry.get(self.task.split(":", 1)[-1] if self.task.startswith(("gymnasium:", "envpool:")) else self.task)
+        return {} if spec is None else {"env_spec": spec.to_json()}
+
+    # --- checks -------------------------------------------------------------------------------------------------------------------
+
+    def place(self, index: int) -> str:
+        """``step 3 of episode 2`` for a row, both counted from 0."""
+        before = int(self.breaks[:index].sum())
+        return f"step {index - self.episodes[before].start} of episode {before}"
+
+    def _check_episodes(self, transitions: Transitions, breaks: Tensor) -> None:
+        count = len(transitions)
+        if count == 0:
+            raise RheostatError(f"{self.title} is empty: it has no step.")
+        if tuple(breaks.shape) != (count,) or breaks.dtype != torch.bool:
+            raise RheostatError(f"breaks must be bool [{count}], one per transition, not {breaks.dtype} {list(breaks.shape)}.")
+        if not breaks[-1]:
+            raise RheostatError(f"The last step of {self.name} does not end an episode: mark it in breaks (and as truncated).")
+        for field in ("observation", "next_observation"):
+            if getattr(transitions, field) is None:
+                raise RheostatError(f"The transitions of {self.name} have no {field}.")
+            shape = tuple(getattr(transitions, field).shape[1:])
+            if shape != self.observation_space.shape:
+                raise RheostatError(f"The {field}s of {self.name} have shape {list(shape)}; their space is {self.observation_space}.")
+        if tuple(transitions.action.shape[1:]) != tuple(self.action_space.shape or ()):
+            raise RheostatError(f"The actions of {self.name} have shape {list(transitions.action.shape[1:])}, in {self.action_space}.")
+
+    def _check_values(self) -> None:
+        rows = self.transitions
+        for field in ("observation", "action", "reward", "next_observation"):
+            value: Tensor = getattr(rows, field)
+            if value.is_floating_point() and not value.isfinite().all():
+                index = int((~value.isfinite()).reshape(len(value), -1).any(1).nonzero()[0])
+                what = "is not a number" if value[index].isnan().any() else "is infinite"
+                raise RheostatError(
+                    f"{self.title}: the {field.replace('_', ' ')} of {self.place(index)} {what}: leave that episode out, or mend it."
+                )
+        ended = rows.terminated | rows.truncated
+        if (wrong := (ended & ~self.breaks).nonzero()).numel():
+            raise RheostatError(
+                f"{self.title} says that the episode ended at {self.place(int(wrong[0]))}, but more steps follow: split it there."
+            )
+        if (wrong := (self.breaks & ~ended).nonzero()).numel():
+            raise RheostatError(
+                f"{self.title}: {self.place(int(wrong[0]))} is the last one and neither terminated nor truncated, so it is unknown how the "
+                "episode ended: set one of the two, or read it with unknown_end='truncate' if it was only stopped there."
+            )
+        same = (rows.next_observation[:-1] == rows.observation[1:]).reshape(len(rows) - 1, -1).all(1) | self.breaks[:-1]
+        if not same.all():
+            index = int((~same).nonzero()[0])
+            raise RheostatError(
+                f"{self.title}: the next observation of {self.place(index)} is not the observation of the step after it: the steps are "
+                "not in the order of time."
+            )
+
+    def _inside(self, outside: str) -> Tensor:
+        """Actions inside the action space; see the arguments."""
+        from gymnasium import spaces
+
+        action, space = self.transitions.action, self.action_space
+        if isinstance(space, spaces.Box):
+            low, high = torch.from_numpy(space.low), torch.from_numpy(space.high)
+            beyond = torch.maximum(low - action, action - high)
+            if outside == "error" and (wrong := (beyond > TOLERANCE).reshape(len(action), -1).any(1).nonzero()).numel():
+                index = int(wrong[0])
+                raise RheostatError(
+                    f"{self.title}: the action {_short(action[index])} of {self.place(index)} lies outside {_short(low)} to {_short(high)} "
+                    f"({len(wrong):,} of {len(action):,} actions do): clip them with outside='clip', or correct the action space."
+                )
+            return action.clamp(low, high)
+        most = torch.as_tensor(space.n if isinstance(space, spaces.Discrete) else getattr(space, "nvec", 2))
+        wrong = ((action < 0) | (action >= most)).reshape(len(action), -1).any(1).nonzero()
+        if wrong.numel():
+            index = int(wrong[0])
+            raise RheostatError(f"{self.title}: the action {_short(action[index])} of {self.place(index)} is not in {space}: mend it.")
+        return action
+
+
+def _short(value: Tensor) -> str:
+    """A few numbers of a tensor, readable."""
+    numbers = [f"{number:.6g}" for number in value.flatten()[:6].tolist()]
+    return numbers[0] if value.numel() == 1 else "[" + ", ".join(numbers) + (", ...]" if value.numel() > 6 else "]")
+
+
+def _bounds_agree(mine: Any, theirs: Any) -> bool:
+    if hasattr(mine, "low"):
+        return bool(np.allclose(mine.low, theirs.low) and np.allclose(mine.high, theirs.high))
+    return mine == theirs
