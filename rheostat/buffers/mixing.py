@@ -1,8 +1,14 @@
-"""How many of a batch are sampled now and how many come from a window of recent ones."""
+"""Batches of two sources: how many rows each gives, and in which order they stand."""
 
 from __future__ import annotations
 
+import dataclasses
+
+import torch
+from torch import Tensor
+
 from rheostat.errors import RheostatError
+from rheostat.trajectories import Transitions
 
 
 def mixed_counts(size: int, stale_share: float, *, window: int | None = None) -> tuple[int, int]:
@@ -33,3 +39,41 @@ def mixed_counts(size: int, stale_share: float, *, window: int | None = None) ->
                 f"fresh ones each holds only {window * fresh}: lower the share or widen the window."
             )
     return fresh, stale
+
+
+def interleave(offline: Transitions, online: Transitions) -> Transitions:
+    """Rows of both, spread evenly: with equal numbers even rows are offline and odd rows online (RLPD, Ball et al. 2023).
+
+    Any stretch of consecutive rows therefore holds both in proportion, to within one row: a batch for several gradient steps can be cut
+    into slices.
+
+    Args:
+        offline: ``[n]``, rows of a data set.
+        online: ``[m]``, rows of the replay.
+
+    Returns:
+        ``[n + m]``. Fields that one side does not have are left out, except that a missing ``weight`` is 1.
+
+    Raises:
+        RheostatError: a field of different shapes.
+    """
+    if not len(offline) or not len(online):
+        return offline if len(offline) else online
+    size = len(offline) + len(online)
+    ahead = (torch.arange(size + 1) * len(offline) + size - 1) // size  # offline rows among the first 0, 1, 2, ...
+    first = ahead.diff() > 0
+    place = torch.empty(size, dtype=torch.int64)
+    place[first], place[~first] = torch.arange(len(offline)), torch.arange(len(offline), size)
+    fields: dict[str, Tensor] = {}
+    for name in (item.name for item in dataclasses.fields(Transitions)):
+        one, other = getattr(offline, name), getattr(online, name)
+        if name == "weight" and (one is None) != (other is None):
+            one, other = (torch.ones_like(rows.reward) if rows.weight is None else rows.weight for rows in (offline, online))
+        if one is None or other is None:
+            continue
+        if one.shape[1:] != other.shape[1:]:
+            raise RheostatError(
+                f"Offline and online rows cannot share a batch: {name} has the shape {list(one.shape[1:])} and {list(other.shape[1:])}."
+            )
+        fields[name] = torch.cat([one, other])[place.to(one.device)]
+    return Transitions(**fields, batch_size=[size])  # type: ignore[arg-type]
