@@ -17,6 +17,8 @@ from rheostat.objectives.weights import (
     OverCap,
     Reach,
     Statistic,
+    batch_exponential_weight,
+    exponential_weight,
     importance_weight,
     policy_shaping_weight,
     rejection_mask,
@@ -134,3 +136,35 @@ def test_mistakes_are_refused() -> None:
         rejection_mask(x, x, mask, statistic="k4")  # type: ignore[arg-type]
     with pytest.raises(RheostatError, match="Unknown reach"):
         rejection_mask(x, x, mask, reach="batch")  # type: ignore[arg-type]
+
+
+@given(seed=seeds, scale=st.sampled_from([0.3, 3.0, 10.0]), cap=st.sampled_from([0.5, 5.0, 100.0]))
+def test_exponential_weights_against_plain_python(seed: int, scale: float, cap: float) -> None:
+    advantage = torch.randn(6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    for w, a in zip(exponential_weight(advantage, scale, cap).tolist(), advantage.tolist(), strict=True):
+        assert w == pytest.approx(min(math.exp(scale * a), cap))
+    exponentials = [math.exp(scale * a) for a in advantage.tolist()]
+    torch.testing.assert_close(
+        batch_exponential_weight(advantage, scale), torch.tensor([6 * x / sum(exponentials) for x in exponentials], dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize("size", [1e4, 1e30])
+def test_exponential_weights_never_overflow(size: float) -> None:
+    advantage = torch.tensor([size, -size, 0.0])
+    assert exponential_weight(advantage, 10.0).tolist() == [100.0, 0.0, 1.0]
+    assert batch_exponential_weight(advantage, 10.0).tolist() == [3.0, 0.0, 0.0]
+    logp = torch.full((3,), -1.0, requires_grad=True)
+    (-exponential_weight(advantage, 10.0) * logp).mean().backward()
+    assert logp.grad is not None and logp.grad.isfinite().all()
+
+
+def test_exponential_weights_are_constants_with_a_scale_for_all_or_for_each_row() -> None:
+    advantage = torch.tensor([1.0, 2.0], requires_grad=True)
+    per_row = exponential_weight(advantage, torch.tensor([0.5, 0.25]))
+    torch.testing.assert_close(per_row, torch.full((2,), math.exp(0.5)))
+    assert not per_row.requires_grad and not batch_exponential_weight(advantage, 1.0).requires_grad
+    with pytest.raises(RheostatError, match=r"scale \[2, 1\]"):
+        exponential_weight(advantage, torch.ones(2, 1))
+    with pytest.raises(RheostatError, match="cap of exponential weights must be above 0"):
+        exponential_weight(advantage, 1.0, 0.0)
