@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ class Stored:
     rewards: np.ndarray  # [n]
     terminations: np.ndarray  # bool [n]
     truncations: np.ndarray  # bool [n]
-    infos: dict[str, np.ndarray] = field(default_factory=dict)  # [n, ...] each: those numbers that every episode has for every step
+    infos: dict[str, np.ndarray] = field(default_factory=dict)  # [n, ...] each: what every episode has for every step
     cut: np.ndarray | None = None  # bool [episodes], the collection was stopped within this episode
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -88,8 +88,12 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     return metadata
 
 
-def read(folder: Path) -> Stored:
+def read(folder: Path, infos: Sequence[str] = ()) -> Stored:
     """Read a data folder.
+
+    Args:
+        folder: from :func:`find_data`.
+        infos: names of the infos to read, those that every episode has with a number (or row of numbers) per step; others are skipped.
 
     Raises:
         RheostatError: a file is missing or damaged, an array is missing, lengths do not fit, or there is no episode or an empty one.
@@ -114,7 +118,7 @@ def read(folder: Path) -> Stored:
                 where = f"Episode {number} of {folder}"
                 if f"episode_{number}" not in file:
                     raise RheostatError(f"{where} is missing: episodes must be numbered from 0 without gaps.")
-                episodes.append(_read_episode(file[f"episode_{number}"], observation_space, action_space, jpeg, where))
+                episodes.append(_read_episode(file[f"episode_{number}"], observation_space, action_space, jpeg, infos, where))
     except OSError as error:
         raise RheostatError(f"{folder / MAIN} cannot be read as HDF5: {error}.") from error
     lengths = np.array([len(episode["rewards"]) for episode in episodes], dtype=np.int64)
@@ -230,16 +234,19 @@ def _space(description: dict[str, Any]) -> Space:
     return minari.serialization.deserialize_space(description)
 
 
-def _read_episode(group: Any, observation_space: Space, action_space: Space, jpeg: bool, where: str) -> dict[str, Any]:
+def _read_episode(
+    group: Any, observation_space: Space, action_space: Space, jpeg: bool, infos: Sequence[str], where: str
+) -> dict[str, Any]:
+    nodes = dict(group.items())
     for name in ARRAYS:
-        if name not in group:
+        if name not in nodes:
             raise RheostatError(f"{where} has no {name}: Minari's format needs {', '.join(ARRAYS)}; write the data set again with them.")
     found: dict[str, Any] = {
-        "observations": _decode(group["observations"], observation_space, jpeg, f"{where}: observations"),
-        "actions": _decode(group["actions"], action_space, jpeg, f"{where}: actions"),
+        "observations": _decode(nodes["observations"], observation_space, jpeg, f"{where}: observations"),
+        "actions": _decode(nodes["actions"], action_space, jpeg, f"{where}: actions"),
     }
     for name in ARRAYS[2:]:
-        found[name] = np.asarray(group[name][()])
+        found[name] = np.asarray(nodes[name][()])
         if found[name].ndim != 1:
             raise RheostatError(f"{where}: {name} have shape {list(found[name].shape)}; one number per step is needed.")
     length = len(found["rewards"])
@@ -253,11 +260,10 @@ def _read_episode(group: Any, observation_space: Space, action_space: Space, jpe
             f"{where} has {length} steps and {_rows(found['observations'])} observations: there must be one more than steps, the last "
             "being the observation after the last step."
         )
-    infos = group.get("infos", {})
+    beside = nodes.get("infos", {})
+    values = {name: beside[name][()] for name in infos if name in beside}
     found["infos"] = {
-        name: value[()]
-        for name, value in infos.items()
-        if getattr(value, "shape", None) and value.shape[0] == length and value.dtype.kind in "fiub"
+        name: value for name, value in values.items() if np.ndim(value) and len(value) == length and value.dtype.kind in "fiub"
     }
     found["cut"] = bool(group.attrs.get("cut", False))
     return found

@@ -16,9 +16,10 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from rheostat.buffers import minari_format
 from rheostat.buffers.minari_format import Stored
+from rheostat.buffers.offline_checks import agree, check_shapes, check_values, inside, title
 from rheostat.buffers.offline_reading import (
     MakeEncoder,
     check_ends,
@@ -43,8 +45,8 @@ if TYPE_CHECKING:
 
 OURS = "rheostat"
 """The entry of Minari's metadata that holds ours."""
-TOLERANCE = 1e-5
-"""Actions may lie this far outside their bounds (rounding of float32); they are put on the bound."""
+INFOS = ("sampler_logp", "version", "drawn_action")
+"""What Minari's infos hold beside the data: log-probability, number of the policy's updates, and the action before clipping."""
 MINARI_ID = re.compile(r"(?:[-_\w][-_\w/]*[-_\w]+/)?[-_\w]+?-v\d+")
 
 
@@ -88,10 +90,10 @@ class OfflineData:
         self.name, self.task = name, task
         self.observation_space, self.action_space = observation_space, action_space
         self.reference, self.reference_source = reference, reference_source
-        self.facts = dict(facts or {})
+        self.facts: dict[str, Any] = json.loads(json.dumps(facts or {}))
         self.drawn_action = drawn_action
         self.breaks = breaks
-        self._check_episodes(transitions, breaks)
+        check_shapes(transitions, breaks, observation_space, action_space, name)
         ends = breaks.nonzero().flatten().tolist()
         self.episodes: list[slice] = [slice(first, end + 1) for first, end in zip([0, *(e + 1 for e in ends[:-1])], ends, strict=True)]
         self.cut = torch.zeros(len(self.episodes), dtype=torch.bool) if cut is None else cut
@@ -99,19 +101,14 @@ class OfflineData:
         self.transitions.source = torch.full((len(breaks),), int(Source.OFFLINE))
         if self.transitions.version is None:
             self.transitions.version = torch.zeros(len(breaks), dtype=torch.int64)
-        self._check_values()
-        self.transitions.action = self._inside(outside)
+        check_values(self.transitions, breaks, name)
+        self.transitions.action = inside(transitions.action, action_space, breaks, outside, name)
 
     # --- facts --------------------------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         """Number of steps n."""
         return len(self.breaks)
-
-    @property
-    def title(self) -> str:
-        """The name at the beginning of a sentence."""
-        return self.name[:1].upper() + self.name[1:]
 
     @property
     def behaviour(self) -> str:
@@ -141,7 +138,9 @@ class OfflineData:
             RheostatError: no reference returns are known.
         """
         if self.reference is None:
-            raise RheostatError(f"{self.title} has no reference returns, so no score can be computed: set reference=(random, expert).")
+            raise RheostatError(
+                f"{title(self.name)} has no reference returns, so no score can be computed: set reference=(random, expert)."
+            )
         random, expert = self.reference
         return 100 * (value - random) / (expert - random)
 
@@ -151,10 +150,10 @@ class OfflineData:
         found = []
         if len(self.episodes) == 1:
             found.append(
-                f"{self.title} is one trajectory only: nothing can be held out, and its return says nothing about the spread of returns."
+                f"{title(self.name)} is one trajectory only: nothing can be held out, and one return says nothing about their spread."
             )
         if self.transitions.sampler_logp.isnan().any():
-            found.append(f"{self.title} does not say how likely its actions were: importance weights need a fitted behaviour policy.")
+            found.append(f"{title(self.name)} does not say how likely its actions were: importance weights need a fitted behaviour policy.")
         return found
 
     def require_episodes(self, least: int, purpose: str) -> None:
@@ -176,10 +175,7 @@ class OfflineData:
             ("observations", self.observation_space, observation_space),
             ("actions", self.action_space, action_space),
         ):
-            same = type(mine) is type(theirs) and mine.shape == theirs.shape and mine.dtype == theirs.dtype
-            if same and kind == "actions":
-                same = _bounds_agree(mine, theirs)
-            if not same:
+            if not agree(mine, theirs, bounds=kind == "actions"):
                 raise RheostatError(f"The {kind} of {self.name} are {mine}, those of {task} are {theirs}: they belong to another task.")
 
     @cached_property
@@ -194,6 +190,40 @@ class OfflineData:
             result.update(f"{array.dtype}{array.shape}".encode())
             result.update(array.tobytes())
         return result.hexdigest()
+
+    @classmethod
+    def join(cls, parts: Sequence[OfflineData], *, facts: dict[str, Any] | None = None, name: str = "the data set") -> OfflineData:
+        """The episodes of several data sets of one task, one after the other; reference returns are those of the first.
+
+        Args:
+            parts: at least one; all with the same spaces.
+            facts: what to remember about the whole.
+            name: what sentences call it.
+
+        Raises:
+            RheostatError: no parts, or parts with other spaces.
+        """
+        if not parts:
+            raise RheostatError("There are no data sets to join.")
+        first = parts[0]
+        for part in parts[1:]:
+            part.require_spaces(first.observation_space, first.action_space, first.name)
+        drawn = None
+        if any(part.drawn_action is not None for part in parts):
+            drawn = torch.cat([part.transitions.action if part.drawn_action is None else part.drawn_action for part in parts])
+        return cls(
+            cast(Transitions, torch.cat(cast(Any, [part.transitions for part in parts]))),
+            torch.cat([part.breaks for part in parts]),
+            observation_space=first.observation_space,
+            action_space=first.action_space,
+            task=first.task,
+            reference=first.reference,
+            reference_source=first.reference_source,
+            drawn_action=drawn,
+            cut=torch.cat([part.cut for part in parts]),
+            facts=facts,
+            name=name,
+        )
 
     # --- files --------------------------------------------------------------------------------------------------------------------
 
@@ -223,14 +253,14 @@ class OfflineData:
             MissingExtra: minari is not installed.
         """
         folder = minari_format.find_data(source)
-        stored = minari_format.read(folder)
+        stored = minari_format.read(folder, INFOS)
         name = f"the data set {source}"
         ours = stored.metadata.get(OURS) or {}
         stored, observation, following = observed(stored, name, encode, final_observation)
         check_ends(stored, name, unknown_end)
         action, action_space = policy_actions(stored.actions, stored.action_space, name)
         count = len(stored.rewards)
-        logp, version, drawn = (stored.infos.get(key) for key in ("sampler_logp", "version", "drawn_action"))
+        logp, version, drawn = (stored.infos.get(key) for key in INFOS)
         transitions = Transitions(
             observation=observation[0],
             next_observation=following,
@@ -261,7 +291,7 @@ class OfflineData:
         )
         if ours.get("digest", result.digest) != result.digest:
             raise RheostatError(
-                f"{result.title} was changed after it was written: its digest is not that of its metadata; if that was meant, "
+                f"{title(name)} was changed after it was written: its digest is not that of its metadata; if that was meant, "
                 f"remove the entry {OURS}.digest from {folder / minari_format.METADATA}."
             )
         return result
@@ -324,89 +354,3 @@ class OfflineData:
 
         spec = gymnasium.registry.get(self.task.split(":", 1)[-1] if self.task.startswith(("gymnasium:", "envpool:")) else self.task)
         return {} if spec is None else {"env_spec": spec.to_json()}
-
-    # --- checks -------------------------------------------------------------------------------------------------------------------
-
-    def place(self, index: int) -> str:
-        """``step 3 of episode 2`` for a row, both counted from 0."""
-        before = int(self.breaks[:index].sum())
-        return f"step {index - self.episodes[before].start} of episode {before}"
-
-    def _check_episodes(self, transitions: Transitions, breaks: Tensor) -> None:
-        count = len(transitions)
-        if count == 0:
-            raise RheostatError(f"{self.title} is empty: it has no step.")
-        if tuple(breaks.shape) != (count,) or breaks.dtype != torch.bool:
-            raise RheostatError(f"breaks must be bool [{count}], one per transition, not {breaks.dtype} {list(breaks.shape)}.")
-        if not breaks[-1]:
-            raise RheostatError(f"The last step of {self.name} does not end an episode: mark it in breaks (and as truncated).")
-        for field in ("observation", "next_observation"):
-            if getattr(transitions, field) is None:
-                raise RheostatError(f"The transitions of {self.name} have no {field}.")
-            shape = tuple(getattr(transitions, field).shape[1:])
-            if shape != self.observation_space.shape:
-                raise RheostatError(f"The {field}s of {self.name} have shape {list(shape)}; their space is {self.observation_space}.")
-        if tuple(transitions.action.shape[1:]) != tuple(self.action_space.shape or ()):
-            raise RheostatError(f"The actions of {self.name} have shape {list(transitions.action.shape[1:])}, in {self.action_space}.")
-
-    def _check_values(self) -> None:
-        rows = self.transitions
-        for field in ("observation", "action", "reward", "next_observation"):
-            value: Tensor = getattr(rows, field)
-            if value.is_floating_point() and not value.isfinite().all():
-                index = int((~value.isfinite()).reshape(len(value), -1).any(1).nonzero()[0])
-                what = "is not a number" if value[index].isnan().any() else "is infinite"
-                raise RheostatError(
-                    f"{self.title}: the {field.replace('_', ' ')} of {self.place(index)} {what}: leave that episode out, or mend it."
-                )
-        ended = rows.terminated | rows.truncated
-        if (wrong := (ended & ~self.breaks).nonzero()).numel():
-            raise RheostatError(
-                f"{self.title} says that the episode ended at {self.place(int(wrong[0]))}, but more steps follow: split it there."
-            )
-        if (wrong := (self.breaks & ~ended).nonzero()).numel():
-            raise RheostatError(
-                f"{self.title}: {self.place(int(wrong[0]))} is the last one and neither terminated nor truncated, so it is unknown how the "
-                "episode ended: set one of the two, or read it with unknown_end='truncate' if it was only stopped there."
-            )
-        same = (rows.next_observation[:-1] == rows.observation[1:]).reshape(len(rows) - 1, -1).all(1) | self.breaks[:-1]
-        if not same.all():
-            index = int((~same).nonzero()[0])
-            raise RheostatError(
-                f"{self.title}: the next observation of {self.place(index)} is not the observation of the step after it: the steps are "
-                "not in the order of time."
-            )
-
-    def _inside(self, outside: str) -> Tensor:
-        """Actions inside the action space; see the arguments."""
-        from gymnasium import spaces
-
-        action, space = self.transitions.action, self.action_space
-        if isinstance(space, spaces.Box):
-            low, high = torch.from_numpy(space.low), torch.from_numpy(space.high)
-            beyond = torch.maximum(low - action, action - high)
-            if outside == "error" and (wrong := (beyond > TOLERANCE).reshape(len(action), -1).any(1).nonzero()).numel():
-                index = int(wrong[0])
-                raise RheostatError(
-                    f"{self.title}: the action {_short(action[index])} of {self.place(index)} lies outside {_short(low)} to {_short(high)} "
-                    f"({len(wrong):,} of {len(action):,} actions do): clip them with outside='clip', or correct the action space."
-                )
-            return action.clamp(low, high)
-        most = torch.as_tensor(space.n if isinstance(space, spaces.Discrete) else getattr(space, "nvec", 2))
-        wrong = ((action < 0) | (action >= most)).reshape(len(action), -1).any(1).nonzero()
-        if wrong.numel():
-            index = int(wrong[0])
-            raise RheostatError(f"{self.title}: the action {_short(action[index])} of {self.place(index)} is not in {space}: mend it.")
-        return action
-
-
-def _short(value: Tensor) -> str:
-    """A few numbers of a tensor, readable."""
-    numbers = [f"{number:.6g}" for number in value.flatten()[:6].tolist()]
-    return numbers[0] if value.numel() == 1 else "[" + ", ".join(numbers) + (", ...]" if value.numel() > 6 else "]")
-
-
-def _bounds_agree(mine: Any, theirs: Any) -> bool:
-    if hasattr(mine, "low"):
-        return bool(np.allclose(mine.low, theirs.low) and np.allclose(mine.high, theirs.high))
-    return mine == theirs

@@ -1,0 +1,275 @@
+"""Teachers: the PPO policies that make offline data sets, trained once per (task, seed, recipe) and cached.
+
+A teacher keeps its policy at regular points of its training together with what each earned. From it come the expert (its last policy), the
+medium policy (its first one that earns enough), and the data of its own training until then. Training is deterministic, so that this last
+thing is not stored but made again.
+
+Policies are measured as they collect, by sampling. Only the return that counts as 100 percent is that of the last policy's most likely
+actions, because that is how learned policies are measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import nn
+
+from rheostat.collect.episodes import run_episodes
+from rheostat.collect.offline_data import uniform
+from rheostat.collect.rollouts import Draw
+from rheostat.errors import RheostatError
+from rheostat.methods.method import Metrics
+from rheostat.methods.ppo import PPO
+from rheostat.streams import Streams, derive_seed
+from rheostat.tasks.control.environments import Environments, make
+from rheostat.tasks.language.base_models import cache_root
+from rheostat.training import checkpoint
+from rheostat.training.progress import Progress, Silent
+from rheostat.training.run import build_method, versions
+from rheostat.training.settings import Settings
+from rheostat.training.starting import settings_for
+from rheostat.trajectories import Trajectories
+
+MEASURE_ENVIRONMENTS = 10
+
+
+@dataclass(frozen=True)
+class TeacherRecipe:
+    """How a teacher is trained."""
+
+    steps: int = 500_000
+    """Budget in environment steps."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Settings of PPO, see `rheostat show ppo`."""
+    evaluations: int = 40
+    """How often its policy is measured and kept in training: the choice for the medium policy."""
+    evaluation_episodes: int = 5
+    """Episodes of each of these measurements."""
+    reference_episodes: int = 50
+    """Episodes of the returns that count as 0 and 100 percent."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "evaluations", "evaluation_episodes", "reference_episodes"):
+            if getattr(self, name) < 1:
+                raise RheostatError(f"{name} of a teacher is {getattr(self, name)}: it must be at least 1.")
+
+
+TEACHERS: dict[str, TeacherRecipe] = {
+    "CartPole-v1": TeacherRecipe(50_000, {"batch_steps": 1024, "minibatches": 16, "learning_rate": 1e-3}, evaluation_episodes=10),
+    "Pendulum-v1": TeacherRecipe(150_000, {"gamma": 0.9, "learning_rate": 1e-3}, evaluation_episodes=10),
+    "InvertedDoublePendulum-v5": TeacherRecipe(300_000),
+    "Hopper-v5": TeacherRecipe(1_000_000),
+    "HalfCheetah-v5": TeacherRecipe(1_000_000),
+}
+"""Recipes by task; every other task has the default recipe."""
+
+
+class World(NamedTuple):
+    """A task and how to make it."""
+
+    task: str
+    backend: str = "auto"
+    options: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+
+    def make(self, num_envs: int, seed: int) -> Environments:
+        """Its environments."""
+        return make(self.task, num_envs=num_envs, seed=seed, backend=self.backend, **self.options)  # type: ignore[arg-type]
+
+
+class Teacher:
+    """A trained teacher.
+
+    Attributes:
+        folder: where it is cached.
+        policies: per kept policy its ``steps``, ``updates`` and ``evaluated`` return, oldest first.
+        random: mean return of uniform actions.
+        expert: mean return of the last policy's most likely actions.
+        expert_sampled: mean return of the last policy as it collects.
+    """
+
+    def __init__(self, folder: Path, state: dict[str, Any], world: World, seed: int, recipe: TeacherRecipe) -> None:
+        self.folder, self.world, self.seed, self.recipe = folder, world, seed, recipe
+        self.policies: list[dict[str, Any]] = [
+            {key: policy[key] for key in ("steps", "updates", "evaluated")} for policy in state["policies"]
+        ]
+        self.random: float = state["random"]
+        self.expert: float = state["expert"]
+        self.expert_sampled: float = state["expert_sampled"]
+        self._states = state["policies"]
+
+    def medium(self, share: float) -> int:
+        """Number of the first policy whose evaluated return is at least ``random + share (expert - random)``, all by sampling.
+
+        Raises:
+            RheostatError: the teacher did not learn, or no policy came that far when it was measured.
+        """
+        if not 0 < share < 1:
+            raise RheostatError(f"The medium share is {share:g}: it must lie between 0 and 1 (D4RL used about a third).")
+        if self.expert_sampled <= self.random:
+            raise RheostatError(
+                f"The teacher on {self.world.task} earned {self.expert_sampled:.1f} after {self.recipe.steps:,} steps, no more than random "
+                f"actions ({self.random:.1f}): give it more steps or other settings of PPO."
+            )
+        least = self.random + share * (self.expert_sampled - self.random)
+        for number, policy in enumerate(self.policies):
+            if policy["evaluated"] >= least:
+                return number
+        raise RheostatError(
+            f"No policy of the teacher on {self.world.task} was measured at {least:.1f} or more (best: "
+            f"{max(policy['evaluated'] for policy in self.policies):.1f}): measure it more often, or lower the medium share."
+        )
+
+    def draw(self, number: int) -> Draw:
+        """Sampled actions of one of its policies, with their log-probabilities."""
+        return self._method(number).draw
+
+    def _method(self, number: int) -> PPO:
+        method = _build(self.world, self.seed, self.recipe)
+        state = self._states[number]
+        cast(nn.Module, method.policy).load_state_dict(state["policy"])
+        method.observations.load_state_dict(state["observations"])
+        method.collector.environments.close()
+        return method
+
+    def training_data(self, number: int, progress: Progress | None = None) -> list[Trajectories]:
+        """What it collected before it had this policy: its training is done again until there.
+
+        Raises:
+            RheostatError: that training does not arrive at the cached policy (another machine or version made the cache).
+        """
+        progress = progress or Silent()
+        until = self.policies[number]
+        blocks: list[Trajectories] = []
+        method = _build(self.world, self.seed, self.recipe)
+        progress.start(0, until["steps"], "environment steps")
+        try:
+            for fresh, metrics in _training(method):
+                blocks.append(fresh)
+                progress.update(method.steps, metrics)
+                if method.updates >= until["updates"]:
+                    break
+        finally:
+            progress.stop()
+            method.collector.environments.close()
+        arrived = cast(nn.Module, method.policy).state_dict()
+        if any(not torch.equal(value, arrived[name]) for name, value in self._states[number]["policy"].items()):
+            raise RheostatError(f"Training the teacher again did not arrive at the policy in {self.folder}: remove that folder.")
+        return blocks
+
+
+def teacher_for(
+    world: World, seed: int, recipe: TeacherRecipe | None = None, *, progress: Progress | None = None, cache: Path | None = None
+) -> Teacher:
+    """The teacher of a task, trained unless the cache has it.
+
+    Args:
+        world: the task.
+        seed: of the teacher's training.
+        recipe: None takes the one in :data:`TEACHERS`, or the default.
+        progress: display of the training.
+        cache: folder to cache in; by default ``$RHEOSTAT_CACHE``, else the user's cache folder.
+
+    Raises:
+        RheostatError: unknown task or setting, or the cache cannot be written.
+    """
+    recipe = recipe or recipe_for(world.task)
+    folder = teacher_path(world, seed, recipe, cache)
+    if not (folder / "manifest.json").is_file():
+        state = _train(world, seed, recipe, progress or Silent())
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            workshop = Path(tempfile.mkdtemp(prefix=".training-", dir=folder.parent))
+        except OSError as error:
+            raise RheostatError(
+                f"Cannot write teachers to {folder.parent} ({error.strerror}): set RHEOSTAT_CACHE to another folder."
+            ) from error
+        try:
+            made = checkpoint.write(workshop, folder.name, state)
+            if not folder.exists():  # another process may have been first: it made the same
+                made.rename(folder)
+        finally:
+            shutil.rmtree(workshop, ignore_errors=True)
+    return Teacher(folder, checkpoint.read(folder), world, seed, recipe)
+
+
+def recipe_for(task: str) -> TeacherRecipe:
+    """The recipe of a task: its own in :data:`TEACHERS`, or the default."""
+    return TEACHERS.get(task.removeprefix("gymnasium:").removeprefix("envpool:")) or TeacherRecipe()
+
+
+def teacher_path(world: World, seed: int, recipe: TeacherRecipe, cache: Path | None = None) -> Path:
+    """Where a teacher is cached: named after the task, the seed, and a digest of everything that decides what it becomes."""
+    what = {"settings": _settings(world, seed, recipe).to_json(), "recipe": dataclasses.asdict(recipe), "versions": versions()}
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+    return cache_root(cache) / "teachers" / f"{re.sub(r'[^-.0-9A-Za-z]', '-', world.task)}-s{seed}-{digest}"
+
+
+def _settings(world: World, seed: int, recipe: TeacherRecipe) -> Settings:
+    return settings_for(
+        "ppo", world.task, seed=seed, steps=recipe.steps, backend=world.backend, environment_options=world.options, **recipe.options
+    )
+
+
+def _build(world: World, seed: int, recipe: TeacherRecipe) -> PPO:
+    return cast(PPO, build_method(_settings(world, seed, recipe), world.task))
+
+
+def _training(method: PPO) -> Iterator[tuple[Trajectories, Metrics]]:
+    """The training loop, with what was collected in every turn."""
+    while method.steps < method.total_steps:
+        fresh = method.collect()
+        yield fresh, method.improve(method.credit(method.retain(fresh)))
+
+
+def _train(world: World, seed: int, recipe: TeacherRecipe, progress: Progress) -> dict[str, Any]:
+    """Train a teacher: its policies with their returns, and the reference returns."""
+    method = _build(world, seed, recipe)
+    policies: list[dict[str, Any]] = []
+    due = 0.0
+    progress.start(0, recipe.steps, "environment steps")
+    try:
+        for _, metrics in _training(method):
+            last = method.steps >= recipe.steps
+            if last or method.steps >= due:
+                due = method.steps + recipe.steps / recipe.evaluations
+                evaluated = _measure(world, seed, f"policy {method.updates}", method.draw, recipe.evaluation_episodes)
+                metrics = metrics | {"evaluation_return": evaluated}
+                policies.append(
+                    {
+                        "steps": method.steps,
+                        "updates": method.updates,
+                        "evaluated": evaluated,
+                        "policy": {name: value.clone() for name, value in cast(nn.Module, method.policy).state_dict().items()},
+                        "observations": method.observations.state_dict(),
+                    }
+                )
+            progress.update(method.steps, metrics)
+    finally:
+        progress.stop()
+        method.collector.environments.close()
+    count = recipe.reference_episodes
+    return {
+        "policies": policies,
+        "random": _measure(world, seed, "random", uniform(method.collector.environments.action_space), count),
+        "expert": _measure(world, seed, "expert", lambda observation, _: (method.act_on_target(observation).mode(), observation), count),
+        "expert_sampled": _measure(world, seed, "expert sampled", method.draw, count),
+    }
+
+
+def _measure(world: World, seed: int, who: str, draw: Draw, episodes: int) -> float:
+    """Mean return, in a pool and with a random stream of its own."""
+    environments = world.make(min(MEASURE_ENVIRONMENTS, episodes), derive_seed(seed, "teacher measured", who))
+    generator = Streams(seed)[f"teacher measured {who}"]
+    returns, _ = run_episodes(lambda observation: draw(observation, generator)[0], environments, episodes)
+    environments.close()
+    return sum(returns) / len(returns)
