@@ -23,6 +23,14 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]
     console.print(result)
 
 
+def json_or_text(value: str) -> Any:
+    """What was typed as the value of an option: JSON where it is JSON, else the text."""
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError:
+        return value
+
+
 def print_json(value: Any) -> None:
     """Readable JSON."""
     print(json.dumps(value, indent=2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json as json_module
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,7 +11,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from rheostat.errors import RheostatError
-from rheostat.terminal import print_json, print_table
+from rheostat.terminal import json_or_text, print_json, print_table
 
 
 @dataclass
@@ -77,7 +76,7 @@ class MakeDataset:
             reference=self.reference,
             num_envs=self.num_envs,
             backend=self.backend,
-            environment_options={key: _json_or_text(value) for key, value in self.environment.items()},
+            environment_options={key: json_or_text(value) for key, value in self.environment.items()},
             progress=not self.json,
             cache=self.cache,
         )
@@ -91,14 +90,14 @@ class MakeDataset:
         """The task's recipe with what was given here; None where nothing was."""
         from rheostat.training.teachers import recipe_for
 
-        given = {
+        given: dict[str, Any] = {
             "steps": self.teacher_steps,
             "evaluations": self.teacher_evaluations,
             "evaluation_episodes": self.teacher_evaluation_episodes,
             "reference_episodes": self.teacher_reference_episodes,
         }
         recipe = dataclasses.replace(recipe_for(self.task), **{key: value for key, value in given.items() if value is not None})
-        options = {key: _json_or_text(value) for key, value in self.teacher_options.items()}
+        options = {key: json_or_text(value) for key, value in self.teacher_options.items()}
         return dataclasses.replace(recipe, options=recipe.options | options)
 
 
@@ -182,10 +181,3 @@ def _numbers(values: list[float]) -> str:
     """A few numbers, readable."""
     shown = ", ".join(f"{value:.4g}" for value in values[:6])
     return f"[{shown}{', ...' if len(values) > 6 else ''}]" if len(values) > 1 else shown
-
-
-def _json_or_text(value: str) -> Any:
-    try:
-        return json_module.loads(value)
-    except json_module.JSONDecodeError:
-        return value
