@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FAN = 16
+FAN = 32
 """Children of a node: few levels, and a level of a batch is one small matrix."""
 
 
@@ -15,6 +15,9 @@ class SumTree:
     Every node is the running sum of its children from left to right, so the sums depend on the present priorities only, not on how they
     came about: a tree built from saved priorities draws bit for bit what the old one would have drawn.
     """
+
+    BYTES = 8 * FAN / (FAN - 1)
+    """Memory of a place."""
 
     def __init__(self, size: int) -> None:
         self.levels: list[Tensor] = []  # [nodes, FAN] float64; the first holds the priorities, the last has one row
