@@ -136,6 +136,10 @@ class ControlOptions(TrainOptions):
     """Who simulates: EnvPool where it has the id, else Gymnasium."""
     experts: str | None = None
     """Directory of a run whose policy is the expert of --dial.expert-share."""
+    offline: str | None = None
+    """A data set to learn from: its folder (see `rheostat dataset make`), or the id of a local Minari data set."""
+    online_steps: int = 0
+    """Environment steps after the data set, for methods that begin with one; their --steps are gradient steps on it."""
 
 
 @dataclass

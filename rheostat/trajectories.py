@@ -100,6 +100,12 @@ class Transitions(TensorClass["nocast"]):  # type: ignore[type-arg, name-defined
     index: Tensor = None  # type: ignore[assignment]  # [n] int64, the place in the replay it was drawn from
     next_action: Tensor = None  # type: ignore[assignment]  # [n, ...] the action that was taken in next_observation (SARSA)
 
+    @classmethod
+    def none(cls) -> Transitions:
+        """No steps at all."""
+        nothing, no = torch.zeros(0), torch.zeros(0, dtype=torch.bool)
+        return cls(action=nothing, reward=nothing, terminated=no, truncated=no, sampler_logp=nothing, batch_size=[0])
+
 
 def join_in_time(blocks: list[Trajectories]) -> Trajectories:
     """Blocks of the same rows, oldest first, as one stretch of time ``[B, T_1 + T_2 + ...]``.

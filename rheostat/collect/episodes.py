@@ -47,3 +47,16 @@ def run_episodes(act: Callable[[Tensor], Tensor], environments: Environments, ep
             if all(len(returns[row]) >= quota[row] for row in range(rows)):
                 break
     return [x for row in returns for x in row], [x for row in lengths for x in row]
+
+
+def measure_returns(act: Callable[[Tensor], Tensor], environments: Environments, episodes: int) -> dict[str, float]:
+    """Mean and deviation of the returns of :func:`run_episodes`, their mean length and number; closes the environments."""
+    returns, lengths = run_episodes(act, environments, episodes)
+    environments.close()
+    values = torch.tensor(returns, dtype=torch.float64)
+    return {
+        "evaluation_return": values.mean().item(),
+        "evaluation_deviation": values.std().item() if len(returns) > 1 else 0.0,
+        "evaluation_length": sum(lengths) / len(lengths),
+        "evaluation_episodes": len(returns),
+    }

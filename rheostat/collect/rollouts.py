@@ -129,3 +129,10 @@ class Collector:
         self.lengths = deque(state["lengths"], maxlen=EPISODES_KEPT)
         self.episodes = state["episodes"]
         self.steps = state["steps"]
+
+
+def no_steps(environments: Environments) -> Trajectories:
+    """What a turn yields in which nobody acts: ``[num_envs, 0]``."""
+    rows = environments.num_envs
+    nothing, no = torch.zeros(rows, 0), torch.zeros(rows, 0, dtype=torch.bool)
+    return Trajectories(action=nothing, mask=no, reward=nothing, terminated=no, truncated=no, sampler_logp=nothing, batch_size=[rows, 0])

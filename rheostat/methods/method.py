@@ -5,6 +5,9 @@
     credit()   WHAT IS IT WORTH?          -> the same, with advantages and targets
     improve()  HOW DOES THE POLICY MOVE?  -> what happened, as numbers
 
+Methods with a replay draw from it in ``retain`` and pass on :class:`~rheostat.trajectories.Transitions`. Numbers may come once in a while
+only: a turn that has none leaves no row in the log.
+
 Data flow one way; nothing flows back except the improved policy. Everything a method remembers is in ``state_dict``: saving it is
 resuming it.
 """
@@ -14,7 +17,7 @@ from __future__ import annotations
 from typing import Any, Protocol, runtime_checkable
 
 from rheostat.errors import RheostatError
-from rheostat.trajectories import Trajectories
+from rheostat.trajectories import Trajectories, Transitions
 
 Metrics = dict[str, float]
 
@@ -22,7 +25,7 @@ Metrics = dict[str, float]
 class NonFinite(RheostatError):
     """A loss or gradient became NaN or infinite; the loop saves the batch that caused it beside the run."""
 
-    def __init__(self, message: str, batch: Trajectories) -> None:
+    def __init__(self, message: str, batch: Trajectories | Transitions) -> None:
         super().__init__(message)
         self.batch = batch
 
@@ -49,9 +52,9 @@ class Method(Protocol):
         ...
 
     def collect(self) -> Trajectories: ...
-    def retain(self, fresh: Trajectories) -> Trajectories: ...
-    def credit(self, kept: Trajectories) -> Trajectories: ...
-    def improve(self, batch: Trajectories) -> Metrics: ...
+    def retain(self, fresh: Trajectories) -> Any: ...
+    def credit(self, kept: Any) -> Any: ...
+    def improve(self, batch: Any) -> Metrics: ...
 
     def cut(self) -> None:
         """Called at every scheduled checkpoint, before saving: bring what cannot be saved into a state that can be made again."""

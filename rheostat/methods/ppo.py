@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from rheostat.buffers.history import History
 from rheostat.buffers.recent import RecentRows
 from rheostat.collect.behaviour import LaggedActor
-from rheostat.collect.episodes import run_episodes
+from rheostat.collect.episodes import measure_returns
 from rheostat.collect.normalise import RewardScale, RunningStatistics
 from rheostat.collect.rollouts import Collector
 from rheostat.credit.returns import gae
@@ -504,15 +504,7 @@ class PPO:
     def evaluate(self, episodes: int) -> Metrics:
         """Deterministic actions, frozen statistics, a fresh pool with its own seed."""
         environments = self.make(min(episodes, 10), derive_seed(self.streams.seed, "evaluation", self.updates))
-        returns, lengths = run_episodes(lambda observation: self.act_on_target(observation).mode(), environments, episodes)
-        environments.close()
-        values = torch.tensor(returns, dtype=torch.float64)
-        return {
-            "evaluation_return": values.mean().item(),
-            "evaluation_deviation": values.std().item() if len(returns) > 1 else 0.0,
-            "evaluation_length": sum(lengths) / len(lengths),
-            "evaluation_episodes": len(returns),
-        }
+        return measure_returns(lambda observation: self.act_on_target(observation).mode(), environments, episodes)
 
     # --- state --------------------------------------------------------------------------------------------------------------------
 

@@ -84,6 +84,7 @@ METHODS: dict[str, Entry] = {
         "rheostat.methods.robust_acting:RobustActing", "control", "Robust on-policy acting", "2111.14552", "probes, resume"
     ),
     "ros": Entry("rheostat.methods.ros:ROS", "control", "Robust on-policy sampling", "2111.14552", "vectors, probes, resume, study"),
+    "sac": Entry("rheostat.methods.sac:SAC", "control", "Soft actor-critic", "1801.01290", "vectors (SB3), probes, resume"),
     "sft": Entry("rheostat.methods.sft:SFT", "language", "Supervised fine-tuning", "-", "laws, resume"),
     "tis": Entry("rheostat.methods.tis:TIS", "language", "Truncated importance sampling", "-", VECTORS),
 }

@@ -6,6 +6,7 @@ one policy into another a handful of operations, whatever the number of layers.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -123,3 +124,79 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
     optimizer.state[parameter] = {name: value.clone() if isinstance(value, Tensor) else value for name, value in state.items()}
     if not state:
         del optimizer.state[parameter]
+
+
+class Trained:
+    """A network with its parameters in one vector, and the Adam that moves it.
+
+    Args:
+        network: whose parameters are laid out anew.
+        learning_rate: Adam step size.
+        eps: added to the root of the second moment; 1e-8 in the codes of SAC and its relatives.
+    """
+
+    def __init__(self, network: nn.Module, learning_rate: float, *, eps: float = 1e-8) -> None:
+        self.network = network
+        self.parameters = ParameterVector(network)
+        self.optimizer = Adam(self.parameters.vector, learning_rate, eps=eps)
+
+    def descend(self, loss: Tensor, *, max_grad_norm: float | None = None) -> float:
+        """One step down a loss of this network alone; returns the norm of the gradient before its limit (NaN where there is none)."""
+        self.parameters.gradient.zero_()
+        loss.backward()
+        norm = float("nan") if max_grad_norm is None else self.parameters.clip_gradient(max_grad_norm)
+        self.optimizer.step()
+        return norm
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next step; schedules set it."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self.optimizer.param_groups[0]["lr"] = value
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters, moments and learning rate."""
+        return {
+            "parameters": self.parameters.vector.detach(),
+            "optimizer": optimizer_state(self.optimizer),
+            "learning_rate": self.learning_rate,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+        with torch.no_grad():
+            self.parameters.vector.copy_(state["parameters"])
+        load_optimizer_state(self.optimizer, state["optimizer"])
+        self.learning_rate = state["learning_rate"]
+
+
+class Target:
+    """A slow copy of a network, that losses take as a constant.
+
+    Args:
+        source: what it follows.
+    """
+
+    def __init__(self, source: Trained) -> None:
+        self.source = source
+        self.network = copy.deepcopy(source.network).requires_grad_(True)
+        self.parameters = ParameterVector(self.network)
+        self.parameters.vector.requires_grad_(False)
+        self.network.requires_grad_(False)
+
+    def follow(self, tau: float) -> None:
+        """``target <- (1 - tau) target + tau source`` (Polyak averaging); 1 copies."""
+        with torch.no_grad():
+            self.parameters.vector.lerp_(self.source.parameters.vector, tau)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its parameters."""
+        return {"parameters": self.parameters.vector.detach()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+        with torch.no_grad():
+            self.parameters.vector.copy_(state["parameters"])

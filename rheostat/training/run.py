@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save_file
@@ -45,6 +45,10 @@ from rheostat.training.progress import Progress, Silent
 from rheostat.training.remarks import LEAST_UPDATES, remarks
 from rheostat.training.settings import Settings, configure
 from rheostat.training.sinks import Sink, open_sinks
+
+if TYPE_CHECKING:
+    from rheostat.buffers.offline import OfflineData
+    from rheostat.tasks.control.environments import Environments
 
 CUSTOM = "custom:"
 ROLLOUT_FILES = 200
@@ -150,33 +154,29 @@ class Run:
             Interrupted: a signal came; the run is saved.
         """
         if self.finished:
-            raise RheostatError(f"{self.directory} is finished ({self.settings.steps:,} steps): look at its report, or start a new run.")
+            raise RheostatError(f"{self.directory} is finished ({self.settings.budget:,} steps): look at its report, or start a new run.")
         progress = progress or Silent()
         outputs: list[Sink] = open_sinks(sinks, self.directory, self.settings.to_json())
-        method, total = self.method, self.settings.steps
+        method, total = self.method, self.settings.budget
         self._seconds = self._restore_logs()
         began = time.monotonic() - self._seconds
         progress.start(method.steps, total, method.unit)
         try:
             with listening() as stop, self._open_logs() as (metrics_file, timings_file):
                 while method.steps < total:
-                    metrics = {"iteration": self._iteration, "steps": 0, "updates": 0} | iterate(method)
+                    found = iterate(method)
                     self._iteration += 1
-                    metrics |= {"iteration": self._iteration, "steps": method.steps, "updates": method.updates}
-                    self._refuse_nonfinite(metrics)
                     self._keep_rollouts()
-                    self._metrics_bytes += metrics_file.write((json.dumps(metrics) + "\n").encode())
                     self._seconds = time.monotonic() - began
-                    timing = {"iteration": self._iteration, "steps": method.steps, "seconds": round(self._seconds, 4)}
-                    timings_file.write((json.dumps(timing) + "\n").encode())
-                    metrics_file.flush()  # row by row: others follow the run through these files
-                    timings_file.flush()
-                    for sink in outputs:
-                        sink.log(method.steps, metrics)
-                    progress.update(method.steps, metrics)
-                    if method.updates == LEAST_UPDATES and metrics.get("gradient_steps"):
-                        for sentence in remarks(self.metrics):
-                            progress.note(sentence)
+                    if found:  # methods that move with every step speak now and then only
+                        metrics = {"iteration": self._iteration, "steps": method.steps, "updates": method.updates} | found
+                        self._log(metrics, metrics_file, timings_file)
+                        for sink in outputs:
+                            sink.log(method.steps, metrics)
+                        progress.update(method.steps, metrics)
+                        if method.updates == LEAST_UPDATES and metrics.get("gradient_steps"):
+                            for sentence in remarks(self.metrics):
+                                progress.note(sentence)
                     if method.steps >= self._next_checkpoint and method.steps < total:
                         while self._next_checkpoint <= method.steps:
                             self._next_checkpoint += self.settings.checkpoint_interval
@@ -202,6 +202,15 @@ class Run:
         self.finished = True
         self.save()
         return self
+
+    def _log(self, metrics: dict[str, Any], metrics_file: Any, timings_file: Any) -> None:
+        """A row of numbers and a row of seconds."""
+        self._refuse_nonfinite(metrics)
+        self._metrics_bytes += metrics_file.write((json.dumps(metrics) + "\n").encode())
+        timing = {"iteration": self._iteration, "steps": metrics["steps"], "seconds": round(self._seconds, 4)}
+        timings_file.write((json.dumps(timing) + "\n").encode())
+        metrics_file.flush()  # row by row: others follow the run through these files
+        timings_file.flush()
 
     def export(self) -> Path | None:
         """Write a language policy as an ordinary Hugging Face folder, ``directory/model``; None for methods without one."""
@@ -337,15 +346,43 @@ def build_method(settings: Settings, task: Any, policy: Any = None) -> Method:
         from rheostat.training.language import build_world
 
         return entry.load()(config, build_world(settings, config, entry.load(), task, policy), streams, total_steps=settings.steps)
-    from rheostat.tasks.control.environments import Environments, make
+    from rheostat.tasks.control.environments import make
 
     def worlds(num_envs: int, seed: int) -> Environments:
         return make(task, num_envs=num_envs, seed=seed, backend=settings.backend, **settings.environment_options)
 
-    method = entry.load()(config, worlds, streams, total_steps=settings.steps, policy=policy)
+    cls = entry.load()
+    data = data_for(cls, settings, worlds)
+    method = cls(config, worlds, streams, total_steps=settings.steps, policy=policy, **data)
     if config.dial.expert_share:
         method.meet_expert(load_expert(settings))
     return method
+
+
+def data_for(cls: Any, settings: Settings, worlds: Callable[[int, int], Environments]) -> dict[str, Any]:
+    """What a method that learns from data sets is given besides: ``offline`` and ``online_steps``; nothing for the others.
+
+    Raises:
+        RheostatError: a data set or steps after it for a method that cannot use them, or a data set that cannot be read.
+    """
+    uses = getattr(cls, "uses_data", "no")
+    if settings.online_steps and uses != "first":
+        raise RheostatError(f"online_steps follow a data set, and {settings.method} does not begin with one: its steps are all online.")
+    if uses == "no":
+        if settings.offline is not None:
+            raise RheostatError(
+                f"{settings.method} learns from its own data only: leave --offline out, or use a method that reads a data set."
+            )
+        return {}
+    data = None if settings.offline is None else load_data(settings.offline, worlds)
+    return {"offline": data} | ({"online_steps": settings.online_steps} if uses == "first" else {})
+
+
+def load_data(source: str, worlds: Callable[[int, int], Environments]) -> OfflineData:
+    """A data set, its observations as the task's adapter gives them."""
+    from rheostat.buffers.offline import OfflineData
+
+    return OfflineData.load(source)
 
 
 def load_expert(settings: Settings) -> Callable[[Tensor], Any]:

@@ -35,6 +35,10 @@ class Settings:
     """Options handed to the environment, as JSON."""
     threads: int = 1
     """Torch threads: 1 is fastest for small control networks. Part of the definition, because sums are split differently over threads."""
+    offline: str | None = None
+    """Control: a data set to learn from: its folder, or the id of a local Minari data set."""
+    online_steps: int = 0
+    """Control: environment steps after the data set, for methods that begin with one; their ``steps`` are gradient steps on it."""
     model: str | None = None
     """Language: a Hugging Face folder or hub name, or the name of a base-model recipe; None takes the task's own tiny base."""
     prompts: str | None = None
@@ -63,14 +67,26 @@ class Settings:
     """The method's own configuration, completed with its defaults."""
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("checkpoint_every", 0), ("evaluation_episodes", 0), ("seed", 0), ("threads", 1)):
+        for name, least in (
+            ("steps", 1),
+            ("online_steps", 0),
+            ("checkpoint_every", 0),
+            ("evaluation_episodes", 0),
+            ("seed", 0),
+            ("threads", 1),
+        ):
             if getattr(self, name) < least:
                 raise RheostatError(f"{name} is {getattr(self, name)}: it must be at least {least}.")
 
     @property
     def checkpoint_interval(self) -> int:
         """Steps between checkpoints."""
-        return self.checkpoint_every or max(1, self.steps // 10)
+        return self.checkpoint_every or max(1, self.budget // 10)
+
+    @property
+    def budget(self) -> int:
+        """Everything that is to be spent: ``steps`` and, after a data set, ``online_steps``."""
+        return self.steps + self.online_steps
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""

@@ -80,7 +80,7 @@ def _say_once(text: str) -> None:
 def absolute(options: dict[str, Any]) -> dict[str, Any]:
     """Files named relative to the working directory, by their whole path, so that a run can be resumed from anywhere."""
     found = dict(options)
-    for name in ("model", "prompts", "experts"):
+    for name in ("model", "prompts", "experts", "offline"):
         if options.get(name) is not None and Path(options[name]).exists():
             found[name] = str(Path(options[name]).resolve())
     if options.get("rewards"):

@@ -15,23 +15,10 @@ import pytest
 import torch
 
 import rheostat
-from rheostat.api import settings_for
 from rheostat.errors import RheostatError
-from rheostat.methods import table
 from rheostat.training.run import Interrupted, Run
 from tests.crash import crash, differences
-
-SMALL: dict[str, Any] = {"num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "evaluation_episodes": 0}
-OWN: dict[str, dict[str, Any]] = {
-    "a2c": {"epochs": 1, "minibatches": 1},
-    "props": {"behaviour_steps": 32, "behaviour_epochs": 2, "sampling_error_every": 2},
-    "ros": {"behaviour_steps": 32},
-}
-CONTROL = [name for name, row in table.METHODS.items() if row.domain == "control"]
-
-
-def small(method: str, task: str = "CartPole-v1", **options: Any) -> Any:
-    return settings_for(method, task, **(SMALL | OWN.get(method, {}) | {"steps": 1000, "checkpoint_every": 300} | options))
+from tests.tiny_control import CONTROL, ON_POLICY, OWN, small
 
 
 class StopAfter:
@@ -58,7 +45,7 @@ def test_stopping_anywhere_changes_nothing(method: str, backend: str, tmp_path: 
     assert whole.finished
     halted = Run.create(tmp_path / "halted", small(method, backend=backend))
     with pytest.raises(Interrupted, match="rheostat resume"):
-        halted.train(progress=StopAfter(7))
+        halted.train(progress=StopAfter(7))  # off the checkpoints
     continued = Run.load(tmp_path / "halted").train()
     assert continued.metrics == whole.metrics
     assert differences(tmp_path / "whole", tmp_path / "halted") == []
@@ -164,7 +151,7 @@ class Broken(gymnasium.Env):
 
 def test_a_world_that_returns_nan_is_named(tmp_path: Path) -> None:
     with pytest.raises(RheostatError, match="reward"):
-        rheostat.train("ppo", Broken, directory=tmp_path / "run", progress=False, steps=500, **SMALL)
+        rheostat.train("ppo", Broken, directory=tmp_path / "run", progress=False, steps=500, **ON_POLICY)
     assert (tmp_path / "run" / "checkpoints").exists()
 
 
@@ -183,7 +170,7 @@ def test_bring_your_own_environment_and_network(tmp_path: Path) -> None:
         def value(self, observation: torch.Tensor) -> torch.Tensor:
             return self.critic(observation).squeeze(-1)
 
-    options = {name: value for name, value in SMALL.items() if name != "hidden"}
+    options = {name: value for name, value in ON_POLICY.items() if name != "hidden"}
     run = rheostat.train(
         "ppo", lambda: gymnasium.make("CartPole-v1"), policy=Mine(), directory=tmp_path / "run", progress=False, steps=500, **options
     )
@@ -199,7 +186,7 @@ def test_bring_your_own_environment_and_network(tmp_path: Path) -> None:
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     run = rheostat.train(
-        "ppo", "CartPole-v1", directory=tmp_path / "run", progress=False, steps=500, **(SMALL | {"evaluation_episodes": 2})
+        "ppo", "CartPole-v1", directory=tmp_path / "run", progress=False, steps=500, **(ON_POLICY | {"evaluation_episodes": 2})
     )
     for file in ("config.json", "metrics.jsonl", "timings.jsonl", "summary.json", "curves.png", "report.html"):
         assert (tmp_path / "run" / file).stat().st_size > 0, file

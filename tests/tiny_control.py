@@ -1,0 +1,100 @@
+"""Small settings under which every control method of the table can be tried: tasks, options, and data sets for those that read one."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rheostat.api import settings_for
+from rheostat.buffers.offline import OfflineData
+from rheostat.methods import table
+from rheostat.tasks.control.environments import make
+from rheostat.training.settings import Settings
+from rheostat.trajectories import Transitions
+
+CONTROL = [name for name, row in table.METHODS.items() if row.domain == "control"]
+ON_POLICY: dict[str, Any] = {"num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "evaluation_episodes": 0}
+OFF_POLICY: dict[str, Any] = {
+    "num_envs": 2,
+    "batch_size": 16,
+    "hidden": (8,),
+    "start_steps": 40,
+    "update_to_data": 0.5,
+    "replay_capacity": 300,
+    "log_every": 20,
+    "evaluation_episodes": 0,
+}
+OWN: dict[str, dict[str, Any]] = {
+    "a2c": {"epochs": 1, "minibatches": 1},
+    "props": {"behaviour_steps": 32, "behaviour_epochs": 2, "sampling_error_every": 2},
+    "ros": {"behaviour_steps": 32},
+}
+"""What a method needs besides, to be small."""
+
+
+def reads_data(method: str) -> str:
+    """ "no", "optional" or "first": see :data:`rheostat.methods.off_policy.UsesData`."""
+    return str(getattr(table.entry(method).load(), "uses_data", "no"))
+
+
+def replays(method: str) -> bool:
+    """Whether it is built on :class:`~rheostat.methods.off_policy.OffPolicy`."""
+    from rheostat.methods.off_policy import OffPolicy
+
+    return issubclass(table.entry(method).load(), OffPolicy)
+
+
+def acts_in(method: str) -> str:
+    """A small task with actions it can take."""
+    return "Pendulum-v1" if replays(method) and not table.entry(method).load().discrete else "CartPole-v1"
+
+
+@functools.cache
+def random_data(task: str, steps: int = 200, seed: int = 0) -> str:
+    """Folder of a data set of uniform actions, made once per process."""
+    folder = Path(tempfile.mkdtemp(prefix="rheostat-data-"))
+    return str(gather(task, steps, seed).save(folder / "data-set"))
+
+
+def gather(task: str, steps: int, seed: int = 0) -> OfflineData:
+    """A data set of uniform actions in one environment; the last episode is cut."""
+    worlds = make(task, num_envs=1, seed=10_000 * seed + 77)
+    worlds.action_space.seed(seed)
+    observation, rows = worlds.reset(), []
+    while len(rows) < steps:
+        action = torch.as_tensor(worlds.action_space.sample()).unsqueeze(0)
+        step = worlds.step(action)
+        if bool(step.valid):
+            rows.append((observation, action, step.reward, step.next_observation, step.terminated, step.truncated))
+        observation = step.observation
+    worlds.close()
+    seen, action, reward, following, terminated, truncated = (torch.cat(column) for column in zip(*rows, strict=True))
+    truncated[-1] = not terminated[-1]
+    transitions = Transitions(
+        observation=seen,
+        action=action,
+        reward=reward,
+        next_observation=following,
+        terminated=terminated,
+        truncated=truncated,
+        sampler_logp=torch.full((steps,), float("nan")),
+        batch_size=[steps],
+    )  # type: ignore[call-arg]
+    return OfflineData(
+        transitions, terminated | truncated, observation_space=worlds.observation_space, action_space=worlds.action_space, task=task
+    )
+
+
+def small(method: str, task: str | None = None, **options: Any) -> Settings:
+    """Settings of a run of about a second, with two checkpoints on the way."""
+    task = task or acts_in(method)
+    general: dict[str, Any] = {"steps": 1000, "checkpoint_every": 300} | ON_POLICY
+    if replays(method):
+        general = {"steps": 240, "checkpoint_every": 80} | OFF_POLICY
+    if reads_data(method) != "no":
+        general |= {"offline": random_data(task)} | ({"online_steps": 100} if reads_data(method) == "first" else {})
+    return settings_for(method, task, **(general | OWN.get(method, {}) | options))
