@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import OmitArgPrefixes, Positional
 
 from rheostat.errors import RheostatError, unknown
+from rheostat.evaluation.dataset_commands import Dataset
 from rheostat.evaluation.disagreement.command import Disagree
 from rheostat.evaluation.microscope.command import Microscope
 from rheostat.evaluation.study_commands import Claims, StudyCommand
@@ -550,6 +551,7 @@ COMMANDS: dict[str, Any] = {
     "microscope": Microscope,
     "disagree": Disagree,
     "base-model": BaseModel,
+    "dataset": Dataset,
     "doctor": Doctor,
     "completion": Completion,
 }
