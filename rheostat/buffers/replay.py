@@ -146,7 +146,8 @@ class Replay(Ring):
         """Places ``[size]`` by priority, one from each of ``size`` equal parts of the total; or each equally likely."""
         if self.tree is None:
             return torch.randint(len(self), (size,), generator=generator)
-        part = torch.arange(size) + torch.rand(size, generator=generator, dtype=torch.float64)
+        # In random order: callers cut one draw into several batches.
+        part = torch.randperm(size, generator=generator) + torch.rand(size, generator=generator, dtype=torch.float64)
         return self.tree.find(part * (self.tree.total() / size))
 
     def _draw_known(self, size: int, generator: torch.Generator) -> Tensor:

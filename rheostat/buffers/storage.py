@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import shutil
 import tempfile
@@ -18,8 +19,13 @@ from rheostat.errors import RheostatError
 Fields = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 """Name to dtype and shape of one row's value."""
 
-DISK_SHARE = 0.9
-"""Share of the free disk that a mapped file may take."""
+MOST = 0.9
+"""Share of the free disk that a mapped file may take, and of the free memory that what lies beside it may."""
+CONTAINERS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
+"""Where a container's limit and use of memory stand, and under which names."""
 
 
 class Layout:
@@ -70,23 +76,23 @@ class Layout:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that can be taken now without swapping, within the limits of a container; None where the system does not say."""
+    """Bytes of memory that can be taken now without swapping, within the limits of a container; None where the system does not say.
+
+    Where it says only how much is built in, that.
+    """
     free = []
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free.append(int(line.split()[1]) * 1024)
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free += [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
     except OSError:
+        for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):
+            if not free and name in getattr(os, "sysconf_names", {}):
+                free.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf(name))
+    for folder, limit, used in CONTAINERS:
         try:
-            free.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES"))
-        except (AttributeError, OSError, ValueError):
-            return None
-    for limit, used in (
-        ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-        ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
-    ):
-        try:
-            free.append(max(int(Path(limit).read_text()) - int(Path(used).read_text()), 0))
+            cache = [line.split()[1] for line in (folder / "memory.stat").read_text().splitlines() if line.startswith("inactive_file ")]
+            taken = int((folder / used).read_text()) - sum(map(int, cache))  # files that were read make room when memory is needed
+            free.append(max(int((folder / limit).read_text()) - taken, 0))
         except (OSError, ValueError):  # no such group, or "max"
             continue
     return min(free, default=None)
@@ -102,31 +108,31 @@ def allocate(capacity: int, width: int, *, beside: float = 0.0, folder: Path | N
         width: bytes of a row.
         beside: bytes per row that the caller keeps in memory besides.
         folder: where a file may go; None: memory only.
-        memory_share: 0 always takes the file.
+        memory_share: 0 always takes the file, where there is a folder.
 
     Raises:
         RheostatError: it fits neither; says how much is needed, how much there is and which capacity would fit.
     """
     needed, free = capacity * (width + beside), free_memory()
-    if needed <= memory_share * free if free is not None else folder is None:
+    if free is None or needed <= memory_share * free:
         return torch.zeros(capacity, width, dtype=torch.uint8)
-    places = [] if free is None else [(f"memory has {_gigabytes(free)} free, of which {memory_share:.0%} may be used", memory_share * free)]
+    rooms = [memory_share * free / (width + beside)]
+    there = f"{_gigabytes(free)} of memory are free, of which {memory_share:.0%} may be used"
     if folder is not None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             disk = shutil.disk_usage(folder).free
-            if capacity * width <= DISK_SHARE * disk:
+            if capacity * width <= MOST * disk and capacity * beside <= MOST * free:
                 return _mapped(folder, capacity, width)
         except OSError as error:
-            raise RheostatError(
-                f"The replay cannot be kept in {folder}: {error.strerror or error}; name a folder that is writable."
-            ) from error
-        places.append((f"the disk of {folder} has {_gigabytes(disk)} free, of which {DISK_SHARE:.0%} may be used", DISK_SHARE * disk))
-    fits = int(max(room for _, room in places) / (width + beside))
-    advice = "" if folder is not None else ", or give a folder to map it to disk"
+            reason = error.strerror or str(error)
+            raise RheostatError(f"The replay cannot be kept in {folder}: {reason}; name another folder or lower its capacity.") from error
+        rooms.append(min(MOST * disk / width, MOST * free / beside if beside else math.inf))
+        there += f", and {_gigabytes(disk)} of the disk of {folder}, of which {MOST:.0%} may be used"
+    advice = "" if folder is not None else ", or give it a folder on a disk"
     raise RheostatError(
-        f"A replay of {capacity:,} steps needs {_gigabytes(needed)} ({width + beside:,.0f} bytes a step), but "
-        f"{' and '.join(text for text, _ in places)}: choose a capacity of at most {fits:,}{advice}."
+        f"A replay of {capacity:,} steps needs {_gigabytes(needed)} ({width + beside:,.0f} bytes a step), but {there}: choose a capacity "
+        f"of at most {int(max(rooms)):,}{advice}."
     )
 
 
@@ -147,4 +153,4 @@ def _mapped(folder: Path, capacity: int, width: int) -> Tensor:
 
 
 def _gigabytes(size: float) -> str:
-    return f"{size / 1e9:.3g} GB"
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e9:.2g} GB"

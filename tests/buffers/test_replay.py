@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,104 +11,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rheostat.buffers.replay import Replay
+from rheostat.buffers.replay import LEAST_ERROR, Replay
 from rheostat.errors import RheostatError
 from rheostat.training import checkpoint
-from rheostat.trajectories import Source, Trajectories, Transitions
+from rheostat.trajectories import Transitions
+from tests.buffers.blocks import PlainReplay, data_set, random_block
 
 GAMMA = 0.9
 
 
-def block(envs: int, steps: int, generator: torch.Generator, *, ends: float = 0.2, holes: float = 0.15, first: int = 0) -> Trajectories:
-    """Random steps; observations, actions and rewards are all different, counted from ``first``."""
-    shape = (envs, steps)
-    count = torch.arange(first, first + envs * steps, dtype=torch.float32).view(shape)
-
-    def chance(share: float) -> torch.Tensor:
-        return torch.rand(shape, generator=generator) < share
-
-    return Trajectories(
-        observation=torch.stack([count, -count], -1),
-        next_observation=torch.stack([count + 0.5, -count - 0.5], -1),
-        action=count.unsqueeze(-1) * 10,
-        reward=torch.randn(shape, generator=generator),
-        terminated=chance(ends),
-        truncated=chance(ends),
-        mask=~chance(holes),
-        sampler_logp=-count,
-        version=count.long(),
-        batch_size=list(shape),
-    )
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
-@dataclass
-class PlainStep:
-    observation: float
-    action: float
-    reward: float
-    next_observation: float
-    terminated: bool
-    truncated: bool
-    following: PlainStep | None = None
-
-
-@dataclass
-class PlainReplay:
-    """A list of steps with a pointer to the next; what the replay must equal."""
-
-    capacity: int
-    steps: list[PlainStep] = field(default_factory=list)
-    newest: dict[int, PlainStep] = field(default_factory=dict)
-
-    def append(self, rows: Trajectories) -> None:
-        for t in range(rows.shape[1]):
-            for e in range(rows.shape[0]):
-                before = self.newest.pop(e, None)
-                if not rows.mask[e, t]:
-                    continue
-                step = PlainStep(
-                    rows.observation[e, t, 0].item(),
-                    rows.action[e, t, 0].item(),
-                    rows.reward[e, t].item(),
-                    rows.next_observation[e, t, 0].item(),
-                    bool(rows.terminated[e, t]),
-                    bool(rows.truncated[e, t]),
-                )
-                self.steps.append(step)
-                if before is not None:
-                    before.following = step
-                if not step.terminated and not step.truncated:
-                    self.newest[e] = step
-        self.steps = self.steps[-self.capacity :]
-
-    def cut(self) -> None:
-        for step in self.newest.values():
-            step.truncated = True
-        self.newest.clear()
-
-    def returned(self, step: PlainStep, n_step: int, sarsa: bool) -> tuple[float, float, float, bool, bool, float | None]:
-        total, factor = step.reward, GAMMA
-        for _ in range(n_step - 1):
-            after = step.following
-            if after is None or (sarsa and after.following is None and not after.terminated):
-                break
-            step = after
-            total += factor * step.reward
-            factor *= GAMMA
-        action = step.following.action if step.following is not None else step.action
-        discount = 0.0 if step.terminated else factor
-        return total, step.next_observation, discount, step.terminated, step.truncated, action if sarsa else None
-
-
-def by_observation(replay: Replay) -> dict[float, int]:
-    """Places of the stored steps."""
-    return {replay.columns["observation"][place, 0].item(): place for place in range(len(replay))}
-
-
-def drawn(replay: Replay, places: list[int], monkeypatch: pytest.MonkeyPatch, *, sarsa: bool) -> Transitions:
-    """What a draw of exactly these places gives."""
-    monkeypatch.setattr(replay, "_draw", lambda size, generator: torch.tensor(places))
-    return replay.sample(len(places), torch.Generator(), sarsa=sarsa)
+def filled(capacity: int = 100, steps: int = 40, **settings: Any) -> Replay:
+    """One endless episode whose observations count from 1."""
+    replay = Replay(capacity, gamma=GAMMA, **settings)
+    replay.append(random_block(1, steps, generator(), ends=0.0, holes=0.0))
+    return replay
 
 
 @given(
@@ -122,25 +42,22 @@ def drawn(replay: Replay, places: list[int], monkeypatch: pytest.MonkeyPatch, *,
 def test_every_step_equals_a_plain_loop(
     envs: int, blocks: list[tuple[int, bool]], capacity: int, n_step: int, sarsa: bool, seed: int
 ) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    replay, plain = Replay(capacity, n_step=n_step, gamma=GAMMA), PlainReplay(capacity)
-    count = 1
+    chance = generator(seed)
+    replay, plain, count = Replay(capacity, n_step=n_step, gamma=GAMMA), PlainReplay(capacity, GAMMA), 1
     for length, cut in blocks:
-        rows = block(envs, length, generator, first=count)
+        rows = random_block(envs, length, chance, first=count)
         count += envs * length
-        replay.append(rows)
-        plain.append(rows)
-        if cut:
-            replay.cut()
-            plain.cut()
-    assert len(replay) == len(plain.steps)
-    place = by_observation(replay)
-    assert sorted(place) == sorted(step.observation for step in plain.steps)
-    usable = [step for step in plain.steps if not sarsa or step.following is not None or step.terminated]
+        for each in (replay, plain):
+            each.append(rows)
+            if cut:
+                each.cut()
+    usable = [step for step in plain.steps if step.known or not sarsa]
     if not usable:
         return
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        rows = drawn(replay, [place[step.observation] for step in usable], monkeypatch, sarsa=sarsa)
+    place = {replay.columns["observation"][row, 0].item(): row for row in range(len(replay))}
+    with pytest.MonkeyPatch.context() as patch:  # every usable step once
+        patch.setattr(replay, "_draw", lambda size, generator: torch.tensor([place[step.observation] for step in usable]))
+        rows = replay.sample(len(usable), chance, sarsa=sarsa)
     for row, step in enumerate(usable):
         reward, successor, discount, terminated, truncated, action = plain.returned(step, n_step, sarsa)
         assert rows.observation[row].tolist() == [step.observation, -step.observation]
@@ -153,76 +70,217 @@ def test_every_step_equals_a_plain_loop(
         assert rows.index[row].item() == place[step.observation]
         if sarsa:
             assert rows.next_action[row].item() == action
+    assert rows.weight is None and (rows.next_action is not None) == sarsa
 
 
-@given(st.integers(1, 3), st.lists(st.integers(0, 6), min_size=1, max_size=6), st.integers(1, 40), st.integers(0, 2**20))
-def test_the_episode_view_walks_every_step_once_in_order_of_time(envs: int, blocks: list[int], capacity: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    replay, plain = Replay(capacity), PlainReplay(capacity)
-    count = 1
-    for length in blocks:
-        rows = block(envs, length, generator, first=count)
-        count += envs * length
-        replay.append(rows)
-        plain.append(rows)
-    inside = {id(step.following) for step in plain.steps if step.following is not None}
-    expected = []
-    for step in plain.steps:
-        if id(step) not in inside:
-            episode, walker = [], step
-            while walker is not None:
-                episode.append(walker.observation)
-                walker = walker.following
-            expected.append(episode)
-    observations = replay.columns["observation"][:, 0] if len(replay) else torch.zeros(0)
-    assert [observations[places].tolist() for places in replay.episodes()] == expected
+def test_a_reward_summed_by_hand() -> None:
+    replay = Replay(10, n_step=3, gamma=0.5)
+    rows = random_block(1, 5, generator(), ends=0.0, holes=0.0)
+    rows.reward[0] = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0])
+    rows.terminated[0, 4] = True
+    replay.append(rows)
+    drawn = replay.sample(500, generator())
+    value = {row.observation[0].item(): (row.reward.item(), row.discount.item(), row.next_observation[0].item()) for row in drawn}
+    assert value == {
+        1.0: (3.0, 0.125, 3.5),
+        2.0: (6.0, 0.125, 4.5),
+        3.0: (12.0, 0.0, 5.5),
+        4.0: (16.0, 0.0, 5.5),
+        5.0: (16.0, 0.0, 5.5),
+    }
 
 
-def state_after_resuming(replay: Replay, folder: Path, **settings: Any) -> Replay:
-    """A new replay with what was saved to disk."""
-    path = checkpoint.write(folder, "000001", replay.state_dict())
-    other = Replay(replay.capacity, **settings)
-    other.load_state_dict(checkpoint.read(path))
-    return other
+def test_drawn_rows_are_copies() -> None:
+    replay = filled(n_step=2)
+    drawn = replay.sample(30, generator())
+    before = replay.data.clone()
+    for name in ("observation", "reward", "next_observation", "discount", "terminated"):
+        getattr(drawn, name).zero_()
+    assert torch.equal(replay.data, before) and replay.powers[1] == GAMMA
+
+
+def test_uniform_draws_are_uniform_over_what_is_stored() -> None:
+    for steps in (40, 250):  # part full, and gone round
+        replay = filled(steps=steps)
+        size = len(replay)
+        counts = replay.sample(size * 1000, generator()).index.bincount(minlength=size)
+        assert len(counts) == size and (counts - 1000).abs().max() < 5 * 1000**0.5
+
+
+# --- SARSA ------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("priority", [0.0, 1.0])
+def test_sarsa_draws_only_steps_whose_next_action_is_known_and_those_in_proportion(priority: float) -> None:
+    replay = Replay(100, priority=priority)
+    rows, breaks = data_set([4, 1, 3])
+    rows.terminated[3] = True
+    replay.append_transitions(rows, breaks)  # unknown after steps 4 (alone) and 7 (cut)
+    weight = torch.tensor([1.0, 1.0, 1.0, 1.0, 5.0, 1.0, 2.0, 4.0]) if priority else torch.ones(8)
+    if priority:
+        replay.set_priorities(torch.arange(8), weight - LEAST_ERROR)
+    drawn = replay.sample(14_000, generator(), sarsa=True)
+    usable = torch.tensor([0, 1, 2, 3, 5, 6])
+    counts = drawn.index.bincount(minlength=8)
+    expected = 14_000 * weight[usable] / weight[usable].sum()
+    assert counts[[4, 7]].sum() == 0 and ((counts[usable] - expected).abs() < 5 * expected.sqrt()).all()
+    following = drawn.index + 1
+    assert torch.equal(drawn.next_action[~drawn.terminated, 0], rows.action[following[~drawn.terminated], 0])
+
+
+@pytest.mark.parametrize("priority", [0.0, 1.0])
+def test_sarsa_finds_the_few_usable_steps_among_many_others(priority: float) -> None:
+    replay = Replay(3000, priority=priority)
+    replay.append_transitions(*data_set([1] * 1000 + [4] + [1] * 1000))
+    counts = replay.sample(3000, generator(), sarsa=True).index.bincount(minlength=2004)
+    assert counts.sum() == counts[1000:1003].sum() and (counts[1000:1003] - 1000).abs().max() < 5 * 1000**0.5
+    replay.close()
+    replay.append_transitions(*data_set([1] * 50))
+    with pytest.raises(RheostatError, match="No step in the replay has a known next action"):
+        replay.sample(3, generator(), sarsa=True)
+
+
+# --- priorities -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_steps_are_drawn_in_proportion_to_their_priorities() -> None:
+    replay = filled(steps=20, priority=0.5)
+    error = torch.linspace(-3.0, 5.0, 20)
+    replay.set_priorities(torch.arange(20), error)
+    share = (error.double().abs() + LEAST_ERROR) ** 0.5
+    share /= share.sum()
+    drawn = replay.sample(5000, generator(), beta=0.7)
+    counts = drawn.index.bincount(minlength=20)
+    assert ((counts - 5000 * share).abs() < 2).all()  # one draw from each of 5000 equal parts
+    assert not torch.equal(drawn.index, drawn.index.sort().values)
+    weight = (20 * share) ** -0.7
+    torch.testing.assert_close(drawn.weight, (weight / weight[drawn.index.unique()].max())[drawn.index].float())
+    assert drawn.weight.max() == 1 and (replay.sample(50, generator(), beta=0.0).weight == 1).all()
+
+
+def test_new_steps_get_the_largest_priority_so_far() -> None:
+    replay = filled(capacity=30, steps=20, priority=1.0)
+    assert (replay.tree.leaves[:20] == 1.0).all() and replay.tree.total() == 20
+    replay.set_priorities(torch.arange(20), torch.full((20,), 4.0))
+    replay.set_priorities(torch.arange(20), torch.full((20,), 0.5))
+    replay.append(random_block(1, 15, generator(), ends=0.0, holes=0.0, first=21))
+    leaves = replay.tree.leaves[:30]
+    assert torch.allclose(leaves[[*range(5), *range(20, 30)]], torch.tensor(4.0 + LEAST_ERROR, dtype=torch.float64))
+    assert torch.allclose(leaves[5:20], torch.tensor(0.5 + LEAST_ERROR, dtype=torch.float64))
+
+
+def test_of_a_step_that_was_drawn_twice_the_largest_error_counts() -> None:
+    replay = filled(steps=5, priority=1.0)
+    replay.set_priorities(torch.tensor([2, 0, 2, 2]), torch.tensor([1.0, 0.25, -3.0, 2.0]))
+    assert replay.tree.leaves[:5].tolist() == pytest.approx([0.25, 1, 3, 1, 1], abs=2e-6)
+
+
+# --- state and room ---------------------------------------------------------------------------------------------------------------------
+
+
+def use(replay: Replay, chance: torch.Generator, rounds: int, first: int) -> list[Transitions]:
+    """What a run does with a replay."""
+    drawn = []
+    for number in range(rounds):
+        replay.append(random_block(2, 7, chance, first=first + 14 * number))
+        drawn += [replay.sample(16, chance), replay.sample(16, chance, sarsa=True)]
+        if replay.priority:
+            replay.set_priorities(drawn[-2].index, torch.randn(16, generator=chance))
+    return drawn
 
 
 def same(one: Transitions, other: Transitions) -> bool:
-    fields, others = one.to_dict(), other.to_dict()
-    return fields.keys() == others.keys() and all(
-        value is None if others[name] is None else torch.equal(value, others[name]) for name, value in fields.items()
-    )
+    return all(
+        (value is None and getattr(other, name) is None) or torch.equal(value, getattr(other, name)) for name, value in one.items()
+    ) and {name for name, value in one.items() if value is not None} == {name for name, value in other.items() if value is not None}
 
 
-@pytest.mark.parametrize("settings", [{}, {"n_step": 3}, {"priority": 0.6}, {"priority": 1.0, "n_step": 2}])
-@pytest.mark.parametrize("blocks", [3, 12])  # half full, and gone round
-def test_a_resumed_replay_draws_the_same(tmp_path: Path, settings: dict[str, Any], blocks: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    replay = Replay(100, **settings)
-    for number in range(blocks):
-        replay.append(block(2, 7, generator, first=1 + 14 * number))
-        if "priority" in settings:
-            rows = replay.sample(8, generator)
-            replay.set_priorities(rows.index, torch.randn(8, generator=generator))
-    other = state_after_resuming(replay, tmp_path, **settings)
-    assert len(other) == len(replay)
-    saved, loaded = (checkpoint.tensors_of(each.state_dict()) for each in (replay, other))
+SETTINGS = [{}, {"n_step": 3}, {"priority": 0.6}, {"priority": 1.0, "n_step": 2}]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("rounds", [1, 3, 12])  # nearly empty, part full, and gone round
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_resumed_replay_draws_the_same(tmp_path: Path, settings: dict[str, Any], rounds: int, mapped: bool) -> None:
+    whole, half = Replay(100, **settings), Replay(100, **settings)
+    chance, chance_of_half = generator(), generator()
+    use(whole, chance, rounds, 1)
+    use(half, chance_of_half, rounds, 1)
+    path = checkpoint.write(tmp_path, "000001", {"replay": half.state_dict(), "chance": chance_of_half.get_state()})
+    half.close()
+    state = checkpoint.read(path)
+    resumed = Replay(100, **settings, **({"memory_map": tmp_path / "map", "memory_share": 0.0} if mapped else {}))
+    resumed.load_state_dict(state["replay"])
+    del state["replay"]
+    chance_of_half.set_state(state["chance"])
+    saved, loaded = (checkpoint.tensors_of(each.state_dict()) for each in (whole, resumed))
     assert saved.keys() == loaded.keys() and all(torch.equal(value, loaded[name]) for name, value in saved.items())
-    first, second = (torch.Generator().manual_seed(5) for _ in range(2))
-    for step in range(6):
-        assert same(replay.sample(16, first), other.sample(16, second))
-        assert same(replay.sample(16, first, sarsa=True), other.sample(16, second, sarsa=True))
-        if "priority" in settings:
-            error, index = torch.randn(16, generator=first), replay.sample(16, first).index
-            replay.set_priorities(index, error)
-            other.set_priorities(other.sample(16, second).index, torch.randn(16, generator=second)) if False else None
-            second.set_state(first.get_state())
-            other.set_priorities(index, error)
-        more = block(2, 5, torch.Generator().manual_seed(step), first=1000 + 10 * step)
-        replay.append(more)
-        other.append(more)
+    expected, got = use(whole, chance, 5, 1000), use(resumed, chance_of_half, 5, 1000)
+    assert all(same(one, other) for one, other in zip(expected, got, strict=True))
+    assert [each.tolist() for each in whole.episodes()] == [each.tolist() for each in resumed.episodes()]
 
 
-def test_refusals_of_a_first_version() -> None:
-    assert Source.REPLAY
-    with pytest.raises(RheostatError, match="The replay is empty"):
-        Replay(10).sample(4, torch.Generator())
+def test_only_what_is_filled_is_saved(tmp_path: Path) -> None:
+    replay = filled(capacity=1_000_000, steps=10)
+    assert sum(value.numel() for value in checkpoint.tensors_of(replay.state_dict()).values()) < 10 * 100
+    empty = Replay(10, priority=0.5)
+    path = checkpoint.write(tmp_path, "000001", Replay(10, priority=0.5).state_dict())
+    empty.load_state_dict(checkpoint.read(path))
+    assert len(empty) == 0 and empty.layout is None
+
+
+def test_a_state_of_another_replay_is_refused() -> None:
+    state = filled().state_dict()
+    with pytest.raises(RheostatError, match="a capacity of 100 steps and this one of 50: resume with the settings of the run"):
+        Replay(50).load_state_dict(state)
+    with pytest.raises(RheostatError, match="The saved replay is uniform and this one prioritised"):
+        Replay(100, priority=1.0).load_state_dict(state)
+
+
+def test_room_is_refused_before_a_step_is_collected(tmp_path: Path) -> None:
+    observation, action = torch.zeros(4, 84, 84, dtype=torch.uint8), torch.zeros((), dtype=torch.int64)
+    assert Replay.bytes_per_step(observation, action) == 2 * 4 * 84 * 84 + 48
+    assert Replay.bytes_per_step(observation, action, priority=0.5) == pytest.approx(2 * 4 * 84 * 84 + 48 + 8.3, abs=0.1)
+    for folder in (None, tmp_path):
+        with pytest.raises(RheostatError, match=r"A replay of 100,000,000,000 steps needs 5,649,600\.0 GB \(56,496 bytes a step\)"):
+            Replay(10**11, memory_map=folder).reserve(observation, action)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_drawing_takes_no_longer_from_a_full_replay() -> None:
+    for settings in ({}, {"n_step": 3}, {"priority": 0.6}):
+        replay, chance = Replay(2_000_000, **settings), generator()
+        taken = []
+        for steps in (1_000, 1_000_000):
+            replay.append(random_block(10, steps // 10, chance, ends=0.01, holes=0.0))
+            for sarsa in (False, True):
+                best = float("inf")
+                for _ in range(30):
+                    start = time.perf_counter()
+                    replay.sample(64, chance, sarsa=sarsa)
+                    best = min(best, time.perf_counter() - start)
+                taken.append(best)
+        # Memory that is not in the cache costs a few times more; a thousand times as many steps would show.
+        assert taken[2] < 20 * taken[0] and taken[3] < 20 * taken[1], (settings, taken)
+
+
+def test_bad_requests_are_one_sentence() -> None:
+    with pytest.raises(RheostatError, match="The replay is empty: collect steps or append a data set"):
+        Replay(10).sample(4, generator())
+    replay = filled()
+    with pytest.raises(RheostatError, match="A batch of 0 rows holds nothing: ask for at least 1"):
+        replay.sample(0, generator())
+    with pytest.raises(RheostatError, match="draws uniformly and has no priorities: make it with priority above 0"):
+        replay.set_priorities(torch.zeros(1, dtype=torch.int64), torch.zeros(1))
+    replay = filled(priority=1.0)
+    with pytest.raises(RheostatError, match=r"index has shape \[2\], error \[2, 1\]"):
+        replay.set_priorities(torch.zeros(2, dtype=torch.int64), torch.zeros(2, 1))
+    with pytest.raises(RheostatError, match="An error given as a priority is not finite"):
+        replay.set_priorities(torch.zeros(1, dtype=torch.int64), torch.full((1,), float("nan")))
+    for settings, message in (
+        ({"n_step": 0}, "n_step is 0"),
+        ({"gamma": 1.5}, r"they are 1\.5 and 0"),
+        ({"priority": -1.0}, "they are 0.99 and -1"),
+    ):
+        with pytest.raises(RheostatError, match=message):
+            Replay(10, **settings)
