@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rheostat.buffers.ring import Ring
 from rheostat.errors import RheostatError
-from rheostat.trajectories import Source, Trajectories, Transitions
+from rheostat.trajectories import Source, Trajectories
 from tests.buffers.blocks import PlainReplay, data_set, random_block
 
 
@@ -69,19 +69,13 @@ def test_a_cut_ends_episodes_and_lets_the_number_of_environments_change() -> Non
     assert observations(ring)[2:] == [[7, 8, 13], [9, 10, 14], [11, 12, 15]]
 
 
-def test_a_cut_does_not_touch_steps_that_were_overwritten() -> None:
-    ring = Ring(4)
-    rows = random_block(2, 6, generator(), ends=0.0, holes=0.0)
-    rows.mask[0, 1:] = False
-    rows.mask[0, 0] = True
-    ring.append(rows[:, :1])
-    ring.newest = torch.tensor([0, 1])  # the first environment stands still while the second goes round
-    for t in range(1, 6):
-        ring.newest[0] = 0
-        ring.append(rows[:, t : t + 1])
-    ring.newest = torch.tensor([0, ring.total - 1])
+def test_a_cut_does_not_touch_what_has_overwritten_the_newest_step_of_an_environment() -> None:
+    rows = random_block(3, 1, generator(), ends=0.0, holes=0.0)
+    rows.terminated[2] = True
+    ring = Ring(2)
+    ring.append(rows)  # the third environment's step lies where the first one's was
     ring.cut()
-    assert ring.columns["truncated"].sum() == 1 and observations(ring) == [[9, 10, 11, 12]]
+    assert ring.columns["truncated"].tolist() == [False, True]
 
 
 def test_a_masked_step_is_not_kept_and_nothing_follows_across_it() -> None:
@@ -214,10 +208,8 @@ def test_nothing_to_keep_is_no_mistake() -> None:
     ring.cut()
     ring.append(random_block(2, 0, generator()))
     ring.append(random_block(2, 3, generator(), holes=1.1))
-    ring.append_transitions(
-        Transitions(**{name: value[:0] for name, value in data_set([1])[0].items() if value is not None}, batch_size=[0]),
-        torch.zeros(0, dtype=torch.bool),
-    )
+    rows, breaks = data_set([1])
+    ring.append_transitions(rows[:0], breaks[:0])
     assert len(ring) == 0 and ring.episodes() == []
 
 

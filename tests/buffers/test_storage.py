@@ -94,7 +94,7 @@ def test_a_disk_that_fills_up_or_cannot_be_written_is_a_sentence(tmp_path: Path,
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(RheostatError, match="cannot be kept in .*: No space left on device; name another folder or lower its capacity"):
+    with pytest.raises(RheostatError, match=r"cannot be kept in .*: No space left on device; name another folder or lower its capacity"):
         allocate(10, 8, folder=tmp_path, memory_share=0.0)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.setattr(os, "posix_fallocate", unable, raising=False)
