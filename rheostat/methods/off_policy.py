@@ -5,8 +5,9 @@ KEPT       a replay of transitions, or a data set, or both: one buffer that begi
 WORTH      a temporal-difference target inside every gradient step, because it moves with the critics.
 MOVES      ``update_to_data`` gradient steps per environment step; what a gradient step does is the method's own answer.
 
-Units. Actions are ``[-1, 1]`` inside (:mod:`rheostat.policies.squashed`); the replay keeps the world's own, and raw observations and
-rewards. The budget counts gradient steps while a data set is learned from and environment steps after that.
+Units. Actions are ``[-1, 1]`` inside (:mod:`rheostat.policies.squashed`); the replay keeps the world's own, raw observations, and rewards
+as they are learned from (``reward_scale``, ``reward_shift``); what is reported is always the world's. The budget counts gradient steps
+while a data set is learned from and environment steps after that.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -62,7 +64,7 @@ class OffPolicyConfig:
     replay_capacity: int = 1_000_000
     """Transitions kept; the oldest go first."""
     start_steps: int = 5_000
-    """Environment steps with uniform actions and without learning, where no data set comes first."""
+    """Environment steps with uniform actions and without learning, in methods that do not begin with a data set."""
     update_to_data: float = 1.0
     """Gradient steps per environment step."""
     replay_folder: str | None = None
@@ -75,6 +77,12 @@ class OffPolicyConfig:
     """Share of every batch that comes from the data set once the policy acts; None draws from one buffer that begins with it."""
     normalise_states: bool = False
     """Standardise observations by the mean and deviation of the data set."""
+    reward_scale: float = 1.0
+    """Factor of the rewards that are learned from."""
+    reward_shift: float = 0.0
+    """Added to every reward after the factor (AntMaze: -1)."""
+    scale_returns_to: float | None = None
+    """Multiply rewards so that the best and the worst return of the data set lie this far apart (IQL on locomotion: 1000)."""
     log_every: int = 1_000
     """Steps between rows of the metrics."""
     dial: Dial = Dial()  # noqa: RUF009 (frozen)
@@ -100,11 +108,16 @@ class OffPolicy:
     Config: ClassVar[type[OffPolicyConfig]] = OffPolicyConfig
     config: OffPolicyConfig
     uses_data: ClassVar[UsesData] = "no"
-    discrete: ClassVar[bool] = False
+    discrete: ClassVar[bool | None] = False
+    """Whether actions are choices among a number of them; None takes those and continuous ones."""
+    images: ClassVar[bool] = False
+    """Whether the networks of discrete actions read images."""
     sarsa: ClassVar[bool] = False
+    """Whether batches carry the action that was taken next."""
     dial_refused: ClassVar[dict[str, str]] = {
         "lag": "it learns from a replay, so its data are old anyway; replay_capacity says how old",
         "replay_share": "all it learns from is replay",
+        "replay_age": "all it learns from is replay; replay_capacity says how old",
         "expert_share": "an expert's data come as a data set (--offline), mixed by offline_share",
         "updates_per_batch": "gradient steps per environment step are update_to_data",
     }
@@ -128,19 +141,22 @@ class OffPolicy:
         self.budget = total_steps + online_steps
         self.collector = Collector(make(config.num_envs, derive_seed(streams.seed, "pool", 0)))
         world = self.collector.environments
-        self.require_vector(world)
-        self.bounds = None if self.discrete else Bounds.of(world.action_space, self.name)
+        self.bounds = self.bounds_of(world)
+        self.require_readable(world)
         self.check_data(offline, world)
+        offline = None if offline is None else self.choose(offline)
         self.offline = offline
+        self.reward_scale = self.derive_reward_scale(offline)
         self.replay = self.build_replay(offline)
         self.data = self.build_data_replay(offline)
         self.shift: Tensor | None
         self.scale: Tensor | None
         self.shift, self.scale = self.state_scaling(offline)
+        self.ratio = Fraction(config.update_to_data).limit_denominator(1_000_000)
         self.offline_updates = 0
         self.updates = 0
         self.restarts = 0
-        self.owed = 0.0
+        self.granted = 0
         self.next_row = 0
         self.flops = 0
         self.sums: dict[str, float] = {}
@@ -202,6 +218,11 @@ class OffPolicy:
                 raise RheostatError(f"{name} is {getattr(config, name)}: it lies between 0 and 1.")
         if config.offline_share is not None and not 0 <= config.offline_share <= 1:
             raise RheostatError(f"offline_share is {config.offline_share}: a share of the batch between 0 and 1, or None.")
+        share = config.offline_share or 0.0
+        if 0 < share < 1 and round(config.batch_size * share) in (0, config.batch_size):
+            raise RheostatError(
+                f"offline_share {share:g} of a batch of {config.batch_size} leaves one source without a row: raise batch_size."
+            )
         if config.priority and config.offline_share is not None:
             raise RheostatError("priority ranks one buffer, and offline_share draws from two: use one of them.")
         return {
@@ -224,14 +245,58 @@ class OffPolicy:
         """Whether the phase without acting is over."""
         return self.offline_updates >= self.offline_budget
 
+    @property
+    def uniform_steps(self) -> int:
+        """Environment steps with uniform actions and without learning: none in methods that begin with a data set."""
+        return 0 if self.uses_data == "first" else self.config.start_steps
+
+    @property
+    def warming(self) -> bool:
+        """Whether actions are still uniform and nothing is learned."""
+        return self.collector.steps < self.uniform_steps
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Features of an observation and of a continuous action."""
+        assert self.bounds is not None
+        return self.collector.environments.observation_space.shape[0], len(self.bounds.centre)
+
+    def cosine(self) -> float:
+        """Falls from 1 to 0 over the gradient steps of the run: a schedule for step sizes."""
+        online = max(0, self.budget - self.offline_budget - self.uniform_steps)
+        planned = self.offline_budget + online * self.config.update_to_data
+        return 0.5 * (1 + math.cos(math.pi * min(1.0, self.updates / max(1.0, planned))))
+
     # --- data -------------------------------------------------------------------------------------------------------------------------
 
-    def require_vector(self, world: Environments) -> None:
-        """Refuse images, for which these networks have no eyes."""
-        if len(world.observation_space.shape) != 1:
+    def bounds_of(self, world: Environments) -> Bounds | None:
+        """The bounds of continuous actions; None where actions are choices.
+
+        Raises:
+            RheostatError: actions that this method cannot take.
+        """
+        from gymnasium.spaces import Discrete
+
+        if isinstance(world.action_space, Discrete) and self.discrete is not False:
+            return None
+        if self.discrete:
             raise RheostatError(
-                f"{self.name} reads vectors of numbers, and {world.name} shows images {list(world.observation_space.shape)}."
+                f"{self.name} needs discrete actions, and {world.name} has {world.action_space}: use td3 or sac for continuous ones."
             )
+        return Bounds.of(world.action_space, self.name)
+
+    @property
+    def choices(self) -> int:
+        """Number of discrete actions."""
+        return int(self.collector.environments.action_space.n)  # type: ignore[attr-defined]
+
+    def require_readable(self, world: Environments) -> None:
+        """Refuse images where the networks cannot read them."""
+        shape = list(world.observation_space.shape)
+        if len(shape) != 1 and not (self.images and self.bounds is None):
+            raise RheostatError(f"{self.name} reads vectors of numbers here, and {world.name} shows images {shape}: use dqn or ppo.")
+        if len(shape) != 1 and self.config.normalise_states:
+            raise RheostatError(f"normalise_states is for vectors of numbers, and {world.name} shows images {shape}: leave it off.")
 
     def check_data(self, offline: OfflineData | None, world: Environments) -> None:
         """Refuse a data set that is missing, not wanted, or of another world."""
@@ -245,13 +310,22 @@ class OffPolicy:
             raise RheostatError(f"{self.name} does not read a data set: leave --offline out, or use a method that does, for example rlpd.")
         offline.require_spaces(world.observation_space, world.action_space, task=world.name)
 
+    def choose(self, offline: OfflineData) -> OfflineData:
+        """What of the data set is learned from: everything."""
+        return offline
+
     def build_replay(self, offline: OfflineData | None) -> Replay:
         """What the policy's own steps go into; it begins with the data set unless both are drawn from apart."""
         config = self.config
         folder = Path(config.replay_folder or tempfile.gettempdir())
         replay = Replay(config.replay_capacity, n_step=config.n_step, gamma=config.gamma, priority=config.priority, memory_map=folder)
         if offline is not None and config.offline_share is None:
-            replay.append_transitions(offline.transitions, offline.breaks)
+            if len(offline) > config.replay_capacity:
+                raise RheostatError(
+                    f"{offline.name} has {len(offline):,} steps, and the replay that begins with it keeps {config.replay_capacity:,}: "
+                    f"raise replay_capacity, or set offline_share to keep both apart."
+                )
+            replay.append_transitions(self.rescaled(offline.transitions), offline.breaks)
         return replay
 
     def build_data_replay(self, offline: OfflineData | None) -> Replay | None:
@@ -259,8 +333,29 @@ class OffPolicy:
         if offline is None or self.config.offline_share is None:
             return None
         replay = Replay(len(offline.transitions), n_step=self.config.n_step, gamma=self.config.gamma)
-        replay.append_transitions(offline.transitions, offline.breaks)
+        replay.append_transitions(self.rescaled(offline.transitions), offline.breaks)
         return replay
+
+    def derive_reward_scale(self, offline: OfflineData | None) -> float:
+        """The factor of the rewards, from the data set's returns where that is asked for."""
+        wanted = self.config.scale_returns_to
+        if wanted is None:
+            return self.config.reward_scale
+        if offline is None:
+            raise RheostatError("scale_returns_to takes the range of returns from a data set: name one with --offline, or leave it off.")
+        returns = offline.whole_returns
+        spread = float(returns.max() - returns.min()) if len(returns) else 0.0
+        if not spread:
+            raise RheostatError(f"All whole episodes of {offline.name} have the same return: scale_returns_to needs two that differ.")
+        return self.config.reward_scale * wanted / spread
+
+    def rescaled(self, rows: Any) -> Any:
+        """Rows or blocks with the rewards that are learned from."""
+        if self.reward_scale == 1.0 and not self.config.reward_shift:
+            return rows
+        seen = rows.clone(recurse=False)
+        seen.reward = self.reward_scale * rows.reward + self.config.reward_shift
+        return seen
 
     def state_scaling(self, offline: OfflineData | None) -> tuple[Tensor, Tensor] | tuple[None, None]:
         """Mean and deviation of the data set's observations, if they are standardised; frozen for the whole run."""
@@ -282,7 +377,7 @@ class OffPolicy:
         world = self.collector.environments
         if not self.acting:
             return no_steps(world)
-        draw = self.draw_uniform if self.collector.steps < self.config.start_steps and self.offline is None else self.draw
+        draw = self.draw_uniform if self.warming else self.draw
         return self.collector.collect(draw, 1, generator=self.streams["actions"], version=self.updates)
 
     def act_on_target(self, observation: Tensor) -> Any:
@@ -300,8 +395,10 @@ class OffPolicy:
         return action, policy.log_prob(action)
 
     def draw_uniform(self, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Uniform actions inside the bounds."""
-        assert self.bounds is not None
+        """Uniform actions: inside the bounds, or among the choices."""
+        if self.bounds is None:
+            rows = len(observation)
+            return torch.randint(self.choices, (rows,), generator=generator), torch.full((rows,), -math.log(self.choices))
         size = (len(observation), len(self.bounds.centre))
         unit = 2 * torch.rand(size, generator=generator) - 1
         density = -size[1] * math.log(2.0) - self.bounds.log_volume
@@ -311,29 +408,26 @@ class OffPolicy:
         """WHAT IS KEPT? Every step; returns the batches of the gradient steps that are due, one after the other, ``[U * batch_size]``."""
         if self.acting:
             fresh.source = torch.full(fresh.shape, int(Source.REPLAY))
-            self.replay.append(fresh)
-        due = self.due(fresh.count())
+            self.replay.append(self.rescaled(fresh))
+        due = self.due()
         return self.draw_batches(due) if due else Transitions.none()
 
-    def due(self, taken: int) -> int:
-        """Gradient steps to make now."""
+    def due(self) -> int:
+        """Gradient steps to make now: after every turn, ``floor(update_to_data * environment steps since learning began)`` were made."""
         if not self.acting:
             return min(OFFLINE_TURN, self.offline_budget - self.offline_updates)
-        if self.collector.steps < self.config.start_steps and self.offline is None:
-            return 0
-        self.owed += taken * self.config.update_to_data
-        whole = int(self.owed)
-        self.owed -= whole
+        whole = max(0, math.floor(self.ratio * (self.collector.steps - self.uniform_steps)) - self.granted)
+        self.granted += whole
         return whole
 
     def draw_batches(self, count: int) -> Transitions:
         """``count`` batches, one after the other; with a share for the data set, every stretch of rows holds it in proportion (RLPD)."""
         config, generator = self.config, self.streams["replay"]
-        if self.data is None or not len(self.replay):
-            source = self.replay if self.data is None else self.data
-            return source.sample(count * config.batch_size, generator, sarsa=self.sarsa)
-        assert config.offline_share is not None
-        theirs = round(config.batch_size * config.offline_share)
+        theirs = 0 if self.data is None else round(config.batch_size * (config.offline_share or 0.0))
+        if self.data is not None and (theirs == config.batch_size or not len(self.replay)):
+            return self.data.sample(count * config.batch_size, generator, sarsa=self.sarsa)
+        if self.data is None or not theirs:
+            return self.replay.sample(count * config.batch_size, generator, sarsa=self.sarsa)
         return interleave(
             self.data.sample(count * theirs, generator, sarsa=self.sarsa),
             self.replay.sample(count * (config.batch_size - theirs), generator, sarsa=self.sarsa),
@@ -377,8 +471,11 @@ class OffPolicy:
 
     def rank(self, rows: Transitions, error: Tensor) -> None:
         """Tell a prioritised replay how wrong the critics were about rows, ``[B]``."""
-        if self.config.priority:
-            self.replay.set_priorities(rows.index, error)
+        if not self.config.priority:
+            return
+        if not bool(error.isfinite().all()):
+            raise NonFinite(f"The critics' error is not finite in gradient step {self.updates + 1}: lower the learning rate", rows)
+        self.replay.set_priorities(rows.index, error)
 
     def report(self, batch: Transitions) -> Metrics:
         """Means since the last row, the meter on the last batch, and the episodes that ended."""
@@ -392,11 +489,12 @@ class OffPolicy:
         return metrics | ({"flops": self.flops} if self.flops else {})
 
     def meter(self, rows: Transitions) -> Metrics:
-        """How far the present policy is from whoever sampled the rows, by source."""
+        """How far the present policy is from whoever sampled the rows, by source; without ratios where it has no density."""
         with torch.no_grad():
             policy = self.exploring(rows.observation)
             learner = policy.log_prob(rows.action)
             sampler = rows.sampler_logp if self.bounds is None else rows.sampler_logp + self.bounds.log_volume
+            sampler = torch.where(learner.isnan(), learner, sampler)
         age = torch.where(rows.source == int(Source.OFFLINE), -1, self.updates - rows.version)
         return off_policyness(learner, sampler, age=age, source=rows.source)
 
@@ -450,4 +548,4 @@ class OffPolicy:
             self.data.close()
 
 
-COUNTERS = ("offline_updates", "updates", "restarts", "owed", "next_row", "flops")
+COUNTERS = ("offline_updates", "updates", "restarts", "granted", "next_row", "flops")
