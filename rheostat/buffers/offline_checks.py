@@ -77,10 +77,10 @@ def check_values(rows: Transitions, breaks: Tensor, name: str) -> None:
             f"{title(name)}: {where} is the last one and neither terminated nor truncated, so it is unknown how the episode ended: set one "
             "of the two, or read it with unknown_end='truncate' if it was only stopped there."
         )
-    same = (rows.next_observation[:-1] == rows.observation[1:]).reshape(len(rows) - 1, -1).all(1) | breaks[:-1]
-    if not same.all():
+    jumps = (rows.next_observation[:-1] != rows.observation[1:]).flatten(1).any(1) & ~breaks[:-1]
+    if jumps.any():
         raise RheostatError(
-            f"{title(name)}: the next observation of {place(breaks, _first(~same))} is not the observation of the step after it: the steps "
+            f"{title(name)}: the next observation of {place(breaks, _first(jumps))} is not the observation of the step after it: the steps "
             "are not in the order of time."
         )
 

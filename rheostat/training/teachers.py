@@ -151,6 +151,7 @@ class Teacher:
         until = self.policies[number]
         blocks: list[Trajectories] = []
         method = _build(self.world, self.seed, self.recipe)
+        progress.note(f"Training the teacher again for the data of its first {until['steps']:,} steps.")
         progress.start(0, until["steps"], "environment steps")
         try:
             for fresh, metrics in _training(method):
@@ -221,7 +222,9 @@ def _settings(world: World, seed: int, recipe: TeacherRecipe) -> Settings:
 
 
 def _build(world: World, seed: int, recipe: TeacherRecipe) -> PPO:
-    return cast(PPO, build_method(_settings(world, seed, recipe), world.task))
+    settings = _settings(world, seed, recipe)
+    torch.set_num_threads(settings.threads)  # sums over other numbers of threads differ in their last digits
+    return cast(PPO, build_method(settings, world.task))
 
 
 def _training(method: PPO) -> Iterator[tuple[Trajectories, Metrics]]:
