@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.masking import masked_mean, masked_sum, require_same_shape, select
+from rheostat.masking import masked_mean, masked_sum, require_same_shape, select, standardise
 
 Level = Literal["token", "sequence"]
 OverCap = Literal["truncate", "mask"]
@@ -248,3 +248,27 @@ def batch_exponential_weight(advantage: Tensor, scale: float) -> Tensor:
         ``[B]``, a constant.
     """
     return advantage.numel() * (scale * advantage).softmax(0)
+
+
+@torch.no_grad()
+def sided_advantage(advantage: Tensor, omega: float, *, eps: float = 1e-10) -> Tensor:
+    """Standardise advantages, then multiply positive ones by omega and the others by ``1 - omega`` (BPPO, Uni-O4).
+
+    Above 1/2, what is better than average counts more than what is worse. At 1/2 nothing is weighed, as in the authors' code: the step is
+    then twice that of an omega next to it.
+
+    Args:
+        advantage: ``[B]``, of one policy's actions.
+        omega: between 0 and 1.
+        eps: added to the standard deviation (unbiased).
+
+    Returns:
+        ``[B]``, a constant; equal advantages give 0.
+
+    Raises:
+        RheostatError: an omega outside its range.
+    """
+    if not 0 <= omega <= 1:
+        raise RheostatError(f"omega shares weight between better and worse actions: between 0 and 1, not {omega}.")
+    scaled = standardise(advantage, eps=eps)
+    return scaled if omega == 0.5 else scaled * torch.where(scaled > 0, omega, 1 - omega)

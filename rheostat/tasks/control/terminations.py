@@ -1,0 +1,65 @@
+"""When known worlds end, as functions of what is observed: learned models of the world do not tell.
+
+The rules are those of Gymnasium's MuJoCo worlds of versions 4 and 5 with their default options, read off the observation (without the
+horizontal position, as by default). A world that changes ``healthy_z_range`` and the like ends by other rules than these.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from torch import Tensor
+
+Ended = Callable[[Tensor], Tensor]
+"""Raw observations ``[N, n]`` to bool ``[N]``: the world has ended there."""
+
+
+def _hopper(seen: Tensor) -> Tensor:
+    return ~((seen[:, 0] > 0.7) & (seen[:, 1].abs() < 0.2) & (seen[:, 1:].abs() < 100.0).all(-1))
+
+
+def _walker(seen: Tensor) -> Tensor:
+    return ~((seen[:, 0] > 0.8) & (seen[:, 0] < 2.0) & (seen[:, 1].abs() < 1.0))
+
+
+def _height(low: float, high: float) -> Ended:
+    return lambda seen: ~((seen[:, 0] > low) & (seen[:, 0] < high) & seen.isfinite().all(-1))
+
+
+def _pole(seen: Tensor) -> Tensor:
+    return ~(seen.isfinite().all(-1) & (seen[:, 1].abs() <= 0.2))
+
+
+def _double_pole(seen: Tensor) -> Tensor:
+    """The tip is not above 1; both poles are 0.6 long, and the second angle is counted from the first."""
+    sine, cosine = seen[:, 1:3], seen[:, 3:5]
+    return 0.6 * (cosine[:, 0] + cosine.prod(-1) - sine.prod(-1)) <= 1.0
+
+
+def _mountain_car(seen: Tensor) -> Tensor:
+    return (seen[:, 0] >= 0.45) & (seen[:, 1] >= 0.0)
+
+
+RULES: dict[str, Ended] = {
+    r"Hopper-v[45]": _hopper,
+    r"Walker2d-v[45]": _walker,
+    r"Ant-v[45]": _height(0.2, 1.0),
+    r"Humanoid-v[45]": _height(1.0, 2.0),
+    r"InvertedPendulum-v[45]": _pole,
+    r"InvertedDoublePendulum-v[45]": _double_pole,
+    r"MountainCarContinuous-v0": _mountain_car,
+}
+"""Pattern of the task's id to the rule."""
+
+
+def termination_of(task: str) -> Ended | None:
+    """The rule by which a task ends; None for worlds that never end (Pendulum, HalfCheetah, Swimmer, ...) **and for all unknown ones**.
+
+    In an unknown world that does end, imagined episodes go on after what would have been the end: keep them short.
+
+    >>> termination_of("Pendulum-v1") is None
+    True
+    """
+    name = task.removeprefix("gymnasium:").removeprefix("envpool:")
+    return next((rule for pattern, rule in RULES.items() if re.fullmatch(pattern, name)), None)
