@@ -30,6 +30,8 @@ OFF_POLICY: dict[str, Any] = {
 }
 OWN: dict[str, dict[str, Any]] = {
     "a2c": {"epochs": 1, "minibatches": 1},
+    "bc": {"steps": 1000, "checkpoint_every": 300, "online_steps": 0},
+    "dqn": {"target_every": 10, "exploration_share": 0.8},
     "props": {"behaviour_steps": 32, "behaviour_epochs": 2, "sampling_error_every": 2},
     "ros": {"behaviour_steps": 32},
 }

@@ -191,6 +191,34 @@ class OfflineData:
             result.update(array.tobytes())
         return result.hexdigest()
 
+    def best(self, share: float) -> OfflineData:
+        """The share of the episodes with the highest returns, rounded and at least one, in their order; earlier ones before their equals.
+
+        Args:
+            share: above 0 and at most 1.
+
+        Raises:
+            RheostatError: a share outside its range.
+        """
+        if not 0 < share <= 1:
+            raise RheostatError(f"A share of the episodes lies above 0 and at most at 1, not at {share:g}.")
+        count = max(1, round(share * len(self.episodes)))
+        kept = self.returns.argsort(descending=True, stable=True)[:count].sort().values
+        rows = torch.cat([torch.arange(self.episodes[k].start, self.episodes[k].stop) for k in kept.tolist()])
+        return OfflineData(
+            self.transitions[rows],
+            self.breaks[rows],
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            task=self.task,
+            reference=self.reference,
+            reference_source=self.reference_source,
+            drawn_action=None if self.drawn_action is None else self.drawn_action[rows],
+            cut=self.cut[kept],
+            facts=self.facts,
+            name=f"the best {share:.3g} of {self.name}",
+        )
+
     @classmethod
     def join(cls, parts: Sequence[OfflineData], *, facts: dict[str, Any] | None = None, name: str = "the data set") -> OfflineData:
         """The episodes of several data sets of one task, one after the other; reference returns are those of the first.

@@ -43,11 +43,13 @@ OWN_CODE = "vectors (the authors' code), laws, resume"
 METHODS: dict[str, Entry] = {
     "a2c": Entry("rheostat.methods.a2c:A2C", "control", "Advantage actor-critic", "1602.01783", "vectors (SB3), probes, resume"),
     "bapo": Entry("rheostat.methods.bapo:BAPO", "language", "Clip bounds searched for balance", "2510.18927", "vectors, laws, resume"),
+    "bc": Entry("rheostat.methods.bc:BC", "control", "Behaviour cloning", "2106.01345", "laws, probes, resume"),
     "chord": Entry(
         "rheostat.methods.chord:CHORD", "language", "Reinforcement and imitation in every step", "2508.11408", "vectors, laws, resume"
     ),
     "cispo": Entry("rheostat.methods.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
     "dapo": Entry("rheostat.methods.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
+    "dqn": Entry("rheostat.methods.dqn:DQN", "control", "Deep Q-learning, double DQN", "1312.5602", "laws, probes, resume"),
     "dr-grpo": Entry("rheostat.methods.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
     "ghpo": Entry("rheostat.methods.ghpo:GHPO", "language", "Hints where the whole group fails", "2507.10628", "vectors, laws, resume"),
     "gmpo": Entry(
@@ -87,6 +89,10 @@ METHODS: dict[str, Entry] = {
     "ros": Entry("rheostat.methods.ros:ROS", "control", "Robust on-policy sampling", "2111.14552", "vectors, probes, resume, study"),
     "sac": Entry("rheostat.methods.sac:SAC", "control", "Soft actor-critic", "1801.01290", "vectors (SB3), probes, resume"),
     "sft": Entry("rheostat.methods.sft:SFT", "language", "Supervised fine-tuning", "-", "laws, resume"),
+    "td3": Entry(
+        "rheostat.methods.td3:TD3", "control", "Deterministic policy, twin critics", "1802.09477", "vectors (formula), probes, resume"
+    ),
+    "td3-bc": Entry("rheostat.methods.td3_bc:TD3BC", "control", "TD3 near the data", "2106.06860", "vectors (CORL), probes, resume"),
     "tis": Entry("rheostat.methods.tis:TIS", "language", "Truncated importance sampling", "-", VECTORS),
 }
 

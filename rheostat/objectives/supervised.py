@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.masking import Aggregation
+from rheostat.masking import Aggregation, require_same_shape
 from rheostat.objectives.limits import DetachedClip
 from rheostat.objectives.policy_gradient import policy_gradient
 
@@ -52,3 +52,17 @@ def weighted_likelihood(
         aggregate=aggregate,
         denominator=denominator,
     ).loss
+
+
+def squared_distance(action: Tensor, data_action: Tensor) -> Tensor:
+    """``mean (mu(s) - a)^2`` over rows and dimensions, a scalar to be minimised: imitation by a deterministic policy.
+
+    Args:
+        action: ``[B, d]`` of the policy; carries the gradient.
+        data_action: ``[B, d]``, a constant.
+
+    Raises:
+        RheostatError: different shapes.
+    """
+    require_same_shape(action=action, data_action=data_action)
+    return (action - data_action.detach()).square().mean()

@@ -90,6 +90,31 @@ def soft_value(value: Tensor, log_prob: Tensor, temperature: float | Tensor) -> 
     return value - one_number(temperature, "temperature") * log_prob
 
 
+@torch.no_grad()
+def greedy_value(value: Tensor, chooser: Tensor | None = None) -> Tensor:
+    """``Q(s, argmax_b chooser(s, b))``, a constant.
+
+    | code | chooser |
+    |---|---|
+    | DQN | the slow copy itself: its largest value |
+    | double DQN (van Hasselt et al. 2016) | the network that learns; the slow copy judges its choice |
+
+    Args:
+        value: ``[B, A]`` of every action.
+        chooser: ``[B, A]``; None takes ``value``.
+
+    Returns:
+        ``[B]``.
+
+    Raises:
+        RheostatError: different shapes.
+    """
+    if chooser is None:
+        return value.amax(-1)
+    require_same_shape(value=value, chooser=chooser)
+    return value.gather(-1, chooser.argmax(-1, keepdim=True)).squeeze(-1)
+
+
 def critic_loss(
     q: Tensor,
     target: Tensor,

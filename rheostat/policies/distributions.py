@@ -187,6 +187,20 @@ class Categorical:
         return Categorical(self.logits[index])
 
 
+def epsilon_greedy(value: Tensor, epsilon: float) -> Categorical:
+    """The action with the largest value, or with probability ``epsilon`` any, each as likely.
+
+    Args:
+        value: ``[N, A]`` of every action.
+        epsilon: in [0, 1]. Where it is 0 the other actions have the smallest probability that is above 0, not 0, so that log-probabilities
+            stay finite.
+    """
+    others = epsilon / value.shape[-1]
+    probability = torch.full_like(value, max(others, torch.finfo(value.dtype).tiny))
+    probability.scatter_(-1, value.argmax(-1, keepdim=True), 1 - epsilon + others)
+    return Categorical(probability.log())
+
+
 @dataclass(slots=True)
 class MultiCategorical:
     """Several independent choices (PPO detail 37); actions are int64 ``[N, K]``."""
