@@ -1,4 +1,4 @@
-"""Golden vectors of PMOE: the update of the soft actor-critic with critics that are products, the mixture's density, and the loss of PPO."""
+"""Golden vectors of PMOE: its soft update with critics that are products, the density of the mixture, and the loss of its PPO."""
 
 from __future__ import annotations
 
