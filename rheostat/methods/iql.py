@@ -72,9 +72,7 @@ class IQL(OffPolicy):
     Config: ClassVar[type[OffPolicyConfig]] = IQLConfig
     config: IQLConfig
     uses_data: ClassVar[UsesData] = "first"
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "antmaze": {"expectile": 0.9, "inverse_temperature": 10.0, "reward_shift": -1.0, "normalise_states": False}
-    }
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"antmaze": {"expectile": 0.9, "inverse_temperature": 10.0, "reward_shift": -1.0}}
 
     @classmethod
     def derived(cls, config: OffPolicyConfig) -> dict[str, int | str]:

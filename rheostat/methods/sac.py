@@ -29,7 +29,7 @@ from torch import Tensor
 
 from rheostat.methods.off_policy import OffPolicy, OffPolicyConfig
 from rheostat.objectives.actor import TemperatureForm, soft_actor_loss, temperature_loss
-from rheostat.objectives.temporal_difference import absolute_td_error, critic_loss, least, soft_value, td_target
+from rheostat.objectives.temporal_difference import OverCritics, absolute_td_error, critic_loss, least, soft_value, td_target
 from rheostat.policies.actors import SquashedActor, Temperature
 from rheostat.policies.critics import EnsembleQ
 from rheostat.policies.parameters import Target, Trained
@@ -47,12 +47,16 @@ class SACConfig(OffPolicyConfig):
     """Layer normalisation in the critics (RLPD)."""
     critic_learning_rate: float | None = None
     """Adam step size of the critics; None takes learning_rate."""
+    over_critics: OverCritics = "sum"
+    """The critics' loss is the sum over critics, or their mean (RLPD)."""
     critic_scale: float = 1.0
     """Factor of the critics' loss (Stable-Baselines3: 0.5)."""
     temperature: float | None = None
     """Fixed alpha; None learns it."""
     initial_temperature: float = 1.0
     """Where a learned alpha starts."""
+    entropy_in_backup: bool = True
+    """The entropy of later actions counts in the critics' target."""
     target_entropy: float | None = None
     """Entropy that a learned alpha holds, nats; None is minus the number of action dimensions."""
     temperature_form: TemperatureForm = "exp"
@@ -67,20 +71,23 @@ class SAC(OffPolicy):
 
     def build(self) -> None:
         """A squashed Gaussian actor, two critics with slow copies, and a temperature."""
-        config, world = self.config, self.collector.environments
-        assert self.bounds is not None
-        seen, acted = world.observation_space.shape[0], len(self.bounds.centre)
+        config = self.config
+        seen, acted = self.sizes
         draw = self.streams["networks"]
-        self.policy = SquashedActor(seen, acted, hidden=config.hidden, generator=draw)
+        self.policy = self.build_actor()
         self.actor = Trained(self.policy, config.learning_rate)
         critics = EnsembleQ(
             seen, acted, networks=config.critics, hidden=config.hidden, normalise=config.critic_normalisation, generator=draw
         )
         self.critics = Trained(critics, config.critic_learning_rate or config.learning_rate)
         self.targets = Target(self.critics)
-        self.temperature = Temperature(config.temperature or config.initial_temperature)
+        self.temperature = Temperature(config.initial_temperature if config.temperature is None else config.temperature)
         self.thermostat = Trained(self.temperature, config.learning_rate)
         self.target_entropy = -float(acted) if config.target_entropy is None else config.target_entropy
+
+    def build_actor(self) -> SquashedActor:
+        """The policy's network."""
+        return SquashedActor(*self.sizes, hidden=self.config.hidden, generator=self.streams["networks"])
 
     def parts(self) -> dict[str, Any]:
         """Everything that learns."""
@@ -105,34 +112,46 @@ class SAC(OffPolicy):
     def target(self, rows: Transitions, alpha: float) -> Tensor:
         """What the critics regress on, ``[B]``."""
         with torch.no_grad():
-            following = self.distribution(rows.next_observation)
-            action, log_prob = following.draw(following.noise(self.streams["updates"]))
-            value = soft_value(least(self.targets.network(rows.next_observation, action)), log_prob, alpha)
+            action, log_prob = self.draw_soft(rows.next_observation)
+            value = self.bootstrap(rows.next_observation, action)
+            if self.config.entropy_in_backup:
+                value = soft_value(value, log_prob, alpha)
             return td_target(rows.reward, value, rows.discount)
+
+    def draw_soft(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """A reparameterised action of the policy ``[B, D]`` and its log-probability ``[B]``."""
+        policy = self.distribution(observation)
+        return policy.draw(policy.noise(self.streams["updates"]))
+
+    def bootstrap(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The slow critics' word on what follows, ``[B]``."""
+        return least(self.targets.network(observation, action))
 
     def critic_step(self, rows: Transitions, alpha: float) -> dict[str, Tensor | float]:
         """One step of all critics; tells a prioritised replay how wrong they were."""
         target = self.target(rows, alpha)
         q = self.critics.network(rows.observation, rows.action)
-        loss = critic_loss(q, target, scale=self.config.critic_scale, weight=rows.weight)
+        loss = critic_loss(q, target, critics=self.config.over_critics, scale=self.config.critic_scale, weight=rows.weight)
         self.critics.descend(loss)
         self.rank(rows, absolute_td_error(q, target))
         return {"critic_loss": loss.detach(), "q": q.detach().mean(), "target": target.mean()}
 
     def actor_step(self, rows: Transitions, alpha: float) -> dict[str, Tensor | float]:
         """One step of the policy and of the temperature."""
-        policy = self.distribution(rows.observation)
-        action, log_prob = policy.draw(policy.noise(self.streams["updates"]))
-        q = self.judge(rows.observation, action)
+        action, log_prob = self.draw_soft(rows.observation)
+        q = self.judge(rows, action)
         loss = soft_actor_loss(q, log_prob, alpha)
         self.actor.descend(loss)
-        entropy = -log_prob.detach().mean()
+        return {"policy_loss": loss.detach(), "entropy": self.temperature_step(log_prob), "temperature": alpha}
+
+    def temperature_step(self, log_prob: Tensor) -> Tensor:
+        """One step of a learned temperature, from the log-probabilities ``[B]`` of the policy's actions; returns their entropy, nats."""
         if self.config.temperature is None:
             self.thermostat.descend(
                 temperature_loss(self.temperature.log, log_prob, self.target_entropy, form=self.config.temperature_form)
             )
-        return {"policy_loss": loss.detach(), "entropy": entropy, "temperature": alpha}
+        return -log_prob.detach().mean()
 
-    def judge(self, observation: Tensor, action: Tensor) -> Tensor:
+    def judge(self, rows: Transitions, action: Tensor) -> Tensor:
         """The critics' word on the policy's own actions ``[B]``; the gradient flows through the action alone."""
-        return least(self.critics.network(observation, action, frozen=True))
+        return least(self.critics.network(rows.observation, action, frozen=True))

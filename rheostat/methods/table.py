@@ -42,12 +42,14 @@ OWN_CODE = "vectors (the authors' code), laws, resume"
 
 METHODS: dict[str, Entry] = {
     "a2c": Entry("rheostat.methods.a2c:A2C", "control", "Advantage actor-critic", "1602.01783", "vectors (SB3), probes, resume"),
+    "awac": Entry("rheostat.methods.awac:AWAC", "control", "Advantage-weighted actor-critic", "2006.09359", "vectors (CORL), laws, resume"),
     "bapo": Entry("rheostat.methods.bapo:BAPO", "language", "Clip bounds searched for balance", "2510.18927", "vectors, laws, resume"),
     "bc": Entry("rheostat.methods.bc:BC", "control", "Behaviour cloning", "2106.01345", "laws, probes, resume"),
     "chord": Entry(
         "rheostat.methods.chord:CHORD", "language", "Reinforcement and imitation in every step", "2508.11408", "vectors, laws, resume"
     ),
     "cispo": Entry("rheostat.methods.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
+    "cql": Entry("rheostat.methods.cql:CQL", "control", "Conservative Q-learning", "2006.04779", "vectors (CORL), laws, resume"),
     "dapo": Entry("rheostat.methods.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
     "dqn": Entry("rheostat.methods.dqn:DQN", "control", "Deep Q-learning, double DQN", "1312.5602", "laws, probes, resume"),
     "dr-grpo": Entry("rheostat.methods.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
@@ -59,6 +61,8 @@ METHODS: dict[str, Entry] = {
     "gspo": Entry("rheostat.methods.gspo:GSPO", "language", "Group sequence policy optimisation", "2507.18071", VECTORS),
     "iql": Entry("rheostat.methods.iql:IQL", "control", "Implicit Q-learning", "2110.06169", "vectors (CORL), laws, resume"),
     "luffy": Entry("rheostat.methods.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", OWN_CODE),
+    "pmoe": Entry("rheostat.methods.pmoe:PMOE", "control", "SAC with a mixture of experts", "2104.09122", OWN_CODE),
+    "pmoe-ppo": Entry("rheostat.methods.pmoe_ppo:PMOEPPO", "control", "PPO with a mixture of experts", "2104.09122", OWN_CODE),
     "ppo": Entry(
         "rheostat.methods.ppo:PPO", "control", "Proximal policy optimisation", "1707.06347", "vectors (SB3, CleanRL), probes, resume"
     ),
@@ -82,6 +86,7 @@ METHODS: dict[str, Entry] = {
         "2508.00222",
         "vectors, laws, resume",
     ),
+    "rlpd": Entry("rheostat.methods.rlpd:RLPD", "control", "SAC with prior data", "2302.02948", "vectors, laws, resume"),
     "rloo": Entry("rheostat.methods.rloo:RLOO", "language", "REINFORCE leave-one-out", "2402.14740", VECTORS),
     "robust-acting": Entry(
         "rheostat.methods.robust_acting:RobustActing", "control", "Robust on-policy acting", "2111.14552", "probes, resume"
@@ -94,6 +99,7 @@ METHODS: dict[str, Entry] = {
     ),
     "td3-bc": Entry("rheostat.methods.td3_bc:TD3BC", "control", "TD3 near the data", "2106.06860", "vectors (CORL), probes, resume"),
     "tis": Entry("rheostat.methods.tis:TIS", "language", "Truncated importance sampling", "-", VECTORS),
+    "uni-o4": Entry("rheostat.methods.uni_o4:UniO4", "control", "One clipped objective, offline and online", "2311.03351", OWN_CODE),
 }
 
 

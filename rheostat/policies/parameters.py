@@ -7,13 +7,15 @@ one policy into another a handful of operations, whatever the number of layers.
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from rheostat.errors import RheostatError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class ParameterVector:
@@ -126,7 +128,7 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
         del optimizer.state[parameter]
 
 
-class Trained:
+class Trained(Generic[Network]):
     """A network with its parameters in one vector, and the Adam that moves it.
 
     Args:
@@ -135,7 +137,7 @@ class Trained:
         eps: added to the root of the second moment; 1e-8 in the codes of SAC and its relatives.
     """
 
-    def __init__(self, network: nn.Module, learning_rate: float, *, eps: float = 1e-8) -> None:
+    def __init__(self, network: Network, learning_rate: float, *, eps: float = 1e-8) -> None:
         self.network = network
         self.parameters = ParameterVector(network)
         self.optimizer = Adam(self.parameters.vector, learning_rate, eps=eps)
@@ -173,16 +175,16 @@ class Trained:
         self.learning_rate = state["learning_rate"]
 
 
-class Target:
+class Target(Generic[Network]):
     """A slow copy of a network, that losses take as a constant.
 
     Args:
         source: what it follows.
     """
 
-    def __init__(self, source: Trained) -> None:
+    def __init__(self, source: Trained[Network]) -> None:
         self.source = source
-        self.network = copy.deepcopy(source.network).requires_grad_(True)
+        self.network: Network = copy.deepcopy(source.network).requires_grad_(True)
         self.parameters = ParameterVector(self.network)
         self.parameters.vector.requires_grad_(False)
         self.network.requires_grad_(False)
