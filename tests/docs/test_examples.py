@@ -25,8 +25,8 @@ from tests.tiny_language import model as random_model
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TESTED = {
-    "batch_size", "corridor", "kernel", "largest", "loop", "network", "reward_own", "reward_trl", "reward_verl", "try_weighted_buffer",
-    "verdicts", "weighted_buffer",
+    "batch_size", "corridor", "kernel", "largest", "loop", "network", "offline_data", "reward_own", "reward_trl", "reward_verl",
+    "try_weighted_buffer", "verdicts", "weighted_buffer",
 }  # fmt: skip
 
 
@@ -115,6 +115,12 @@ def test_method(example: Any, tmp_path: Path) -> None:
     assert rheostat.load(tmp_path / "run").settings.config["weight_cap"] == 1.5
     with pytest.raises(RheostatError, match="weight_cap is 0"):
         rheostat.train("weighted-buffer", "CartPole-v1", directory=tmp_path / "other", weight_cap=0.0)
+
+
+def test_offline_data(example: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("minari", reason="the extra 'offline' is not installed")
+    data = example("offline_data").main(tmp_path / "set", steps=300)
+    assert len(data) == 300 and data.task == "Hopper-v5" and "by uniform actions" in capsys.readouterr().out
 
 
 def test_expert_rows_belong_to_their_task() -> None:
