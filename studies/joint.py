@@ -3,16 +3,17 @@
 A capacity mismatch with an expert at hand: the base knows chains of up to four terms, the task has three to eight, and an expert always
 works its sums out. Arms:
 
-GRPO           own completions alone
-SFT            demonstrations alone
-SFT then GRPO  demonstrations alone for the first half of the updates, own completions alone afterwards
-LUFFY          one expert in every group of eight, shaped by p / (p + 0.1)
-RL-PLUS        one expert in every group of eight, by multiple importance sampling, weighted by (1 - p)^0.5
-CHORD-mu       a fifth of expert rows beside the groups, their loss weighted from 0.9 to 0.05 over two fifths of the updates
-CHORD-phi      the same rows, weighted by 0.1 p (1 - p)
-GHPO           failing groups are sampled again with 25, 50, then 75 % of the solution in front of the answer
-ReMix          no expert: 40 % of a batch from the last two steps for the first 30 % of the updates, two passes over every batch
-BAPO           no expert: searched bounds, two passes over every batch
+GRPO                own completions alone
+SFT                 demonstrations alone
+SFT then GRPO       demonstrations alone for the first half of the updates, own completions alone afterwards
+LUFFY               one expert in every group of eight, shaped by p / (p + 0.1)
+RL-PLUS             one expert in every group of eight, by multiple importance sampling, weighted by (1 - p)^0.5
+CHORD-mu            a fifth of expert rows beside the groups, their loss weighted from 0.9 to 0.05 over two fifths of the updates
+CHORD-phi           the same rows, weighted by 0.1 p (1 - p)
+CHORD-phi + window  the same with BAPO's searched bounds for own tokens, two passes over every batch
+GHPO                failing groups are sampled again with 25, 50, then 75 % of the solution in front of the answer
+ReMix               no expert: 40 % of a batch from the last two steps for the first 30 % of the updates, two passes over every batch
+BAPO                no expert: searched bounds, two passes over every batch
 
 Equal in all arms: base, prompts of a seed, 16 prompts x 8 rows per batch (SFT: 128 demonstrations), two gradient steps per pass over it,
 AdamW with learning rate 2e-4 and no weight decay, gradient norm 1, no entropy bonus, and no KL but for ReMix, whose reborn base needs its
@@ -31,6 +32,7 @@ Rules, fixed before the arms were run (matched seeds; six are the fewest that ca
 
 stages   at equal generated tokens, RL-PLUS, CHORD-mu and CHORD-phi are each better than SFT then GRPO.
 an arm   is better than GRPO at equal generated and at equal learner tokens: two conditions, a verdict on both, for every arm.
+window   CHORD-phi with BAPO's window is better than CHORD-phi, at equal generated and at equal learner tokens.
 best     the arm with the highest mean accuracy at equal generated tokens is better than each other arm; which arms it cannot be told from
          is listed, and the same for equal learner tokens without a rule.
 
@@ -110,6 +112,7 @@ def arms(sizes: Sizes) -> dict[str, Arm]:
         "GHPO": Arm("ghpo", {"hint_after": 0, "hint_place": "answer"}),
         "ReMix": Arm("remix", {"kl_coefficient": 0.001, "switch_after": reborn, "convex_start": start, "convex_interval": 2}),
         "BAPO": Arm("bapo"),
+        "CHORD-phi + window": Arm("chord", {"limit": "searched", "clip_low": 0.4, "epochs": 2}),
     }
 
 
@@ -123,6 +126,7 @@ PUBLISHED = {
     "GHPO": "arXiv 2507.10628: about 5 points over GRPO on six benchmarks",
     "ReMix": "arXiv 2507.06892: the same accuracy with a fraction of the rollouts",
     "BAPO": "arXiv 2510.18927: AIME25, GRPO 59.2, BAPO 62.5",
+    "CHORD-phi + window": "In no paper",
 }
 
 
@@ -168,12 +172,12 @@ def claims(sizes: Sizes) -> list[Claim]:
         }
         return Judgement(conditions, metrics, curves(cells, result))
 
-    def judge_arm(arm: str) -> Any:
+    def judge_pair(arm: str, other: str) -> Any:
         def judge(result: Results) -> Judgement:
-            final, learned = {one: finals(cells[one], result) for one in (arm, "GRPO")}, at_equal_learner_tokens(cells, result)
+            final, learned = {one: finals(cells[one], result) for one in (arm, other)}, at_equal_learner_tokens(cells, result)
             budgets = (("generated", final), ("learner", learned))
             return Judgement(
-                [better(f"accuracy of {arm} and GRPO at equal {name} tokens", found[arm], found["GRPO"]) for name, found in budgets]
+                [better(f"accuracy of {arm} and {other} at equal {name} tokens", found[arm], found[other]) for name, found in budgets]
             )
 
         return judge
@@ -193,8 +197,16 @@ def claims(sizes: Sizes) -> list[Claim]:
             judge_stages,
         ),
         *(
-            Claim(arm, f"{arm} beats GRPO, whichever tokens are counted", text, setting, cells, judge_arm(arm))
+            Claim(arm, f"{arm} beats GRPO, whichever tokens are counted", text, setting, cells, judge_pair(arm, "GRPO"))
             for arm, text in PUBLISHED.items()
+        ),
+        Claim(
+            "window",
+            "BAPO's window improves CHORD-phi, whichever tokens are counted",
+            "In no paper: searched bounds for own tokens and imitation beside them",
+            setting,
+            cells,
+            judge_pair("CHORD-phi + window", "CHORD-phi"),
         ),
         Claim("best", "One arm is better than all others", "Every paper reports its own method as the best", setting, cells, judge_best),
     ]
