@@ -79,6 +79,7 @@ class PromptCollector:
         self.generated_tokens = 0
         self.graded_rows = 0
         self.parity_checked = False
+        self.held_out: list[tuple[Prompt, list[int] | None]] = []  # validation prompts, encoded when first needed
 
     def collect(self, prompts: int, group_size: int, sampling: Sampling, *, version: int, progress: Progress) -> Graded:
         """``prompts`` groups of ``group_size`` completions from the present policy."""
@@ -141,6 +142,19 @@ class PromptCollector:
         graded = Graded(rows, prompts, texts, scores)
         graded.metrics = self.summary(graded)
         return graded
+
+    def validation(self, count: int, sampling: Sampling, *, version: int) -> dict[str, float]:
+        """Accuracy (mean reward) of one sample for each of the first validation prompts, and what else can be told of them.
+
+        A stream of its own: looking changes no state. A prompt that is too long is left out.
+        """
+        if len(self.held_out) < count:
+            self.held_out = [(prompt, self.world.encoder.encode(prompt)) for prompt in self.world.task.validation(count)]
+        drawn = [(prompt, ids) for prompt, ids in self.held_out[:count] if ids is not None]
+        seen = self.sample(drawn, 1, sampling, numbers=list(range(len(drawn))), purpose="validation", version=version).metrics
+        names = {"reward": "accuracy", "completion_length": "validation_length", "truncated_share": "validation_truncated_share"}
+        rest = {f"validation_{name}": value for name, value in seen.items() if name not in names and not name.startswith("invalid")}
+        return {new: seen[old] for old, new in names.items()} | rest
 
     def summary(self, graded: Graded) -> dict[str, float]:
         """Reward, length and health of a batch, and what the task can tell about it."""

@@ -14,7 +14,9 @@ MOVES      PPO's clip with two bounds that are searched for in every gradient st
 
 What differs from grpo: the ratio is to the *behaviour* policy (``sampler_logp``), never to the learner at the start of the update, with
 which r would be 1 in the first step and the search would do nothing; the window is searched for; tokens weigh equally; no KL. Where
-nobody knows who sampled (experts), the denominator is the learner at the start of the update, as in grpo.
+nobody knows who sampled (experts), the denominator is the learner at the start of the update, as in grpo. All of it is the setting
+``limit=searched`` (:mod:`rheostat.methods.searched_window`), which the other methods of token ratios take, too: ``rheostat train chord
+chain-sum --preset tiny-searched`` puts BAPO's window on CHORD's mixture.
 
 Paper and released code differ (``--search released``): the code measures the quotient positive / negative without w, moves the *lower*
 bound first, and adds a dual clip of 3. Its configuration (target 1.0, bounds to 0.8 and 2.0 by 0.05) is the preset ``released``, that of
@@ -36,44 +38,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from rheostat.collect.prompts import World
 from rheostat.errors import RheostatError
-from rheostat.masking import Aggregation, select
-from rheostat.methods.grpo import GRPO, GRPOConfig
-from rheostat.objectives.entropy_clip import entropy_drift
-from rheostat.objectives.limits import Clip
-from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
-from rheostat.objectives.ratio import LOG_CLAMP
-from rheostat.objectives.searched_bounds import Form, Range, SearchedBounds, search_bounds
-from rheostat.policies.flops import FORWARD
-from rheostat.policies.language import TokenScores
-from rheostat.streams import Streams
-from rheostat.trajectories import Trajectories
+from rheostat.masking import Aggregation
+from rheostat.methods.grpo import GRPO, GRPOConfig, LimitName
+from rheostat.methods.searched_window import check_search
 
 
 @dataclass(frozen=True)
 class BAPOConfig(GRPOConfig):
     """The paper's search."""
 
-    search: Form = "paper"
-    """Measure and order of the search: the paper's, or the released code's."""
-    target: float = 0.4
-    """Where the search stops: positive share of the surrogate (paper), or quotient of positive and negative (released)."""
+    limit: LimitName = "searched"
+    """The search; its target and the ends and steps of both bounds are settings of their own."""
     clip_low: float | None = 0.4
-    """Lower width at the start of the search: c_low = 0.6."""
-    clip_low_end: float = 0.1
-    """Lower width at its end: c_low = 0.9."""
-    clip_low_step: float = 0.02
-    """Step of the lower bound; 0 never moves it."""
+    """Lower width at the start of the search: c_low = 0.6, which rises to 0.9."""
     clip_high: float | None = 0.2
-    """Upper width at the start of the search: c_high = 1.2."""
-    clip_high_end: float = 2.0
-    """Upper width at its end: c_high = 3.0."""
-    clip_high_step: float = 0.05
-    """Step of the upper bound; 0 never moves it."""
+    """Upper width at the start of the search: c_high = 1.2, which rises to 3.0."""
     epochs: int = 2
     """Passes over a batch: with the minibatches, data up to eight gradient steps old."""
     minibatches: int = 4
@@ -95,18 +75,12 @@ class BAPO(GRPO):
     """See the module docstring."""
 
     Config: ClassVar[type[GRPOConfig]] = BAPOConfig
-    config: BAPOConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {"learning_rate": 2e-4, "weight_decay": 0.0},
         "released": RELEASED | {"target": 1.0, "clip_low": 0.4, "clip_low_end": 0.2, "clip_low_step": 0.05, "clip_high_step": 0.05},
         "released-script": RELEASED
         | {"target": 0.5, "clip_low": 0.2, "clip_low_end": 0.05, "clip_low_step": 0.05, "clip_high_step": 0.1, "top_k": 100},
     }
-
-    def __init__(self, config: BAPOConfig, world: World, streams: Streams, *, total_steps: int) -> None:
-        super().__init__(config, world, streams, total_steps=total_steps)
-        self.bounds: SearchedBounds | None = None  # of the gradient step that is being made: nothing to save
-        self.drift: dict[str, Tensor] = {}
 
     @classmethod
     def derived(cls, config: GRPOConfig) -> dict[str, int | str]:
@@ -115,98 +89,9 @@ class BAPO(GRPO):
         Raises:
             RheostatError: an impossible combination, and what to change.
         """
-        assert isinstance(config, BAPOConfig)
-        for name, only in (("limit", "clip"), ("ratio", "token"), ("sampler_correction", "none")):
-            value = getattr(config, name)
-            if value != only:
-                why = "the ratio is to the sampler already" if name == "sampler_correction" else "it searches the bounds of token ratios"
-                raise RheostatError(f"bapo cannot use {name} {value!r}: {why}. Leave it at {only!r}.")
-        if config.clip_low is None or config.clip_high is None:
-            raise RheostatError("bapo searches from a window: give clip_low and clip_high a width.")
-        if not 0 <= config.clip_low_end <= config.clip_low <= 1:
+        if config.limit != "searched":
             raise RheostatError(
-                f"clip_low goes from {config.clip_low} to clip_low_end {config.clip_low_end}: the lower bound rises towards 1, so "
-                "0 <= clip_low_end <= clip_low <= 1."
+                f"bapo cannot use limit {config.limit!r}: it searches the bounds of token ratios. Leave it at 'searched', or use grpo."
             )
-        if not 0 <= config.clip_high <= config.clip_high_end:
-            raise RheostatError(
-                f"clip_high goes from {config.clip_high} to clip_high_end {config.clip_high_end}: the upper bound rises, so "
-                "0 <= clip_high <= clip_high_end."
-            )
-        if min(config.clip_low_step, config.clip_high_step) < 0:
-            raise RheostatError("clip_low_step and clip_high_step are sizes of steps: 0 (never move) or more.")
-        if config.target < 0 or (config.search == "paper" and config.target > 1):
-            raise RheostatError(
-                f"target is {config.target}: a share between 0 and 1 with search 'paper', a quotient of at least 0 with 'released'."
-            )
-        low, high = ranges(config)
-        windows = {"lower bound": low, "upper bound": high}
-        return super().derived(config) | {name: f"{x.start:g} to {x.end:g} by {x.step:g}" for name, x in windows.items()}
-
-    def behaviour_logp(self, logp: Tensor, rows: Trajectories) -> Tensor:
-        """Log-probs ``[B, T]`` under whoever sampled; where that is unknown, under the learner at the start of the update."""
-        start = logp.detach() if rows.learner_logp is None else rows.learner_logp
-        return torch.where(rows.sampler_logp.isnan(), start, rows.sampler_logp)
-
-    def search(self, logp: Tensor, rows: Trajectories) -> SearchedBounds:
-        """The window of a gradient step, from the learner's present log-probs of all its rows."""
-        config = self.config
-        behaviour = self.behaviour_logp(logp, rows)
-        low, high = ranges(config)
-        return search_bounds(
-            (select(logp.detach(), rows.mask) - select(behaviour, rows.mask)).clamp(*LOG_CLAMP).exp(),
-            rows.advantage,
-            low=low,
-            high=high,
-            target=config.target,
-            form=config.search,
-            mask=rows.mask,
-            sampler_logp=behaviour,
-        )
-
-    def gradient_step(self, batch: Trajectories, rows: Tensor, before: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
-        """One optimiser step; in micro-batches, the window is searched for in a pass of its own over all of the step's rows."""
-        self.bounds = None
-        if 0 < self.config.micro_batch_rows < len(rows):
-            step = batch[rows]
-            self.spend(FORWARD, step)
-            with torch.no_grad():
-                self.bounds = self.search(self.score(step).logp, step)
-        return super().gradient_step(batch, rows, before)
-
-    def surrogate(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> PolicyLoss:
-        """The clipped surrogate in the window of this gradient step, against the behaviour policy."""
-        config = self.config
-        if self.bounds is None:  # these rows are the whole step
-            self.bounds = self.search(scores.logp, rows)
-        policy = policy_gradient(
-            scores.logp,
-            rows.advantage,
-            denominator_logp=self.behaviour_logp(scores.logp, rows),
-            mask=rows.mask,
-            limit=Clip(1 - self.bounds.low, self.bounds.high - 1, dual=config.dual_clip),
-            log_clamp=LOG_CLAMP if config.clamp_log_ratio else None,
-            aggregate=config.aggregation,
-            denominator=denominator,
-        )
-        assert scores.entropy is not None
-        kept, cut = entropy_drift(scores.logp, scores.entropy, rows.advantage, policy.ratio, policy.limited, rows.mask)
-        self.drift = {"meter/entropy_drift_kept": kept, "meter/entropy_drift_cut": cut}
-        return policy
-
-    def losses(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """GRPO's loss and parts, with what the search found."""
-        loss, parts = super().losses(scores, rows, denominator)
-        assert self.bounds is not None
-        names = {"low": "clip_low", "high": "clip_high", "share": "positive_share", "share_at_start": "positive_share_at_start"}
-        found = {f"meter/{ours}": torch.tensor(getattr(self.bounds, name)) for name, ours in names.items()}
-        return loss, parts | found | self.drift
-
-
-def ranges(config: BAPOConfig) -> tuple[Range, Range]:
-    """Bounds of the ratio from widths: the lower and the upper one."""
-    assert config.clip_low is not None and config.clip_high is not None
-    return (
-        Range(1 - config.clip_low, 1 - config.clip_low_end, config.clip_low_step),
-        Range(1 + config.clip_high, 1 + config.clip_high_end, config.clip_high_step),
-    )
+        check_search(config, "bapo")
+        return super().derived(config)

@@ -12,6 +12,8 @@ Equations (own = tokens of the policy's completions, expert = tokens of the expe
 Presets: ``phi`` (constant mu = 0.1 with w = p (1 - p); the default), ``mu`` (mu from 0.9 to 0.05 over 200 updates, w = 1), ``released``
 (the example of the authors' code, which is neither: phi with a schedule from 0 over 0.5 to 0.02), and ``tiny`` and ``tiny-mu`` for the tiny
 bases. A constant mu with w = 1 is GRPO with an SFT loss; ``--mu-decay-form switch --mu-peak 1 --mu-valley 0`` is SFT and then GRPO.
+``searched`` and ``tiny-searched`` are in no paper: phi with BAPO's searched bounds for own tokens, whose ratio is then to whoever sampled,
+and eight gradient steps on a batch, without which there is little to limit. ``--limit searched`` alone gives these bounds to any setting.
 
 WHO ACTS   the policy samples ``group_size`` completions per prompt; the expert never acts.
 KEPT       the fresh batch, and beside it expert rows from a stream of their own: ``expert_ratio`` of the whole batch.
@@ -84,6 +86,7 @@ class CHORDConfig(GRPOConfig):
 
 
 MU: dict[str, Any] = {"mu_peak": 0.9, "mu_valley": 0.05, "mu_decay": 200, "expert_weight": "none"}
+SEARCHED: dict[str, Any] = {"limit": "searched", "clip_low": 0.4, "epochs": 2, "minibatches": 4}
 
 
 class CHORD(GRPO):
@@ -98,6 +101,8 @@ class CHORD(GRPO):
         "released": {"mu_peak": 0.5, "mu_valley": 0.02, "mu_warmup": 200, "mu_decay": 400},
         "tiny": {"learning_rate": 2e-4},
         "tiny-mu": MU | {"learning_rate": 2e-4, "mu_decay": 60},
+        "searched": SEARCHED,
+        "tiny-searched": SEARCHED | {"learning_rate": 2e-4},
     }
     dial_refused: ClassVar[dict[str, str]] = {"expert_share": "it has expert rows beside the groups already; set expert_ratio instead"}
 

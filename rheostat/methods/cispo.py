@@ -13,17 +13,17 @@ Checked against: verl 0.8.0.dev and TRL 1.16.0 (``tests/vectors``: baselines-llm
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from rheostat.masking import Aggregation
-from rheostat.methods.grpo import GRPO, GRPOConfig
+from rheostat.methods.grpo import GRPO, GRPOConfig, LimitName
 
 
 @dataclass(frozen=True)
 class CISPOConfig(GRPOConfig):
     """The upper bound is tuned in the paper; 0.28 is Trinity's."""
 
-    limit: Literal["clip", "detached", "log-clip", "none"] = "detached"
+    limit: LimitName = "detached"
     """A clipped, constant weight on the log-likelihood."""
     clip_low: float | None = None
     """No lower bound."""
@@ -41,4 +41,5 @@ class CISPO(GRPO):
     """See the module docstring."""
 
     Config: ClassVar[type[GRPOConfig]] = CISPOConfig
+    search_refused: ClassVar[str] = "its bounds cap a constant weight and cut no gradient"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4}}

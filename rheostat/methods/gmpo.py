@@ -13,9 +13,9 @@ Checked against: verl 0.8.0.dev (``tests/vectors``: baselines-llm).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
-from rheostat.methods.grpo import GRPO, GRPOConfig
+from rheostat.methods.grpo import GRPO, GRPOConfig, LimitName
 from rheostat.objectives.ratio import RatioKind
 
 
@@ -25,7 +25,7 @@ class GMPOConfig(GRPOConfig):
 
     ratio: RatioKind = "sequence"
     """One ratio per completion, with the gradient through the mean."""
-    limit: Literal["clip", "detached", "log-clip", "none"] = "log-clip"
+    limit: LimitName = "log-clip"
     """Token log-ratios are clipped before they are averaged."""
     clip_low: float | None = 0.4
     """Lower width, in log space."""
@@ -41,4 +41,5 @@ class GMPO(GRPO):
     """See the module docstring."""
 
     Config: ClassVar[type[GRPOConfig]] = GMPOConfig
+    search_refused: ClassVar[str] = "it clips log-ratios before it averages them over the completion"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4}}

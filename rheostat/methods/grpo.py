@@ -34,37 +34,30 @@ from rheostat.collect.experts import with_experts
 from rheostat.collect.generation.sampling import Sampling
 from rheostat.collect.prompts import Graded, PromptCollector, World, join
 from rheostat.collect.showing import rollout_rows
-from rheostat.credit.groups import (
-    Scale,
-    check_groups,
-    grpo_advantage,
-    informative_groups,
-    reinforce_pp_baseline_advantage,
-    rloo_advantage,
-    to_tokens,
-)
-from rheostat.credit.token_returns import reinforce_pp_advantage
-from rheostat.credit.token_rewards import kl_penalised_outcome, kl_shaped_reward, overlong_penalty, reward_at_last_token
+from rheostat.credit.groups import check_groups, informative_groups
+from rheostat.credit.token_advantages import Advantage, token_advantages
+from rheostat.credit.token_rewards import overlong_penalty
 from rheostat.credit.verifiers.interface import Progress
 from rheostat.errors import RheostatError
 from rheostat.masking import Aggregation, aggregate, masked_mean, natural_denominator
 from rheostat.methods.dial import Dial, expert_rows_of
 from rheostat.methods.method import Metrics, NonFinite
+from rheostat.methods.searched_window import SearchedWindow, behaviour_logp, check_search
 from rheostat.objectives.kl import KLEstimator, kl_estimate
-from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, Unlimited
+from rheostat.objectives.limits import Limit, limit_of
 from rheostat.objectives.meter import off_policyness
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
+from rheostat.objectives.searched_bounds import Form
 from rheostat.objectives.weights import importance_weight
 from rheostat.policies.flops import FORWARD, TRAIN, matrix_weights, tokens_seen
 from rheostat.policies.lagged import LaggedPolicy
 from rheostat.policies.language import TokenScores
 from rheostat.policies.optimizers import language_optimizer, load_many, moments_on_the_meter, save_many
 from rheostat.streams import Streams
-from rheostat.tasks.language.interface import Prompt
 from rheostat.trajectories import Source, Trajectories, join_rows
 
-Advantage = Literal["grpo", "mean-baseline", "rloo", "reinforce-pp", "reinforce-pp-baseline", "reward"]
+LimitName = Literal["clip", "searched", "detached", "log-clip", "none"]
 
 
 @dataclass(frozen=True)
@@ -103,12 +96,24 @@ class GRPOConfig:
     """Added to the group's standard deviation (verl 1e-6, TRL 1e-4)."""
     ratio: RatioKind = "token"
     """Ratio per token, or one per row."""
-    limit: Literal["clip", "detached", "log-clip", "none"] = "clip"
-    """PPO's clip; CISPO's clipped constant weight; GMPO's clip in log space; nothing."""
+    limit: LimitName = "clip"
+    """PPO's clip; BAPO's searched one, on the ratio to whoever sampled; CISPO's clipped constant weight; GMPO's clip in log space; none."""
     clip_low: float | None = 0.2
-    """Lower width of the window (None: no lower bound, for detached)."""
+    """Lower width of the window (None: no lower bound, for detached); where a search starts."""
     clip_high: float | None = 0.2
-    """Upper width of the window."""
+    """Upper width of the window; where a search starts."""
+    search: Form = "paper"
+    """With limit searched: measure and order of the search, the paper's or the released code's."""
+    target: float = 0.4
+    """With limit searched, where it stops: positive share of the surrogate (paper), or quotient of positive and negative (released)."""
+    clip_low_end: float = 0.1
+    """Lower width at the end of the search."""
+    clip_low_step: float = 0.02
+    """Step of the lower bound; 0 never moves it."""
+    clip_high_end: float = 2.0
+    """Upper width at the end of the search."""
+    clip_high_step: float = 0.05
+    """Step of the upper bound; 0 never moves it."""
     dual_clip: float | None = None
     """Where A < 0, a ratio above this gives no gradient (3 in verl)."""
     clamp_log_ratio: bool = True
@@ -166,6 +171,8 @@ class GRPO:
     uses_experts: ClassVar[bool] = False
     kl_in_reward_advantages: ClassVar[tuple[str, ...]] = ("rloo", "reinforce-pp")
     dial_refused: ClassVar[dict[str, str]] = {}
+    search_refused: ClassVar[str] = ""
+    """Why limit searched has no meaning for this method; empty where it has one."""
 
     def __init__(self, config: GRPOConfig, world: World, streams: Streams, *, total_steps: int) -> None:
         config = config.dial.apply(config)
@@ -191,9 +198,9 @@ class GRPO:
         self.flops = 0
         self.graded: Graded | None = None
         self.sources: dict[Source, int] = {}
-        self.held_out: list[tuple[Prompt, list[int] | None]] = []  # validation prompts, encoded when first measured
         self.lagged = LaggedPolicy(self.policy, config.dial.lag) if config.dial.lag else None
         self.recent = RecentRows(config.dial.replay_age)
+        self.window = SearchedWindow(config) if config.limit == "searched" else None
         self.announce()
 
     @property
@@ -225,6 +232,9 @@ class GRPO:
             names = " and ".join(cls.kl_in_reward_advantages)
             raise RheostatError(f"kl_in_reward is for the advantages {names}, not for {config.advantage!r}.")
         expert_rows_of(config.dial.expert_share, config.group_size)
+        if config.limit == "searched" and cls.search_refused:
+            raise RheostatError(f"limit 'searched' has no meaning for {cls.__name__}: {cls.search_refused}. Choose another limit.")
+        searched = check_search(config, "limit 'searched'") if config.limit == "searched" else {}
         config = config.dial.apply(config)
         if (cls.uses_experts or config.dial.expert_share) and (config.top_k or config.top_p < 1):
             raise RheostatError("An expert's tokens may lie outside top_k and top_p, where their probability is 0: leave both off.")
@@ -234,6 +244,7 @@ class GRPO:
             "completions per batch": rows,
             "rows per gradient step": math.ceil(rows / config.minibatches),
             "gradient steps per batch": config.epochs * config.minibatches,
+            **searched,
         }
 
     # --- the four questions -----------------------------------------------------------------------------------------------------------
@@ -323,22 +334,17 @@ class GRPO:
     def advantages(self, rows: Trajectories, reward: Tensor) -> Tensor:
         """Token advantages ``[B, T]`` from row rewards ``[B]``."""
         config = self.config
-        group, valid, mask = rows.group[:, 0], rows.valid[:, 0], rows.mask
-        if config.advantage == "reinforce-pp":
-            tokens = reward_at_last_token(reward, mask)
-            if config.kl_in_reward and config.kl_coefficient:
-                tokens = kl_shaped_reward(reward, rows.learner_logp, rows.reference_logp, mask, coefficient=config.kl_coefficient)
-            return reinforce_pp_advantage(tokens, mask)[0]
-        if config.advantage == "reinforce-pp-baseline":
-            return reinforce_pp_baseline_advantage(reward, group, mask, valid=valid)
-        if config.advantage == "rloo":
-            if config.kl_in_reward and config.kl_coefficient:
-                reward = kl_penalised_outcome(reward, rows.learner_logp, rows.reference_logp, mask, coefficient=config.kl_coefficient)
-            return to_tokens(rloo_advantage(reward, group, valid=valid), mask)
-        if config.advantage == "reward":
-            return to_tokens(reward, mask)
-        scale: Scale = "group" if config.advantage == "grpo" else "none"
-        return to_tokens(grpo_advantage(reward, group, scale=scale, eps=config.advantage_epsilon, valid=valid), mask)
+        return token_advantages(
+            config.advantage,
+            reward,
+            rows.group[:, 0],
+            rows.mask,
+            valid=rows.valid[:, 0],
+            eps=config.advantage_epsilon,
+            kl_penalty=config.kl_coefficient if config.kl_in_reward else 0.0,
+            start_logp=rows.learner_logp,
+            reference_logp=rows.reference_logp,
+        )
 
     def improve(self, batch: Trajectories) -> Metrics:
         """HOW DOES THE POLICY MOVE? Gradient steps on the limited surrogate, in micro-batches that do not change the result."""
@@ -360,7 +366,8 @@ class GRPO:
         self.announce()
         self.graded.trajectories = batch[: len(self.graded.prompts)]  # with what was found out about them, for looking at
         if reports:
-            metrics |= {name: torch.stack([report[name] for report in reports]).mean().item() for name in reports[0]}
+            for name in dict.fromkeys(name for report in reports for name in report):  # a step without some source says nothing of it
+                metrics[name] = torch.stack([report[name] for report in reports if name in report]).mean().item()
             if batch.learner_logp is None:  # a single step: its forward pass was the start of the update
                 logp, entropy = (torch.cat(parts) for parts in zip(*before, strict=True))
                 batch.learner_logp = torch.zeros(batch.shape).masked_scatter(batch.mask, logp)
@@ -414,15 +421,9 @@ class GRPO:
         rows.learner_logp, rows.entropy = scores.logp, scores.entropy
 
     def limiter(self) -> Limit:
-        """How far the ratio may move."""
+        """How far the ratio may move, by fixed widths."""
         config = self.config
-        if config.limit == "clip":
-            return Clip(config.clip_low or 0.0, config.clip_high or 0.0, dual=config.dual_clip)
-        if config.limit == "detached":
-            return DetachedClip(config.clip_low, config.clip_high)
-        if config.limit == "log-clip":
-            return LogClip(config.clip_low or 0.0, config.clip_high or 0.0)
-        return Unlimited()
+        return limit_of(config.limit, config.clip_low, config.clip_high, dual=config.dual_clip)
 
     def denominator(self, rows: Trajectories) -> Tensor:
         """What the aggregation divides by, over a whole gradient step."""
@@ -443,12 +444,13 @@ class GRPO:
         """The policy loss of some rows."""
         config = self.config
         weight = self.correction(rows) if config.sampler_correction != "none" else None
+        window = self.window
         return policy_gradient(
             scores.logp,
             rows.advantage,
-            denominator_logp=rows.learner_logp,
+            denominator_logp=rows.learner_logp if window is None else behaviour_logp(scores.logp, rows),
             mask=rows.mask,
-            limit=self.limiter(),
+            limit=self.limiter() if window is None else window.limit(scores.logp, rows),
             ratio=config.ratio,
             log_clamp=LOG_CLAMP if config.clamp_log_ratio and config.ratio == "token" and config.limit != "log-clip" else None,
             weight=weight,
@@ -472,6 +474,8 @@ class GRPO:
         parts["entropy"] = masked_mean(scores.entropy.detach(), self.measured(rows))
         parts["approx_kl"] = policy.approx_kl
         parts["meter/limited_share"] = policy.limited_share
+        if self.window is not None:
+            parts |= self.window.meter(policy, scores, rows)
         for kind in self.sources:
             mine = rows.mask & (rows.source == int(kind))
             parts[f"meter/{kind.name.lower()}/limited_share"] = (policy.limited & mine).sum() / self.sources[kind]
@@ -500,6 +504,8 @@ class GRPO:
         counts = torch.bincount(step.source[step.mask], minlength=len(Source)).tolist()
         self.sources = {kind: counts[kind] for kind in Source if counts[kind]} if sum(map(bool, counts)) > 1 else {}
         self.spend(TRAIN, step)
+        if self.window is not None and self.window.begin(step, size, self.score, self.measured(step)):
+            self.spend(FORWARD, step)
         for part in step.split(size):
             scores = self.score(part)
             if part.learner_logp is None:
@@ -526,16 +532,10 @@ class GRPO:
 
     def measure(self, prompts: int) -> Metrics:
         """Accuracy (mean reward) of one sample per validation prompt; a stream of its own, so that looking changes nothing."""
-        if len(self.held_out) < prompts:
-            self.held_out = [(prompt, self.world.encoder.encode(prompt)) for prompt in self.world.task.validation(prompts)]
-        drawn = [(prompt, ids) for prompt, ids in self.held_out[:prompts] if ids is not None]
         self.world.engine.update_weights(self.policy, self.updates)  # it is the present policy that is measured
-        graded = self.collector.sample(drawn, 1, self.sampling, numbers=list(range(len(drawn))), purpose="validation", version=self.updates)
+        found = self.collector.validation(prompts, self.sampling, version=self.updates)
         self.announce()
-        names = {"reward": "accuracy", "completion_length": "validation_length", "truncated_share": "validation_truncated_share"}
-        return {new: graded.metrics[old] for old, new in names.items()} | {
-            f"validation_{name}": value for name, value in graded.metrics.items() if name not in names and not name.startswith("invalid")
-        }
+        return found
 
     def evaluate(self, episodes: int) -> Metrics:
         """The final measurement, on the whole validation set (at least ``evaluation_prompts``)."""

@@ -17,13 +17,13 @@ Checked against: the authors' code (``tests/vectors``: baselines-llm).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rheostat.masking import Aggregation
-from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig
+from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig, LimitName
 from rheostat.objectives.limits import PolicyShaping
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.policies.language import TokenScores
@@ -38,7 +38,7 @@ class LUFFYConfig(GRPOConfig):
     """gamma of f(p) = p / (p + gamma)."""
     advantage: Advantage = "mean-baseline"
     """Reward minus the mean of the mixed group."""
-    limit: Literal["clip", "detached", "log-clip", "none"] = "none"
+    limit: LimitName = "none"
     """On-policy tokens are not clipped."""
     aggregation: Aggregation = "constant"
     """Sum over tokens, divided by a constant."""
@@ -51,6 +51,7 @@ class LUFFY(GRPO):
 
     Config: ClassVar[type[GRPOConfig]] = LUFFYConfig
     config: LUFFYConfig
+    search_refused: ClassVar[str] = "the experts of its groups have a weight of their own, which no window limits"
     uses_experts: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4}}
     dial_refused: ClassVar[dict[str, str]] = {"expert_share": "it has one expert in every group already; set group_size instead"}

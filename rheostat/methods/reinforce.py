@@ -13,11 +13,11 @@ Checked against: verl 0.8.0.dev's ``gpg`` loss (``tests/vectors``: baselines-llm
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from rheostat.errors import RheostatError
 from rheostat.masking import Aggregation
-from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig
+from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig, LimitName
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class ReinforceConfig(GRPOConfig):
 
     advantage: Advantage = "mean-baseline"
     """Reward minus the group's mean."""
-    limit: Literal["clip", "detached", "log-clip", "none"] = "detached"
+    limit: LimitName = "detached"
     """The log-likelihood itself."""
     clip_low: float | None = None
     """No bound."""
@@ -42,6 +42,7 @@ class Reinforce(GRPO):
     """See the module docstring."""
 
     Config: ClassVar[type[GRPOConfig]] = ReinforceConfig
+    search_refused: ClassVar[str] = "it takes one step on fresh data and limits nothing"
 
     @classmethod
     def derived(cls, config: GRPOConfig) -> dict[str, int | str]:

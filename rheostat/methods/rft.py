@@ -11,12 +11,12 @@ What differs from grpo: what is kept. Wrong completions are dropped, right ones 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from torch import Tensor
 
 from rheostat.masking import Aggregation
-from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig
+from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig, LimitName
 from rheostat.trajectories import Trajectories
 
 
@@ -28,7 +28,7 @@ class RFTConfig(GRPOConfig):
     """Smallest reward that is kept."""
     advantage: Advantage = "reward"
     """Every kept token counts 1."""
-    limit: Literal["clip", "detached", "log-clip", "none"] = "detached"
+    limit: LimitName = "detached"
     """The log-likelihood itself."""
     clip_low: float | None = None
     """No bound."""
@@ -45,6 +45,7 @@ class RFT(GRPO):
 
     Config: ClassVar[type[GRPOConfig]] = RFTConfig
     config: RFTConfig
+    search_refused: ClassVar[str] = "every kept token counts 1, so there are no sides to balance"
 
     def retain(self, fresh: Trajectories) -> Trajectories:
         """WHAT IS KEPT? Completions whose reward reaches the threshold."""

@@ -41,7 +41,7 @@ from torch import Tensor
 from rheostat.credit.groups import split_advantage, to_tokens
 from rheostat.errors import RheostatError
 from rheostat.masking import Aggregation
-from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig
+from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig, LimitName
 from rheostat.objectives.limits import Clip, Limit, Unlimited
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.ratio import external_logp, mixture_logp
@@ -78,7 +78,7 @@ class RLPlusConfig(GRPOConfig):
     """Reward minus the mean of the group."""
     statistics: Literal["all", "own"] = "all"
     """Whose rewards make the group's mean and deviation: those of all its rows, or of the policy's own."""
-    limit: Literal["clip", "detached", "log-clip", "none"] = "none"
+    limit: LimitName = "none"
     """Own tokens are not clipped."""
     aggregation: Aggregation = "constant"
     """Sum over tokens, divided by a constant."""
@@ -93,6 +93,7 @@ class RLPlus(GRPO):
 
     Config: ClassVar[type[GRPOConfig]] = RLPlusConfig
     config: RLPlusConfig
+    search_refused: ClassVar[str] = "the experts of its groups have a weight of their own, which no window limits"
     uses_experts: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "prompts_per_batch": 16}}
     dial_refused: ClassVar[dict[str, str]] = {"expert_share": "it has experts in every group already; set expert_rows instead"}

@@ -11,7 +11,7 @@ advantage 1 and the ratio of the policy to itself. ``group_size`` is 1: one demo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from rheostat.collect.experts import demonstration, expert_rows
 from rheostat.collect.prompts import Graded, World
 from rheostat.credit.verifiers.interface import Scores
 from rheostat.masking import Aggregation
-from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig
+from rheostat.methods.grpo import GRPO, Advantage, GRPOConfig, LimitName
 from rheostat.streams import Streams
 from rheostat.trajectories import Trajectories
 
@@ -35,7 +35,7 @@ class SFTConfig(GRPOConfig):
     """One demonstration per prompt."""
     advantage: Advantage = "reward"
     """Every token counts 1."""
-    limit: Literal["clip", "detached", "log-clip", "none"] = "detached"
+    limit: LimitName = "detached"
     """The log-likelihood itself."""
     clip_low: float | None = None
     """No bound."""
@@ -53,6 +53,7 @@ class SFT(GRPO):
     """See the module docstring."""
 
     Config: ClassVar[type[GRPOConfig]] = SFTConfig
+    search_refused: ClassVar[str] = "every token counts 1, so there are no sides to balance"
     uses_experts: ClassVar[bool] = True
     dial_refused: ClassVar[dict[str, str]] = dict.fromkeys(
         ("lag", "replay_share", "expert_share"), "nobody samples, every row is the expert's"

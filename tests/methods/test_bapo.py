@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from rheostat.errors import RheostatError
-from rheostat.methods.bapo import BAPO, ranges
+from rheostat.methods.bapo import BAPO
 from rheostat.methods.method import iterate
+from rheostat.methods.searched_window import behaviour_logp, ranges
 from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import configure
 from rheostat.trajectories import Source
@@ -46,8 +47,8 @@ def test_a_met_target_is_grpo_with_that_window(model: str) -> None:
 
 def test_the_window_widens_until_the_target_is_met(model: str) -> None:
     one = built("bapo", model, steps=10, target=0.5, **SGD, **{"dial.lag": 2})
-    found, search = [], one.search
-    one.search = lambda logp, rows: found.append(search(logp, rows)) or found[-1]  # type: ignore[func-returns-value]
+    found, search = [], one.window.search
+    one.window.search = lambda *step: found.append(search(*step)) or found[-1]  # type: ignore[func-returns-value]
     for _ in range(3):
         iterate(one)
     assert len(found) == 3 * 8 and {bounds.moves for bounds in found} > {0}
@@ -98,7 +99,7 @@ def test_experts_have_the_learner_for_a_denominator(model: str) -> None:
     metrics = iterate(one)
     batch = one.graded.trajectories
     expert = batch.mask & (batch.source == int(Source.EXPERT))
-    assert bool(expert.any()) and torch.equal(one.behaviour_logp(batch.learner_logp, batch)[expert], batch.learner_logp[expert])
+    assert bool(expert.any()) and torch.equal(behaviour_logp(batch.learner_logp, batch)[expert], batch.learner_logp[expert])
     assert 0 < metrics["meter/share_expert"] < 1
 
 

@@ -103,6 +103,13 @@ def test_diagnostics_do_not_depend_on_micro_batches(model: str) -> None:
         assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-3, abs=1e-6), name
 
 
+def test_a_gradient_step_may_have_no_expert_row(model: str) -> None:
+    """Then it says nothing of that source, and the log has the mean of the steps that do."""
+    metrics = iterate(built("chord", model, expert_ratio=0.06, minibatches=9, micro_batch_rows=1))  # 16 own rows, 2 of the expert's
+    assert metrics["gradient_steps"] == 9 and 0 < metrics["meter/share_expert"] < 1
+    assert {"meter/fresh/limited_share", "meter/expert/limited_share"} <= set(metrics)
+
+
 def test_mu_follows_its_schedule(model: str) -> None:
     one = built("chord", model, steps=4, mu_peak=0.9, mu_valley=0.1, mu_decay=3, mu_decay_form="linear", expert_weight="none")
     assert [round(iterate(one)["mu"], 6) for _ in range(4)] == [
