@@ -53,6 +53,10 @@ METHODS: dict[str, Entry] = {
     "dapo": Entry("rheostat.methods.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
     "dqn": Entry("rheostat.methods.dqn:DQN", "control", "Deep Q-learning, double DQN", "1312.5602", "laws, probes, resume"),
     "dr-grpo": Entry("rheostat.methods.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
+    "famo2o": Entry("rheostat.methods.famo2o:FamO2O", "control", "A balance of its own for every state, over IQL", "2310.17966", OWN_CODE),
+    "famo2o-cql": Entry(
+        "rheostat.methods.famo2o:FamO2OCQL", "control", "A balance of its own for every state, over CQL", "2310.17966", OWN_CODE
+    ),
     "ghpo": Entry("rheostat.methods.ghpo:GHPO", "language", "Hints where the whole group fails", "2507.10628", "vectors, laws, resume"),
     "gmpo": Entry(
         "rheostat.methods.gmpo:GMPO", "language", "Geometric-mean policy optimisation", "2507.20673", "vectors (verl), laws, resume"

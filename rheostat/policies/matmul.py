@@ -86,9 +86,13 @@ class _Linear(torch.autograd.Function):
         return grad_x, grad_weight, grad.sum(0) if ctx.needs_input_grad[2] else None
 
 
+def by_onednn(rows: int, weights: int, x: Tensor, dtype: torch.dtype = torch.float32) -> bool:
+    """Whether the product of ``rows`` rows like ``x`` with a matrix of so many weights goes to oneDNN."""
+    return rows * weights >= SMALLEST and x.dtype == dtype == torch.float32 and x.device.type == "cpu" and onednn_is_faster()
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``F.linear`` of ``x`` ``[N, in]`` and ``weight`` ``[out, in]``, by whichever library is faster here."""
-    small = x.shape[0] * weight.numel() < SMALLEST
-    if small or x.dtype != torch.float32 or x.device.type != "cpu" or weight.dtype != torch.float32 or not onednn_is_faster():
+    if not by_onednn(x.shape[0], weight.numel(), x, weight.dtype):
         return F.linear(x, weight, bias)
     return _Linear.apply(x, weight, bias) if torch.is_grad_enabled() else _product(x, weight, bias)
