@@ -11,6 +11,7 @@ from rheostat import api
 from rheostat.methods import table
 from rheostat.tasks.control import probes
 from rheostat.training.run import Run
+from tests.tiny_control import CONTINUOUS, CONTROL, random_data, reads_data, replays
 
 GAMMA = 0.9
 FAST = {
@@ -33,7 +34,37 @@ OWN = {
     "robust-acting": {"repair_probability": 0.1},
 }
 STEPS = {"TimeLimit": 16_000}
-CONTROL = [name for name, row in table.METHODS.items() if row.domain == "control"]
+REPLAY = {
+    "num_envs": 8,
+    "batch_size": 64,
+    "start_steps": 400,
+    "update_to_data": 0.125,
+    "replay_capacity": 10_000,
+    "learning_rate": 3e-3,
+    "gamma": GAMMA,
+    "tau": 0.1,
+    "hidden": (32, 32),
+    "log_every": 100_000,
+    "checkpoint_every": 100_000,
+}
+"""One gradient step per step of the eight environments."""
+REPLAY_OWN: dict[str, dict[str, object]] = {
+    "awac": {"advantage_temperature": 0.1},
+    "bc": {"best_share": 0.1},
+    "cql": {"temperature": 0.01, "conservative_weight": 0.1, "penalty_actions": 5, "critic_learning_rate": 1e-2},
+    "dqn": {"tau": 1.0, "target_every": 20},
+    "iql": {"inverse_temperature": 10.0, "expectile": 0.9},
+    "pmoe": {"temperature": 0.01},
+    "rlpd": {"temperature": 0.01},
+    "sac": {"temperature": 0.01},
+    "td3-bc": {"alpha": 25.0},  # the data's mean action is 0, and imitation pulls there
+}
+GRADIENT_STEPS = {"TimeLimit": 1_200}
+DATA_STEPS = 600
+NO_VALUE = {"bc"}
+"""Methods without a critic."""
+PESSIMISTIC = {"cql", "iql"}
+"""Methods whose critics judge the data's actions, or push values down: their actions are checked, and values where no action matters."""
 
 
 def train_on(method: str, task: str, steps: int, directory: Path, **options: object) -> Run:
@@ -41,21 +72,64 @@ def train_on(method: str, task: str, steps: int, directory: Path, **options: obj
     return Run.create(directory, settings).train()
 
 
+def train_replay_on(method: str, task: str, updates: int, directory: Path, **options: object) -> Run:
+    """A method with a replay; those that begin with a data set learn from uniform actions alone."""
+    options = REPLAY | REPLAY_OWN.get(method, {}) | options
+    data = {} if reads_data(method) == "no" else {"offline": random_data(task, DATA_STEPS)}
+    steps = updates if reads_data(method) == "first" else int(REPLAY["start_steps"] + REPLAY["num_envs"] * updates)  # type: ignore[operator]
+    return Run.create(directory, api.settings_for(method, task, steps=steps, evaluation_episodes=0, **data, **options)).train()
+
+
+def is_quick(method: str, probe: str, continuous: bool) -> bool:
+    """All of PPO and A2C, two of every other method; the rest runs every night."""
+    if method in ("ppo", "a2c"):
+        return True
+    if replays(method):
+        discrete = table.entry(method).load().discrete
+        delayed = "RewardFromAction" if method in NO_VALUE else "DelayedReward"
+        return (probe, continuous) in (("RewardFromBoth", not discrete), (delayed, discrete is False))
+    if method in CONTINUOUS:
+        return probe in ("RewardFromBoth", "DelayedReward")
+    return method in ("ppo-buffer", "props", "ros") and (probe, continuous) in (("RewardFromBoth", False), ("DelayedReward", True))
+
+
+def can_fail(method: str, probe: str, continuous: bool) -> bool:
+    """Whether a method can take a probe's actions, and has anything to be checked there."""
+    if not replays(method):
+        return continuous or method not in CONTINUOUS
+    discrete = table.entry(method).load().discrete
+    return discrete in (None, not continuous) and (method not in NO_VALUE or "Action" in probe or "Both" in probe)
+
+
 def cases() -> list[object]:
-    """Every method on every probe; the children of PPO keep two quick ones, and the rest runs every night."""
+    """Every method on every probe that it can act in."""
     found = []
     for method in CONTROL:
         for probe in probes.CLASSES:
             for continuous in (False, True):
-                quick = method in ("ppo", "a2c") or (
-                    method in ("ppo-buffer", "props", "ros") and (probe, continuous) in (("RewardFromBoth", False), ("DelayedReward", True))
-                )
-                name = f"{method}-{'continuous' if continuous else 'discrete'}-{probe}"
-                found.append(pytest.param(method, continuous, probe, id=name, marks=() if quick else pytest.mark.slow))
+                if can_fail(method, probe, continuous):
+                    name = f"{method}-{'continuous' if continuous else 'discrete'}-{probe}"
+                    marks = () if is_quick(method, probe, continuous) else pytest.mark.slow
+                    found.append(pytest.param(method, continuous, probe, id=name, marks=marks))
     return found
 
 
-@pytest.mark.parametrize(("method", "continuous", "probe"), cases())
+@pytest.mark.parametrize(("method", "continuous", "probe"), [case for case in cases() if replays(case.values[0])])  # type: ignore[attr-defined]
+def test_probe_with_a_replay_or_a_data_set(method: str, continuous: bool, probe: str, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    run = train_replay_on(method, probes.task_id(probe, continuous), GRADIENT_STEPS.get(probe, 400), tmp_path / "run")
+    acted = "Action" in probe or "Both" in probe
+    wrong = probes.check(
+        probe,
+        gamma=GAMMA,
+        continuous=continuous,
+        value=None if method in NO_VALUE or (method in PESSIMISTIC and acted) else run.method.value,  # type: ignore[attr-defined]
+        act=lambda observation: run.method.act_on_target(observation).mode(),  # type: ignore[attr-defined]
+    )
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize(("method", "continuous", "probe"), [case for case in cases() if not replays(case.values[0])])  # type: ignore[attr-defined]
 def test_probe(method: str, continuous: bool, probe: str, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     run = train_on(method, probes.task_id(probe, continuous), STEPS.get(probe, 8_000), tmp_path / "run")
