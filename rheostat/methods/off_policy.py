@@ -85,6 +85,10 @@ class OffPolicyConfig:
     """Multiply rewards so that the best and the worst return of the data set lie this far apart (IQL on locomotion: 1000)."""
     log_every: int = 1_000
     """Steps between rows of the metrics."""
+    evaluate_every: int = 0
+    """Steps between measurements of the policy, which are also made where acting begins; 0 never."""
+    evaluation_episodes: int = 5
+    """Episodes of such a measurement."""
     dial: Dial = Dial()  # noqa: RUF009 (frozen)
     """Not for these methods: replay is what they are."""
 
@@ -158,6 +162,7 @@ class OffPolicy:
         self.restarts = 0
         self.granted = 0
         self.next_row = 0
+        self.next_look = config.evaluate_every
         self.flops = 0
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
@@ -204,7 +209,7 @@ class OffPolicy:
         Raises:
             RheostatError: an impossible combination, and what to change.
         """
-        for name in ("num_envs", "batch_size", "replay_capacity", "n_step", "log_every"):
+        for name in ("num_envs", "batch_size", "replay_capacity", "n_step", "log_every", "evaluation_episodes"):
             if getattr(config, name) < 1:
                 raise RheostatError(f"{name} is {getattr(config, name)}: it must be at least 1.")
         if config.update_to_data < 0 or config.start_steps < 0 or config.priority < 0:
@@ -453,10 +458,20 @@ class OffPolicy:
             self.tally(self.gradient_step(rows), rows)
             self.updates += 1
             self.offline_updates += not self.acting
-        if self.steps < min(self.next_row, self.budget):
+        begins = self.offline_budget > 0 and self.steps == self.offline_budget  # the last gradient step before anyone acts
+        look = bool(self.config.evaluate_every) and (begins or self.steps >= min(self.next_look, self.budget))
+        if not (look or begins or self.steps >= min(self.next_row, self.budget)):
             return {}
-        self.next_row = (self.steps // self.config.log_every + 1) * self.config.log_every
-        return self.report(batch)
+        self.next_row = self.after(self.config.log_every)
+        metrics = self.report(batch)
+        if look:
+            self.next_look = self.after(self.config.evaluate_every)
+            metrics |= self.evaluate(self.config.evaluation_episodes)
+        return metrics
+
+    def after(self, interval: int) -> int:
+        """The next multiple of an interval."""
+        return (self.steps // interval + 1) * interval
 
     def tally(self, found: dict[str, Tensor | float], rows: Transitions) -> None:
         """Add a gradient step's numbers to the means of the next row of metrics."""
@@ -527,10 +542,17 @@ class OffPolicy:
             "counters": {name: getattr(self, name) for name in COUNTERS},
             "sums": dict(self.sums),
             "counts": dict(self.counts),
+            "data": None if self.offline is None else self.offline.digest,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where ``state_dict`` was taken."""
+        """Continue exactly where ``state_dict`` was taken.
+
+        Raises:
+            RheostatError: the data set is not the one it was.
+        """
+        if self.offline is not None and state["data"] != self.offline.digest:
+            raise RheostatError(f"This run began with other data than {self.offline.name} holds now: put that one back, or start a new run.")
         for name, part in self.parts().items():
             part.load_state_dict(state["parts"][name])
         self.collector.load_state_dict(state["collector"])
@@ -548,4 +570,4 @@ class OffPolicy:
             self.data.close()
 
 
-COUNTERS = ("offline_updates", "updates", "restarts", "granted", "next_row", "flops")
+COUNTERS = ("offline_updates", "updates", "restarts", "granted", "next_row", "next_look", "flops")

@@ -30,7 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -45,10 +45,6 @@ from rheostat.training.progress import Progress, Silent
 from rheostat.training.remarks import LEAST_UPDATES, remarks
 from rheostat.training.settings import Settings, configure
 from rheostat.training.sinks import Sink, open_sinks
-
-if TYPE_CHECKING:
-    from rheostat.buffers.offline import OfflineData
-    from rheostat.tasks.control.environments import Environments
 
 CUSTOM = "custom:"
 ROLLOUT_FILES = 200
@@ -346,20 +342,20 @@ def build_method(settings: Settings, task: Any, policy: Any = None) -> Method:
         from rheostat.training.language import build_world
 
         return entry.load()(config, build_world(settings, config, entry.load(), task, policy), streams, total_steps=settings.steps)
-    from rheostat.tasks.control.environments import make
+    from rheostat.tasks.control.environments import Environments, make
 
     def worlds(num_envs: int, seed: int) -> Environments:
         return make(task, num_envs=num_envs, seed=seed, backend=settings.backend, **settings.environment_options)
 
     cls = entry.load()
-    data = data_for(cls, settings, worlds)
+    data = data_for(cls, settings)
     method = cls(config, worlds, streams, total_steps=settings.steps, policy=policy, **data)
     if config.dial.expert_share:
         method.meet_expert(load_expert(settings))
     return method
 
 
-def data_for(cls: Any, settings: Settings, worlds: Callable[[int, int], Environments]) -> dict[str, Any]:
+def data_for(cls: Any, settings: Settings) -> dict[str, Any]:
     """What a method that learns from data sets is given besides: ``offline`` and ``online_steps``; nothing for the others.
 
     Raises:
@@ -374,15 +370,12 @@ def data_for(cls: Any, settings: Settings, worlds: Callable[[int, int], Environm
                 f"{settings.method} learns from its own data only: leave --offline out, or use a method that reads a data set."
             )
         return {}
-    data = None if settings.offline is None else load_data(settings.offline, worlds)
+    data = None
+    if settings.offline is not None:
+        from rheostat.collect.offline_data import load_for
+
+        data = load_for(None, settings.offline)  # the method compares it with its world
     return {"offline": data} | ({"online_steps": settings.online_steps} if uses == "first" else {})
-
-
-def load_data(source: str, worlds: Callable[[int, int], Environments]) -> OfflineData:
-    """A data set, its observations as the task's adapter gives them."""
-    from rheostat.buffers.offline import OfflineData
-
-    return OfflineData.load(source)
 
 
 def load_expert(settings: Settings) -> Callable[[Tensor], Any]:

@@ -148,3 +148,16 @@ def test_both_forms_go_from_data_to_acting(tmp_path: Path) -> None:
         last = run.metrics[-1]
         assert {"balance_loss", "coefficient", "meter/share_offline", "meter/share_replay"} <= set(last)
         assert kind.__name__ and run.method.collector.steps == 100
+
+
+def test_a_run_is_not_continued_on_other_data(tmp_path: Path) -> None:
+    method = built("famo2o")
+    state = method.state_dict()
+    with pytest.raises(RheostatError, match="began with other data"):
+        method.load_state_dict(state | {"data": "another"})
+
+
+def test_measurements_are_made_where_acting_begins(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", small("famo2o", evaluate_every=1000, evaluation_episodes=1)).train()
+    measured = [row["steps"] for row in run.metrics if "evaluation_return" in row]
+    assert measured == [240, 340]

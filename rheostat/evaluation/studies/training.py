@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from rheostat.training.settings import Settings, configure
 
 POINTS = 60
 """Points kept of a curve."""
+DATA = "data-set"
+"""Where a cell leaves the data set that others learn from."""
 METRICS = (
     "episode_return",
     "accuracy",
@@ -57,6 +60,8 @@ def trained(
     metrics: tuple[str, ...] = METRICS,
     cost: float | Mapping[str, float] = 60.0,
     first_seed: int = 0,
+    data: Mapping[int, Cell] | None = None,
+    look: str | None = None,
 ) -> dict[str, dict[int, Cell]]:
     """Cells by arm and seed, for :class:`~rheostat.evaluation.studies.study.Claim`.
 
@@ -70,6 +75,8 @@ def trained(
         metrics: curves to keep.
         cost: expected seconds of one cell, for the display; by arm if they differ much.
         first_seed: seeds are numbered from here.
+        data: by seed, a cell that leaves a data set as :data:`DATA` in its folder, which all arms of the seed learn from.
+        look: ``module:name`` of a function of the finished run, whose plain JSON is kept as ``look``.
 
     Raises:
         RheostatError: an unknown method or setting, or an arm that sets what makes budgets unequal.
@@ -91,10 +98,14 @@ def trained(
         }
         each = cost if isinstance(cost, int | float) else cost[label]
         source = table.entry(arm.method).path.split(":")[0]
-        found[label] = {
-            seed: Cell(f"{__name__}:train", arguments | {"seed": seed}, f"{label}, seed {seed}", each, (), _sources(source, task))
-            for seed in range(first_seed, first_seed + seeds)
-        }
+        found[label] = {}
+        for seed in range(first_seed, first_seed + seeds):
+            needs = () if data is None else (data[seed],)
+            mine = (
+                arguments | {"seed": seed} | ({} if data is None else {"data": data[seed].key}) | ({} if look is None else {"look": look})
+            )
+            sources = (*_sources(source, task), *([] if look is None else [look.split(":")[0]]))
+            found[label][seed] = Cell(f"{__name__}:train", mine, f"{label}, seed {seed}", each, needs, sources)
     return found
 
 
@@ -117,12 +128,18 @@ def train(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         shutil.rmtree(directory, ignore_errors=True)
         config = configure(arguments["method"], arguments["config"])
         general = {"rollouts_kept": 0} | arguments["settings"]
+        if "data" in arguments:
+            general |= {"offline": str(place.parent / arguments["data"] / DATA)}
         settings = Settings(
             arguments["method"], arguments["task"], arguments["seed"], arguments["steps"], config=dataclasses.asdict(config), **general
         )
         run = Run.create(directory, settings)
     if not run.finished:
         run.train(progress=Silent())
+    looked = {}
+    if "look" in arguments:
+        module, name = arguments["look"].split(":")
+        looked = {"look": getattr(importlib.import_module(module), name)(run)}
     run.close()
     record = read_record(directory)
     result = {
@@ -130,7 +147,7 @@ def train(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         "final_metric": record.final_metric,
         "summary": record.summary,
         "curve": columns(record, tuple(arguments["metrics"])),
-    }
+    } | looked
     shutil.rmtree(directory)
     return result
 

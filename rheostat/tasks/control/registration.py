@@ -21,7 +21,8 @@ def register() -> None:
     - ``rheostat/Probe-<name>-v0`` and ``rheostat/Probe-<name>-Continuous-v0``: :mod:`rheostat.tasks.control.probes`;
     - ``rheostat/GridWorld5x5-v0``, ``rheostat/GridWorld8x8-v0``, ``rheostat/TwoStep-v0``: the tables of PROPS' toy experiments;
     - ``rheostat/Discrete2D-v0`` (``headings=K``) and ``rheostat/Discrete2D100-v0``: :mod:`rheostat.tasks.control.discrete2d`;
-    - ``rheostat/TwoBumps-v0``, ``rheostat/JumpingBump-v0``, ``rheostat/TwoGoals-v0``: :mod:`rheostat.tasks.control.two_optima`.
+    - ``rheostat/TwoBumps-v0``, ``rheostat/JumpingBump-v0``, ``rheostat/TwoGoals-v0``: :mod:`rheostat.tasks.control.two_optima`;
+    - ``rheostat/TwoHalves-v0``: :mod:`rheostat.tasks.control.two_halves`.
     """
     import gymnasium
 
@@ -43,3 +44,4 @@ def register() -> None:
     add("TwoBumps", "two_optima:TwoBumps", None)
     add("JumpingBump", "two_optima:JumpingBump", None)
     add("TwoGoals", "two_optima:TwoGoals", 30)
+    add("TwoHalves", "two_halves:TwoHalves", 50)
