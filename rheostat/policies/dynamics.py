@@ -84,6 +84,11 @@ class DynamicsEnsemble(nn.Module):
         return torch.stack([0.5 * rate * weight.square().sum() for rate, weight in zip(rates, weights, strict=True)]).sum()
 
 
+def target_of(rows: Transitions) -> Tensor:
+    """``(s' - s, r)`` of rows, ``[n, observations + 1]``."""
+    return torch.cat([rows.next_observation - rows.observation, rows.reward.unsqueeze(-1)], -1)
+
+
 class DynamicsModel:
     """The ensemble with its data: learns step by step, stops early, knows its elites, and predicts.
 
@@ -137,14 +142,20 @@ class DynamicsModel:
         self.idle = 0
         self.finished = False
 
-    def step(self, generator: torch.Generator) -> dict[str, float | Tensor]:
-        """One gradient step of every network on rows of its own bootstrap sample; after each pass over the data, a look at the held-out
-        rows."""
+    def draw(self, steps: int, generator: torch.Generator) -> Tensor:
+        """Places in the data of the rows of so many steps, int64 ``[steps * E * batch_size]``: each network draws from its own sample."""
         networks, size = self.bootstrap.shape
-        place = torch.randint(size, (networks, self.batch_size), generator=generator)
-        index = self.bootstrap.gather(1, place).long()  # [E, B]
-        mean, log_variance = self.ensemble(self.rows.observation[index], self.rows.action[index])
-        likelihood = model_likelihood(mean, log_variance, self._target(index))
+        place = torch.randint(size, (networks, steps * self.batch_size), generator=generator)
+        drawn = self.bootstrap.gather(1, place).view(networks, steps, self.batch_size)
+        return drawn.transpose(0, 1).flatten().long()
+
+    def step(self, rows: Transitions) -> dict[str, float | Tensor]:
+        """One gradient step of every network on rows ``[E * batch_size]`` of :meth:`draw`; after each pass over the data, a look at the
+        held-out rows."""
+        networks = len(self.bootstrap)
+        observation, action, target = (x.view(networks, self.batch_size, -1) for x in (rows.observation, rows.action, target_of(rows)))
+        mean, log_variance = self.ensemble(observation, action)
+        likelihood = model_likelihood(mean, log_variance, target)
         limits = LIMITS_WEIGHT * (self.ensemble.high.sum() - self.ensemble.low.sum())
         self.learner.descend(likelihood + limits + self.ensemble.decay(*self.decay_rates))
         self.steps += 1
@@ -152,16 +163,12 @@ class DynamicsModel:
             self._look()
         return {"model_loss": likelihood.detach() / networks}
 
-    def _target(self, index: Tensor) -> Tensor:
-        """``(s' - s, r)`` of rows, ``[..., observations + 1]``."""
-        change = self.rows.next_observation[index] - self.rows.observation[index]
-        return torch.cat([change, self.rows.reward[index].unsqueeze(-1)], -1)
-
     def _look(self) -> None:
         """Keep every network's best moment; stop when there was none for too long."""
+        rows = self.rows[self.held_out]
         with torch.no_grad():
-            mean, _ = self.ensemble(self.rows.observation[self.held_out], self.rows.action[self.held_out])
-        found = holdout_error(mean, self._target(self.held_out))
+            mean, _ = self.ensemble(rows.observation, rows.action)
+        found = holdout_error(mean, target_of(rows))
         better = (found < (1 - IMPROVEMENT) * self.errors) | self.errors.isinf()
         self.errors = torch.where(better, found, self.errors)
         for parameter in self.ensemble.stack.parameters():

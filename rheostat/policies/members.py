@@ -81,8 +81,14 @@ class GaussianMembers(nn.Module):
         return Gaussian(mean, soft_limits(spread, *self.limits, squash=self.squash))
 
     def become(self, other: GaussianMembers, members: Tensor) -> None:
-        """Take over the parameters of some members of ``other``, int64 ``[K]``."""
+        """Take over the parameters of these members of ``other``, int64 ``[K]``."""
         take_over(self.stack, other.stack, members)
+
+    @torch.no_grad()
+    def replace(self, which: Tensor, other: GaussianMembers) -> None:
+        """Members where ``which`` (bool ``[K]``) is True become those of ``other``; the rest stay."""
+        for mine, theirs in zip(self.stack.parameters(), other.stack.parameters(), strict=True):
+            mine[which] = theirs[which]
 
 
 class TrainedMembers(Trained):

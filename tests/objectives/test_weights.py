@@ -22,6 +22,7 @@ from rheostat.objectives.weights import (
     importance_weight,
     policy_shaping_weight,
     rejection_mask,
+    sided_advantage,
     stale_negative_weight,
 )
 
@@ -168,3 +169,24 @@ def test_exponential_weights_are_constants_with_a_scale_for_all_or_for_each_row(
         exponential_weight(advantage, torch.ones(2, 1))
     with pytest.raises(RheostatError, match="cap of exponential weights must be above 0"):
         exponential_weight(advantage, 1.0, 0.0)
+
+
+@given(seed=seeds, omega=st.sampled_from([0.0, 0.3, 0.7, 1.0]), scale=st.sampled_from([1e-3, 1.0, 1e3]))
+def test_sided_advantages_against_plain_python(seed: int, omega: float, scale: float) -> None:
+    advantage = scale * torch.randn(6, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    numbers = advantage.tolist()
+    mean = sum(numbers) / 6
+    deviation = math.sqrt(sum((x - mean) ** 2 for x in numbers) / 5)
+    for found, x in zip(sided_advantage(advantage, omega).tolist(), numbers, strict=True):
+        standard = (x - mean) / (deviation + 1e-10)
+        assert found == pytest.approx((omega if standard > 0 else 1 - omega) * standard, rel=1e-6, abs=1e-12)
+
+
+def test_sided_advantages_weigh_nothing_in_the_middle_and_equal_ones_are_worth_nothing() -> None:
+    advantage = torch.tensor([1.0, -1.0, 0.0], requires_grad=True)
+    even = sided_advantage(advantage, 0.5)
+    torch.testing.assert_close(even, torch.tensor([1.0, -1.0, 0.0]))
+    assert not even.requires_grad
+    assert sided_advantage(torch.full((4,), 3.0), 0.7).tolist() == [0.0] * 4
+    with pytest.raises(RheostatError, match="omega"):
+        sided_advantage(advantage, 1.2)
