@@ -18,6 +18,7 @@ from rheostat.errors import RheostatError, unknown
 from rheostat.evaluation.dataset_commands import Dataset
 from rheostat.evaluation.disagreement.command import Disagree
 from rheostat.evaluation.microscope.command import Microscope
+from rheostat.evaluation.off_policy_command import OffPolicyEvaluation
 from rheostat.evaluation.study_commands import Claims, StudyCommand
 from rheostat.methods import table
 from rheostat.terminal import print_json, print_table
@@ -552,6 +553,7 @@ COMMANDS: dict[str, Any] = {
     "disagree": Disagree,
     "base-model": BaseModel,
     "dataset": Dataset,
+    "ope": OffPolicyEvaluation,
     "doctor": Doctor,
     "completion": Completion,
 }
