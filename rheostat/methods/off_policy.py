@@ -322,8 +322,7 @@ class OffPolicy:
     def build_replay(self, offline: OfflineData | None) -> Replay:
         """What the policy's own steps go into; it begins with the data set unless both are drawn from apart."""
         config = self.config
-        folder = Path(config.replay_folder or tempfile.gettempdir())
-        replay = Replay(config.replay_capacity, n_step=config.n_step, gamma=config.gamma, priority=config.priority, memory_map=folder)
+        replay = self.empty_replay(config.replay_capacity, config.priority)
         if offline is not None and config.offline_share is None:
             if len(offline) > config.replay_capacity:
                 raise RheostatError(
@@ -333,11 +332,16 @@ class OffPolicy:
             replay.append_transitions(self.rescaled(offline.transitions), offline.breaks)
         return replay
 
+    def empty_replay(self, capacity: int, priority: float = 0.0) -> Replay:
+        """One of this size, in a file where it is large."""
+        folder = Path(self.config.replay_folder or tempfile.gettempdir())
+        return Replay(capacity, n_step=self.config.n_step, gamma=self.config.gamma, priority=priority, memory_map=folder)
+
     def build_data_replay(self, offline: OfflineData | None) -> Replay | None:
         """The data set alone, where a fixed share of every batch comes from it."""
         if offline is None or self.config.offline_share is None:
             return None
-        replay = Replay(len(offline.transitions), n_step=self.config.n_step, gamma=self.config.gamma)
+        replay = self.empty_replay(len(offline))
         replay.append_transitions(self.rescaled(offline.transitions), offline.breaks)
         return replay
 
@@ -552,7 +556,9 @@ class OffPolicy:
             RheostatError: the data set is not the one it was.
         """
         if self.offline is not None and state["data"] != self.offline.digest:
-            raise RheostatError(f"This run began with other data than {self.offline.name} holds now: put that one back, or start a new run.")
+            raise RheostatError(
+                f"This run began with other data than {self.offline.name} holds now: put that one back, or start a new run."
+            )
         for name, part in self.parts().items():
             part.load_state_dict(state["parts"][name])
         self.collector.load_state_dict(state["collector"])

@@ -25,27 +25,39 @@ POINTER = "$tensor"
 FORMAT = 1
 
 
-def split_state(state: Any, path: str = "", tensors: dict[str, Tensor] | None = None) -> tuple[Any, dict[str, Tensor]]:
+def split_state(state: Any, *, copy: bool = True) -> tuple[Any, dict[str, Tensor]]:
     """Separate a nested state into JSON (with pointers) and a flat dict of tensors.
+
+    Args:
+        state: what to separate.
+        copy: clone every tensor; False only where the file format asks for it, so that a replay larger than the memory can be written.
 
     Raises:
         RheostatError: naming the path of a value that is neither a tensor nor JSON.
     """
-    tensors = {} if tensors is None else tensors
-    if isinstance(state, Tensor):
-        tensors[path] = state.detach().contiguous().clone()  # views of one storage would be refused by the format
-        return {POINTER: path}, tensors
-    if isinstance(state, dict):
-        if not all(isinstance(key, str) for key in state):
-            raise RheostatError(f"A saved state needs text keys; at {path or 'the top'} it has {list(state)[:5]}.")
-        return {key: split_state(value, f"{path}/{key}", tensors)[0] for key, value in state.items()}, tensors
-    if isinstance(state, list | tuple):
-        return [split_state(value, f"{path}/{index}", tensors)[0] for index, value in enumerate(state)], tensors
-    if state is None or isinstance(state, bool | int | float | str):
-        return state, tensors
-    raise RheostatError(
-        f"The state at {path!r} is a {type(state).__name__}: a checkpoint holds tensors, numbers, text, lists and dicts only."
-    )
+    tensors: dict[str, Tensor] = {}
+    seen: set[int] = set()
+
+    def split(value: Any, path: str) -> Any:
+        if isinstance(value, Tensor):
+            plain = value.detach().contiguous()
+            place = plain.untyped_storage().data_ptr()
+            tensors[path] = plain.clone() if copy or place in seen else plain  # views of one storage would be refused by the format
+            seen.add(place)
+            return {POINTER: path}
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) for key in value):
+                raise RheostatError(f"A saved state needs text keys; at {path or 'the top'} it has {list(value)[:5]}.")
+            return {key: split(inner, f"{path}/{key}") for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [split(inner, f"{path}/{index}") for index, inner in enumerate(value)]
+        if value is None or isinstance(value, bool | int | float | str):
+            return value
+        raise RheostatError(
+            f"The state at {path!r} is a {type(value).__name__}: a checkpoint holds tensors, numbers, text, lists and dicts only."
+        )
+
+    return split(state, ""), tensors
 
 
 def join_state(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
@@ -78,7 +90,7 @@ def write(folder: Path, name: str, state: dict[str, Any], *, keep: int = 2) -> P
     Raises:
         RheostatError: the disk is full or not writable; earlier checkpoints are untouched.
     """
-    skeleton, tensors = split_state(state)
+    skeleton, tensors = split_state(state, copy=False)
     final, temporary = folder / name, folder / f".{name}.writing"
     try:
         folder.mkdir(parents=True, exist_ok=True)
