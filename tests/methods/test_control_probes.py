@@ -9,8 +9,10 @@ import torch
 
 from rheostat import api
 from rheostat.methods import table
+from rheostat.methods.dqn import DQN
 from rheostat.tasks.control import probes
 from rheostat.training.run import Run
+from rheostat.trajectories import Transitions
 from tests.tiny_control import CONTINUOUS, CONTROL, random_data, reads_data, replays
 
 GAMMA = 0.9
@@ -58,12 +60,29 @@ REPLAY_OWN: dict[str, dict[str, object]] = {
     "rlpd": {"temperature": 0.01},
     "sac": {"temperature": 0.01},
     "td3-bc": {"alpha": 25.0},  # the data's mean action is 0, and imitation pulls there
+    "uni-o4": {
+        "critic_part": 3.0,
+        "model_part": 1.0,
+        "cloning_part": 1.0,
+        "policy_part": 3.0,
+        "critic_learning_rate": 1e-2,
+        "policy_learning_rate": 1e-2,
+        "critic_hidden": (32, 32),
+        "value_hidden": (32, 32),
+        "model_hidden": (16,),
+        "model_networks": 2,
+        "model_elites": 2,
+        "members": 2,
+        "evaluate_every": 10,
+        "horizon": 1,
+        "starts": 32,
+    },
 }
 GRADIENT_STEPS = {"TimeLimit": 1_200}
 DATA_STEPS = 600
 NO_VALUE = {"bc"}
 """Methods without a critic."""
-PESSIMISTIC = {"cql", "iql"}
+PESSIMISTIC = {"cql", "iql", "uni-o4"}
 """Methods whose critics judge the data's actions, or push values down: their actions are checked, and values where no action matters."""
 
 
@@ -150,3 +169,19 @@ def test_the_time_limit_probe_catches_the_wrong_rule(tmp_path: Path) -> None:
     run = train_on("ppo", probes.task_id("TimeLimit"), STEPS["TimeLimit"], tmp_path / "run", bootstrap_on_truncation=False)
     wrong = probes.check("TimeLimit", gamma=GAMMA, value=run.method.policy.value)  # type: ignore[attr-defined]
     assert wrong and "bootstrapping at time limits" in wrong[0]
+
+
+@pytest.mark.slow
+def test_the_time_limit_probe_catches_the_wrong_rule_in_a_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same for a method that learns from single transitions."""
+    right = DQN.credit
+
+    def wrong(self: DQN, kept: Transitions) -> Transitions:
+        seen = right(self, kept)
+        seen.discount = seen.discount.masked_fill(seen.truncated, 0.0) if len(seen) else seen.discount
+        return seen
+
+    monkeypatch.setattr(DQN, "credit", wrong)
+    run = train_replay_on("dqn", probes.task_id("TimeLimit"), GRADIENT_STEPS["TimeLimit"], tmp_path / "run")
+    found = probes.check("TimeLimit", gamma=GAMMA, value=run.method.value)  # type: ignore[attr-defined]
+    assert found and "bootstrapping at time limits" in found[0]

@@ -9,7 +9,7 @@ import torch
 
 from rheostat.errors import RheostatError
 from rheostat.objectives.ratio import external_logp
-from rheostat.objectives.supervised import weighted_likelihood
+from rheostat.objectives.supervised import squared_distance, weighted_likelihood
 from rheostat.objectives.weights import expert_weight
 
 P = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)
@@ -72,3 +72,14 @@ def test_what_is_refused() -> None:
         pull(None, ceiling=0.0)
     with pytest.raises(RheostatError, match=r"lies in \[0, 1\], not at 2"):
         external_logp(P.log(), flat=2)
+
+
+def test_the_squared_distance_is_a_mean_over_rows_and_dimensions_of_the_policys_actions() -> None:
+    action, data = torch.tensor([[1.0, 0.0], [0.0, 3.0]], requires_grad=True), torch.tensor([[0.0, 0.0], [2.0, 3.0]], requires_grad=True)
+    loss = squared_distance(action, data)
+    assert loss.item() == (1 + 0 + 4 + 0) / 4
+    loss.backward()
+    assert data.grad is None and action.grad is not None
+    torch.testing.assert_close(action.grad, torch.tensor([[0.5, 0.0], [-1.0, 0.0]]))
+    with pytest.raises(RheostatError):
+        squared_distance(action, data[:, :1])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.objectives.temporal_difference import absolute_td_error, critic_loss, least, soft_value, td_target
+from rheostat.objectives.temporal_difference import absolute_td_error, critic_loss, greedy_value, least, soft_value, td_target
 
 q = torch.tensor([[1.0, 3.0], [2.0, -1.0]])  # two critics of two rows
 target = torch.tensor([0.0, 1.0])
@@ -65,7 +65,9 @@ def test_laws(seed: int, form: dict[str, Any], cut: int) -> None:
     torch.testing.assert_close(loss(torch.randperm(6, generator=generator)), whole)
     torch.testing.assert_close(loss(weight != 0), whole)
     poisoned = values.masked_fill(weight == 0, math.nan).requires_grad_()
-    grad = torch.autograd.grad(loss(slice(None), poisoned, y.masked_fill(weight == 0, math.nan)), poisoned)[0]
+    harmless = loss(slice(None), poisoned, y.masked_fill(weight == 0, math.nan))
+    torch.testing.assert_close(harmless, whole)
+    grad = torch.autograd.grad(harmless, poisoned)[0]
     assert grad.isfinite().all() and (grad[:, weight == 0] == 0).all()
     torch.testing.assert_close(critic_loss(values, y, weight=torch.ones_like(y), **form), critic_loss(values, y, **form))
 
@@ -106,3 +108,16 @@ def test_targets_weights_and_errors_are_constants() -> None:
 def test_mistakes_are_refused(call: Any, message: str) -> None:
     with pytest.raises(RheostatError, match=message):
         call()
+
+
+@given(seeds)
+def test_double_q_learning_never_values_more_than_the_largest_value(seed: int) -> None:
+    values, chooser = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(seed))
+    greedy, double = greedy_value(values), greedy_value(values, chooser)
+    assert greedy.tolist() == [max(row) for row in values.tolist()]
+    assert double.tolist() == [row[other.index(max(other))] for row, other in zip(values.tolist(), chooser.tolist(), strict=True)]
+    assert (double <= greedy).all()
+    torch.testing.assert_close(greedy_value(values, values), greedy)
+    assert not greedy_value(values.requires_grad_()).requires_grad
+    with pytest.raises(RheostatError):
+        greedy_value(values, chooser[:, :3])

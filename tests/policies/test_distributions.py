@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch import distributions as reference
 
-from rheostat.policies.distributions import Categorical, Distribution, Gaussian, MultiCategorical
+from rheostat.policies.distributions import Categorical, Distribution, Gaussian, MultiCategorical, epsilon_greedy
 
 Build = Callable[[Tensor], Distribution]
 
@@ -85,3 +85,13 @@ def test_samples_follow_the_distribution() -> None:
     sample = Gaussian(mean, log_std).sample(generator)
     torch.testing.assert_close(sample.mean(0), mean[0], atol=0.05, rtol=0)
     torch.testing.assert_close(sample.std(0), log_std.exp(), atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("epsilon", [0.0, 0.2, 1.0])
+def test_epsilon_greedy_has_the_probabilities_of_its_name_and_finite_logarithms(epsilon: float) -> None:
+    policy = epsilon_greedy(torch.tensor([[1.0, 3.0, 2.0], [0.0, -1.0, -2.0]]), epsilon)
+    best = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]])
+    torch.testing.assert_close(policy.log_probs.exp(), (1 - epsilon) * best + epsilon / 3)
+    assert policy.log_probs.isfinite().all()
+    if epsilon < 1:
+        assert policy.mode().tolist() == [1, 0]
