@@ -462,9 +462,13 @@ class OffPolicy:
             self.tally(self.gradient_step(rows), rows)
             self.updates += 1
             self.offline_updates += not self.acting
+        return self.row(batch)
+
+    def row(self, batch: Transitions, *, always: bool = False) -> Metrics:
+        """A row of metrics and a look at the policy, where they are due (or always); else nothing."""
         begins = self.offline_budget > 0 and self.steps == self.offline_budget  # the last gradient step before anyone acts
         look = bool(self.config.evaluate_every) and (begins or self.steps >= min(self.next_look, self.budget))
-        if not (look or begins or self.steps >= min(self.next_row, self.budget)):
+        if not (always or look or begins or self.steps >= min(self.next_row, self.budget)):
             return {}
         self.next_row = self.after(self.config.log_every)
         metrics = self.report(batch)

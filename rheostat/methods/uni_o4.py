@@ -9,7 +9,7 @@ Equations (members i = 1..K; D: the data; mu_i: the old policy of member i; M: a
     A_i        = standardised Q(s, a) - V(s),    s of D, a ~ mu_i(.|s);            times omega where positive, else 1 - omega (not iql)
     policy_i   = -mean min(ratio A_i, clip(ratio, 1 - eps, 1 + eps) A_i),          ratio = pi_i(a|s) / mu_i(a|s)
     AM-Q_i     = mean of Q(s, a) over the pairs that the mean action of pi_i visits in M from states of D
-    gate       = mu_i <- pi_i when AM-Q_i is above the best so far, every ``evaluate_every`` steps
+    gate       = mu_i <- pi_i when AM-Q_i is above the best so far, every ``gate_every`` steps
     online     = the same clipped ratio with advantages by GAE, from the chosen pi_i and the offline V
 
 WHO ACTS   nobody: actions are drawn from mu_i and judged by Q, and episodes are imagined in M. Online the chosen member.
@@ -47,33 +47,26 @@ from torch import Tensor
 from rheostat.buffers.offline import OfflineData
 from rheostat.buffers.replay import Replay
 from rheostat.collect.episodes import run_episodes
-from rheostat.collect.imagine import imagine
 from rheostat.collect.rollouts import no_steps
-from rheostat.credit.am_q import am_q_score, improved
 from rheostat.credit.returns import discounted_return
 from rheostat.errors import RheostatError
 from rheostat.methods.clipped_phase import ClippedPhase
+from rheostat.methods.gated_members import GatedMembers
 from rheostat.methods.method import Metrics
 from rheostat.methods.off_policy import OFFLINE_TURN, OffPolicy, OffPolicyConfig, UsesData
-from rheostat.objectives.diverse_cloning import Diversity, OverDimensions, diverse_cloning_loss
-from rheostat.objectives.limits import Clip
+from rheostat.objectives.diverse_cloning import Diversity, OverDimensions
 from rheostat.objectives.meter import off_policyness
-from rheostat.objectives.policy_gradient import policy_gradient
-from rheostat.objectives.weights import sided_advantage
 from rheostat.policies.behaviour_critics import BehaviourCritics, Kind
 from rheostat.policies.critics import StateValue
 from rheostat.policies.distributions import Gaussian
 from rheostat.policies.dynamics import DynamicsEnsemble, DynamicsModel
-from rheostat.policies.members import GaussianMembers, TrainedMembers
-from rheostat.policies.parameters import Target
+from rheostat.policies.members import GaussianMembers
 from rheostat.streams import derive_seed
 from rheostat.tasks.control.terminations import termination_of
 from rheostat.trajectories import Source, Trajectories, Transitions
 
 Stage = Literal["critics", "model", "cloning", "policies"]
 STAGES: tuple[Stage, ...] = ("critics", "model", "cloning", "policies")
-RELEASED_DECAY = 0.02
-"""Share of the steps of the policies during which the released clip falls."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +139,8 @@ class UniO4Config(OffPolicyConfig):
     """Weight of the entropy bonus offline."""
     gate: Literal["am-q", "always", "never"] = "am-q"
     """When the old policy follows: if AM-Q is better than ever, at every evaluation, or never (one-step improvement)."""
-    evaluate_every: int = 100
-    """Gradient steps of the policies between evaluations."""
+    gate_every: int = 100
+    """Gradient steps of the policies between evaluations by the gate."""
     horizon: int = 1000
     """Longest imagined episode. Where the task's termination rule is not known, shorter is safer."""
     starts: int = 512
@@ -224,9 +217,11 @@ class UniO4(OffPolicy):
             raise RheostatError(
                 "critic_part and cloning_part must be above 0, model_part and policy_part at least 0: they are the stages' proportions."
             )
+        if config.deploy == "best" and (config.gate != "am-q" or not config.model_part):
+            raise RheostatError("deploy=best takes the policies that passed the gate am-q: use that gate (and a model), or deploy=last.")
         if config.gate == "am-q" and config.policy_part and not config.model_part:
             raise RheostatError("The gate am-q imagines episodes in a model: set model_part above 0, or gate to always or never.")
-        counts = ("target_every", "members", "evaluate_every", "horizon", "starts", "choose_among", "choose_episodes")
+        counts = ("target_every", "members", "gate_every", "horizon", "starts", "choose_among", "choose_episodes")
         for name in (*counts, "online_batch_steps", "online_minibatch", "online_epochs", "model_batch_size", "model_patience"):
             if getattr(config, name) < 1:
                 raise RheostatError(f"{name} is {getattr(config, name)}: it must be at least 1.")
@@ -275,8 +270,6 @@ class UniO4(OffPolicy):
             expectile=config.expectile,
             generator=draw,
         )
-        self.members = TrainedMembers(self.build_policies(config.members), config.learning_rate)
-        self.old = Target(self.members)
         self.online = ClippedPhase(
             self.build_policies(1, squash=config.log_std_online == "double-tanh"),
             StateValue(seen, hidden=config.value_hidden, generator=draw),
@@ -293,9 +286,16 @@ class UniO4(OffPolicy):
         self.returns, self.left, self.last = self.returns_of(self.offline)
         self.model = self.build_model() if config.model_part else None
         self.termination = termination_of(self.collector.environments.name)
-        self.best = torch.full((config.members,), -torch.inf)
-        self.scores = torch.zeros(config.members)
-        self.replaced = 0
+        self.members = GatedMembers(
+            config,
+            self.build_policies(config.members),
+            self.critics,
+            self.model,
+            states=self.seen_data.observation,
+            ended=self.has_ended,
+            steps=self.lengths["policies"],
+            streams=self.streams,
+        )
         self.chosen = -1
         self.choice_steps = 0
 
@@ -358,14 +358,14 @@ class UniO4(OffPolicy):
 
     def parts(self) -> dict[str, Any]:
         """Everything that learns."""
-        found = {"critics": self.critics, "members": self.members, "old": self.old, "online": self.online}
+        found = {"critics": self.critics, "members": self.members, "online": self.online}
         return found if self.model is None else found | {"model": self.model}
 
     def distribution(self, observation: Tensor) -> Gaussian:
         """The policy of unit actions: the chosen member, or before that the one whose last score is the best."""
         if self.chosen >= 0:
             return self.online.distribution(observation)
-        everyone, index = self.members.network.distribution(observation), int(self.scores.argmax())
+        everyone, index = self.members.policies.distribution(observation), int(self.members.scores.argmax())
         return Gaussian(everyone.mean[index], everyone.log_std[index])
 
     def value(self, observation: Tensor) -> Tensor:
@@ -443,10 +443,8 @@ class UniO4(OffPolicy):
             self.offline_updates = self.ends["model"]  # early stopping: what is left of the stage is not spent
         if self.offline_updates == self.ends[stage]:
             self.finish(stage)
-        if self.steps < min(self.next_row, self.budget):
-            return {}
-        self.next_row = (self.steps // self.config.log_every + 1) * self.config.log_every
-        return {"stage": STAGES.index(stage)} | self.report(batch)
+        metrics = self.row(batch)
+        return {"stage": STAGES.index(stage)} | metrics if metrics else {}
 
     # --- the data set -----------------------------------------------------------------------------------------------------------------
 
@@ -458,7 +456,9 @@ class UniO4(OffPolicy):
         if stage == "model":
             assert self.model is not None
             return self.model.step(rows)
-        return self.cloning_step(rows) if stage == "cloning" else self.policy_step(rows)
+        if stage == "cloning":
+            return self.members.clone(rows)
+        return self.members.improve(rows, self.offline_updates - self.ends["cloning"])
 
     def returns_from(self, index: Tensor) -> Tensor:
         """What V regresses on at places of the data, ``[B]``."""
@@ -466,103 +466,6 @@ class UniO4(OffPolicy):
         if not self.config.bootstrap_on_truncation:
             return returns
         return returns + self.left[index] * self.critics.value(self.seen_data.next_observation[self.last[index]])
-
-    def cloning_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """All members imitate the same rows, apart from each other."""
-        config = self.config
-        policies = self.members.network.distribution(rows.observation)
-        logp = policies.log_prob(rows.action)  # [K, B]
-        losses = diverse_cloning_loss(
-            logp,
-            policies.mean,
-            policies.log_std,
-            alpha=config.diversity,
-            kind=config.diversity_kind,
-            dimensions=config.diversity_dimensions,
-        )
-        self.members.descend(losses.sum())
-        spread = policies.mean.detach().std(0).mean() if config.members > 1 else 0.0
-        return {"cloning_loss": losses.detach().mean(), "likelihood": logp.detach().mean(), "spread_of_members": spread}
-
-    def policy_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """One clipped step of every member around its old policy, then now and then the gate."""
-        config, total = self.config, self.lengths["policies"]
-        step = self.offline_updates - (self.ends["policies"] - total)
-        clip = self.clip_at(step)
-        action, advantage, start_logp = self.judge(rows.observation)
-        policies = self.members.network.distribution(rows.observation)
-        surrogate = policy_gradient(
-            policies.log_prob(action),
-            advantage,
-            denominator_logp=start_logp,
-            limit=Clip(clip, clip),
-            aggregate="sequence-mean",
-            denominator=1.0,  # the sum over members of the mean over states
-        )
-        entropy = policies.entropy().mean(-1)
-        self.members.learning_rate = config.policy_learning_rate * (1 - step / total)
-        norm = self.members.descend(surrogate.loss - config.offline_entropy * entropy.sum(), max_grad_norm=config.max_grad_norm)
-        found: dict[str, Tensor | float] = {
-            "policy_loss": surrogate.loss.detach() / config.members,
-            "entropy": entropy.detach().mean(),
-            "approx_kl": surrogate.approx_kl,
-            "meter/limited_share": surrogate.limited_share,
-            "meter/gradient_norm": norm,
-            "clip": clip,
-        }
-        return found | (self.pass_gate() if (step + 1) % config.evaluate_every == 0 else {})
-
-    def clip_at(self, step: int) -> float:
-        """The clip range of a step of the policies."""
-        config, total = self.config, self.lengths["policies"]
-        if config.clip_decay == "none":
-            return config.offline_clip
-        last = total if config.clip_decay == "linear" else round(RELEASED_DECAY * total)
-        return config.offline_clip * (1 - min(step, last) / total)
-
-    @torch.no_grad()
-    def judge(self, observation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Actions ``[K, B, D]`` that the old policies draw, what they are worth and their log-probabilities, ``[K, B]``."""
-        old = self.old.network.distribution(observation)
-        action = old.sample(self.streams["updates"])
-        members, rows = action.shape[:2]
-        everywhere = observation.expand(members, rows, -1).flatten(0, 1)
-        q = self.critics.q(everywhere, action.flatten(0, 1)).view(members, rows)
-        omega = 0.5 if self.config.critics == "iql" else self.config.omega
-        advantage = torch.stack([sided_advantage(one, omega) for one in q - self.critics.value(observation)])
-        return action, advantage, old.log_prob(action)
-
-    def pass_gate(self) -> dict[str, Tensor | float]:
-        """Let old policies follow, by the rule of the gate."""
-        gate, everyone = self.config.gate, torch.ones(self.config.members, dtype=torch.bool)
-        if gate == "never":
-            return {}
-        if gate == "am-q":
-            self.scores = self.am_q(self.members.network)
-        better = improved(self.scores, self.best) if gate == "am-q" else everyone
-        self.best = torch.where(better, self.scores, self.best)
-        self.old.network.replace(better, self.members.network)
-        self.replaced += int(better.sum())
-        return {"am_q": self.scores.mean(), "am_q_best": self.best.mean(), "replaced_share": better.float().mean()}
-
-    @torch.no_grad()
-    def am_q(self, policies: GaussianMembers) -> Tensor:
-        """AM-Q of every member ``[K]``, all from the same start states."""
-        assert self.model is not None
-        config, members, generator = self.config, self.config.members, self.streams["imagined"]
-        if config.fixed_starts:
-            generator = torch.Generator().manual_seed(derive_seed(self.streams.seed, "imagined"))
-        places = torch.randint(len(self.seen_data), (config.starts,), generator=generator)
-        start = self.seen_data.observation[places].repeat(members, 1)
-        q, alive = [], []
-
-        def act(observation: Tensor) -> Tensor:
-            return policies.distribution(observation.view(members, config.starts, -1)).mean.flatten(0, 1)
-
-        for step in imagine(self.model.predict, act, start, config.horizon, generator=generator, ended=self.has_ended):
-            q.append(self.critics.q(step.observation, step.action).view(members, config.starts))
-            alive.append(step.alive.view(members, config.starts))
-        return am_q_score(torch.stack(q, 1), torch.stack(alive, 1))
 
     def has_ended(self, observation: Tensor) -> Tensor:
         """Whether the world has ended at observations as the networks read them, bool ``[N]``."""
@@ -576,51 +479,32 @@ class UniO4(OffPolicy):
         if stage == "model" and self.model is not None:
             self.model.finish()
         if stage == "cloning":
-            self.old.follow(1.0)
-            if self.model is not None:
-                self.best = self.scores = self.am_q(self.members.network)
+            self.members.begin()
         if self.acting:
-            self.rank_members()
+            self.members.end()
             if self.config.choose == "am-q":
-                self.become(int(self.ranking.argmax()))
-
-    def rank_members(self) -> None:
-        """Bring the last scores up to date."""
-        evaluated = self.config.gate == "am-q" and self.lengths["policies"] % self.config.evaluate_every == 0
-        if self.model is not None and self.lengths["policies"] and not evaluated:
-            self.scores = self.am_q(self.members.network)
-
-    @property
-    def ranking(self) -> Tensor:
-        """What members are chosen by, ``[K]``."""
-        return self.best if self.config.deploy == "best" and self.model is not None else self.scores
+                self.become(self.members.ranking[0])
 
     def choose_by_return(self) -> None:
-        """Measure the best members in the world, one environment each, and book their steps."""
-        config, source = self.config, self.candidates
-        count = min(config.choose_among, config.members)
-        returns: dict[int, float] = {}
-        for index in self.ranking.argsort(descending=True, stable=True)[:count].tolist():
+        """Measure the best members in the world, each in one environment, and book their steps."""
+        bounds, policies, returns = self.bounds, self.members.candidates, {}
+        assert bounds is not None
+        for index in self.members.ranking[: self.config.choose_among]:
             worlds = self.make(1, derive_seed(self.streams.seed, "choice", index))
 
             def act(observation: Tensor, index: int = index) -> Tensor:
-                return self.bounds.to_world(source.distribution(self.normalise(observation)).mean[index])  # type: ignore[union-attr]
+                return bounds.to_world(policies.distribution(self.normalise(observation)).mean[index])
 
-            found, lengths = run_episodes(act, worlds, config.choose_episodes)
+            found, lengths = run_episodes(act, worlds, self.config.choose_episodes)
             worlds.close()
             returns[index] = sum(found) / len(found)
             self.choice_steps += sum(lengths)
         self.become(max(returns, key=lambda index: returns[index]))
 
-    @property
-    def candidates(self) -> GaussianMembers:
-        """The policies that may go online."""
-        return self.old.network if self.config.deploy == "best" else self.members.network  # type: ignore[return-value]
-
     def become(self, index: int) -> None:
         """Go on with one member and the offline V."""
         self.chosen = index
-        self.online.actor.network.become(self.candidates, torch.tensor([index]))
+        self.online.actor.network.become(self.members.candidates, torch.tensor([index]))
         self.online.values.parameters.copy_from(self.critics.values.parameters)
 
     # --- the world --------------------------------------------------------------------------------------------------------------------
@@ -635,7 +519,7 @@ class UniO4(OffPolicy):
             self.tally(found, rows)
         self.updates += 1
         metrics |= {"stage": len(STAGES), "learning_rate": self.online.actor.learning_rate}
-        return metrics | self.report(Transitions.none())
+        return metrics | self.row(Transitions.none(), always=True)
 
     # --- looking and state ------------------------------------------------------------------------------------------------------------
 
@@ -645,14 +529,9 @@ class UniO4(OffPolicy):
 
     def state_dict(self) -> dict[str, Any]:
         """Everything; the data set is named by the run and read again."""
-        members = {name: getattr(self, name) for name in MEMBERS}
-        return super().state_dict() | {"members": members}
+        return super().state_dict() | {"chosen": self.chosen, "choice_steps": self.choice_steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where ``state_dict`` was taken."""
         super().load_state_dict(state)
-        for name in MEMBERS:
-            setattr(self, name, state["members"][name])
-
-
-MEMBERS = ("best", "scores", "replaced", "chosen", "choice_steps")
+        self.chosen, self.choice_steps = state["chosen"], state["choice_steps"]

@@ -15,6 +15,7 @@ from rheostat.policies.parameters import Target, Trained
 from rheostat.trajectories import Transitions
 
 Kind = Literal["sarsa", "iql"]
+PARTS = ("critics", "targets", "values")
 
 
 class BehaviourCritics:
@@ -89,11 +90,10 @@ class BehaviourCritics:
 
     def state_dict(self) -> dict[str, Any]:
         """Networks, optimisers, slow critics and the count of steps."""
-        parts = {"critics": self.critics, "targets": self.targets, "values": self.values}
-        return {name: part.state_dict() for name, part in parts.items()} | {"steps": self.steps}
+        return {name: getattr(self, name).state_dict() for name in PARTS} | {"steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
-        for name in ("critics", "targets", "values"):
+        for name in PARTS:
             getattr(self, name).load_state_dict(state[name])
         self.steps = state["steps"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
@@ -13,7 +15,7 @@ from rheostat.policies.parameters import Trained
 
 LOG_STD = (-5.0, 0.0)
 """Limits of the log standard deviation (Uni-O4, BPPO)."""
-ACTIVATIONS = {"relu": relu, "tanh": torch.tanh}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": relu, "tanh": torch.tanh}
 
 
 def soft_limits(x: Tensor, low: float, high: float, *, squash: bool = False) -> Tensor:
@@ -104,6 +106,10 @@ class TrainedMembers(Trained):
         norm = float("nan") if max_grad_norm is None else self._limit(max_grad_norm)
         self.optimizer.step()
         return norm
+
+    def forget(self) -> None:
+        """Begin anew: no moments."""
+        self.optimizer.state.clear()
 
     def _limit(self, max_norm: float) -> float:
         gradients = [parameter.grad for parameter in self.network.parameters()]
