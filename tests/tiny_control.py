@@ -32,10 +32,14 @@ OWN: dict[str, dict[str, Any]] = {
     "a2c": {"epochs": 1, "minibatches": 1},
     "bc": {"steps": 1000, "checkpoint_every": 300, "online_steps": 0},
     "dqn": {"target_every": 10, "exploration_share": 0.8},
+    "pmoe": {"mixture_size": 3},
+    "pmoe-ppo": {"mixture_size": 3, "judge_hidden": (8,)},
     "props": {"behaviour_steps": 32, "behaviour_epochs": 2, "sampling_error_every": 2},
     "ros": {"behaviour_steps": 32},
 }
 """What a method needs besides, to be small."""
+CONTINUOUS = {"pmoe-ppo"}
+"""Methods without a replay that act continuously only."""
 
 
 def reads_data(method: str) -> str:
@@ -52,7 +56,8 @@ def replays(method: str) -> bool:
 
 def acts_in(method: str) -> str:
     """A small task with actions it can take."""
-    return "Pendulum-v1" if replays(method) and not table.entry(method).load().discrete else "CartPole-v1"
+    continuous = method in CONTINUOUS or (replays(method) and not table.entry(method).load().discrete)
+    return "Pendulum-v1" if continuous else "CartPole-v1"
 
 
 @functools.cache

@@ -48,6 +48,8 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "gspo": {"baselines-llm": ("loss/gspo*", "trl/grpo/sequence_*")},
     "luffy": {"baselines-llm": ("loss/luffy/*",)},
+    "pmoe": {"pmoe": ("sac_update*",)},
+    "pmoe-ppo": {"pmoe": ("gmm_log_prob*", "ppo_total_loss")},
     "ppo": {"baselines-control": ("gae_*", "ppo_*"), "props": ("target_ppo_minibatch", "gae_over_reordered_buffer")},
     "ppo-buffer": {"props": ("target_ppo_minibatch", "gae_over_reordered_buffer")},
     "ppo-lm": {"baselines-llm": ("adv/gae_*", "value/*", "loss/ppo_symmetric/token-mean/*")},

@@ -46,7 +46,7 @@ from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.slopes import policy_slope, value_slope
 from rheostat.objectives.value import value_loss
 from rheostat.objectives.weights import importance_weight
-from rheostat.policies.control import ActorCritic, ControlPolicy, evaluate
+from rheostat.policies.control import ActorCritic, ControlPolicy, Evaluation, evaluate
 from rheostat.policies.distributions import Distribution
 from rheostat.policies.fast_control import fast
 from rheostat.policies.flops import FORWARD, TRAIN, matrix_weights
@@ -452,10 +452,15 @@ class PPO:
             if config.entropy_coefficient:
                 outputs.sub_(now.distribution.entropy_slope(), alpha=config.entropy_coefficient / len(outputs))
             self.parameters.gradient.zero_()
+            self.add_gradient(now, observation, action, worth, outputs)
             now.backward(outputs, value.mul_(config.value_coefficient))
             norm = self.parameters.clip_gradient(config.max_grad_norm)
             self.optimizer.step()
         return step._replace(gradient_norm=norm)
+
+    def add_gradient(self, now: Evaluation, observation: Tensor, action: Tensor, worth: Worth, outputs: Tensor) -> None:
+        """For a child that minimises something besides: add its derivative by the distribution's parameters to ``outputs`` ``[N, P]``, and
+        what does not go through the distribution to ``self.parameters.gradient``."""
 
     def limiter(self) -> Limit:
         """How far the ratio may move."""

@@ -188,9 +188,9 @@ def _between(a: MixtureOfGaussians, b: MixtureOfGaussians) -> Tensor:
 def _slope(mixture: MixtureOfGaussians, of: Callable[[MixtureOfGaussians], Tensor]) -> Tensor:
     """Derivative of ``of(mixture)`` ``[N]`` with respect to ``parameters``, row by row."""
     with torch.enable_grad():
-        log_std = mixture.log_std.expand_as(mixture.mean)
-        parts = [part.detach().clone().requires_grad_() for part in (mixture.logits, mixture.mean, log_std)]
-        gradients = torch.autograd.grad(of(MixtureOfGaussians(*parts)).sum(), parts)
+        parts = (mixture.logits, mixture.mean, mixture.log_std.expand_as(mixture.mean))
+        logits, mean, log_std = (part.detach().clone().requires_grad_() for part in parts)
+        gradients = torch.autograd.grad(of(MixtureOfGaussians(logits, mean, log_std)).sum(), (logits, mean, log_std))
     return torch.cat([gradient.flatten(1) for gradient in gradients], -1)
 
 
