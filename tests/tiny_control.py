@@ -13,6 +13,7 @@ from rheostat.api import settings_for
 from rheostat.buffers.offline import OfflineData
 from rheostat.methods import table
 from rheostat.tasks.control.environments import make
+from rheostat.training.run import build_method
 from rheostat.training.settings import Settings
 from rheostat.trajectories import Transitions
 
@@ -36,6 +37,25 @@ OWN: dict[str, dict[str, Any]] = {
     "pmoe-ppo": {"mixture_size": 3, "judge_hidden": (8,)},
     "props": {"behaviour_steps": 32, "behaviour_epochs": 2, "sampling_error_every": 2},
     "ros": {"behaviour_steps": 32},
+    "uni-o4": {
+        "critic_part": 1.0,
+        "model_part": 1.0,
+        "cloning_part": 1.0,
+        "policy_part": 1.0,
+        "critic_hidden": (8,),
+        "value_hidden": (8,),
+        "model_hidden": (8,),
+        "model_networks": 3,
+        "model_elites": 2,
+        "model_batch_size": 16,
+        "members": 2,
+        "gate_every": 20,
+        "horizon": 5,
+        "starts": 8,
+        "online_batch_steps": 16,
+        "online_minibatch": 8,
+        "online_epochs": 2,
+    },
 }
 """What a method needs besides, to be small."""
 CONTINUOUS = {"pmoe-ppo"}
@@ -105,3 +125,15 @@ def small(method: str, task: str | None = None, **options: Any) -> Settings:
     if reads_data(method) != "no":
         general |= {"offline": random_data(task)} | ({"online_steps": 100} if reads_data(method) == "first" else {})
     return settings_for(method, task, **(general | OWN.get(method, {}) | options))
+
+
+def built(method: str, task: str | None = None, **options: Any) -> Any:
+    """The method itself, small and untrained, to be looked at or moved by hand."""
+    settings = small(method, task, **options)
+    return build_method(settings, settings.task)
+
+
+def one_batch(method: Any) -> Transitions:
+    """A batch of a method with a replay as its gradient step gets it, in the default dtype."""
+    rows: Transitions = method.credit(method.draw_batches(1))
+    return rows.apply(lambda x: x.to(torch.get_default_dtype()) if x.is_floating_point() else x)  # type: ignore[no-any-return]
