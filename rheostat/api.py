@@ -75,7 +75,7 @@ def finish(run: Run, progress: bool | Progress, sinks: tuple[str, ...]) -> Run:
 
     display = (Bar(run.directory.name) if progress else Silent()) if isinstance(progress, bool) else progress
     if progress:
-        derived = table.entry(run.settings.method).load().derived(run.method.config)
+        derived = table.entry(run.settings.method).load().derived(run.method.config) | getattr(run.method, "arithmetic", {})
         arithmetic = ", ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in derived.items())
         print(f"{run.directory}: {arithmetic}", file=sys.stderr)
     run.train(progress=display, sinks=sinks)

@@ -71,6 +71,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "rloo": {"baselines-llm": ("adv/rloo", "trl/rloo_sequence_loss/*")},
     "ros": {"props": ("ros_*", "discrete_ros_*", "sampling_error_*")},
     "tis": {"baselines-llm": ("tis/*", "tis_trl/*", "loss/clip_higher_with_sampler_weights/*")},
+    "uni-o4": {"uni-o4": ("*",)},
 }
 """Which recorded cases compute the parts that a method is made of: patterns of names, by file."""
 

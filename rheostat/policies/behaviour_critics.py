@@ -68,7 +68,7 @@ class BehaviourCritics:
         """V, then Q (for iql towards the V that has moved), then the slow critics.
 
         Args:
-            rows: ``[B]``; sarsa needs ``next_action``.
+            rows: ``[B]``; sarsa needs ``next_action``, so that V too learns from the steps alone of which it is known.
             returns: ``[B]``, what V regresses on (sarsa).
         """
         with torch.no_grad():
