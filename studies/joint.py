@@ -186,7 +186,11 @@ def claims(sizes: Sizes) -> list[Claim]:
         final = {arm: finals(found, result) for arm, found in cells.items()}
         return Judgement(against_best(final))
 
-    # a reading at equal learner tokens needs the curves of all arms
+    def pair(name: str, title: str, published: str, arm: str, other: str) -> Claim:
+        shown = {one: cells[one] for one in (arm, other)}
+        rest = tuple(cell for one, found in cells.items() if one not in shown for cell in found.values())  # for the common learner tokens
+        return Claim(name, title, published, setting, shown, judge_pair(arm, other), extra=rest)
+
     return [
         Claim(
             "stages",
@@ -196,17 +200,13 @@ def claims(sizes: Sizes) -> list[Claim]:
             cells,
             judge_stages,
         ),
-        *(
-            Claim(arm, f"{arm} beats GRPO, whichever tokens are counted", text, setting, cells, judge_pair(arm, "GRPO"))
-            for arm, text in PUBLISHED.items()
-        ),
-        Claim(
+        *(pair(arm, f"{arm} beats GRPO, whichever tokens are counted", text, arm, "GRPO") for arm, text in PUBLISHED.items()),
+        pair(
             "window",
             "BAPO's window improves CHORD-phi, whichever tokens are counted",
             "In no paper: searched bounds for own tokens and imitation beside them",
-            setting,
-            cells,
-            judge_pair("CHORD-phi + window", "CHORD-phi"),
+            "CHORD-phi + window",
+            "CHORD-phi",
         ),
         Claim("best", "One arm is better than all others", "Every paper reports its own method as the best", setting, cells, judge_best),
     ]

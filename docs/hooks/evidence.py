@@ -18,9 +18,11 @@ RESULTS = ROOT / "studies" / "results"
 
 CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "a2c": {"baselines-control": ("a2c_*", "gae_*")},
+    "awac": {"baselines-control": ("awac_*",)},
     "bapo": {"bapo": ("*",)},
     "chord": {"chord": ("*",)},
     "cispo": {"baselines-llm": ("loss/cispo_*", "trl/cispo/*")},
+    "cql": {"baselines-control": ("cql_*", "sac_*", "tanh_gaussian_*")},
     "dapo": {"baselines-llm": ("loss/clip_higher/*", "trl/dapo/token_hi*", "dapo/*")},
     "dr-grpo": {
         "baselines-llm": (
@@ -31,6 +33,8 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
             "trl/dr_grpo/*",
         )
     },
+    "famo2o": {"famo2o": ("sin_cos_*", "iql_*", "balance_*")},
+    "famo2o-cql": {"famo2o": ("sin_cos_*", "cql_*")},
     "ghpo": {"ghpo": ("*",)},
     "gmpo": {"baselines-llm": ("loss/gmpo/*",)},
     "grpo": {
@@ -47,6 +51,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         )
     },
     "gspo": {"baselines-llm": ("loss/gspo*", "trl/grpo/sequence_*")},
+    "iql": {"baselines-control": ("iql_*",)},
     "luffy": {"baselines-llm": ("loss/luffy/*",)},
     "pmoe": {"pmoe": ("sac_update*",)},
     "pmoe-ppo": {"pmoe": ("gmm_log_prob*", "ppo_total_loss")},
@@ -68,8 +73,12 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "reinforce-pp": {"baselines-llm": ("adv/reinforce_pp_*", "loss/ppo_symmetric/token-mean/*")},
     "remix": {"remix": ("*",)},
     "rl-plus": {"rl-plus": ("*",)},
+    "rlpd": {"baselines-control": ("rlpd_*", "tanh_gaussian_*")},
     "rloo": {"baselines-llm": ("adv/rloo", "trl/rloo_sequence_loss/*")},
     "ros": {"props": ("ros_*", "discrete_ros_*", "sampling_error_*")},
+    "sac": {"baselines-control": ("sac_*", "tanh_gaussian_*")},
+    "td3": {"baselines-control": ("td3_target",)},
+    "td3-bc": {"baselines-control": ("td3_*",)},
     "tis": {"baselines-llm": ("tis/*", "tis_trl/*", "loss/clip_higher_with_sampler_weights/*")},
     "uni-o4": {"uni-o4": ("*",)},
 }
@@ -135,7 +144,9 @@ def claims(method: str, paper: str) -> list[tuple[str, dict[str, Any]]]:
     for study in studies():
         about = paper != "-" and paper in str(study.get("paper", ""))
         for claim in study.get("claims", []):
-            arms = {name_of_arm(str(arm)) for arm in claim.get("arms") or study.get("arms") or ()}
+            shown = claim.get("arms") or study.get("arms") or ()
+            arms = {name_of_arm(str(arm)) for arm in shown}
+            arms |= {arm["method"] for arm in shown.values() if "method" in arm} if isinstance(shown, dict) else set()
             if method in arms or (about and not arms):
                 found.append((str(study["slug"]), claim))
     return found
@@ -144,3 +155,39 @@ def claims(method: str, paper: str) -> list[tuple[str, dict[str, Any]]]:
 def name_of_arm(arm: str) -> str:
     """The method of an arm's label: ``PROPS m=64`` is ``props``, ``REINFORCE++`` is ``reinforce-pp``."""
     return arm.lower().split(" ")[0].replace("++", "-pp")
+
+
+def mixtures(path: Path = RESULTS / "joint.json") -> str:
+    """The results of the study of all mixtures as a table, or how to get them."""
+    if not path.exists():
+        return "The study has not been run yet: `rheostat study joint`."
+    study = json.loads(path.read_text())
+    claims = {claim["name"]: claim for claim in study["claims"]}
+    metrics = claims["stages"]["metrics"]
+    level = metrics["cannot be told from the best"]
+    budgets = {"generated tokens": "final", "learner tokens": "at equal learner tokens"}
+    lines = [
+        "| arm | accuracy at equal generated tokens | at equal learner tokens | generated tokens | learner tokens | better than GRPO? |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for arm in sorted(metrics["final"], key=lambda arm: -metrics["final"][arm]["mean"]):
+        accuracies = [spread(metrics[name][arm]) + (" \\*" if arm in level[budget] else "") for budget, name in budgets.items()]
+        spent = [f"{metrics[budget][arm]['mean']:,.0f}" for budget in budgets]
+        outcomes = [condition["outcome"] for condition in claims[arm]["conditions"]] if arm in claims else []
+        told = "–" if not outcomes else outcomes[0] if len(set(outcomes)) == 1 else " / ".join(outcomes)
+        lines.append("| " + " | ".join([arm, *accuracies, *spent, told]) + " |")
+    source = study["provenance"]
+    common = metrics["common learner tokens"]["mean"]
+    notes = (
+        f"Mean and standard error of {len(claims['stages']['seeds'])} matched seeds; \\* cannot be told from the best of its column. Equal "
+        f"learner tokens are {common:,.0f} here. Two verdicts are those at equal generated and at equal learner tokens. {source['date']}, "
+        f"commit `{source['commit'][:10]}`; all claims are [listed](claims.md)."
+    )
+    picture = "![Accuracy against generated and learner tokens, and differences to GRPO](results/joint.png){ loading=lazy }"
+    return "\n".join(lines) + f"\n\n{notes}" + (f"\n\n{picture}" if path.with_suffix(".png").exists() else "")
+
+
+def spread(found: dict[str, Any]) -> str:
+    """Mean and standard error."""
+    error = found["standard_error"]
+    return f"{found['mean']:.3f}" + ("" if error is None else f" ± {error:.3f}")

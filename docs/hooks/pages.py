@@ -59,8 +59,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in the tables of the page on configuration."""
-    for mark, table in (("<!-- settings -->", run_settings), ("<!-- dial -->", dial), ("<!-- extras -->", extras)):
+    """Fill in the tables of the pages on configuration and on mixed data."""
+    for mark, table in (
+        ("<!-- settings -->", run_settings),
+        ("<!-- dial -->", dial),
+        ("<!-- extras -->", extras),
+        ("<!-- mixtures -->", evidence.mixtures),
+    ):
         if mark in markdown:
             markdown = markdown.replace(mark, table())
     return markdown
@@ -231,6 +236,8 @@ def settings_section(name: str, settings: list[Setting], parent: str | None) -> 
     if inherited:
         table = ["| setting | default | meaning |", "|---|---|---|", *(setting_row(item, None) for item in inherited)]
         parts.append(f'??? note "{len(inherited)} settings as in {parent}"\n\n' + "\n".join(f"    {line}" for line in table))
+    if why := getattr(METHODS[name].load(), "search_refused", ""):
+        parts.append(f"It refuses `limit searched`: {prose(why)}.")
     refused: dict[str, str] = METHODS[name].load().dial_refused
     if refused:
         reasons = "\n".join(f"- `dial.{field}`: {prose(reason)}" for field, reason in refused.items())

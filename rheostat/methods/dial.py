@@ -66,6 +66,11 @@ class Dial:
             )
         if self.replay_age < 1:
             raise RheostatError(f"dial.replay_age is {self.replay_age}: replayed data are at least 1 update old.")
+        if (wanted := self.replay_share / (1 - self.replay_share)) > self.replay_age + 1e-9:
+            raise RheostatError(
+                f"dial.replay_share {self.replay_share:g} asks for {wanted:.3g} times as many old data as fresh ones, but dial.replay_age "
+                f"keeps only the last {self.replay_age} batches: lower the share or raise the age."
+            )
         if self.updates_per_batch is not None and self.updates_per_batch < 0:
             raise RheostatError(f"dial.updates_per_batch is {self.updates_per_batch}: it counts gradient steps, from 0.")
         for item in dataclasses.fields(self):

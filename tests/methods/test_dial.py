@@ -216,6 +216,11 @@ def test_what_a_method_cannot_honour_is_refused_while_parsing(model: str, expert
     refused("dial.lag is -1", dial_lag=-1)
     refused(r"dial.replay_share is 1.0: a share of the batch", dial_replay_share=1.0)
     refused("leave nothing for the policy's own data", dial_replay_share=0.5, dial_expert_share=0.5)
+    refused(
+        "asks for 3 times as many old data as fresh ones, but dial.replay_age keeps only the last 2 batches",
+        dial_replay_share=0.75,
+        dial_replay_age=2,
+    )
     refused("dial.replay_age is 0", dial_replay_age=0)
     refused("Unknown setting of dial 'lagg'.*lag", dial_lagg=1)
     refused("dial.lag is 'x'; it must be of type int", dial_lag="x")

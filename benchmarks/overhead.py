@@ -1,0 +1,233 @@
+"""What the methods of mixed data cost beside GRPO, in turn on one machine: ``python -m benchmarks.overhead``.
+
+Every method trains the same tiny base on the same prompts with the same batch (16 prompts x 16 completions), two passes of two gradient
+steps over it, and a learning rate so small that the lengths stay those of the base throughout. Each is a process of its own, so that its
+peak memory is its own; all are started and warmed up, then take turns, so that a busy machine slows all of them. ReMix's KL-Convex is
+compared with GRPO with a KL, the others with GRPO without one.
+
+A method may process more data than GRPO: an expert's rows, old rollouts, groups sampled again with a hint. To tell extra data from extra
+work, the same turn of GRPO says what a generated token and a learned token cost (its seconds of collecting over generated tokens, and of
+everything else over learner tokens), and the method's own token counts say what GRPO would have needed for as many:
+
+    raw overhead    seconds per update / GRPO's - 1
+    net overhead    seconds per update / (generated tokens x GRPO's cost + learner tokens x GRPO's cost) - 1
+    FLOP overhead   booked FLOPs per update / (the same two counts at 2 and 6 FLOPs per weight and token) / GRPO's own quotient - 1
+
+The net overhead is what the method's own work costs; the last column says how much of it is arithmetic. Numbers are medians over the
+turns (of the turn's ratio).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from multiprocessing.connection import Connection
+from typing import Any
+
+from benchmarks.language import peak_mb, watch
+from benchmarks.rows import machine, median, table
+
+PROMPTS = GROUP = 16
+BASE = "chain-sum-short"
+WORLD = {"min_terms": 3, "max_terms": 8}
+SHARED: dict[str, Any] = {
+    "learning_rate": 1e-7,
+    "weight_decay": 0.0,
+    "entropy_coefficient": 0.0,
+    "kl_coefficient": 0.0,
+    "epochs": 2,
+    "minibatches": 2,
+    "evaluate_every": 0,
+}
+PLAIN, WITH_KL = "GRPO", "GRPO with a KL"
+LIMIT = 0.15
+"""Net overhead that is worth a remark."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One method, and what it is compared with."""
+
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+    beside: str = PLAIN
+
+
+SIDES = {
+    PLAIN: Side("grpo"),
+    WITH_KL: Side("grpo", {"kl_coefficient": 0.001}),
+    "CHORD-phi": Side("chord"),
+    "RL-PLUS": Side("rl-plus"),
+    "ReMix": Side("remix", {"kl_coefficient": 0.001, "switch_after": 0, "convex_start": 0, "convex_interval": 1}, WITH_KL),
+    "BAPO": Side("bapo"),
+    "GHPO": Side("ghpo", {"hint_after": 0, "hint_place": "answer"}),
+    "CHORD-phi + window": Side("chord", {"limit": "searched", "clip_low": 0.4}),
+}
+
+
+def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
+    """A process: answers each number of updates with seconds, tokens and FLOPs."""
+    import time
+
+    import torch
+
+    from rheostat import api
+    from rheostat.methods.method import iterate
+    from rheostat.training.run import build_method
+
+    torch.set_num_threads(sizes["threads"])
+    mine = SIDES[name]
+    size = {"prompts_per_batch": sizes["prompts"], "group_size": sizes["group"]}
+    options = {"preset": "tiny", "model": sizes["model"], "steps": sizes["updates"], "environment_options": WORLD}
+    settings = api.settings_for(mine.method, "chain-sum", **(options | SHARED | size | mine.options))
+    method: Any = build_method(settings, settings.task)
+    clock = {"collect": 0.0}
+    watch(method, "collect", clock, "collect")
+    pipe.send(0)
+    while count := pipe.recv():
+        before, began = counts(method, clock), time.perf_counter()
+        for _ in range(count):
+            iterate(method)
+        found = {"seconds": time.perf_counter() - began}
+        found |= {what: value - before[what] for what, value in counts(method, clock).items()}
+        pipe.send({what: value / count for what, value in found.items()} | {"peak": peak_mb()})
+
+
+def counts(method: Any, clock: dict[str, float]) -> dict[str, float]:
+    """What a method has used so far."""
+    return {
+        "generated": method.collector.generated_tokens,
+        "learned": method.learner_tokens,
+        "flops": method.flops / method.weights,
+    } | clock
+
+
+def race(sizes: dict[str, Any], turns: int, per_turn: int) -> dict[str, list[dict[str, float]]]:
+    """All sides in turn, after three updates each to warm up (ReMix has filled its window by then)."""
+    context = multiprocessing.get_context("spawn")
+    running: dict[str, tuple[Any, Connection]] = {}
+    for name in SIDES:
+        here, there = context.Pipe()
+        process = context.Process(target=side, args=(there, name, sizes), daemon=True)
+        process.start()
+        there.close()
+        running[name] = process, here
+    for _, pipe in running.values():
+        pipe.recv()
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in SIDES}
+    for turn in range(turns + 1):
+        for name, (_, pipe) in running.items():
+            pipe.send(3 if not turn else per_turn)
+            row = pipe.recv()
+            if turn:
+                found[name].append(row)
+    for process, pipe in running.values():
+        pipe.send(0)
+        process.join(60)
+    return found
+
+
+def compared(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
+    """A row per side: medians, and overheads over the side it is compared with."""
+    rows = []
+    for name, mine in found.items():
+        theirs = found[SIDES[name].beside]
+        raw = [a["seconds"] / b["seconds"] - 1 for a, b in zip(mine, theirs, strict=True)]
+        net = [a["seconds"] / expected(a, b) - 1 for a, b in zip(mine, theirs, strict=True)]
+        work = [needed_flops(a) / needed_flops(b) - 1 for a, b in zip(mine, theirs, strict=True)]
+        rows.append(
+            {
+                "side": name,
+                "beside": SIDES[name].beside,
+                "seconds_per_update": median(row["seconds"] for row in mine),
+                "generated_tokens": median(row["generated"] for row in mine),
+                "learner_tokens": median(row["learned"] for row in mine),
+                "raw_overhead": median(raw),
+                "net_overhead": median(net),
+                "flop_overhead": median(work),
+                "peak_memory_mb": max(row["peak"] for row in mine),
+                "memory_ratio": max(row["peak"] for row in mine) / max(row["peak"] for row in theirs),
+            }
+        )
+    return rows
+
+
+def expected(mine: dict[str, float], theirs: dict[str, float]) -> float:
+    """Seconds that the other side would have needed for as many tokens."""
+    generating = theirs["collect"] / theirs["generated"]
+    learning = (theirs["seconds"] - theirs["collect"]) / theirs["learned"]
+    return mine["generated"] * generating + mine["learned"] * learning
+
+
+def needed_flops(row: dict[str, float]) -> float:
+    """Booked FLOPs over those that its tokens need: a forward pass to generate one, a forward and a backward pass to learn from one."""
+    return row["flops"] / (2 * row["generated"] + 6 * row["learned"])
+
+
+def measure(*, threads: int, turns: int, per_turn: int, prompts: int = PROMPTS, group: int = GROUP, model: str = BASE) -> dict[str, Any]:
+    """Everything, as plain JSON."""
+    from rheostat.tasks.language.base_models import build_base_model
+
+    if model in (BASE, "untrained"):
+        build_base_model(model, progress=False)
+    sizes = {"threads": threads, "prompts": prompts, "group": group, "model": model, "updates": 3 + turns * per_turn}
+    load = [os.getloadavg()[0]]
+    found = race(sizes, turns, per_turn)
+    load.append(os.getloadavg()[0])
+    return {
+        "rows": compared(found),
+        "batch": {"prompts": prompts, "completions": group, "passes": SHARED["epochs"], "steps_per_pass": SHARED["minibatches"]},
+        "turns": turns,
+        "updates_per_turn": per_turn,
+        "machine": {"name": machine(), "threads": threads, "load_before_and_after": [round(x, 1) for x in load]},
+        "versions": {name: version(name) for name in ("rheostat", "torch", "transformers")},
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.overhead", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--json", action="store_true", help="print JSON only")
+    parser.add_argument("--quick", action="store_true", help="an untrained model, two short turns, small batches")
+    parser.add_argument("--turns", type=int, default=8, help="turns of each side")
+    parser.add_argument("--updates", type=int, default=3, help="updates per turn")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads of each side")
+    options = parser.parse_args()
+    if options.quick:
+        found = measure(threads=options.threads, turns=2, per_turn=1, prompts=4, group=4, model="untrained")
+    else:
+        found = measure(threads=options.threads, turns=options.turns, per_turn=options.updates)
+    print(json.dumps(found, indent=1) if options.json else shown(found))
+
+
+def shown(found: dict[str, Any]) -> str:
+    """The rows as text."""
+    header = ["method", "beside", "s/update", "generated", "learned", "raw", "net", "FLOPs", "MB", "MB ratio", ""]
+    lines = [
+        [
+            row["side"],
+            row["beside"],
+            f"{row['seconds_per_update']:.3f}",
+            f"{row['generated_tokens']:,.0f}",
+            f"{row['learner_tokens']:,.0f}",
+            f"{row['raw_overhead']:+.1%}",
+            f"{row['net_overhead']:+.1%}",
+            f"{row['flop_overhead']:+.1%}",
+            f"{row['peak_memory_mb']:.0f}",
+            f"{row['memory_ratio']:.2f}",
+            f"above {LIMIT:.0%}" if row["net_overhead"] > LIMIT else "",
+        ]
+        for row in found["rows"]
+    ]
+    machine_ = found["machine"]
+    return f"{table(header, lines)}\nTokens are per update. Machine: {machine_['name']}, load {machine_['load_before_and_after']}."
+
+
+if __name__ == "__main__":
+    main()
