@@ -73,7 +73,7 @@ REPLAY_OWN: dict[str, dict[str, object]] = {
         "model_networks": 2,
         "model_elites": 2,
         "members": 2,
-        "evaluate_every": 10,
+        "gate_every": 10,
         "horizon": 1,
         "starts": 32,
     },
