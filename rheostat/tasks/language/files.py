@@ -216,8 +216,9 @@ def _read_lines(path: Path) -> Iterator[Mapping[str, Any]]:
                 try:
                     row = json.loads(line)
                 except json.JSONDecodeError as error:
+                    what = error.msg.removesuffix(" at")
                     raise RheostatError(
-                        f"Line {number} of {path} is not JSON ({error.msg.removesuffix(' at')} at column {error.colno}): write one object per line."
+                        f"Line {number} of {path} is not JSON ({what} at column {error.colno}): write one object per line."
                     ) from error
                 if not isinstance(row, dict):
                     raise RheostatError(f"Line {number} of {path} is a JSON {type(row).__name__}: write one object per line.")
