@@ -11,10 +11,11 @@ KEPT       everything; drawn uniformly, or by the size of the error (``priority`
 WORTH      the target above; the slow copy takes over the network every ``target_every`` gradient steps (or by ``tau`` in each).
 MOVES      one gradient step per ten environment steps.
 
-The defaults are CleanRL's for vectors, and the preset atari is its setting for images. Both count the slow copy's intervals in gradient
-steps here, where CleanRL counts environment steps. It squares the error (``huber`` none), where the paper clips it to [-1, 1], which is
-Huber's; and it acts by the schedule of epsilon from the first step, where here ``start_steps`` are uniform. The paper's RMSProp is Adam in
-both. Prioritised batches are fully corrected (the exponent beta is 1 throughout).
+The defaults are CleanRL's for vectors, and the preset atari is its setting for images, except that 100,000 transitions are kept, not a
+million: each takes 56 kB. The slow copy's intervals are gradient steps here and environment steps in CleanRL, which squares the error
+(``huber`` none), where the paper clips it to [-1, 1], which is Huber's loss. CleanRL acts by the schedule of epsilon from the first step;
+here ``start_steps`` are uniform. The paper's RMSProp is Adam in both. Prioritised batches are fully corrected (the exponent beta is 1
+throughout).
 """
 
 from __future__ import annotations
