@@ -17,7 +17,7 @@ MOVES      all experts and the weights by the clipped ratio; the weights also to
 What differs from ppo: the policy, the judge, and the loss of the weights. With one expert it is ppo, but for the judge's share in the limit
 of the gradient's norm. The weights hear two voices: the density of the mixture, in which they are a part of the policy, and the regression
 on the best expert; ``mixture_coefficient`` 0 leaves the first alone, and ``mixture_gradient`` has the alternatives to the second, which are
-a reconstruction (see pmoe). Derivatives of the mixture are by hand (:mod:`rheostat.policies.mixtures`). The entropy is an estimate that is
+a reconstruction (see pmoe). Derivatives of the mixture are by hand. The entropy is an estimate that is
 exact for one expert.
 
 What the authors' code does otherwise: it takes the logarithm of a sum of exponentials, which is minus infinity for far actions; its

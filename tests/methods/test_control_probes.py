@@ -108,7 +108,7 @@ def is_quick(method: str, probe: str, continuous: bool) -> bool:
         delayed = "RewardFromAction" if method in NO_VALUE else "DelayedReward"
         return (probe, continuous) in (("RewardFromBoth", not discrete), (delayed, discrete is False))
     if method in CONTINUOUS:
-        return probe in ("RewardFromBoth", "DelayedReward")
+        return probe == "RewardFromBoth"
     return method in ("ppo-buffer", "props", "ros") and (probe, continuous) in (("RewardFromBoth", False), ("DelayedReward", True))
 
 
