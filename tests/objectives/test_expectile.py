@@ -35,8 +35,9 @@ def minimiser(target: Tensor, expectile: float) -> float:
 
 
 def test_closed_form() -> None:
-    loss = expectile_loss(torch.tensor([0.0, 0.0]), torch.tensor([2.0, -1.0]), 0.7)
-    assert loss.item() == pytest.approx((0.7 * 4 + 0.3 * 1) / 2)  # targets above the value count more
+    value, target = torch.tensor([0.0, 0.0]), torch.tensor([2.0, -1.0])
+    assert expectile_loss(value, target, 0.7).item() == pytest.approx((0.7 * 4 + 0.3 * 1) / 2)  # targets above the value count more
+    assert expectile_loss(value, target, 0.7, scale=2.0).item() == pytest.approx(0.7 * 4 + 0.3 * 1)
 
 
 @given(seed=seeds)
