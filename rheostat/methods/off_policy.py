@@ -87,7 +87,7 @@ class OffPolicyConfig:
     """Steps between rows of the metrics."""
     evaluate_every: int = 0
     """Steps between measurements of the policy, which are also made where acting begins; 0 never."""
-    evaluation_episodes: int = 5
+    evaluate_episodes: int = 5
     """Episodes of such a measurement."""
     dial: Dial = Dial()  # noqa: RUF009 (frozen)
     """Not for these methods: replay is what they are."""
@@ -209,7 +209,7 @@ class OffPolicy:
         Raises:
             RheostatError: an impossible combination, and what to change.
         """
-        for name in ("num_envs", "batch_size", "replay_capacity", "n_step", "log_every", "evaluation_episodes"):
+        for name in ("num_envs", "batch_size", "replay_capacity", "n_step", "log_every", "evaluate_episodes"):
             if getattr(config, name) < 1:
                 raise RheostatError(f"{name} is {getattr(config, name)}: it must be at least 1.")
         if config.update_to_data < 0 or config.start_steps < 0 or config.priority < 0:
@@ -474,7 +474,7 @@ class OffPolicy:
         metrics = self.report(batch)
         if look:
             self.next_look = self.after(self.config.evaluate_every)
-            metrics |= self.evaluate(self.config.evaluation_episodes)
+            metrics |= self.evaluate(self.config.evaluate_episodes)
         return metrics
 
     def after(self, interval: int) -> int:
