@@ -94,7 +94,7 @@ class Sizes:
     model: str = "chain-sum-short"
 
 
-SMOKE = Sizes(1, 300, 4, 2, 4, 1, 4, 5, 4, "untrained")
+SMOKE = Sizes(1, 300, 7, 2, 4, 1, 4, 5, 4, "untrained")
 
 
 def arms(sizes: Sizes) -> dict[str, Arm]:

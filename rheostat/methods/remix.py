@@ -131,6 +131,11 @@ class ReMix(GRPO):
             raise RheostatError("remix has its KL in the loss, towards two anchors: leave kl_in_reward off.")
         if config.switch_after < 0:
             raise RheostatError(f"switch_after is {config.switch_after}: it counts updates, and 0 mixes to the end.")
+        if config.stale_share and 0 < config.switch_after < config.window:
+            raise RheostatError(
+                f"window is {config.window}, but the run mixes for switch_after {config.switch_after} steps, so it never keeps that many: "
+                "lower window or raise switch_after."
+            )
         convex_share_of(config, 1)
         fresh, stale = mixed_counts(config.prompts_per_batch, config.stale_share, window=config.window)
         until = f"up to update {config.switch_after}" if config.switch_after else "to the end"

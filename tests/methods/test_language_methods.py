@@ -35,7 +35,7 @@ OWN: dict[str, dict[str, Any]] = {
     "rl-plus": {"max_new_tokens": 48},
     "ghpo": {"hint_after": 0, "hint_place": "answer"},
     "dapo": {"overlong_buffer": 4, "max_sampling_rounds": 3},
-    "remix": {"switch_after": 1, "convex_start": 1, "convex_interval": 1},
+    "remix": {"switch_after": 1, "window": 1, "convex_start": 1, "convex_interval": 1},
     "ppo-lm": {"group_size": 1, "prompts_per_batch": 8, "minibatches": 2},
 }
 

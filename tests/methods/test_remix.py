@@ -173,6 +173,7 @@ def test_adapters_are_part_of_a_new_base(model: str, tmp_path: Path) -> None:
         ({"dynamic_sampling": True}, "the window fills its batches"),
         ({"kl_in_reward": True, "advantage": "rloo"}, "leave kl_in_reward off"),
         ({"switch_after": -1}, "0 mixes to the end"),
+        ({"window": 60}, "window is 60, but the run mixes for switch_after 50 steps, so it never keeps that many: lower window"),
         ({"stale_share": 1.0}, "leaves nothing fresh"),
         ({"stale_share": 0.8}, "a window of 2 batches with 3 fresh ones each holds only 6"),
         ({"convex_interval": 0}, "the interval at least 1"),
