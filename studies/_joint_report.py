@@ -34,7 +34,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 axes.plot(grid / 1000, centre, lw=1.6, label=arm, **looks[arm])
             axes.axvline(end / 1000, color="#888888", lw=0.8)
             axes.set(xlabel=label, ylabel="held-out accuracy")
-        left.legend(fontsize=7, ncols=2, loc="lower right")
+        figure.legend(*left.get_legend_handles_labels(), fontsize=7, ncols=len(names), loc="outside lower left", columnspacing=1.0)
         compared = [arm for arm in names if arm in claims]
         for row, arm in enumerate(reversed(compared)):
             for shift, filled, condition in zip((0.14, -0.14), (True, False), claims[arm]["conditions"], strict=True):
@@ -45,7 +45,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
                 right.plot(numbers["difference"], row + shift, "o", ms=5, color=colour, mfc=colour if filled else "white")
         right.axvline(0, color="#888888", lw=0.8)
         right.set_yticks(range(len(compared)), list(reversed(compared)))
-        right.set(xlabel=f"accuracy minus {PLAIN}'s\n(filled: equal generated tokens, open: equal learner tokens)")
+        right.set(xlabel=f"accuracy minus {PLAIN}'s at equal tokens\n(filled: generated, open: learner)")
         seeds = len(first["seeds"])
         figure.suptitle(
             f"{seeds} matched seeds; intervals: 95 %, paired; vertical line: the budget all arms reach",
