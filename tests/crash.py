@@ -2,12 +2,14 @@
 
 Runs a method once without interruption, then again while killing it at random moments (anywhere, and deliberately while a checkpoint is
 being written) and resuming it, each time in a fresh process. Both must end bit for bit the same: parameters, optimiser, statistics, kept
-data, random streams and the metrics file. Any method of the table can be given to it.
+data, random streams and the metrics file. Any method of the table can be given to it; words that it does not know go to ``rheostat train``:
+``python -m tests.crash iql Pendulum-v1 --steps 2000 --after 2000 --offline DATA --online-steps 5000 --log-every 50``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -20,6 +22,9 @@ from pathlib import Path
 import torch
 
 from rheostat.training import checkpoint
+
+PATIENCE = 900.0
+"""Seconds after which a run that cannot be killed is left to finish; on a busy machine it takes minutes to start."""
 
 
 def start(arguments: list[str]) -> subprocess.Popen[bytes]:
@@ -42,23 +47,30 @@ def lines(directory: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def kill_somewhere(process: subprocess.Popen[bytes], directory: Path, chance: random.Random) -> str | None:
-    """Kill the process once it has got going; returns how, or None when it finished first."""
+def steps_logged(directory: Path) -> int:
+    """Steps of the last whole row logged; 0 before the first."""
+    path = directory / "metrics.jsonl"
+    rows = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return int(json.loads(rows[-1])["steps"]) if rows else 0
+
+
+def kill_somewhere(process: subprocess.Popen[bytes], directory: Path, chance: random.Random, after: int = 0) -> str | None:
+    """Kill the process once it has got going and logged ``after`` steps; returns how, or None when it finished first."""
     how = chance.choice(["anywhere", "anywhere", "while writing", "terminate"])
     patience = chance.uniform(0.0, 1.0)
     began = time.monotonic()
     first = lines(directory)
     moving_since: float | None = None
     while process.poll() is None:
-        if moving_since is None and (lines(directory) != first or not directory.exists()):
-            moving_since = time.monotonic() if lines(directory) != first else None
+        if moving_since is None and lines(directory) != first and steps_logged(directory) >= after:
+            moving_since = time.monotonic()
         writing = any((directory / "checkpoints").glob(".*.writing")) if directory.exists() else False
         started = moving_since is not None and time.monotonic() - moving_since > patience
         if (how == "while writing" and writing and moving_since is not None) or (how != "while writing" and started):
             os.killpg(process.pid, signal.SIGTERM if how == "terminate" else signal.SIGKILL)
             process.wait()
             return how
-        if time.monotonic() - began > 120:
+        if time.monotonic() - began > PATIENCE:
             break
         time.sleep(0.0005 if how == "while writing" else 0.01)
     finish(process)
@@ -86,8 +98,18 @@ def differences(reference: Path, other: Path) -> list[str]:
     return found
 
 
-def crash(method: str, task: str, *, kills: int, steps: int, options: list[str], seed: int = 0, verbose: bool = False) -> dict[str, int]:
+def crash(
+    method: str, task: str, *, kills: int, steps: int, options: list[str], after: int = 0, seed: int = 0, verbose: bool = False
+) -> dict[str, int]:
     """Kill and resume until ``kills`` kills have happened (starting anew when a run ends first); returns how often each way was taken.
+
+    Args:
+        method, task, steps: of the run.
+        kills: how many.
+        options: more words for ``rheostat train``: a data set, hyperparameters.
+        after: kill only when this many steps were logged: beyond ``steps``, only while a method that began with a data set acts.
+        seed: of the moments.
+        verbose: print every kill.
 
     Raises:
         AssertionError: a run that was killed ended differently from the one that was not.
@@ -104,7 +126,7 @@ def crash(method: str, task: str, *, kills: int, steps: int, options: list[str],
             directory = Path(folder) / f"killed-{attempt}"
             process = start([*train, "--directory", str(directory)])
             while True:
-                how = kill_somewhere(process, directory, chance) if sum(counts.values()) < kills else finish(process)
+                how = kill_somewhere(process, directory, chance, after) if sum(counts.values()) < kills else finish(process)
                 if how is None:
                     break
                 counts[how] = counts.get(how, 0) + 1
@@ -123,11 +145,21 @@ def main() -> None:
     parser.add_argument("task")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--after", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     known, rest = parser.parse_known_args()
     rest = [word for word in rest if word != "--"]  # what follows goes to ``rheostat train``
     options = rest if any("--checkpoint-every" in word for word in rest) else [*rest, "--checkpoint-every", str(max(1, known.steps // 20))]
-    counts = crash(known.method, known.task, kills=known.kills, steps=known.steps, options=options, seed=known.seed, verbose=True)
+    counts = crash(
+        known.method,
+        known.task,
+        kills=known.kills,
+        steps=known.steps,
+        options=options,
+        after=known.after,
+        seed=known.seed,
+        verbose=True,
+    )
     total = f"{sum(counts.values())} kills ({counts})"
     print(f"{known.method} on {known.task}: {total}, every resumed run ended bit for bit like the uninterrupted one.")
 

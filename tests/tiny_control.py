@@ -116,15 +116,28 @@ def gather(task: str, steps: int, seed: int = 0) -> OfflineData:
     )
 
 
-def small(method: str, task: str | None = None, **options: Any) -> Settings:
-    """Settings of a run of about a second, with two checkpoints on the way."""
-    task = task or acts_in(method)
+def small_options(method: str, task: str) -> dict[str, Any]:
+    """Options of a run of about a second, with two checkpoints on the way."""
     general: dict[str, Any] = {"steps": 1000, "checkpoint_every": 300} | ON_POLICY
     if replays(method):
         general = {"steps": 240, "checkpoint_every": 80} | OFF_POLICY
     if reads_data(method) != "no":
         general |= {"offline": random_data(task)} | ({"online_steps": 100} if reads_data(method) == "first" else {})
-    return settings_for(method, task, **(general | OWN.get(method, {}) | options))
+    return general | OWN.get(method, {})
+
+
+def small(method: str, task: str | None = None, **options: Any) -> Settings:
+    """The same as settings, with more options."""
+    task = task or acts_in(method)
+    return settings_for(method, task, **(small_options(method, task) | options))
+
+
+def flags(options: dict[str, Any]) -> list[str]:
+    """Options as words of a command line."""
+    found = []
+    for name, value in options.items():
+        found += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return found
 
 
 def built(method: str, task: str | None = None, **options: Any) -> Any:

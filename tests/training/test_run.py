@@ -18,7 +18,7 @@ import rheostat
 from rheostat.errors import RheostatError
 from rheostat.training.run import Interrupted, Run
 from tests.crash import crash, differences
-from tests.tiny_control import CONTROL, ON_POLICY, OWN, small
+from tests.tiny_control import CONTROL, ON_POLICY, acts_in, flags, random_data, small, small_options
 
 
 class StopAfter:
@@ -66,7 +66,13 @@ def test_evaluating_never_changes_training(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("method", CONTROL)
 def test_crash_harness(method: str) -> None:
-    crash(method, "CartPole-v1", kills=6, steps=6000, options=["--checkpoint-every", "500", *flags(OWN.get(method, {}))])
+    """Twenty times the small run; what begins with a data set is killed in both phases."""
+    task = acts_in(method)
+    options = small_options(method, task)
+    steps, online = 20 * options.pop("steps"), 20 * options.pop("online_steps", 0)
+    words = flags(options | {"checkpoint_every": (steps + online) // 12} | ({"online_steps": online} if online else {}))
+    del words[words.index("--evaluation-episodes") : words.index("--evaluation-episodes") + 2]
+    crash(method, task, kills=6, steps=steps, options=words)
 
 
 def test_crash_harness_quick() -> None:
@@ -74,8 +80,12 @@ def test_crash_harness_quick() -> None:
     assert sum(counts.values()) == 2
 
 
-def flags(options: dict[str, Any]) -> list[str]:
-    return [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+def test_crash_harness_quick_after_a_data_set() -> None:
+    """Killed while it acts: the replay that began with the data set comes back with what was added since."""
+    few = {"num_envs": 2, "batch_size": 16, "hidden": (8,), "replay_capacity": 1000, "log_every": 20}
+    options = {"offline": random_data("Pendulum-v1"), "online_steps": 1000, "checkpoint_every": 100}
+    counts = crash("iql", "Pendulum-v1", kills=2, steps=100, after=120, options=flags(few | options), seed=3)
+    assert sum(counts.values()) == 2
 
 
 def test_a_damaged_checkpoint_is_named_and_the_previous_one_continues(tmp_path: Path) -> None:
