@@ -55,6 +55,8 @@ REPLAY_OWN: dict[str, dict[str, object]] = {
     "bc": {"best_share": 0.1},
     "cql": {"temperature": 0.01, "conservative_weight": 0.1, "penalty_actions": 5, "critic_learning_rate": 1e-2},
     "dqn": {"tau": 1.0, "target_every": 20},
+    "famo2o": {"coefficient_low": 5.0, "coefficient_high": 15.0, "expectile": 0.9},
+    "famo2o-cql": {"temperature": 0.01, "conservative_weight": 0.1, "penalty_actions": 5, "critic_learning_rate": 1e-2},
     "iql": {"inverse_temperature": 10.0, "expectile": 0.9},
     "pmoe": {"temperature": 0.01},
     "rlpd": {"temperature": 0.01},
@@ -82,7 +84,7 @@ GRADIENT_STEPS = {"TimeLimit": 1_200}
 DATA_STEPS = 600
 NO_VALUE = {"bc"}
 """Methods without a critic."""
-PESSIMISTIC = {"cql", "iql", "uni-o4"}
+PESSIMISTIC = {"cql", "famo2o", "famo2o-cql", "iql", "uni-o4"}
 """Methods whose critics judge the data's actions, or push values down: their actions are checked, and values where no action matters."""
 
 
