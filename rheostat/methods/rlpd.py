@@ -102,7 +102,7 @@ class RLPD(SAC):
     def bootstrap(self, observation: Tensor, action: Tensor) -> Tensor:
         """The least of a few slow critics drawn anew, ``[B]``."""
         chosen = torch.randperm(self.config.critics, generator=self.streams["updates"])[: self.config.target_critics]
-        return least(self.targets.network(observation, action), subset=chosen)
+        return least(self.targets.network(observation, action, subset=chosen))
 
     def judge(self, rows: Transitions, action: Tensor) -> Tensor:
         """The mean over all critics, ``[B]``; the gradient flows through the action alone."""

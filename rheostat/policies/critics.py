@@ -61,28 +61,31 @@ class Stack(nn.Module):
             self.scales.append(nn.Parameter(torch.ones(networks, 1, width)))
             self.shifts.append(nn.Parameter(torch.zeros(networks, 1, width)))
 
-    def forward(self, x: Tensor, *, frozen: bool = False) -> Tensor:
-        """All networks on the same rows, or each on rows of its own.
+    def forward(self, x: Tensor, *, frozen: bool = False, subset: Tensor | None = None) -> Tensor:
+        """All networks (or some) on the same rows, or each on rows of its own.
 
         Args:
             x: ``[B, inputs]``, or ``[K, B, inputs]``.
             frozen: take the weights as constants: the gradient flows to ``x`` alone (a policy's step does not move its critics).
+            subset: int64 indices of the networks that are asked, in this order; K is then their number. None asks all.
 
         Returns:
             ``[K, B, outputs]``.
         """
-        layers = [
-            (weight.detach(), bias.detach()) if frozen else (weight, bias) for weight, bias in zip(self.weights, self.biases, strict=True)
-        ]
-        norms = [
-            (scale.detach(), shift.detach()) if frozen else (scale, shift) for scale, shift in zip(self.scales, self.shifts, strict=True)
-        ]
+
+        def taken(part: Tensor) -> Tensor:
+            part = part.detach() if frozen else part
+            return part if subset is None else part[subset]
+
+        networks = self.networks if subset is None else len(subset)
+        layers = [(taken(weight), taken(bias)) for weight, bias in zip(self.weights, self.biases, strict=True)]
+        norms = [(taken(scale), taken(shift)) for scale, shift in zip(self.scales, self.shifts, strict=True)]
         if by_onednn(x.shape[-2], max(weight[0].numel() for weight, _ in layers), x):
-            inputs = x.unbind() if x.dim() == 3 else [x] * self.networks
+            inputs = x.unbind() if x.dim() == 3 else [x] * networks
             apart = [[part.unbind() for part in pair] for pair in (*layers, *norms)]  # one by one, each would get a gradient of all K
-            each = [[[part[k] for part in pair] for pair in apart] for k in range(self.networks)]
+            each = [[[part[k] for part in pair] for pair in apart] for k in range(networks)]
             return torch.stack([_one(row, parts, len(layers), self.activation) for row, parts in zip(inputs, each, strict=True)])
-        x = x.expand(self.networks, -1, -1) if x.dim() == 2 else x
+        x = x.expand(networks, -1, -1) if x.dim() == 2 else x
         for index, (weight, bias) in enumerate(layers):
             x = torch.baddbmm(bias, x, weight.transpose(1, 2))
             if index < len(layers) - 1:
@@ -126,9 +129,9 @@ class EnsembleQ(nn.Module):
         self.observations = observations
         self.stack = Stack(networks, observations + actions, hidden, 1, normalise=normalise, generator=generator)
 
-    def forward(self, observation: Tensor, action: Tensor, *, frozen: bool = False) -> Tensor:
-        """``[B, observations]`` and unit actions ``[B, actions]`` to ``[K, B]``; ``frozen`` as in :meth:`Stack.forward`."""
-        return self.stack(torch.cat([observation[..., : self.observations], action], -1), frozen=frozen).squeeze(-1)
+    def forward(self, observation: Tensor, action: Tensor, *, frozen: bool = False, subset: Tensor | None = None) -> Tensor:
+        """``[B, observations]`` and unit actions ``[B, actions]`` to ``[K, B]``; ``frozen`` and ``subset`` as in :meth:`Stack.forward`."""
+        return self.stack(torch.cat([observation[..., : self.observations], action], -1), frozen=frozen, subset=subset).squeeze(-1)
 
     def of_many(self, observation: Tensor, action: Tensor, *, frozen: bool = False) -> Tensor:
         """Several actions per observation: ``[B, observations]`` and ``[B, N, actions]`` to ``[K, B, N]``."""

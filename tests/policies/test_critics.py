@@ -53,6 +53,18 @@ def test_rows_of_their_own_go_to_their_network() -> None:
     torch.testing.assert_close(stack(x)[1], stack(x[1])[1])
 
 
+@pytest.mark.parametrize("width", [8, 128])
+def test_a_subset_answers_as_it_does_among_all(width: int) -> None:
+    draw = torch.Generator().manual_seed(3)
+    stack, x, chosen = Stack(5, 3, (width, width), 2, normalise=True, generator=draw), torch.randn(64, 3), torch.tensor([4, 1])
+    for parameter in (*stack.scales, *stack.shifts):
+        nn.init.normal_(parameter, generator=draw)
+    torch.testing.assert_close(stack(x, subset=chosen), stack(x)[chosen], rtol=1e-4, atol=1e-5)
+    own = torch.randn(2, 64, 3)
+    expected = torch.stack([alone(stack, 4, own[0]), alone(stack, 1, own[1])])
+    torch.testing.assert_close(stack(own, subset=chosen), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_frozen_critics_pass_the_gradient_to_the_action_alone() -> None:
     critic = EnsembleQ(3, 2, hidden=(8,), generator=torch.Generator().manual_seed(0))
     observation, action = torch.randn(5, 3), torch.randn(5, 2, requires_grad=True)
