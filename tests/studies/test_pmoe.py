@@ -55,15 +55,17 @@ def test_cells_are_those_of_learned_steps() -> None:
         "next_observation": torch.tensor([[-1.0, -1.0], [0.9, 0.9], [0.61, 0.59], [0.62, 0.58], [-0.6, -0.6]]).repeat(1, 2),
         "truncated": torch.tensor([False, False, True, False, True]),
     }
-    replay = SimpleNamespace(columns={name: torch.cat([x, x[:1]]) for name, x in steps.items()}, __len__=None)
+    columns = {name: torch.cat([x, x[:1]]) for name, x in steps.items()}
 
     class Five(SimpleNamespace):
+        """A replay with room for a sixth step."""
+
         def __len__(self) -> int:
             return 5
 
-    found = looks.goals(run_of(torch.zeros(1), torch.zeros(1, 2), replay=Five(columns=replay.columns)))
+    found = looks.goals(run_of(torch.zeros(1), torch.zeros(1, 2), replay=Five(columns=columns)))
     assert found["upper"] == found["lower"] == found["rarer"] == 0.5
-    assert found["cells"] == 2.0  # (0.61, 0.59) and (0.62, 0.58) share one
+    assert found["cells"] == 2.0  # the uniform steps do not count, and (0.61, 0.59) and (0.62, 0.58) share one
 
 
 def test_most_is_more_than_half() -> None:
