@@ -94,9 +94,9 @@ def fork_data(steps: int, seed: int) -> OfflineData:
         truncated=no,
         sampler_logp=torch.full((steps,), math.nan),
         batch_size=[steps],
-    )  # type: ignore[call-arg]
-    spaces = {"observation_space": gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32), "action_space": Fork.action_space}
-    return OfflineData(rows, yes, **spaces, task="Fork", reference=(-1.0, 1.15))
+    )
+    seen_by_policies = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
+    return OfflineData(rows, yes, observation_space=seen_by_policies, action_space=Fork.action_space, task="Fork", reference=(-1.0, 1.15))
 
 
 # --- arms --------------------------------------------------------------------------------------------------------------------------------
