@@ -11,10 +11,10 @@ Gumbel   the weights learn through a relaxed choice (Gumbel-softmax, straight th
 score    the weights learn by their score function, with the critic's values and the expected value as baseline; the drawn expert moves
 
 Equal in all arms of a part: environments, 4; batches of 64, hidden layers 32-32 for actor and critics, step sizes 1e-3, tau 0.01, a learned
-temperature that begins at 0.1 (the largest reward is 1) and holds an entropy of minus two nats of the expert that acted, uniform actions for
-the first 200 steps (part 3: 1,000), rewards as they are. An arm's own are the number of experts, and what moves them and their weights.
-Nothing was tuned. The temperature's beginning was chosen after a look at part 1 with a seed that is not among the study's (100): from 1, where
-a run begins by default, PMOE still acted almost uniformly after 3,000 gradient steps; from 0.1 both PMOE and K = 1 had learned.
+temperature that begins at 0.1 (the largest reward is 1) and holds an entropy of minus two nats of the expert that acted, uniform actions
+for the first 200 steps (part 3: 1,000), rewards as they are. An arm's own are the number of experts, and what moves them and their weights.
+Nothing was tuned. The temperature's beginning was chosen after a look at part 1 with a seed that is not among the study's (100): from 1,
+where a run begins by default, PMOE still acted almost uniformly after 3,000 gradient steps; from 0.1 both PMOE and K = 1 had learned.
 
 Rules, fixed before any arm was run (matched seeds; six are the fewest that can decide at 95 %). "Most" is more than half, as observed. An
 action is on a bump where it pays at least half; 4,000 are drawn from the trained policy.
