@@ -109,7 +109,7 @@ def cells_of(sizes: Sizes, task: str, look: str, found: dict[str, Arm], *, steps
         },
         settings={"evaluation_episodes": sizes.episodes, "checkpoint_every": steps},
         metrics=METRICS,
-        cost=steps * ratio / 600,
+        cost=steps * ratio / 400,
         look=f"studies._pmoe_looks:{look}",
     )
 
