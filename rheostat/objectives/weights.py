@@ -6,7 +6,6 @@ the surrogate already. Using the sampler as the ratio's denominator *and* a weig
 
 from __future__ import annotations
 
-import math
 from typing import Literal, get_args
 
 import torch
@@ -231,7 +230,7 @@ def exponential_weight(advantage: Tensor, scale: float | Tensor, cap: float = 10
         require_same_shape(advantage=advantage, scale=scale)
     if cap <= 0:
         raise RheostatError(f"The cap of exponential weights must be above 0, not {cap}.")
-    return (scale * advantage).clamp(max=math.log(cap)).exp().clamp(max=cap)  # the second clamp removes the rounding of the first
+    return (scale * advantage).exp().clamp(max=cap)  # an infinite exponential becomes the cap; there is no gradient to spoil
 
 
 @torch.no_grad()
