@@ -41,9 +41,7 @@ def gather(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     Returns:
         The mean return of its whole episodes, and the returns that count as 0 and 100 percent.
     """
-    if arguments["kind"] == "fork":
-        data = fork_data(arguments["steps"], arguments["seed"])
-    elif arguments["teacher"]:
+    if arguments["teacher"]:
         recipe = TeacherRecipe(arguments["teacher"], TEACHER, evaluation_episodes=10)
         data = make_dataset(TASK, arguments["kind"], arguments["steps"], arguments["seed"], teacher=recipe)
     else:
@@ -103,8 +101,9 @@ def fork_data(steps: int, seed: int) -> OfflineData:
 
 
 def build(arguments: dict[str, Any], place: Path, *, online: int = 0) -> UniO4:
-    """The method on the cell's data."""
-    data = OfflineData.load(place.parent / arguments["data"] / DATA)
+    """The method on the cell's data; those of the fork are made on the spot, ``rows`` of them."""
+    fork = arguments["task"] == "fork"
+    data = fork_data(arguments["rows"], arguments["seed"]) if fork else OfflineData.load(place.parent / arguments["data"] / DATA)
     config = configure("uni-o4", arguments["config"])
     return UniO4(config, world(arguments), Streams(arguments["seed"]), total_steps=arguments["steps"], online_steps=online, offline=data)
 

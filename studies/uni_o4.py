@@ -16,9 +16,11 @@ Apart, on a world with a fork: one step, a wall straight ahead, free on either s
 One clone, four clones kept apart by the divergence (``distribution``), and four by the released ratio (``heuristic``); then clipped steps.
 
 Equal in all arms: gamma 0.9, networks of 64-64 (fork: 32-32), batches of 100 (fork: 50), 8,000 steps of the critics at 1e-3, 2,000 of the
-model (three networks), 4,000 of the clones at 3e-4, clipped steps at 1e-4; imagined episodes of 100 steps from 100 states (fork: one step).
-Everything else is published, online step sizes and clip included. Scores are percent of the way from uniform actions to the trained
-teacher. No arm was tuned.
+model (three networks), 4,000 of the clones at 3e-4, clipped steps at 1e-4 (fork: 1e-3); imagined episodes of 100 steps from 100 states
+(fork: one step). Everything else is published, online step sizes and clip included. Scores are percent of the way from uniform actions to
+the trained teacher. No arm was tuned. One look with a seed that is not among the study's (100) changed two things: on the fork no arm got
+away from the wall in so few steps of 1e-4, so that step size was raised for all of them; and the best of four clones covers data better
+than one whatever keeps them apart, so coverage is compared between the two kinds.
 
 Rules, fixed before the arms were run (matched seeds; six are the fewest that can decide at 95 %):
 
@@ -27,8 +29,8 @@ steps      medium and mixed: Uni-O4 is not worse than one step: two conditions.
 gate       in the worst of all seeds and both data sets, Uni-O4 loses less against its own clones than ungated does (as observed).
 start      online, the first measurement of Uni-O4 is higher than that of PPO from scratch.
 fall       online, no measurement of Uni-O4 falls below 80 % of its first score, in every seed.
-diversity  fork: four clones kept apart reach a higher return than one clone, and cover the data better (mean log-likelihood of an action
-           under the member that likes it best).
+diversity  fork: four clones kept apart by the divergence reach a higher return than one clone, and cover the data better than four with the
+           released ratio (mean log-likelihood of an action under the member that likes it best).
 
 Why the last may fail: around a fit of both sides at once, moving two members apart by d costs each d^2 / (2 s^2) of its likelihood, and
 gains alpha (2 d)^2 / (2 s^2) of divergence. With the published alpha of 0.1 that is a loss; members part by themselves from 0.25 on.
@@ -131,6 +133,7 @@ def fork_config(sizes: Sizes) -> dict[str, Any]:
         "model_part": 0.2 * sizes.fork,
         "cloning_part": 2.0 * sizes.fork,
         "policy_part": float(sizes.fork),
+        "policy_learning_rate": 1e-3,
         "gate_every": min(100, sizes.fork // 2),
         "horizon": 1,
         "normalise_states": False,
@@ -338,19 +341,18 @@ def fork_claim(sizes: Sizes) -> Claim:
     clones: dict[str, dict[int, Cell]] = {arm: {} for arm in FORKS}
     arms: dict[str, dict[int, Cell]] = {arm: {} for arm in FORKS}
     for seed in range(sizes.seeds):
-        data = cell("gather", {"kind": "fork", "steps": sizes.fork_rows, "seed": seed, "teacher": 0}, f"fork data, seed {seed}", 1.0)
         for arm, own in FORKS.items():
             arguments = {
                 "task": "fork",
-                "data": data.key,
+                "rows": sizes.fork_rows,
                 "config": fork_config(sizes) | own,
                 "seed": seed,
                 "steps": steps,
                 "episodes": 10 * sizes.episodes,
             }
-            clones[arm][seed] = cell("prepare", arguments, f"fork, {arm}: clones, seed {seed}", 8.0, needs=(data,))
+            clones[arm][seed] = cell("prepare", arguments, f"fork, {arm}: clones, seed {seed}", 4.0)
             rest = arguments | {"state": clones[arm][seed].key, "looks": sizes.looks, "look_every": steps}
-            arms[arm][seed] = cell("improve", rest, f"fork, {arm}, seed {seed}", 3.0, needs=(data, clones[arm][seed]))
+            arms[arm][seed] = cell("improve", rest, f"fork, {arm}, seed {seed}", 3.0, needs=(clones[arm][seed],))
 
     def judge(result: Results) -> Judgement:
         final = {arm: {seed: float(result(one)["final"]) for seed, one in found.items()} for arm, found in arms.items()}
@@ -359,8 +361,8 @@ def fork_claim(sizes: Sizes) -> Claim:
             for name in ("coverage", "spread")
         }
         conditions = [
-            better("return of four clones kept apart and one clone", final["distribution"], final["one clone"]),
-            better("coverage of four clones kept apart and one clone", looks["coverage"]["distribution"], looks["coverage"]["one clone"]),
+            better("return of distribution and one clone", final["distribution"], final["one clone"]),
+            better("coverage of distribution and heuristic", looks["coverage"]["distribution"], looks["coverage"]["heuristic"]),
         ]
         values = {"return": final} | looks
         return Judgement(conditions, {name: {arm: summary(found) for arm, found in by_arm.items()} for name, by_arm in values.items()})
