@@ -7,15 +7,15 @@ processor (of all threads together), which other jobs disturb less than they dis
 a KL, the others with GRPO without one.
 
 A method may process more data than GRPO: an expert's rows, old rollouts, groups sampled again with a hint. To tell extra data from extra
-work, the same turn of GRPO says what a generated token and a learned token cost (its seconds of collecting over generated tokens, and of
-everything else over learner tokens), and the method's own token counts say what GRPO would have needed for as many:
+work, generating counts as what it takes (the engine is the same for all), and the same turn of GRPO says what a trained token costs: its
+seconds outside the engine over the tokens, prompts included, that its gradient steps passed through the model.
 
     raw overhead    seconds per update / GRPO's - 1
-    net overhead    seconds per update / (generated tokens x GRPO's cost + learner tokens x GRPO's cost) - 1
-    FLOP overhead   booked FLOPs per update / (the same two counts at 2 and 6 FLOPs per weight and token) / GRPO's own quotient - 1
+    net overhead    seconds per update / (own seconds in the engine + own trained tokens x GRPO's seconds per trained token) - 1
+    FLOP overhead   booked FLOPs per update / (2 x generated + 6 x trained tokens, per weight) / GRPO's own quotient - 1
 
-The net overhead is what the method's own work costs; the last column says how much of it is arithmetic. Numbers are medians over the
-turns (of the turn's ratio).
+The net overhead is what the method's own work costs; the FLOPs say how much of it is arithmetic (a second anchor, a search of its own).
+Numbers are medians over the turns (of the turn's ratio).
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
 
     from rheostat import api
     from rheostat.methods.method import iterate
+    from rheostat.policies.flops import TRAIN, tokens_seen
     from rheostat.training.run import build_method
 
     torch.set_num_threads(sizes["threads"])
@@ -86,16 +87,24 @@ def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
     options = {"preset": "tiny", "model": sizes["model"], "steps": sizes["updates"], "environment_options": WORLD}
     settings = api.settings_for(mine.method, "chain-sum", **(options | SHARED | size | mine.options))
     method: Any = build_method(settings, settings.task)
-    clock = {"collect": 0.0}
-    collect = method.collect
+    clock = {"generating": 0.0}
+    generate = method.world.engine.generate
 
-    def timed() -> Any:
+    def timed(*arguments: Any, **rest: Any) -> Any:
         began = time.process_time()
-        rows = collect()
-        clock["collect"] += time.process_time() - began
-        return rows
+        found = generate(*arguments, **rest)
+        clock["generating"] += time.process_time() - began
+        return found
 
-    method.collect = timed
+    method.world.engine.generate = timed
+    clock["trained"] = 0.0
+    spend = method.spend
+
+    def counted(operations: int, rows: Any) -> None:
+        clock["trained"] += tokens_seen(rows) if operations == TRAIN else 0
+        spend(operations, rows)
+
+    method.spend = counted
     pipe.send(0)
     while count := pipe.recv():
         before, began = counts(method, clock), time.process_time()
@@ -155,6 +164,7 @@ def compared(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
                 "processor_seconds_per_update": median(row["seconds"] for row in mine),
                 "generated_tokens": median(row["generated"] for row in mine),
                 "learner_tokens": median(row["learned"] for row in mine),
+                "trained_tokens": median(row["trained"] for row in mine),
                 "raw_overhead": median(raw),
                 "net_overhead": median(net),
                 "flop_overhead": median(work),
@@ -166,15 +176,13 @@ def compared(found: dict[str, list[dict[str, float]]]) -> list[dict[str, Any]]:
 
 
 def expected(mine: dict[str, float], theirs: dict[str, float]) -> float:
-    """Seconds that the other side would have needed for as many tokens."""
-    generating = theirs["collect"] / theirs["generated"]
-    learning = (theirs["seconds"] - theirs["collect"]) / theirs["learned"]
-    return mine["generated"] * generating + mine["learned"] * learning
+    """Seconds that the other side would have needed to train on as many tokens, after the same generating."""
+    return mine["generating"] + mine["trained"] * (theirs["seconds"] - theirs["generating"]) / theirs["trained"]
 
 
 def needed_flops(row: dict[str, float]) -> float:
     """Booked FLOPs over those that its tokens need: a forward pass to generate one, a forward and a backward pass to learn from one."""
-    return row["flops"] / (2 * row["generated"] + 6 * row["learned"])
+    return row["flops"] / (2 * row["generated"] + 6 * row["trained"])
 
 
 def measure(*, threads: int, turns: int, per_turn: int, prompts: int = PROMPTS, group: int = GROUP, model: str = BASE) -> dict[str, Any]:
@@ -216,7 +224,7 @@ def main() -> None:
 
 def shown(found: dict[str, Any]) -> str:
     """The rows as text."""
-    header = ["method", "beside", "s/update", "generated", "learned", "raw", "net", "FLOPs", "MB", "MB ratio", ""]
+    header = ["method", "beside", "s/update", "generated", "learned", "trained", "raw", "net", "FLOPs", "MB", "MB ratio", ""]
     lines = [
         [
             row["side"],
@@ -224,6 +232,7 @@ def shown(found: dict[str, Any]) -> str:
             f"{row['processor_seconds_per_update']:.3f}",
             f"{row['generated_tokens']:,.0f}",
             f"{row['learner_tokens']:,.0f}",
+            f"{row['trained_tokens']:,.0f}",
             f"{row['raw_overhead']:+.1%}",
             f"{row['net_overhead']:+.1%}",
             f"{row['flop_overhead']:+.1%}",
@@ -233,8 +242,8 @@ def shown(found: dict[str, Any]) -> str:
         ]
         for row in found["rows"]
     ]
-    machine_ = found["machine"]
-    return f"{table(header, lines)}\nTokens are per update. Machine: {machine_['name']}, load {machine_['load_before_and_after']}."
+    where = f"Machine: {found['machine']['name']}, load {found['machine']['load_before_and_after']}."
+    return f"{table(header, lines)}\nTokens are per update, trained ones with their prompts. {where}"
 
 
 if __name__ == "__main__":
