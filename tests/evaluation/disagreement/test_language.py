@@ -320,7 +320,7 @@ def test_every_method_replays_or_says_why_not(model: str, tmp_path: Path) -> Non
         (["grpo", "rloo:limit"], {}, "without a name or a value, 'limit': write rloo:NAME=VALUE"),
         (["grpo", "rloo:"], {}, "without a name or a value"),
         (["grpo", "rloo:limt=none"], {}, "rloo:limt=none cannot replay this batch: Unknown setting of rloo 'limt': did you mean limit"),
-        (["grpo", "rloo:limit=some"], {}, "it must be one of clip, detached, log-clip, none"),
+        (["grpo", "rloo:limit=some"], {}, "it must be one of clip, searched, detached, log-clip, none"),
         (["grpo", "rloo"], {"limt": "none"}, "Unknown setting of grpo 'limt'"),
         (["grpo", "rloo:group_size=2"], {}, "rloo:group_size=2: group_size is the run's"),
         (["grpo", "rloo:epochs=2"], {}, "epochs is left alone"),
