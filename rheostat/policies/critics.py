@@ -16,6 +16,7 @@ from torch.nn.functional import layer_norm, relu
 
 from rheostat.errors import RheostatError
 from rheostat.policies.matmul import by_onednn, linear
+from rheostat.policies.perceptrons import perceptrons
 
 EPSILON = 1e-5
 """Of layer normalisation."""
@@ -85,6 +86,8 @@ class Stack(nn.Module):
             apart = [[part.unbind() for part in pair] for pair in (*layers, *norms)]  # one by one, each would get a gradient of all K
             each = [[[part[k] for part in pair] for pair in apart] for k in range(networks)]
             return torch.stack([_one(row, parts, len(layers), self.activation) for row, parts in zip(inputs, each, strict=True)])
+        if self.activation is relu and not norms:
+            return perceptrons(x, *(tuple(part) for part in zip(*layers, strict=True)))
         x = x.expand(networks, -1, -1) if x.dim() == 2 else x
         for index, (weight, bias) in enumerate(layers):
             x = torch.baddbmm(bias, x, weight.transpose(1, 2))

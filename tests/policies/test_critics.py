@@ -39,12 +39,28 @@ def test_every_network_of_a_stack_is_a_plain_perceptron(width: int, normalise: b
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-def test_both_ways_of_multiplying_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    stack = Stack(2, 7, (128, 128), 1, generator=torch.Generator().manual_seed(1))
-    x = torch.randn(64, 7, generator=torch.Generator().manual_seed(2))
-    usual = stack(x)
-    monkeypatch.setattr(critics, "by_onednn", lambda *facts: False)
-    torch.testing.assert_close(stack(x), usual, rtol=1e-4, atol=1e-5)
+@pytest.mark.parametrize("networks_apart", [False, True])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_all_ways_of_multiplying_agree(networks_apart: bool, frozen: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = Stack(2, 7, (32, 32), 1, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(2, 16, 7, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    expected = torch.stack([alone(stack, k, x[k]) for k in range(2)])
+    monkeypatch.setattr(critics, "by_onednn", lambda *facts: networks_apart)
+    found = stack(x, frozen=frozen)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    inputs = [x] if frozen else [x, *stack.parameters()]
+    for one, other in zip(torch.autograd.grad(found.sum(), inputs), torch.autograd.grad(expected.sum(), inputs), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_what_happens_in_place_changes_neither_rows_nor_answers() -> None:
+    stack = Stack(2, 3, (8,), 1, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(4, 3, requires_grad=True)
+    kept, found = x.detach().clone(), stack(x)
+    first = torch.autograd.grad(found.sum(), x, retain_graph=True)[0]
+    assert torch.equal(torch.autograd.grad(found.sum(), x)[0], first) and torch.equal(x.detach(), kept)
+    with torch.no_grad():
+        assert torch.equal(stack(x), found)
 
 
 def test_rows_of_their_own_go_to_their_network() -> None:
