@@ -13,6 +13,7 @@ from rheostat.training.run import CUSTOM, Run
 from rheostat.training.starting import free_directory, settings_for, task_of_prompts
 
 if TYPE_CHECKING:
+    from rheostat.buffers.offline import OfflineData
     from rheostat.evaluation.disagreement.comparing import Disagreement
     from rheostat.evaluation.microscope.looking import Look
 
@@ -123,6 +124,13 @@ def study(name: str, **options: Any) -> Any:
     from rheostat.evaluation.studies.results import load_study, run_study
 
     return run_study(load_study(name), **options)
+
+
+def make_dataset(task: str, kind: str, steps: int = 100_000, seed: int = 0, **options: Any) -> OfflineData:
+    """Make an offline data set; see :func:`rheostat.training.datasets.make_dataset`. ``save(folder)`` keeps it."""
+    from rheostat.training.datasets import make_dataset as make
+
+    return make(task, kind, steps, seed, **options)
 
 
 def methods() -> dict[str, table.Entry]:

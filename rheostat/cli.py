@@ -21,7 +21,7 @@ from rheostat.evaluation.microscope.command import Microscope
 from rheostat.evaluation.off_policy_command import OffPolicyEvaluation
 from rheostat.evaluation.study_commands import Claims, StudyCommand
 from rheostat.methods import table
-from rheostat.terminal import print_json, print_table
+from rheostat.terminal import json_or_text, print_json, print_table
 
 
 @dataclass
@@ -194,7 +194,7 @@ def train_command(name: str, preset: str | None = None) -> type:
         from rheostat import api
 
         options = {item.name: getattr(self, item.name) for item in dataclasses.fields(base)}
-        options["environment_options"] = {key: _json_or_text(value) for key, value in options.pop("environment").items()}
+        options["environment_options"] = {key: json_or_text(value) for key, value in options.pop("environment").items()}
         if "reward" in options:
             options["rewards"] = options.pop("reward")
         method = {item.name: getattr(self.config, item.name) for item in dataclasses.fields(config)} | {"dial": self.dial}
@@ -213,13 +213,6 @@ def train_command(name: str, preset: str | None = None) -> type:
     ]
     namespace = {"run": run, "__doc__": f"{row.title}. `rheostat show {name}` explains the method."}
     return dataclasses.make_dataclass(f"Train{name.title().replace('-', '')}", fields, bases=(base,), namespace=namespace)
-
-
-def _json_or_text(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
 
 
 def _announce(run: Any) -> None:
@@ -331,7 +324,7 @@ class Compare:
     def run(self) -> None:
         from rheostat import api
 
-        options = {key: _json_or_text(value) for key, value in self.options.items()}
+        options = {key: json_or_text(value) for key, value in self.options.items()}
         result = api.compare(
             list(self.methods), self.task, seeds=self.seeds, steps=self.steps, jobs=self.jobs or None, directory=self.directory, **options
         )
@@ -383,7 +376,7 @@ class Sweep:
     def run(self) -> None:
         from rheostat import api
 
-        options = {key: _json_or_text(value) for key, value in self.options.items()}
+        options = {key: json_or_text(value) for key, value in self.options.items()}
         steps = self.steps or (100_000 if table.entry(self.method).domain == "control" else 60)
         dial = {name: values for name, values in dataclasses.asdict(self.dial).items() if values}
         result = api.sweep(

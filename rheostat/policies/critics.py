@@ -61,6 +61,9 @@ class Stack(nn.Module):
         for width in hidden if normalise else ():
             self.scales.append(nn.Parameter(torch.ones(networks, 1, width)))
             self.shifts.append(nn.Parameter(torch.zeros(networks, 1, width)))
+        # The same parameters once more: walking through a ParameterList takes as long as a small product.
+        self.layers = list(zip(self.weights, self.biases, strict=True))
+        self.norms = list(zip(self.scales, self.shifts, strict=True))
 
     def forward(self, x: Tensor, *, frozen: bool = False, subset: Tensor | None = None) -> Tensor:
         """All networks (or some) on the same rows, or each on rows of its own.
@@ -74,13 +77,13 @@ class Stack(nn.Module):
             ``[K, B, outputs]``.
         """
 
-        def taken(part: Tensor) -> Tensor:
-            part = part.detach() if frozen else part
-            return part if subset is None else part[subset]
-
+        layers: list[tuple[Tensor, ...]] = list(self.layers)
+        norms: list[tuple[Tensor, ...]] = list(self.norms)
+        if frozen:
+            layers, norms = ([tuple(part.detach() for part in pair) for pair in pairs] for pairs in (layers, norms))
+        if subset is not None:
+            layers, norms = ([tuple(part[subset] for part in pair) for pair in pairs] for pairs in (layers, norms))
         networks = self.networks if subset is None else len(subset)
-        layers = [(taken(weight), taken(bias)) for weight, bias in zip(self.weights, self.biases, strict=True)]
-        norms = [(taken(scale), taken(shift)) for scale, shift in zip(self.scales, self.shifts, strict=True)]
         if by_onednn(x.shape[-2], max(weight[0].numel() for weight, _ in layers), x):
             inputs = x.unbind() if x.dim() == 3 else [x] * networks
             apart = [[part.unbind() for part in pair] for pair in (*layers, *norms)]  # one by one, each would get a gradient of all K

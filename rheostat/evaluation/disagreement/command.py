@@ -6,10 +6,12 @@ import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from tyro.conf import Positional
+
+from rheostat.terminal import json_or_text
 
 
 @dataclass
@@ -40,7 +42,7 @@ class Disagree:
     def run(self) -> None:
         from rheostat.evaluation.disagreement.comparing import disagree
 
-        options = {name: _json_or_text(value) for name, value in self.options.items()}
+        options = {name: json_or_text(value) for name, value in self.options.items()}
         found = disagree(self.run_directory, self.methods, update=self.update, steps=self.steps, rows=self.rows, progress=True, **options)
         written = found.save(self.output) if self.output else []
         if self.json:
@@ -49,10 +51,3 @@ class Disagree:
             found.print()
         for path in written:
             print(path, file=sys.stderr if self.json else sys.stdout)
-
-
-def _json_or_text(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from rheostat.evaluation.microscope.gradients import NO_REWARD
 from rheostat.methods import table
 from rheostat.methods.grpo import GRPO
 from rheostat.methods.ppo import PPO
+from rheostat.terminal import json_or_text
 from rheostat.training.language import automatic_preset
 from rheostat.training.run import CUSTOM
 from rheostat.training.settings import Settings, configure
@@ -73,7 +73,7 @@ def _read(label: str, options: Mapping[str, Any]) -> Spec:
         name, equals, value = part.partition("=")
         if not (name and equals):
             raise RheostatError(f"{label} has a setting without a name or a value, {part!r}: write {method}:NAME=VALUE,NAME=VALUE.")
-        settings[name] = _json_or_text(value)
+        settings[name] = json_or_text(value)
     for name in settings:
         if name in OF_THE_BATCH[row.domain]:
             raise RheostatError(f"{label}: {name} is the run's, because it describes the batch or the policy; leave it out.")
@@ -84,13 +84,6 @@ def _read(label: str, options: Mapping[str, Any]) -> Spec:
         if name.partition(".")[0] == "dial":
             raise RheostatError(f"{label}: the dial says where data come from, and the batch is frozen; leave {name} out.")
     return Spec(label, method, settings)
-
-
-def _json_or_text(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
 
 
 def require_domain(specs: Sequence[Spec], run: Settings) -> None:

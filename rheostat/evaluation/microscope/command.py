@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 from tyro.conf import Positional
+
+from rheostat.terminal import json_or_text
 
 
 @dataclass
@@ -56,7 +58,7 @@ class Microscope:
             step_size=self.step_size,
             length=self.length,
             progress=True,
-            **{name: _json_or_text(value) for name, value in self.options.items()},
+            **{name: json_or_text(value) for name, value in self.options.items()},
         )
         written = look.save(self.output) if self.output else []
         if self.json:
@@ -65,10 +67,3 @@ class Microscope:
         look.print()
         for path in written:
             print(path)
-
-
-def _json_or_text(value: str) -> Any:
-    try:
-        return json.loads(value)
-    except json.JSONDecodeError:
-        return value
