@@ -8,6 +8,8 @@ metrics on, and one PyTorch thread. The raw rate is EnvPool alone with the same 
 
 Peak memory is the largest resident size of a child process that does nothing but train one side for three updates.
 
+``--off-policy`` runs :mod:`benchmarks.off_policy`: SAC and TD3 beside Stable-Baselines3, gradient steps of IQL and CQL beside d3rlpy.
+
 ``--learning`` compares the training returns (mean of the last 100 episodes) at equal numbers of steps, over several seeds; there both
 sides normalise in the same way and keep their learning rate.
 """
@@ -238,10 +240,17 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=10, help="updates of 2048 steps per turn")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the learning curves")
     parser.add_argument("--tasks", nargs="+", default=TASKS, metavar="TASK")
+    parser.add_argument("--off-policy", action="store_true", help="SAC, TD3, IQL and CQL instead (python -m benchmarks.off_policy)")
     parser.add_argument("--memory", nargs=2, metavar=("SIDE", "TASK"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.memory:
         return report_memory(*arguments.memory)
+    if arguments.off_policy:
+        from benchmarks import off_policy
+
+        return off_policy.report(
+            turns=1 if arguments.quick else arguments.repeats, steps=20 if arguments.quick else 500, as_json=arguments.json
+        )
     if arguments.quick:
         arguments.repeats, arguments.updates, arguments.seeds = 1, 1, 1
 

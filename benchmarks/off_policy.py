@@ -260,19 +260,24 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=("sac", "td3", "iql", "cql"), help="some comparisons only")
     arguments = parser.parse_args()
     turns, steps = (1, 20) if arguments.quick else (arguments.turns, arguments.steps)
+    report(turns=turns, steps=steps, only=arguments.only, as_json=arguments.json)
+
+
+def report(*, turns: int, steps: int, only: list[str] | None = None, as_json: bool = False) -> None:
+    """Run the comparisons and print them."""
 
     def say(line: str) -> None:
-        if not arguments.json:
+        if not as_json:
             print(line, flush=True)
 
     say(machine())
     rows = []
     for name, comparison in comparisons().items():
-        if arguments.only and name not in arguments.only:
+        if only and name not in only:
             continue
         say(comparison.work)
         rows.append(compare(comparison, turns=turns, steps=steps, say=say))
-    if arguments.json:
+    if as_json:
         print(dump(rows))
         return
     lines = [[r.work, f"{r.ours:,.0f}", f"{r.theirs:,.0f}", r.unit, f"{r.ratio:.2f}", r.peer] for r in rows]
