@@ -12,10 +12,10 @@ from __future__ import annotations
 from enum import IntEnum
 
 import torch
-from tensordict import TensorClass
 from torch import Tensor
 
 from rheostat.errors import RheostatError
+from rheostat.tensors import TensorClass
 
 
 class Source(IntEnum):

@@ -66,7 +66,7 @@ class Sizes:
     look_every: int = 500
 
 
-SMOKE = Sizes(1, 300, 200, 100, 2, 8, 16, 100)
+SMOKE = Sizes(1, 300, 40, 40, 2, 8, 16, 20)
 
 
 def arms() -> dict[str, Arm]:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from rheostat.buffers.priorities import SumTree
 from rheostat.buffers.ring import Ring, step_layout
 from rheostat.buffers.storage import Layout
 from rheostat.errors import RheostatError
+from rheostat.tensors import TensorDict
 from rheostat.trajectories import Transitions
 
 LEAST_ERROR = 1e-6

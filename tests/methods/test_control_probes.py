@@ -102,13 +102,13 @@ def train_replay_on(method: str, task: str, updates: int, directory: Path, **opt
 
 
 def is_quick(method: str, probe: str, continuous: bool) -> bool:
-    """All of PPO and A2C, two of every other method; the rest runs every night."""
-    if method in ("ppo", "a2c"):
+    """All of PPO, one or two of every other method; the rest runs every night."""
+    if method == "ppo":
         return True
     if replays(method):
-        discrete = table.entry(method).load().discrete
-        delayed = "RewardFromAction" if method in NO_VALUE else "DelayedReward"
-        return (probe, continuous) in (("RewardFromBoth", not discrete), (delayed, discrete is False))
+        return (probe, continuous) == ("RewardFromBoth", not table.entry(method).load().discrete)
+    if method == "a2c":
+        return (probe, continuous) in (("RewardFromBoth", False), ("TimeLimit", True))
     if method in CONTINUOUS:
         return probe == "RewardFromBoth"
     return method in ("ppo-buffer", "props", "ros") and (probe, continuous) in (("RewardFromBoth", False), ("DelayedReward", True))

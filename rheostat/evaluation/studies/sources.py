@@ -42,7 +42,7 @@ def code_hash(roots: tuple[str, ...]) -> str:
     """Hash of the syntax of ``roots`` and of all they import from this repository."""
     digest = hashlib.sha256()
     for name, path in sorted(source_files(roots).items()):
-        digest.update(f"{name}\n{meaning(path.read_text())}\n".encode())
+        digest.update(f"{name}\n{_read(path)[0]}\n".encode())
     return digest.hexdigest()
 
 
@@ -64,12 +64,21 @@ def source_files(roots: tuple[str, ...]) -> dict[str, Path]:
         if name in found or path is None or name in SHOWS_ONLY:
             continue
         found[name] = path
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                todo += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                todo += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        todo += _read(path)[1]
     return found
+
+
+@cache
+def _read(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The meaning of a file, and all that it may import; a process reads a file once, however many studies share it."""
+    source = path.read_text()
+    named: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            named += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            named += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return meaning(source), tuple(named)
 
 
 def meaning(source: str) -> str:
