@@ -214,7 +214,7 @@ def _read_lines(path: Path) -> Iterator[Mapping[str, Any]]:
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line)
+                    row = json.loads(line.rstrip())
                 except json.JSONDecodeError as error:
                     what = error.msg.removesuffix(" at")
                     raise RheostatError(
