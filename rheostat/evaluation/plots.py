@@ -202,6 +202,18 @@ def _draw(axes: Axes, metric: Metric, drawn: Sequence[tuple[int, Arm, Curve]], x
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.set_xlim(0, max(float(curve.x[x][-1]) for _, _, curve in drawn) * 1.01 or 1.0)
+    if x == "steps":
+        _mark_switch(axes, [arm for _, arm, _ in drawn])
+
+
+def _mark_switch(axes: Axes, arms: Sequence[Arm]) -> None:
+    """Where acting begins, in runs that learn from a data set first and share that budget."""
+    begins = {record.settings["steps"] for arm in arms for record in arm.records if record.settings.get("online_steps")}
+    if len(begins) == 1:
+        at = begins.pop()
+        axes.axvline(at, color="#666666", linewidth=0.8, linestyle=":")
+        place = axes.get_xaxis_transform()
+        axes.text(at, 0.02, " acting begins", transform=place, ha="left", va="bottom", fontsize=7, color="#666666")
 
 
 def _axis_label(arms: Sequence[Arm], x: str) -> str:

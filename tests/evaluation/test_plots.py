@@ -57,6 +57,20 @@ def test_a_comparison_against_any_axis(tmp_path: Path, axis: str, label: str) ->
     assert "Hopper-v5: interquartile mean over 3 seeds, 95 % bootstrap bands" in words
 
 
+def test_where_acting_begins_is_marked_if_all_share_it(tmp_path: Path) -> None:
+    records = [read_record(path) for path in find_runs([write_comparison(tmp_path / "c", seeds=1)])]
+
+    def marked(x: str = "steps") -> bool:
+        return any("acting begins" in word for word in texts(plot_comparison(records, tmp_path / "c.svg", x=x)))
+
+    assert not marked()
+    for record in records:
+        record.settings.update(steps=60_000, online_steps=40_000)
+    assert marked() and not marked("seconds")
+    records[0].settings.update(steps=50_000)
+    assert not marked()
+
+
 def test_one_metric_alone(tmp_path: Path) -> None:
     records = [read_record(path) for path in find_runs([write_comparison(tmp_path / "c", seeds=2)])]
     words = texts(plot_comparison(records, tmp_path / "c.svg", metric="entropy"))

@@ -31,6 +31,7 @@ def records_of(result: dict[str, Any]) -> list[Record]:
                 final = next((name for name in FINALS if name in columns), None)
                 budget = shown.get("steps") or shown.get("tokens") or int(columns["steps"].max())
                 settings = {"method": arm, "task": claim["title"], "seed": int(seed), "steps": budget, "config": config}
+                settings["online_steps"] = (shown.get("settings") or {}).get("online_steps", 0)
                 found.append(
                     Record(
                         directory=Path(result["study"]) / claim["name"].replace(" ", "-") / f"{arm}-s{seed}".replace(" ", "-"),
