@@ -1,0 +1,164 @@
+"""Methods on probe environments, whose right values and actions are known in closed form: ``python -m tests.probing [METHOD ...]``.
+
+Prints a table of methods and probes: a dot where everything is right, - where a method cannot act there or nothing of it can be checked.
+Without names: every control method of the table.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+from rheostat import api
+from rheostat.errors import unknown
+from rheostat.methods import table
+from rheostat.tasks.control import probes
+from rheostat.terminal import print_table
+from rheostat.training.run import Run
+from tests.tiny_control import CONTINUOUS, CONTROL, random_data, reads_data, replays
+
+GAMMA = 0.9
+FAST = {
+    "num_envs": 8,
+    "batch_steps": 128,
+    "epochs": 4,
+    "minibatches": 2,
+    "learning_rate": 1e-2,
+    "gamma": GAMMA,
+    "hidden": (16,),
+    "normalise_observations": False,
+    "normalise_rewards": False,
+    "clip_value": False,
+    "anneal": True,
+}
+OWN = {
+    "a2c": {"batch_steps": 64, "epochs": 1, "minibatches": 1, "normalise_advantage": True},
+    "props": {"behaviour_steps": 64, "behaviour_epochs": 2, "behaviour_minibatches": 2, "target_kl": None},
+    "ros": {"behaviour_steps": 64, "behaviour_learning_rate": 0.01},
+    "robust-acting": {"repair_probability": 0.1},
+}
+STEPS = {"TimeLimit": 16_000}
+REPLAY = {
+    "num_envs": 8,
+    "batch_size": 64,
+    "start_steps": 400,
+    "update_to_data": 0.125,
+    "replay_capacity": 10_000,
+    "learning_rate": 3e-3,
+    "gamma": GAMMA,
+    "tau": 0.1,
+    "hidden": (32, 32),
+    "log_every": 100_000,
+    "checkpoint_every": 100_000,
+}
+"""One gradient step per step of the eight environments."""
+REPLAY_OWN: dict[str, dict[str, object]] = {
+    "awac": {"advantage_temperature": 0.1},
+    "bc": {"best_share": 0.1},
+    "cql": {"temperature": 0.01, "conservative_weight": 0.1, "penalty_actions": 5, "critic_learning_rate": 1e-2},
+    "dqn": {"tau": 1.0, "target_every": 20},
+    "famo2o": {"coefficient_low": 5.0, "coefficient_high": 15.0, "expectile": 0.9},
+    "famo2o-cql": {"temperature": 0.01, "conservative_weight": 0.1, "penalty_actions": 5, "critic_learning_rate": 1e-2},
+    "iql": {"inverse_temperature": 10.0, "expectile": 0.9},
+    "pmoe": {"temperature": 0.01},
+    "rlpd": {"temperature": 0.01},
+    "sac": {"temperature": 0.01},
+    "td3-bc": {"alpha": 25.0},  # the data's mean action is 0, and imitation pulls there
+    "uni-o4": {
+        "critic_part": 3.0,
+        "model_part": 1.0,
+        "cloning_part": 1.0,
+        "policy_part": 3.0,
+        "critic_learning_rate": 1e-2,
+        "policy_learning_rate": 1e-2,
+        "critic_hidden": (32, 32),
+        "value_hidden": (32, 32),
+        "model_hidden": (16,),
+        "model_networks": 2,
+        "model_elites": 2,
+        "members": 2,
+        "gate_every": 10,
+        "horizon": 1,
+        "starts": 32,
+    },
+}
+GRADIENT_STEPS = {"TimeLimit": 1_200}
+DATA_STEPS = 600
+NO_VALUE = {"bc"}
+"""Methods without a critic."""
+PESSIMISTIC = {"cql", "famo2o", "famo2o-cql", "iql", "uni-o4"}
+"""Methods whose critics judge the data's actions, or push values down: their actions are checked, and values where no action matters."""
+
+
+def train_on(method: str, task: str, steps: int, directory: Path, **options: object) -> Run:
+    settings = api.settings_for(method, task, steps=steps, evaluation_episodes=0, **(FAST | OWN.get(method, {}) | options))
+    return Run.create(directory, settings).train()
+
+
+def train_replay_on(method: str, task: str, updates: int, directory: Path, **options: object) -> Run:
+    """A method with a replay; those that begin with a data set learn from uniform actions alone."""
+    options = REPLAY | REPLAY_OWN.get(method, {}) | options
+    data = {} if reads_data(method) == "no" else {"offline": random_data(task, DATA_STEPS)}
+    steps = updates if reads_data(method) == "first" else int(REPLAY["start_steps"] + REPLAY["num_envs"] * updates)  # type: ignore[operator]
+    return Run.create(directory, api.settings_for(method, task, steps=steps, evaluation_episodes=0, **data, **options)).train()
+
+
+def can_fail(method: str, probe: str, continuous: bool) -> bool:
+    """Whether a method can take a probe's actions, and has anything to be checked there."""
+    if not replays(method):
+        return continuous or method not in CONTINUOUS
+    discrete = table.entry(method).load().discrete
+    return discrete in (None, not continuous) and (method not in NO_VALUE or "Action" in probe or "Both" in probe)
+
+
+def places() -> list[tuple[str, bool]]:
+    """Probes and kinds of actions."""
+    return [(probe, continuous) for probe in probes.CLASSES for continuous in (False, True)]
+
+
+def mistakes(method: str, probe: str, continuous: bool, directory: Path) -> list[str]:
+    """Train a method on a probe; what it then thinks or does wrong, in sentences."""
+    torch.set_num_threads(1)
+    task = probes.task_id(probe, continuous)
+    acted = "Action" in probe or "Both" in probe
+    if replays(method):
+        run = train_replay_on(method, task, GRADIENT_STEPS.get(probe, 400), directory)
+        value = None if method in NO_VALUE or (method in PESSIMISTIC and acted) else run.method.value  # type: ignore[attr-defined]
+        policy = run.method.act_on_target  # type: ignore[attr-defined]
+    else:
+        run = train_on(method, task, STEPS.get(probe, 8_000), directory)
+        # where the reward depends on a stochastic continuous action, the value is that of the policy as it still explores
+        value = None if continuous and acted else run.method.policy.value  # type: ignore[attr-defined]
+        policy = run.method.policy.distribution  # type: ignore[attr-defined]
+    return probes.check(probe, gamma=GAMMA, continuous=continuous, value=value, act=lambda observation: policy(observation).mode())
+
+
+def main(methods: list[str]) -> int:
+    """Print the table; returns how many entries are wrong."""
+    for method in methods:
+        if method not in CONTROL:
+            raise unknown("control method", method, CONTROL)
+    wrong: list[str] = []
+    rows = []
+    for method in methods or CONTROL:
+        row = [method]
+        for probe, continuous in places():
+            if not can_fail(method, probe, continuous):
+                row.append("-")
+                continue
+            with tempfile.TemporaryDirectory() as directory:
+                found = mistakes(method, probe, continuous, Path(directory) / "run")
+            row.append("wrong" if found else ".")
+            wrong += [f"{method} on {probe}: {sentence}" for sentence in found]
+        rows.append(row)
+        print(f"{method}: {row.count('.')} right, {row.count('wrong')} wrong", file=sys.stderr, flush=True)
+    print_table("Probes", ["method", *(f"{probe}{', continuous' if continuous else ''}" for probe, continuous in places())], rows)
+    print("\n".join(wrong) or "Nothing is wrong.")
+    return len(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(min(1, main(sys.argv[1:])))
