@@ -35,8 +35,8 @@ BATCH, HIDDEN = 256, (256, 256)
 START = 1_000
 ROWS = 100_000
 
-Advance = Callable[[int], Any]
-"""Makes so many gradient steps (with an environment step each, online)."""
+Advance = Callable[[int], int]
+"""Makes at least so many gradient steps (with an environment step each, online); returns how many it were."""
 
 
 @dataclass(frozen=True)
@@ -59,20 +59,25 @@ def method_of(name: str, **options: Any) -> Any:
     return build_method(settings, settings.task)
 
 
+def advance(method: Any, steps: int) -> int:
+    """Turns of the training loop; offline, a turn makes many gradient steps."""
+    from rheostat.methods.method import iterate
+
+    before = method.updates
+    while method.updates < before + steps:
+        iterate(method)
+    return method.updates - before
+
+
 def ours_online(name: str) -> Advance:
     """Our SAC or TD3, past its uniform steps."""
     from rheostat.methods.method import iterate
 
     method = method_of(name, steps=10**7, start_steps=START, replay_capacity=ROWS)
 
-    def advance(steps: int) -> None:
-        goal = method.updates + steps
-        while method.updates < goal:
-            iterate(method)
-
     while method.steps < START:
         iterate(method)
-    return advance
+    return lambda steps: advance(method, steps)
 
 
 def theirs_online(name: str) -> Advance:
@@ -97,7 +102,12 @@ def theirs_online(name: str) -> Advance:
     }
     model: Any = getattr(stable_baselines3, name.upper())("MlpPolicy", TASK, **common)
     model.learn(START)
-    return lambda steps: model.learn(steps, reset_num_timesteps=False)
+
+    def learn(steps: int) -> int:
+        model.learn(steps, reset_num_timesteps=False)
+        return steps
+
+    return learn
 
 
 @cache
@@ -134,16 +144,9 @@ def random_data() -> tuple[Any, str]:
 
 def ours_offline(name: str, **options: Any) -> Advance:
     """Our gradient steps on the data set."""
-    from rheostat.methods.method import iterate
-
     method = method_of(name, steps=10**7, offline=random_data()[1], normalise_states=False, **options)
 
-    def advance(steps: int) -> None:
-        goal = method.updates + steps
-        while method.updates < goal:
-            iterate(method)
-
-    return advance
+    return lambda steps: advance(method, steps)
 
 
 def theirs_offline(name: str) -> Advance:
@@ -160,11 +163,12 @@ def theirs_offline(name: str) -> Advance:
         algorithm: Any = config(batch_size=BATCH).create(device="cpu:0")
         algorithm.build_with_dataset(data)
 
-    def advance(steps: int) -> None:
+    def update(steps: int) -> int:
         for _ in range(steps):
             algorithm.update(data.sample_transition_batch(BATCH))
+        return steps
 
-    return advance
+    return update
 
 
 @contextmanager
@@ -213,29 +217,28 @@ def installed(package: str) -> str:
         return ""
 
 
-def rate(advance: Advance, steps: int, threads: int) -> float:
+def rate(side: Advance, steps: int, threads: int) -> float:
     """Steps per second of wall-clock time."""
     torch.set_num_threads(threads)
     began = time.perf_counter()
-    advance(steps)
-    return steps / (time.perf_counter() - began)
+    return side(steps) / (time.perf_counter() - began)
 
 
-def fastest(advance: Advance, steps: int) -> int:
+def fastest(side: Advance, steps: int) -> int:
     """The better number of threads for one side, after a warm-up."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    rate(advance, max(1, steps // 2), 1)
-    return max(dict.fromkeys((1, cores)), key=lambda threads: rate(advance, steps, threads))
+    rate(side, max(1, steps // 2), 1)
+    return max(dict.fromkeys((1, cores)), key=lambda threads: rate(side, steps, threads))
 
 
 def compare(comparison: Comparison, *, turns: int, steps: int, say: Callable[[str], None]) -> Row:
     """Both sides in turn."""
     sides = {"ours": comparison.ours(), "theirs": comparison.theirs()}
-    threads = {name: fastest(advance, steps) for name, advance in sides.items()}
+    threads = {name: fastest(side, steps) for name, side in sides.items()}
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(turns):
-        for name, advance in sides.items():
-            rates[name].append(rate(advance, steps, threads[name]))
+        for name, side in sides.items():
+            rates[name].append(rate(side, steps, threads[name]))
     for name, values in rates.items():
         say(f"  {name:7} {', '.join(f'{value:,.0f}' for value in values)} {comparison.unit}, {threads[name]} threads")
     ratios = tuple(a / b for a, b in zip(rates["ours"], rates["theirs"], strict=True))
