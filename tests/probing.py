@@ -1,6 +1,7 @@
 """Methods on probe environments, whose right values and actions are known in closed form: ``python -m tests.probing [METHOD ...]``.
 
-Prints a table of methods and probes: a dot where everything is right, - where a method cannot act there or nothing of it can be checked.
+Prints a table of methods and probes, with discrete actions and with continuous ones: a dot where everything is right, - where a method
+cannot act or nothing of it can be checked.
 Without names: every control method of the table.
 """
 
@@ -144,7 +145,7 @@ def main(methods: list[str]) -> int:
     wrong: list[str] = []
     rows = []
     for method in methods or CONTROL:
-        row = [method]
+        row = []
         for probe, continuous in places():
             if not can_fail(method, probe, continuous):
                 row.append("-")
@@ -153,9 +154,9 @@ def main(methods: list[str]) -> int:
                 found = mistakes(method, probe, continuous, Path(directory) / "run")
             row.append("wrong" if found else ".")
             wrong += [f"{method} on {probe}: {sentence}" for sentence in found]
-        rows.append(row)
+        rows.append([method, *(f"{discrete} {continuous}" for discrete, continuous in zip(row[::2], row[1::2], strict=True))])
         print(f"{method}: {row.count('.')} right, {row.count('wrong')} wrong", file=sys.stderr, flush=True)
-    print_table("Probes", ["method", *(f"{probe}{', continuous' if continuous else ''}" for probe, continuous in places())], rows)
+    print_table("Probes: discrete actions, continuous actions", ["method", *probes.CLASSES], rows)
     print("\n".join(wrong) or "Nothing is wrong.")
     return len(wrong)
 
