@@ -143,7 +143,7 @@ def _small_multiples(arms: Sequence[Arm], metrics: Sequence[Metric], title: str,
         for number, (metric, drawn) in enumerate(panels):
             place = grid[0, :] if number == 0 else grid[1 + (number - 1) // columns, (number - 1) % columns]
             axes = figure.add_subplot(place)
-            _draw(axes, metric, drawn, x)
+            _draw(axes, metric, drawn, x, named=number == 0)
             below = number + columns >= len(panels)
             if number == 0 or below:
                 axes.set_xlabel(label)
@@ -188,7 +188,7 @@ def draw_arms(axes: Axes, arms: Sequence[Arm], metric: str, x: str) -> None:
     axes.set_ylabel(describe(metric).label)
 
 
-def _draw(axes: Axes, metric: Metric, drawn: Sequence[tuple[int, Arm, Curve]], x: str) -> None:
+def _draw(axes: Axes, metric: Metric, drawn: Sequence[tuple[int, Arm, Curve]], x: str, *, named: bool = True) -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     for index, arm, curve in drawn:
@@ -203,17 +203,18 @@ def _draw(axes: Axes, metric: Metric, drawn: Sequence[tuple[int, Arm, Curve]], x
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.set_xlim(0, max(float(curve.x[x][-1]) for _, _, curve in drawn) * 1.01 or 1.0)
     if x == "steps":
-        _mark_switch(axes, [arm for _, arm, _ in drawn])
+        _mark_switch(axes, [arm for _, arm, _ in drawn], named=named)
 
 
-def _mark_switch(axes: Axes, arms: Sequence[Arm]) -> None:
+def _mark_switch(axes: Axes, arms: Sequence[Arm], *, named: bool) -> None:
     """Where acting begins, in runs that learn from a data set first and share that budget."""
     begins = {record.settings["steps"] for arm in arms for record in arm.records if record.settings.get("online_steps")}
-    if len(begins) == 1:
-        at = begins.pop()
-        axes.axvline(at, color="#666666", linewidth=0.8, linestyle=":")
-        place = axes.get_xaxis_transform()
-        axes.text(at, 0.02, " acting begins", transform=place, ha="left", va="bottom", fontsize=7, color="#666666")
+    if len(begins) != 1 or (at := begins.pop()) >= axes.get_xlim()[1]:
+        return
+    axes.axvline(at, color="#666666", linewidth=0.8, linestyle=":")
+    if named:
+        text = axes.text(at, 0.02, " acting begins", transform=axes.get_xaxis_transform(), va="bottom", fontsize=7, color="#666666")
+        text.set_in_layout(False)
 
 
 def _axis_label(arms: Sequence[Arm], x: str) -> str:

@@ -273,8 +273,11 @@ class Arm:
 
     @property
     def unit(self) -> str:
-        """What the budget counts: language methods choose in their ``budget``, control methods count environment steps."""
+        """What the budget counts: language methods choose in their ``budget``, control methods count environment steps, and gradient steps
+        before them where they begin with a data set."""
         entry = table.METHODS.get(self.method)
+        if entry is not None and entry.domain == "control" and getattr(entry.load(), "uses_data", "no") == "first":
+            return "gradient steps" + (", then environment steps" if self.records[0].settings.get("online_steps") else "")
         default = "environment steps" if entry is not None and entry.domain == "control" else "steps"
         return str(self.records[0].settings.get("config", {}).get("budget", default))
 
