@@ -51,6 +51,7 @@ def test_every_side_is_a_configuration(name: str) -> None:
     assert side.beside in overhead.SIDES and (config.epochs, config.minibatches) == (2, 2)
 
 
+@pytest.mark.slow
 def test_two_sides_for_real(two: list[str]) -> None:
     found = overhead.measure(threads=1, turns=1, per_turn=1, prompts=2, group=2, model="untrained")
     assert [row["side"] for row in found["rows"]] == two

@@ -10,8 +10,11 @@ import pytest
 from rheostat.evaluation.report import write_report
 from rheostat.evaluation.studies.results import load_study, read_result, run_study, standing, study_names
 
+LONG = ("grpo", "joint", "lag", "props", "repair")
+"""Many arms: these run every night."""
 
-@pytest.mark.parametrize("slug", study_names())
+
+@pytest.mark.parametrize("slug", [pytest.param(slug, marks=pytest.mark.slow if slug in LONG else ()) for slug in study_names()])
 def test_smoke(slug: str, tmp_path: Path) -> None:
     study = load_study(slug)
     done = run_study(study, smoke=True, jobs=0, cells=tmp_path / "cells")

@@ -38,7 +38,8 @@ def members(group: int) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_interrupted_and_continued(number: int, tmp_path: Path) -> None:
     first = start(tmp_path)
     assert first.stderr is not None
