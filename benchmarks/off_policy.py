@@ -76,7 +76,6 @@ def ours_online(name: str) -> Advance:
     from rheostat.methods.method import iterate
 
     method = method_of(name, steps=10**7, start_steps=START, replay_capacity=ROWS)
-
     while method.steps < START:
         iterate(method)
     return lambda steps: advance(method, steps)

@@ -61,7 +61,8 @@ class Stack(nn.Module):
         for width in hidden if normalise else ():
             self.scales.append(nn.Parameter(torch.ones(networks, 1, width)))
             self.shifts.append(nn.Parameter(torch.zeros(networks, 1, width)))
-        # The same parameters once more: walking through a ParameterList takes as long as a small product.
+        # The same parameters once more, because walking through a ParameterList takes as long as a small product. They are changed in place
+        # only; torch.func.functional_call, which replaces them, would not be seen.
         self.layers = list(zip(self.weights, self.biases, strict=True))
         self.norms = list(zip(self.scales, self.shifts, strict=True))
 
