@@ -33,8 +33,8 @@ import torch
 
 from benchmarks.rows import Row, dump, machine, median, table
 from rheostat.errors import MissingExtra
-from rheostat.methods.method import iterate
-from rheostat.methods.ppo import PPO, PPOConfig
+from rheostat.learner.method import iterate
+from rheostat.methods.control.ppo import PPO, PPOConfig
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
 

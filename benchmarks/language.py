@@ -55,7 +55,7 @@ def ours(pipe: Connection, threads: int, updates: int) -> None:
     import torch
 
     from rheostat import api
-    from rheostat.methods.method import iterate
+    from rheostat.learner.method import iterate
     from rheostat.training.run import build_method
 
     torch.set_num_threads(threads)
@@ -213,7 +213,7 @@ def logprob_memory(pipe: Connection, kind: str, tokens: int, threads: int) -> No
     """Seconds and extra memory of log-probabilities and entropies with their gradient, the plain way or ours."""
     import torch
 
-    from rheostat.policies.chunked_logprobs import token_logprobs
+    from rheostat.policies.language.chunked_logprobs import token_logprobs
 
     torch.set_num_threads(threads)
     draw = torch.Generator().manual_seed(0)

@@ -63,7 +63,7 @@ def method_of(name: str, **options: Any) -> Any:
 
 def advance(method: Any, steps: int) -> int:
     """Turns of the training loop; offline, a turn makes many gradient steps."""
-    from rheostat.methods.method import iterate
+    from rheostat.learner.method import iterate
 
     before = method.updates
     while method.updates < before + steps:
@@ -73,7 +73,7 @@ def advance(method: Any, steps: int) -> int:
 
 def ours_online(name: str) -> Advance:
     """Our SAC or TD3, past its uniform steps."""
-    from rheostat.methods.method import iterate
+    from rheostat.learner.method import iterate
 
     method = method_of(name, steps=10**7, start_steps=START, replay_capacity=ROWS)
     while method.steps < START:

@@ -77,7 +77,7 @@ def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
     import torch
 
     from rheostat import api
-    from rheostat.methods.method import iterate
+    from rheostat.learner.method import iterate
     from rheostat.policies.flops import TRAIN, tokens_seen
     from rheostat.training.run import build_method
 

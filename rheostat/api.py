@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from rheostat.methods import table
 from rheostat.training.progress import Bar, Progress, Silent
 from rheostat.training.run import CUSTOM, Run
-from rheostat.training.starting import free_directory, settings_for, task_of_prompts
+from rheostat.training.settings_from_options import free_directory, settings_for, task_of_prompts
 
 if TYPE_CHECKING:
     from rheostat.buffers.offline import OfflineData
-    from rheostat.evaluation.disagreement.comparing import Disagreement
-    from rheostat.evaluation.microscope.looking import Look
+    from rheostat.diagnostics.disagreement.results import Disagreement
+    from rheostat.diagnostics.microscope.results import Look
 
 
 def train(
@@ -71,8 +71,8 @@ def resume(
 
 def finish(run: Run, progress: bool | Progress, sinks: tuple[str, ...]) -> Run:
     """Train to the end of the budget, then draw the curves and write the report."""
-    from rheostat.evaluation.report import write_report
-    from rheostat.evaluation.rollouts import rollouts_section
+    from rheostat.reporting.report import write_report
+    from rheostat.reporting.rollouts import rollouts_section
 
     display = (Bar(run.directory.name) if progress else Silent()) if isinstance(progress, bool) else progress
     if progress:
@@ -92,36 +92,36 @@ def load(directory: str | Path, *, task: Any = None, policy: Any = None) -> Run:
 
 
 def compare(methods: list[str], task: str, *, seeds: int = 5, **options: Any) -> Any:
-    """Train several methods on one task over several seeds, in parallel; see :func:`rheostat.evaluation.comparison.compare`."""
-    from rheostat.evaluation.comparison import compare as run_comparison
+    """Train several methods on one task over several seeds, in parallel; see :func:`rheostat.experiments.comparison.compare`."""
+    from rheostat.experiments.comparison import compare as run_comparison
 
     return run_comparison(methods, task, seeds=seeds, **options)
 
 
 def microscope(names: Sequence[str] = (), **options: Any) -> Look:
-    """Estimators of gradients, KL or advantages against exact values; see :func:`rheostat.evaluation.microscope.looking.microscope`."""
-    from rheostat.evaluation.microscope.looking import microscope as look
+    """Estimators of gradients, KL or advantages against exact values; see :func:`rheostat.diagnostics.microscope.results.microscope`."""
+    from rheostat.diagnostics.microscope.results import microscope as look
 
     return look(names, **options)
 
 
 def disagree(run: str | Path, methods: Sequence[str], **options: Any) -> Disagreement:
-    """A run's frozen batch through several methods; see :func:`rheostat.evaluation.disagreement.comparing.disagree`."""
-    from rheostat.evaluation.disagreement.comparing import disagree as compare_on
+    """A run's frozen batch through several methods; see :func:`rheostat.diagnostics.disagreement.results.disagree`."""
+    from rheostat.diagnostics.disagreement.results import disagree as compare_on
 
     return compare_on(run, methods, **options)
 
 
 def sweep(method: str, task: str, **options: Any) -> Any:
-    """Train a method at several settings of the dial, over several seeds; see :func:`rheostat.evaluation.sweep.sweep`."""
-    from rheostat.evaluation.sweep import sweep as run_sweep
+    """Train a method at several settings of the dial, over several seeds; see :func:`rheostat.experiments.sweep.sweep`."""
+    from rheostat.experiments.sweep import sweep as run_sweep
 
     return run_sweep(method, task, **options)
 
 
 def study(name: str, **options: Any) -> Any:
-    """Run a study; see :func:`rheostat.evaluation.studies.results.run_study`."""
-    from rheostat.evaluation.studies.results import load_study, run_study
+    """Run a study; see :func:`rheostat.experiments.studies.results.run_study`."""
+    from rheostat.experiments.studies.results import load_study, run_study
 
     return run_study(load_study(name), **options)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from rheostat.methods import table
-from rheostat.methods.ppo import PPO
+from rheostat.methods.control.ppo import PPO
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import Environments, make
 from rheostat.training.settings import configure

@@ -11,7 +11,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from rheostat.evaluation.plots import PALETTE, STYLE
+    from rheostat.reporting.plots import PALETTE, STYLE
 
     looks = {claim["name"]: claim["metrics"]["looks"] for claim in result["claims"]}
     with matplotlib.rc_context(STYLE):

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from rheostat.collect.offline_data import record
-from rheostat.evaluation.studies.training import DATA
+from rheostat.collect.control.offline_data import record
+from rheostat.experiments.studies.training import DATA
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.environments import make
 from rheostat.tasks.control.two_halves import halves

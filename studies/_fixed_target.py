@@ -15,11 +15,11 @@ from gymnasium.spaces import Discrete
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rheostat.collect.normalise import RunningStatistics
-from rheostat.methods.method import iterate
+from rheostat.collect.control.normalise import RunningStatistics
+from rheostat.learner.method import iterate
 from rheostat.objectives.sampling_error import sampling_error_tabular, visit_counts
-from rheostat.policies.control import ActorCritic, TabularSoftmax
-from rheostat.policies.sampling_error import neural_sampling_error
+from rheostat.policies.control.actor_critic import ActorCritic, TabularSoftmax
+from rheostat.policies.control.sampling_error import neural_sampling_error
 from rheostat.streams import derive_seed
 from studies._control import build, world
 

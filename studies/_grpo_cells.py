@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 
-from rheostat.collect.prompts import Graded
+from rheostat.collect.language.groups import Graded
 from rheostat.credit.groups import informative_groups
+from rheostat.learner.method import iterate
 from rheostat.masking import masked_mean
 from rheostat.methods import table
-from rheostat.methods.grpo import GRPO
-from rheostat.methods.method import iterate
+from rheostat.methods.language.grpo import GRPO
 from rheostat.streams import Streams, derive_seed
 from rheostat.training.language import build_world
 from rheostat.training.settings import Settings, configure

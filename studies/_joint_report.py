@@ -16,7 +16,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from rheostat.evaluation.plots import DASHES, PALETTE, STYLE
+    from rheostat.reporting.plots import DASHES, PALETTE, STYLE
 
     claims = {claim["name"]: claim for claim in result["claims"]}
     first = result["claims"][0]

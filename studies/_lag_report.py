@@ -14,7 +14,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
     from scipy.stats import t
 
-    from rheostat.evaluation.plots import DASHES, PALETTE, STYLE
+    from rheostat.reporting.plots import DASHES, PALETTE, STYLE
 
     panels = [claim for claim in result["claims"] if "final" in claim["metrics"]]
     with matplotlib.rc_context(STYLE):

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rheostat.methods.method import iterate
-from rheostat.methods.ppo import PPO
+from rheostat.learner.method import iterate
+from rheostat.methods.control.ppo import PPO
 from studies._control import build
 
 

@@ -6,9 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from rheostat.evaluation.studies import Cell, Results
+from rheostat.experiments.studies import Cell, Results
 
-SOURCES = ("rheostat.methods.ppo", "rheostat.methods.ppo_buffer", "rheostat.methods.props", "rheostat.methods.ros")
+SOURCES = (
+    "rheostat.methods.control.ppo",
+    "rheostat.methods.control.ppo_buffer",
+    "rheostat.methods.control.props",
+    "rheostat.methods.control.ros",
+)
 TABLES = (*SOURCES, "rheostat.tasks.control.registration", "rheostat.tasks.control.gridworld")
 FIXED, TRAIN = "studies._fixed_target:sampling_error", "studies._fixed_target:train_target"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rheostat.evaluation.studies import Cell, Claim, Columns, Judgement, Results, all_smaller, as_json, smaller, summary
+from rheostat.experiments.studies import Cell, Claim, Columns, Judgement, Results, all_smaller, as_json, smaller, summary
 from studies._props_claims import FIXED, SHARED, TABLES, TRAIN, Config, Sizes, Values, behaviour, by_seed, mean, ros
 
 # --- A: a target that does not move, small ---------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from rheostat.evaluation.statistics import area_under_curve
-from rheostat.evaluation.studies import (
+from rheostat.analysis.statistics import area_under_curve
+from rheostat.experiments.studies import (
     Cell,
     Claim,
     Columns,

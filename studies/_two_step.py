@@ -19,7 +19,7 @@ from rheostat.objectives.behaviour import behaviour_loss, ros_tabular_step
 from rheostat.objectives.limits import DetachedClip
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.sampling_error import sampling_error_tabular, visit_counts
-from rheostat.policies.distributions import Categorical
+from rheostat.policies.control.distributions import Categorical
 from rheostat.tasks.control.tabular import TabularBatch
 from rheostat.tasks.control.two_step import two_step
 

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from rheostat.buffers.offline import OfflineData
-from rheostat.evaluation.studies.training import DATA
-from rheostat.methods.method import iterate
-from rheostat.methods.uni_o4 import UniO4
+from rheostat.experiments.studies.training import DATA
+from rheostat.learner.method import iterate
+from rheostat.methods.control.uni_o4 import UniO4
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import Environments, make
 from rheostat.training import checkpoint

@@ -35,7 +35,7 @@ from typing import Any
 
 import numpy as np
 
-from rheostat.evaluation.studies import (
+from rheostat.experiments.studies import (
     Arm,
     Cell,
     Claim,

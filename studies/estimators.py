@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rheostat.evaluation.studies import Cell, Claim, Condition, Effect, Judgement, Results, Study
+from rheostat.experiments.studies import Cell, Claim, Condition, Effect, Judgement, Results, Study
 from studies._estimators_report import draw
 
 GRADIENTS = ["is:sequence", "is:token", "is:truncated", "is:none", "reinforce", "rloo", "grpo", "dr-grpo", "tis", "cispo", "gspo", "rft"]
@@ -42,7 +42,7 @@ def look(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
 
 def claims(sizes: Sizes) -> list[Claim]:
     """KL values, KL gradients, advantages, and gradients."""
-    sources = ("rheostat.methods.grpo", "rheostat.evaluation.microscope.looking")
+    sources = ("rheostat.methods.language.grpo", "rheostat.diagnostics.microscope.results")
 
     def cells(names: list[str], lags: dict[str, int], options: dict[str, Any], cost: float) -> dict[str, dict[int, Cell]]:
         def cell(label: str, lag: int) -> Cell:

@@ -35,9 +35,9 @@ from typing import Any
 
 import numpy as np
 
-from rheostat.evaluation import statistics
-from rheostat.evaluation.studies import Cell, Claim, Condition, Effect, Judgement, Results, Study, summary
-from rheostat.evaluation.verdict import Outcome
+from rheostat.analysis import statistics
+from rheostat.analysis.verdict import Outcome
+from rheostat.experiments.studies import Cell, Claim, Condition, Effect, Judgement, Results, Study, summary
 from rheostat.tasks.language.recipes import BASE_RECIPES
 from studies._grpo_report import draw
 

@@ -21,7 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rheostat.evaluation.studies import Arm, Claim, Judgement, Results, Study, better, curves, finals, summary, trained
+from rheostat.experiments.studies import Arm, Claim, Judgement, Results, Study, better, curves, finals, summary, trained
 from studies._lag_report import draw
 
 CONTROL = {

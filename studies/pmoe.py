@@ -38,7 +38,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rheostat.evaluation.studies import (
+from rheostat.experiments.studies import (
     Arm,
     Cell,
     Claim,

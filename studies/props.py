@@ -18,7 +18,7 @@ shown at this scale: the MuJoCo returns of the paper (50 seeds, millions of step
 
 from __future__ import annotations
 
-from rheostat.evaluation.studies import Claim, Study
+from rheostat.experiments.studies import Claim, Study
 from studies._props_claims import SMOKE, Sizes
 from studies._props_fixed import TASKS_D, cartpole, fixed_mujoco, grid
 from studies._props_learning import learning, two_step

@@ -34,7 +34,7 @@ from typing import Any
 
 import numpy as np
 
-from rheostat.evaluation.studies import (
+from rheostat.experiments.studies import (
     Arm,
     Cell,
     Claim,
@@ -225,9 +225,9 @@ def draw(result: dict[str, Any], path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    from rheostat.evaluation.plots import STYLE, draw_arms
-    from rheostat.evaluation.records import group_arms
-    from rheostat.evaluation.studies.pictures import draw_effects, records_of
+    from rheostat.analysis.records import group_arms
+    from rheostat.reporting.plots import STYLE, draw_arms
+    from rheostat.reporting.study_figures import draw_effects, records_of
 
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(8.4, 5.6), layout="constrained", dpi=130)

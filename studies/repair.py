@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from rheostat.evaluation.studies import Arm, Claim, Judgement, Results, Study, areas, better, curves, finals, summary, trained
+from rheostat.experiments.studies import Arm, Claim, Judgement, Results, Study, areas, better, curves, finals, summary, trained
 from studies._props_claims import SHARED, behaviour
 
 

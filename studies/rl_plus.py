@@ -34,7 +34,7 @@ from typing import Any
 
 import torch
 
-from rheostat.evaluation.studies import (
+from rheostat.experiments.studies import (
     Arm,
     Cell,
     Claim,
@@ -49,7 +49,7 @@ from rheostat.evaluation.studies import (
     summary,
     trained,
 )
-from rheostat.methods.rl_plus import external_denominator
+from rheostat.methods.language.rl_plus import external_denominator
 
 SHARED: dict[str, Any] = {
     "learning_rate": 2e-4,

@@ -44,12 +44,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rheostat.evaluation.studies import Arm, Cell, Claim, Condition, Judgement, Results, Study, better, not_worse, summary, trained
-from rheostat.evaluation.verdict import Outcome
+from rheostat.analysis.verdict import Outcome
+from rheostat.experiments.studies import Arm, Cell, Claim, Condition, Judgement, Results, Study, better, not_worse, summary, trained
 from studies._uni_o4_cells import TASK, TEACHER
 
 CELLS = "studies._uni_o4_cells"
-SOURCES = ("rheostat.methods.ppo",)
+SOURCES = ("rheostat.methods.control.ppo",)
 """Found by name in the table: the teacher, and the arm from scratch."""
 MARGIN, FLOOR = 5.0, 0.8
 GATES = {"one step": "never", "Uni-O4": "am-q", "ungated": "always"}

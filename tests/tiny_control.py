@@ -63,13 +63,13 @@ CONTINUOUS = {"pmoe-ppo"}
 
 
 def reads_data(method: str) -> str:
-    """ "no", "optional" or "first": see :data:`rheostat.methods.off_policy.UsesData`."""
+    """ "no", "optional" or "first": see :data:`rheostat.learner.off_policy.UsesData`."""
     return str(getattr(table.entry(method).load(), "uses_data", "no"))
 
 
 def replays(method: str) -> bool:
-    """Whether it is built on :class:`~rheostat.methods.off_policy.OffPolicy`."""
-    from rheostat.methods.off_policy import OffPolicy
+    """Whether it is built on :class:`~rheostat.learner.off_policy.OffPolicy`."""
+    from rheostat.learner.off_policy import OffPolicy
 
     return issubclass(table.entry(method).load(), OffPolicy)
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from rheostat.evaluation.studies import Arm, Claim, Judgement, Results, Study, areas, better, curves, trained
+from rheostat.experiments.studies import Arm, Claim, Judgement, Results, Study, areas, better, curves, trained
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rheostat.methods.ppo_buffer import PPOBuffer, PPOBufferConfig
+from rheostat.methods.control.ppo_buffer import PPOBuffer, PPOBufferConfig
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import Environments, make
 

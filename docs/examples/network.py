@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import rheostat
-from rheostat.policies.distributions import Categorical
+from rheostat.policies.control.distributions import Categorical
 from rheostat.training.run import Run
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rheostat.buffers.offline import OfflineData
-from rheostat.collect.offline_data import load_for
+from rheostat.collect.control.offline_data import load_for
 from rheostat.tasks.control.environments import make
 from rheostat.training.datasets import make_dataset
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from rheostat.evaluation.statistics import bootstrap, clustered_share, iqm, probability_of_improvement, wilson
-from rheostat.evaluation.verdict import Verdict, decide, decide_paired
+from rheostat.analysis.statistics import bootstrap, clustered_share, iqm, probability_of_improvement, wilson
+from rheostat.analysis.verdict import Verdict, decide, decide_paired
 
 A = [412.0, 455.0, 388.0, 471.0, 430.0, 444.0, 467.0, 402.0]  # one final score per seed
 B = [371.0, 402.0, 350.0, 437.0, 365.0, 398.0, 420.0, 341.0]

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rheostat.errors import RheostatError
-from rheostat.methods.ppo import PPOConfig
-from rheostat.methods.ppo_buffer import PPOBuffer, PPOBufferConfig
+from rheostat.methods.control.ppo import PPOConfig
+from rheostat.methods.control.ppo_buffer import PPOBuffer, PPOBufferConfig
 from rheostat.objectives.weights import importance_weight
 from rheostat.trajectories import Trajectories
 

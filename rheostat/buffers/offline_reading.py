@@ -100,7 +100,7 @@ def plain_encoder(name: str) -> MakeEncoder:
         if not isinstance(space, Box) or (space.dtype == np.uint8 and len(space.shape) in (2, 3)):
             raise RheostatError(
                 f"The observations of {name} are {space}, which must be encoded: load it for its task, with "
-                "rheostat.collect.offline_data.load_for(environments, source)."
+                "rheostat.collect.control.offline_data.load_for(environments, source)."
             )
         width = math.prod(space.shape)
 

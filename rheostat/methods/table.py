@@ -41,69 +41,111 @@ VECTORS = "vectors (verl, TRL), laws, resume"
 OWN_CODE = "vectors (the authors' code), laws, resume"
 
 METHODS: dict[str, Entry] = {
-    "a2c": Entry("rheostat.methods.a2c:A2C", "control", "Advantage actor-critic", "1602.01783", "vectors (SB3), probes, resume"),
-    "awac": Entry("rheostat.methods.awac:AWAC", "control", "Advantage-weighted actor-critic", "2006.09359", "vectors (CORL), laws, resume"),
-    "bapo": Entry("rheostat.methods.bapo:BAPO", "language", "Clip bounds searched for balance", "2510.18927", "vectors, laws, resume"),
-    "bc": Entry("rheostat.methods.bc:BC", "control", "Behaviour cloning", "2106.01345", "laws, probes, resume"),
+    "a2c": Entry("rheostat.methods.control.a2c:A2C", "control", "Advantage actor-critic", "1602.01783", "vectors (SB3), probes, resume"),
+    "awac": Entry(
+        "rheostat.methods.control.awac:AWAC", "control", "Advantage-weighted actor-critic", "2006.09359", "vectors (CORL), laws, resume"
+    ),
+    "bapo": Entry(
+        "rheostat.methods.language.bapo:BAPO", "language", "Clip bounds searched for balance", "2510.18927", "vectors, laws, resume"
+    ),
+    "bc": Entry("rheostat.methods.control.bc:BC", "control", "Behaviour cloning", "2106.01345", "laws, probes, resume"),
     "chord": Entry(
-        "rheostat.methods.chord:CHORD", "language", "Reinforcement and imitation in every step", "2508.11408", "vectors, laws, resume"
+        "rheostat.methods.language.chord:CHORD",
+        "language",
+        "Reinforcement and imitation in every step",
+        "2508.11408",
+        "vectors, laws, resume",
     ),
-    "cispo": Entry("rheostat.methods.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
-    "cql": Entry("rheostat.methods.cql:CQL", "control", "Conservative Q-learning", "2006.04779", "vectors (CORL), laws, resume"),
-    "dapo": Entry("rheostat.methods.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
-    "dqn": Entry("rheostat.methods.dqn:DQN", "control", "Deep Q-learning, double DQN", "1312.5602", "laws, probes, resume"),
-    "dr-grpo": Entry("rheostat.methods.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
-    "famo2o": Entry("rheostat.methods.famo2o:FamO2O", "control", "A balance of its own for every state, over IQL", "2310.17966", OWN_CODE),
+    "cispo": Entry("rheostat.methods.language.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
+    "cql": Entry("rheostat.methods.control.cql:CQL", "control", "Conservative Q-learning", "2006.04779", "vectors (CORL), laws, resume"),
+    "dapo": Entry("rheostat.methods.language.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
+    "dqn": Entry("rheostat.methods.control.dqn:DQN", "control", "Deep Q-learning, double DQN", "1312.5602", "laws, probes, resume"),
+    "dr-grpo": Entry("rheostat.methods.language.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
+    "famo2o": Entry(
+        "rheostat.methods.control.famo2o:FamO2O", "control", "A balance of its own for every state, over IQL", "2310.17966", OWN_CODE
+    ),
     "famo2o-cql": Entry(
-        "rheostat.methods.famo2o:FamO2OCQL", "control", "A balance of its own for every state, over CQL", "2310.17966", OWN_CODE
+        "rheostat.methods.control.famo2o:FamO2OCQL", "control", "A balance of its own for every state, over CQL", "2310.17966", OWN_CODE
     ),
-    "ghpo": Entry("rheostat.methods.ghpo:GHPO", "language", "Hints where the whole group fails", "2507.10628", "vectors, laws, resume"),
+    "ghpo": Entry(
+        "rheostat.methods.language.ghpo:GHPO", "language", "Hints where the whole group fails", "2507.10628", "vectors, laws, resume"
+    ),
     "gmpo": Entry(
-        "rheostat.methods.gmpo:GMPO", "language", "Geometric-mean policy optimisation", "2507.20673", "vectors (verl), laws, resume"
+        "rheostat.methods.language.gmpo:GMPO",
+        "language",
+        "Geometric-mean policy optimisation",
+        "2507.20673",
+        "vectors (verl), laws, resume",
     ),
-    "grpo": Entry("rheostat.methods.grpo:GRPO", "language", "Group relative policy optimisation", "2402.03300", VECTORS),
-    "gspo": Entry("rheostat.methods.gspo:GSPO", "language", "Group sequence policy optimisation", "2507.18071", VECTORS),
-    "iql": Entry("rheostat.methods.iql:IQL", "control", "Implicit Q-learning", "2110.06169", "vectors (CORL), laws, resume"),
-    "luffy": Entry("rheostat.methods.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", OWN_CODE),
-    "pmoe": Entry("rheostat.methods.pmoe:PMOE", "control", "SAC with a mixture of experts", "2104.09122", OWN_CODE),
-    "pmoe-ppo": Entry("rheostat.methods.pmoe_ppo:PMOEPPO", "control", "PPO with a mixture of experts", "2104.09122", OWN_CODE),
+    "grpo": Entry("rheostat.methods.language.grpo:GRPO", "language", "Group relative policy optimisation", "2402.03300", VECTORS),
+    "gspo": Entry("rheostat.methods.language.gspo:GSPO", "language", "Group sequence policy optimisation", "2507.18071", VECTORS),
+    "iql": Entry("rheostat.methods.control.iql:IQL", "control", "Implicit Q-learning", "2110.06169", "vectors (CORL), laws, resume"),
+    "luffy": Entry(
+        "rheostat.methods.language.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", OWN_CODE
+    ),
+    "pmoe": Entry("rheostat.methods.control.pmoe:PMOE", "control", "SAC with a mixture of experts", "2104.09122", OWN_CODE),
+    "pmoe-ppo": Entry("rheostat.methods.control.pmoe_ppo:PMOEPPO", "control", "PPO with a mixture of experts", "2104.09122", OWN_CODE),
     "ppo": Entry(
-        "rheostat.methods.ppo:PPO", "control", "Proximal policy optimisation", "1707.06347", "vectors (SB3, CleanRL), probes, resume"
+        "rheostat.methods.control.ppo:PPO",
+        "control",
+        "Proximal policy optimisation",
+        "1707.06347",
+        "vectors (SB3, CleanRL), probes, resume",
     ),
     "ppo-buffer": Entry(
-        "rheostat.methods.ppo_buffer:PPOBuffer", "control", "PPO reusing the last batches", "2311.08290", "vectors, probes, resume, study"
+        "rheostat.methods.control.ppo_buffer:PPOBuffer",
+        "control",
+        "PPO reusing the last batches",
+        "2311.08290",
+        "vectors, probes, resume, study",
     ),
-    "ppo-lm": Entry("rheostat.methods.ppo_lm:PPOLM", "language", "PPO with a critic on tokens", "2203.02155", VECTORS),
+    "ppo-lm": Entry("rheostat.methods.language.ppo_lm:PPOLM", "language", "PPO with a critic on tokens", "2203.02155", VECTORS),
     "props": Entry(
-        "rheostat.methods.props:PROPS", "control", "Proximal robust on-policy sampling", "2311.08290", "vectors, probes, resume, study"
+        "rheostat.methods.control.props:PROPS",
+        "control",
+        "Proximal robust on-policy sampling",
+        "2311.08290",
+        "vectors, probes, resume, study",
     ),
     "reinforce": Entry(
-        "rheostat.methods.reinforce:Reinforce", "language", "The policy gradient and nothing else", "Williams 1992", VECTORS
+        "rheostat.methods.language.reinforce:Reinforce", "language", "The policy gradient and nothing else", "Williams 1992", VECTORS
     ),
-    "reinforce-pp": Entry("rheostat.methods.reinforce_pp:ReinforcePP", "language", "REINFORCE++", "2501.03262", VECTORS),
-    "remix": Entry("rheostat.methods.remix:ReMix", "language", "Recent rollouts, then rebirth", "2507.06892", "vectors, laws, resume"),
-    "rft": Entry("rheostat.methods.rft:RFT", "language", "Rejection-sampling fine-tuning", "2308.01825", "laws, resume"),
+    "reinforce-pp": Entry("rheostat.methods.language.reinforce_pp:ReinforcePP", "language", "REINFORCE++", "2501.03262", VECTORS),
+    "remix": Entry(
+        "rheostat.methods.language.remix:ReMix", "language", "Recent rollouts, then rebirth", "2507.06892", "vectors, laws, resume"
+    ),
+    "rft": Entry("rheostat.methods.language.rft:RFT", "language", "Rejection-sampling fine-tuning", "2308.01825", "laws, resume"),
     "rl-plus": Entry(
-        "rheostat.methods.rl_plus:RLPlus",
+        "rheostat.methods.language.rl_plus:RLPlus",
         "language",
         "Experts in the group by multiple importance sampling",
         "2508.00222",
         "vectors, laws, resume",
     ),
-    "rlpd": Entry("rheostat.methods.rlpd:RLPD", "control", "SAC with prior data", "2302.02948", "vectors, laws, resume"),
-    "rloo": Entry("rheostat.methods.rloo:RLOO", "language", "REINFORCE leave-one-out", "2402.14740", VECTORS),
+    "rlpd": Entry("rheostat.methods.control.rlpd:RLPD", "control", "SAC with prior data", "2302.02948", "vectors, laws, resume"),
+    "rloo": Entry("rheostat.methods.language.rloo:RLOO", "language", "REINFORCE leave-one-out", "2402.14740", VECTORS),
     "robust-acting": Entry(
-        "rheostat.methods.robust_acting:RobustActing", "control", "Robust on-policy acting", "2111.14552", "probes, resume"
+        "rheostat.methods.control.robust_acting:RobustActing", "control", "Robust on-policy acting", "2111.14552", "probes, resume"
     ),
-    "ros": Entry("rheostat.methods.ros:ROS", "control", "Robust on-policy sampling", "2111.14552", "vectors, probes, resume, study"),
-    "sac": Entry("rheostat.methods.sac:SAC", "control", "Soft actor-critic", "1801.01290", "vectors (SB3), probes, resume"),
-    "sft": Entry("rheostat.methods.sft:SFT", "language", "Supervised fine-tuning", "-", "laws, resume"),
+    "ros": Entry(
+        "rheostat.methods.control.ros:ROS", "control", "Robust on-policy sampling", "2111.14552", "vectors, probes, resume, study"
+    ),
+    "sac": Entry("rheostat.methods.control.sac:SAC", "control", "Soft actor-critic", "1801.01290", "vectors (SB3), probes, resume"),
+    "sft": Entry("rheostat.methods.language.sft:SFT", "language", "Supervised fine-tuning", "-", "laws, resume"),
     "td3": Entry(
-        "rheostat.methods.td3:TD3", "control", "Deterministic policy, twin critics", "1802.09477", "vectors (formula), probes, resume"
+        "rheostat.methods.control.td3:TD3",
+        "control",
+        "Deterministic policy, twin critics",
+        "1802.09477",
+        "vectors (formula), probes, resume",
     ),
-    "td3-bc": Entry("rheostat.methods.td3_bc:TD3BC", "control", "TD3 near the data", "2106.06860", "vectors (CORL), probes, resume"),
-    "tis": Entry("rheostat.methods.tis:TIS", "language", "Truncated importance sampling", "-", VECTORS),
-    "uni-o4": Entry("rheostat.methods.uni_o4:UniO4", "control", "One clipped objective, offline and online", "2311.03351", OWN_CODE),
+    "td3-bc": Entry(
+        "rheostat.methods.control.td3_bc:TD3BC", "control", "TD3 near the data", "2106.06860", "vectors (CORL), probes, resume"
+    ),
+    "tis": Entry("rheostat.methods.language.tis:TIS", "language", "Truncated importance sampling", "-", VECTORS),
+    "uni-o4": Entry(
+        "rheostat.methods.control.uni_o4:UniO4", "control", "One clipped objective, offline and online", "2311.03351", OWN_CODE
+    ),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rheostat.policies.language import LanguagePolicy
+from rheostat.policies.language.model import LanguagePolicy
 
 
 class ParameterHistory:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rheostat.buffers.offline import OfflineData
-from rheostat.collect.offline_data import record, replayed, uniform
+from rheostat.collect.control.offline_data import record, replayed, uniform
 from rheostat.errors import RheostatError, unknown
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.references import D4RL_SOURCE, MEASURED_SOURCE, published

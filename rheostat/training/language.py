@@ -6,20 +6,20 @@ from typing import Any
 
 import torch
 
-from rheostat.collect.generation.embedded import EmbeddedEngine
-from rheostat.collect.prompts import World
+from rheostat.collect.language.generation.embedded import EmbeddedEngine
+from rheostat.collect.language.groups import World
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.errors import MissingExtra, RheostatError
 from rheostat.methods import table
-from rheostat.policies.language import LanguagePolicy
+from rheostat.policies.language.model import LanguagePolicy
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.base_models import base_model_path, build_base_model
-from rheostat.tasks.language.catalogue import language_task
 from rheostat.tasks.language.demonstrations import Demonstrations, read_demonstrations
 from rheostat.tasks.language.encoding import PromptEncoder
 from rheostat.tasks.language.files import load_prompts
 from rheostat.tasks.language.interface import LanguageTask
 from rheostat.tasks.language.recipes import BASE_RECIPES
+from rheostat.tasks.language.task_list import language_task
 from rheostat.training.settings import Settings
 
 ROOM = 2048  # tokens a prompt may have when neither task nor model sets a limit

@@ -37,14 +37,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rheostat.errors import RheostatError
+from rheostat.learner.method import Method, NonFinite, iterate
 from rheostat.methods import table
-from rheostat.methods.method import Method, NonFinite, iterate
 from rheostat.streams import Streams
 from rheostat.training import checkpoint
 from rheostat.training.progress import Progress, Silent
-from rheostat.training.remarks import LEAST_UPDATES, remarks
 from rheostat.training.settings import Settings, configure
 from rheostat.training.sinks import Sink, open_sinks
+from rheostat.training.warnings import LEAST_UPDATES, remarks
 
 CUSTOM = "custom:"
 ROLLOUT_FILES = 200
@@ -315,7 +315,7 @@ class Run:
 
     def plot(self, path: str | Path | None = None) -> Path:
         """Draw the run's curves as PNG; returns where."""
-        from rheostat.evaluation.plots import plot_run
+        from rheostat.reporting.plots import plot_run
 
         return plot_run(self, Path(path) if path else self.directory / "curves.png")
 
@@ -372,7 +372,7 @@ def data_for(cls: Any, settings: Settings) -> dict[str, Any]:
         return {}
     data = None
     if settings.offline is not None:
-        from rheostat.collect.offline_data import load_for
+        from rheostat.collect.control.offline_data import load_for
 
         data = load_for(None, settings.offline)  # the method compares it with its world
     return {"offline": data} | ({"online_steps": settings.online_steps} if uses == "first" else {})

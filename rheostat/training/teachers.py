@@ -24,12 +24,12 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
-from rheostat.collect.episodes import run_episodes
-from rheostat.collect.offline_data import uniform
-from rheostat.collect.rollouts import Draw
+from rheostat.collect.control.episodes import run_episodes
+from rheostat.collect.control.offline_data import uniform
+from rheostat.collect.control.stepping import Draw
 from rheostat.errors import RheostatError
-from rheostat.methods.method import Metrics
-from rheostat.methods.ppo import PPO
+from rheostat.learner.method import Metrics
+from rheostat.methods.control.ppo import PPO
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.environments import Environments, make
 from rheostat.tasks.language.base_models import cache_root
@@ -37,7 +37,7 @@ from rheostat.training import checkpoint
 from rheostat.training.progress import Progress, Silent
 from rheostat.training.run import build_method, versions
 from rheostat.training.settings import Settings
-from rheostat.training.starting import settings_for
+from rheostat.training.settings_from_options import settings_for
 from rheostat.trajectories import Trajectories
 
 MEASURE_ENVIRONMENTS = 10

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from markupsafe import Markup
 
-from rheostat.evaluation.report import Section, write_report
-from rheostat.evaluation.rollouts import rollouts_section
-from rheostat.evaluation.studies.results import run_study
+from rheostat.experiments.studies.results import run_study
+from rheostat.reporting.report import Section, write_report
+from rheostat.reporting.rollouts import rollouts_section
+from tests.analysis.synthetic import write_comparison, write_run
 from tests.browser.driver import MISSING, Browser
-from tests.evaluation.studies.toy import study
-from tests.evaluation.synthetic import write_comparison, write_run
-from tests.evaluation.test_rollouts import keep, row
+from tests.experiments.studies.toy import study
+from tests.reporting.test_rollouts import keep, row
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 

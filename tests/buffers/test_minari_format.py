@@ -13,7 +13,7 @@ import torch
 from gymnasium import spaces
 
 from rheostat.buffers.offline import OfflineData
-from rheostat.collect.offline_data import load_for
+from rheostat.collect.control.offline_data import load_for
 from rheostat.errors import MissingExtra, RheostatError
 from rheostat.tasks.control.spaces import ObservationEncoder
 from tests.buffers.offline_worlds import build, fields

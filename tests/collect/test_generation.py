@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from rheostat.collect.generation import cached_decoding, embedded
-from rheostat.collect.generation.embedded import EmbeddedEngine
-from rheostat.collect.generation.engine import FinishReason, Generations
-from rheostat.collect.generation.parity import parity
-from rheostat.collect.generation.sampling import Sampling, row_streams
+from rheostat.collect.language.generation import cached_decoding, embedded
+from rheostat.collect.language.generation.embedded import EmbeddedEngine
+from rheostat.collect.language.generation.engine import FinishReason, Generations
+from rheostat.collect.language.generation.parity import parity
+from rheostat.collect.language.generation.sampling import Sampling, row_streams
 from rheostat.errors import RheostatError
-from rheostat.policies.language import LanguagePolicy
+from rheostat.policies.language.model import LanguagePolicy
 from tests import tiny_language as tiny
 
 PROMPTS = [[3, 4, 5], [6, 7, 8, 9, 10, 11], [12], [3, 13]]

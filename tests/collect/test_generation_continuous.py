@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rheostat.collect.generation.continuous import ContinuousEngine
-from rheostat.collect.generation.engine import FinishReason
-from rheostat.collect.generation.parity import parity
-from rheostat.collect.generation.sampling import Sampling, row_streams
+from rheostat.collect.language.generation.continuous import ContinuousEngine
+from rheostat.collect.language.generation.engine import FinishReason
+from rheostat.collect.language.generation.parity import parity
+from rheostat.collect.language.generation.sampling import Sampling, row_streams
 from rheostat.errors import RheostatError
-from rheostat.policies.language import LanguagePolicy
+from rheostat.policies.language.model import LanguagePolicy
 from tests import tiny_language as tiny
 
 PROMPTS = [[3, 4, 5], [6, 7, 8, 9, 10, 11], [12]]

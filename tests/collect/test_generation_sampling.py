@@ -9,9 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rheostat.collect.generation.sampling import Sampling, draw, row_streams, uniforms
+from rheostat.collect.language.generation.sampling import Sampling, draw, row_streams, uniforms
 from rheostat.errors import RheostatError
-from rheostat.policies.chunked_logprobs import LogitRule
+from rheostat.policies.language.chunked_logprobs import LogitRule
 
 
 def test_streams_are_functions_of_their_counters_alone() -> None:
@@ -66,7 +66,7 @@ def test_a_token_of_probability_zero_is_never_drawn(noise: float, seed: int) -> 
 
 
 def test_large_vocabularies_are_drawn_from_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rheostat.collect.generation import sampling
+    from rheostat.collect.language.generation import sampling
 
     raw, noise = torch.randn(9, 50), uniforms(row_streams(0, 0, range(9), 1), 0, 1)[:, 0]
     whole = draw(raw, LogitRule(top_k=7), noise)

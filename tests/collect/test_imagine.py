@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rheostat.collect.imagine import imagine
+from rheostat.collect.control.model_rollouts import imagine
 from rheostat.errors import RheostatError
 
 

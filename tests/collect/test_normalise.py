@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rheostat.collect.normalise import RewardScale, RunningStatistics
+from rheostat.collect.control.normalise import RewardScale, RunningStatistics
 from rheostat.errors import RheostatError
 
 

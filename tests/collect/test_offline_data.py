@@ -11,8 +11,8 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rheostat.collect.offline_data import Piece, in_rounds, pieces_of, record, replayed, uniform
-from rheostat.collect.rollouts import Collector, Draw
+from rheostat.collect.control.offline_data import Piece, in_rounds, pieces_of, record, replayed, uniform
+from rheostat.collect.control.stepping import Collector, Draw
 from rheostat.errors import RheostatError
 from rheostat.tasks.control.environments import Environments, make
 from rheostat.trajectories import Trajectories

@@ -16,7 +16,7 @@ import torch
 import rheostat
 from rheostat.credit.verifiers import Rollout, load_rewards
 from rheostat.errors import RheostatError
-from rheostat.evaluation.studies.results import run_study
+from rheostat.experiments.studies.results import run_study
 from rheostat.methods import table
 from rheostat.tasks.language import ChainSum, character_tokenizer
 from rheostat.tasks.language.demonstrations import read_demonstrations

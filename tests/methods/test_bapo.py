@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from rheostat.errors import RheostatError
-from rheostat.methods.bapo import BAPO
-from rheostat.methods.method import iterate
-from rheostat.methods.searched_window import behaviour_logp, ranges
+from rheostat.learner.method import iterate
+from rheostat.learner.searched_clip import behaviour_logp, ranges
+from rheostat.methods.language.bapo import BAPO
 from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import configure
 from rheostat.trajectories import Source

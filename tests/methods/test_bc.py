@@ -9,8 +9,8 @@ import torch
 
 from rheostat.buffers.offline import OfflineData
 from rheostat.errors import RheostatError
-from rheostat.methods.bc import BC
-from rheostat.methods.method import iterate
+from rheostat.learner.method import iterate
+from rheostat.methods.control.bc import BC
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
 from rheostat.training.settings import configure

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from rheostat.errors import RheostatError
-from rheostat.evaluation.comparison import plan
+from rheostat.experiments.comparison import plan
+from rheostat.learner.method import iterate
 from rheostat.methods import table
-from rheostat.methods.method import iterate
 from rheostat.tasks.language import ChainSum, FilePrompts
 from rheostat.training.run import Interrupted, Run
 from rheostat.trajectories import Source, join_rows

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rheostat.methods import table
-from rheostat.methods.dqn import DQN
+from rheostat.methods.control.dqn import DQN
 from rheostat.tasks.control import probes
 from rheostat.trajectories import Transitions
 from tests.probing import GAMMA, GRADIENT_STEPS, STEPS, can_fail, mistakes, places, train_on, train_replay_on

@@ -10,9 +10,9 @@ import torch
 
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError
+from rheostat.learner.dial import Dial, expert_rows_of
+from rheostat.learner.method import iterate
 from rheostat.methods import table
-from rheostat.methods.dial import Dial, expert_rows_of
-from rheostat.methods.method import iterate
 from rheostat.training.run import Interrupted, Run, build_method
 from rheostat.training.settings import configure, flat, nested
 from rheostat.trajectories import Source

@@ -11,7 +11,7 @@ import torch
 
 import rheostat
 from rheostat.errors import RheostatError
-from rheostat.methods.method import iterate
+from rheostat.learner.method import iterate
 from tests.methods.test_off_policy import Images
 from tests.tiny_control import OFF_POLICY, OWN, built, one_batch
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError
-from rheostat.methods.famo2o import FamO2O, FamO2OCQL, family_weight
+from rheostat.methods.control.famo2o import FamO2O, FamO2OCQL, family_weight
 from rheostat.objectives.weights import exponential_weight
-from rheostat.policies.family import BalanceModel, coefficient_of, sin_cos_encoding
+from rheostat.policies.control.balance import BalanceModel, coefficient_of, sin_cos_encoding
 from rheostat.policies.parameters import Trained
 from rheostat.training.run import Run, build_method
 from tests.tiny_control import small

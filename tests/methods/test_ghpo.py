@@ -12,10 +12,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rheostat.collect.guides import Guide, beginning, refine
+from rheostat.collect.language.hints import Guide, beginning, refine
 from rheostat.credit.verifiers import Grade, Scores
 from rheostat.errors import RheostatError
-from rheostat.methods.method import iterate
+from rheostat.learner.method import iterate
 from rheostat.tasks.language import ChainSum, FilePrompts, character_tokenizer
 from rheostat.tasks.language.encoding import PromptEncoder
 from rheostat.tasks.language.interface import Prompt

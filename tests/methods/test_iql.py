@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from rheostat.errors import RheostatError
-from rheostat.methods.off_policy import OffPolicy
+from rheostat.learner.off_policy import OffPolicy
 from rheostat.training.run import Run
 from rheostat.trajectories import Source, Transitions
 from tests.methods.plain import DELAYED, LIMITED, Twin, agree, follow, same_parameters, slow_copy

@@ -13,8 +13,8 @@ import rheostat
 from rheostat.api import settings_for
 from rheostat.credit.verifiers import Grade, Scores
 from rheostat.errors import RheostatError
+from rheostat.learner.method import iterate
 from rheostat.methods import table
-from rheostat.methods.method import iterate
 from rheostat.tasks.language import ChainSum, FilePrompts, character_tokenizer
 from rheostat.training.run import Interrupted, Run, build_method
 from rheostat.trajectories import Source
@@ -225,7 +225,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_its_batch(model: str, tmp_pat
 
 
 def test_evaluating_never_changes_training(model: str, tmp_path: Path) -> None:
-    from rheostat.evaluation.language_runs import evaluate_language
+    from rheostat.experiments.language_runs import evaluate_language
 
     plain = Run.create(tmp_path / "plain", small("grpo", model), task=Lenient())
     watched = Run.create(tmp_path / "watched", small("grpo", model), task=Lenient())

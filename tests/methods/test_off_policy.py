@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 import rheostat
 from rheostat.errors import RheostatError
-from rheostat.methods.method import iterate
-from rheostat.methods.off_policy import OFFLINE_TURN
+from rheostat.learner.method import iterate
+from rheostat.learner.off_policy import OFFLINE_TURN
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
 from rheostat.training.run import Run

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.methods.method import iterate
-from rheostat.methods.pmoe import PMOE
+from rheostat.learner.method import iterate
+from rheostat.methods.control.pmoe import PMOE
 from rheostat.objectives.mixture_of_experts import relaxed_choice
-from rheostat.policies.mixtures import SquashedMixture
+from rheostat.policies.control.mixtures import SquashedMixture
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
 from rheostat.training.settings import configure

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
+from rheostat.learner.method import iterate
 from rheostat.masking import standardise
 from rheostat.methods import table
-from rheostat.methods.method import iterate
-from rheostat.methods.mixture_options import draw_choice, mean_action, weights_loss
-from rheostat.methods.ppo import Worth
+from rheostat.methods.control.mixture_options import draw_choice, mean_action, weights_loss
+from rheostat.methods.control.ppo import Worth
 from rheostat.objectives.limits import Clip
 from rheostat.objectives.mixture_of_experts import best_expert
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.value import value_loss
-from rheostat.policies.control import ActorCritic
-from rheostat.policies.mixtures import MixtureOfGaussians
+from rheostat.policies.control.actor_critic import ActorCritic
+from rheostat.policies.control.mixtures import MixtureOfGaussians
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
 from rheostat.training.settings import configure

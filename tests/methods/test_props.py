@@ -9,7 +9,7 @@ import torch
 
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError
-from rheostat.methods.method import iterate
+from rheostat.learner.method import iterate
 from rheostat.training.run import build_method
 
 SMALL = {"num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "window": 2}
@@ -103,7 +103,7 @@ def test_robust_acting_flattens_the_score() -> None:
     task = "rheostat/Probe-RewardFromBoth-v0"
 
     def average_score(probability: float) -> float:
-        from rheostat.collect.robust_acting import ScoreGradients
+        from rheostat.collect.control.robust_acting import ScoreGradients
 
         method = build("robust-acting", task, repair_probability=probability, normalise_observations=False, num_envs=1, batch_steps=256)
         block = method.collect().transitions()

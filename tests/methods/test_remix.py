@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rheostat.errors import RheostatError
-from rheostat.methods.method import iterate
+from rheostat.learner.method import iterate
 from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import configure
 from rheostat.trajectories import Source

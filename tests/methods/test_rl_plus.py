@@ -10,8 +10,8 @@ import torch
 
 from rheostat.credit.groups import split_advantage
 from rheostat.errors import RheostatError
-from rheostat.methods.method import iterate
-from rheostat.methods.rl_plus import external_denominator, external_limit
+from rheostat.learner.method import iterate
+from rheostat.methods.language.rl_plus import external_denominator, external_limit
 from rheostat.objectives.limits import Unlimited
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.weights import expert_weight

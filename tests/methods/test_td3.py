@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rheostat.errors import RheostatError
-from rheostat.methods.method import iterate
+from rheostat.learner.method import iterate
 from tests.tiny_control import built, one_batch
 
 

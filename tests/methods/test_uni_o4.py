@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.methods.gated_members import GatedMembers
-from rheostat.methods.method import iterate
-from rheostat.methods.uni_o4 import STAGES, UniO4, UniO4Config
-from rheostat.policies.squashed import Bounds
+from rheostat.learner.method import iterate
+from rheostat.methods.control.uni_o4 import STAGES, UniO4, UniO4Config
+from rheostat.methods.control.uni_o4_members import GatedMembers
+from rheostat.policies.control.squashed import Bounds
 from rheostat.tasks.control import probes
 from rheostat.tasks.control.terminations import termination_of
 from rheostat.training.run import Interrupted, Run
@@ -306,7 +306,7 @@ def test_choosing_by_return_is_booked_as_environment_steps(monkeypatch: pytest.M
 
 
 def test_the_member_with_the_best_return_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    import rheostat.methods.uni_o4 as module
+    import rheostat.methods.control.uni_o4 as module
 
     one = advance(method(choose="return", members=3, choose_among=2, online_steps=100), "acting")
     one.members.scores = torch.tensor([0.0, 2.0, 1.0])

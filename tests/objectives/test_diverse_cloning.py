@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.objectives.diverse_cloning import diverse_cloning_loss, likeliest_other
-from rheostat.policies.distributions import Gaussian
+from rheostat.policies.control.distributions import Gaussian
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rheostat.policies.behaviour_critics import BehaviourCritics
+from rheostat.policies.control.behaviour_critics import BehaviourCritics
 from rheostat.trajectories import Transitions
 
 GAMMA = 0.5

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from rheostat.errors import RheostatError
-from rheostat.policies import critics
-from rheostat.policies.critics import EnsembleQ, Stack, StateValue
+from rheostat.policies.control import critics
+from rheostat.policies.control.critics import EnsembleQ, Stack, StateValue
 
 
 def alone(stack: Stack, k: int, x: Tensor) -> Tensor:

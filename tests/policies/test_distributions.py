@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch import distributions as reference
 
-from rheostat.policies.distributions import Categorical, Distribution, Gaussian, MultiCategorical, epsilon_greedy
+from rheostat.policies.control.distributions import Categorical, Distribution, Gaussian, MultiCategorical, epsilon_greedy
 
 Build = Callable[[Tensor], Distribution]
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rheostat.errors import RheostatError
-from rheostat.policies.dynamics import DynamicsEnsemble, DynamicsModel, target_of
+from rheostat.policies.control.dynamics import DynamicsEnsemble, DynamicsModel, target_of
 from rheostat.trajectories import Transitions
 
 

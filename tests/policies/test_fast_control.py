@@ -12,10 +12,10 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rheostat.methods.method import iterate
+from rheostat.learner.method import iterate
 from rheostat.methods.table import entry
-from rheostat.policies.control import ActorCritic, Evaluation, evaluate
-from rheostat.policies.fast_control import FastPerceptrons, SharedTrunk, fast
+from rheostat.policies.control.actor_critic import ActorCritic, Evaluation, evaluate
+from rheostat.policies.control.fast_control import FastPerceptrons, SharedTrunk, fast
 from rheostat.policies.parameters import Adam, ParameterVector
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rheostat.errors import RheostatError
-from rheostat.policies import language, packing
-from rheostat.policies.language import LanguagePolicy
-from rheostat.policies.matmul import usual_above, usual_below
+from rheostat.policies.language import model as language
+from rheostat.policies.language import packing
+from rheostat.policies.language.matmul import usual_above, usual_below
+from rheostat.policies.language.model import LanguagePolicy
 from tests import tiny_language as tiny
 
 KINDS = ("qwen3", "qwen2", "llama", "gemma2", "gpt2")
@@ -259,7 +260,7 @@ def test_saving_merges_adapters_and_leaves_the_policy_as_it_was(tmp_path: Path) 
 
 
 def test_a_model_whose_packed_forward_pass_differs_uses_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from rheostat.policies import decoder
+    from rheostat.policies.language import decoder
 
     monkeypatch.setattr(decoder, "supports", lambda model: True)
     strange = tiny.model("llama", hidden_act="gelu")

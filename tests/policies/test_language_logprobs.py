@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rheostat.errors import RheostatError
-from rheostat.policies.chunked_logprobs import LOWEST, LogitRule, filter_logits, token_logprobs
+from rheostat.policies.language.chunked_logprobs import LOWEST, LogitRule, filter_logits, token_logprobs
 
 
 def naive(hidden: Tensor, chosen: Tensor, head: nn.Module, temperature: float) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.policies.members import GaussianMembers, TrainedMembers, soft_limits
+from rheostat.policies.control.ensembles import GaussianMembers, TrainedMembers, soft_limits
 
 
 def members(count: int = 3, seed: int = 0, **options: object) -> GaussianMembers:

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch import distributions as reference
 
-from rheostat.policies.distributions import Gaussian
-from rheostat.policies.mixtures import MixtureOfGaussians, SquashedMixture
-from rheostat.policies.squashed import SquashedGaussian
+from rheostat.policies.control.distributions import Gaussian
+from rheostat.policies.control.mixtures import MixtureOfGaussians, SquashedMixture
+from rheostat.policies.control.squashed import SquashedGaussian
 from tests.policies.test_distributions import slope
 
 ROWS, EXPERTS, DIMENSIONS = 5, 3, 2

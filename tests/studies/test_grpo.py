@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from rheostat.evaluation.studies import verdict
+from rheostat.experiments.studies import verdict
 from studies._grpo_cells import build, kept_groups, look
 from studies.grpo import SMOKE, alike, arms, gains, kept_as_expected, one_p
 

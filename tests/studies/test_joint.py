@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from rheostat.evaluation.studies import cells as cells_module
-from rheostat.evaluation.studies.study import report_of
+from rheostat.experiments.studies import jobs as cells_module
+from rheostat.experiments.studies.study import report_of
 from studies import joint
 
 HOOKS = Path(__file__).parents[2] / "docs" / "hooks"

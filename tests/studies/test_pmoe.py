@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rheostat.policies.mixtures import SquashedMixture
+from rheostat.policies.control.mixtures import SquashedMixture
 from rheostat.streams import Streams
 from studies import _pmoe_looks as looks
 from studies.pmoe import Sizes, claims, most

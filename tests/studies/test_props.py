@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rheostat.objectives.sampling_error import sampling_error_tabular
-from rheostat.policies.control import ActorCritic, TabularSoftmax
+from rheostat.policies.control.actor_critic import ActorCritic, TabularSoftmax
 from studies import _fixed_target, _two_step
 from studies._props_claims import Sizes, behaviour, ros
 from studies.props import claims

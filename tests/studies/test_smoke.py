@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rheostat.evaluation.report import write_report
-from rheostat.evaluation.studies.results import load_study, read_result, run_study, standing, study_names
+from rheostat.experiments.studies.results import load_study, read_result, run_study, standing, study_names
+from rheostat.reporting.report import write_report
 
 LONG = ("grpo", "joint", "lag", "props", "repair")
 """Many arms: these run every night."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from rheostat.collect.episodes import measure_returns
-from rheostat.collect.offline_data import record, uniform
+from rheostat.collect.control.episodes import measure_returns
+from rheostat.collect.control.offline_data import record, uniform
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
 from rheostat.tasks.control.two_halves import NOISE, expert, halves

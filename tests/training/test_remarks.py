@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from rheostat.evaluation.report import write_report
+from rheostat.reporting.report import write_report
 from rheostat.training.progress import Bar
-from rheostat.training.remarks import remarks
 from rheostat.training.run import Run
+from rheostat.training.warnings import remarks
 from tests.training.test_run import small
 
 ROW = {"meter/kl_behaviour_k3": 0.05, "meter/age_max": 3.0, "approx_kl": 0.01, "meter/limited_share": 0.1, "gradient_steps": 4}

@@ -183,7 +183,7 @@ def test_bring_your_own_environment_and_network(tmp_path: Path) -> None:
             self.critic = torch.nn.Linear(4, 1)
 
         def distribution(self, observation: torch.Tensor) -> Any:
-            from rheostat.policies.distributions import Categorical
+            from rheostat.policies.control.distributions import Categorical
 
             return Categorical(self.logits(observation))
 

@@ -20,8 +20,8 @@ from rheostat.objectives.supervised import weighted_likelihood
 from rheostat.objectives.temporal_difference import critic_loss, least, soft_value, td_target
 from rheostat.objectives.value import value_loss
 from rheostat.objectives.weights import exponential_weight
-from rheostat.policies.distributions import Gaussian
-from rheostat.policies.squashed import SquashedGaussian
+from rheostat.policies.control.distributions import Gaussian
+from rheostat.policies.control.squashed import SquashedGaussian
 from rheostat.trajectories import Transitions
 from tests.vectors.tools import Unsupported, boolean, gradients, integer, leaf, plain, tensor
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rheostat.collect.guides import beginning, refine
+from rheostat.collect.language.hints import beginning, refine
 from rheostat.credit.groups import grpo_advantage
 from rheostat.masking import Aggregation, aggregate
 from rheostat.objectives.kl import kl_estimate

@@ -14,7 +14,7 @@ from rheostat.objectives.mixture_of_experts import best_expert, frequency_loss
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.temporal_difference import critic_loss, least, soft_value, td_target
 from rheostat.objectives.value import value_loss
-from rheostat.policies.mixtures import MixtureOfGaussians, of_expert
+from rheostat.policies.control.mixtures import MixtureOfGaussians, of_expert
 from tests.vectors.tools import Unsupported, gradients, integer, leaf, plain, tensor
 
 

@@ -15,7 +15,7 @@ from rheostat.objectives.limits import Clip
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.sampling_error import empirical_policy, sampling_error_tabular
 from rheostat.objectives.value import value_loss
-from rheostat.policies.distributions import Categorical, Gaussian
+from rheostat.policies.control.distributions import Categorical, Gaussian
 from tests.vectors.tools import Unsupported, boolean, gradients, integer, leaf, plain, tensor
 
 

@@ -17,8 +17,8 @@ from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.temporal_difference import critic_loss, least, td_target
 from rheostat.objectives.value import value_loss
 from rheostat.objectives.weights import sided_advantage
-from rheostat.policies.distributions import Gaussian
-from rheostat.policies.members import soft_limits
+from rheostat.policies.control.distributions import Gaussian
+from rheostat.policies.control.ensembles import soft_limits
 from tests.vectors.tools import Unsupported, boolean, gradients, leaf, plain, tensor
 
 

@@ -4,7 +4,7 @@
 """
 
 from rheostat.credit.verifiers.answers import EXTRACTORS, ExactMatch, extractor
-from rheostat.credit.verifiers.catalogue import BUILT_IN, WeightedSum, load_reward, load_rewards
+from rheostat.credit.verifiers.built_in import BUILT_IN, WeightedSum, load_reward, load_rewards
 from rheostat.credit.verifiers.conventions import FunctionVerifier
 from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, require_valid
 from rheostat.credit.verifiers.isolation import Isolated

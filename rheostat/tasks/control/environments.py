@@ -28,7 +28,7 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.tasks.control.backends import Autoreset, Backend, GymnasiumWorlds, Outcome, Worlds
-from rheostat.tasks.control.catalogue import find, known_tasks
+from rheostat.tasks.control.environment_list import find, known_tasks
 from rheostat.tasks.control.spaces import ActionDecoder, ObservationEncoder
 from rheostat.tasks.control.state import Cursor, load_worlds, savable, save_worlds
 

@@ -4,7 +4,6 @@
 >>> prompts = task.prompts("train", seed=0).take(16)
 """
 
-from rheostat.tasks.language.catalogue import LANGUAGE_TASKS, is_language_task, knobs_of, language_task
 from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
 from rheostat.tasks.language.characters import character_tokenizer
 from rheostat.tasks.language.encoding import PromptEncoder, encode_prompt
@@ -12,6 +11,7 @@ from rheostat.tasks.language.files import FilePrompts, load_prompts
 from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, PromptStream
 from rheostat.tasks.language.reasoning import ReasoningGym
 from rheostat.tasks.language.recipes import BASE_RECIPES, BaseRecipe, Lesson, ModelSize, base_recipe
+from rheostat.tasks.language.task_list import LANGUAGE_TASKS, is_language_task, knobs_of, language_task
 
 __all__ = [
     "BASE_RECIPES",

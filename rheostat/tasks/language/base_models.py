@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.policies.language_loading import without_bars
+from rheostat.policies.language.loading import without_bars
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
 from rheostat.tasks.language.interface import Prompt, PromptStream

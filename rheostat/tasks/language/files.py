@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from rheostat.credit.verifiers.catalogue import load_rewards
+from rheostat.credit.verifiers.built_in import load_rewards
 from rheostat.credit.verifiers.interface import Verifier
 from rheostat.errors import MissingExtra, RheostatError
 from rheostat.streams import derive_seed

@@ -1,0 +1,369 @@
+"""Reading finished or running run directories as arrays, without loading their checkpoints, and grouping them into arms.
+
+An *arm* is everything that has the same settings apart from the seed; its members are the seeds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import math
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rheostat.analysis.metrics import AXES, BOOKS, FINALS, HEADLINES
+from rheostat.errors import RheostatError, unknown
+from rheostat.methods import table
+from rheostat.training.run import CUSTOM, read_jsonl
+from rheostat.training.settings import Settings, configure, flat
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Record:
+    """One run as numbers.
+
+    Attributes:
+        directory: of the run.
+        settings: what defines it, as saved.
+        versions: of what computed it.
+        command: that started it.
+        columns: every metric over the rows of ``metrics.jsonl``, ``[rows]`` float64, NaN where a row does not have it.
+        nonfinite: how many *measured* values of a metric were NaN or infinite (they are NaN in ``columns`` too).
+        summary: the final evaluation; empty while unfinished.
+    """
+
+    directory: Path
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    command: str
+    columns: dict[str, Array]
+    nonfinite: dict[str, int]
+    summary: dict[str, Any]
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return str(self.settings["method"])
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return str(self.settings["task"])
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return int(self.settings["seed"])
+
+    @property
+    def finished(self) -> bool:
+        """Whether the budget is spent."""
+        return bool(self.summary)
+
+    @property
+    def steps(self) -> int:
+        """Budget used so far."""
+        steps = self.columns.get("steps")
+        return 0 if steps is None or not len(steps) else int(steps[-1])
+
+    @property
+    def speed(self) -> float:
+        """Steps per second of wall time; NaN where no time was kept."""
+        seconds = self.columns.get("seconds")
+        if seconds is None or not np.isfinite(seconds).any() or np.nanmax(seconds) <= 0:
+            return math.nan
+        last = int(np.nanargmax(seconds))
+        return float(self.columns["steps"][last] / seconds[last])
+
+    @property
+    def metrics(self) -> list[str]:
+        """Keys of what was measured."""
+        return [key for key in self.columns if key not in BOOKS]
+
+    @property
+    def headline(self) -> str | None:
+        """The training curve that stands for performance."""
+        return next((key for key in HEADLINES if key in self.columns), None)
+
+    def axis(self, key: str) -> Array | None:
+        """A budget over the rows, ``[rows]``; None where this run does not have it.
+
+        Raises:
+            RheostatError: unknown axis.
+        """
+        axis = next((axis for axis in AXES if axis.key == key), None)
+        if axis is None:
+            raise unknown("axis", key, (axis.key for axis in AXES))
+        column = self.columns.get(key)
+        if column is None:
+            return None
+        if axis.summed:
+            return np.nancumsum(column)
+        rows = np.arange(len(column))
+        known = np.isfinite(column)
+        return np.interp(rows, rows[known], column[known]) if known.any() else None
+
+    def curve(self, metric: str) -> tuple[NDArray[np.int64], Array]:
+        """Rows that have a metric, and its values there.
+
+        Raises:
+            RheostatError: no row has it.
+        """
+        if metric not in self.columns:
+            raise unknown(f"metric of {self.directory}", metric, self.metrics)
+        values = self.columns[metric]
+        rows = np.flatnonzero(np.isfinite(values))
+        return rows, values[rows]
+
+    @property
+    def final_metric(self) -> str | None:
+        """Which number :attr:`final` is: a key of the final evaluation, else the training curve (its last tenth)."""
+        return next((key for key in FINALS if key in self.summary), self.headline)
+
+    @property
+    def final(self) -> float:
+        """The final evaluation; without one, the mean of the last tenth of the training curve.
+
+        Raises:
+            RheostatError: there is neither, or it is not a finite number.
+        """
+        key = next((key for key in FINALS if key in self.summary), None)
+        if key is not None:
+            value = float(self.summary[key])
+        elif self.headline is not None:
+            rows, values = self.curve(self.headline)
+            steps = self.columns["steps"][rows]
+            if not len(values):
+                raise RheostatError(f"{self.directory} has no finite {self.headline}: it cannot be compared.")
+            key, value = self.headline, float(values[steps >= 0.9 * steps[-1]].mean())
+        else:
+            raise RheostatError(f"{self.directory} has measured no performance yet (none of {', '.join(HEADLINES)}): train it further.")
+        if not math.isfinite(value):
+            raise RheostatError(f"The {key} of {self.directory} is {value}: it cannot enter a statistic; look at that run.")
+        return value
+
+
+def read_record(directory: str | Path) -> Record:
+    """Read one run directory.
+
+    Raises:
+        RheostatError: there is no run, or a file is damaged.
+    """
+    directory = Path(directory)
+    config = _read_json(directory / "config.json")
+    if config is None:
+        raise RheostatError(f"There is no run in {directory}: it has no config.json.")
+    settings = config.get("settings")
+    if not isinstance(settings, dict) or not {"method", "task", "seed"} <= set(settings):
+        raise RheostatError(f"{directory / 'config.json'} is damaged: it does not name a method, a task and a seed.")
+    rows = read_jsonl(directory / "metrics.jsonl")
+    columns, nonfinite = _columns(rows)
+    seconds = {row["iteration"]: row["seconds"] for row in read_jsonl(directory / "timings.jsonl")}
+    if seconds and "iteration" in columns:
+        columns["seconds"] = np.array([seconds.get(int(iteration), math.nan) for iteration in columns["iteration"]])
+    return Record(
+        directory=directory,
+        settings=settings,
+        versions={str(key): str(value) for key, value in config.get("versions", {}).items()},
+        command=str(config.get("command", "")),
+        columns=columns,
+        nonfinite=nonfinite,
+        summary=_read_json(directory / "summary.json") or {},
+    )
+
+
+def _columns(rows: list[dict[str, Any]]) -> tuple[dict[str, Array], dict[str, int]]:
+    """Rows of numbers as columns; values that are no numbers are left out, non-finite ones counted."""
+    columns: dict[str, Array] = {}
+    nonfinite: dict[str, int] = {}
+    for index, row in enumerate(rows):
+        for key, value in row.items():
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if key not in columns:
+                columns[key] = np.full(len(rows), np.nan)
+            if math.isfinite(value):
+                columns[key][index] = value
+            else:
+                nonfinite[key] = nonfinite.get(key, 0) + 1
+    return columns, nonfinite
+
+
+def _read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None where there is no file."""
+    if not path.is_file():
+        return None
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise RheostatError(f"{path} is damaged: {error}.") from error
+    if not isinstance(value, dict):
+        raise RheostatError(f"{path} is damaged: it holds no JSON object.")
+    return value
+
+
+def find_runs(paths: Iterable[str | Path]) -> list[Path]:
+    """Run directories among ``paths`` and directly inside them, each once, in order.
+
+    Raises:
+        RheostatError: a path that does not exist or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise RheostatError(f"{path} does not exist: give directories of runs or of comparisons.")
+        if (path / "config.json").is_file():
+            inside = [path]
+        else:
+            children = [child for child in path.iterdir() if (child / "config.json").is_file()] if path.is_dir() else []
+            order = _cell_order(path)
+            inside = sorted(children, key=lambda child: (order.get(child.name, len(order)), _natural(child)))
+        if not inside:
+            raise RheostatError(f"There is no run in {path}: neither it nor a directory in it has a config.json.")
+        for run in inside:
+            found.setdefault(run.resolve(), run)
+    return list(found.values())
+
+
+def _cell_order(path: Path) -> dict[str, int]:
+    """The order in which a comparison names its runs: its first method comes first, because the others are compared with it."""
+    manifest = _read_json(path / "compare.json") or {}
+    return {str(name): index for index, name in enumerate(manifest.get("cells", []))}
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    """Sort key that puts s2 before s10."""
+    digits = "".join(character if character.isdigit() else " " for character in path.name).split()
+    words = "".join(" " if character.isdigit() else character for character in path.name)
+    return [(0, words), *((int(number), "") for number in digits)]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Runs that differ by their seed only."""
+
+    label: str
+    records: tuple[Record, ...]
+    differences: dict[str, Any] = field(default_factory=dict)
+    """Settings in which the arms of this task differ, with this arm's value (absent where it has no such setting)."""
+
+    @property
+    def method(self) -> str:
+        """Name of the method."""
+        return self.records[0].method
+
+    @property
+    def task(self) -> str:
+        """Name of the task."""
+        return self.records[0].task
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds, in order."""
+        return [record.seed for record in self.records]
+
+    @property
+    def unit(self) -> str:
+        """What the budget counts: language methods choose in their ``budget``, control methods count environment steps, and gradient steps
+        before them where they begin with a data set."""
+        entry = table.METHODS.get(self.method)
+        if entry is not None and entry.domain == "control" and getattr(entry.load(), "uses_data", "no") == "first":
+            return "gradient steps" + (", then environment steps" if self.records[0].settings.get("online_steps") else "")
+        default = "environment steps" if entry is not None and entry.domain == "control" else "steps"
+        return str(self.records[0].settings.get("config", {}).get("budget", default))
+
+    def finals(self) -> Array:
+        """Final performance of every seed, ``[seeds]``."""
+        return np.array([record.final for record in self.records])
+
+
+def flat_settings(record: Record) -> dict[str, Any]:
+    """Settings of a run in one level, without the seed; environment options as ``environment.NAME``."""
+    settings = {key: value for key, value in record.settings.items() if key not in ("seed", "config", "environment_options")}
+    settings |= {f"environment.{key}": value for key, value in record.settings.get("environment_options", {}).items()}
+    return settings | flat(record.settings.get("config", {}))
+
+
+def group_arms(records: Sequence[Record]) -> dict[str, list[Arm]]:
+    """Arms by task, in order of appearance.
+
+    Raises:
+        RheostatError: two directories hold the same settings and seed, which would count one result twice.
+    """
+    groups: dict[str, dict[str, list[Record]]] = {}
+    for record in records:
+        key = json.dumps(flat_settings(record), sort_keys=True)
+        members = groups.setdefault(record.task, {}).setdefault(key, [])
+        twin = next((other for other in members if other.seed == record.seed), None)
+        if twin is not None:
+            raise RheostatError(
+                f"{twin.directory} and {record.directory} have the same settings and the same seed {record.seed}: "
+                "leave one out, or one result counts twice."
+            )
+        members.append(record)
+    return {task: _label(list(arms.values())) for task, arms in groups.items()}
+
+
+def _label(groups: list[list[Record]]) -> list[Arm]:
+    """Name arms by their method and, where a method occurs twice, by the settings in which its arms differ."""
+    flats = [flat_settings(group[0]) for group in groups]
+    differing = differing_keys(flats)
+    arms = []
+    for group, mine in zip(groups, flats, strict=True):
+        siblings = [other for other in flats if other["method"] == mine["method"]]
+        own = differing_keys(siblings)
+        detail = ", ".join(f"{key}={mine[key]}" for key in own if key in mine)
+        label = mine["method"] + (f" ({detail})" if detail else "")
+        members = tuple(sorted(group, key=lambda record: record.seed))
+        arms.append(Arm(label, members, {key: mine[key] for key in differing if key in mine and key != "method"}))
+    return arms
+
+
+def regenerate(record: Record) -> str:
+    """The command that makes a run again: as it was typed, or, for a run started from Python, one with the same settings."""
+    settings = record.settings
+    if record.command.startswith("rheostat ") or record.method not in table.METHODS or record.task.startswith(CUSTOM):
+        return record.command
+    words = ["rheostat", "train", record.method, record.task]
+    for key in ("seed", "steps", "evaluation_episodes", "threads"):  # whose defaults depend on the method's domain
+        if key in settings:
+            words += [f"--{key.replace('_', '-')}", str(settings[key])]
+    spelled = {"method", "task", "config", "environment_options", "seed", "steps", "evaluation_episodes", "threads"}
+    defaults: dict[str, Any] = {item.name: item.default for item in dataclasses.fields(Settings)} | {"rewards": []}
+    with contextlib.suppress(RheostatError, ImportError):  # without the method's defaults every setting of it is spelled out
+        from rheostat.training.language import automatic_preset
+
+        preset = None
+        if table.entry(record.method).domain == "language":
+            preset = automatic_preset(record.method, None if settings.get("prompts") else record.task, settings.get("model"))
+        defaults |= flat(json.loads(json.dumps(dataclasses.asdict(configure(record.method, {}, preset=preset)))))
+    given = {key: value for key, value in settings.items() if key not in spelled} | flat(settings.get("config", {}))
+    missing = object()
+    for key, value in given.items():
+        if value == defaults.get(key, missing):
+            continue
+        flag = "reward" if key == "rewards" else key.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        else:
+            words += [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    if settings.get("environment_options"):
+        words.append("--environment")
+        words += [word for key, value in settings["environment_options"].items() for word in (key, json.dumps(value))]
+    return shlex.join(words)
+
+
+def differing_keys(settings: Sequence[dict[str, Any]]) -> list[str]:
+    """Keys whose values are not the same in all, in order of appearance."""
+    missing = object()
+    keys = dict.fromkeys(key for one in settings for key in one)
+    return [key for key in keys if any(one.get(key, missing) != settings[0].get(key, missing) for one in settings[1:])]

@@ -1,0 +1,10 @@
+"""The command line: one module per group of commands, ``main`` puts them together."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """The ``rheostat`` command."""
+    from rheostat.cli.main import main as run
+
+    run()

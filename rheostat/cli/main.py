@@ -1,0 +1,634 @@
+"""The command line: ``rheostat COMMAND ...``. Every command is a small dataclass whose fields are its options."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, cast
+
+import tyro
+from tyro.conf import OmitArgPrefixes, Positional
+
+from rheostat.cli.datasets import Dataset
+from rheostat.cli.disagreement import Disagree
+from rheostat.cli.microscope import Microscope
+from rheostat.cli.offline_evaluation import OffPolicyEvaluation
+from rheostat.cli.studies import Claims, StudyCommand
+from rheostat.errors import RheostatError, unknown
+from rheostat.methods import table
+from rheostat.terminal import json_or_text, print_json, print_table
+
+
+@dataclass
+class List:
+    """List the methods and the tasks, with what has been verified."""
+
+    tasks: bool = False
+    """List every task id too (over a thousand)."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        rows = [
+            {"method": name, "domain": row.domain, "title": row.title, "paper": row.paper, "verified": row.verified}
+            for name, row in table.METHODS.items()
+        ]
+        from rheostat.tasks.control.environment_list import known_tasks
+
+        families = known_tasks() | {"language": language_ids()}
+        if self.json:
+            tasks = {family: ids if self.tasks else len(ids) for family, ids in families.items()}
+            print_json({"methods": rows, "tasks": tasks})
+            return
+        print_table("Methods", ["method", "domain", "title", "paper", "verified"], [list(row.values()) for row in rows])
+        print_table(
+            "Tasks (any id of these works; --tasks lists them all)",
+            ["family", "ids", "examples"],
+            [(family, len(ids), ", ".join(ids if self.tasks else ids[:6])) for family, ids in families.items()],
+            numbers=["ids"],
+        )
+
+
+def language_ids() -> list[str]:
+    """Every language task by name; those of reasoning-gym where it is installed."""
+    from rheostat.tasks.language import LANGUAGE_TASKS
+    from rheostat.tasks.language.reasoning import PREFIX, data_sets
+
+    return [name for name in LANGUAGE_TASKS if not name.startswith(PREFIX)] + [PREFIX + name for name in data_sets()]
+
+
+@dataclass
+class Show:
+    """Show a method: paper, equations, defaults, and what differs from its parent."""
+
+    method: Positional[str]
+    """Name of the method."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat.methods.describe import settings_of
+
+        row = table.entry(self.method)
+        settings = settings_of(row)
+        presets = getattr(row.load(), "presets", {})
+        if self.json:
+            fields = {item.name: {"default": item.default, "documentation": item.documentation} for item in settings}
+            print_json(
+                {
+                    "method": self.method,
+                    **dataclasses.asdict(row),
+                    "documentation": row.module.__doc__,
+                    "settings": fields,
+                    "presets": presets,
+                }
+            )
+            return
+        print(row.module.__doc__)
+        print(f"Verified: {row.verified}.\n")
+
+        def note(item: Any) -> str:
+            return "new" if item.new else f"parent: {item.parent_default}" if item.parent_default != item.default else ""
+
+        print_table(
+            "Settings",
+            ["setting", "default", "differs", "meaning"],
+            [(item.name, item.default, note(item), item.documentation) for item in settings],
+        )
+        for name, values in presets.items():
+            print(f"--preset {name}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
+
+
+@dataclass
+class TrainOptions:
+    """What every training run has."""
+
+    task: Positional[str]
+    """What to train on; `rheostat list` shows what there is."""
+    steps: int = 100_000
+    """Budget, in environment steps."""
+    seed: int = 0
+    """Seed of every random stream of the run."""
+    directory: Path | None = None
+    """Where the run is kept; by default a free name under runs/."""
+    preset: str | None = None
+    """Named configuration of the method (see `rheostat show METHOD`); options given here override it."""
+    checkpoint_every: int = 0
+    """Budget units between checkpoints; 0 chooses a tenth of the budget."""
+    evaluation_episodes: int = 10
+    """Episodes of the final evaluation."""
+    environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """Options of the task, as names and JSON values."""
+    sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
+    """Also log to these dashboards."""
+    threads: int = 1
+    """Torch threads."""
+
+
+@dataclass
+class ControlOptions(TrainOptions):
+    """Options of control runs."""
+
+    backend: Literal["auto", "envpool", "gymnasium"] = "auto"
+    """Who simulates: EnvPool where it has the id, else Gymnasium."""
+    experts: str | None = None
+    """Directory of a run whose policy is the expert of --dial.expert-share."""
+    offline: str | None = None
+    """A data set to learn from: its folder (see `rheostat dataset make`), or the id of a local Minari data set."""
+    online_steps: int = 0
+    """Environment steps after the data set, for methods that begin with one; their --steps are gradient steps on it."""
+
+
+@dataclass
+class LanguageOptions(TrainOptions):
+    """Options of language runs."""
+
+    task: Positional[str] = ""
+    """What to train on; leave it out where --prompts gives a file."""
+    steps: int = 100
+    """Budget, in updates (or in generated tokens, see --budget)."""
+    evaluation_episodes: int = 500
+    """Validation prompts of the final evaluation."""
+    threads: int = 2
+    """Torch threads."""
+    model: str | None = None
+    """A Hugging Face folder or hub name, or a base-model recipe; by default the task's own tiny base, built once and cached."""
+    prompts: str | None = None
+    """A file of prompts (JSON lines or parquet) in place of the task's own."""
+    reward: tuple[str, ...] = ()
+    """Reward functions as FILE.py:NAME, in the form of TRL or verl, unchanged; by default the task's own verifier."""
+    device: str = "cpu"
+    """Where the model lives: cpu or cuda."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model's weights."""
+    adapter_rank: int = 0
+    """Train LoRA adapters of this rank instead of the whole model; 0 trains everything."""
+    rollouts_kept: int = 64
+    """Completions stored per update for looking at."""
+    experts: str | None = None
+    """A file of expert rows (JSON lines or parquet): prompt and completion, as text or chat messages; by default the completions of the
+    prompts' own rows, or the task's expert."""
+    expert_missing: Literal["error", "skip", "task"] = "error"
+    """A prompt without an expert row is an error, is never drawn (skip), or is answered by the task's own expert (task)."""
+    expert_long: Literal["error", "drop"] = "error"
+    """An expert row that is longer than a completion may be is an error, or is left out and counted (drop)."""
+    expert_least_reward: float | None = None
+    """Leave out expert rows to which the verifier gives less than this reward."""
+
+
+def train_command(name: str, preset: str | None = None) -> type:
+    """The options of ``rheostat train NAME``: those of every run and those of the method, a preset filled in."""
+    from rheostat.learner.dial import Dial
+    from rheostat.training.settings import configure
+
+    row = table.entry(name)
+    base = ControlOptions if row.domain == "control" else LanguageOptions
+    config = configure(name, {}, preset=preset)
+
+    def run(self: Any) -> None:
+        from rheostat import api
+
+        options = {item.name: getattr(self, item.name) for item in dataclasses.fields(base)}
+        options["environment_options"] = {key: json_or_text(value) for key, value in options.pop("environment").items()}
+        if "reward" in options:
+            options["rewards"] = options.pop("reward")
+        method = {item.name: getattr(self.config, item.name) for item in dataclasses.fields(config)} | {"dial": self.dial}
+        defaults = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
+        given: frozenset[str] = getattr(self, "given", frozenset())
+        method = {key: value for key, value in method.items() if value != defaults[key] or key in given}  # a preset fills in the rest
+        _announce(api.train(name, options.pop("task") or None, **options, **method))
+
+    # the dial's options keep their prefix (--dial.lag), those of the method have none
+    hidden: Any = [("dial", tyro.conf.Suppress[Dial], field(default=config.dial))]
+    plain: Any = dataclasses.make_dataclass(type(config).__name__, hidden, bases=(type(config),), frozen=True)
+    shown = plain(**{item.name: getattr(config, item.name) for item in dataclasses.fields(config)})
+    fields = [
+        ("config", OmitArgPrefixes[plain], field(default_factory=lambda: shown)),  # type: ignore[misc]
+        ("dial", Dial, field(default=config.dial)),
+    ]
+    namespace = {"run": run, "__doc__": f"{row.title}. `rheostat show {name}` explains the method."}
+    return dataclasses.make_dataclass(f"Train{name.title().replace('-', '')}", fields, bases=(base,), namespace=namespace)
+
+
+def _announce(run: Any) -> None:
+    said = run.summary.get("remarks", [])
+    numbers = {name: value for name, value in run.summary.items() if name != "remarks"}
+    rows = [(name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}") for name, value in numbers.items()]
+    print_table(f"{run.settings.method} on {run.settings.task}, seed {run.settings.seed}", ["result", "value"], rows, numbers=["value"])
+    for sentence in said:
+        print(f"Note: {sentence}")
+    print(f"Report: {run.directory / 'report.html'}   Curves: {run.directory / 'curves.png'}")
+
+
+@dataclass
+class Resume:
+    """Continue an interrupted run, exactly as if it had never stopped."""
+
+    run_directory: Positional[Path]
+    """Directory of the run, or of a comparison or sweep."""
+    sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
+    """Also log to these dashboards."""
+
+    def run(self) -> None:
+        from rheostat import api
+        from rheostat.experiments.comparison import read_manifest
+
+        manifest = read_manifest(self.run_directory)
+        if manifest is not None:  # a comparison or a sweep: the command that began it continues it
+            parse([*shlex.split(manifest["command"])[1:], "--directory", str(self.run_directory)]).run()
+            return
+        _announce(api.resume(self.run_directory, sinks=self.sinks))
+
+
+@dataclass
+class Evaluate:
+    """Evaluate a run's policy: control by deterministic actions in fresh environments, language by samples on the validation split."""
+
+    run_directory: Positional[Path]
+    """Directory of the run."""
+    episodes: int | None = None
+    """Number of episodes (20) or, for language, of validation prompts (200); at least 1."""
+    samples: int = 4
+    """Language: completions per prompt; pass@k is known up to this k."""
+    threshold: float = 1.0
+    """Language: smallest reward that counts as right."""
+    answers: str | None = None
+    """Language: how to find the answer for the majority vote (whole, hash, tag, boxed, ...); by default as the grader does."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        if self.episodes is not None and self.episodes < 1:
+            raise RheostatError(f"--episodes is {self.episodes}: evaluate at least 1.")
+        run = api.load(self.run_directory)
+        for note in run.notes:
+            print(note, file=sys.stderr)
+        if table.entry(run.settings.method).domain == "language":
+            self.language(run)
+            return
+        result = {"run": str(self.run_directory), "steps": run.method.steps} | run.method.evaluate(self.episodes or 20)
+        if self.json:
+            print_json(result)
+        else:
+            print_table("Evaluation", ["result", "value"], list(result.items()), numbers=["value"])
+
+    def language(self, run: Any) -> None:
+        """Evaluate a language run."""
+        from rheostat.experiments.language_runs import evaluate_language, result_rows
+
+        summary = evaluate_language(run, self.episodes or 200, self.samples, threshold=self.threshold, answers=self.answers)
+        rows = result_rows(summary)
+        prompts = summary.pass_at[1].n
+        run.close()
+        if self.json:
+            facts = {"run": str(self.run_directory), "steps": run.method.steps, "prompts": prompts, "samples": self.samples}
+            print_json(facts | {"results": rows})
+            return
+
+        def interval(row: dict[str, Any]) -> str:
+            return "" if row["low"] is None else f"[{row['low']:.4g}, {row['high']:.4g}]"
+
+        title = f"{run.settings.method} on {run.settings.task}: {prompts} validation prompts, {self.samples} completions each"
+        cells = [(row["result"], f"{row['estimate']:.4g}", interval(row)) for row in rows]
+        print_table(title, ["result", "estimate", "95 % interval"], cells, numbers=["estimate"])
+
+
+@dataclass
+class Compare:
+    """Train several methods over several seeds at equal budget, in parallel, and compare them."""
+
+    methods: Positional[tuple[str, ...]]
+    """Names of methods; the first is the one the others are compared with."""
+    task: str
+    """Any EnvPool or Gymnasium id."""
+    seeds: int = 5
+    """Runs per method."""
+    steps: int = 100_000
+    """Budget of every run."""
+    jobs: int = 0
+    """Runs at a time; 0 takes one per core."""
+    directory: Path | None = None
+    """Where the runs are kept; naming an unfinished comparison continues it."""
+    options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """Settings shared by every arm, as names and JSON values, e.g. --options sampling_error_every 2."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        options = {key: json_or_text(value) for key, value in self.options.items()}
+        result = api.compare(
+            list(self.methods), self.task, seeds=self.seeds, steps=self.steps, jobs=self.jobs or None, directory=self.directory, **options
+        )
+        if self.json:
+            print_json(result.rows())
+        else:
+            result.print()
+
+
+@dataclass
+class SweepDial:
+    """Settings to try; exactly one of these gets several."""
+
+    lag: tuple[int, ...] = ()
+    """Updates between the policy that samples and the one that learns."""
+    replay_share: tuple[float, ...] = ()
+    """Share of every training batch drawn from earlier ones."""
+    replay_age: tuple[int, ...] = ()
+    """Oldest data that may be replayed, in updates."""
+    expert_share: tuple[float, ...] = ()
+    """Share of every training batch that an expert made."""
+    updates_per_batch: tuple[int, ...] = ()
+    """Gradient steps on every batch."""
+
+
+@dataclass
+class Sweep:
+    """Train a method at several settings of the dial and draw its result against them: --dial.lag 0 1 4 16."""
+
+    method: Positional[str]
+    """Name of the method."""
+    task: Positional[str]
+    """What to train on."""
+    dial: SweepDial = field(default_factory=SweepDial)
+    """What to turn."""
+    seeds: int = 3
+    """Runs per setting."""
+    steps: int | None = None
+    """Budget of every run: environment steps (100,000) or, for language, updates (60)."""
+    jobs: int = 0
+    """Runs at a time; 0 takes one per core."""
+    directory: Path | None = None
+    """Where the runs are kept; naming an unfinished sweep continues it."""
+    options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """Settings of the method and of the runs, as names and JSON values, the same everywhere."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        options = {key: json_or_text(value) for key, value in self.options.items()}
+        steps = self.steps or (100_000 if table.entry(self.method).domain == "control" else 60)
+        dial = {name: values for name, values in dataclasses.asdict(self.dial).items() if values}
+        result = api.sweep(
+            self.method, self.task, dial=dial, seeds=self.seeds, steps=steps, jobs=self.jobs or None, directory=self.directory, **options
+        )
+        if self.json:
+            print_json(result.rows())
+        else:
+            result.print()
+
+
+@dataclass
+class Demo:
+    """PPO, PPO-Buffer and PROPS side by side on CartPole-v1: a table, a picture and a report in under three minutes."""
+
+    seeds: int = 3
+    """Runs per method."""
+    steps: int = 25_000
+    """Environment steps of every run."""
+    directory: Path | None = None
+    """Where the runs are kept; naming an unfinished demo continues it."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        shared = {"batch_steps": 1024, "minibatches": 16, "learning_rate": 1e-3, "sampling_error_every": 2}
+        options = {name: json.dumps(value) for name, value in shared.items()}
+        Compare(
+            ("ppo", "ppo-buffer", "props"), "CartPole-v1", self.seeds, self.steps, directory=self.directory, options=options, json=self.json
+        ).run()
+
+
+@dataclass
+class Report:
+    """Write one self-contained HTML page about runs, comparisons or studies."""
+
+    paths: Positional[tuple[Path, ...]]
+    """Directories of runs or comparisons, or names of studies."""
+    output: Path = Path("report.html")
+    """The page to write."""
+    figures: bool = False
+    """Also draw the figures of every path beside the page, as PNG and SVG."""
+
+    def run(self) -> None:
+        from rheostat.analysis.records import find_runs
+        from rheostat.reporting.figures import draw_figures
+        from rheostat.reporting.report import study_result, write_report
+        from rheostat.reporting.rollouts import rollouts_section
+
+        paths = [path for path in self.paths if study_result(path) is None]
+        runs = find_runs(paths) if paths else []
+        section = rollouts_section(runs[0]) if len(runs) == 1 else None
+        print(f"Report: {write_report(list(self.paths), self.output, sections=[section] if section else [])}")
+        if self.figures:
+            print("Figures: " + ", ".join(str(path) for path in draw_figures(self.paths, self.output)))
+
+
+@dataclass
+class Rollouts:
+    """Show what a language model wrote in training: prompts, completions, rewards, and every token coloured by its advantage."""
+
+    run_directory: Positional[Path]
+    """Directory of the run."""
+    update: int | None = None
+    """Which update; by default the newest that was kept."""
+    rows: int = 8
+    """Completions shown at most."""
+    json: bool = False
+    """Print JSON, with the numbers of every token."""
+
+    def run(self) -> None:
+        from rheostat.reporting.rollouts import choose, print_rollouts, read_rollouts
+
+        if self.rows < 1:
+            raise RheostatError(f"--rows is {self.rows}: show at least 1.")
+        if self.json:
+            update, rows = read_rollouts(self.run_directory, self.update)
+            print_json({"update": update, "rollouts": choose(rows, self.rows)})
+        else:
+            print_rollouts(self.run_directory, self.update, self.rows)
+
+
+@dataclass
+class BaseModel:
+    """Build or list the tiny base models of the language tasks: `base-model build NAME`, `base-model list`."""
+
+    action: Positional[Literal["build", "list"]]
+    """Build a model (unless the cache has it), or list the recipes."""
+    name: Positional[str] = ""
+    """Recipe to build."""
+    cache: Path | None = None
+    """Folder to cache in; by default $RHEOSTAT_CACHE, else the user's cache folder."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat.tasks.language.base_models import build_base_model, facts_of
+        from rheostat.tasks.language.recipes import BASE_RECIPES, base_recipe
+
+        if self.action == "build":
+            if not self.name:
+                raise RheostatError(f"Say which base model to build: {', '.join(BASE_RECIPES)}.")
+            recipe = base_recipe(self.name)
+            build_base_model(recipe, self.cache, progress=not self.json)
+            if self.json:
+                print_json(facts_of(recipe, self.cache))
+            return
+        rows = [facts_of(recipe, self.cache) for recipe in BASE_RECIPES.values()]
+        if self.json:
+            print_json(rows)
+            return
+        cells = [
+            (
+                row["name"],
+                row["digest"],
+                "yes" if row["built"] else "no",
+                "" if row["accuracy"] is None else f"{row['accuracy']:.2f}",
+                row["path"],
+            )
+            for row in rows
+        ]
+        print_table("Base models", ["recipe", "content hash", "built", "accuracy", "where"], cells, numbers=["accuracy"])
+
+
+@dataclass
+class Doctor:
+    """Check the installation: versions, devices, and which extras are missing."""
+
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat.training.doctor import examine
+
+        rows = examine()
+        if self.json:
+            print_json(rows)
+        else:
+            print_table("Doctor", ["part", "found", "remark"], [list(row.values()) for row in rows])
+
+
+@dataclass
+class Completion:
+    """Print a shell completion script: `eval "$(rheostat completion bash)"`."""
+
+    shell: Positional[Literal["bash", "zsh", "tcsh"]]
+    """Your shell."""
+
+    def run(self) -> None:
+        tyro.cli(_everything(), prog="rheostat", args=["--tyro-print-completion", self.shell])
+
+
+COMMANDS: dict[str, Any] = {
+    "list": List,
+    "show": Show,
+    "train": None,
+    "resume": Resume,
+    "evaluate": Evaluate,
+    "compare": Compare,
+    "sweep": Sweep,
+    "study": StudyCommand,
+    "claims": Claims,
+    "demo": Demo,
+    "report": Report,
+    "rollouts": Rollouts,
+    "microscope": Microscope,
+    "disagree": Disagree,
+    "base-model": BaseModel,
+    "dataset": Dataset,
+    "ope": OffPolicyEvaluation,
+    "doctor": Doctor,
+    "completion": Completion,
+}
+
+
+def _train_union() -> Any:
+    """``train`` with one subcommand per method."""
+    return Union[tuple(Annotated[train_command(name), tyro.conf.subcommand(name)] for name in table.METHODS)]  # noqa: UP007 (built at run time)
+
+
+def _everything() -> Any:
+    """All commands in one parser: for the top-level help and for completion."""
+
+    @dataclass
+    class Train:
+        """Train a method on a task: rheostat train METHOD TASK."""
+
+        method: OmitArgPrefixes[_train_union()]  # type: ignore[valid-type]
+
+    commands = COMMANDS | {"train": Train}
+    return Union[tuple(Annotated[cls, tyro.conf.subcommand(name)] for name, cls in commands.items())]  # noqa: UP007
+
+
+def _top_help() -> str:
+    lines = ["usage: rheostat COMMAND ...", "", (__import__("rheostat").__doc__ or "").split("\n")[0], ""]
+    descriptions = {name: (cls.__doc__ or "").split("\n")[0] for name, cls in COMMANDS.items() if cls}
+    descriptions["train"] = "Train a method on a task: rheostat train METHOD TASK [options]."
+    lines += [f"  {name:<12}{descriptions[name]}" for name in COMMANDS]
+    lines += ["", "`rheostat COMMAND --help` lists every option; `rheostat train METHOD --help` those of a method."]
+    return "\n".join(lines)
+
+
+def parse(arguments: list[str]) -> Any:
+    """The command object for these arguments.
+
+    Raises:
+        RheostatError: unknown command, method or preset, with the nearest known one.
+    """
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        raise unknown("command", command, COMMANDS)
+    if command != "train":
+        return tyro.cli(COMMANDS[command], args=rest, prog=f"rheostat {command}")
+    if not rest or rest[0].startswith("-"):
+        return tyro.cli(_train_union(), args=rest or ["--help"], prog="rheostat train", description="Train a method on a task.")
+    name = rest[0]
+    table.entry(name)
+    preset = None
+    for index, word in enumerate(rest):
+        if word == "--preset" and index + 1 < len(rest):
+            preset = rest[index + 1]
+        elif word.startswith("--preset="):
+            preset = word.partition("=")[2]
+    training: Any = tyro.cli(train_command(name, preset), args=rest[1:], prog=f"rheostat train {name}")
+    flags = (word.partition("=")[0][2:].replace("-", "_") for word in rest if word.startswith("--"))
+    training.given = frozenset(name for flag in flags for name in (flag, flag.removeprefix("no_")))
+    return training
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``rheostat``."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if not words or words[0] in ("-h", "--help"):
+        print(_top_help())
+        return
+    if words[0] == "--version":
+        print(f"rheostat {__import__('rheostat').__version__}")
+        return
+    from rheostat.training.run import Interrupted
+
+    try:
+        cast(Any, parse(words)).run()
+    except RheostatError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

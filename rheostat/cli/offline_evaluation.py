@@ -1,0 +1,81 @@
+"""The command ``rheostat ope``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import OmitArgPrefixes, Positional
+
+from rheostat.analysis.offline_evaluation import FQEConfig, evaluate_offline
+from rheostat.errors import RheostatError
+from rheostat.terminal import print_json, print_table
+
+Estimator = Literal["data", "fqe", "is", "wis", "pdis", "wpdis", "dr", "wdr"]
+
+
+@dataclass
+class OffPolicyEvaluation:
+    """Judge a run's policy from a data set alone: fitted Q evaluation, importance sampling, doubly robust."""
+
+    run_directory: Positional[Path]
+    """Directory of the run whose policy is judged."""
+    offline: str
+    """Data set to judge it by: its folder, or the id of a local Minari data set."""
+    estimators: tuple[Estimator, ...] = ("data", "fqe")
+    """data: the data's own return. fqe: fitted Q evaluation. is, wis, pdis, wpdis: importance sampling, ordinary, weighted, per-decision,
+    both. dr, wdr: doubly robust, and weighted. All but data and fqe need to know how likely the data's actions were."""
+    sampled: bool = False
+    """Fitted Q evaluation judges the sampling policy instead of its deterministic action."""
+    seed: int = 0
+    """Seed of the critic."""
+    fqe: OmitArgPrefixes[FQEConfig] = field(default_factory=FQEConfig)
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        """Do it."""
+        from rheostat import api
+        from rheostat.collect.control.offline_data import load_for
+
+        run = api.load(self.run_directory)
+        act = getattr(run.method, "act_on_target", None)
+        if act is None:
+            raise RheostatError(f"{run.settings.method} does not train a control policy: there is nothing to judge by a control data set.")
+        data = load_for(run.method.collector.environments, self.offline)  # type: ignore[attr-defined]
+        began, last = time.monotonic(), [0.0]
+
+        def watch(step: int, loss: float) -> None:
+            now = time.monotonic()
+            if not self.json and now - last[0] > 2:
+                last[0] = now
+                left = (now - began) / step * (self.fqe.steps - step)
+                print(f"fitted Q evaluation: {step:,}/{self.fqe.steps:,}, loss {loss:.4g}, about {left:.0f} s left", file=sys.stderr)
+
+        rows = evaluate_offline(act, data, self.estimators, config=self.fqe, seed=self.seed, sampled=self.sampled, watch=watch)
+        run.close()
+        if self.json:
+            print_json({"run": str(self.run_directory), "data": self.offline, "estimates": [dataclasses.asdict(row) for row in rows]})
+            return
+        cells = [
+            (
+                row.estimator,
+                f"{row.value:,.4g}",
+                f"{row.standard_error:,.3g}",
+                "" if row.effective_episodes is None else f"{row.effective_episodes:,.1f}",
+            )
+            for row in rows
+        ]
+        title = (
+            f"Discounted return of {self.run_directory} at gamma {self.fqe.gamma:g}, by {len(data.episodes):,} episodes of {self.offline}"
+        )
+        print_table(
+            title,
+            ["estimator", "value", "standard error", "effective episodes"],
+            cells,
+            numbers=["value", "standard error", "effective episodes"],
+        )

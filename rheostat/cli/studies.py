@@ -1,0 +1,168 @@
+"""The commands ``rheostat study`` and ``rheostat claims``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from builtins import list as list_of
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from rheostat.errors import RheostatError
+from rheostat.terminal import print_json, print_table
+
+
+@dataclass
+class StudyCommand:
+    """Run a study: arms x seeds over the cores; finished cells are kept, so a second call continues."""
+
+    name: Positional[str] = ""
+    """Name of the study; --list shows them. With --smoke, no name means every study."""
+    list: bool = False
+    """List the studies and what their results are worth."""
+    smoke: bool = False
+    """A tiny form of everything, in seconds; proves nothing."""
+    seeds: int | None = None
+    """Another number of seeds than declared."""
+    arms: tuple[str, ...] = ()
+    """Some arms only; claims that need others are not judged."""
+    jobs: int | None = None
+    """Processes; by default one per core."""
+    cells: Path | None = None
+    """Where finished cells are kept (default: runs/studies/NAME, or below $RHEOSTAT_RUNS)."""
+    output: Path | None = None
+    """Folder of the result and its picture (default: studies/results for the study as declared, else beside the cells)."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        """Do it."""
+        from rheostat.experiments.studies import results
+
+        if self.list:
+            self.show_list()
+            return
+        if not self.name and not self.smoke:
+            raise RheostatError(f"Say which study to run: {', '.join(results.study_names())}.")
+        for slug in [self.name] if self.name else results.study_names():
+            study = results.load_study(slug)
+            words = ["rheostat", "study", slug, *(["--smoke"] if self.smoke else [])]
+            words += [] if self.seeds is None else ["--seeds", str(self.seeds)]
+            words += ["--arms", *self.arms] if self.arms else []
+            try:
+                done = results.run_study(
+                    study,
+                    smoke=self.smoke,
+                    seeds=self.seeds,
+                    arms=self.arms,
+                    jobs=self.jobs,
+                    cells=self.cells if self.name else None if self.cells is None else self.cells / slug,
+                    output=self.output,
+                    command=shlex.join(words),
+                )
+            except KeyboardInterrupt:
+                print(f"Stopped; finished cells are kept. Continue with: {shlex.join(words)}", file=sys.stderr)
+                sys.exit(130)
+            if self.json:
+                print(json.dumps(done.result, indent=1))
+                continue
+            show(done)
+
+    def show_list(self) -> None:
+        """Studies, their claims and the standing of their results."""
+        from rheostat.experiments.studies import results
+
+        rows: list_of[dict[str, Any]] = []
+        for slug in results.study_names():
+            study = results.load_study(slug)
+            claims = study.claims(study.full)
+            cells = {cell.key: cell for claim in claims for cell in claim.cells}
+            try:
+                standing = results.standing(study)
+                verdicts = results.read_result(results.result_path(slug))["verdicts"] if standing != "none" else {}
+            except RheostatError as error:
+                standing, verdicts = str(error), {}
+            hours = sum(cell.cost for cell in cells.values()) / 3600
+            rows.append(
+                {
+                    "study": slug,
+                    "system": study.system,
+                    "paper": study.paper,
+                    "claims": len(claims),
+                    "cells": len(cells),
+                    "cpu_hours": round(hours, 2),
+                    "result": standing,
+                    "verdicts": verdicts,
+                }
+            )
+        if self.json:
+            print_json(rows)
+            return
+        shown: list_of[Any] = []
+        for row in rows:
+            outcomes = list(row["verdicts"].values())
+            counts = ", ".join(f"{outcomes.count(name)} {name}" for name in ("held", "not held", "undecided") if name in outcomes)
+            shown.append([row["study"], row["system"], row["paper"], row["claims"], row["cells"], row["cpu_hours"], row["result"], counts])
+        columns = ["study", "system", "paper", "claims", "cells", "about CPU hours", "result", "verdicts"]
+        print_table("Studies", columns, shown, numbers=["claims", "cells", "about CPU hours"])
+
+
+def show(done: object) -> None:
+    """Print what a study found."""
+    from rheostat.experiments.studies.results import Finished
+    from rheostat.reporting.study_figures import found_text
+
+    assert isinstance(done, Finished)
+    result = done.result
+    rows = [
+        (claim["title"] if not index else "", condition["rule"], found_text(condition["numbers"]), condition["outcome"])
+        for claim in result["claims"]
+        for index, condition in enumerate(claim["conditions"])
+    ]
+    form = "" if result["form"] == "declared" else f", {result['form']} form"
+    print_table(f"{result['system']} ({result['paper']}){form}", ["claim", "condition", "found", "verdict"], rows)
+    print("Verdicts: " + "; ".join(f"{name} {outcome}" for name, outcome in result["verdicts"].items()))
+    if done.left_out:
+        print(f"Computed but not judged, because they need arms that were left out: {', '.join(done.left_out)}.")
+    print(f"Result: {done.path}   Report: rheostat report {result['study'] if result['form'] == 'declared' else done.path}")
+
+
+@dataclass
+class Claims:
+    """Print the table of claims, or write it into README.md and docs/claims.md."""
+
+    write: bool = False
+    """Write the tables."""
+    check: bool = False
+    """Fail when the written tables are not what the results say."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        """Do it."""
+        from rheostat.experiments.studies import claims
+
+        if self.check:
+            stale = claims.stale()
+            if stale:
+                names = ", ".join(path.name for path in stale)
+                print(f"Error: the claims in {names} are not what studies/results says: run `rheostat claims --write`.", file=sys.stderr)
+                sys.exit(1)
+            print("The written claims are those of studies/results.")
+            return
+        if self.write:
+            changed = claims.write()
+            print("Written: " + ", ".join(map(str, changed)) if changed else "Everything was up to date.")
+            return
+        found = claims.rows()
+        if self.json:
+            print_json([row.to_json() for row in found])
+            return
+        cells = [
+            (row.slug, row.title, ", ".join(row.arms), row.seeds, claims.effect_of(row), row.verdict, row.date, row.commit) for row in found
+        ]
+        print_table("Claims", ["study", "claim", "arms", "seeds", "effect", "verdict", "date", "commit"], cells, numbers=["seeds"])

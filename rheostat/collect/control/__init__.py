@@ -1,0 +1,1 @@
+"""WHO ACTS in control: stepping environments, behaviour policies, data sets, model rollouts."""

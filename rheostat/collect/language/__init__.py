@@ -1,0 +1,1 @@
+"""WHO ACTS in language: groups of completions, hints, expert rows, token engines."""

@@ -1,0 +1,189 @@
+"""Demonstrations as trajectories: what somebody else would have said.
+
+They come from the run's file of expert rows (:mod:`rheostat.tasks.language.demonstrations`), from the completion column of the prompts'
+own rows, or from the task's expert, and are used in two ways: as members of the groups of drawn prompts (:func:`with_experts`), or as a
+stream of their own beside them (:class:`ExpertStream`). Every token carries the source EXPERT.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rheostat.collect.language.groups import Graded, PromptCollector, World, join
+from rheostat.credit.token_rewards import reward_at_last_token
+from rheostat.credit.verifiers.interface import Progress
+from rheostat.errors import RheostatError
+from rheostat.streams import derive_seed
+from rheostat.tasks.language.demonstrations import COLUMNS, short
+from rheostat.tasks.language.interface import Prompt
+from rheostat.trajectories import Source, Trajectories
+
+
+def demonstrations(world: World, prompt: Prompt, seed: int, number: int, count: int = 1) -> list[str]:
+    """``count`` texts an expert answers to a drawn prompt: rows of the run's file where it has one, else :func:`demonstration`.
+
+    Args:
+        world: whose file or task it is.
+        prompt: the drawn one.
+        seed: of the run; with the prompt's number it decides which of several completions are taken.
+        number: of the prompt in the run.
+        count: how many; they repeat where there are fewer.
+
+    Raises:
+        RheostatError: the file has no row for the prompt, and the task's expert may not step in.
+    """
+    experts = world.experts
+    if experts is not None:
+        found = experts.chosen(prompt, seed, number, count)
+        if found:
+            return found
+        if experts.missing == "error":
+            raise RheostatError(
+                f"{experts.name} has no row for the prompt {short(prompt)}, which the task draws: add one, draw only prompts that have "
+                "one (expert_missing skip), or let the task's own expert step in (expert_missing task)."
+            )
+    return [demonstration(world, prompt, seed, number * count + copy) for copy in range(count)]
+
+
+def demonstration(world: World, prompt: Prompt, seed: int, number: int) -> str:
+    """The completion in the prompt's own row where there is one, else what the task's expert says.
+
+    Raises:
+        RheostatError: there is neither.
+    """
+    for column in COLUMNS:
+        if isinstance(prompt.columns.get(column), str):
+            return prompt.columns[column]
+    return world.task.expert(prompt, np.random.default_rng(derive_seed(seed, "expert", number)))
+
+
+def with_experts(collector: PromptCollector, own: Graded, count: int, progress: Progress) -> Graded:
+    """Groups that an expert has joined: ``count`` demonstrations below the policy's own completions of every prompt, graded like them.
+
+    Args:
+        collector: that made ``own``; its graded rows are counted.
+        own: the policy's completions, in whole groups.
+        count: demonstrations per prompt.
+        progress: of the training, for rewards that depend on it.
+
+    Returns:
+        The policy's rows, then the expert's, which carry the numbers of their groups. ``expert_reward`` joins the metrics.
+
+    Raises:
+        RheostatError: a prompt without a demonstration, or one that is empty or too long.
+    """
+    world = collector.world
+    numbers = own.trajectories.group[:, 0].tolist()
+    first = {number: row for row, number in reversed(list(enumerate(numbers)))}
+    order = sorted(first, key=first.__getitem__)
+    asked = [(number, own.prompts[first[number]]) for number in order]
+    texts = [text for number, prompt in asked for text in demonstrations(world, prompt, collector.seed, number, count)]
+    prompts = [prompt for _, prompt in asked for _ in range(count)]
+    encoded = [(prompt, world.encoder.encode(prompt) or []) for prompt in prompts]
+    rows = expert_rows(world, encoded, texts, [number for number, _ in asked for _ in range(count)])
+    scores = world.verifier.score([prompt.rollout(text) for prompt, text in zip(prompts, texts, strict=True)], progress)
+    rows.reward = reward_at_last_token(torch.where(scores.valid, scores.reward, torch.zeros(())), rows.mask)
+    rows.valid = scores.valid[:, None].expand(rows.shape)
+    joined = join([own, Graded(rows, prompts, texts, scores, {})], len(own.prompts) + len(prompts))
+    assert joined is not None
+    collector.graded_rows += len(prompts)
+    known = scores.reward[scores.valid]
+    joined.metrics = own.metrics | ({"expert_reward": known.mean().item()} if len(known) else {})
+    return joined
+
+
+class ExpertStream:
+    """Expert rows in a stream of their own, beside the policy's prompts: shuffled anew every epoch, with a cursor that can be saved.
+
+    Without a file of expert rows the prompts are a second stream of the task's.
+
+    Args:
+        world: whose expert rows, or whose task.
+        seed: of the run.
+    """
+
+    def __init__(self, world: World, seed: int) -> None:
+        self.world, self.seed = world, derive_seed(seed, "experts")
+        self.stream = world.experts.stream(self.seed) if world.experts is not None else world.task.prompts("train", self.seed)
+
+    def take(self, count: int) -> Trajectories:
+        """The next ``count`` demonstrations, ``[count, T]``; each is a group of its own, numbered below 0.
+
+        Raises:
+            RheostatError: the task has no expert, or a demonstration is empty or too long.
+        """
+        first = self.stream.drawn
+        drawn = self.world.encoder.take(self.stream, count)
+        texts = [demonstration(self.world, prompt, self.seed, first + row) for row, (prompt, _) in enumerate(drawn)]
+        return expert_rows(self.world, drawn, texts, [-1 - first - row for row in range(count)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cursor, and which rows it is a cursor of."""
+        return {"cursor": self.stream.state_dict(), "digest": "" if self.world.experts is None else self.world.experts.digest}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved cursor.
+
+        Raises:
+            RheostatError: the expert rows are not those of the saved run.
+        """
+        if state["digest"] != self.state_dict()["digest"]:
+            name = "the expert rows" if self.world.experts is None else self.world.experts.name
+            raise RheostatError(f"The run was begun with other expert rows than {name} holds now: put the file back as it was.")
+        self.stream.load_state_dict(state["cursor"])
+
+
+def expert_rows(world: World, prompts: list[tuple[Prompt, list[int]]], texts: list[str], numbers: list[int]) -> Trajectories:
+    """Demonstrations as trajectories ``[N, T]`` of source EXPERT: the sampler's log-probability is unknown (NaN), the reward 0 for now.
+
+    The completion ends with the model's end token, as a policy's own would.
+
+    Raises:
+        RheostatError: an empty demonstration, or one longer than completions may be.
+    """
+    tokenizer = world.policy.tokenizer
+    end = tokenizer.eos_token_id
+    rows: list[tuple[list[int], list[int]]] = []
+    for (prompt, ids), text in zip(prompts, texts, strict=True):
+        completion = [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
+        if len(completion) == 1:
+            raise RheostatError(f"The demonstration for prompt {prompt.key} is empty: remove the row or give it a text.")
+        if len(completion) > world.max_new_tokens:
+            raise RheostatError(
+                f"The demonstration for prompt {prompt.key} has {len(completion)} tokens, more than {world.max_new_tokens} that a "
+                "completion may have: raise max_new_tokens or filter the file."
+            )
+        rows.append((ids, completion))
+    left = max(len(ids) for ids, _ in rows)
+    width = left + max(len(completion) for _, completion in rows)
+    shape = (len(rows), width)
+    action = torch.full(shape, world.policy.pad_id)
+    attention, mask, terminated = (torch.zeros(shape, dtype=torch.bool) for _ in range(3))
+    for row, (ids, completion) in enumerate(rows):
+        action[row, left - len(ids) : left] = torch.tensor(ids)
+        action[row, left : left + len(completion)] = torch.tensor(completion)
+        attention[row, left - len(ids) : left + len(completion)] = True
+        mask[row, left : left + len(completion)] = True
+        terminated[row, left + len(completion) - 1] = True
+
+    def per_row(values: Tensor) -> Tensor:
+        return values[:, None].expand(shape)
+
+    return Trajectories(
+        action=action,
+        attention=attention,
+        mask=mask,
+        reward=torch.zeros(shape),
+        terminated=terminated,
+        truncated=torch.zeros(shape, dtype=torch.bool),
+        sampler_logp=torch.full(shape, float("nan")),
+        group=per_row(torch.tensor(numbers)),
+        version=per_row(torch.full((len(rows),), -1)),
+        source=per_row(torch.full((len(rows),), int(Source.EXPERT))),
+        valid=per_row(torch.ones(len(rows), dtype=torch.bool)),
+        batch_size=list(shape),
+    )

@@ -1,0 +1,164 @@
+"""One token for every live row: two ways to do it with a key-value cache.
+
+Prompts are computed once, then the cache is copied to the rows of their group; rows that have finished are dropped by moving the last
+rows into their places, so that a compaction copies as many rows as have finished and not those that go on.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rheostat.policies.language.decoder import Attend, Decoder
+from rheostat.policies.language.model import LanguagePolicy
+
+GROWTH = 16  # columns by which the cache grows (or an eighth of it): attention reads all of it, and reading without gaps is what is fast
+
+
+class CachedDecoding(Protocol):
+    """Decoding state of a batch of rows."""
+
+    def prefill(self, prompts: list[list[int]], group_size: int) -> Tensor:
+        """Compute the prompts, copy them to their groups, and return the last hidden states ``[len(prompts), C]``."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token ``[n]`` to every row and return the hidden states ``[n, C]``."""
+
+    def keep(self, holes: Tensor, movers: Tensor, count: int) -> None:
+        """Move the rows ``movers`` into the places ``holes``, then keep the first ``count`` rows."""
+
+
+def decoding(policy: LanguagePolicy, most_new: int) -> CachedDecoding:
+    """The faster way this policy's model allows."""
+    return PackedDecoding(policy.decoder, most_new) if policy.decoder is not None else ModuleDecoding(policy)
+
+
+class PackedDecoding:
+    """For the Llama family: flat operators, and a cache that each step writes one column of.
+
+    Prompts lie at the left edge of the cache with their padding after them, so prefilling needs no mask (causality hides what lies to the
+    right), and all rows write the same column. Columns not written yet are masked like padding.
+    """
+
+    def __init__(self, decoder: Decoder, most_new: int) -> None:
+        self.decoder, self.most_new = decoder, most_new
+        self.layers = decoder.prepare()
+
+    def prefill(self, prompts: list[list[int]], group_size: int) -> Tensor:
+        device = self.decoder.backbone.embed_tokens.weight.device
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        width = int(lengths.max())
+        padded = torch.zeros(len(prompts), width, dtype=torch.int64)
+        for row, prompt in enumerate(prompts):
+            padded[row, : len(prompt)] = torch.tensor(prompt)
+        padded, lengths = padded.to(device), lengths.to(device)
+        positions = torch.arange(width + self.most_new, device=device)
+        self._angles = self.decoder.angles(positions)
+        self._rows, self._column, self._places = len(prompts) * group_size, width, width + min(self.most_new, GROWTH)
+        self._position = lengths.repeat_interleave(group_size)
+        hidden_from = positions[: self._places] >= self._position[:, None]
+        self._bias = torch.zeros(hidden_from.shape, device=device, dtype=self._angles[0].dtype).masked_fill_(hidden_from, -torch.inf)
+        self._width = width
+        self._cache: list[tuple[Tensor, Tensor]] = []  # per layer keys and values [rows, key heads, places, D]
+        heads, keys = self.decoder.query_heads, self.decoder.key_heads
+
+        def attend(_: int, qkv: Tensor) -> Tensor:
+            query, key, value = qkv.view(len(prompts), width, -1, qkv.shape[-1]).transpose(1, 2).split([heads, keys, keys], 1)
+            self._cache.append((self._copied(key, group_size), self._copied(value, group_size)))
+            return F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=heads != keys).transpose(1, 2)
+
+        every = positions[:width].repeat(len(prompts))
+        hidden = self.decoder.forward(padded.flatten(), self._at(every), attend, layers=self.layers)
+        return hidden.view(len(prompts), width, -1)[torch.arange(len(prompts), device=device), lengths - 1]
+
+    def _copied(self, heads: Tensor, group_size: int) -> Tensor:
+        return F.pad(heads.repeat_interleave(group_size, 0), (0, 0, 0, self._places - self._width))
+
+    def _at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return self._angles[0].index_select(0, positions), self._angles[1].index_select(0, positions)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        if self._column == self._places:
+            self._grow()
+        hidden = self.decoder.forward(tokens, self._at(self._position), self._attend(), layers=self.layers)
+        self._position = self._position + 1
+        self._column += 1
+        return hidden
+
+    def _attend(self) -> Attend:
+        rows, column, keys = self._rows, self._column, self.decoder.key_heads
+        heads, size = self.decoder.query_heads, self.decoder.head_size
+        bias = self._bias[:rows]
+        bias[:, column] = 0.0
+
+        def attend(layer: int, qkv: Tensor) -> Tensor:
+            key, value = (cache[:rows] for cache in self._cache[layer])
+            key[:, :, column], value[:, :, column] = qkv[:, heads : heads + keys], qkv[:, heads + keys :]
+            # the query heads that share a key head stand in the place of positions
+            if qkv.dtype != torch.float32 or qkv.device.type != "cpu":
+                query = qkv[:, :heads].view(rows, keys, -1, size)
+                return F.scaled_dot_product_attention(query, key, value, attn_mask=bias[:, None, None])
+            # plain products are faster than the CPU's fused kernel when there is one query per row
+            query = (qkv[:, :heads] * size**-0.5).view(rows * keys, -1, size)
+            scores = torch.bmm(query, key.view(rows * keys, -1, size).transpose(1, 2))
+            scores.view(rows, heads, -1).add_(bias[:, None])
+            return torch.bmm(torch.softmax(scores, -1), value.view(rows * keys, -1, size))
+
+        return attend
+
+    def _grow(self) -> None:
+        more = min(max(GROWTH, self._places // 8), len(self._angles[0]) - self._places)
+        self._places += more
+        gap = (0, 0, 0, more)
+        self._cache = [(F.pad(key[: self._rows], gap), F.pad(value[: self._rows], gap)) for key, value in self._cache]
+        self._bias = F.pad(self._bias[: self._rows], (0, more), value=-torch.inf)
+
+    def keep(self, holes: Tensor, movers: Tensor, count: int) -> None:
+        for cache in (cache for pair in self._cache for cache in pair):
+            cache[holes] = cache[movers]
+        self._bias[holes] = self._bias[movers]
+        self._position[holes] = self._position[movers]
+        self._position = self._position[:count]
+        self._rows = count
+
+
+class ModuleDecoding:
+    """For every other architecture: its own forward pass and Hugging Face's dynamic cache, prompts padded on the left."""
+
+    def __init__(self, policy: LanguagePolicy) -> None:
+        self.policy = policy
+
+    def prefill(self, prompts: list[list[int]], group_size: int) -> Tensor:
+        from transformers import DynamicCache
+
+        device, width = self.policy.device, max(len(prompt) for prompt in prompts)
+        padded = torch.full((len(prompts), width), self.policy.pad_id)
+        real = torch.zeros(len(prompts), width, dtype=torch.int64)
+        for row, prompt in enumerate(prompts):
+            padded[row, width - len(prompt) :] = torch.tensor(prompt)
+            real[row, width - len(prompt) :] = 1
+        padded, real = padded.to(device), real.to(device)
+        self._cache: Any = DynamicCache(config=self.policy.causal.config)
+        hidden = self._run(padded, real, (real.cumsum(1) - 1).clamp(min=0))
+        self._cache.batch_repeat_interleave(group_size)
+        self._real = real.repeat_interleave(group_size, 0)
+        return hidden
+
+    def _run(self, ids: Tensor, real: Tensor, positions: Tensor) -> Tensor:
+        return self.policy.causal.base_model(
+            input_ids=ids, attention_mask=real, position_ids=positions, past_key_values=self._cache, use_cache=True
+        ).last_hidden_state[:, -1]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        position = self._real.sum(1, keepdim=True)
+        self._real = torch.cat([self._real, torch.ones_like(position)], 1)
+        return self._run(tokens[:, None], self._real, position)
+
+    def keep(self, holes: Tensor, movers: Tensor, count: int) -> None:
+        order = torch.arange(len(self._real), device=self._real.device)
+        order[holes] = movers
+        self._cache.batch_select_indices(order[:count])
+        self._real = self._real[order[:count]]

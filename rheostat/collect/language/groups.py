@@ -1,0 +1,208 @@
+"""Prompts in, graded completions out: what the loop of a language method collects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rheostat.collect.language.generation.engine import Engine, FinishReason
+from rheostat.collect.language.generation.parity import parity
+from rheostat.collect.language.generation.sampling import Sampling, row_streams
+from rheostat.credit.token_rewards import reward_at_last_token
+from rheostat.credit.verifiers.interface import Progress, Scores, Verifier, require_valid
+from rheostat.policies.language.model import LanguagePolicy
+from rheostat.streams import derive_seed
+from rheostat.tasks.language.demonstrations import Demonstrations
+from rheostat.tasks.language.encoding import PromptEncoder
+from rheostat.tasks.language.interface import LanguageTask, Prompt
+from rheostat.trajectories import Trajectories, join_rows
+
+
+@dataclass
+class World:
+    """Everything a language method acts in: the task, the policy to train, who samples from it and who grades."""
+
+    task: LanguageTask
+    policy: LanguagePolicy
+    engine: Engine
+    verifier: Verifier
+    encoder: PromptEncoder
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+    experts: Demonstrations | None = None
+    """The run's file of expert rows."""
+
+
+@dataclass
+class Graded:
+    """A batch of completions with their grades, beyond what fits into tensors."""
+
+    trajectories: Trajectories
+    """[B, T]; the reward of a row stands on its last token, invalid rows are marked and have reward 0 nowhere used."""
+    prompts: list[Prompt]
+    """Of every row."""
+    completions: list[str]
+    """Of every row, decoded."""
+    scores: Scores
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def select(self, rows: Tensor) -> Graded:
+        """The rows of a bool or index tensor ``[B]``."""
+        index = rows.nonzero().flatten() if rows.dtype == torch.bool else rows
+        chosen = index.tolist()
+        return Graded(
+            self.trajectories[index],
+            [self.prompts[i] for i in chosen],
+            [self.completions[i] for i in chosen],
+            self.scores.select(chosen),
+            self.metrics,
+        )
+
+
+class PromptCollector:
+    """Draws prompts, samples a group of completions for each, and has them graded.
+
+    Args:
+        world: task, policy, engine and verifier.
+        seed: of the run; every completion's noise is a function of (seed, purpose, update, prompt, sample, position).
+        max_invalid_share: share of rows on which graders may fail before the run stops.
+    """
+
+    def __init__(self, world: World, seed: int, *, max_invalid_share: float = 0.1) -> None:
+        self.world, self.seed, self.max_invalid_share = world, seed, max_invalid_share
+        covered = world.experts if world.experts is not None and world.experts.missing == "skip" else None
+        self.stream = covered.prompts(seed) if covered else world.task.prompts("train", derive_seed(seed, "prompts"))
+        self.drawn = 0
+        self.generated_tokens = 0
+        self.graded_rows = 0
+        self.parity_checked = False
+        self.held_out: list[tuple[Prompt, list[int] | None]] = []  # validation prompts, encoded when first needed
+
+    def collect(self, prompts: int, group_size: int, sampling: Sampling, *, version: int, progress: Progress) -> Graded:
+        """``prompts`` groups of ``group_size`` completions from the present policy."""
+        drawn, numbers = self.draw(prompts)
+        return self.answer(drawn, group_size, sampling, numbers=numbers, purpose="train", version=version, progress=progress)
+
+    def draw(self, prompts: int) -> tuple[list[tuple[Prompt, list[int]]], list[int]]:
+        """The next prompts with their token ids, and their numbers in the run."""
+        drawn = self.world.encoder.take(self.stream, prompts)
+        numbers = list(range(self.drawn, self.drawn + prompts))
+        self.drawn += prompts
+        return drawn, numbers
+
+    def answer(self, drawn: list[tuple[Prompt, list[int]]], group_size: int, sampling: Sampling, **options: Any) -> Graded:
+        """As :meth:`sample`, but entered in the books, and refused where graders failed on too many rows."""
+        graded = self.sample(drawn, group_size, sampling, **options)
+        self.generated_tokens += graded.trajectories.count()
+        self.graded_rows += len(graded.prompts)
+        require_valid(graded.scores, self.max_invalid_share)
+        return graded
+
+    def sample(
+        self,
+        drawn: list[tuple[Prompt, list[int]]],
+        group_size: int,
+        sampling: Sampling,
+        *,
+        numbers: list[int],
+        purpose: str,
+        version: int,
+        progress: Progress | None = None,
+        openings: list[str] | None = None,
+    ) -> Graded:
+        """Completions and grades for encoded prompts; changes no state.
+
+        ``openings`` are what of each prompt's answer is given already, in its token ids: graders see them before the completion.
+        """
+        streams = row_streams(derive_seed(self.seed, purpose), version, numbers, group_size)
+        found = self.world.engine.generate([ids for _, ids in drawn], streams=streams, group_size=group_size, sampling=sampling)
+        rows = found.trajectories(self.world.policy.pad_id)
+        if not self.parity_checked:  # before anything is learned: do sampler and learner mean the same by a log-probability?
+            parity(self.world.policy, rows, sampling)
+            self.parity_checked = True
+        prompts = [prompt for prompt, _ in drawn for _ in range(group_size)]
+        tokens = found.completions()
+        texts = self.world.policy.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        cut = (found.finish == FinishReason.LENGTH).tolist()
+        given = [opening for opening in openings or [""] * len(drawn) for _ in range(group_size)]
+        rollouts = [
+            prompt.rollout(opening + text, ids, truncated=long)
+            for prompt, opening, text, ids, long in zip(prompts, given, texts, tokens, cut, strict=True)
+        ]
+        scores = self.world.verifier.score(rollouts, progress)
+        shape = rows.shape
+        reward = torch.where(scores.valid, scores.reward, torch.zeros(()))
+        rows.reward = reward_at_last_token(reward, rows.mask)
+        rows.valid = scores.valid[:, None].expand(shape)
+        group = torch.tensor([number for number in numbers for _ in range(group_size)])
+        rows.group = group[:, None].expand(shape)
+        graded = Graded(rows, prompts, texts, scores)
+        graded.metrics = self.summary(graded)
+        return graded
+
+    def validation(self, count: int, sampling: Sampling, *, version: int) -> dict[str, float]:
+        """Accuracy (mean reward) of one sample for each of the first validation prompts, and what else can be told of them.
+
+        A stream of its own: looking changes no state. A prompt that is too long is left out.
+        """
+        if len(self.held_out) < count:
+            self.held_out = [(prompt, self.world.encoder.encode(prompt)) for prompt in self.world.task.validation(count)]
+        drawn = [(prompt, ids) for prompt, ids in self.held_out[:count] if ids is not None]
+        seen = self.sample(drawn, 1, sampling, numbers=list(range(len(drawn))), purpose="validation", version=version).metrics
+        names = {"reward": "accuracy", "completion_length": "validation_length", "truncated_share": "validation_truncated_share"}
+        rest = {f"validation_{name}": value for name, value in seen.items() if name not in names and not name.startswith("invalid")}
+        return {new: seen[old] for old, new in names.items()} | rest
+
+    def summary(self, graded: Graded) -> dict[str, float]:
+        """Reward, length and health of a batch, and what the task can tell about it."""
+        found = self.world.task.metrics(graded.prompts, graded.completions)
+        return metrics_of(graded.trajectories, graded.scores) | {name: value.float().nanmean().item() for name, value in found.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cursor of the prompts and the books."""
+        return {
+            "stream": self.stream.state_dict(),
+            "encoder": self.world.encoder.state_dict(),
+            "drawn": self.drawn,
+            "generated_tokens": self.generated_tokens,
+            "graded_rows": self.graded_rows,
+            "parity_checked": self.parity_checked,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+        self.stream.load_state_dict(state["stream"])
+        self.world.encoder.load_state_dict(state["encoder"])
+        self.drawn, self.generated_tokens, self.graded_rows = state["drawn"], state["generated_tokens"], state["graded_rows"]
+        self.parity_checked = state["parity_checked"]
+
+
+def metrics_of(rows: Trajectories, scores: Scores) -> dict[str, float]:
+    """Reward, length and health of a batch of completions."""
+    lengths = rows.mask.sum(1).float()
+    valid = scores.valid
+    result = {
+        "reward": scores.reward[valid].mean().item() if bool(valid.any()) else float("nan"),
+        "completion_length": lengths.mean().item(),
+        "truncated_share": rows.truncated.any(1).float().mean().item(),
+        "invalid_share": scores.invalid_share,
+    }
+    for name, part in scores.parts.items():
+        known = part[~part.isnan()]
+        if len(known):
+            result[f"reward/{name}"] = known.mean().item()
+    return result | {f"reward/{name}": value for name, value in scores.metrics.items()}
+
+
+def join(parts: list[Graded], rows: int) -> Graded | None:
+    """The first ``rows`` rows of several batches; completions of different lengths are padded to the longest."""
+    if not parts:
+        return None
+    trajectories = join_rows([part.trajectories for part in parts])[:rows]
+    prompts = [prompt for part in parts for prompt in part.prompts][:rows]
+    completions = [text for part in parts for text in part.completions][:rows]
+    scores = Scores.joined([part.scores for part in parts]).select(range(len(prompts)))
+    return Graded(trajectories, prompts, completions, scores, parts[-1].metrics)

@@ -1,0 +1,227 @@
+"""Guides: the beginning of a solution, shown to a policy that fails without it.
+
+A hint belongs to the prompt: it is never in the mask, so nothing is learned from its tokens. What follows is sampled from the hinted prompt
+and every log-probability of it, of the learner and of a reference, is conditioned on the hinted prompt. Rows carry the source HINTED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from rheostat.collect.language.generation.sampling import Sampling
+from rheostat.collect.language.groups import Graded, PromptCollector, join
+from rheostat.credit.verifiers.interface import Progress, Scores
+from rheostat.errors import RheostatError
+from rheostat.tasks.language.encoding import PromptEncoder, encode_prompt
+from rheostat.tasks.language.interface import Message, Prompt
+from rheostat.trajectories import Source
+
+Unit = Literal["tokens", "characters"]
+Place = Literal["question", "answer"]
+Sequential = TypeVar("Sequential", str, list[int])
+
+SEPARATOR = "\n\nA correct solution begins as follows; go on from there or use it as a reference:\n"
+
+
+def beginning(solution: Sequential, fraction: float) -> Sequential:
+    """The first ``round(fraction * length)`` characters or tokens (halves go to the even number, as in Python).
+
+    Raises:
+        RheostatError: no fraction of a solution, so the hint would be empty or longer than the solution.
+    """
+    if not 0 < fraction <= 1:
+        kind = "longer than the solution" if fraction > 1 else "nothing"
+        raise RheostatError(f"A hint of {fraction:g} of the solution is {kind}: give fractions above 0 and at most 1.")
+    return solution[: round(fraction * len(solution))]
+
+
+class Guided(NamedTuple):
+    """A prompt with a hint."""
+
+    prompt: Prompt
+    """As the policy sees it; the key is the plain prompt's."""
+    ids: list[int]
+    """Its token ids, hint included."""
+    opening: str
+    """What of the answer is given already: a grader sees it before the completion."""
+
+
+@dataclass(frozen=True)
+class Guide:
+    """How a hint is cut and where it stands."""
+
+    unit: Unit = "tokens"
+    """Cut by tokens, or by characters (which may end inside a word or a formula)."""
+    place: Place = "question"
+    """At the end of the question, behind a separator; or as the beginning of the answer, which the policy continues."""
+    separator: str = SEPARATOR
+    """Between question and hint; not used where the hint opens the answer."""
+
+    def apply(self, encoder: PromptEncoder, prompt: Prompt, solution: str, fraction: float) -> Guided:
+        """The prompt with the first part of its solution.
+
+        Raises:
+            RheostatError: a fraction outside (0, 1], or text the tokenizer does not know.
+        """
+        tokenizer = encoder.tokenizer
+        if self.unit == "tokens":
+            ids = beginning(list(tokenizer(solution, add_special_tokens=False)["input_ids"]), fraction)
+            text = str(tokenizer.decode(ids))
+        else:
+            text = beginning(solution, fraction)
+            ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+        if self.place == "answer":
+            plain = encode_prompt(prompt, tokenizer, encoder.template_options)
+            content: str | list[Message] = (
+                prompt.content + text if isinstance(prompt.content, str) else [*prompt.content, {"role": "assistant", "content": text}]
+            )
+            return Guided(Prompt(content, prompt.answer, prompt.columns, prompt.key), plain + ids, text)
+        shown = Prompt(appended(prompt.content, self.separator + text), prompt.answer, prompt.columns, prompt.key)
+        return Guided(shown, encode_prompt(shown, tokenizer, encoder.template_options), "")
+
+
+def appended(content: str | list[Message], text: str) -> str | list[Message]:
+    """A prompt's content with text at its end: of the whole, or of the last message of the user."""
+    if isinstance(content, str):
+        return content + text
+    last = max((i for i, message in enumerate(content) if message["role"] == "user"), default=len(content) - 1)
+    return [message | {"content": message["content"] + text} if i == last else message for i, message in enumerate(content)]
+
+
+class Refined(NamedTuple):
+    """What became of the groups."""
+
+    accuracy: Tensor
+    """``[P, G]`` of the groups that were kept."""
+    stage: Tensor
+    """``[P]`` int64: 0 for the plain prompt, k for the k-th hint."""
+    generations: Tensor
+    """``[P]`` int64, groups that were sampled for each prompt."""
+
+
+def refine(first: Tensor, attempt: Callable[[int, list[int]], tuple[list[int], Tensor]], stages: int) -> Refined:
+    """Groups in which nobody is right are sampled again, stage by stage, and replaced.
+
+    A group fails when every member's accuracy is at most 0. One success keeps it; so does a member without a grade (NaN), because the
+    group is then not known to fail. What fails in the last stage too stays as it was sampled there.
+
+    Args:
+        first: ``[P, G]`` accuracy of the plain prompts' groups.
+        attempt: of (stage, failing prompts), the prompts among them that were sampled again, ``n`` of them, and the accuracy ``[n, G]`` of
+            their new groups.
+        stages: how many there are beyond the plain prompts.
+    """
+    accuracy, stage = first.clone(), torch.zeros(len(first), dtype=torch.int64)
+    generations = torch.ones_like(stage)
+    for number in range(1, stages + 1):
+        failing = (accuracy <= 0).all(1).nonzero().flatten().tolist()
+        if not failing:
+            break
+        tried, found = attempt(number, failing)
+        if tried:
+            index = torch.tensor(tried)
+            accuracy[index], stage[index] = found.to(accuracy.dtype), number
+            generations[index] += 1
+    return Refined(accuracy, stage, generations)
+
+
+def with_guides(
+    collector: PromptCollector,
+    own: Graded,
+    guide: Guide,
+    fractions: Sequence[float],
+    *,
+    solution: Callable[[Prompt, int], str],
+    accuracy: Callable[[Scores], Tensor],
+    group_size: int,
+    sampling: Sampling,
+    version: int,
+    progress: Progress,
+) -> tuple[Graded, list[Graded]]:
+    """Groups of plain prompts, of which those that fail are replaced by groups of the same prompts with ever longer hints.
+
+    A hint that would leave no room for the completion in the model's context is not given (nothing is cut); it is counted in
+    ``hint_too_long``, and the group stays as it is.
+
+    Args:
+        collector: that made ``own``; what is sampled again is in its books.
+        own: whole groups, members next to each other.
+        guide: how hints are cut and placed.
+        fractions: of the solution, stage by stage.
+        solution: of a prompt and its number in the run.
+        accuracy: ``[N]`` of graded rows; what is at most 0 is wrong.
+        group_size: members of a group.
+        sampling: how to draw.
+        version: of the policy, as in :meth:`~rheostat.collect.language.groups.PromptCollector.sample`.
+        progress: of the training, for rewards that depend on it.
+
+    Returns:
+        The groups in their order, each prompt as the policy saw it, and what was sampled with hints. The metrics are of what was kept, with
+        ``reward_plain`` and ``all_wrong_share`` of the plain prompts, ``hinted_share`` of the groups, ``rescued_share`` of those that
+        failed, ``hint_stage`` (mean) and ``groups_per_prompt``.
+    """
+    world = collector.world
+    numbers = own.trajectories.group[::group_size, 0].tolist()
+    plain = own.prompts[::group_size]
+    room = (world.policy.longest or 10**9) - sampling.max_new_tokens
+    solutions: dict[int, str] = {}
+    parts, starts = [own], [index * group_size for index in range(len(plain))]
+    too_long = 0
+
+    def attempt(stage: int, failing: list[int]) -> tuple[list[int], Tensor]:
+        nonlocal too_long
+        given: dict[int, Guided] = {}
+        for index in failing:
+            if index not in solutions:
+                solutions[index] = solution(plain[index], numbers[index])
+            guided = guide.apply(world.encoder, plain[index], solutions[index], fractions[stage - 1])
+            if len(guided.ids) <= room:
+                given[index] = guided
+            else:
+                too_long += 1
+        if not given:
+            return [], torch.zeros(0, group_size)
+        graded = collector.answer(
+            [(plain[index], guided.ids) for index, guided in given.items()],
+            group_size,
+            sampling,
+            numbers=[numbers[index] for index in given],
+            purpose=f"hint {stage}",
+            version=version,
+            progress=progress,
+            openings=[guided.opening for guided in given.values()],
+        )
+        graded.prompts = [guided.prompt for guided in given.values() for _ in range(group_size)]
+        graded.trajectories.source = torch.full(graded.trajectories.shape, int(Source.HINTED))
+        first = sum(len(part.prompts) for part in parts)
+        starts_now = range(first, first + len(graded.prompts), group_size)
+        for index, start in zip(given, starts_now, strict=True):
+            starts[index] = start
+        parts.append(graded)
+        return list(given), accuracy(graded.scores).view(-1, group_size)
+
+    before = accuracy(own.scores).view(-1, group_size)
+    after = refine(before, attempt, len(fractions))
+    everything = join(parts, sum(len(part.prompts) for part in parts))
+    assert everything is not None
+    kept = everything.select(torch.tensor([start + member for start in starts for member in range(group_size)]))
+    width = int(kept.trajectories.attention.any(0).nonzero().max()) + 1  # rows that were replaced may have been longer
+    kept.trajectories = kept.trajectories[:, :width]
+    failed = (before <= 0).all(1)
+    found: dict[str, Any] = {
+        "reward_plain": own.metrics["reward"],
+        "all_wrong_share": failed.float().mean().item(),
+        "hinted_share": (after.stage > 0).float().mean().item(),
+        "hint_stage": after.stage.float().mean().item(),
+        "groups_per_prompt": after.generations.float().mean().item(),
+        "hint_too_long": too_long,
+    }
+    if bool(failed.any()):
+        found["rescued_share"] = (after.accuracy[failed] > 0).any(1).float().mean().item()
+    kept.metrics = collector.summary(kept) | found
+    return kept, parts[1:]

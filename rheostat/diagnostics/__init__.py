@@ -1,0 +1,1 @@
+"""A closer look at one update: the gradient microscope, and one batch through several methods."""

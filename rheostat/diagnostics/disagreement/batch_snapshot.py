@@ -1,0 +1,168 @@
+"""Freezing the batch that a run would learn from next, and the moves that its own method would make on it.
+
+The run is opened in memory at a checkpoint and collects as it always does, with its dial; its directory is only read.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rheostat.diagnostics.microscope.exact import flat
+from rheostat.diagnostics.microscope.gradients import NO_REWARD
+from rheostat.errors import RheostatError
+from rheostat.learner.dial import Dial
+from rheostat.methods.control.ppo import PPO
+from rheostat.methods.language.grpo import GRPO
+from rheostat.training import checkpoint
+from rheostat.training.run import Run
+from rheostat.trajectories import Trajectories
+
+
+@dataclass
+class Frozen:
+    """A batch and the policy that is about to learn from it.
+
+    Attributes:
+        run: as opened; its method has been walked to the end of ``path``.
+        update: number of policy updates before it.
+        rows: ``[B, T]``, what the run kept, before any method looked at it: ``mask`` marks every token (or step) somebody chose.
+        policy: state of the policy at the start of the update (language), or a copy of the network (control).
+        fresh: the policy object that was handed over, untrained; None where the run names its model.
+        path: trainable parameters at the start of the update and after each move, ``[P]`` each.
+        learner_logp: ``[n]`` over the chosen tokens, under the policy at the start of the update.
+        moved_logp: the same at the end of the path.
+    """
+
+    run: Run
+    update: int
+    rows: Trajectories
+    policy: Any
+    fresh: Any
+    path: list[Tensor]
+    learner_logp: Tensor
+    moved_logp: Tensor
+
+
+def freeze(directory: str | Path, *, update: int | None = None, steps: int = 0, task: Any = None, policy: Any = None) -> Frozen:
+    """Open a run, collect its next batch and walk along its own method's moves on it.
+
+    Args:
+        directory: of the run.
+        update: open it at the checkpoint made after so many policy updates; None takes the newest.
+        steps: moves of the run's own method on the whole batch, with its own optimiser.
+        task, policy: for runs on Python objects, as in :func:`rheostat.load`.
+
+    Raises:
+        RheostatError: no run there, no checkpoint of that update, a method that collects no data of a policy, or nothing in the batch.
+    """
+    fresh = copy.deepcopy(policy)
+    run = Run.load(directory, task=task, policy=policy)
+    method: Any = run.method
+    if run.settings.method in NO_REWARD or not isinstance(method, GRPO | PPO):
+        reason = NO_REWARD.get(run.settings.method, "its data cannot be replayed through policy-gradient methods")
+        run.close()
+        raise RheostatError(f"{directory} is a run of {run.settings.method}: {reason}, so there is no batch to replay.")
+    try:
+        if update is not None:
+            _go_to(run, update)
+        if isinstance(method, GRPO):
+            return _freeze_language(run, method, steps, fresh)
+        return _freeze_control(run, method, steps)
+    except BaseException:
+        run.close()
+        raise
+
+
+def _go_to(run: Run, update: int) -> None:
+    """Load the checkpoint made after so many updates."""
+    folder, found = run.directory / "checkpoints", []
+    for name in reversed(checkpoint.names(folder)):
+        try:
+            state = checkpoint.read(folder / name)["method"]
+        except RheostatError:
+            continue  # damaged: opening the run has passed over it, too
+        if state["updates"] == update:
+            run.method.load_state_dict(state)
+            return
+        found.append(state["updates"])
+    kept = " and ".join(map(str, sorted(found)))
+    raise RheostatError(f"{run.directory} has no checkpoint of update {update}: the ones kept are of {kept}.")
+
+
+def _freeze_language(run: Run, method: GRPO, steps: int, fresh: Any) -> Frozen:
+    update, own = method.updates, method.config
+    method.config = replace(own, mask_truncated=False)
+    collected = method.collect()
+    chosen = collected.mask.clone()
+    rows = GRPO.retain(method, collected)  # what the dial adds; filters are every method's own
+    rows.mask[: len(chosen), : chosen.shape[1]] |= chosen
+    _require_tokens(run, rows)
+    frozen = rows.clone()
+    state = {name: value.detach().clone() for name, value in method.policy.state_dict().items()}
+
+    def logp() -> Tensor:
+        with torch.no_grad():
+            return method.score(frozen).logp[frozen.mask].cpu()
+
+    start = logp()
+    method.config = replace(own, dial=Dial(), epochs=max(steps, 1), minibatches=1, evaluate_every=0)
+    parameters = [parameter for parameter in method.policy.model.parameters() if parameter.requires_grad]
+    path = _walk(method, parameters, lambda: method.improve(method.credit(method.retain(frozen.clone()))), steps)
+    return Frozen(run, update, frozen, state, fresh, path, start, logp() if steps else start)
+
+
+def _freeze_control(run: Run, method: PPO, steps: int) -> Frozen:
+    while True:
+        rows = method.retain(method.collect())
+        if method.due:
+            break
+        method.improve(method.credit(rows))  # between two updates of the policy only who acts changes
+    update, frozen = method.updates, rows.clone()
+    _require_tokens(run, frozen)
+    network = copy.deepcopy(method.policy)
+
+    def logp() -> Tensor:
+        with torch.no_grad():
+            return method.network.distribution(method.normalise(frozen.observation[frozen.mask])).log_prob(frozen.action[frozen.mask])
+
+    start = logp().clone()
+    silence(method)
+    method.config = replace(
+        method.config, dial=Dial(), epochs=max(steps, 1), minibatches=1, anneal=False, target_kl=None, sampling_error_every=0
+    )
+    path = _walk(method, [method.parameters.vector], lambda: method.improve(method.credit(frozen.clone())), steps)
+    return Frozen(run, update, frozen, network, None, path, start, logp() if steps else start)
+
+
+def silence(method: PPO) -> None:
+    """Methods that derive who acts next from what they have learned from (ros, props): nobody acts any more."""
+    if hasattr(method, "repair"):
+        method.repair = lambda rows: {}
+
+
+def _require_tokens(run: Run, rows: Trajectories) -> None:
+    if not bool(rows.mask.any()):
+        raise RheostatError(f"The batch that {run.directory} collects next is empty: there is nothing to replay.")
+
+
+def _walk(method: Any, parameters: list[nn.Parameter], learn: Any, steps: int) -> list[Tensor]:
+    """The parameters before and after every move that ``learn`` makes with the method's own optimiser."""
+    path = [flat(parameters)]
+    if not steps:
+        return path
+    optimizer = method.optimizer
+    step = optimizer.step
+
+    def noted() -> None:
+        step()
+        path.append(flat(parameters))
+
+    optimizer.step = noted
+    learn()
+    return path + [path[-1]] * (steps + 1 - len(path))  # no row to learn from: nothing moves

@@ -1,0 +1,123 @@
+"""What is asked for: methods with settings of their own, as in ``grpo:clip_high=0.28,kl_coefficient=0``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rheostat.diagnostics.microscope.gradients import NO_REWARD
+from rheostat.errors import RheostatError
+from rheostat.methods import table
+from rheostat.methods.control.ppo import PPO
+from rheostat.methods.language.grpo import GRPO
+from rheostat.terminal import json_or_text
+from rheostat.training.language import automatic_preset
+from rheostat.training.run import CUSTOM
+from rheostat.training.settings import Settings, configure
+
+OF_THE_BATCH = {
+    "language": ("prompts_per_batch", "group_size", "max_new_tokens", "temperature", "top_k", "top_p"),
+    "control": (
+        "num_envs", "batch_steps", "behaviour_steps", "window", "hidden", "activation", "tanh_mean", "normalise_observations",
+        "normalise_rewards",
+    ),
+}  # fmt: skip
+"""Settings that describe the batch or the policy: the run has decided them."""
+OF_THE_STEP = ("epochs", "minibatches", "max_grad_norm", "evaluate_every", "max_sampling_rounds", "sampling_error_every")
+"""Settings that would cut the one gradient step in pieces, or limit it."""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A method to replay the batch through."""
+
+    label: str
+    """As it was written."""
+    method: str
+    """Its name."""
+    settings: dict[str, Any]
+    """Its own settings."""
+
+    @property
+    def row(self) -> table.Entry:
+        """Of the table of methods."""
+        return table.entry(self.method)
+
+
+def read_specs(names: Sequence[str], options: Mapping[str, Any]) -> list[Spec]:
+    """Methods from their names; ``options`` are settings for every one of them.
+
+    Raises:
+        RheostatError: fewer than two, one of them twice, unknown or unsuitable methods, or settings that are not given as NAME=VALUE.
+    """
+    specs = [_read(name, options) for name in names]
+    if len(specs) < 2:
+        raise RheostatError("Name at least two methods to compare, for example `rheostat disagree RUN grpo rloo cispo`.")
+    for spec in specs:
+        if sum(other.label == spec.label for other in specs) > 1:
+            raise RheostatError(f"{spec.label} is named twice: give one of them other settings, for example {spec.method}:limit=none.")
+    return specs
+
+
+def _read(label: str, options: Mapping[str, Any]) -> Spec:
+    method, colon, text = label.partition(":")
+    row = table.entry(method)
+    if method in NO_REWARD:
+        raise RheostatError(f"{method} cannot replay the batch of another method: {NO_REWARD[method]}.")
+    if not issubclass(row.load(), GRPO | PPO):
+        raise RheostatError(f"{method} is no policy-gradient method built on grpo or ppo: its gradient cannot be recorded.")
+    settings = dict(options)
+    for part in re.split(r",(?=\w+=)", text) if colon else []:
+        name, equals, value = part.partition("=")
+        if not (name and equals):
+            raise RheostatError(f"{label} has a setting without a name or a value, {part!r}: write {method}:NAME=VALUE,NAME=VALUE.")
+        settings[name] = json_or_text(value)
+    for name in settings:
+        if name in OF_THE_BATCH[row.domain]:
+            raise RheostatError(f"{label}: {name} is the run's, because it describes the batch or the policy; leave it out.")
+        if name in OF_THE_STEP:
+            raise RheostatError(
+                f"{label}: {name} is left alone, because one whole gradient step is looked at (--steps makes moves before it)."
+            )
+        if name.partition(".")[0] == "dial":
+            raise RheostatError(f"{label}: the dial says where data come from, and the batch is frozen; leave {name} out.")
+    return Spec(label, method, settings)
+
+
+def require_domain(specs: Sequence[Spec], run: Settings) -> None:
+    """Refuse methods that cannot read the run's data.
+
+    Raises:
+        RheostatError: another domain.
+    """
+    domain = table.entry(run.method).domain
+    for spec in specs:
+        if spec.row.domain != domain:
+            raise RheostatError(
+                f"{spec.method} is a {spec.row.domain} method and the run is one of {run.method}, which is for {domain}: "
+                f"name {domain} methods."
+            )
+
+
+def config_of(spec: Spec, run: Settings, given: dict[str, Any]) -> Any:
+    """The configuration a method replays with: its own defaults (the run's settings where it is the run's method), what the batch decides,
+    and what was asked for.
+
+    Args:
+        spec: the method.
+        run: settings of the run.
+        given: what the batch and the single gradient step decide, as far as the method has it.
+
+    Raises:
+        RheostatError: settings that do not exist or do not fit.
+    """
+    known = spec.row.load().Config.__dataclass_fields__
+    own = run.config | {"dial": {}} if spec.method == run.method else {}
+    preset = None
+    if not own and spec.row.domain == "language":
+        named = None if run.task.startswith(CUSTOM) or run.prompts else run.task
+        preset = automatic_preset(spec.method, named, run.model)
+    values = own | {name: value for name, value in given.items() if name in known} | spec.settings
+    return configure(spec.method, values, preset=preset)

@@ -1,0 +1,270 @@
+"""One method on the frozen batch, through its own code: what its gradient step is made of, token by token.
+
+As under the microscope, the optimiser is exchanged for a :class:`~rheostat.diagnostics.microscope.gradients.Recorder`. Weights per token
+come from where the method itself has them: autograd at its log-probabilities (language), or its hand-written slopes (control).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from rheostat.collect.language.generation.embedded import EmbeddedEngine
+from rheostat.collect.language.groups import Graded
+from rheostat.credit.groups import informative_groups
+from rheostat.credit.verifiers.interface import Scores
+from rheostat.diagnostics.disagreement.batch_snapshot import Frozen, silence
+from rheostat.diagnostics.disagreement.method_specs import Spec, config_of
+from rheostat.diagnostics.microscope.exact import assign
+from rheostat.diagnostics.microscope.gradients import Recorder
+from rheostat.errors import RheostatError
+from rheostat.masking import select
+from rheostat.methods.control.ppo import PPO, Step, Worth
+from rheostat.methods.language.grpo import GRPO, GRPOConfig
+from rheostat.objectives.policy_gradient import PolicyLoss
+from rheostat.policies.language.model import LanguagePolicy, TokenScores
+from rheostat.streams import Streams
+from rheostat.tasks.language.interface import Prompt
+from rheostat.training.language import load_policy
+from rheostat.trajectories import Trajectories, Transitions
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What one method made of the batch, ``[n]`` over all ``n`` tokens (or steps) of the frozen mask, row by row.
+
+    Attributes:
+        spec: the method.
+        gradient: ``[P]`` ascent direction in the parameters of the policy, before any norm limit; 0 where it made no such step.
+        through_tokens: ``[P]``, the part of it that goes through the log-probabilities: sum of weight times ``grad log pi``.
+        weight: float64, ``-d loss / d log pi``.
+        limited: bool, the limit cuts the token's gradient.
+        kept: bool, the token is in the loss.
+        advantage: float64, the method's own, 0 outside.
+        stopped: whether the method ended the update before this step (``target_kl``).
+        added: rows of its own that the method learns from beside the batch (expert rows).
+    """
+
+    spec: Spec
+    gradient: Tensor
+    through_tokens: Tensor
+    weight: Tensor
+    limited: Tensor
+    kept: Tensor
+    advantage: Tensor
+    stopped: bool
+    added: int = 0
+
+
+def replay(spec: Spec, frozen: Frozen) -> Replay:
+    """The frozen batch through one method.
+
+    Raises:
+        RheostatError: settings that do not fit the batch, or a loss that is not finite.
+    """
+    method = frozen.run.method
+    try:
+        return _language(spec, frozen, method) if isinstance(method, GRPO) else _control(spec, frozen, cast(PPO, method))
+    except RheostatError as error:
+        raise RheostatError(f"{spec.label} cannot replay this batch: {error}") from error
+
+
+# --- language --------------------------------------------------------------------------------------------------------------------------
+
+
+def _given(rows: Trajectories, config: GRPOConfig) -> Graded:
+    """The frozen rows as if just collected; the key of every prompt is the number of its row. What dynamic sampling would have replaced is
+    left out."""
+    reward, valid = rows.reward.sum(1), rows.valid[:, 0]
+    scores = Scores(reward, valid, torch.zeros_like(valid))
+    graded = Graded(rows, [Prompt("", key=str(row)) for row in range(len(rows))], [""] * len(rows), scores)
+    return graded.select(informative_groups(reward, rows.group[:, 0], valid=valid)) if config.dynamic_sampling else graded
+
+
+def _language(spec: Spec, frozen: Frozen, own: GRPO) -> Replay:
+    run, rows, moves = frozen.run, frozen.rows.clone(), len(frozen.path) - 1
+    size = int((rows.group[:, 0] == rows.group[0, 0]).sum())
+    names = ("temperature", "top_k", "top_p", "micro_batch_rows")
+    given = {name: getattr(own.config, name) for name in names} | {
+        "prompts_per_batch": len(rows) // size, "group_size": size, "max_new_tokens": own.longest,
+        "epochs": moves + 1, "minibatches": 1, "max_grad_norm": math.inf, "evaluate_every": 0, "budget": "updates",
+    }  # fmt: skip
+    config, cls = config_of(spec, run.settings, given), spec.row.load()
+    policy = _policy(frozen, own, cls)  # untrained still: a reference model is a copy of where the run began
+    world = replace(own.world, policy=policy, engine=EmbeddedEngine(policy))
+    method: GRPO = cls(config, world, Streams(run.settings.seed), total_steps=run.settings.steps)
+    known = policy.state_dict()
+    policy.load_state_dict({name: value for name, value in frozen.policy.items() if name in known}, strict=False)
+    method.updates = frozen.update
+    parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
+    seen: list[tuple[Tensor, Tensor]] = []
+    last: list[tuple[Tensor, Tensor]] = []
+    score, surrogate = method.score, method.surrogate
+
+    def scored(part: Trajectories) -> TokenScores:
+        scores = score(part)
+        if scores.logp.requires_grad:
+            scores.logp.retain_grad()
+        return scores
+
+    def limited(scores: TokenScores, part: Trajectories, denominator: Tensor) -> PolicyLoss:
+        found = surrogate(scores, part, denominator)
+        seen.append((scores.logp, found.limited))
+        return found
+
+    def read() -> Tensor:
+        last[:] = [(torch.zeros_like(logp) if logp.grad is None else logp.grad, cut) for logp, cut in seen]
+        seen.clear()
+        return gradient_of(parameters)
+
+    recorder = Recorder(method.optimizer, read, lambda step: assign(parameters, frozen.path[min(step, moves)]))
+    method.optimizer = cast(Any, recorder)
+    method.score, method.surrogate = cast(Any, scored), cast(Any, limited)  # type: ignore[method-assign]
+    method.graded = _given(rows, config)
+    numbers = torch.tensor([int(prompt.key) for prompt in method.graded.prompts], dtype=torch.long)
+    batch = method.credit(method.retain(method.graded.trajectories))
+    usable = batch.mask.any(1).nonzero().flatten()
+    method.improve(batch)
+    made = len(recorder.gradients)
+    gradient = recorder.last(moves + 1, frozen.path[0].numel())
+    zeros = torch.zeros(len(usable), batch.shape[1])
+    slope, cut = (torch.cat(parts).cpu() for parts in zip(*last, strict=True)) if last and made == moves + 1 else (zeros, zeros.bool())
+    through = _through_tokens(method, score, parameters, batch[usable], -slope)
+    advantage = torch.zeros(batch.shape) if batch.advantage is None else select(batch.advantage, batch.mask)
+    count, chosen = len(numbers), frozen.rows.mask
+
+    def on_batch(values: Tensor) -> Tensor:
+        """Rows of the method's batch at their places in the frozen one; what the method added below is left away."""
+        whole = values.new_zeros(chosen.shape)
+        whole[numbers] = values[:count, : chosen.shape[1]]
+        return whole[chosen]
+
+    def of_usable(values: Tensor) -> Tensor:
+        return values.new_zeros(batch.shape).index_copy(0, usable, values)
+
+    return Replay(
+        spec, gradient.float(), through.float(), on_batch(of_usable(-slope)).double(), on_batch(of_usable(cut)), on_batch(batch.mask),
+        on_batch(advantage).double(), stopped=False, added=len(batch) - count,
+    )  # fmt: skip
+
+
+def _policy(frozen: Frozen, own: GRPO, cls: type[GRPO]) -> LanguagePolicy:
+    """A policy of its own with the weights that the run began with."""
+    settings, fresh = frozen.run.settings, frozen.fresh
+    if isinstance(fresh, tuple):
+        model, tokenizer = fresh
+        return LanguagePolicy(copy.deepcopy(model), tokenizer, device=settings.device, value_head=cls.needs_value_head)
+    return copy.deepcopy(fresh) if fresh is not None else load_policy(settings, own.world.task, cls)
+
+
+def gradient_of(parameters: list[Any]) -> Tensor:
+    """The present gradient, ``[P]``, a copy."""
+    return torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.detach().flatten().float().cpu() for p in parameters])
+
+
+def _through_tokens(method: GRPO, score: Any, parameters: list[Any], rows: Trajectories, weight: Tensor) -> Tensor:
+    """Sum of weight times ``grad log pi`` at the end of the path, in micro-batches; rows as in ``weight`` ``[k, T]``."""
+    for parameter in parameters:
+        parameter.grad = None
+    size = method.config.micro_batch_rows or max(1, len(rows))
+    for part, mine in zip(rows.split(size), weight.split(size), strict=True):
+        if len(part):
+            logp = score(part).logp
+            (logp * mine.to(logp.device)).sum().backward()
+    return gradient_of(parameters)
+
+
+# --- control ---------------------------------------------------------------------------------------------------------------------------
+
+
+def _control(spec: Spec, frozen: Frozen, own: PPO) -> Replay:
+    run, moves = frozen.run, len(frozen.path) - 1
+    names = (
+        "num_envs", "batch_steps", "window", "hidden", "activation", "tanh_mean", "normalise_observations", "normalise_rewards", "gamma",
+    )  # fmt: skip
+    given = {name: getattr(own.config, name) for name in names} | {
+        "behaviour_steps": own.config.batch_steps, "sampling_error_every": 0,
+        "epochs": moves + 1, "minibatches": 1, "max_grad_norm": math.inf,
+    }  # fmt: skip
+    config, cls = config_of(spec, run.settings, given), spec.row.load()
+    method: PPO = cls(
+        config, lambda num_envs, seed: own.collector.environments, Streams(run.settings.seed), total_steps=run.settings.steps,
+        policy=copy.deepcopy(frozen.policy),
+    )  # fmt: skip
+    method.observations.load_state_dict(own.observations.state_dict())
+    method.rewards.load_state_dict(own.rewards.state_dict())
+    method.updates = frozen.update
+    silence(method)
+    acting, rows = _acting_parameters(method, frozen), frozen.rows
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
+    orders: list[Tensor] = []
+    slopes, learn_once = method.slopes, method.learn_once
+
+    def sloped(step: Step) -> tuple[Tensor, Tensor]:
+        policy, value = slopes(step)
+        seen.append((policy.clone(), method.losses(step)[0].limited, step.worth.advantage))
+        return policy, value
+
+    def ordered(transitions: Transitions, observation: Tensor, steps: list[Step]) -> bool:
+        orders.append(order_of(method, learn_once, transitions, observation))
+        return learn_once(transitions, observation, steps)
+
+    def read() -> Tensor:
+        return torch.cat([method.parameters.part(method.parameters.gradient, p).flatten().clone() for p in acting])
+
+    vector = method.parameters.vector
+    recorder = Recorder(method.optimizer, read, lambda step: assign([vector], frozen.path[min(step, moves)]))
+    method.optimizer = cast(Any, recorder)
+    method.slopes, method.learn_once = cast(Any, sloped), cast(Any, ordered)  # type: ignore[method-assign]
+    method.improve(method.credit(rows.clone()))
+    made = len(recorder.gradients)
+    gradient = recorder.last(moves + 1, sum(p.numel() for p in acting))
+    count = rows.count()
+    weight, limited, advantage = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.bool), torch.zeros(count).double()
+    if made == moves + 1:
+        slope, cut, worth = seen[-1]
+        order = orders[-1]
+        weight[order], limited[order], advantage[order] = -slope.double(), cut, worth.double()
+    assign([vector], frozen.path[-1])
+    logp = _distribution(method, rows).log_prob(rows.action[rows.mask])
+    found = torch.autograd.grad((logp * weight.to(logp.dtype)).sum(), acting)
+    through = torch.cat([part.flatten() for part in found])
+    kept = torch.ones(count, dtype=torch.bool)
+    return Replay(spec, gradient.float(), through, weight, limited, kept, advantage, stopped=made != moves + 1)
+
+
+def order_of(method: PPO, learn_once: Any, rows: Transitions, observation: Tensor) -> Tensor:
+    """The order in which a pass is about to take its rows, found by a pass that learns nothing from marked rows."""
+    stream = method.streams["minibatches"]
+    state, step, found = stream.get_state(), method.gradient_step, []
+
+    def marked(observation: Tensor, action: Tensor, worth: Worth) -> Step:
+        found.append(worth.target)
+        return Step(worth.target, worth.target, worth)
+
+    numbered = rows.clone(recurse=False)
+    numbered.value_target = torch.arange(len(rows), dtype=torch.float64)
+    method.gradient_step = marked  # type: ignore[method-assign]
+    try:
+        learn_once(numbered, observation, [])
+    finally:
+        method.gradient_step = step  # type: ignore[method-assign]
+        stream.set_state(state)
+    return torch.cat(found).long()
+
+
+def _distribution(method: PPO, rows: Trajectories) -> Any:
+    return method.policy.distribution(method.normalise(rows.observation[rows.mask]))
+
+
+def _acting_parameters(method: PPO, frozen: Frozen) -> list[Tensor]:
+    """Parameters that the distribution of actions depends on: not the critic's own."""
+    everything = [p for p in cast(Any, method.policy).parameters() if p.requires_grad]
+    outputs = _distribution(method, frozen.rows[:1]).parameters.sum()
+    found = torch.autograd.grad(outputs, everything, allow_unused=True)
+    return [parameter for parameter, gradient in zip(everything, found, strict=True) if gradient is not None]

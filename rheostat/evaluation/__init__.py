@@ -1,1 +1,0 @@
-"""Evaluation, statistics over seeds, comparisons, reports."""

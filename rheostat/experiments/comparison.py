@@ -1,0 +1,388 @@
+"""Train several methods on one task over several seeds at equal budget, in parallel, and say which is better.
+
+    compare-.../compare.json        what is compared
+                ppo-s0/, ppo-s1/    ordinary run directories, one per method and seed
+                logs/               what the workers printed
+                results.json, curves.png, report.html
+
+Naming the directory again continues it: finished runs are kept, interrupted ones resumed, failed ones tried again; seeds and methods may be
+added, but nothing that is there may be redefined or left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rheostat.analysis.records import Arm, Record, group_arms, read_record
+from rheostat.analysis.summaries import ArmSummary, final_label, summarise
+from rheostat.errors import RheostatError
+from rheostat.experiments.display import GridBar, Quiet
+from rheostat.experiments.grid import Cell, Display, Grid
+from rheostat.methods import table
+from rheostat.training.run import Interrupted, Run, versions
+from rheostat.training.settings import Settings
+from rheostat.training.settings_from_options import free_directory, settings_for
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+MANIFEST = "compare.json"
+
+
+class ComparisonInterrupted(Interrupted):
+    """A signal stopped the comparison after every run saved itself."""
+
+    def __init__(self, directory: Path, command: str) -> None:
+        super().__init__(directory)
+        self.args = (f"Stopped and saved. Continue with: {command}",)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Attributes:
+        directory: where it is kept.
+        methods: names; the first is the one the others are compared with.
+        task: name.
+        records: the runs that exist, by method and seed.
+        failures: cells that crashed, with their errors.
+    """
+
+    directory: Path
+    methods: tuple[str, ...]
+    task: str
+    records: tuple[Record, ...]
+    failures: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def arms(self) -> list[Arm]:
+        """Runs by method."""
+        return next(iter(group_arms(self.records).values()))
+
+    @cached_property
+    def _summary(self) -> tuple[list[ArmSummary], list[str]]:
+        return summarise(self.arms, generator=np.random.default_rng(0))
+
+    @property
+    def summaries(self) -> list[ArmSummary]:
+        """The rows of the table, as objects."""
+        return self._summary[0]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader must know before believing the table."""
+        return [*(f"{name} failed: {error}" for name, error in self.failures.items()), *self._summary[1]]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of the table, as JSON."""
+        return [row.to_json() for row in self.summaries]
+
+    def table(self) -> Table:
+        """The table, for a terminal."""
+        from rich.table import Table
+
+        from rheostat.reporting.report import format_interval, format_number
+
+        rows = self.summaries
+        errors = any(row.sampling_error for row in rows)
+        title = f"{self.task}: interquartile mean over seeds, 95 % bootstrap interval"
+        table = Table(title=title, title_justify="left", header_style="bold")
+        table.add_column("method", overflow="fold")
+        for column in ("seeds", final_label(rows), "mean over training", *(["sampling error"] if errors else []), "steps/s"):
+            table.add_column(column, justify="right")
+        if len(rows) > 1:
+            table.add_column(f"P(better than {rows[0].label})", justify="right")
+            table.add_column("verdict", overflow="fold")
+
+        def cell(interval: Any) -> str:
+            return "–" if interval is None else f"{format_number(interval.estimate)} {format_interval(interval)}"
+
+        for row in rows:
+            seeds = f"{len(row.seeds)}" + (f" of {len(row.seeds) + len(row.unfinished)}" if row.unfinished else "")
+            cells = [row.label, seeds, cell(row.final), cell(row.mean_over_training)]
+            cells += [cell(row.sampling_error)] if errors else []
+            cells += [format_number(row.speed)]
+            if len(rows) > 1:
+                cells += (
+                    [cell(row.verdict.probability), verdict_text(row)] if row.verdict else ["–", "reference" if row is rows[0] else "–"]
+                )
+            table.add_row(*(part.replace("[", "\\[") for part in cells))
+        return table
+
+    def print(self) -> None:
+        """Print the table, its notes, and where picture and report are."""
+        from rich.console import Console
+
+        console = Console()
+        if not console.is_terminal:
+            console = Console(width=180)  # a file has no width of its own
+        console.print(self.table())
+        for note in self.notes:
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        places = f"Report: {self.directory / 'report.html'}   Curves: {self.directory / 'curves.png'}"
+        console.print(places, markup=False, highlight=False, soft_wrap=True)
+
+    def plot(self, path: str | Path | None = None, *, x: str = "steps", metric: str | None = None) -> Path:
+        """Draw the curves with bands over seeds; see :func:`rheostat.reporting.plots.plot_comparison`."""
+        from rheostat.reporting.plots import plot_comparison
+
+        return plot_comparison(self, path or self.directory / "curves.png", x=x, metric=metric)
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the HTML page; see :func:`rheostat.reporting.report.write_report`."""
+        from rheostat.reporting.report import write_report
+
+        return write_report([self.directory], path or self.directory / "report.html")
+
+
+def verdict_text(row: ArmSummary) -> str:
+    """``better``, ``worse``, or ``undecided`` with how many more seeds would probably decide it."""
+    assert row.verdict is not None
+    if row.verdict.outcome != "undecided":
+        return {"held": "better", "not held": "worse"}[row.verdict.outcome]
+    more = row.verdict.more_seeds
+    return "undecided, and more seeds would hardly help" if more is None else f"undecided; try {more} more seed{'s' if more > 1 else ''}"
+
+
+def compare(
+    methods: Sequence[str],
+    task: str,
+    *,
+    seeds: int = 5,
+    steps: int = 100_000,
+    jobs: int | None = None,
+    directory: str | Path | None = None,
+    progress: bool | Display = True,
+    **options: Any,
+) -> Comparison:
+    """Train every method with seeds 0 ... ``seeds - 1`` and the same budget, then compare.
+
+    Args:
+        methods: names, each once; the others are compared with the first.
+        task: an EnvPool or Gymnasium id.
+        seeds: runs per method.
+        steps: budget of every run, in the method's unit.
+        jobs: runs at a time; None takes one per core.
+        directory: where it is kept; None picks a free name; one that holds an unfinished comparison of the same settings continues it.
+        progress: show a live display.
+        **options: settings of the run and of the methods, shared by all arms.
+
+    Raises:
+        RheostatError: an unknown method, task or setting, an option that one of the methods does not have, a directory that holds
+            something else, or every run failed.
+        ComparisonInterrupted: a signal came; everything is saved.
+    """
+    cells, where, command = plan(methods, task, seeds=seeds, steps=steps, directory=directory, **options)
+    failures = run_grid(cells, where, command, str(task), jobs=jobs, progress=progress)
+    comparison = load_comparison(where, failures=failures)
+    _write(where / "results.json", json.dumps(comparison.rows(), indent=2))
+    comparison.plot()
+    comparison.report()
+    return comparison
+
+
+def run_grid(cells: list[Cell], where: Path, command: str, title: str, *, jobs: int | None, progress: bool | Display) -> dict[str, str]:
+    """Run what is not finished yet.
+
+    Returns:
+        Errors of the cells that crashed, by name.
+
+    Raises:
+        ComparisonInterrupted: a signal came; everything is saved.
+        RheostatError: every run failed.
+    """
+    workers = jobs or len(os.sched_getaffinity(0))
+    display = (GridBar(title) if progress else Quiet()) if isinstance(progress, bool) else progress
+    if not Grid(cells, workers, where / "logs", command, display).run():
+        raise ComparisonInterrupted(where, command)
+    failures = {cell.name: cell.error for cell in cells if cell.state == "failed"}
+    if len(failures) == len(cells):
+        raise RheostatError(f"Every run failed, the first one ({cells[0].name}) with: {cells[0].error}")
+    return failures
+
+
+def plan(
+    methods: Sequence[str], task: str, *, seeds: int, steps: int, directory: str | Path | None, **options: Any
+) -> tuple[list[Cell], Path, str]:
+    """The cells of a comparison, its directory (made, with its manifest) and the command that runs or continues it.
+
+    Raises:
+        RheostatError: see :func:`compare`.
+    """
+    if not methods or len(set(methods)) != len(methods):
+        raise RheostatError(f"A comparison needs different methods, got {', '.join(methods) or 'none'}.")
+    if not isinstance(task, str):
+        raise RheostatError("A comparison runs in several processes and needs the name of a task, not an environment object.")
+    where = Path(directory) if directory else free_directory(f"compare-{'-'.join(methods)}-{task}")
+    command = _command(methods, task, seeds, steps, where, options)
+    arms: dict[str, tuple[str, dict[str, Any]]] = {method: (method, {}) for method in methods}
+    return plan_arms(arms, task, seeds=seeds, steps=steps, where=where, command=command, **options), where, command
+
+
+def plan_arms(
+    arms: dict[str, tuple[str, dict[str, Any]]], task: str, *, seeds: int, steps: int, where: Path, command: str, **options: Any
+) -> list[Cell]:
+    """The cells of a grid of arms and seeds; its directory is made, with a manifest that refuses anything else later.
+
+    Args:
+        arms: method and own options by label; the first is what the others are compared with.
+        task: by name.
+        seeds, steps: of every arm.
+        where: the directory.
+        command: that runs or continues it.
+        **options: shared by all arms.
+
+    Raises:
+        RheostatError: see :func:`compare`.
+    """
+    if seeds < 1:
+        raise RheostatError(f"seeds is {seeds}: a comparison needs at least 1 run per method.")
+    if "seed" in options:
+        raise RheostatError("A comparison chooses the seeds 0, 1, ... itself: give how many with seeds, not seed.")
+    planned = {
+        label: [settings_for(method, task, seed=seed, steps=steps, **_read_by(method, options | own)) for seed in range(seeds)]
+        for label, (method, own) in arms.items()
+    }
+    cells = [
+        Cell(f"{label}-s{settings.seed}", label, where / f"{label}-s{settings.seed}", settings)
+        for label, runs in planned.items()
+        for settings in runs
+    ]
+    manifest = {
+        "task": task,
+        "methods": list(arms),
+        "seeds": seeds,
+        "settings": {label: _shared(runs[0]) for label, runs in planned.items()},
+        "cells": [cell.name for cell in cells],
+        "command": command,
+        "versions": versions(),
+    }
+    _refuse_other(where, manifest)
+    if read_manifest(where) is None:  # what cannot be built is refused here and now, rather than by every worker in turn
+        for runs in planned.values():
+            run = Run(where, runs[0])
+            _ = run.method
+            run.close()
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        _write(where / MANIFEST, json.dumps(manifest, indent=2))
+    except OSError as error:
+        raise RheostatError(f"Cannot write to {where}: {error}.") from error
+    return cells
+
+
+def load_comparison(directory: str | Path, *, failures: dict[str, str] | None = None) -> Comparison:
+    """Open a comparison, finished or not.
+
+    Raises:
+        RheostatError: there is none, it has no run yet, or a file is damaged.
+    """
+    directory = Path(directory)
+    manifest = read_manifest(directory)
+    if manifest is None:
+        raise RheostatError(f"There is no comparison in {directory}: it has no {MANIFEST}.")
+    begun = [directory / name for name in manifest["cells"] if (directory / name / "config.json").exists()]
+    if not begun:
+        raise RheostatError(f"No run of the comparison in {directory} has begun yet.")
+    records = tuple(read_record(path) for path in begun)
+    return Comparison(directory, tuple(manifest["methods"]), str(manifest["task"]), records, failures or {})
+
+
+def read_manifest(directory: Path) -> dict[str, Any] | None:
+    """What a directory compares, or None if it is no comparison."""
+    path = directory / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        manifest = json.loads(path.read_text())
+        _ = manifest["task"], manifest["methods"], manifest["cells"], manifest["settings"], manifest["seeds"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise RheostatError(f"{path} is damaged: {error}.") from error
+    return dict(manifest)
+
+
+def _shared(settings: Settings) -> dict[str, Any]:
+    """Settings without the seed, as JSON would give them back."""
+    return json.loads(json.dumps({key: value for key, value in settings.to_json().items() if key != "seed"}))
+
+
+def _refuse_other(where: Path, manifest: dict[str, Any]) -> None:
+    """A directory may be empty, or hold the same comparison, or a part of it."""
+    if not where.exists():
+        return
+    if not where.is_dir():
+        raise RheostatError(f"{where} is a file: choose a directory for the comparison.")
+    held = read_manifest(where)
+    if held is None:
+        if any(where.iterdir()):
+            raise RheostatError(f"{where} is not empty and holds no comparison: choose another directory.")
+        return
+    if held["task"] != manifest["task"]:
+        raise RheostatError(f"{where} compares on {held['task']}, not {manifest['task']}: choose another directory.")
+    missing = [method for method in held["methods"] if method not in manifest["methods"]]
+    if missing:
+        raise RheostatError(f"{where} compares {', '.join(missing)} too: name it as well, or choose another directory.")
+    if held["seeds"] > manifest["seeds"]:
+        raise RheostatError(
+            f"{where} holds {held['seeds']} seeds per method and {manifest['seeds']} were asked for: "
+            "leaving results out would be choosing among them."
+        )
+    for method in held["methods"]:
+        before, now = _flat(held["settings"][method]), _flat(manifest["settings"][method])
+        differing = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+        if differing:
+            key = differing[0]
+            raise RheostatError(
+                f"{where} was made with {key} {before.get(key)!r} for {method}, not {now.get(key)!r}: choose another directory, "
+                "or the results of different settings would be mixed."
+            )
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key != "config"} | settings["config"]
+
+
+EXPERT_SETTINGS = ("experts", "expert_missing", "expert_long", "expert_least_reward")
+
+
+def _read_by(method: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Without the file of expert rows where a language method reads none, so that it can be compared with those that do."""
+    row = table.entry(method)
+    asked = options.get("dial.expert_share") or dict(options.get("dial") or {}).get("expert_share")
+    if row.domain == "control" or row.load().uses_experts or asked or options.get("expert_missing") == "skip":
+        return options
+    return {name: value for name, value in options.items() if name not in EXPERT_SETTINGS}
+
+
+def _command(methods: Sequence[str], task: str, seeds: int, steps: int, where: Path, options: dict[str, Any]) -> str:
+    words = ["rheostat", "compare", *methods, "--task", task, "--seeds", str(seeds), "--steps", str(steps), "--directory", str(where)]
+    if options:
+        words.append("--options")
+        for key, value in options.items():
+            words += [key, value if isinstance(value, str) and not _reads_as_json(value) else json.dumps(value)]
+    return shlex.join(words)
+
+
+def _reads_as_json(text: str) -> bool:
+    """Whether the command line would take a text for something else, such as a number."""
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        return False
+    return True
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.writing")
+    temporary.write_text(text)
+    os.replace(temporary, path)

@@ -1,0 +1,139 @@
+"""One progress display for a whole grid of runs: a line for everything, with the time left, and a line per method."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rheostat.experiments.grid import Cell
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+QUIET_PERIOD = 10.0
+"""Seconds between lines where there is no terminal."""
+
+
+class Quiet:
+    """No display; notes are kept."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def start(self, cells: Sequence[Cell], jobs: int) -> None:
+        """Nothing."""
+
+    def update(self) -> None:
+        """Nothing."""
+
+    def note(self, text: str) -> None:
+        """Remember it."""
+        self.notes.append(text)
+
+    def stop(self) -> None:
+        """Nothing."""
+
+
+class GridBar:
+    """Live bars on a terminal; elsewhere one plain line every ten seconds, so that logs stay readable."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.live: Progress | None = None
+        self.last = 0.0
+
+    def start(self, cells: Sequence[Cell], jobs: int) -> None:
+        """Begin showing."""
+        self.cells, self.jobs, self.began = cells, jobs, time.monotonic()
+        self.first = sum(cell.steps for cell in cells)
+        self.groups = {cell.group: [other for other in cells if other.group == cell.group] for cell in cells}
+        if not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+        self.live = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=28),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[line]}"),
+            console=Console(stderr=True),
+            refresh_per_second=4,
+        )
+        self.tasks: dict[str, TaskID] = {"": self.live.add_task(f"[bold]{self.title}", total=sum(cell.total for cell in cells), line="")}
+        for group, members in self.groups.items():
+            self.tasks[group] = self.live.add_task(f"  {group}", total=sum(cell.total for cell in members), line="")
+        self.live.start()
+        self.update()
+
+    def update(self) -> None:
+        """Show where everything is."""
+        now = time.monotonic()
+        if self.live is None:
+            if now - self.last >= QUIET_PERIOD:
+                self.last = now
+                share = sum(min(cell.steps, cell.total) for cell in self.cells) / max(1, sum(cell.total for cell in self.cells))
+                groups = " | ".join(f"{group} {self._group_line(members)}" for group, members in self.groups.items())
+                print(f"{self.title}: {share:.0%}  {self._overall_line(now)}  {groups}", file=sys.stderr, flush=True)
+            return
+        done = sum(min(cell.steps, cell.total) for cell in self.cells)
+        self.live.update(self.tasks[""], completed=done, line=self._overall_line(now))
+        for group, members in self.groups.items():
+            completed = sum(min(cell.steps, cell.total) for cell in members)
+            self.live.update(self.tasks[group], completed=completed, line=f"[dim]{self._group_line(members)}")
+
+    def note(self, text: str) -> None:
+        """Print a line above the bars."""
+        if self.live is None:
+            print(text, file=sys.stderr, flush=True)
+        else:
+            self.live.console.print(text, markup=False, highlight=False)
+
+    def stop(self) -> None:
+        """Leave the display as it stands."""
+        if self.live is not None:
+            self.update()
+            self.live.stop()
+
+    def _overall_line(self, now: float) -> str:
+        finished = sum(cell.state == "finished" for cell in self.cells)
+        speed = (sum(cell.steps for cell in self.cells) - self.first) / max(now - self.began, 1e-9)
+        left = time_left(self.cells, self.jobs, now)
+        text = f"{finished}/{len(self.cells)} runs  {speed:,.0f} steps/s"
+        return f"{text}  {clock(left)} left" if left is not None else text
+
+    @staticmethod
+    def _group_line(members: Sequence[Cell]) -> str:
+        finished = sum(cell.state == "finished" for cell in members)
+        parts = [f"{finished}/{len(members)} seeds"]
+        current = [cell.headline for cell in members if cell.headline is not None]
+        if current:
+            name, values = current[0][0].removeprefix("episode_"), [value for _, value in current]
+            parts.append(f"{name} {sum(values) / len(values):,.4g}")
+        failed = sum(cell.state == "failed" for cell in members)
+        return "  ".join([*parts, *([f"{failed} failed"] if failed else [])])
+
+
+def time_left(cells: Sequence[Cell], jobs: int, now: float) -> float | None:
+    """Seconds until the grid is done, from the speed of each group's running and finished cells; None before any has moved.
+
+    Work is spread over ``jobs`` workers, but the last cell cannot be split.
+    """
+    rates: dict[str, list[float]] = {}
+    for cell in cells:
+        if cell.began and cell.steps > cell.first and cell.state == "running":
+            rates.setdefault(cell.group, []).append((cell.steps - cell.first) / (now - cell.began))
+    if not rates:
+        return None
+    known = {group: sum(values) / len(values) for group, values in rates.items()}
+    average = sum(known.values()) / len(known)
+    remaining = [max(0, cell.total - cell.steps) / known.get(cell.group, average) for cell in cells if cell.active]
+    return max(sum(remaining) / max(1, jobs), max(remaining, default=0.0))
+
+
+def clock(seconds: float) -> str:
+    """``h:mm:ss``."""
+    whole = int(seconds + 0.5)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

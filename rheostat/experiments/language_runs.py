@@ -1,0 +1,93 @@
+"""Evaluating a language run: several completions of every validation prompt, from a random stream of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from rheostat.analysis.pass_at_k import LanguageSummary, summarise
+from rheostat.collect.language.groups import Graded
+from rheostat.credit.verifiers import extractor
+from rheostat.errors import RheostatError
+from rheostat.masking import masked_mean
+from rheostat.streams import derive_seed
+
+PROMPTS_AT_ONCE = 64
+
+
+def evaluate_language(run: Any, prompts: int, samples: int, *, threshold: float = 1.0, answers: str | None = None) -> LanguageSummary:
+    """Sample and grade; the run's own training is left as it was.
+
+    Args:
+        run: a :class:`~rheostat.training.run.Run` of a language method.
+        prompts: from the fixed validation split, at most.
+        samples: completions per prompt.
+        threshold: smallest reward that counts as right.
+        answers: how to find the answer of a completion for the majority vote (a name from
+            :data:`~rheostat.credit.verifiers.EXTRACTORS`); None takes what the grader says, and no vote where it says nothing.
+
+    Returns:
+        pass@k, vote, length, entropy, invalid and truncated share, and the task's own metrics, with intervals clustered by prompt.
+
+    Raises:
+        RheostatError: fewer than one prompt or sample, an unknown extractor, no validation prompt, or nothing that could be graded.
+    """
+    if prompts < 1 or samples < 1:
+        raise RheostatError(f"{prompts} prompts with {samples} completions each cannot be evaluated: take at least 1 of both.")
+    method = run.method
+    world = method.world
+    encoded = [(prompt, world.encoder.encode(prompt)) for prompt in world.task.validation(prompts)]
+    drawn = [(prompt, ids) for prompt, ids in encoded if ids is not None]
+    parts: list[Graded] = []
+    entropies: list[torch.Tensor] = []
+    for first in range(0, len(drawn), PROMPTS_AT_ONCE):
+        some = drawn[first : first + PROMPTS_AT_ONCE]
+        numbers = list(range(first, first + len(some)))
+        graded = method.collector.sample(some, samples, method.sampling, numbers=numbers, purpose="evaluation", version=method.updates)
+        rows = graded.trajectories
+        with torch.no_grad():
+            scores = method.score(rows)
+        entropies.append(torch.stack([masked_mean(row, mask) for row, mask in zip(scores.entropy, rows.mask, strict=True)]))
+        parts.append(graded)
+    shape = (len(drawn), samples)
+    valid = torch.cat([part.scores.valid for part in parts]).view(shape)
+    right = torch.cat([part.scores.reward >= threshold for part in parts]).view(shape) & valid
+    texts = [text for part in parts for text in part.completions]
+    asked = [prompt for part in parts for prompt in part.prompts]
+    return summarise(
+        right.numpy(),
+        torch.cat([part.trajectories.mask.sum(1) for part in parts]).view(shape).numpy(),
+        generator=np.random.default_rng(derive_seed(0, "evaluation intervals")),
+        valid=valid.numpy(),
+        answers=_answers(parts, texts, samples, answers),
+        entropy=torch.cat(entropies).view(shape).numpy(),
+        truncated=torch.cat([part.trajectories.truncated.any(1) for part in parts]).view(shape).numpy(),
+        task={name: values.view(shape).numpy() for name, values in world.task.metrics(asked, texts).items()},
+    )
+
+
+def _answers(parts: list[Graded], texts: list[str], samples: int, name: str | None) -> list[list[str | None]] | None:
+    """[P][n] answers for the vote; None where nobody knows how to find them."""
+    if name is not None:
+        find = extractor(name)
+        found = [find(text) for text in texts]
+    elif all("answer" in part.scores.notes for part in parts):
+        found = [note or None for part in parts for note in part.scores.notes["answer"]]
+    else:
+        return None
+    return [found[first : first + samples] for first in range(0, len(found), samples)]
+
+
+def result_rows(summary: LanguageSummary) -> list[dict[str, Any]]:
+    """One row per result: name, estimate and, where there is one, the 95 % interval."""
+    intervals = {f"pass@{k}": interval for k, interval in summary.pass_at.items()}
+    if summary.majority is not None:
+        intervals["majority vote"] = summary.majority
+    intervals |= {"length": summary.length, "invalid": summary.invalid, **summary.task}
+    rows: list[dict[str, Any]] = [
+        {"result": name, "estimate": interval.estimate, "low": interval.low, "high": interval.high} for name, interval in intervals.items()
+    ]
+    extra = {"entropy": summary.entropy, "truncated": summary.truncated}
+    return rows + [{"result": name, "estimate": value, "low": None, "high": None} for name, value in extra.items() if value is not None]

@@ -1,0 +1,88 @@
+"""One cell of a comparison or study in a process of its own: ``python -m rheostat.experiments.worker``, its job as one JSON line on stdin.
+
+The pipe stays open while the parent lives; when it closes, the parent is gone and the worker saves itself and stops, as it does on SIGTERM.
+A lock makes sure that a worker still saving and the one that resumes it are never in the same directory together.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from rheostat.errors import RheostatError
+
+FINISHED, FAILED, STOPPED = 0, 1, 75
+"""Exit statuses."""
+
+
+def work(job: dict[str, Any]) -> int:
+    """Create or continue one run and train it to its end.
+
+    Args:
+        job: ``directory``, ``settings`` (as saved in a run's configuration), ``command`` (to note down) and ``lock`` (a file).
+
+    Returns:
+        One of the exit statuses.
+    """
+    from rheostat.training import checkpoint
+    from rheostat.training.progress import Silent
+    from rheostat.training.run import Interrupted, Run
+    from rheostat.training.settings import Settings
+
+    directory = Path(job["directory"])
+    with open(job["lock"], "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        sys.argv = shlex.split(job["command"])  # what the run notes down as the command that makes it
+        try:
+            if checkpoint.names(directory / "checkpoints"):
+                run = Run.load(directory)
+                for note in run.notes:
+                    print(note, file=sys.stderr)
+            else:  # nothing there, or a run that was stopped before its first checkpoint
+                if directory.exists():
+                    shutil.rmtree(directory)
+                run = Run.create(directory, Settings(**job["settings"]))
+            if not run.finished:
+                run.train(progress=Silent())
+            run.close()
+        except Interrupted:
+            return STOPPED
+        except RheostatError as error:
+            print(error, file=sys.stderr)
+            return FAILED
+    return FINISHED
+
+
+def stop_with_parent() -> None:
+    """Ask this process to stop as soon as its stdin closes."""
+
+    def watch() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> int:
+    """Read the job and do it."""
+    line = b""
+    while not line.endswith(b"\n"):  # unbuffered, so that the watcher reads what comes after
+        part = os.read(0, 1)
+        if not part:
+            return STOPPED
+        line += part
+    stop_with_parent()
+    return work(json.loads(line))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The machine that every method is composed for: models, parts, updates, stages, the dial."""

@@ -1,0 +1,1 @@
+"""Methods for control policies, one file per published system."""

@@ -1,0 +1,1 @@
+"""Language models as policies: loading, packed scoring, adapters, value heads."""

@@ -1,0 +1,356 @@
+"""A language model as a policy: log-probabilities, entropies and values of the tokens it chose.
+
+Wraps any Hugging Face causal LM. Models of the Llama family run on packed tokens with shared prompts
+(:mod:`rheostat.policies.language.decoder`),
+every other architecture through its own forward pass; the vocabulary projection is chunked for all of them.
+
+Dropout is always off: a policy whose log-probabilities change between two looks at the same token has no ratio to its former self.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rheostat.errors import MissingExtra, RheostatError
+from rheostat.masking import require_same_shape
+from rheostat.policies.language import decoder as decoders
+from rheostat.policies.language.chunked_logprobs import LogitRule, token_logprobs
+from rheostat.policies.language.loading import (
+    check_vocabulary,
+    load_model,
+    load_tokenizer,
+    resolve_device,
+    resolve_dtype,
+    stop_ids,
+    without_bars,
+)
+from rheostat.policies.language.matmul import linear
+from rheostat.policies.language.packing import pack
+from rheostat.policies.language.value_head import FILE as VALUE_FILE
+from rheostat.policies.language.value_head import ValueHead
+
+SCORED_AT_ONCE = 2**16  # tokens per forward pass when no gradient is wanted
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What the policy says about the masked tokens, each ``[B, T]`` float32 and 0 outside the mask."""
+
+    logp: Tensor
+    entropy: Tensor | None = None
+    """Of the distribution the token was drawn from, in nats."""
+    value: Tensor | None = None
+    """V of the state before the token."""
+    next_value: Tensor | None = None
+    """V of the state after the token: what a truncated row bootstraps from."""
+
+
+class LanguagePolicy(nn.Module):
+    """A causal LM with an optional value head and optional adapters.
+
+    Args:
+        model: a Hugging Face causal LM, used in place (a ``PeftModel`` is fine).
+        tokenizer: its tokenizer; None when only token ids are ever used.
+        device, dtype: where and in what precision it computes; None leaves the model as it is. Parameters are the master weights of the
+            optimiser, so train in float32 unless memory forbids it.
+        value_head: add a critic (:class:`ValueHead`).
+        adapters: a ``peft`` configuration: train adapters and freeze the rest.
+        share_prompts: compute equal beginnings of rows once (Llama family only).
+        recompute: gradient checkpointing, layer by layer (Llama family only).
+
+    Raises:
+        RheostatError: see :func:`resolve_device` and :func:`check_vocabulary`, or a model that is not a causal LM.
+    """
+
+    model: Any
+    tokenizer: Any
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any | None = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        value_head: bool = False,
+        adapters: Any | None = None,
+        share_prompts: bool = True,
+        recompute: bool = False,
+    ) -> None:
+        super().__init__()
+        if getattr(model, "get_output_embeddings", None) is None or model.get_output_embeddings() is None:
+            raise RheostatError(f"A {type(model).__name__} is no causal language model: it has no output layer over the vocabulary.")
+        if tokenizer is not None:
+            check_vocabulary(model, tokenizer)
+        if device is not None or dtype is not None:
+            model = model.to(
+                device=None if device is None else resolve_device(device), dtype=None if dtype is None else resolve_dtype(dtype)
+            )
+        if adapters is not None:
+            model = _with_adapters(model, adapters)
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.stop_ids = stop_ids(self.causal, tokenizer)
+        self.share_prompts, self.recompute = share_prompts, recompute
+        config = self.causal.config
+        self._scale = float(getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0))
+        self._softcap = getattr(config, "final_logit_softcapping", None)
+        self.value_head = ValueHead(config.get_text_config().hidden_size).to(self.device) if value_head else None
+        self.decoder = self._find_decoder()
+        if recompute and self.decoder is None:
+            raise RheostatError(f"recompute is for the Llama family ({', '.join(decoders.MODEL_TYPES)}), not for {config.model_type!r}.")
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, device: str = "cpu", dtype: str = "float32", value_head: bool = False, **options: Any
+    ) -> LanguagePolicy:
+        """A policy from a Hugging Face folder or hub name; a value head saved beside the model is loaded too.
+
+        Raises:
+            RheostatError: no such model, device or dtype, or model and tokenizer that do not belong together.
+        """
+        found = Path(path) / VALUE_FILE
+        model = load_model(path, resolve_device(device), resolve_dtype(dtype))
+        policy = cls(model, load_tokenizer(path), value_head=value_head or found.is_file(), **options)
+        if policy.value_head is not None and found.is_file():
+            policy.value_head.load(Path(path))
+        return policy
+
+    def save_pretrained(self, path: str | Path, *, adapters_only: bool = False) -> None:
+        """Write an ordinary Hugging Face folder (safetensors), the tokenizer and, as a file of its own, the value head.
+
+        Args:
+            path: the folder, made if need be.
+            adapters_only: write the adapters alone (needs the base model to load); by default they are merged into a copy of it.
+        """
+        folder = Path(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        merge = self.adapted and not adapters_only
+        with without_bars():
+            (copy.deepcopy(self.model).merge_and_unload() if merge else self.model).save_pretrained(folder)
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+        if self.value_head is not None:
+            self.value_head.save(folder)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the model carries adapters."""
+        return hasattr(self.model, "disable_adapter")
+
+    @property
+    def causal(self) -> Any:
+        """The Hugging Face causal LM inside the adapters' wrapper."""
+        return self.model.get_base_model() if self.adapted else self.model
+
+    @property
+    def device(self) -> torch.device:
+        return self.causal.get_input_embeddings().weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.causal.get_input_embeddings().weight.dtype
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids the model knows."""
+        return self.causal.get_input_embeddings().weight.shape[0]
+
+    @property
+    def longest(self) -> int | None:
+        """Number of positions the model was made for, if it says so."""
+        return getattr(self.causal.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def pad_id(self) -> int:
+        """What padding is filled with; its value never matters."""
+        return int(self.tokenizer.pad_token_id) if self.tokenizer is not None else 0
+
+    def train(self, mode: bool = True) -> LanguagePolicy:
+        """Accept the call, but keep dropout off (see the module's docstring)."""
+        return super().train(False)
+
+    def rule(self, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> LogitRule:
+        """From this model's raw logits to the distribution that is sampled."""
+        return LogitRule(self._scale, self._softcap, temperature, top_k, top_p)
+
+    def raw_logits(self, hidden: Tensor) -> Tensor:
+        """Output layer on hidden states ``[n, C]``, ``[n, V]`` float32, before :meth:`rule`. For sampling: ``n`` is a batch of rows."""
+        head = self.causal.get_output_embeddings()
+        if type(head) is not nn.Linear:
+            return head(hidden).float()
+        return linear(hidden.float(), head.weight.float(), None if head.bias is None else head.bias.float())
+
+    def score(
+        self,
+        action: Tensor,
+        attention: Tensor,
+        mask: Tensor,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        entropy: bool = False,
+        value: bool = False,
+    ) -> TokenScores:
+        """Log-probabilities of the masked tokens given what precedes them, under the distribution that would be sampled.
+
+        Args:
+            action: ``[B, T]`` int64 token ids, prompts and completions; padding may be anything, on either side.
+            attention: ``[B, T]`` bool, real tokens: one contiguous run per row.
+            mask: ``[B, T]`` bool, tokens to score.
+            temperature, top_k, top_p: those of the sampler. The token itself always counts as kept by the filters, and the filters' choice
+                is a constant for the gradient.
+            entropy: also of the distribution each token was drawn from.
+            value: also the critic's values, before and after each token.
+
+        Raises:
+            RheostatError: different shapes, an empty mask, a masked token without a predecessor, a gap inside a row, or no value head.
+        """
+        require_same_shape(action=action, attention=attention, mask=mask)
+        if value and self.value_head is None:
+            raise RheostatError("This policy has no value head: build it with value_head=True.")
+        rule = self.rule(temperature, top_k, top_p)
+        if torch.is_grad_enabled() or action.numel() <= SCORED_AT_ONCE:
+            return self._score(action, attention, mask, rule, entropy, value)
+        rows = max(1, SCORED_AT_ONCE // action.shape[1])
+        parts = [
+            self._score(*part, rule, entropy, value) if part[2].any() else _nothing(part[2], entropy, value)
+            for part in zip(action.split(rows), attention.split(rows), mask.split(rows), strict=True)
+        ]
+        return TokenScores(
+            torch.cat([part.logp for part in parts]),
+            *(_join([getattr(part, name) for part in parts]) for name in ("entropy", "value", "next_value")),
+        )
+
+    def _score(self, action: Tensor, attention: Tensor, mask: Tensor, rule: LogitRule, entropy: bool, value: bool) -> TokenScores:
+        if mask[:, 0].any():
+            raise RheostatError("A masked token stands first in its row, where nothing predicts it: every row needs a prompt.")
+        before = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)  # the position whose hidden state predicts the token
+        needed = before | mask if value else before
+        hidden = self.hidden_states(action, attention, needed)
+        asked = hidden[before[needed]] if value else hidden
+        logp, spread = token_logprobs(asked, action[mask], self.causal.get_output_embeddings(), rule, entropy=entropy)
+        result = TokenScores(_spread(logp, mask), None if spread is None else _spread(spread, mask))
+        if not value or self.value_head is None:
+            return result
+        after = _spread(self.value_head(hidden), needed)
+        earlier = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], 1)
+        return replace(result, value=torch.where(mask, earlier, 0.0), next_value=torch.where(mask, after, 0.0))
+
+    def hidden_states(self, action: Tensor, attention: Tensor, needed: Tensor) -> Tensor:
+        """Final hidden states ``[n, C]`` of the needed positions ``[B, T]``, row-major.
+
+        Raises:
+            RheostatError: nothing needed, something needed on padding, or a gap inside a row.
+        """
+        packing = pack(action, attention, needed, share=self.share_prompts)  # checks the rows for both ways
+        if self.decoder is not None:
+            attend = packing.attention(self.decoder.query_heads, self.decoder.key_heads)
+            flat = self.decoder.forward(packing.ids, self.decoder.angles(packing.positions), attend, recompute=self.recompute)
+            return flat[packing.needed]
+        columns = attention.any(0).nonzero()[:, 0]
+        window = slice(int(columns[0]), int(columns[-1]) + 1)
+        real = attention[:, window].long()
+        states = self.causal.base_model(
+            input_ids=torch.where(real.bool(), action[:, window], self.pad_id),
+            attention_mask=real,
+            position_ids=(real.cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+        ).last_hidden_state
+        return states[needed[:, window]]
+
+    @contextmanager
+    def without_adapters(self) -> Iterator[None]:
+        """The base model, for as long as the context lasts."""
+        with self.model.disable_adapter() if self.adapted else nullcontext():
+            yield
+
+    def reference(self, *, whole: bool = False) -> Reference:
+        """This policy as it is now, frozen; with adapters, the base model they sit on (no copy is made), or ``whole``, a copy with them."""
+        return Reference(self, whole=whole)
+
+    def _find_decoder(self) -> decoders.Decoder | None:
+        """The packed forward pass, where the architecture has one and it reproduces the model's logits; checks the head on the way."""
+        ids = torch.arange(6, device=self.device).remainder(self.vocabulary).expand(2, 6)
+        every = torch.ones_like(ids, dtype=torch.bool)
+        every[1, :2] = False
+        with torch.no_grad():
+            expected = self.model(input_ids=ids[:1], use_cache=False).logits[0].float()
+            tolerance = (1e-3 if self.dtype in (torch.float32, torch.float64) else 0.1) * (1.0 + float(expected.abs().max()))
+            self.decoder = decoders.Decoder(self.causal.base_model) if decoders.supports(self.causal) else None
+            if self.decoder is not None:
+                got = self.rule().apply(self.raw_logits(self.hidden_states(ids, every, every)[:6]))
+                if bool((got - expected).abs().max() <= tolerance):
+                    return self.decoder
+                kind = self.causal.config.model_type
+                warnings.warn(f"The packed forward pass does not reproduce this {kind}: using the model's own.", stacklevel=3)
+                self.decoder = None
+            got = self.rule().apply(self.raw_logits(self.hidden_states(ids, every, every)[:6]))
+            if not bool((got - expected).abs().max() <= tolerance):
+                raise RheostatError(
+                    f"The logits of this {self.causal.config.model_type} are not its output layer on its last hidden states, so they "
+                    "cannot be computed in chunks: this architecture is not supported."
+                )
+        return None
+
+
+class Reference:
+    """A frozen policy to measure the distance to.
+
+    With adapters it is the base model, reached by switching them off; otherwise (or ``whole``) a copy, whose weights belong in the run's
+    state.
+    """
+
+    def __init__(self, policy: LanguagePolicy, *, whole: bool = False) -> None:
+        self._copy = None if policy.adapted and not whole else copy.deepcopy(policy).requires_grad_(False)
+        self._policy = policy
+
+    @torch.no_grad()
+    def score(self, action: Tensor, attention: Tensor, mask: Tensor, **options: Any) -> TokenScores:
+        """As :meth:`LanguagePolicy.score`, without a gradient."""
+        if self._copy is not None:
+            return self._copy.score(action, attention, mask, **options)
+        with self._policy.without_adapters():
+            return self._policy.score(action, attention, mask, **options)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights of the copy; empty with adapters, where the policy's own state holds them."""
+        return {} if self._copy is None else dict(self._copy.state_dict())
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put saved weights back."""
+        if self._copy is not None:
+            self._copy.load_state_dict(state)
+
+
+def _spread(values: Tensor, mask: Tensor) -> Tensor:
+    """``values`` ``[n]`` at the positions of ``mask`` ``[B, T]``, 0 elsewhere."""
+    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+
+
+def _join(parts: list[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None
+
+
+def _nothing(mask: Tensor, entropy: bool, value: bool) -> TokenScores:
+    zeros = torch.zeros(mask.shape, device=mask.device)
+    return TokenScores(zeros, zeros if entropy else None, zeros if value else None, zeros if value else None)
+
+
+def _with_adapters(model: nn.Module, adapters: Any) -> nn.Module:
+    try:
+        from peft import get_peft_model
+    except ImportError as error:
+        raise MissingExtra("peft", "peft", "Training adapters") from error
+    return get_peft_model(model, adapters)

@@ -1,0 +1,380 @@
+"""One self-contained HTML page about runs and comparisons: opens from disk, asks for nothing from the network.
+
+Charts are drawn by plotly.js, taken from the Python package ``plotly`` and embedded compressed (2 MB instead of 5 MB); everything else
+is in the page as text and tables too, so that it can be read without scripts, by keyboard and by screen readers.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import gzip
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rheostat.analysis.curves import Curve, arm_curve
+from rheostat.analysis.metrics import AXES, GROUPS, HEADLINES, Metric, ordered
+from rheostat.analysis.records import Arm, Record, find_runs, flat_settings, group_arms, read_record, regenerate
+from rheostat.analysis.summaries import final_label, summarise
+from rheostat.errors import RheostatError
+
+COLOURS = 7
+"""Colours of the page's palette; line styles change when they run out."""
+SEED_POINTS = 120
+TABLE_ROWS = 10
+FOLDED = frozenset(
+    {
+        "meter/age_max",
+        "meter/ratio_low",
+        "meter/ratio_median",
+        "meter/ratio_high",
+        "meter/ratio_max",
+        "meter/gap",
+        "meter/kl_behaviour_k1",
+        "meter/kl_behaviour_k2",
+    }
+    | {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_limited_share"}
+    | {"validation_length", "invalid_share", "sampling_rounds"}
+)
+"""Drawn behind a "more" button."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page that somebody else has rendered, e.g. rollouts.
+
+    Attributes:
+        title: its heading.
+        body: ``markupsafe.Markup`` is taken as HTML; plain text is escaped.
+        first: before the curves instead of after them.
+    """
+
+    title: str
+    body: str
+    first: bool = False
+
+
+def write_report(paths: Sequence[str | Path], output: str | Path, *, sections: Sequence[Section] = (), title: str | None = None) -> Path:
+    """Write the page.
+
+    Args:
+        paths: directories of runs, or of comparisons (directories of runs); runs that differ by their seed only are aggregated. Names of
+            studies, or their result files, too.
+        output: the page to write; replaced in one step.
+        sections: further parts, e.g. rollouts.
+        title: heading; None makes one from methods and tasks.
+
+    Returns:
+        ``output``.
+
+    Raises:
+        RheostatError: no run there, damaged files, the same run twice, or a place that cannot be written.
+    """
+    if not paths:
+        raise RheostatError("A report needs at least one directory of a run or a comparison, or the name of a study.")
+    output = Path(output)
+    studies = {path: study_result(path) for path in paths}
+    results = [result for result in studies.values() if result is not None]
+    runs = [path for path, result in studies.items() if result is None]
+    records = [read_record(path) for path in find_runs(runs)] if runs else []
+    if results:
+        from rheostat.reporting.study_figures import records_of, verdict_section
+
+        records = [record for result in results for record in records_of(result)] + records
+        sections = [*map(verdict_section, results), *sections]
+        title = title or (f"Study: {_and([result['system'] for result in results])}" if not runs else None)
+    page = render(
+        records, sections=sections, title=title, command=shlex.join(["rheostat", "report", *map(str, paths), "--output", str(output)])
+    )
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        temporary = output.with_name(f".{output.name}.writing")
+        temporary.write_text(page, encoding="utf-8")
+        os.replace(temporary, output)
+    except OSError as error:
+        raise RheostatError(f"Could not write the report {output}: {error}.") from error
+    return output
+
+
+def study_result(path: str | Path) -> dict[str, Any] | None:
+    """The result of a study given by its name or its file; None for anything else.
+
+    Raises:
+        RheostatError: the result is missing or damaged.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_file() and path.suffix == ".json"):
+        return None
+    from rheostat.experiments.studies.results import read_result, result_path, study_names
+
+    if path.is_file():
+        return read_result(path)
+    known: list[str] = []
+    with contextlib.suppress(RheostatError):  # where there are no studies, it was meant as a directory
+        known = study_names()
+    return read_result(result_path(str(path))) if str(path) in known else None
+
+
+def render(records: Sequence[Record], *, sections: Sequence[Section] = (), title: str | None = None, command: str = "") -> str:
+    """The page of some runs, as HTML."""
+    import jinja2
+    from markupsafe import Markup
+
+    templates = resources.files("rheostat.reporting") / "templates"
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(lambda name: (templates / name).read_text(encoding="utf-8")),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"number": format_number, "interval": format_interval, "setting": format_setting, "anchor": anchor}
+    generator = np.random.default_rng(0)
+    tasks = [_task(task, arms, generator) for task, arms in group_arms(records).items()]
+    arms = [arm for task in tasks for arm in task["arms"]]
+    charts = {"tasks": [task.pop("charts") for task in tasks]}
+    return environment.get_template("report.html").render(
+        title=title or (_title(tasks) if tasks else "Report"),
+        tasks=tasks,
+        single=records[0] if len(records) == 1 else None,
+        settings=flat_settings(records[0]) if len(arms) == 1 else {},
+        versions=_versions(records),
+        commands=list(dict.fromkeys(regenerate(record) for record in records)),
+        command=command,
+        directories=[str(record.directory) for record in records],
+        sections=sections,
+        written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        style=Markup((templates / "report.css").read_text(encoding="utf-8")),
+        script=Markup((templates / "report.js").read_text(encoding="utf-8")),
+        charts=Markup(_json(charts)),
+        library=Markup(_plotly()),
+    )
+
+
+def _title(tasks: Sequence[dict[str, Any]]) -> str:
+    methods = list(dict.fromkeys(arm["method"] for task in tasks for arm in task["arms"]))
+    names = [task["name"] for task in tasks]
+    return f"{_and(methods)} on {_and(names)}"
+
+
+def _and(names: Sequence[str]) -> str:
+    if len(names) > 4:
+        return f"{', '.join(names[:3])} and {len(names) - 3} more"
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
+def _versions(records: Sequence[Record]) -> dict[str, str]:
+    """Every version that occurs; several where runs differ."""
+    found: dict[str, list[str]] = {}
+    for record in records:
+        for package, version in record.versions.items():
+            if version not in found.setdefault(package, []):
+                found[package].append(version)
+    return {package: ", ".join(versions) for package, versions in found.items()}
+
+
+# --- one task: what the template shows, and what the script draws ---------------------------------------------------------------------
+
+
+def _task(name: str, arms: Sequence[Arm], generator: np.random.Generator) -> dict[str, Any]:
+    rows, notes = summarise(arms, generator=generator)
+    metrics = ordered(key for arm in arms for record in arm.records for key in record.metrics)
+    units = {arm.unit for arm in arms}
+    step_label = _capital(units.pop()) if len(units) == 1 else "Steps"
+    panels: list[dict[str, Any]] = []
+    for metric in metrics:
+        panel = _panel(metric, arms, generator, step_label)
+        if panel is not None:
+            panels.append(panel)
+    headline = next((key for key in HEADLINES if any(panel["key"] == key for panel in panels)), None)
+    panels.sort(key=lambda panel: panel["key"] != headline)  # stable: the rest keeps its order
+    for number, panel in enumerate(panels):
+        panel["id"] = f"{anchor(name)}-{number}"
+        panel["headline"] = panel["key"] == headline
+        if not panel["headline"]:  # single seeds are shown of the headline only, to keep the page small
+            for series in panel["chart"]["series"]:
+                series.pop("seeds", None)
+    labels = {axis.key: axis.label for axis in AXES} | {"steps": step_label}
+    repeated = {"updates": "updates", "generated_tokens": "generated tokens"}  # axes that the budget itself counts
+    keys = [key for key in _common_axes(panels) if key == "steps" or (_moves(panels, key) and repeated.get(key) != step_label.lower())]
+    colours = [{"label": arm.label, "colour": index % COLOURS, "dash": index // COLOURS % 4} for index, arm in enumerate(arms)]
+    return {
+        "name": name,
+        "anchor": anchor(name),
+        "arms": [
+            {"label": arm.label, "method": arm.method, "seeds": arm.seeds, "differences": arm.differences, **colours[index]}
+            for index, arm in enumerate(arms)
+        ],
+        "differing": list(dict.fromkeys(key for arm in arms for key in arm.differences)),
+        "budget": arms[0].records[0].settings.get("steps"),
+        "unit": step_label.lower(),
+        "rows": rows,
+        "final_label": final_label(rows),
+        "notes": notes,
+        "headline": next((panel for panel in panels if panel["headline"]), None),
+        "groups": _groups(panels),
+        "axes": [{"key": key, "label": labels[key]} for key in keys],
+        "charts": {
+            "arms": colours,
+            "axes": {key: labels[key] for key in keys},
+            "panels": {panel["id"]: panel.pop("chart") for panel in panels},
+        },
+    }
+
+
+def _groups(panels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Panels by group, the important ones shown and the rest behind a button; a group with nothing to show joins the last one."""
+    groups: dict[str, dict[str, Any]] = {group: {"name": group, "shown": [], "folded": []} for group in GROUPS}
+    for panel in panels:
+        if not panel["headline"]:
+            groups[panel["group"]]["folded" if panel["folded"] else "shown"].append(panel)
+    shown = [group for group in groups.values() if group["shown"]]
+    rest = [panel for group in groups.values() if not group["shown"] for panel in group["folded"]]
+    if rest and shown:
+        shown[-1]["folded"] = rest + shown[-1]["folded"]
+    elif rest:
+        shown = [{"name": "Curves", "shown": rest, "folded": []}]
+    return shown
+
+
+def _panel(metric: Metric, arms: Sequence[Arm], generator: np.random.Generator, step_label: str) -> dict[str, Any] | None:
+    curves = [(index, arm_curve(arm.records, metric.key, generator=generator)) for index, arm in enumerate(arms)]
+    drawn = [(index, curve) for index, curve in curves if curve is not None]
+    if not drawn:
+        return None
+    series = [_series(index, curve) for index, curve in drawn]
+    return {
+        "key": metric.key,
+        "label": metric.label,
+        "help": metric.help,
+        "group": metric.group,
+        "folded": metric.key in FOLDED or metric.key.count("/") > 1 or metric.key.startswith(("meter/share_", "meter/age_share_")),
+        "averaged": max(curve.averaged for _, curve in drawn),
+        "axes": set.intersection(*(set(curve.x) for _, curve in drawn)),
+        "spans": {
+            key: max(float(np.ptp(curve.x[key])) for _, curve in drawn) for key in drawn[0][1].x if all(key in c.x for _, c in drawn)
+        },
+        "table": _table(arms, drawn),
+        "description": _describe(metric, arms, drawn, step_label),
+        "chart": {"label": metric.label, "series": series},
+    }
+
+
+def _series(index: int, curve: Curve) -> dict[str, Any]:
+    series: dict[str, Any] = {"arm": index, "x": {key: _short(values) for key, values in curve.x.items()}, "y": _short(curve.y)}
+    if curve.low is not None and curve.high is not None:
+        series |= {"low": _short(curve.low), "high": _short(curve.high)}
+        every = max(1, -(-curve.seeds.shape[1] // SEED_POINTS))
+        series |= {"every": every, "seeds": [_short(values[::every]) for values in curve.seeds]}
+    return series
+
+
+def _table(arms: Sequence[Arm], drawn: Sequence[tuple[int, Curve]]) -> dict[str, Any]:
+    """The chart as a small table: values at evenly spaced budgets."""
+    ends = [float(curve.x["steps"][-1]) for _, curve in drawn]
+    last = min(ends) if min(ends) > 0.9 * max(ends) else max(ends)  # runs overshoot their budget by different parts of a batch
+    budgets = [last * (row + 1) / TABLE_ROWS for row in range(TABLE_ROWS)]
+    rows = []
+    for budget in budgets:
+        cells = []
+        for _, curve in drawn:
+            x = curve.x["steps"]
+            if not x[0] <= budget <= x[-1] * 1.0001:
+                cells.append("–")
+                continue
+            value = format_number(float(np.interp(budget, x, curve.y)))
+            if curve.low is not None and curve.high is not None:
+                low, high = (format_number(float(np.interp(budget, x, end))) for end in (curve.low, curve.high))
+                value += f" [{low}, {high}]"
+            cells.append(value)
+        rows.append({"budget": f"{round(budget):,}", "cells": cells})
+    return {
+        "columns": [arms[index].label for index, _ in drawn],
+        "rows": [row for row in rows if any(cell != "–" for cell in row["cells"])],
+    }
+
+
+def _describe(metric: Metric, arms: Sequence[Arm], drawn: Sequence[tuple[int, Curve]], step_label: str) -> str:
+    """What a screen reader says instead of the picture."""
+    ends = [
+        f"{arms[index].label} goes from {format_number(float(curve.y[0]))} to {format_number(float(curve.y[-1]))}" for index, curve in drawn
+    ]
+    return f"Line chart of {metric.label.lower()} against {step_label.lower()}: {'; '.join(ends)}."
+
+
+def _common_axes(panels: Sequence[dict[str, Any]]) -> list[str]:
+    common = set.intersection(*(panel["axes"] for panel in panels)) if panels else set()
+    return [axis.key for axis in AXES if axis.key in common]
+
+
+def _moves(panels: Sequence[dict[str, Any]], axis: str) -> bool:
+    """Whether anything is spent on this axis at all."""
+    return any(panel["spans"].get(axis, 0.0) > 0 for panel in panels)
+
+
+# --- text ------------------------------------------------------------------------------------------------------------------------------
+
+
+def format_number(value: float | None) -> str:
+    """Four significant digits, thousands separated, – for what is not known."""
+    if value is None or not np.isfinite(value):
+        return "–"
+    if value == 0 or 1e-4 <= abs(value) < 1e7:
+        digits = 4 - 1 - int(np.floor(np.log10(abs(value)))) if value else 0
+        return f"{value:,.{max(0, digits)}f}".rstrip("0").rstrip(".") if digits > 0 else f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def format_interval(interval: Any) -> str:
+    """``[low, high]``, or why there is none."""
+    if interval is None:
+        return ""
+    if not (np.isfinite(interval.low) and np.isfinite(interval.high)):
+        return "one seed, no interval"
+    return f"[{format_number(interval.low)}, {format_number(interval.high)}]"
+
+
+def format_setting(value: Any) -> str:
+    """A setting as JSON would show it, without quotes around text."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def anchor(text: str) -> str:
+    """An HTML id made from any text."""
+    return "id-" + "".join(character if character.isascii() and character.isalnum() else "-" for character in text)
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _short(values: Any) -> list[float]:
+    """Five significant digits are enough for a picture and halve the page."""
+    return [float(f"{value:.5g}") for value in values]
+
+
+def _json(value: Any) -> str:
+    """JSON that cannot end its script element."""
+    return json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+@lru_cache(maxsize=1)
+def _plotly() -> str:
+    """plotly.js, gzip-compressed, as base64."""
+    try:
+        from plotly.offline import get_plotlyjs
+    except ImportError as error:
+        raise RheostatError(
+            "The report needs the package 'plotly', which comes with Rheostat but is missing here: pip install plotly."
+        ) from error
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode("utf-8"), compresslevel=6, mtime=0)).decode("ascii")

@@ -1,0 +1,125 @@
+"""A study's result as records for the report, as a section of verdicts, and as a picture."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rheostat.analysis.metrics import FINALS
+from rheostat.analysis.records import Record
+from rheostat.analysis.verdict import Outcome
+from rheostat.reporting.plots import STYLE
+from rheostat.reporting.report import Section
+
+SIGNS: dict[Outcome, str] = {"held": "#009E73", "not held": "#D55E00", "undecided": "#8A8A8A"}
+"""Colours of verdicts; the words stand beside them."""
+
+
+def records_of(result: dict[str, Any]) -> list[Record]:
+    """The curves of a result as records of runs: a task per claim, a method per arm."""
+    found = []
+    source = result["provenance"]
+    for claim in result["claims"]:
+        for arm, seeds in claim["curves"].items():
+            shown = claim["arms"].get(arm, {})
+            config = {key: value for key, value in (shown.get("config") or {}).items() if not isinstance(value, dict)}
+            for seed, curve in seeds.items():
+                columns = {name: np.array([np.nan if x is None else x for x in values], dtype=np.float64) for name, values in curve.items()}
+                final = next((name for name in FINALS if name in columns), None)
+                budget = shown.get("steps") or shown.get("tokens") or int(columns["steps"].max())
+                settings = {"method": arm, "task": claim["title"], "seed": int(seed), "steps": budget, "config": config}
+                settings["online_steps"] = (shown.get("settings") or {}).get("online_steps", 0)
+                found.append(
+                    Record(
+                        directory=Path(result["study"]) / claim["name"].replace(" ", "-") / f"{arm}-s{seed}".replace(" ", "-"),
+                        settings=settings,
+                        versions=source["versions"],
+                        command=source["command"],
+                        columns=columns,
+                        nonfinite={},
+                        summary={} if final is None else {final: float(columns[final][-1])},
+                    )
+                )
+    return found
+
+
+def verdict_section(result: dict[str, Any]) -> Section:
+    """Claims, rules, numbers and verdicts as a section of the report."""
+    import jinja2
+    from markupsafe import Markup
+
+    templates = resources.files("rheostat.reporting") / "templates"
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment.filters["found"] = found_text
+    body = environment.from_string((templates / "study.html").read_text(encoding="utf-8")).render(result=result)
+    return Section(f"Verdicts: {result['system']} ({result['paper']})", Markup(body), first=True)
+
+
+def found_text(numbers: dict[str, Any]) -> str:
+    """The numbers of a condition on a line: the estimate with its interval first; nested tables are in the result file."""
+    numbers = dict(numbers)
+    parts = []
+    for name in ("ratio", "difference", "estimate"):
+        if isinstance(numbers.get(name), int | float):
+            low, high = numbers.pop("low", None), numbers.pop("high", None)
+            interval = f" [{low:.4g}, {high:.4g}]" if low is not None and high is not None else ""
+            label = "" if name == "estimate" else f"{name} "
+            parts.append(f"{label}{numbers.pop(name):.4g}{interval}")
+            break
+    for name, value in numbers.items():
+        if value is None or isinstance(value, dict) or (name == "more_seeds" and not value):
+            continue
+        words = name.replace("_", " ").replace("p value", "p")
+        parts.append(
+            f"{words} {value:.4g}" if isinstance(value, float) else f"{words} {', '.join(value) if isinstance(value, list) else value}"
+        )
+    return ", ".join(parts)
+
+
+def draw_result(result: dict[str, Any], path: Path) -> None:
+    """The curves of every claim (performance, or whatever comes first), and every effect with its interval and verdict."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    from rheostat.analysis.records import group_arms
+    from rheostat.reporting.plots import draw_arms
+
+    tasks = group_arms(records_of(result))
+    with matplotlib.rc_context(STYLE):
+        columns = min(3, max(1, len(tasks)))
+        rows = -(-len(tasks) // columns)
+        figure = Figure(figsize=(4.2 * max(2, columns), 3.0 * rows + 1.0 + 0.32 * len(result["claims"])), layout="constrained", dpi=130)
+        heights = [3.0 * rows, 1.0 + 0.32 * len(result["claims"])] if tasks else [1.0]
+        parts: Any = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+        if tasks:
+            grid = parts[0].subplots(rows, columns, squeeze=False).flatten()
+            for axes, (task, arms) in zip(grid, tasks.items(), strict=False):
+                metric = arms[0].records[0].headline or next(iter(arms[0].records[0].metrics))
+                draw_arms(axes, arms, metric, "steps")
+                axes.set_title(task)
+                axes.legend(fontsize=7)
+            for axes in grid[len(tasks) :]:
+                axes.set_visible(False)
+        draw_effects(parts[-1].subplots(), result)
+        figure.savefig(path)
+
+
+def draw_effects(axes: Any, result: dict[str, Any]) -> None:
+    """Every claim's verdict, with its effect as text."""
+    axes.axis("off")
+    for row, claim in enumerate(reversed(result["claims"])):
+        axes.text(0.0, row, claim["verdict"], color=SIGNS[claim["verdict"]], fontweight="bold", va="center")
+        axes.text(0.13, row, f"{claim['title']}: {effect_text(claim['effect'])}", va="center", fontsize=8)
+    axes.set(xlim=(0, 1), ylim=(-0.7, len(result["claims"]) - 0.3))
+
+
+def effect_text(effect: dict[str, Any] | None) -> str:
+    """An effect with its interval."""
+    if effect is None:
+        return "–"
+    interval = "" if effect["low"] is None or effect["high"] is None else f" [{effect['low']:.3g}, {effect['high']:.3g}]"
+    what = effect["what"].partition(":")[0]
+    return f"{'' if what == 'estimate' else what + ' '}{effect['estimate']:.3g}{interval}"

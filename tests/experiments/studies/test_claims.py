@@ -1,0 +1,76 @@
+"""The table of claims: made from results only, and known when it is stale."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rheostat import cli
+from rheostat.errors import RheostatError
+from rheostat.experiments.studies import claims, results
+from rheostat.experiments.studies.study import compact
+
+CLAIM = {
+    "name": "a", "title": "Less is more", "published": "20 % less", "setting": "tiny", "rule": "r", "verdict": "held", "seeds": [0, 1],
+    "effect": {"what": "ratio: less", "estimate": 0.5, "low": 0.4, "high": 0.6, "seeds": 2},
+    "conditions": [{"rule": "ratio below 1", "outcome": "held", "numbers": {"ratio": 0.5, "low": 0.4, "high": 0.6, "p_value": 0.01}}],
+    "arms": {"A": {}, "B": {}}, "metrics": {}, "curves": {},
+}  # fmt: skip
+RESULT = {
+    "study": "toy", "system": "Toy", "paper": "arXiv 1", "form": "declared", "content": "x", "verdicts": {"a": "held", "b": "undecided"},
+    "claims": [CLAIM, CLAIM | {"name": "b", "title": "More | less", "verdict": "undecided", "effect": None}],
+    "provenance": {"date": "2026-01-01", "commit": "0123456789abcdef", "cells": 4, "cpu_hours": 0.1, "command": "c", "versions": {},
+                   "machine": {"processor": "p", "cores": 2}},
+}  # fmt: skip
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "studies" / "results").mkdir(parents=True)
+    (tmp_path / "studies" / "toy.py").write_text("STUDY = None\n")
+    (tmp_path / "studies" / "results" / "toy.json").write_text(compact(RESULT))
+    (tmp_path / "README.md").write_text(f"# T\n\n{claims.START}\nold\n{claims.END}\n\nrest\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_rows(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main(["claims", "--json"])
+    first, second = json.loads(capsys.readouterr().out)
+    assert (first["slug"], first["claim"], first["setting"], first["verdict"]) == ("toy", "20 % less", "tiny", "held")
+    assert (first["effect"], first["interval"], first["commit"], first["seeds"]) == (0.5, [0.4, 0.6], "0123456789", 2)
+    assert first["measure"] == "ratio: less" and second["interval"] is None and second["verdict"] == "undecided"
+    cli.main(["claims"])
+    assert "Less is more" in capsys.readouterr().out
+
+
+def test_written_and_stale(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["claims", "--check"])
+    assert stop.value.code == 1 and "README.md" in capsys.readouterr().err
+    cli.main(["claims", "--write"])
+    readme, page = (home / "README.md").read_text(), (home / "docs" / "claims.md").read_text()
+    assert "old" not in readme and readme.startswith("# T") and readme.endswith("rest\n")
+    assert "| Toy (arXiv 1) | 20 % less | Less is more | 2 | ratio 0.5 [0.4, 0.6] | held | 1 held, 1 undecided |" in readme
+    assert "More \\| less" in page and "- **held**: ratio below 1. Ratio 0.5 [0.4, 0.6], p 0.01" in page
+    cli.main(["claims", "--check"])
+    capsys.readouterr()
+    cli.main(["claims", "--write"])
+    assert "up to date" in capsys.readouterr().out
+    path = results.result_path("toy")
+    path.write_text(path.read_text().replace('"estimate": 0.5', '"estimate": 0.55'))
+    with pytest.raises(SystemExit):
+        cli.main(["claims", "--check"])
+
+
+def test_a_readme_without_a_place(home: Path) -> None:
+    (home / "README.md").write_text("# T\n")
+    with pytest.raises(RheostatError, match="has no place for the claims"):
+        claims.targets()
+
+
+def test_a_folder_without_studies_falls_back_to_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "props" in results.study_names()
