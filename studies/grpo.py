@@ -46,7 +46,7 @@ NAMED = ("grpo", "rloo", "reinforce-pp", "dapo")
 """The four whose likeness is claimed."""
 OWN: dict[str, dict[str, Any]] = {"dapo": {"overlong_buffer": 8}}
 SHARED: dict[str, Any] = {"learning_rate": 2e-4, "kl_coefficient": 0.0}
-MODULES = {name: f"rheostat.methods.{name.replace('-', '_')}" for name in ARMS}
+MODULES = {name: f"rheostat.methods.language.{name.replace('-', '_')}" for name in ARMS}
 LEAST_GAIN = 0.10
 
 

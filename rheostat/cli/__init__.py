@@ -5,6 +5,6 @@ from __future__ import annotations
 
 def main() -> None:
     """The ``rheostat`` command."""
-    from rheostat.cli.main import main as run
+    from rheostat.cli.entry import main as run
 
     run()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rheostat.analysis.offline_evaluation import FQEConfig, evaluate_offline
 from rheostat.buffers.offline import OfflineData
-from rheostat.cli.main import main
+from rheostat.cli.entry import main
 from rheostat.collect.control.offline_data import record, uniform
 from rheostat.errors import RheostatError
 from rheostat.policies.control.distributions import Categorical, Gaussian

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rheostat import cli
+from rheostat.cli import entry as cli
 
 pytest.importorskip("minari", reason="the extra 'offline' (minari[hdf5]) is not installed")
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import rheostat
-from rheostat import cli
+from rheostat.cli import entry as cli
 from rheostat.errors import RheostatError
 
 SMALL: dict[str, Any] = {"num_envs": 4, "batch_steps": 64, "evaluation_episodes": 2, "hidden": [8], "minibatches": 2}

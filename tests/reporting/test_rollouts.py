@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from rheostat import cli
+from rheostat.cli import entry as cli
 from rheostat.errors import RheostatError
 from rheostat.reporting import rollouts
 from rheostat.reporting.rollouts import choose, heat, print_rollouts, read_rollouts, rollouts_section, verdict, visible, warmth

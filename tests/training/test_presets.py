@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import rheostat
-from rheostat import cli
 from rheostat.api import settings_for
+from rheostat.cli import entry as cli
 
 
 def given(words: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import rheostat
-from rheostat.cli.main import main, parse
+from rheostat.cli.entry import main, parse
 from rheostat.diagnostics.disagreement import similarity as measures
 from rheostat.diagnostics.disagreement.results import Disagreement
 from rheostat.errors import RheostatError

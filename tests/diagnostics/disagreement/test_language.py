@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 import rheostat
-from rheostat.cli.main import parse
+from rheostat.cli.entry import parse
 from rheostat.credit.verifiers import Grade, Scores
 from rheostat.diagnostics.disagreement.results import Disagreement
 from rheostat.errors import RheostatError

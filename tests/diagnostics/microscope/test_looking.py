@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import rheostat
-from rheostat.cli.main import parse
+from rheostat.cli.entry import parse
 from rheostat.diagnostics.microscope.advantages import ADVANTAGES
 from rheostat.diagnostics.microscope.kl import KL_ESTIMATORS
 from rheostat.diagnostics.microscope.results import DEFAULT, Look, kind_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rheostat import cli
+from rheostat.cli import entry as cli
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies import claims, results
 from rheostat.experiments.studies.study import compact

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rheostat import cli
+from rheostat.cli import entry as cli
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies import Arm, Cell, Claim, Condition, Judgement, Sequential, Study, results, trained
 from rheostat.experiments.studies.jobs import compute
