@@ -8,74 +8,58 @@ sampled by the present policy, used for one gradient step, and thrown away.
     expert_share       who acts: this share of every training batch was written (or acted) by an expert
     updates_per_batch  how the policy moves: gradient steps on the same batch
 
-Everything is deterministic and part of the run's state. The dial says where data come from and corrects nothing: whether a method corrects
-for it is the method's own answer, and the meter shows the price.
+The dial rewrites a composition; no method mentions it, and what a composition lacks the parts for is refused. Everything is deterministic
+and part of the run's state. The dial says where data come from and corrects nothing: whether a method corrects for it is the method's own
+answer, and the meter shows the price.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from rheostat.buffers.retainers import MarkStale, RecentGroups, Valid
+from rheostat.collect.language.collectors import Dynamic, ExpertsInside, Groups, experts_of
 from rheostat.errors import RheostatError
+from rheostat.learner.learner import Composition, first
+from rheostat.learner.models import Lagged
+from rheostat.options import option
 
 
 @dataclass(frozen=True)
 class Dial:
     """Zero everywhere is strictly on-policy."""
 
-    lag: int = 0
+    lag: int = option(0, at_least=0)
     """Rollouts are sampled with the parameters of this many policy updates ago (of the start, while there are fewer)."""
-    replay_share: float = 0.0
+    replay_share: float = option(0.0, at_least=0, below=1)
     """Share of every training batch that is drawn from earlier batches; the fresh part keeps its size, so the batch grows."""
-    replay_age: int = 8
+    replay_age: int = option(8, at_least=1)
     """Oldest data that may be replayed, in policy updates."""
-    expert_share: float = 0.0
+    expert_share: float = option(0.0, at_least=0, below=1)
     """Share of every training batch that an expert made: of every group (language), or of all rows (control)."""
-    updates_per_batch: int | None = None
+    updates_per_batch: int | None = option(None, at_least=0)
     """Gradient steps on every batch, each on the whole of it; 0 and 1 are strictly on-policy. None: as the method says."""
 
-    @property
-    def off(self) -> bool:
-        """Whether nothing is asked for."""
-        return not (self.lag or self.replay_share or self.expert_share) and self.updates_per_batch is None
-
-    def check(self, method: str, refused: Mapping[str, str]) -> None:
-        """Refuse values that mean nothing, and what the method cannot honour.
-
-        Args:
-            method: its name, for the sentence.
-            refused: by field, why this method cannot honour it.
-
-        Raises:
-            RheostatError: either.
-        """
-        if self.lag < 0:
-            raise RheostatError(f"dial.lag is {self.lag}: it counts updates back, from 0.")
-        for name in ("replay_share", "expert_share"):
-            value = getattr(self, name)
-            if not 0 <= value < 1:
-                raise RheostatError(f"dial.{name} is {value}: a share of the batch, at least 0 and below 1.")
+    def __post_init__(self) -> None:
         if self.replay_share + self.expert_share >= 1:
             raise RheostatError(
                 f"dial.replay_share {self.replay_share} and dial.expert_share {self.expert_share} leave nothing for the policy's own data: "
                 "their sum must be below 1."
             )
-        if self.replay_age < 1:
-            raise RheostatError(f"dial.replay_age is {self.replay_age}: replayed data are at least 1 update old.")
-        if (wanted := self.replay_share / (1 - self.replay_share)) > self.replay_age + 1e-9:
+        if 0 < self.replay_share < 1 and (wanted := self.replay_share / (1 - self.replay_share)) > self.replay_age + 1e-9:
             raise RheostatError(
                 f"dial.replay_share {self.replay_share:g} asks for {wanted:.3g} times as many old data as fresh ones, but dial.replay_age "
                 f"keeps only the last {self.replay_age} batches: lower the share or raise the age."
             )
-        if self.updates_per_batch is not None and self.updates_per_batch < 0:
-            raise RheostatError(f"dial.updates_per_batch is {self.updates_per_batch}: it counts gradient steps, from 0.")
-        for item in dataclasses.fields(self):
-            if item.name in refused and getattr(self, item.name) != item.default:
-                raise RheostatError(f"{method} cannot honour dial.{item.name}: {refused[item.name]}.")
+        if self.replay_age != 8 and not self.replay_share:
+            raise RheostatError("dial.replay_age is the age of replayed data: set dial.replay_share too.")
+
+    @property
+    def off(self) -> bool:
+        """Whether nothing is asked for."""
+        return self == Dial()
 
     def check_budget(self, updates: int) -> None:
         """Refuse a lag that the run never reaches.
@@ -92,28 +76,48 @@ class Dial:
                 "that has learned: lower the lag or raise the budget."
             )
 
-    def replayed(self, fresh: int) -> int:
-        """Rows (or groups) to replay beside ``fresh`` ones, so that they are ``replay_share`` of both."""
-        return round(fresh * self.replay_share / (1 - self.replay_share))
+    def refuse(self, composition: Composition, who: str) -> None:
+        """Refuse what a part of the method says it cannot honour.
 
-    def apply(self, config: Any) -> Any:
-        """The configuration with ``updates_per_batch`` in place of its own epochs and minibatches."""
-        if self.updates_per_batch is None:
-            return config
-        return dataclasses.replace(config, epochs=max(1, self.updates_per_batch), minibatches=1)
+        Raises:
+            RheostatError: with the part's reason.
+        """
+        for part in composition.parts().values():
+            for name, why in getattr(part, "refuses", {}).items():
+                if getattr(self, name) != getattr(Dial, name, next(f.default for f in dataclasses.fields(Dial) if f.name == name)):
+                    raise RheostatError(f"{who} cannot honour dial.{name}: {why}.")
 
+    def rewrite(self, composition: Composition, who: str) -> Composition:
+        """The composition of a language method with these data.
 
-def expert_rows_of(share: float, group_size: int) -> int:
-    """Members of a group that an expert writes.
+        Raises:
+            RheostatError: the method lacks the parts for it.
+        """
+        if self.off:
+            return composition
+        self.refuse(composition, who)
+        found = replace(composition, retain=list(composition.retain), improve=list(composition.improve), models=dict(composition.models))
+        place = first(found.retain, Valid)
+        after = 0 if place is None else place + 1
+        if self.replay_share:
+            if found.any("keeps_history"):
+                raise RheostatError(f"{who} cannot honour dial.replay_share: it keeps earlier batches by options of its own.")
+            found.retain.insert(after, RecentGroups(self.replay_age, self.replay_share))
+        if self.lag:
+            found.models["acting"] = Lagged(self.lag)
+            found.retain.insert(after, MarkStale())
+        if self.expert_share:
+            found.collect = self._with_experts(found.collect, who)
+        if self.updates_per_batch is not None:
+            steps = max(1, self.updates_per_batch)
+            found.improve = [replace(part, epochs=steps, minibatches=1) if hasattr(part, "epochs") else part for part in found.improve]
+        return found
 
-    Raises:
-        RheostatError: the share is less than half a member, or leaves no room for the policy's own.
-    """
-    if not share:
-        return 0
-    count = math.floor(share * group_size + 0.5)
-    if count < 1:
-        raise RheostatError(f"dial.expert_share {share:g} of a group of {group_size} is no whole completion: raise it, or group_size.")
-    if count >= group_size:
-        raise RheostatError(f"dial.expert_share {share:g} of a group of {group_size} leaves no completion of the policy's own: lower it.")
-    return count
+    def _with_experts(self, collector: Any, who: str) -> Any:
+        """An expert in every group."""
+        if isinstance(collector, Dynamic):
+            return replace(collector, inner=self._with_experts(collector.inner, who))
+        if not isinstance(collector, Groups):
+            raise RheostatError(f"{who} cannot honour dial.expert_share: it has experts, or prompts, of its own.")
+        count = experts_of(self.expert_share, collector.size, "dial.expert_share")
+        return ExpertsInside(replace(collector, size=collector.size - count), count)

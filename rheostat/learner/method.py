@@ -16,18 +16,10 @@ from __future__ import annotations
 
 from typing import Any, Protocol, runtime_checkable
 
-from rheostat.errors import RheostatError
-from rheostat.trajectories import Trajectories, Transitions
+from rheostat.parts import Metrics, NonFinite
+from rheostat.trajectories import Trajectories
 
-Metrics = dict[str, float]
-
-
-class NonFinite(RheostatError):
-    """A loss or gradient became NaN or infinite; the loop saves the batch that caused it beside the run."""
-
-    def __init__(self, message: str, batch: Trajectories | Transitions) -> None:
-        super().__init__(message)
-        self.batch = batch
+__all__ = ["Method", "Metrics", "NonFinite", "iterate"]
 
 
 @runtime_checkable

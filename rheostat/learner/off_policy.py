@@ -30,7 +30,7 @@ from rheostat.buffers.replay import Replay
 from rheostat.collect.control.episodes import measure_returns
 from rheostat.collect.control.stepping import Collector, no_steps
 from rheostat.errors import RheostatError
-from rheostat.learner.dial import Dial
+from rheostat.learner.control_dial import Dial
 from rheostat.learner.method import Metrics, NonFinite
 from rheostat.objectives.meter import off_policyness
 from rheostat.policies.control.squashed import Bounds, Rescaled, UnitPolicy
@@ -90,7 +90,7 @@ class OffPolicyConfig:
     """Steps between measurements of the policy, which are also made where acting begins; 0 never."""
     evaluate_episodes: int = 5
     """Episodes of such a measurement."""
-    dial: Dial = Dial()  # noqa: RUF009 (frozen)
+    dial: Dial = Dial()
     """Not for these methods: replay is what they are."""
 
 

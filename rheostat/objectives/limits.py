@@ -15,12 +15,13 @@ as in the papers (PPO writes clip(r, 1 - eps, 1 + eps)); a bound may also be a t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import ClassVar, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from rheostat.errors import unknown
+from rheostat.options import option
 
 Bound = float | Tensor
 Named = Literal["clip", "detached", "log-clip", "none"]
@@ -68,6 +69,8 @@ def _least(a: Bound, b: float | None) -> Bound:
 class Unlimited:
     """No limit: importance-sampled policy gradient."""
 
+    kind: ClassVar[str] = "none"
+
     def log_ratio(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         return log_ratio
 
@@ -93,11 +96,14 @@ class Clip:
     its gradient.
     """
 
-    low: Bound = 0.2
-    high: Bound = 0.2
-    dual: float | None = None
-    """Dual clip: where A < 0 the loss is at most -dual * A, so a ratio above it gives no gradient."""
-    upper: float | None = None
+    kind: ClassVar[str] = "clip"
+    low: Bound = option(0.2, short="clip_low", at_least=0)
+    """Lower width of the window: the ratio keeps its gradient from 1 - this."""
+    high: Bound = option(0.2, short="clip_high", at_least=0)
+    """Upper width of the window: the ratio keeps its gradient up to 1 + this."""
+    dual: float | None = option(None, short="dual_clip", at_least=1)
+    """Dual clip (3 in verl): where A < 0 the loss is at most -dual * A, so a ratio above it gives no gradient."""
+    upper: float | None = option(None, short="clip_upper", above=0)
     """Two-sided GRPO (TRL's ``delta``): the ratio of the unclipped branch is clamped from above."""
     centre: Bound = 1.0
 
@@ -140,8 +146,11 @@ class DetachedClip:
     ``denominator_logp=None`` plain REINFORCE, ``-A logp``.
     """
 
-    low: Bound | None = None
-    high: Bound | None = None
+    kind: ClassVar[str] = "detached"
+    low: Bound | None = option(None, short="clip_low", at_least=0)
+    """Lower width of the window of the constant weight; None for no lower bound."""
+    high: Bound | None = option(None, short="clip_high", at_least=0)
+    """Upper width of the window of the constant weight; None for no upper bound."""
 
     def log_ratio(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         return log_ratio
@@ -176,8 +185,11 @@ class LogClip:
     window ``[exp(-low), exp(high)]``. The paper's range is 0.4 on both sides. Source: GMPO as adapted in verl (``geo_mean``).
     """
 
-    low: Bound = 0.4
-    high: Bound = 0.4
+    kind: ClassVar[str] = "log-clip"
+    low: Bound = option(0.4, short="clip_low", at_least=0)
+    """Lower width of the window, in log space."""
+    high: Bound = option(0.4, short="clip_high", at_least=0)
+    """Upper width of the window, in log space."""
 
     def log_ratio(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         clipped = _clamp(log_ratio, -self.low, self.high)

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
+from rheostat.learner.searched_clip import behaviour_logp, ranges
 
 from rheostat.errors import RheostatError
 from rheostat.learner.method import iterate
-from rheostat.learner.searched_clip import behaviour_logp, ranges
 from rheostat.methods.language.bapo import BAPO
 from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import configure

@@ -37,7 +37,7 @@ from rheostat.collect.control.normalise import RewardScale, RunningStatistics
 from rheostat.collect.control.stepping import Collector
 from rheostat.credit.returns import gae
 from rheostat.errors import RheostatError
-from rheostat.learner.dial import Dial
+from rheostat.learner.control_dial import Dial
 from rheostat.learner.method import Metrics
 from rheostat.masking import standardise_pieces
 from rheostat.objectives.limits import Clip, DetachedClip, Limit, Unlimited
@@ -123,7 +123,7 @@ class PPOConfig:
     """Truncated importance sampling between what sampled and the policy when this update began."""
     sampler_cap: float = 2.0
     """Cap of that weight."""
-    dial: Dial = Dial()  # noqa: RUF009 (frozen)
+    dial: Dial = Dial()
     """How far off-policy the data may be."""
 
 

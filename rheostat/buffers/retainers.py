@@ -1,0 +1,85 @@
+"""WHAT IS KEPT? as parts, for rows of tokens: valid rows, stale rows marked, whole groups of earlier batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from rheostat.buffers.recent import RecentRows
+from rheostat.options import option
+from rheostat.parts import Batch, Context
+from rheostat.trajectories import Source, join_rows
+
+
+@dataclass(frozen=True)
+class Valid:
+    """Rows without a valid grade (and, if asked, truncated ones) leave the mask."""
+
+    mask_truncated: bool = option(False)
+    """Leave completions that hit the length limit out of the loss (DAPO's overlong filtering)."""
+
+    def retain(self, context: Context, batch: Batch) -> Batch:
+        rows = batch.rows
+        keep = rows.valid & ~rows.truncated.any(1, keepdim=True) if self.mask_truncated else rows.valid
+        rows.mask = rows.mask & keep
+        return batch
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """Rows that earned less than a threshold leave the mask."""
+
+    threshold: float = option(1.0)
+    """Smallest reward that is kept."""
+
+    def retain(self, context: Context, batch: Batch) -> Batch:
+        rows = batch.rows
+        rows.mask = rows.mask & (rows.reward.sum(1, keepdim=True) >= self.threshold)
+        return batch
+
+
+@dataclass(frozen=True)
+class MarkStale:
+    """Rows that an older policy sampled say so."""
+
+    def retain(self, context: Context, batch: Batch) -> Batch:
+        rows = batch.rows
+        stale = (rows.source == int(Source.FRESH)) & (rows.version < context.updates)
+        rows.source = torch.where(stale, int(Source.STALE), rows.source)
+        return batch
+
+
+class RecentGroups:
+    """Whole groups of earlier batches join the fresh ones.
+
+    Args:
+        age: oldest data that may be drawn, in policy updates.
+        share: of a training batch; the fresh part keeps its size, so the batch grows.
+    """
+
+    keeps_history: ClassVar[bool] = True
+
+    def __init__(self, age: int, share: float) -> None:
+        self.age, self.share = age, share
+        self.recent = RecentRows(age)
+
+    def count(self, fresh: int) -> int:
+        """Groups to draw beside ``fresh`` ones."""
+        return round(fresh * self.share / (1 - self.share))
+
+    def retain(self, context: Context, batch: Batch) -> Batch:
+        rows = batch.rows
+        groups = len(rows.group[:, 0].unique())
+        drawn = self.recent.draw(self.count(groups), context.updates, context.streams["replay"])
+        self.recent.append(rows.clone(recurse=False), context.updates)
+        return batch if drawn is None else batch.with_rows(join_rows([rows, drawn]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The batches that may be drawn from."""
+        return self.recent.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over saved batches."""
+        self.recent.load_state_dict(state)

@@ -1,0 +1,210 @@
+"""WHO ACTS? as parts: groups of completions, groups that carry a signal, groups that an expert has joined, demonstrations alone.
+
+A collector asks the context for its prompts (``context.collector``), how to sample and which update it is. What does not fit into tensors
+(texts, grades) travels in the batch's fact ``graded``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rheostat.collect.language.experts import demonstration, expert_rows, with_experts
+from rheostat.collect.language.groups import Graded, join
+from rheostat.credit.groups import check_groups, informative_groups
+from rheostat.credit.verifiers.interface import Scores
+from rheostat.errors import RheostatError
+from rheostat.options import option
+from rheostat.parts import Batch
+from rheostat.policies.flops import FORWARD
+
+
+def batch_of(graded: Graded) -> Batch:
+    """A graded batch as it goes through the learner."""
+    return Batch(graded.trajectories, metrics=dict(graded.metrics), facts={"graded": graded})
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """The distribution completions are drawn from."""
+
+    max_new_tokens: int = option(0, at_least=0)
+    """Longest completion in tokens; 0 takes the task's own limit."""
+    temperature: float = option(1.0, above=0)
+    """Sampling temperature; log-probabilities are defined after it on both sides."""
+    top_k: int = option(0, at_least=0)
+    """Sample among the k most likely tokens; 0 among all."""
+    top_p: float = option(1.0, above=0, at_most=1)
+    """Sample among the most likely tokens that hold this much probability."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every token can be drawn."""
+        return not self.top_k and self.top_p == 1
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The policy samples a group of completions for each of the next prompts."""
+
+    prompts: int = option(16, short="prompts_per_batch", at_least=1)
+    """Prompts per batch."""
+    size: int = option(16, short="group_size", at_least=1)
+    """Completions per prompt (G)."""
+
+    @property
+    def group_size(self) -> int:
+        """Rows of a group."""
+        return self.size
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch."""
+        return self.prompts * self.size
+
+    def collect(self, context: Any) -> Batch:
+        """``[prompts * size, T]``, members of a group next to each other."""
+        graded = context.collector.collect(self.prompts, self.size, context.sampling, version=context.updates, progress=context.progress)
+        context.count_flops(FORWARD, graded.trajectories)
+        check_groups(graded.trajectories.group[:, 0], self.size)
+        return batch_of(graded)
+
+
+@dataclass(frozen=True)
+class ExpertsInside:
+    """Groups that an expert has joined: ``count`` demonstrations beside the policy's own completions of every prompt, graded like them."""
+
+    inner: Any
+    count: int
+    uses_experts: ClassVar[bool] = True
+
+    @property
+    def group_size(self) -> int:
+        """Rows of a group, the expert's included."""
+        return self.inner.group_size + self.count
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch."""
+        return self.inner.rows // self.inner.group_size * self.group_size
+
+    def collect(self, context: Any) -> Batch:
+        """The policy's rows, then the expert's, which carry the numbers of their groups."""
+        own: Graded = self.inner.collect(context).facts["graded"]
+        graded = with_experts(context.collector, own, self.count, context.progress)
+        check_groups(graded.trajectories.group[:, 0], self.group_size)
+        return batch_of(graded)
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """Groups whose rewards differ, sampled until the batch is full (DAPO's dynamic sampling)."""
+
+    kind: ClassVar[str] = "on"
+    max_rounds: int = option(10, short="max_sampling_rounds", at_least=1)
+    """Rounds of sampling before the batch is used as it is."""
+    inner: Any = None
+
+    def over(self, inner: Any) -> Dynamic:
+        """Around a collector of groups."""
+        return replace(self, inner=inner)
+
+    @property
+    def group_size(self) -> int:
+        """Rows of a group."""
+        return int(self.inner.group_size)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a full batch."""
+        return int(self.inner.rows)
+
+    def collect(self, context: Any) -> Batch:
+        """At most as many groups as the inner collector's batch has; the last round's groups where none carries a signal."""
+        wanted = self.rows // self.group_size
+        parts: list[Graded] = []
+        kept = seen = rounds = 0
+        while True:
+            part: Graded = self.inner.collect(context).facts["graded"]
+            rows = part.trajectories
+            rounds, seen = rounds + 1, seen + wanted
+            part = part.select(informative_groups(rows.reward.sum(1), rows.group[:, 0], valid=rows.valid[:, 0]))
+            kept += len(part.prompts) // self.group_size
+            parts.append(part)
+            if kept >= wanted or rounds == self.max_rounds:
+                break
+        found = join([part for part in parts if part.prompts], sum(len(part.prompts) for part in parts))
+        found = part if found is None else found.select(first_groups(found.trajectories.group[:, 0], wanted))
+        found.metrics = dict(found.metrics) | {"sampling_rounds": rounds, "informative_share": kept / seen}
+        return batch_of(found)
+
+
+def first_groups(group: Tensor, count: int) -> Tensor:
+    """``[B]`` bool: rows of the first ``count`` groups, whole, wherever their members stand.
+
+    Args:
+        group: ``[B]`` integers.
+        count: how many groups.
+    """
+    first = list(dict.fromkeys(group.tolist()))[:count]
+    return torch.isin(group, torch.tensor(first, dtype=group.dtype, device=group.device))
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    """An expert writes one completion for each of the next prompts (or of the run's expert rows); nobody samples and nobody grades."""
+
+    prompts: int = option(128, short="prompts_per_batch", at_least=1)
+    """Demonstrations per batch."""
+    uses_experts: ClassVar[bool] = True
+    group_size: ClassVar[int] = 1
+    refuses: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("lag", "replay_share", "expert_share"), "nobody samples, every row is the expert's"
+    )
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch."""
+        return self.prompts
+
+    def bind(self, context: Any) -> None:
+        """Every row of the run's file is a lesson, not one of each prompt."""
+        if context.world.experts is not None:
+            context.collector.stream = context.world.experts.stream(context.streams.seed)
+
+    def collect(self, context: Any) -> Batch:
+        """``[prompts, T]``, all of source EXPERT."""
+        collector, world = context.collector, context.world
+        drawn, numbers = collector.draw(self.prompts)
+        texts = [demonstration(world, prompt, collector.seed, number) for (prompt, _), number in zip(drawn, numbers, strict=True)]
+        rows = expert_rows(world, drawn, texts, numbers)
+        collector.generated_tokens += rows.count()  # the budget counts what is learned from, whoever wrote it
+        ones = torch.ones(len(drawn))
+        scores = Scores(ones, ones.bool(), torch.zeros(len(drawn), dtype=torch.bool))
+        metrics = {"completion_length": rows.mask.sum(1).float().mean().item()}
+        return batch_of(Graded(rows, [prompt for prompt, _ in drawn], texts, scores, metrics))
+
+
+def experts_of(share: float, size: int, what: str) -> int:
+    """Members of a group that an expert writes.
+
+    Args:
+        share: of the group.
+        size: of the group.
+        what: names the share in sentences.
+
+    Raises:
+        RheostatError: the share is less than half a member, or leaves no room for the policy's own.
+    """
+    if not share:
+        return 0
+    count = int(share * size + 0.5)
+    if count < 1:
+        raise RheostatError(f"{what} {share:g} of a group of {size} is no whole completion: raise it, or group_size.")
+    if count >= size:
+        raise RheostatError(f"{what} {share:g} of a group of {size} leaves no completion of the policy's own: lower it.")
+    return count

@@ -1,0 +1,188 @@
+"""Annotations: WHAT IS IT WORTH? as parts. Each fills fields or columns of a batch; the mathematics is in the room's other files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rheostat.credit.token_advantages import Advantage, token_advantages
+from rheostat.credit.token_returns import token_gae
+from rheostat.credit.token_rewards import kl_shaped_reward, overlong_penalty, reward_at_last_token
+from rheostat.errors import RheostatError
+from rheostat.options import option
+from rheostat.parts import Batch, Context, row_reward
+from rheostat.trajectories import Source, Trajectories
+
+COMPARE_IN_GROUPS = ("grpo", "mean-baseline", "rloo")
+"""Advantages that compare the members of a group."""
+KL_IN_REWARD = ("rloo", "reinforce-pp")
+"""Advantages that know a KL as part of the reward."""
+
+
+@dataclass(frozen=True)
+class OldScores:
+    """The learner's log-probabilities, entropies and (with a value head) values at the start of the update.
+
+    Args:
+        when: of the context, whether they are computed apart; None asks the learner, which knows whether its update makes more than one
+            gradient step. Where they are not, the first training pass is the start of the update.
+    """
+
+    when: Callable[[Any], bool] | None = None
+    writes: ClassVar[Sequence[str]] = ("learner_logp",)
+
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        if not (context.needs_old_scores or (self.when is not None and self.when(context))):
+            return batch
+        rows = batch.rows
+        with torch.no_grad():
+            scores = context.score(rows)
+        rows.learner_logp, rows.entropy = scores.logp, scores.entropy
+        if scores.value is not None:
+            rows.value, rows.next_value = scores.value, scores.next_value
+        return batch
+
+
+@dataclass(frozen=True)
+class ModelScores:
+    """Log-probabilities under another model of the learner, in a field of the rows."""
+
+    model: str = "reference"
+    into: str = "reference_logp"
+    when: Callable[[Any], bool] | None = None
+    """Of the context, whether they are needed in this update; None: in every one."""
+
+    @property
+    def writes(self) -> Sequence[str]:
+        """The field."""
+        return (self.into,)
+
+    @property
+    def models(self) -> Sequence[str]:
+        """Models it asks."""
+        return (self.model,)
+
+    def __call__(self, context: Context, batch: Batch) -> Batch:
+        if self.when is None or self.when(context):
+            setattr(batch.rows, self.into, context.score(batch.rows, self.model, entropy=False).logp)
+        return batch
+
+
+@dataclass(frozen=True)
+class OverlongPenalty:
+    """A soft punishment of completions that come near the length limit (DAPO): part of what a row has earned, not of its reward."""
+
+    buffer: int = option(0, short="overlong_buffer", at_least=0)
+    """Tokens before the limit over which the penalty grows; 0 for none."""
+    writes: ClassVar[Sequence[str]] = ("row_reward",)
+
+    def __call__(self, context: Context, batch: Batch) -> Batch:
+        if self.buffer:
+            penalty = overlong_penalty(batch.rows.mask.sum(1), max_length=context.longest, buffer=self.buffer)
+            batch.columns["row_reward"] = row_reward(batch) + penalty
+        return batch
+
+    def bind(self, context: Context) -> None:
+        """Refuse a buffer that no completion leaves."""
+        if self.buffer > context.longest:
+            raise RheostatError(
+                f"overlong_buffer is {self.buffer}, more than the {context.longest} tokens a completion may have: lower it, raise "
+                "max_new_tokens, or switch it off with 0."
+            )
+
+
+@dataclass(frozen=True)
+class GroupAdvantage:
+    """A row's reward compared with those of its group or of the batch, on every token; see :mod:`rheostat.credit.token_advantages`."""
+
+    form: Advantage = option("grpo", short="advantage")
+    """What a completion's reward is compared with: its group (grpo, mean-baseline, rloo), the batch (reinforce-pp), or nothing (reward)."""
+    epsilon: float | None = option(None, short="advantage_epsilon", above=0)
+    """Added to the group's standard deviation (verl 1e-6, which None takes; TRL 1e-4)."""
+    kl_penalty: float = 0.0
+    """Weight of a KL to the reference that is part of the reward."""
+    without: Source | None = None
+    """Rows of this source enter no statistic and get 0."""
+    writes: ClassVar[Sequence[str]] = ("advantage",)
+
+    def __post_init__(self) -> None:
+        if self.epsilon is not None and self.form != "grpo":
+            raise RheostatError(f"advantage_epsilon is added to a group's deviation, which the advantage {self.form!r} does not divide by.")
+        if self.kl_penalty and self.form not in KL_IN_REWARD:
+            names = " and ".join(KL_IN_REWARD)
+            raise RheostatError(f"A KL that is part of the reward is for the advantages {names}, not for {self.form!r}.")
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """Log-probabilities, with a KL in the reward."""
+        return ("learner_logp", "reference_logp") if self.kl_penalty else ()
+
+    @property
+    def needs_old_logp(self) -> bool:
+        """Whether the log-probabilities at the start of the update are needed even for a single gradient step."""
+        return bool(self.kl_penalty)
+
+    def with_kl(self, coefficient: float) -> GroupAdvantage:
+        """The same with a KL as part of the reward."""
+        return replace(self, kl_penalty=coefficient)
+
+    def check(self, composition: Any) -> None:
+        """Refuse groups of one where members are compared."""
+        size = getattr(composition.innermost, "size", None)
+        if size == 1 and self.form in COMPARE_IN_GROUPS:
+            raise RheostatError(f"The advantage {self.form!r} compares the members of a group: group_size must be at least 2.")
+
+    def __call__(self, context: Context, batch: Batch) -> Batch:
+        batch.rows.advantage = self.of(batch.rows, row_reward(batch))
+        return batch
+
+    def of(self, rows: Trajectories, reward: Tensor) -> Tensor:
+        """Token advantages ``[B, T]`` from row rewards ``[B]``."""
+        mask, valid = rows.mask, rows.valid
+        if self.without is not None:
+            mine = rows.source != int(self.without)
+            mask, valid = mask & mine, valid & mine
+        return token_advantages(
+            self.form,
+            reward,
+            rows.group[:, 0],
+            mask,
+            valid=valid[:, 0],
+            eps=1e-6 if self.epsilon is None else self.epsilon,
+            kl_penalty=self.kl_penalty,
+            start_logp=rows.learner_logp,
+            reference_logp=rows.reference_logp,
+        )
+
+
+@dataclass(frozen=True)
+class TokenGAE:
+    """Generalised advantages over the tokens of a completion, and what the critic regresses on (PPO for language models)."""
+
+    gamma: float = option(1.0, share=True)
+    """Discount per token."""
+    lam: float = option(1.0, share=True)
+    """GAE lambda."""
+    kl_penalty: float = 0.0
+    """Weight of a KL to the reference that is part of the token rewards."""
+    writes: ClassVar[Sequence[str]] = ("advantage", "value_target", "value")
+    needs_old_logp: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> Sequence[str]:
+        """Log-probabilities, with a KL in the reward."""
+        return ("learner_logp", "reference_logp") if self.kl_penalty else ("learner_logp",)
+
+    def __call__(self, context: Context, batch: Batch) -> Batch:
+        rows = batch.rows
+        reward = row_reward(batch)
+        tokens = reward_at_last_token(reward, rows.mask)
+        if self.kl_penalty:
+            tokens = kl_shaped_reward(reward, rows.learner_logp, rows.reference_logp, rows.mask, coefficient=self.kl_penalty)
+        tokens = tokens + torch.where(rows.truncated, self.gamma * rows.next_value, 0.0)
+        rows.advantage, rows.value_target = token_gae(tokens, rows.value, rows.mask, gamma=self.gamma, lam=self.lam)
+        return batch

@@ -1,0 +1,275 @@
+"""What the parts of a learner share: models, stores, random streams, counters; and for language the prompts, the engine and the graders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from rheostat.collect.language.collectors import SamplingOptions
+from rheostat.collect.language.generation.sampling import Sampling
+from rheostat.collect.language.groups import Graded, PromptCollector, World
+from rheostat.collect.language.rollout_records import rollout_rows
+from rheostat.credit.verifiers.interface import Progress
+from rheostat.options import option
+from rheostat.parts import Batch, Metrics
+from rheostat.policies.flops import FORWARD, matrix_weights, tokens_seen
+from rheostat.policies.language.model import TokenScores
+from rheostat.streams import Streams
+from rheostat.trajectories import Trajectories
+
+
+class LearnerContext:
+    """What every part of a learner may see, in both domains.
+
+    Attributes:
+        streams: the run's random streams.
+        total_steps: the budget.
+        networks: untrained networks by the names of their models.
+        models: bound models by name (:mod:`rheostat.learner.models`).
+        stores: data and statistics that outlive a stage, by name.
+        counts: updates made of every model.
+        flops: operations spent.
+        deployed: name of the model that is evaluated, whose updates number the data.
+        needs_old_scores: whether the learner's update needs the log-probabilities at its start apart from its first training pass.
+    """
+
+    def __init__(self, streams: Streams, total_steps: int) -> None:
+        self.streams, self.total_steps = streams, total_steps
+        self.networks: dict[str, Any] = {}
+        self.models: dict[str, Any] = {}
+        self.stores: dict[str, Any] = {}
+        self.counts: dict[str, int] = {}
+        self.flops = 0
+        self.deployed = "policy"
+        self.needs_old_scores = False
+
+    @property
+    def updates(self) -> int:
+        """How many times the deployed policy has been improved: the version of the next data."""
+        return self.counts.get(self.deployed, 0)
+
+    @updates.setter
+    def updates(self, value: int) -> None:
+        self.counts[self.deployed] = value
+
+    def updates_of(self, model: str) -> int:
+        """How many times a model has been improved."""
+        return self.counts.get(model, 0)
+
+    def finish_update(self, model: str) -> None:
+        """A model has been improved: count it, and let the models that follow it know."""
+        self.counts[model] = self.counts.get(model, 0) + 1
+        for each in self.models.values():
+            if getattr(each, "of", None) == model:
+                each.after_update(self)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and streams."""
+        return {"counts": dict(self.counts), "flops": self.flops, "streams": self.streams.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from saved counters and streams."""
+        self.counts, self.flops = dict(state["counts"]), state["flops"]
+        self.streams.load_state_dict(state["streams"])
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """When the policy is measured on held-out prompts while it trains."""
+
+    every: int = option(10, short="evaluate_every", at_least=0)
+    """Updates between measurements on the validation set; 0 never."""
+    prompts: int = option(128, short="evaluation_prompts", at_least=1)
+    """Validation prompts of such a measurement."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a language run spends."""
+
+    unit: Literal["updates", "generated tokens"] = option("updates", short="budget")
+    """What the run's steps count."""
+
+
+@dataclass(frozen=True)
+class Grading:
+    """What is done about completions without a grade."""
+
+    max_invalid_share: float = option(0.1, share=True)
+    """Share of rows on which graders may fail before the run stops."""
+
+
+class LanguageContext(LearnerContext):
+    """The context of a language method.
+
+    Args:
+        world: task, policy, engine and verifier.
+        streams: the run's random streams.
+        total_steps: the budget, in its unit.
+        sampling: how completions are drawn.
+        evaluation: when the policy is measured.
+        unit: what the budget counts.
+        max_invalid_share: of rows without a grade.
+        value_head: whether the policy is also asked for values.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        streams: Streams,
+        total_steps: int,
+        *,
+        sampling: SamplingOptions,
+        evaluation: Evaluation,
+        unit: str = "updates",
+        max_invalid_share: float = 0.1,
+        value_head: bool = False,
+    ) -> None:
+        super().__init__(streams, total_steps)
+        self.world, self.evaluation, self.unit, self.value_head = world, evaluation, unit, value_head
+        self.networks["policy"] = world.policy
+        self.longest = sampling.max_new_tokens or world.max_new_tokens
+        self.sampling = Sampling(
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            max_new_tokens=self.longest,
+            stop_strings=world.stop,
+        )
+        self.collector = PromptCollector(world, streams.seed, max_invalid_share=max_invalid_share)
+        self.acting = "policy"
+        self.learner_tokens = 0
+        self.weights = matrix_weights(world.policy)
+        self.group_size = 1
+        self.graded: Graded | None = None
+
+    # --- what parts ask ---------------------------------------------------------------------------------------------------------------
+
+    @property
+    def steps(self) -> int:
+        """How much of the budget has been used."""
+        return self.updates if self.unit == "updates" else self.collector.generated_tokens
+
+    @property
+    def progress(self) -> Progress:
+        """Of the training, for rewards that depend on it."""
+        return Progress(self.updates, self.total_steps)
+
+    def score(self, rows: Trajectories, model: str = "policy", *, entropy: bool = True) -> TokenScores:
+        """A model's log-probabilities of the masked tokens, under the distribution that is sampled: the only place that knows it.
+
+        Args:
+            rows: ``[B, T]``.
+            model: its name. Without a gradient for all but models that are trained; a pass without a gradient is counted here.
+            entropy: also of the distribution each token was drawn from.
+        """
+        trained = self.models[model]
+        options: dict[str, Any] = {name: getattr(self.sampling, name) for name in ("temperature", "top_k", "top_p")}
+        if hasattr(trained, "optimizer"):
+            if not torch.is_grad_enabled():
+                self.count_flops(FORWARD, rows)
+            value = self.value_head and model == self.deployed
+            return trained.network.score(rows.action, rows.attention, rows.mask, entropy=entropy, value=value, **options)
+        self.count_flops(FORWARD, rows)
+        with torch.no_grad():
+            return trained.network.score(rows.action, rows.attention, rows.mask, entropy=entropy, **options)
+
+    def count_flops(self, operations: int, rows: Trajectories) -> None:
+        """Count a pass over rows that costs so many operations per weight and token."""
+        self.flops += operations * self.weights * tokens_seen(rows)
+
+    def sync_engine(self) -> None:
+        """Tell the engine whose weights sample from now on: the present ones, or with a lag older ones."""
+        model = self.models[self.acting]
+        self.world.engine.update_weights(model.network, max(0, self.updates - getattr(model, "lag", 0)))
+
+    def finish_update(self, model: str) -> None:
+        """A model has been improved; the engine samples from the new policy."""
+        super().finish_update(model)
+        if model == self.deployed:
+            self.sync_engine()
+
+    # --- what the learner asks --------------------------------------------------------------------------------------------------------
+
+    def empty(self, batch: Batch) -> bool:
+        """Whether nothing of a batch is learned from."""
+        return not bool(batch.rows.mask.any())
+
+    def finish_turn(self, batch: Batch) -> Metrics:
+        """Counters, and a measurement where one is due."""
+        graded: Graded | None = batch.facts.get("graded")
+        if graded is not None:
+            graded.trajectories = batch.rows[: len(graded.prompts)]  # with what was found out about them, for looking at
+            self.graded = graded
+        metrics: Metrics = {
+            "generated_tokens": self.collector.generated_tokens,
+            "learner_tokens": self.learner_tokens,
+            "reward_calls": self.collector.graded_rows,
+            "flops": self.flops,
+        }
+        experts = self.world.experts
+        if experts is not None:
+            metrics |= {"expert_rows": len(experts), "expert_rows_dropped": sum(experts.dropped.values())}
+        if self.evaluation.every and self.updates % self.evaluation.every == 0:
+            metrics |= self.measure(self.evaluation.prompts)
+        return metrics
+
+    def measure(self, prompts: int) -> Metrics:
+        """Accuracy (mean reward) of one sample per validation prompt; a stream of its own, so that measuring changes nothing."""
+        self.world.engine.update_weights(self.models[self.deployed].network, self.updates)  # the present policy is measured
+        found = self.collector.validation(prompts, self.sampling, version=self.updates)
+        self.sync_engine()
+        return found
+
+    def evaluate(self, episodes: int) -> Metrics:
+        """The final measurement, on the whole validation set (at least as many prompts as while training)."""
+        return self.measure(max(episodes, self.evaluation.prompts))
+
+    def rollouts(self, count: int) -> list[dict[str, Any]]:
+        """Whole groups of the last batch for looking at, at most ``count`` rows."""
+        if self.graded is None:
+            return []
+        return rollout_rows(self.graded, self.world.policy.tokenizer, self.group_size, count, update=self.updates)
+
+    @property
+    def policy(self) -> Any:
+        """The learned policy, which can be saved as a folder."""
+        return self.world.policy
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters, streams and the cursor of the prompts."""
+        return super().state_dict() | {"collector": self.collector.state_dict(), "learner_tokens": self.learner_tokens}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state."""
+        super().load_state_dict(state)
+        self.collector.load_state_dict(state["collector"])
+        self.learner_tokens = state["learner_tokens"]
+
+    def after_load(self) -> None:
+        """Everything is loaded: the engine takes over the weights."""
+        self.sync_engine()
+
+    def prepare_checkpoint(self) -> None:
+        """Nothing to bring in order: between two turns no generation is in flight."""
+
+    def close(self) -> None:
+        """Release graders that run in processes of their own."""
+        close = getattr(self.world.verifier, "close", None)
+        if close is not None:
+            close()
+
+
+def named(parts: Iterable[Any], prefix: str) -> dict[str, Any]:
+    """Parts by the question they answer and their class; equal classes are numbered in order."""
+    found: dict[str, Any] = {}
+    for part in parts:
+        name = f"{prefix}.{type(part).__name__}"
+        number = 2
+        while name in found:
+            name, number = f"{prefix}.{type(part).__name__}{number}", number + 1
+        found[name] = part
+    return found

@@ -1,0 +1,155 @@
+"""Answers that language methods share, and building a language method's learner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rheostat.collect.language.collectors import Dynamic
+from rheostat.collect.language.groups import World
+from rheostat.credit.annotations import ModelScores
+from rheostat.errors import RheostatError
+from rheostat.learner.context import LanguageContext
+from rheostat.learner.learner import Composition, Learner
+from rheostat.learner.models import Frozen, Trainable
+from rheostat.learner.update import Update
+from rheostat.objectives.kl import KLEstimator
+from rheostat.objectives.terms import Entropy, ReferenceKL
+from rheostat.options import option
+from rheostat.parts import Tokens, Weighted
+from rheostat.streams import Streams
+
+
+@dataclass(frozen=True)
+class LossKL:
+    """A KL to the starting model inside the loss."""
+
+    kind: ClassVar[str] = "loss"
+    coefficient: float = option(0.0, short="kl_coefficient", at_least=0)
+    """Weight beta of the KL to the starting model; 0 keeps no reference model."""
+    estimator: KLEstimator = option("k3", short="kl_estimator")
+    """Estimator of that KL."""
+
+    @property
+    def penalty(self) -> float:
+        """Its weight in the reward: none."""
+        return 0.0
+
+    @property
+    def annotations(self) -> list[Any]:
+        """What it must know of the rows."""
+        return [ModelScores()] if self.coefficient else []
+
+    def terms(self, tokens: Tokens) -> Sequence[Weighted]:
+        """Its summand of the loss."""
+        return [Weighted(ReferenceKL(tokens, self.estimator), self.coefficient, "")] if self.coefficient else []
+
+
+@dataclass(frozen=True)
+class RewardKL:
+    """A KL to the starting model as a part of the reward."""
+
+    kind: ClassVar[str] = "reward"
+    coefficient: float = option(0.05, short="kl_coefficient", at_least=0)
+    """Weight beta of the k1 estimate of the KL to the starting model, which is subtracted from the reward; 0 keeps no reference model."""
+
+    @property
+    def penalty(self) -> float:
+        """Its weight in the reward."""
+        return self.coefficient
+
+    @property
+    def annotations(self) -> list[Any]:
+        """What it must know of the rows."""
+        return [ModelScores()] if self.coefficient else []
+
+    def terms(self, tokens: Tokens) -> Sequence[Weighted]:
+        """Nothing in the loss."""
+        return []
+
+
+def entropy_bonus(coefficient: float, tokens: Tokens) -> Weighted | None:
+    """A bonus on the entropy; None where its weight is 0."""
+    return Weighted(Entropy(tokens), -coefficient, "") if coefficient else None
+
+
+def dynamic(wrapper: Dynamic | None, groups: Any) -> Any:
+    """Groups, or only those that carry a signal."""
+    return groups if wrapper is None else wrapper.over(groups)
+
+
+def policy_models(update: Update, kl: LossKL | RewardKL | None = None) -> dict[str, Any]:
+    """The policy that the update trains, and the starting model where a KL is measured to it."""
+    models: dict[str, Any] = {"policy": Trainable(update.learning_rate, update.weight_decay, update.max_grad_norm)}
+    return models | ({"reference": Frozen()} if kl is not None and kl.coefficient else {})
+
+
+def composition_of(config: Any, who: str) -> Composition:
+    """A language method's parts with its dial, checked.
+
+    Raises:
+        RheostatError: parts that cannot work together, or a dial that they cannot honour.
+    """
+    composition = config.dial.rewrite(config.compose(), who)
+    composition.check(who)
+    if composition.any("uses_experts") and not config.sampling.whole:
+        raise RheostatError("An expert's tokens may lie outside top_k and top_p, where their probability is 0: leave both off.")
+    for update in composition.improve:
+        rows = getattr(composition.collect, "rows", None)
+        if rows is not None and getattr(update, "minibatches", 1) > rows:
+            raise RheostatError(f"{update.minibatches} minibatches cannot be cut from {rows} completions: use at most {rows}.")
+    return composition
+
+
+def derived(config: Any, who: str) -> dict[str, int | str]:
+    """Numbers that follow from a configuration, for printing.
+
+    Raises:
+        RheostatError: an impossible combination, and what to change.
+    """
+    composition = composition_of(config, who)
+    rows = composition.collect.rows
+    update = composition.improve[-1]
+    found: dict[str, int | str] = {
+        "completions per batch": rows,
+        "rows per gradient step": -(-rows // update.minibatches),
+        "gradient steps per batch": update.gradient_steps,
+    }
+    for part in [*composition.parts().values(), *(getattr(term, "clip", None) for term in composition.terms())]:
+        if hasattr(part, "describe"):
+            found |= part.describe()
+    return found
+
+
+def build(config: Any, who: str, world: World, streams: Streams, total_steps: int) -> Learner:
+    """A language method's learner.
+
+    Args:
+        config: the method's dataclass object.
+        who: its name.
+        world: task, policy, engine and verifier.
+        streams: the run's random streams.
+        total_steps: the budget, in ``config.budget.unit``.
+
+    Raises:
+        RheostatError: what :func:`composition_of` refuses, or a budget in which something would never happen.
+    """
+    composition = composition_of(config, who)
+    if config.budget.unit == "updates":
+        config.dial.check_budget(total_steps)
+        for part in composition.parts().values():
+            if hasattr(part, "check_budget"):
+                part.check_budget(total_steps)
+    context = LanguageContext(
+        world,
+        streams,
+        total_steps,
+        sampling=config.sampling,
+        evaluation=config.evaluation,
+        unit=config.budget.unit,
+        max_invalid_share=config.grading.max_invalid_share,
+        value_head=composition.any("needs_value_head"),
+    )
+    context.acting = "acting" if "acting" in composition.models else "policy"
+    return Learner(config, composition, context)

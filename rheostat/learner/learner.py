@@ -1,0 +1,245 @@
+"""The learner: a method's parts, bound to the models and data of a run. One loop, one state walk, for every method.
+
+    collect() -> retain() -> credit() -> improve()
+
+Data flow one way; nothing flows back except the improved policy. Everything a learner remembers is in ``state_dict``: saving it is
+resuming it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rheostat.errors import RheostatError
+from rheostat.learner.context import named
+from rheostat.parts import Batch, Metrics
+from rheostat.trajectories import Trajectories, Transitions
+
+FIELDS = frozenset(Trajectories.__annotations__) | frozenset(Transitions.__annotations__)
+ALWAYS = frozenset({"action", "mask", "reward", "terminated", "truncated", "sampler_logp", "source", "version", "group", "valid"})
+"""What collectors fill in."""
+
+
+@dataclass
+class Composition:
+    """A method's answers to the four questions, before anything is built.
+
+    Attributes:
+        collect: who acts.
+        retain: what is kept, in order.
+        credit: what it is worth, in order.
+        improve: how the models move, in order.
+        models: by name, in the order in which they are bound.
+        collects: fields and columns that the collector fills in beyond the shared vocabulary.
+    """
+
+    collect: Any
+    retain: list[Any]
+    credit: list[Any]
+    improve: list[Any]
+    models: dict[str, Any]
+    collects: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def innermost(self) -> Any:
+        """The collector inside all wrappers."""
+        return list(chain(self.collect))[-1]
+
+    def parts(self) -> dict[str, Any]:
+        """Every part by a name that does not depend on positions in lists."""
+        return (
+            named(chain(self.collect), "collect")
+            | named(self.retain, "retain")
+            | named(self.credit, "credit")
+            | named(self.improve, "improve")
+        )
+
+    def terms(self) -> list[Any]:
+        """Every term of every update."""
+        return [each.term for update in self.improve for each in getattr(update, "terms", ())]
+
+    def any(self, name: str) -> bool:
+        """Whether some part or term says so of itself (``uses_experts``, ``needs_value_head``, ...)."""
+        return any(bool(getattr(part, name, False)) for part in [*self.parts().values(), *self.terms()])
+
+    @property
+    def gradient_steps(self) -> int:
+        """Most gradient steps that an update makes on a batch."""
+        return max((getattr(update, "gradient_steps", 1) for update in self.improve), default=1)
+
+    def check(self, who: str) -> None:
+        """Refuse parts that cannot work together.
+
+        Args:
+            who: the method's name, for the sentences.
+
+        Raises:
+            RheostatError: a term or annotation reads what nobody writes, asks for a model that is not there, or refuses for itself; two
+                updates of one model disagree about its optimiser; units that a part would tear apart.
+        """
+        known = set(ALWAYS) | set(self.collects)
+        for part in self.retain:
+            known |= set(getattr(part, "writes", ()))
+        for part in self.credit:
+            self._check_reads(who, part, known)
+            known |= set(getattr(part, "writes", ()))
+        optimisers: dict[str, Any] = {}
+        for update in self.improve:
+            model = getattr(update, "model", None)
+            if model is not None and model not in self.models:
+                raise RheostatError(f"{who} updates the model {model!r}, which it does not have: it has {', '.join(self.models)}.")
+            for each in getattr(update, "terms", ()):
+                self._check_reads(who, each.term, known)
+            mine = tuple(getattr(update, name, None) for name in ("learning_rate", "warmup", "weight_decay", "max_grad_norm"))
+            if model is not None and optimisers.setdefault(model, mine) != mine:
+                raise RheostatError(f"{who} has two updates of the model {model!r} with different optimisers: give them the same settings.")
+        units = [part for part in self.retain if getattr(part, "makes_units", False)]
+        for part in self.retain[self.retain.index(units[0]) + 1 :] if units else []:
+            if not getattr(part, "keeps_units", False):
+                name = type(part).__name__
+                raise RheostatError(f"{who}: {name} cannot keep whole the units that {type(units[0]).__name__} makes: leave it out.")
+        for part in [*self.parts().values(), *self.terms()]:
+            for name in getattr(part, "models", ()) if not isinstance(part, Composition) else ():
+                if name not in self.models:
+                    raise RheostatError(f"{who} asks for the model {name!r}, which it does not have: it has {', '.join(self.models)}.")
+            if hasattr(part, "check"):
+                part.check(self)
+
+    def _check_reads(self, who: str, part: Any, known: set[str]) -> None:
+        missing = [name for name in getattr(part, "reads", ()) if name not in known]
+        if missing:
+            raise RheostatError(
+                f"{who}: {type(part).__name__} reads {', '.join(missing)}, which no part before it writes: add the annotation that does."
+            )
+
+
+def chain(collector: Any) -> Iterator[Any]:
+    """A collector and what it wraps, from outside in."""
+    while collector is not None:
+        yield collector
+        collector = getattr(collector, "inner", None)
+
+
+class Learner:
+    """A method at work.
+
+    Args:
+        config: the method's dataclass object, for whoever asks.
+        composition: its parts, with the dial applied.
+        context: what they share; its networks become models here.
+    """
+
+    def __init__(self, config: Any, composition: Composition, context: Any) -> None:
+        self.config, self.composition, self.context = config, composition, context
+        for name, model in composition.models.items():
+            context.models[name] = model
+            model.bind(context, name)
+        context.group_size = getattr(composition.collect, "group_size", 1)
+        context.needs_old_scores = composition.gradient_steps > 1 or composition.any("needs_old_logp")
+        self._parts = composition.parts()
+        for part in [*self._parts.values(), *composition.terms()]:
+            if hasattr(part, "bind"):
+                part.bind(context)
+        context.after_load()
+
+    # --- the four questions -----------------------------------------------------------------------------------------------------------
+
+    def collect(self) -> Batch:
+        """WHO ACTS?"""
+        return self.composition.collect.collect(self.context)
+
+    def retain(self, batch: Batch) -> Batch:
+        """WHAT IS KEPT?"""
+        for part in self.composition.retain:
+            batch = part.retain(self.context, batch)
+        return batch
+
+    def credit(self, batch: Batch) -> Batch:
+        """WHAT IS IT WORTH?"""
+        if self.context.empty(batch):
+            return batch
+        for part in self.composition.credit:
+            batch = part(self.context, batch)
+        return batch
+
+    def improve(self, batch: Batch) -> Metrics:
+        """HOW DOES THE POLICY MOVE?"""
+        metrics = dict(batch.metrics)
+        for part in self.composition.improve:
+            metrics |= part.improve(self.context, batch)
+        return metrics | self.context.finish_turn(batch)
+
+    def turn(self) -> Metrics:
+        """One turn of the training loop: what happened, as numbers."""
+        return self.improve(self.credit(self.retain(self.collect())))
+
+    # --- what a run asks ----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def unit(self) -> str:
+        """What the budget counts."""
+        return self.context.unit
+
+    @property
+    def steps(self) -> int:
+        """How much of the budget has been used."""
+        return self.context.steps
+
+    @property
+    def updates(self) -> int:
+        """How many times the deployed policy has been improved."""
+        return self.context.updates
+
+    @property
+    def policy(self) -> Any:
+        """The learned policy."""
+        return self.context.policy
+
+    def evaluate(self, episodes: int) -> Metrics:
+        """Measure the deployed policy with random streams of its own; never changes training."""
+        return self.context.evaluate(episodes)
+
+    def rollouts(self, count: int) -> list[dict[str, Any]]:
+        """What was sampled last, for looking at; at most about ``count`` rows, empty where there is no text."""
+        return self.context.rollouts(count)
+
+    def prepare_checkpoint(self) -> None:
+        """Called at every scheduled checkpoint, before saving."""
+        self.context.prepare_checkpoint()
+
+    # --- state ----------------------------------------------------------------------------------------------------------------------------
+
+    def _remembering(self) -> dict[str, Any]:
+        """Everything that remembers something, each object once, by name."""
+        found: dict[str, Any] = {"context": self.context}
+        found |= {f"models.{name}": model for name, model in self.context.models.items()}
+        found |= {f"stores.{name}": store for name, store in self.context.stores.items()}
+        found |= self._parts
+        seen: set[int] = set()
+        chosen: dict[str, Any] = {}
+        for name, each in found.items():
+            if hasattr(each, "state_dict") and id(each) not in seen:
+                seen.add(id(each))
+                chosen[name] = each
+        return chosen
+
+    def state_dict(self) -> dict[str, Any]:
+        """Models, stores, parts and counters, by name."""
+        return {name: each.state_dict() for name, each in self._remembering().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where ``state_dict`` was taken."""
+        for name, each in self._remembering().items():
+            each.load_state_dict(state[name])
+        self.context.after_load()
+
+    def close(self) -> None:
+        """Release environments, graders and models."""
+        self.context.close()
+
+
+def first(parts: Sequence[Any], kind: type) -> int | None:
+    """Place of the first part of a class; None where there is none."""
+    return next((index for index, part in enumerate(parts) if isinstance(part, kind)), None)

@@ -1,0 +1,136 @@
+"""Models by name: what is trained, what is frozen, what follows, what acted some updates ago.
+
+A learner holds ``{name: model}``. Every model is bound once to the context, in order, so that later ones may be copies of earlier ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rheostat.parts import Context
+from rheostat.policies.lagged import LaggedPolicy
+from rheostat.policies.optimizers import language_optimizer, load_many, save_many
+
+
+class Trainable:
+    """A language model and the optimiser that moves it; bound to the network that the context was built with.
+
+    Args:
+        learning_rate: AdamW step size.
+        weight_decay: of matrices.
+        max_grad_norm: global gradient norm limit.
+    """
+
+    def __init__(self, learning_rate: float, weight_decay: float = 0.0, max_grad_norm: float = 1.0) -> None:
+        self.learning_rate, self.weight_decay, self.max_grad_norm = learning_rate, weight_decay, max_grad_norm
+        self.network: Any = None
+        self.optimizer: Any = None
+
+    def bind(self, context: Any, name: str) -> None:
+        """Take the network of this name and build its optimiser."""
+        self.network = context.networks[name]
+        self.optimizer = language_optimizer(self.network, self.learning_rate, self.weight_decay)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What is trained."""
+        return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+
+    def set_learning_rate(self, rate: float) -> None:
+        """Step size of the next steps."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def step(self) -> Tensor:
+        """Limit the gradient's norm and move, unless it is not finite; returns the norm before the limit."""
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        if bool(norm.isfinite()):
+            self.optimizer.step()
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights and moments."""
+        return {"network": dict(self.network.state_dict()), "optimizer": save_many(self.optimizer)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from saved weights and moments."""
+        self.network.load_state_dict(state["network"])
+        load_many(self.optimizer, state["optimizer"])
+
+
+class Frozen:
+    """A language model as it was: at the start, or at an update where it is refreshed.
+
+    Args:
+        of: name of the model it is a copy of.
+        refresh: of the number of updates made, whether the copy is taken anew now; None never does.
+    """
+
+    def __init__(self, of: str = "policy", refresh: Callable[[int], bool] | None = None) -> None:
+        self.of, self.refresh = of, refresh
+        self.network: Any = None
+        self._source: Any = None
+        self._refreshed = False
+
+    def bind(self, context: Any, name: str) -> None:
+        """Copy the model as it is now (with adapters, the base they sit on)."""
+        self._source = context.models[self.of].network
+        self.network = self._source.reference()
+
+    def after_update(self, context: Context) -> None:
+        """Take a new copy where it is time."""
+        if self.refresh is not None and self.refresh(context.updates):
+            self._copy_whole()
+
+    def _copy_whole(self) -> None:
+        self.network, self._refreshed = self._source.reference(whole=True), True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights of the copy."""
+        return {"refreshed": self._refreshed, "network": self.network.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put saved weights back."""
+        if state["refreshed"]:
+            self._copy_whole()
+        self.network.load_state_dict(state["network"])
+
+
+class Lagged:
+    """A language model with the trainable weights of some updates ago.
+
+    Args:
+        updates: how many.
+        of: name of the model that moves.
+    """
+
+    def __init__(self, updates: int, of: str = "policy") -> None:
+        self.lag, self.of = updates, of
+        self._policy: Any = None
+        self._source: Any = None
+
+    def bind(self, context: Any, name: str) -> None:
+        """Begin with the model as it is now."""
+        self._source = context.models[self.of].network
+        self._policy = LaggedPolicy(self._source, self.lag)
+
+    @property
+    def network(self) -> Any:
+        """The model as it was."""
+        return self._policy.acting()
+
+    def after_update(self, context: Context) -> None:
+        """The model has moved."""
+        self._policy.remember(self._source)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The weights in between."""
+        return self._policy.history.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over saved weights."""
+        self._policy.history.load_state_dict(state)

@@ -1,0 +1,211 @@
+"""HOW DOES THE POLICY MOVE? The gradient loop over tokens: steps down a weighted sum of terms, in micro-batches that change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rheostat.objectives.meter import off_policyness
+from rheostat.options import option
+from rheostat.parts import Batch, Metrics, NonFinite, Weighted
+from rheostat.policies.flops import TRAIN
+from rheostat.policies.optimizers import moments_on_the_meter
+from rheostat.trajectories import Source
+
+Before = list[tuple[Tensor, Tensor]]
+"""Log-probabilities and entropies of the masked tokens, as the only gradient step of an update found them."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """Gradient steps of one model on a batch."""
+
+    epochs: int = option(1, at_least=1)
+    """Passes over a batch."""
+    minibatches: int = option(1, at_least=1)
+    """Gradient steps per pass; rows of a group may fall into different ones."""
+    micro_batch_rows: int = option(0, at_least=0)
+    """Rows per forward and backward pass, for memory; 0 takes a whole minibatch. The result does not depend on it."""
+    learning_rate: float = option(1e-6, at_least=0)
+    """AdamW step size."""
+    warmup: int = option(0, at_least=0)
+    """Updates over which the learning rate rises linearly."""
+    weight_decay: float = option(0.0, at_least=0)
+    """AdamW weight decay."""
+    max_grad_norm: float = option(1.0, above=0)
+    """Global gradient norm limit."""
+    terms: tuple[Weighted, ...] = ()
+    model: str = "policy"
+
+    def of(self, *terms: Weighted | None, model: str = "policy") -> Update:
+        """This update on the sum of some terms; what is None is left out."""
+        return replace(self, terms=tuple(term for term in terms if term is not None), model=model)
+
+    @property
+    def gradient_steps(self) -> int:
+        """Gradient steps on a batch."""
+        return self.epochs * self.minibatches
+
+    @property
+    def needs_value_head(self) -> bool:
+        """Whether a term regresses a critic on tokens."""
+        return any(getattr(each.term, "needs_value_head", False) for each in self.terms)
+
+    def metrics_mask(self, batch: Batch) -> Tensor:
+        """``[B, T]`` bool: the tokens that the diagnostics of a step are means over, those of the first term."""
+        return self.terms[0].term.mask(batch)
+
+    def improve(self, context: Any, batch: Batch) -> Metrics:
+        """Every gradient step, and what happened as numbers.
+
+        Raises:
+            NonFinite: a loss or the gradient is not finite; carries the batch.
+        """
+        model, rows = context.models[self.model], batch.rows
+        model.set_learning_rate(self.learning_rate * min(1.0, (context.updates_of(self.model) + 1) / max(1, self.warmup)))
+        usable = rows.mask.any(1).nonzero().flatten()
+        reports: list[dict[str, Tensor]] = []
+        before: Before = []
+        for _ in range(self.epochs if len(usable) else 0):
+            for index in self.minibatch_rows(context, batch, usable):
+                reports.append(self.step(context, batch[index], before))
+        context.finish_update(self.model)
+        metrics: Metrics = {}
+        if reports:
+            for name in dict.fromkeys(name for report in reports for name in report):  # a step without some source says nothing of it
+                metrics[name] = torch.stack([report[name] for report in reports if name in report]).mean().item()
+            if self.model == context.deployed:
+                metrics |= self.meter(context, batch, before)
+            metrics |= moments_on_the_meter(model.optimizer)
+            for each in self.terms:
+                metrics |= each.term.summary(batch) if hasattr(each.term, "summary") else {}
+            context.learner_tokens += int(rows.mask.sum()) * self.epochs
+        return metrics | {"gradient_steps": len(reports)}
+
+    def minibatch_rows(self, context: Any, batch: Batch, usable: Tensor) -> Sequence[Tensor]:
+        """Indices of the rows of every minibatch of one pass; units stay whole."""
+        if self.minibatches == 1:
+            return [usable]
+        generator = context.streams["minibatches"]
+        if batch.units is None:
+            order = usable[torch.randperm(len(usable), generator=generator)]
+            return order.tensor_split(min(self.minibatches, len(usable)))
+        unit = batch.units[usable]
+        known = unit.unique()
+        order = known[torch.randperm(len(known), generator=generator)]
+        return [usable[torch.isin(unit, part)] for part in order.tensor_split(min(self.minibatches, len(known)))]
+
+    def step(self, context: Any, batch: Batch, before: Before) -> dict[str, Tensor]:
+        """One optimiser step on some rows.
+
+        Args:
+            context: of the learner.
+            batch: the rows of this step.
+            before: takes the present log-probabilities and entropies where nobody has stored those of the update's start.
+
+        Returns:
+            Scalars by name.
+
+        Raises:
+            NonFinite: a loss or the gradient is not finite; carries the rows.
+        """
+        context.count_flops(TRAIN, batch.rows)
+        total = self.accumulate(context, batch, before)
+        norm = context.models[self.model].step()
+        if not bool(norm.isfinite()) or not all(bool(value.isfinite()) for value in total.values()):
+            names = [name for name, value in total.items() if not bool(value.isfinite())] or ["the gradient"]
+            raise NonFinite(f"{', '.join(names)} became non-finite in update {context.updates_of(self.model) + 1}", batch.rows)
+        return total | {"meter/gradient_norm": norm.detach()}
+
+    def accumulate(self, context: Any, batch: Batch, before: Before | None = None, seen: list[Any] | None = None) -> dict[str, Tensor]:
+        """The gradient of the terms on some rows, into the parameters; nothing moves.
+
+        Args:
+            context: of the learner.
+            batch: the rows of a gradient step.
+            before: see :meth:`step`.
+            seen: takes the log-probabilities (which then keep their gradients) and the limited tokens of every micro-batch.
+
+        Returns:
+            Scalars by name.
+        """
+        model = context.models[self.model]
+        denominators = [each.term.denominator(batch, context) for each in self.terms]
+        model.optimizer.zero_grad(set_to_none=True)
+        size = self.micro_batch_rows or len(batch)
+        batch = replace(batch, facts=batch.facts | self.facts_of_step(context, batch, size))
+        tokens = self.metrics_mask(batch).sum().clamp(min=1)
+        sources = sources_of(batch)
+        total: dict[str, Tensor] = {}
+        for part in batch.split(size):
+            scores = context.score(part.rows, self.model)
+            if seen is not None:
+                scores.logp.retain_grad()
+            if part.rows.learner_logp is None and before is not None:
+                before.append((scores.logp.detach()[part.rows.mask], scores.entropy.detach()[part.rows.mask]))
+            loss, sums, means, limited = self.losses(context, scores, part, denominators)
+            loss.backward()
+            if seen is not None:
+                seen.append((scores.logp, limited))
+            mask = self.metrics_mask(part)
+            share = mask.sum() / tokens
+            means["entropy"] = scores.entropy.detach()[mask].sum() / mask.sum().clamp(min=1)
+            if limited is not None:
+                for kind, count in sources.items():
+                    mine = part.rows.mask & (part.rows.source == int(kind))
+                    sums[f"meter/{kind.name.lower()}/limited_share"] = (limited & mine).sum() / count
+            for name, value in sums.items():
+                total[name] = total.get(name, torch.zeros(())) + value
+            for name, value in means.items():
+                total[name] = total.get(name, torch.zeros(())) + value * share
+        return total
+
+    def losses(
+        self, context: Any, scores: Any, part: Batch, denominators: list[Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor], Tensor | None]:
+        """The weighted sum of the terms on a micro-batch; scalars that add up over micro-batches, scalars that are means over tokens, and
+        the tokens that the first term limits."""
+        update = context.updates_of(self.model)
+        loss: Any = 0.0
+        sums: dict[str, Tensor] = {}
+        means: dict[str, Tensor] = {}
+        limited: Tensor | None = None
+        for each, denominator in zip(self.terms, denominators, strict=True):
+            value, report = each.term(scores, part, denominator, context)
+            loss = loss + each.at(update) * value
+            sums |= report.sums
+            if each.name:
+                sums[f"{each.name}_loss"] = value.detach()
+            means |= report.means
+            limited = report.limited if limited is None else limited
+        return loss, sums, means, limited
+
+    def facts_of_step(self, context: Any, batch: Batch, size: int) -> dict[str, Any]:
+        """What terms must know of all rows of a step before its micro-batches."""
+        waiting = [each.term for each in self.terms if getattr(each.term, "needs_whole_step", False)]
+        if not waiting or size >= len(batch):
+            return {}
+        with torch.no_grad():
+            logp = torch.cat([context.score(part.rows, self.model).logp for part in batch.split(size)])
+        return {name: value for term in waiting for name, value in term.begin(logp, batch).items()}
+
+    def meter(self, context: Any, batch: Batch, before: Before) -> Metrics:
+        """How far off-policy the batch was, by source."""
+        rows = batch.rows
+        if rows.learner_logp is None:  # a single step: its forward pass was the start of the update
+            logp, entropy = (torch.cat(parts) for parts in zip(*before, strict=True))
+            rows.learner_logp = torch.zeros(rows.shape).masked_scatter(rows.mask, logp)
+            rows.entropy = torch.zeros(rows.shape).masked_scatter(rows.mask, entropy)
+        kept = rows.transitions()
+        age = torch.where(kept.version < 0, -1, context.updates - 1 - kept.version)
+        return off_policyness(kept.learner_logp, kept.sampler_logp, age=age, source=kept.source, entropy=kept.entropy)
+
+
+def sources_of(batch: Batch) -> dict[Source, int]:
+    """Masked tokens by source, where they come from several."""
+    counts = torch.bincount(batch.rows.source[batch.rows.mask], minlength=len(Source)).tolist()
+    return {kind: counts[kind] for kind in Source if counts[kind]} if sum(map(bool, counts)) > 1 else {}

@@ -1,0 +1,205 @@
+"""Terms: the summands of objectives over tokens, as parts. Their mathematics stands in the other files of this room."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.masking import aggregate
+from rheostat.objectives.kl import KLEstimator, kl_estimate
+from rheostat.objectives.limits import Clip, DetachedClip, LogClip, Unlimited
+from rheostat.objectives.policy_gradient import policy_gradient
+from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
+from rheostat.objectives.searched_clip import SearchedClip, behaviour_logp, search_metrics
+from rheostat.objectives.supervised import weighted_likelihood
+from rheostat.objectives.value import value_loss
+from rheostat.objectives.weights import ExpertWeight, expert_weight, importance_weight
+from rheostat.options import option
+from rheostat.parts import Batch, Context, Report, Tokens
+from rheostat.trajectories import Trajectories
+
+AnyClip = Clip | SearchedClip | DetachedClip | LogClip | Unlimited
+"""PPO's clip; BAPO's searched one, on the ratio to whoever sampled; CISPO's clipped constant weight; GMPO's clip in log space; none."""
+
+
+@dataclass(frozen=True)
+class TokenTerm:
+    """What terms over tokens share: whose tokens they are, and how they become one number."""
+
+    tokens: Tokens = Tokens()
+    reads: ClassVar[Sequence[str]] = ()
+
+    def mask(self, batch: Batch) -> Tensor:
+        """``[B, T]`` bool: the tokens of this term."""
+        return self.tokens.mask(batch.rows)
+
+    def denominator(self, batch: Batch, context: Context) -> Tensor:
+        """What its sum is divided by, over a whole gradient step."""
+        return self.tokens.denominator(batch.rows, context.longest)
+
+    def reduce(self, values: Tensor, batch: Batch, denominator: Tensor) -> Tensor:
+        """Values ``[B, T]`` of the term's tokens as one number."""
+        return aggregate(values, self.mask(batch), self.tokens.aggregate.mode, denominator=denominator)
+
+
+def old_logp(scores: Any, rows: Trajectories) -> Tensor:
+    """Log-probabilities ``[B, T]`` at the start of the update, a constant: as stored, or the present ones in the only step of an update."""
+    return scores.logp.detach() if rows.learner_logp is None else rows.learner_logp
+
+
+@dataclass(frozen=True)
+class SamplerCorrection:
+    """Truncated importance sampling between the sampler and the learner at the start of the update."""
+
+    level: Literal["none", "token", "sequence"] = option("none", short="sampler_correction")
+    """A weight per token, one per completion, or none."""
+    cap: float = option(2.0, short="sampler_cap", above=0)
+    """Cap of that weight."""
+
+    def __post_init__(self) -> None:
+        if self.level == "none" and self.cap != 2.0:
+            raise RheostatError("sampler_cap caps the weights of a sampler correction: choose sampler_correction token or sequence too.")
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is corrected."""
+        return self.level != "none"
+
+    def weight(self, rows: Trajectories, mask: Tensor) -> Tensor | None:
+        """Capped weights ``[B, T]`` of the tokens of a mask; None without a correction."""
+        if self.level == "none":
+            return None
+        return importance_weight(rows.learner_logp, rows.sampler_logp, mask=mask, level=self.level, cap=self.cap)
+
+
+@dataclass(frozen=True)
+class PolicyGradient(TokenTerm):
+    """The clipped surrogate: ``- weight * clip(ratio) * advantage``, see :func:`~rheostat.objectives.policy_gradient.policy_gradient`."""
+
+    clip: AnyClip | Any = Clip()
+    ratio: RatioKind = "token"
+    clamp_log_ratio: bool = True
+    """Clamp token log-ratios to +-20 before exponentiating, as verl does."""
+    correction: SamplerCorrection = SamplerCorrection()
+    reads: ClassVar[Sequence[str]] = ("advantage",)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.clip, SearchedClip):
+            if self.ratio != "token":
+                raise RheostatError(f"The searched clip cannot use ratio {self.ratio!r}: it searches the bounds of token ratios.")
+            if self.correction.on:
+                raise RheostatError(
+                    f"The searched clip cannot use sampler_correction {self.correction.level!r}: the ratio is to the sampler already."
+                )
+
+    @property
+    def needs_old_logp(self) -> bool:
+        """Whether one gradient step per batch needs the log-probabilities at the start of the update, too."""
+        return self.correction.on
+
+    @property
+    def needs_whole_step(self) -> bool:
+        """Whether the term must see all rows of a gradient step before its micro-batches."""
+        return isinstance(self.clip, SearchedClip)
+
+    def begin(self, logp: Tensor, batch: Batch) -> dict[str, Any]:
+        """Facts of a gradient step, from the present log-probabilities ``[B, T]`` of all its rows: the searched bounds."""
+        return {"bounds": self.clip.find(logp, batch.rows, self.mask(batch))}
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        rows, mask, clip = batch.rows, self.mask(batch), self.clip
+        denominator_logp = old_logp(scores, rows)
+        bounds = None
+        if isinstance(clip, SearchedClip):
+            bounds = batch.facts.get("bounds") or clip.find(scores.logp, rows, mask)
+            denominator_logp = behaviour_logp(scores.logp, rows)
+        clamped = self.clamp_log_ratio and self.ratio == "token" and not isinstance(clip, LogClip)
+        found = policy_gradient(
+            scores.logp,
+            rows.advantage,
+            denominator_logp=denominator_logp,
+            mask=mask,
+            limit=clip if bounds is None else clip.clip(bounds),  # type: ignore[union-attr]
+            ratio=self.ratio,
+            log_clamp=LOG_CLAMP if clamped else None,
+            weight=self.correction.weight(rows, mask),
+            aggregate=self.tokens.aggregate.mode,
+            denominator=denominator,
+        )
+        means = {"approx_kl": found.approx_kl, "meter/limited_share": found.limited_share}
+        if bounds is not None:
+            means |= search_metrics(bounds, found, scores.logp, scores.entropy, rows, mask)
+        return found.loss, Report(means=means, limited=found.limited)
+
+    def summary(self, batch: Batch) -> dict[str, float]:
+        """What is said once of a whole update."""
+        mask = self.mask(batch)
+        weight = self.correction.weight(batch.rows, mask)
+        return {} if weight is None else {"meter/capped_share": (weight[mask] >= self.correction.cap).float().mean().item()}
+
+
+@dataclass(frozen=True)
+class ReferenceKL(TokenTerm):
+    """The KL to a frozen model, whose log-probabilities stand in ``reference_logp``."""
+
+    estimator: KLEstimator = "k3"
+    reads: ClassVar[Sequence[str]] = ("reference_logp",)
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        mask = self.mask(batch)
+        kl = self.reduce(kl_estimate(scores.logp, batch.rows.reference_logp, self.estimator, mask=mask), batch, denominator)
+        return kl, Report(sums={"kl_reference": kl.detach()})
+
+
+@dataclass(frozen=True)
+class Entropy(TokenTerm):
+    """The entropy of the distribution the tokens were drawn from; a bonus has a negative coefficient."""
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        return self.reduce(scores.entropy, batch, denominator), Report()
+
+
+@dataclass(frozen=True)
+class Likelihood(TokenTerm):
+    """``-w(p) log p``: imitation of tokens, each with the same weight or one of its probability."""
+
+    weight: ExpertWeight = "none"
+    ceiling: float | None = None
+    """Tokens more likely than this give no gradient."""
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        loss = weighted_likelihood(
+            scores.logp,
+            mask=self.mask(batch),
+            weight=None if self.weight == "none" else expert_weight(scores.logp, self.weight),
+            ceiling=self.ceiling,
+            aggregate=self.tokens.aggregate.mode,
+            denominator=denominator,
+        )
+        return loss, Report()
+
+
+@dataclass(frozen=True)
+class TokenValue(TokenTerm):
+    """Regression of a critic on tokens, clipped around its value at the start of the update."""
+
+    clip: float | None = None
+    reads: ClassVar[Sequence[str]] = ("value_target", "value")
+    needs_value_head: ClassVar[bool] = True
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        rows = batch.rows
+        loss = value_loss(
+            scores.value,
+            rows.value_target,
+            old_value=rows.value,
+            clip=self.clip,
+            mask=self.mask(batch),
+            aggregate=self.tokens.aggregate.mode,
+            denominator=denominator,
+        )
+        return loss, Report()

@@ -1,0 +1,310 @@
+"""Options: the fields of parts, nested, with a short name and a domain each.
+
+A method is a frozen dataclass whose fields are parts, and a part is a frozen dataclass whose fields are its options. The option
+``size`` of the part ``groups`` is ``groups.size`` (``--groups.size 16``); where its short name is unique in the method (``group_size``,
+``--group-size 16``) that is enough. Only fields that :func:`option` declares are options; a part's other fields are set by the method.
+
+A field whose type is a union of parts takes one of several rules: ``clip.kind`` chooses which (each has a class attribute ``kind``), and
+only the options of the chosen one exist.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+import math
+import textwrap
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal
+
+from rheostat.errors import RheostatError, unknown
+
+KIND = "kind"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """Which numbers an option may be; None is no bound."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def __str__(self) -> str:
+        words = (("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below))
+        return " and ".join(f"{word} {bound:g}" for word, bound in words if bound is not None)
+
+    def holds(self, value: float) -> bool:
+        """Whether a finite number lies inside."""
+        return (
+            math.isfinite(value)
+            and (self.at_least is None or value >= self.at_least)
+            and (self.above is None or value > self.above)
+            and (self.at_most is None or value <= self.at_most)
+            and (self.below is None or value < self.below)
+        )
+
+
+def option(
+    default: Any,
+    *,
+    short: str | None = None,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+    share: bool = False,
+) -> Any:
+    """A field of a part that a user may set; its documentation is the docstring below it.
+
+    Args:
+        default: of the part; a method may give its part another.
+        short: the name that is enough where it is unique; by default the field's own.
+        at_least, above, at_most, below: bounds of a number. Numbers are finite in any case.
+        share: a share of something: at least 0 and at most 1.
+    """
+    domain = Domain(0.0 if share else at_least, above, 1.0 if share else at_most, below)
+    return dataclasses.field(default=default, metadata={"short": short, "domain": domain})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a method, as the command line, the documentation and the configuration file show it."""
+
+    path: str
+    """``part.field``."""
+    short: str
+    """Short name; it is accepted where no other option of the method has it."""
+    value: Any
+    """Its value in the configuration that was asked: the default where that is the method's own."""
+    hint: Any
+    """Its type."""
+    documentation: str
+    domain: Domain
+
+
+def is_part(value: Any) -> bool:
+    """Whether a value is a part (a dataclass object)."""
+    return dataclasses.is_dataclass(value) and not isinstance(value, type)
+
+
+def options_of(config: Any, prefix: str = "") -> list[Option]:
+    """Every option of a method or part, in the order of its fields.
+
+    Args:
+        config: the method's or part's dataclass object.
+        prefix: path of the part in its method, with the dot.
+    """
+    found: list[Option] = []
+    hints, documentation = type_hints(type(config)), field_documentation(type(config))
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        kinds = kinds_of(hints[item.name])
+        if len(kinds) > 1:
+            path = f"{prefix}{item.name}.{KIND}"
+            chosen = kind_of(value)
+            hint = Literal[tuple(kinds)]  # type: ignore[valid-type]
+            found.append(Option(path, item.name if not prefix else path, chosen, hint, documentation[item.name], Domain()))
+        if is_part(value):
+            found += options_of(value, f"{prefix}{item.name}.")
+        elif "domain" in item.metadata:
+            short = item.metadata["short"] or item.name
+            found.append(Option(prefix + item.name, short, value, hints[item.name], documentation[item.name], item.metadata["domain"]))
+    return found
+
+
+def kinds_of(hint: Any) -> dict[str | None, type | None]:
+    """The parts that a field of this type may hold, by their ``kind``; a None among them is named ``none``."""
+    if typing.get_origin(hint) not in (typing.Union, types.UnionType):
+        return {}
+    arguments = typing.get_args(hint)
+    parts = [each for each in arguments if dataclasses.is_dataclass(each)]
+    if not parts:
+        return {}
+    found: dict[str | None, type | None] = {each.kind: each for each in parts}  # type: ignore[attr-defined, union-attr]
+    return found | ({"none": None} if type(None) in arguments else {})
+
+
+def kind_of(value: Any) -> str:
+    """The ``kind`` of a part that is one of several."""
+    return "none" if value is None else str(value.kind)
+
+
+def short_names(options: list[Option]) -> dict[str, str]:
+    """``{short name: path}`` of the short names that are unique."""
+    count: dict[str, int] = {}
+    for each in options:
+        count[each.short] = count.get(each.short, 0) + 1
+    return {each.short: each.path for each in options if count[each.short] == 1 and each.short != each.path}
+
+
+def resolve(name: str, options: list[Option], who: str) -> str:
+    """The path of an option, from its path or its unique short name.
+
+    Raises:
+        RheostatError: there is none (the nearest are named), or the short name is not unique.
+    """
+    name = name.replace("-", "_")
+    paths = [each.path for each in options]
+    if name in paths:
+        return name
+    shorts = short_names(options)
+    if name in shorts:
+        return shorts[name]
+    several = [each.path for each in options if each.short == name]
+    if several:
+        raise RheostatError(f"{who} has more than one option {name!r}: say which, {' or '.join(several)}.")
+    raise unknown(f"option of {who}", name, [*paths, *shorts])
+
+
+def with_options(config: Any, overrides: Mapping[str, Any], who: str) -> Any:
+    """A method's configuration with some options changed.
+
+    Args:
+        config: the method's dataclass object.
+        overrides: values by path, by short name, or nested (``{"clip": {"high": 0.28}}``).
+        who: the method's name, for the sentences.
+
+    Raises:
+        RheostatError: an option that does not exist (the nearest are named), a value of the wrong kind or outside its domain, an option
+            that is given twice, or what the parts themselves refuse.
+    """
+    given = dict(flatten(overrides))
+    chosen = {name: value for name, value in given.items() if _is_kind(name, config)}
+    for name, value in chosen.items():  # the kinds first: they decide which options there are
+        config = _with_kind(config, resolve(name, options_of(config), who), value, who)
+    found: dict[str, Any] = {}
+    options = options_of(config)
+    by_path = {each.path: each for each in options}
+    for name, value in given.items():
+        if name in chosen:
+            continue
+        path = resolve(name, options, who)
+        if path in found:
+            raise RheostatError(f"{who}: {path} is given twice, by its path and by its short name: leave one out.")
+        found[path] = checked(who, by_path[path], value)
+    return _replaced(config, found)
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """``{"clip": {"high": 0.28}}`` as ``("clip.high", 0.28)``, part by part."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def nested(config: Any) -> dict[str, Any]:
+    """A configuration as plain nested values, with the ``kind`` of every part that is one of several: what :func:`with_options` reads."""
+    found: dict[str, Any] = {}
+    for each in options_of(config):
+        place = found
+        *parts, last = each.path.split(".")
+        for part in parts:
+            place = place.setdefault(part, {})
+        place[last] = list(each.value) if isinstance(each.value, tuple) else each.value
+    return found
+
+
+def check_domains(config: Any, who: str) -> None:
+    """Refuse numbers outside their domains, wherever they come from.
+
+    Raises:
+        RheostatError: naming the option, its value and its domain.
+    """
+    for each in options_of(config):
+        checked(who, each, each.value)
+
+
+def checked(who: str, each: Option, value: Any) -> Any:
+    """A value as its declared type and inside its domain.
+
+    Raises:
+        RheostatError: it is neither.
+    """
+    value = _typed(f"{who}: {each.path}", value, each.hint)
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int | float) and not isinstance(number, bool) and not each.domain.holds(number):
+            wanted = str(each.domain) or "a finite number"
+            raise RheostatError(f"{who}: {each.path} is {number}; it must be {wanted}.")
+    return value
+
+
+def _is_kind(name: str, config: Any) -> bool:
+    name = name.replace("-", "_")
+    return any(name in (each.path, each.short) and each.path.endswith("." + KIND) for each in options_of(config))
+
+
+def _with_kind(config: Any, path: str, value: Any, who: str) -> Any:
+    """The configuration with another part in the place of one that is one of several; the same kind changes nothing."""
+    part, _, rest = path.partition(".")
+    if rest != KIND:
+        return dataclasses.replace(config, **{part: _with_kind(getattr(config, part), rest, value, who)})
+    kinds = kinds_of(type_hints(type(config))[part])
+    if value not in kinds:
+        raise RheostatError(f"{who}: {path} is {value!r}; it must be one of {', '.join(map(str, kinds))}.")
+    if value == kind_of(getattr(config, part)):
+        return config
+    cls = kinds[value]
+    return dataclasses.replace(config, **{part: None if cls is None else cls()})
+
+
+def _replaced(config: Any, found: Mapping[str, Any]) -> Any:
+    """The configuration with values by path; every part is made once, so that it sees all of its options when it checks them."""
+    here = {path: value for path, value in found.items() if "." not in path}
+    for part in dict.fromkeys(path.partition(".")[0] for path in found if "." in path):
+        below = {path.partition(".")[2]: value for path, value in found.items() if path.startswith(part + ".")}
+        here[part] = _replaced(getattr(config, part), below)
+    return dataclasses.replace(config, **here) if here else config
+
+
+def _typed(where: str, value: Any, hint: Any) -> Any:
+    """The value as its declared type, or a sentence."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:
+            return None
+        choices = [argument for argument in arguments if argument is not type(None)]
+        return _typed(where, value, choices[0])
+    if origin is Literal:
+        if value not in arguments:
+            raise RheostatError(f"{where} is {value!r}; it must be one of {', '.join(map(str, arguments))}.")
+        return value
+    if origin is tuple:
+        if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
+            raise RheostatError(f"{where} is {value!r}; it must be a list.")
+        inner = arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else None
+        return tuple(value if inner is None else (_typed(where, each, inner) for each in value))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
+        raise RheostatError(f"{where} is {value!r}; it must be of type {hint.__name__}.")
+    return value
+
+
+@cache
+def type_hints(cls: type) -> dict[str, Any]:
+    """The types of a dataclass's fields."""
+    return typing.get_type_hints(cls)
+
+
+@cache
+def field_documentation(cls: type) -> dict[str, str]:
+    """``{field: docstring under it}`` of a dataclass and its bases."""
+    found: dict[str, str] = {item.name: "" for item in dataclasses.fields(cls)}
+    for base in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for node, following in zip(body.body, [*body.body[1:], ast.Pass()], strict=True):
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                constant = following.value if isinstance(following, ast.Expr) else None
+                if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
+                    found[node.target.id] = inspect.cleandoc(constant.value)
+    return found
