@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rheostat.methods import table
 from rheostat.training.progress import Bar, Progress, Silent
 from rheostat.training.run import CUSTOM, Run
+from rheostat.training.settings import derived as derived_numbers
 from rheostat.training.settings_from_options import free_directory, settings_for, task_of_prompts
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def finish(run: Run, progress: bool | Progress, sinks: tuple[str, ...]) -> Run:
 
     display = (Bar(run.directory.name) if progress else Silent()) if isinstance(progress, bool) else progress
     if progress:
-        derived = table.entry(run.settings.method).load().derived(run.method.config) | getattr(run.method, "arithmetic", {})
+        derived = derived_numbers(run.settings.method, run.method.config) | getattr(run.method, "arithmetic", {})
         arithmetic = ", ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in derived.items())
         print(f"{run.directory}: {arithmetic}", file=sys.stderr)
     run.train(progress=display, sinks=sinks)

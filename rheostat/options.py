@@ -154,6 +154,9 @@ def resolve(name: str, options: list[Option], who: str) -> str:
     paths = [each.path for each in options]
     if name in paths:
         return name
+    joined = {path.replace(".", "_"): path for path in paths}
+    if name in joined:
+        return joined[name]
     shorts = short_names(options)
     if name in shorts:
         return shorts[name]

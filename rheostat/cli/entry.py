@@ -6,6 +6,8 @@ import dataclasses
 import json
 import shlex
 import sys
+import types
+import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,7 @@ from rheostat.cli.offline_evaluation import OffPolicyEvaluation
 from rheostat.cli.studies import Claims, StudyCommand
 from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
+from rheostat.options import short_names
 from rheostat.terminal import json_or_text, print_json, print_table
 
 
@@ -72,10 +75,10 @@ class Show:
     """Print JSON."""
 
     def run(self) -> None:
-        from rheostat.methods.describe import settings_of
+        from rheostat.training.describe import settings_of
 
         row = table.entry(self.method)
-        settings = settings_of(row)
+        settings = settings_of(self.method)
         presets = getattr(row.load(), "presets", {})
         if self.json:
             fields = {item.name: {"default": item.default, "documentation": item.documentation} for item in settings}
@@ -183,12 +186,14 @@ class LanguageOptions(TrainOptions):
 
 def train_command(name: str, preset: str | None = None) -> type:
     """The options of ``rheostat train NAME``: those of every run and those of the method, a preset filled in."""
-    from rheostat.learner.dial import Dial
     from rheostat.training.settings import configure
 
     row = table.entry(name)
     base = ControlOptions if row.domain == "control" else LanguageOptions
     config = configure(name, {}, preset=preset)
+    if hasattr(config, "compose"):
+        return composed_command(name, row, base, config)
+    from rheostat.learner.control_dial import Dial
 
     def run(self: Any) -> None:
         from rheostat import api
@@ -213,6 +218,53 @@ def train_command(name: str, preset: str | None = None) -> type:
     ]
     namespace = {"run": run, "__doc__": f"{row.title}. `rheostat show {name}` explains the method."}
     return dataclasses.make_dataclass(f"Train{name.title().replace('-', '')}", fields, bases=(base,), namespace=namespace)
+
+
+def composed_command(name: str, row: Any, base: type, config: Any) -> type:
+    """The options of ``rheostat train NAME`` for a method of parts: ``--part.option``, or the short name where it is unique.
+
+    Args:
+        name: of the method.
+        row: of the table of methods.
+        base: options of every run of its domain.
+        config: the method's dataclass object, a preset filled in.
+    """
+    from rheostat.training.settings import shown_options
+
+    options = shown_options(name, config)
+    taken = {item.name for item in dataclasses.fields(base)}
+    shorts = {path: short for short, path in short_names(options).items() if short not in taken}
+    fields: list[Any] = []
+    for each in options:
+        aliases = tuple("--" + shorts[each.path].replace("_", "-") for _ in (0,) if each.path in shorts)
+        argument = tyro.conf.arg(name=each.path, help=each.documentation or None, aliases=aliases or None)
+        fields.append((each.path.replace(".", "__"), Annotated[plain_type(each.hint), argument], field(default=each.value)))
+
+    def run(self: Any) -> None:
+        from rheostat import api
+
+        general = {item.name: getattr(self, item.name) for item in dataclasses.fields(base)}
+        general["environment_options"] = {key: json_or_text(value) for key, value in general.pop("environment").items()}
+        if "reward" in general:
+            general["rewards"] = general.pop("reward")
+        given: frozenset[str] = getattr(self, "given", frozenset())
+        method = {}
+        for each in options:
+            value = getattr(self, each.path.replace(".", "__"))
+            if value != each.value or given & {each.path, each.path.replace(".", "_"), each.short}:  # a preset fills in the rest
+                method[each.path] = value
+        _announce(api.train(name, general.pop("task") or None, **general, **method))
+
+    namespace = {"run": run, "__doc__": f"{row.title}. `rheostat show {name}` explains the method."}
+    return dataclasses.make_dataclass(f"Train{name.title().replace('-', '')}", fields, bases=(base,), namespace=namespace)
+
+
+def plain_type(hint: Any) -> Any:
+    """The type of an option as the command line reads it: numbers where code also takes tensors."""
+    if typing.get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    kinds = [each for each in typing.get_args(hint) if each in (int, float, str, bool) or each is type(None)]
+    return Union[tuple(kinds)] if len(kinds) > 1 else kinds[0]  # noqa: UP007 (built at run time)
 
 
 def _announce(run: Any) -> None:

@@ -76,19 +76,20 @@ class ModelScores:
 class OverlongPenalty:
     """A soft punishment of completions that come near the length limit (DAPO): part of what a row has earned, not of its reward."""
 
-    buffer: int = option(0, short="overlong_buffer", at_least=0)
-    """Tokens before the limit over which the penalty grows; 0 for none."""
+    buffer: int | None = option(0, short="overlong_buffer", at_least=0)
+    """Tokens before the limit over which the penalty grows; 0 for none, None for a quarter of the limit."""
     writes: ClassVar[Sequence[str]] = ("row_reward",)
 
     def __call__(self, context: Context, batch: Batch) -> Batch:
-        if self.buffer:
-            penalty = overlong_penalty(batch.rows.mask.sum(1), max_length=context.longest, buffer=self.buffer)
+        buffer = max(1, context.longest // 4) if self.buffer is None else self.buffer
+        if buffer:
+            penalty = overlong_penalty(batch.rows.mask.sum(1), max_length=context.longest, buffer=buffer)
             batch.columns["row_reward"] = row_reward(batch) + penalty
         return batch
 
     def bind(self, context: Context) -> None:
         """Refuse a buffer that no completion leaves."""
-        if self.buffer > context.longest:
+        if self.buffer is not None and self.buffer > context.longest:
             raise RheostatError(
                 f"overlong_buffer is {self.buffer}, more than the {context.longest} tokens a completion may have: lower it, raise "
                 "max_new_tokens, or switch it off with 0."

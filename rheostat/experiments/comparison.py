@@ -357,9 +357,11 @@ EXPERT_SETTINGS = ("experts", "expert_missing", "expert_long", "expert_least_rew
 
 def _read_by(method: str, options: dict[str, Any]) -> dict[str, Any]:
     """Without the file of expert rows where a language method reads none, so that it can be compared with those that do."""
+    from rheostat.training.language import uses_experts
+
     row = table.entry(method)
     asked = options.get("dial.expert_share") or dict(options.get("dial") or {}).get("expert_share")
-    if row.domain == "control" or row.load().uses_experts or asked or options.get("expert_missing") == "skip":
+    if row.domain == "control" or uses_experts(method) or asked or options.get("expert_missing") == "skip":
         return options
     return {name: value for name, value in options.items() if name not in EXPERT_SETTINGS}
 

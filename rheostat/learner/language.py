@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from rheostat.collect.language.collectors import Dynamic
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Dynamic, ExpertsInside, Groups
 from rheostat.collect.language.groups import World
-from rheostat.credit.annotations import ModelScores
+from rheostat.credit.annotations import GroupAdvantage, ModelScores, OldScores, OverlongPenalty
 from rheostat.errors import RheostatError
 from rheostat.learner.context import LanguageContext
 from rheostat.learner.learner import Composition, Learner
@@ -69,6 +70,47 @@ class RewardKL:
         return []
 
 
+def group_policy_gradient(
+    collect: Any,
+    advantage: GroupAdvantage,
+    update: Update,
+    *,
+    keep: Valid,
+    kl: LossKL | RewardKL,
+    overlong: OverlongPenalty | None = None,
+) -> Composition:
+    """What the methods of GRPO's family share: graded groups, credited relative to each other and learned from at once.
+
+    Args:
+        collect: groups.
+        advantage: what a completion is worth.
+        update: with its terms.
+        keep: which rows stay in the mask.
+        kl: to the starting model.
+        overlong: a punishment of long completions.
+    """
+    return Composition(
+        collect=collect,
+        retain=[keep],
+        credit=[OldScores(), *kl.annotations, *([] if overlong is None else [overlong]), advantage.with_kl(kl.penalty)],
+        improve=[update],
+        models=policy_models(update, kl),
+    )
+
+
+def with_experts_inside(groups: Groups, count: int) -> ExpertsInside:
+    """Groups of which an expert writes ``count`` members.
+
+    Raises:
+        RheostatError: no member is left for the policy.
+    """
+    if not 1 <= count < groups.size:
+        raise RheostatError(
+            f"expert_rows is {count} of a group of {groups.size}: at least 1, and at least one of the group must be the policy's own."
+        )
+    return ExpertsInside(replace(groups, size=groups.size - count), count)
+
+
 def entropy_bonus(coefficient: float, tokens: Tokens) -> Weighted | None:
     """A bonus on the entropy; None where its weight is 0."""
     return Weighted(Entropy(tokens), -coefficient, "") if coefficient else None
@@ -120,6 +162,14 @@ def derived(config: Any, who: str) -> dict[str, int | str]:
         if hasattr(part, "describe"):
             found |= part.describe()
     return found
+
+
+def hidden_options(config: Any, who: str) -> frozenset[str]:
+    """Paths of options that every value but the default is refused for in this method, so that nobody is shown them."""
+    composition = composition_of(config, who)
+    refused = {name for part in composition.parts().values() for name in getattr(part, "refuses", {})}
+    hidden = {f"dial.{name}" for name in refused | ({"replay_age"} if "replay_share" in refused else set())}
+    return frozenset(hidden | ({"sampling.top_k", "sampling.top_p"} if composition.any("uses_experts") else set()))
 
 
 def build(config: Any, who: str, world: World, streams: Streams, total_steps: int) -> Learner:

@@ -209,3 +209,20 @@ def sources_of(batch: Batch) -> dict[Source, int]:
     """Masked tokens by source, where they come from several."""
     counts = torch.bincount(batch.rows.source[batch.rows.mask], minlength=len(Source)).tolist()
     return {kind: counts[kind] for kind in Source if counts[kind]} if sum(map(bool, counts)) > 1 else {}
+
+
+@dataclass(frozen=True)
+class Logged:
+    """A schedule's value in this update, in the log."""
+
+    name: str
+    schedule: Any
+
+    def improve(self, context: Any, batch: Batch) -> Metrics:
+        """The number, before the policy moves."""
+        return {self.name: self.schedule.at(context.updates)}
+
+    def check_budget(self, updates: int) -> None:
+        """Refuse a schedule that the run never comes to the end of."""
+        if hasattr(self.schedule, "check"):
+            self.schedule.check(updates, self.name)

@@ -26,6 +26,11 @@ class Entry:
     verified: str
     """What has been checked, for ``rheostat list``."""
 
+    @property
+    def parent(self) -> str:
+        """The method that others of its domain are told apart from."""
+        return "grpo" if self.domain == "language" else "ppo"
+
     def load(self) -> Any:
         """The method class."""
         module, name = self.path.split(":")

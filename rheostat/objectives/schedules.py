@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from rheostat.errors import RheostatError
+from rheostat.options import option
 
 Decay = Literal["cosine", "linear", "switch"]
 
@@ -28,24 +29,27 @@ class PeakSchedule:
         RheostatError: a length below 0, or a decay that does not exist.
     """
 
-    peak: float
-    valley: float
-    warmup: int = 0
-    """W, in updates."""
-    length: int = 0
-    """D, in updates."""
-    decay: Decay = "cosine"
+    peak: float = option(1.0, at_least=0)
+    """Value after the warm-up."""
+    valley: float = option(0.0, at_least=0)
+    """Value after the decay."""
+    warmup: int = option(0, at_least=0)
+    """W, updates over which the value rises from 0 to its peak."""
+    decay: int = option(0, at_least=0)
+    """D, updates over which it then falls to its valley."""
+    decay_form: Decay = option("cosine")
+    """How it falls; ``switch`` stays at the peak until the end."""
 
     def __post_init__(self) -> None:
-        if self.warmup < 0 or self.length < 0:
-            raise RheostatError(f"A schedule warms up over {self.warmup} updates and decays over {self.length}: both count from 0.")
-        if self.decay not in get_args(Decay):
-            raise RheostatError(f"Unknown decay {self.decay!r}: one of {', '.join(get_args(Decay))}.")
+        if self.warmup < 0 or self.decay < 0:
+            raise RheostatError(f"A schedule warms up over {self.warmup} updates and decays over {self.decay}: both count from 0.")
+        if self.decay_form not in get_args(Decay):
+            raise RheostatError(f"Unknown decay {self.decay_form!r}: one of {', '.join(get_args(Decay))}.")
 
     @property
     def end(self) -> int:
         """The first update at the valley."""
-        return self.warmup + self.length
+        return self.warmup + self.decay
 
     def at(self, update: int) -> float:
         """The value at an update.
@@ -59,10 +63,10 @@ class PeakSchedule:
             return self.peak * update / self.warmup
         if update >= self.end:
             return self.valley
-        if self.decay == "switch":
+        if self.decay_form == "switch":
             return self.peak
-        x = (update - self.warmup) / self.length
-        return self.valley + (self.peak - self.valley) * ((1 + math.cos(math.pi * x)) / 2 if self.decay == "cosine" else 1 - x)
+        x = (update - self.warmup) / self.decay
+        return self.valley + (self.peak - self.valley) * ((1 + math.cos(math.pi * x)) / 2 if self.decay_form == "cosine" else 1 - x)
 
     def check(self, updates: int, name: str) -> None:
         """Refuse a schedule that the run never comes to the end of: it would be another method than the one that was asked for.
@@ -76,6 +80,17 @@ class PeakSchedule:
         """
         if self.end > updates:
             raise RheostatError(
-                f"The schedule of {name} ends at update {self.end} ({self.warmup} of warm-up, {self.length} of decay), but the run makes "
+                f"The schedule of {name} ends at update {self.end} ({self.warmup} of warm-up, {self.decay} of decay), but the run makes "
                 f"{updates}: shorten the schedule or raise steps."
             )
+
+
+@dataclass(frozen=True)
+class Complement:
+    """One minus a schedule: the weight of the other part of a mixture."""
+
+    schedule: PeakSchedule
+
+    def at(self, update: int) -> float:
+        """The value at an update."""
+        return 1 - self.schedule.at(update)

@@ -10,6 +10,8 @@ from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.groups import World
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.errors import MissingExtra, RheostatError
+from rheostat.learner.language import composition_of
+from rheostat.learner.learner import Composition
 from rheostat.methods import table
 from rheostat.policies.language.model import LanguagePolicy
 from rheostat.streams import derive_seed
@@ -25,31 +27,32 @@ from rheostat.training.settings import Settings
 ROOM = 2048  # tokens a prompt may have when neither task nor model sets a limit
 
 
-def build_world(settings: Settings, config: Any, method: Any, task: Any = None, policy: Any = None) -> World:
+def build_world(settings: Settings, config: Any, task: Any = None, policy: Any = None) -> World:
     """Everything the method acts in.
 
     Args:
         settings: of the run.
         config: of the method.
-        method: its class.
         task: a :class:`LanguageTask` instead of the named one.
         policy: a :class:`LanguagePolicy`, or a pair of a Hugging Face model and its tokenizer, instead of the named model.
 
     Raises:
         RheostatError: an unknown task, model, reward or device, or parts that do not fit each other.
     """
+    composition = composition_of(config, settings.method)
+    value_head = composition.any("needs_value_head")
     found = task if isinstance(task, LanguageTask) else named_task(settings)
-    if config.evaluate_every or settings.evaluation_episodes:
+    if config.evaluation.every or settings.evaluation_episodes:
         found.validation(1)  # refuse now, not at the first measurement, where there is nothing to validate on
     verifier: Verifier = load_rewards(list(settings.rewards)) if settings.rewards else found.verifier()
     if isinstance(policy, tuple):
-        learner = LanguagePolicy(*policy, device=settings.device, value_head=method.needs_value_head)
+        learner = LanguagePolicy(*policy, device=settings.device, value_head=value_head)
     elif policy is None or isinstance(policy, LanguagePolicy):
-        learner = policy or load_policy(settings, found, method)
+        learner = policy or load_policy(settings, found, value_head)
     else:
         raise RheostatError(f"policy is a {type(policy).__name__}: give a LanguagePolicy, or a pair (model, tokenizer).")
     limits = found.limits
-    new_tokens = config.max_new_tokens or limits.max_new_tokens
+    new_tokens = config.sampling.max_new_tokens or limits.max_new_tokens
     room = (learner.longest or limits.max_prompt_tokens + new_tokens) - new_tokens
     if room < 1:
         raise RheostatError(
@@ -57,12 +60,12 @@ def build_world(settings: Settings, config: Any, method: Any, task: Any = None, 
             "lower max_new_tokens."
         )
     encoder = PromptEncoder(learner.tokenizer, min(limits.max_prompt_tokens or ROOM, room))
-    experts = load_experts(settings, config, method, found, learner, verifier, new_tokens)
+    experts = load_experts(settings, composition, found, learner, verifier, new_tokens)
     return World(found, learner, EmbeddedEngine(learner), verifier, encoder, new_tokens, limits.stop, experts)
 
 
 def load_experts(
-    settings: Settings, config: Any, method: Any, task: LanguageTask, learner: LanguagePolicy, verifier: Verifier, new_tokens: int
+    settings: Settings, composition: Composition, task: LanguageTask, learner: LanguagePolicy, verifier: Verifier, new_tokens: int
 ) -> Demonstrations | None:
     """The run's expert rows, filtered as the settings say; None where it has no file of them.
 
@@ -71,8 +74,8 @@ def load_experts(
     """
     if settings.experts is None:
         return None
-    if not method.uses_experts and not config.dial.expert_share and settings.expert_missing != "skip":  # skip restricts what is drawn
-        names = ", ".join(name for name, row in table.METHODS.items() if row.domain == "language" and row.load().uses_experts)
+    if not composition.any("uses_experts") and settings.expert_missing != "skip":  # skip restricts what is drawn
+        names = ", ".join(name for name, row in table.METHODS.items() if row.domain == "language" and uses_experts(name))
         raise RheostatError(
             f"{settings.method} uses no experts, but {settings.experts} was given: set --dial.expert-share, or choose one of {names}."
         )
@@ -81,6 +84,11 @@ def load_experts(
     if settings.expert_least_reward is not None:
         rows = rows.worth(settings.expert_least_reward, verifier)
     return rows
+
+
+def uses_experts(method: str) -> bool:
+    """Whether a language method learns from expert rows with its default options."""
+    return composition_of(table.entry(method).load()(), method).any("uses_experts")
 
 
 def named_task(settings: Settings) -> LanguageTask:
@@ -117,9 +125,9 @@ def model_path(settings: Settings, task: LanguageTask) -> str:
     return str(build_base_model(name, progress=not built))  # a bar while it is built, silence where the cache has it
 
 
-def load_policy(settings: Settings, task: LanguageTask, method: Any) -> LanguagePolicy:
+def load_policy(settings: Settings, task: LanguageTask, value_head: bool) -> LanguagePolicy:
     """The language policy that the settings describe."""
-    options: dict[str, Any] = {"device": settings.device, "dtype": settings.dtype, "value_head": method.needs_value_head}
+    options: dict[str, Any] = {"device": settings.device, "dtype": settings.dtype, "value_head": value_head}
     if settings.adapter_rank:
         try:
             from peft import LoraConfig

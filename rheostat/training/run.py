@@ -160,7 +160,7 @@ class Run:
         try:
             with listening() as stop, self._open_logs() as (metrics_file, timings_file):
                 while method.steps < total:
-                    found = iterate(method)
+                    found = method.turn() if hasattr(method, "turn") else iterate(method)
                     self._iteration += 1
                     self._keep_rollouts()
                     self._seconds = time.monotonic() - began
@@ -176,7 +176,7 @@ class Run:
                     if method.steps >= self._next_checkpoint and method.steps < total:
                         while self._next_checkpoint <= method.steps:
                             self._next_checkpoint += self.settings.checkpoint_interval
-                        method.cut()
+                        method.prepare_checkpoint() if hasattr(method, "prepare_checkpoint") else method.cut()
                         self.save()
                     if stop() and method.steps < total:
                         self.save()
@@ -339,9 +339,10 @@ def build_method(settings: Settings, task: Any, policy: Any = None) -> Method:
     config = configure(settings.method, settings.config)
     streams = Streams(settings.seed)
     if entry.domain == "language":
+        from rheostat.learner import language
         from rheostat.training.language import build_world
 
-        return entry.load()(config, build_world(settings, config, entry.load(), task, policy), streams, total_steps=settings.steps)
+        return language.build(config, settings.method, build_world(settings, config, task, policy), streams, settings.steps)
     from rheostat.tasks.control.environments import Environments, make
 
     def worlds(num_envs: int, seed: int) -> Environments:

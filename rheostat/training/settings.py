@@ -8,8 +8,11 @@ import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from rheostat import options
 from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
+from rheostat.options import check_domains, options_of, with_options
+from rheostat.training import version_0_1
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,8 @@ def configure(method: str, overrides: dict[str, Any], *, preset: str | None = No
         RheostatError: unknown method, preset or field (with the nearest), or a value of the wrong kind.
     """
     cls = table.entry(method).load()
+    if hasattr(cls, "compose"):
+        return composed(method, cls, overrides, preset)
     hints = typing.get_type_hints(cls.Config)
     values: dict[str, Any] = {}
     if preset is not None:
@@ -115,6 +120,58 @@ def configure(method: str, overrides: dict[str, Any], *, preset: str | None = No
     config.dial.check(method, cls.dial_refused)
     cls.derived(config)
     return config
+
+
+def composed(method: str, cls: Any, overrides: dict[str, Any], preset: str | None) -> Any:
+    """The configuration of a method that is a composition of parts, see :func:`configure`."""
+    config = cls()
+    if version_0_1.is_old(method, overrides):
+        overrides = version_0_1.translated(method, overrides, options_of(config))
+    if preset is not None:
+        if preset not in cls.presets:
+            raise unknown(f"preset of {method}", preset, cls.presets)
+        config = with_options(config, cls.presets[preset], method)
+    version_0_1.refuse_old_names(method, overrides, options_of(config))
+    config = with_options(config, overrides, method)
+    check_domains(config, method)
+    derived(method, config)
+    return config
+
+
+def derived(method: str, config: Any) -> dict[str, int | str]:
+    """Numbers that follow from a configuration, for printing.
+
+    Raises:
+        RheostatError: an impossible combination, and what to change.
+    """
+    row = table.entry(method)
+    if not hasattr(config, "compose"):
+        return row.load().derived(config)
+    if row.domain == "language":
+        from rheostat.learner import language
+
+        return language.derived(config, method)
+    from rheostat.learner import control
+
+    return control.derived(config, method)
+
+
+def shown_options(method: str, config: Any) -> list[options.Option]:
+    """The options of a method that act in it: what help, ``show`` and the documentation list."""
+    if table.entry(method).domain != "language":
+        from rheostat.learner import control
+
+        hidden = control.hidden_options(config, method)
+    else:
+        from rheostat.learner import language
+
+        hidden = language.hidden_options(config, method)
+    return [each for each in options_of(config) if each.path not in hidden]
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON."""
+    return options.nested(config) if hasattr(config, "compose") else dataclasses.asdict(config)
 
 
 def nested(overrides: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.training.run import CUSTOM
-from rheostat.training.settings import Settings, configure
+from rheostat.training.settings import Settings, configure, plain
 
 SETTINGS = {field.name for field in dataclasses.fields(Settings)} - {"method", "task", "config"}
 
@@ -57,7 +57,7 @@ def settings_for(method: str, task: Any, *, preset: str | None = None, **options
             _say_once(f"{method} on a tiny base model: using its preset {preset!r} (rheostat show {method}).")
     general = {name: value for name, value in options.items() if name in SETTINGS}
     config = configure(method, {name: value for name, value in options.items() if name not in SETTINGS}, preset=preset)
-    return Settings(method=method, task=task_name(task), config=dataclasses.asdict(config), **general)
+    return Settings(method=method, task=task_name(task), config=plain(config), **general)
 
 
 def task_of_prompts(method: str, options: dict[str, Any]) -> str:

@@ -17,10 +17,11 @@ from rheostat.collect.language.groups import Graded, PromptCollector, World, joi
 from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.credit.verifiers.interface import Progress
 from rheostat.errors import RheostatError
+from rheostat.parts import Batch
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.demonstrations import COLUMNS, short
 from rheostat.tasks.language.interface import Prompt
-from rheostat.trajectories import Source, Trajectories
+from rheostat.trajectories import Source, Trajectories, join_rows
 
 
 def demonstrations(world: World, prompt: Prompt, seed: int, number: int, count: int = 1) -> list[str]:
@@ -135,6 +136,43 @@ class ExpertStream:
             name = "the expert rows" if self.world.experts is None else self.world.experts.name
             raise RheostatError(f"The run was begun with other expert rows than {name} holds now: put the file back as it was.")
         self.stream.load_state_dict(state["cursor"])
+
+
+class ExpertsBeside:
+    """The next rows of a stream of expert rows below the policy's own (a retainer).
+
+    Args:
+        count: rows per batch.
+    """
+
+    uses_experts = True
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.stream: ExpertStream | None = None
+
+    def bind(self, context: Any) -> None:
+        """Begin the stream."""
+        self.stream = ExpertStream(context.world, context.streams.seed)
+
+    def retain(self, context: Any, batch: Batch) -> Batch:
+        """The batch with the expert rows joined below."""
+        assert self.stream is not None
+        return batch.with_rows(join_rows([batch.rows, self.stream.take(self.count)])) if self.count else batch
+
+    def describe(self) -> dict[str, int | str]:
+        """For printing."""
+        return {"expert rows per batch": self.count}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The cursor of the stream."""
+        assert self.stream is not None
+        return self.stream.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a saved cursor."""
+        assert self.stream is not None
+        self.stream.load_state_dict(state)
 
 
 def expert_rows(world: World, prompts: list[tuple[Prompt, list[int]]], texts: list[str], numbers: list[int]) -> Trajectories:

@@ -6,17 +6,22 @@ and every log-probability of it, of the learner and of a reference, is condition
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from rheostat.collect.language.collectors import batch_of
+from rheostat.collect.language.experts import demonstrations
 from rheostat.collect.language.generation.sampling import Sampling
 from rheostat.collect.language.groups import Graded, PromptCollector, join
 from rheostat.credit.verifiers.interface import Progress, Scores
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, unknown
+from rheostat.options import option
+from rheostat.parts import Batch
+from rheostat.policies.flops import FORWARD
 from rheostat.tasks.language.encoding import PromptEncoder, encode_prompt
 from rheostat.tasks.language.interface import Message, Prompt
 from rheostat.trajectories import Source
@@ -225,3 +230,104 @@ def with_guides(
         found["rescued_share"] = (after.accuracy[failed] > 0).any(1).float().mean().item()
     kept.metrics = collector.summary(kept) | found
     return kept, parts[1:]
+
+
+@dataclass(frozen=True)
+class Hints:
+    """A collector: groups of plain prompts; where nobody is right, groups of the same prompts with ever longer beginnings of a solution."""
+
+    fractions: tuple[float, ...] = option((0.25, 0.5, 0.75), short="hints", above=0, at_most=1)
+    """Fractions of the solution that are shown, stage by stage."""
+    after: int = option(20, short="hint_after", at_least=0)
+    """Updates without hints at the start, because early failures are failures of format."""
+    unit: Unit = option("tokens", short="hint_unit")
+    """Cut hints by tokens, or by characters (as released)."""
+    place: Place = option("question", short="hint_place")
+    """At the end of the question, or as the beginning of the answer, which the policy continues."""
+    separator: str = option(SEPARATOR, short="hint_separator")
+    """Between question and hint; not used where the hint opens the answer."""
+    column: str = option("", short="hint_column")
+    """Column of the prompts' rows that holds the reference solution; empty takes the experts'."""
+    accuracy_part: str = option("")
+    """Part of the reward that tells right from wrong; empty takes the whole reward."""
+    inner: Any = None
+    uses_experts: ClassVar[bool] = True
+    refuses: ClassVar[Mapping[str, str]] = {"expert_share": "a whole solution does not continue a prompt that has a part of it already"}
+
+    def __post_init__(self) -> None:
+        if list(self.fractions) != sorted(self.fractions) or not self.fractions:
+            raise RheostatError(f"hints are {self.fractions}: at least one fraction, the shortest first.")
+        for fraction in self.fractions:
+            beginning("", fraction)  # refuses what is no fraction
+        if self.separator != SEPARATOR and self.place == "answer":
+            raise RheostatError("hint_separator stands between question and hint: it needs hint_place 'question'.")
+
+    def over(self, inner: Any) -> Hints:
+        """Around a collector of groups."""
+        return replace(self, inner=inner)
+
+    def describe(self) -> dict[str, int | str]:
+        """For printing."""
+        return {"most groups per prompt": 1 + len(self.fractions)}
+
+    def check_budget(self, updates: int) -> None:
+        """Refuse a run that ends before the first hint."""
+        if self.after >= updates:
+            raise RheostatError(f"Hints begin after {self.after} updates, but the run makes {updates}: lower hint_after or raise steps.")
+
+    @property
+    def group_size(self) -> int:
+        """Rows of a group."""
+        return int(self.inner.group_size)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch."""
+        return int(self.inner.rows)
+
+    def collect(self, context: Any) -> Batch:
+        """Of every prompt the group that was sampled last."""
+        batch: Batch = self.inner.collect(context)
+        if context.updates < self.after:
+            return batch
+        kept, hinted = with_guides(
+            context.collector,
+            batch.facts["graded"],
+            Guide(self.unit, self.place, self.separator),
+            self.fractions,
+            solution=lambda prompt, number: self.solution(context, prompt, number),
+            accuracy=self.accuracy,
+            group_size=self.group_size,
+            sampling=context.sampling,
+            version=context.updates,
+            progress=context.progress,
+        )
+        for part in hinted:
+            context.count_flops(FORWARD, part.trajectories)
+        return batch_of(kept)
+
+    def solution(self, context: Any, prompt: Prompt, number: int) -> str:
+        """The reference solution of a prompt.
+
+        Raises:
+            RheostatError: its row has none, or nobody has one.
+        """
+        if not self.column:
+            return demonstrations(context.world, prompt, context.collector.seed, number)[0]
+        if not isinstance(prompt.columns.get(self.column), str):
+            raise RheostatError(
+                f"The prompt with key {prompt.key} has no solution as text in its column {self.column!r}: name another hint_column."
+            )
+        return str(prompt.columns[self.column])
+
+    def accuracy(self, scores: Scores) -> Tensor:
+        """Right or wrong, ``[N]``; NaN without a grade.
+
+        Raises:
+            RheostatError: the reward has no such part.
+        """
+        if not self.accuracy_part:
+            return scores.reward
+        if self.accuracy_part not in scores.parts:
+            raise unknown("part of the reward", self.accuracy_part, scores.parts)
+        return scores.parts[self.accuracy_part]

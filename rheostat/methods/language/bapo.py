@@ -38,43 +38,40 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rheostat.errors import RheostatError
-from rheostat.learner.searched_clip import check_search
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, GRPOConfig, LimitName
-
-
-@dataclass(frozen=True)
-class BAPOConfig(GRPOConfig):
-    """The paper's search."""
-
-    limit: LimitName = "searched"
-    """The search; its target and the ends and steps of both bounds are settings of their own."""
-    clip_low: float | None = 0.4
-    """Lower width at the start of the search: c_low = 0.6, which rises to 0.9."""
-    clip_high: float | None = 0.2
-    """Upper width at the start of the search: c_high = 1.2, which rises to 3.0."""
-    epochs: int = 2
-    """Passes over a batch: with the minibatches, data up to eight gradient steps old."""
-    minibatches: int = 4
-    """Gradient steps per pass."""
-    learning_rate: float = 2e-6
-    """AdamW step size."""
-    weight_decay: float = 0.1
-    """AdamW weight decay."""
-    aggregation: Aggregation = "token-mean"
-    """Every token weighs the same."""
-    kl_coefficient: float = 0.0
-    """No KL."""
-
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import GroupAdvantage
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.searched_clip import SearchedClip
+from rheostat.objectives.terms import PolicyGradient
+from rheostat.options import option
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 RELEASED: dict[str, Any] = {"search": "released", "learning_rate": 1e-6, "dual_clip": 3.0, "clip_high_end": 1.0}
 
 
-class BAPO(GRPO):
-    """See the module docstring."""
+@dataclass(frozen=True)
+class BAPO:
+    """The paper's search."""
 
-    Config: ClassVar[type[GRPOConfig]] = BAPOConfig
+    groups: Groups = Groups()
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    advantage: GroupAdvantage = GroupAdvantage("grpo")
+    clip: SearchedClip = SearchedClip(0.4, 0.2)
+    aggregate: Aggregate = Aggregate("token-mean")
+    kl: LossKL = LossKL(0.0)
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
+    update: Update = Update(epochs=2, minibatches=4, learning_rate=2e-6, weight_decay=0.1)
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {"learning_rate": 2e-4, "weight_decay": 0.0},
         "released": RELEASED | {"target": 1.0, "clip_low": 0.4, "clip_low_end": 0.2, "clip_low_step": 0.05, "clip_high_step": 0.05},
@@ -82,16 +79,14 @@ class BAPO(GRPO):
         | {"target": 0.5, "clip_low": 0.2, "clip_low_end": 0.05, "clip_low_step": 0.05, "clip_high_step": 0.1, "top_k": 100},
     }
 
-    @classmethod
-    def derived(cls, config: GRPOConfig) -> dict[str, int | str]:
-        """GRPO's numbers and the window; refuses what the search has no meaning for.
-
-        Raises:
-            RheostatError: an impossible combination, and what to change.
-        """
-        if config.limit != "searched":
-            raise RheostatError(
-                f"bapo cannot use limit {config.limit!r}: it searches the bounds of token ratios. Leave it at 'searched', or use grpo."
-            )
-        check_search(config, "bapo")
-        return super().derived(config)
+    def compose(self) -> Composition:
+        """The four answers."""
+        tokens = Tokens(self.aggregate)
+        surrogate = PolicyGradient(tokens, self.clip)
+        return group_policy_gradient(
+            self.groups,
+            self.advantage,
+            self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
+            keep=self.keep,
+            kl=self.kl,
+        )

@@ -13,7 +13,7 @@ Presets: ``phi`` (constant mu = 0.1 with w = p (1 - p); the default), ``mu`` (mu
 (the example of the authors' code, which is neither: phi with a schedule from 0 over 0.5 to 0.02), and ``tiny`` and ``tiny-mu`` for the tiny
 bases. A constant mu with w = 1 is GRPO with an SFT loss; ``--mu-decay-form switch --mu-peak 1 --mu-valley 0`` is SFT and then GRPO.
 ``searched`` and ``tiny-searched`` are in no paper: phi with BAPO's searched bounds for own tokens, whose ratio is then to whoever sampled,
-and eight gradient steps on a batch, without which there is little to limit. ``--limit searched`` alone gives these bounds to any setting.
+and eight gradient steps on a batch, without which there is little to limit. ``--clip searched`` alone gives these bounds to any setting.
 
 WHO ACTS   the policy samples ``group_size`` completions per prompt; the expert never acts.
 KEPT       the fresh batch, and beside it expert rows from a stream of their own: ``expert_ratio`` of the whole batch.
@@ -32,69 +32,59 @@ Checked against: the authors' code, Trinity-RFT 0.6.0 (``tests/vectors``: chord)
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from rheostat.collect.language.experts import ExpertStream
-from rheostat.collect.language.groups import World
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.collect.language.experts import ExpertsBeside
+from rheostat.credit.annotations import GroupAdvantage, OldScores
 from rheostat.errors import RheostatError
-from rheostat.learner.method import Metrics
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, GRPOConfig
-from rheostat.objectives.policy_gradient import PolicyLoss
-from rheostat.objectives.schedules import Decay, PeakSchedule
-from rheostat.objectives.supervised import weighted_likelihood
-from rheostat.objectives.weights import ExpertWeight, expert_weight
-from rheostat.policies.language.model import TokenScores
-from rheostat.streams import Streams
-from rheostat.trajectories import Source, Trajectories, join_rows
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, entropy_bonus, policy_models
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Logged, Update
+from rheostat.objectives.limits import Clip
+from rheostat.objectives.schedules import Complement, PeakSchedule
+from rheostat.objectives.terms import AnyClip, Likelihood, PolicyGradient, SamplerCorrection
+from rheostat.objectives.weights import ExpertWeight
+from rheostat.options import option
+from rheostat.parts import Aggregate, Tokens, Weighted
+from rheostat.trajectories import Source
+
+MU: dict[str, Any] = {"mu_peak": 0.9, "mu_valley": 0.05, "mu_decay": 200, "expert_weight": "none"}
+SEARCHED: dict[str, Any] = {"clip": "searched", "clip_low": 0.4, "epochs": 2, "minibatches": 4}
 
 
 @dataclass(frozen=True)
-class CHORDConfig(GRPOConfig):
+class CHORD:
     """CHORD-phi, with the batch of the authors' example: 32 prompts x 8 completions and 64 expert rows."""
 
-    prompts_per_batch: int = 32
-    """Prompts per batch."""
-    group_size: int = 8
-    """Completions per prompt (G)."""
-    expert_ratio: float = 0.2
+    groups: Groups = Groups(32, 8)
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    expert_ratio: float = option(0.2, at_least=0, below=1)
     """Share of the whole batch's rows that an expert wrote."""
-    mu_peak: float = 0.1
-    """Weight of the expert loss after the warm-up."""
-    mu_valley: float = 0.1
-    """Weight of the expert loss after the decay."""
-    mu_warmup: int = 0
-    """Updates over which mu rises from 0 to its peak."""
-    mu_decay: int = 0
-    """Updates over which mu then falls to its valley."""
-    mu_decay_form: Decay = "cosine"
-    """How it falls; ``switch`` stays at the peak until the end."""
-    expert_weight: ExpertWeight = "phi"
+    mu: PeakSchedule = PeakSchedule(0.1, 0.1)
+    expert_weight: ExpertWeight = option("phi")
     """w(p) of an expert's token."""
-    cutoff: float | None = None
+    cutoff: float | None = option(None, above=0, at_most=1)
     """Expert tokens more likely than this give no gradient; None for all of them."""
-    aggregation: Aggregation = "token-mean"
-    """Every token of a part weighs the same."""
-    dual_clip: float | None = 3.0
-    """Where A < 0, a ratio above this gives no gradient."""
-    kl_coefficient: float = 0.0
-    """No KL."""
+    advantage: GroupAdvantage = GroupAdvantage("grpo")
+    clip: AnyClip = Clip(0.2, 0.2, dual=3.0)
+    """How far the ratio of own tokens may move."""
+    correction: SamplerCorrection = SamplerCorrection()
+    aggregate: Aggregate = Aggregate("token-mean")
+    kl: LossKL = LossKL(0.0)
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus of own tokens."""
+    update: Update = Update()
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
 
-
-MU: dict[str, Any] = {"mu_peak": 0.9, "mu_valley": 0.05, "mu_decay": 200, "expert_weight": "none"}
-SEARCHED: dict[str, Any] = {"limit": "searched", "clip_low": 0.4, "epochs": 2, "minibatches": 4}
-
-
-class CHORD(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = CHORDConfig
-    config: CHORDConfig
-    uses_experts: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "phi": {},
         "mu": MU,
@@ -104,112 +94,39 @@ class CHORD(GRPO):
         "searched": SEARCHED,
         "tiny-searched": SEARCHED | {"learning_rate": 2e-4},
     }
-    dial_refused: ClassVar[dict[str, str]] = {"expert_share": "it has expert rows beside the groups already; set expert_ratio instead"}
 
-    def __init__(self, config: CHORDConfig, world: World, streams: Streams, *, total_steps: int) -> None:
-        super().__init__(config, world, streams, total_steps=total_steps)
-        self.experts = ExpertStream(world, streams.seed)
-        if config.budget == "updates":
-            schedule(config).check(total_steps, "mu")
-
-    @classmethod
-    def derived(cls, config: GRPOConfig) -> dict[str, int | str]:
-        """GRPO's numbers and the expert rows.
-
-        Raises:
-            RheostatError: an impossible combination, and what to change.
-        """
-        assert isinstance(config, CHORDConfig)
-        if not 0 <= config.expert_ratio < 1:
-            raise RheostatError(f"expert_ratio is {config.expert_ratio}: a share of the batch, at least 0 and below 1.")
-        for name in ("mu_peak", "mu_valley"):
-            if not 0 <= getattr(config, name) <= 1:
-                raise RheostatError(f"{name} is {getattr(config, name)}: the loss is (1 - mu) GRPO + mu SFT, so mu lies between 0 and 1.")
-        if config.cutoff is not None and not 0 < config.cutoff <= 1:
-            raise RheostatError(f"cutoff is {config.cutoff}: a probability above 0 and at most 1, or None.")
-        if config.temperature != 1:
+    def __post_init__(self) -> None:
+        for name in ("peak", "valley"):
+            if getattr(self.mu, name) > 1:
+                raise RheostatError(f"mu.{name} is {getattr(self.mu, name)}: the loss is (1 - mu) GRPO + mu SFT, so mu is at most 1.")
+        if self.sampling.temperature != 1:
             raise RheostatError(
-                f"temperature is {config.temperature}: CHORD weighs expert tokens by their probability under the model itself, so sample "
-                "at temperature 1."
+                f"temperature is {self.sampling.temperature}: CHORD weighs expert tokens by their probability under the model itself, so "
+                "sample at temperature 1."
             )
-        if config.aggregation == "constant":
+        if self.aggregate.mode == "constant":
             raise RheostatError("CHORD's two losses have a denominator each: choose an aggregation that counts, not 'constant'.")
-        schedule(config)
-        return super().derived(config) | {"expert rows per batch": expert_rows_per_batch(config)}
 
     @property
-    def mu(self) -> float:
-        """Weight of the expert loss in this update."""
-        return schedule(self.config).at(self.updates)
+    def expert_rows(self) -> int:
+        """Expert rows beside the policy's own, so that they are ``expert_ratio`` of both; rounded up."""
+        return math.ceil(round(self.groups.rows * self.expert_ratio / (1 - self.expert_ratio), 6))
 
-    def retain(self, fresh: Trajectories) -> Trajectories:
-        """WHAT IS KEPT? The fresh batch, and the next rows of the expert stream below it."""
-        kept = super().retain(fresh)
-        count = expert_rows_per_batch(self.config)
-        return join_rows([kept, self.experts.take(count)]) if count else kept
-
-    def advantages(self, rows: Trajectories, reward: Tensor) -> Tensor:
-        """GRPO's for the policy's own rows; 0 for the expert's, which enter no statistic."""
-        return super().advantages(self.own(rows), reward)
-
-    def own(self, rows: Trajectories) -> Trajectories:
-        """The same rows with the expert's masked and out of every statistic."""
-        seen = rows.clone(recurse=False)
-        mine = rows.source != int(Source.EXPERT)
-        seen.mask, seen.valid = rows.mask & mine, rows.valid & mine
-        return seen
-
-    def measured(self, rows: Trajectories) -> Tensor:
-        """The policy's own tokens."""
-        return rows.mask & (rows.source != int(Source.EXPERT))
-
-    def denominator(self, rows: Trajectories) -> Tensor:
-        """What own tokens and expert tokens are divided by, ``[2]``."""
-        theirs = rows.clone(recurse=False)
-        theirs.mask = rows.mask & ~self.measured(rows)
-        return torch.stack([super().denominator(self.own(rows)), super().denominator(theirs)])
-
-    def surrogate(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> PolicyLoss:
-        """(1 - mu) times GRPO's loss."""
-        policy = super().surrogate(scores, rows, denominator)
-        return PolicyLoss((1 - self.mu) * policy.loss, policy.terms)
-
-    def losses(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """GRPO's loss of the policy's own tokens and mu times the weighted likelihood of the expert's."""
-        config = self.config
-        own, expert = denominator.unbind()
-        loss, parts = super().losses(scores, self.own(rows), own)
-        imitation = weighted_likelihood(
-            scores.logp,
-            mask=rows.mask & ~self.measured(rows),
-            weight=expert_weight(scores.logp, config.expert_weight),
-            ceiling=config.cutoff,
-            aggregate=config.aggregation,
-            denominator=expert,
+    def compose(self) -> Composition:
+        """The four answers."""
+        own, experts = Tokens(self.aggregate, without=Source.EXPERT), Tokens(self.aggregate, only=Source.EXPERT)
+        surrogate = PolicyGradient(own, self.clip, correction=self.correction)
+        imitation = Likelihood(experts, self.expert_weight, self.cutoff)
+        update = self.update.of(
+            Weighted(surrogate, Complement(self.mu)),
+            *self.kl.terms(own),
+            entropy_bonus(self.entropy_coefficient, own),
+            Weighted(imitation, self.mu, "expert"),
         )
-        return loss + self.mu * imitation, parts | {"expert_loss": imitation.detach()}
-
-    def improve(self, batch: Trajectories) -> Metrics:
-        """GRPO's, with mu in the log."""
-        mu = self.mu
-        return super().improve(batch) | {"mu": mu}
-
-    def state_dict(self) -> dict[str, Any]:
-        """GRPO's state and the cursor of the expert stream."""
-        return super().state_dict() | {"experts": self.experts.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where ``state_dict`` was taken."""
-        self.experts.load_state_dict(state["experts"])
-        super().load_state_dict(state)
-
-
-def schedule(config: CHORDConfig) -> PeakSchedule:
-    """mu as a function of the update."""
-    return PeakSchedule(config.mu_peak, config.mu_valley, config.mu_warmup, config.mu_decay, config.mu_decay_form)
-
-
-def expert_rows_per_batch(config: CHORDConfig) -> int:
-    """Expert rows beside the policy's own, so that they are ``expert_ratio`` of both; rounded up."""
-    own = config.prompts_per_batch * config.group_size
-    return math.ceil(round(own * config.expert_ratio / (1 - config.expert_ratio), 6))
+        return Composition(
+            collect=self.groups,
+            retain=[self.keep, ExpertsBeside(self.expert_rows)],
+            credit=[OldScores(), *self.kl.annotations, replace(self.advantage, without=Source.EXPERT)],
+            improve=[Logged("mu", self.mu), update],
+            models=policy_models(self.update, self.kl),
+        )

@@ -15,31 +15,42 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, GRPOConfig, LimitName
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import GroupAdvantage
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, group_policy_gradient
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.limits import DetachedClip
+from rheostat.objectives.terms import PolicyGradient, SamplerCorrection
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 
 @dataclass(frozen=True)
-class CISPOConfig(GRPOConfig):
+class CISPO:
     """The upper bound is tuned in the paper; 0.28 is Trinity's."""
 
-    limit: LimitName = "detached"
-    """A clipped, constant weight on the log-likelihood."""
-    clip_low: float | None = None
-    """No lower bound."""
-    clip_high: float | None = 0.28
-    """Upper width."""
-    aggregation: Aggregation = "token-mean"
-    """Every token weighs the same."""
-    minibatches: int = 4
-    """Several gradient steps per batch, without which a ratio does nothing."""
-    kl_coefficient: float = 0.0
-    """No KL."""
-
-
-class CISPO(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = CISPOConfig
-    search_refused: ClassVar[str] = "its bounds cap a constant weight and cut no gradient"
+    groups: Groups = Groups()
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    advantage: GroupAdvantage = GroupAdvantage("grpo")
+    clip: DetachedClip = DetachedClip(None, 0.28)
+    correction: SamplerCorrection = SamplerCorrection()
+    aggregate: Aggregate = Aggregate("token-mean")
+    kl: LossKL = LossKL(0.0)
+    update: Update = Update(minibatches=4)
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4}}
+
+    def compose(self) -> Composition:
+        """The four answers."""
+        tokens = Tokens(self.aggregate)
+        surrogate = PolicyGradient(tokens, self.clip, correction=self.correction)
+        return group_policy_gradient(
+            self.groups, self.advantage, self.update.of(Weighted(surrogate), *self.kl.terms(tokens)), keep=self.keep, kl=self.kl
+        )

@@ -18,28 +18,54 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, GRPOConfig
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Dynamic, Groups, SamplingOptions
+from rheostat.credit.annotations import GroupAdvantage, OverlongPenalty
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, dynamic, entropy_bonus, group_policy_gradient
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.limits import Clip
+from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection
+from rheostat.options import option
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 
 @dataclass(frozen=True)
-class DAPOConfig(GRPOConfig):
+class DAPO:
     """The paper's four changes."""
 
-    clip_high: float | None = 0.28
-    """Clip-higher."""
-    aggregation: Aggregation = "token-mean"
-    """Every token weighs the same."""
-    kl_coefficient: float = 0.0
-    """No KL."""
-    dynamic_sampling: bool = True
-    """Only groups that carry a signal."""
-    overlong_buffer: int = 4096
-    """Tokens before the limit over which the penalty grows."""
-
-
-class DAPO(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = DAPOConfig
+    groups: Groups = Groups()
+    dynamic: Dynamic | None = Dynamic()
+    """Keep only groups whose rewards differ, and sample until the batch is full."""
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    advantage: GroupAdvantage = GroupAdvantage("grpo")
+    overlong: OverlongPenalty = OverlongPenalty(None)
+    clip: AnyClip = Clip(0.2, 0.28)
+    """How far the ratio may move: clip-higher, or another rule."""
+    correction: SamplerCorrection = SamplerCorrection()
+    aggregate: Aggregate = Aggregate("token-mean")
+    kl: LossKL = LossKL(0.0)
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
+    update: Update = Update()
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "overlong_buffer": 8}}
+
+    def compose(self) -> Composition:
+        """The four answers."""
+        tokens = Tokens(self.aggregate)
+        surrogate = PolicyGradient(tokens, self.clip, correction=self.correction)
+        return group_policy_gradient(
+            dynamic(self.dynamic, self.groups),
+            self.advantage,
+            self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
+            keep=self.keep,
+            overlong=self.overlong,
+            kl=self.kl,
+        )

@@ -15,25 +15,45 @@ Checked against: verl 0.8.0.dev and TRL 1.16.0 (``tests/vectors``: baselines-llm
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, Advantage, GRPOConfig
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import GroupAdvantage
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, group_policy_gradient
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.limits import Clip
+from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 
 @dataclass(frozen=True)
-class DrGRPOConfig(GRPOConfig):
+class DrGRPO:
     """GRPO without deviation, length and KL."""
 
-    advantage: Advantage = "mean-baseline"
-    """Reward minus the group's mean."""
-    aggregation: Aggregation = "constant"
-    """Sum over tokens, divided by a constant."""
-    kl_coefficient: float = 0.0
-    """No KL."""
+    groups: Groups = Groups()
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    advantage: GroupAdvantage = GroupAdvantage("mean-baseline")
+    clip: AnyClip = Clip(0.2, 0.2)
+    """How far the ratio may move."""
+    correction: SamplerCorrection = SamplerCorrection()
+    aggregate: Aggregate = Aggregate("constant")
+    kl: LossKL = LossKL(0.0)
+    update: Update = Update()
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4}}
 
-
-class DrGRPO(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = DrGRPOConfig
+    def compose(self) -> Composition:
+        """The four answers."""
+        tokens = Tokens(self.aggregate)
+        surrogate = PolicyGradient(tokens, self.clip, correction=self.correction)
+        return group_policy_gradient(
+            self.groups, self.advantage, self.update.of(Weighted(surrogate), *self.kl.terms(tokens)), keep=self.keep, kl=self.kl
+        )

@@ -34,130 +34,55 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-
-from rheostat.collect.language.experts import demonstrations
-from rheostat.collect.language.groups import Graded, World
-from rheostat.collect.language.hints import SEPARATOR, Guide, Place, Unit, beginning, with_guides
-from rheostat.credit.verifiers.interface import Progress, Scores
-from rheostat.errors import RheostatError, unknown
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, GRPOConfig
-from rheostat.policies.flops import FORWARD
-from rheostat.streams import Streams
-from rheostat.tasks.language.interface import Prompt
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.collect.language.hints import Hints
+from rheostat.credit.annotations import GroupAdvantage
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.limits import Clip
+from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection
+from rheostat.options import option
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 
 @dataclass(frozen=True)
-class GHPOConfig(GRPOConfig):
+class GHPO:
     """The paper's setting; its batch is 196 prompts x 8 completions."""
 
-    prompts_per_batch: int = 196
-    """Prompts per batch."""
-    group_size: int = 8
-    """Completions per prompt (G)."""
-    hints: tuple[float, ...] = (0.25, 0.5, 0.75)
-    """Fractions of the solution that are shown, stage by stage."""
-    hint_after: int = 20
-    """Updates without hints at the start, because early failures are failures of format."""
-    hint_unit: Unit = "tokens"
-    """Cut hints by tokens, or by characters (as released)."""
-    hint_place: Place = "question"
-    """At the end of the question, or as the beginning of the answer, which the policy continues."""
-    hint_separator: str = SEPARATOR
-    """Between question and hint."""
-    hint_column: str = ""
-    """Column of the prompts' rows that holds the reference solution; empty takes the experts'."""
-    accuracy_part: str = ""
-    """Part of the reward that tells right from wrong; empty takes the whole reward."""
-    advantage_epsilon: float = 1e-4
-    """Added to the group's standard deviation."""
-    aggregation: Aggregation = "token-mean"
-    """Every token weighs the same."""
-    kl_coefficient: float = 0.0
-    """No KL."""
+    groups: Groups = Groups(196, 8)
+    hints: Hints = Hints()
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    advantage: GroupAdvantage = GroupAdvantage("grpo", 1e-4)
+    clip: AnyClip = Clip(0.2, 0.2)
+    """How far the ratio may move."""
+    correction: SamplerCorrection = SamplerCorrection()
+    aggregate: Aggregate = Aggregate("token-mean")
+    kl: LossKL = LossKL(0.0)
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
+    update: Update = Update()
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
 
-
-class GHPO(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = GHPOConfig
-    config: GHPOConfig
-    uses_experts: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "tiny": {"learning_rate": 2e-4, "prompts_per_batch": 24, "hint_after": 0, "hint_place": "answer"}
     }
-    dial_refused: ClassVar[dict[str, str]] = {"expert_share": "a whole solution does not continue a prompt that has a part of it already"}
 
-    def __init__(self, config: GHPOConfig, world: World, streams: Streams, *, total_steps: int) -> None:
-        super().__init__(config, world, streams, total_steps=total_steps)
-        self.guide = Guide(config.hint_unit, config.hint_place, config.hint_separator)
-        if config.budget == "updates" and config.hint_after >= total_steps:
-            raise RheostatError(
-                f"Hints begin after {config.hint_after} updates, but the run makes {total_steps}: lower hint_after or raise steps."
-            )
-
-    @classmethod
-    def derived(cls, config: GRPOConfig) -> dict[str, int | str]:
-        """GRPO's numbers and the most groups a prompt can cost.
-
-        Raises:
-            RheostatError: an impossible combination, and what to change.
-        """
-        assert isinstance(config, GHPOConfig)
-        for fraction in config.hints:
-            beginning("", fraction)  # refuses what is no fraction
-        if list(config.hints) != sorted(config.hints) or not config.hints:
-            raise RheostatError(f"hints are {config.hints}: at least one fraction, the shortest first.")
-        if config.hint_after < 0:
-            raise RheostatError(f"hint_after is {config.hint_after}: it counts updates, from 0.")
-        return super().derived(config) | {"most groups per prompt": 1 + len(config.hints)}
-
-    def sample_groups(self, members: int, progress: Progress) -> Graded:
-        """Groups of plain prompts; where nobody is right, of prompts with ever longer hints."""
-        own, config = super().sample_groups(members, progress), self.config
-        if self.updates < config.hint_after:
-            return own
-        kept, hinted = with_guides(
-            self.collector,
-            own,
-            self.guide,
-            config.hints,
-            solution=self.solution,
-            accuracy=self.accuracy,
-            group_size=members,
-            sampling=self.sampling,
-            version=self.updates,
-            progress=progress,
+    def compose(self) -> Composition:
+        """The four answers."""
+        tokens = Tokens(self.aggregate)
+        surrogate = PolicyGradient(tokens, self.clip, correction=self.correction)
+        return group_policy_gradient(
+            self.hints.over(self.groups),
+            self.advantage,
+            self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
+            keep=self.keep,
+            kl=self.kl,
         )
-        for part in hinted:
-            self.spend(FORWARD, part.trajectories)
-        return kept
-
-    def solution(self, prompt: Prompt, number: int) -> str:
-        """The reference solution of a prompt.
-
-        Raises:
-            RheostatError: its row has none, or nobody has one.
-        """
-        column = self.config.hint_column
-        if not column:
-            return demonstrations(self.world, prompt, self.collector.seed, number)[0]
-        if not isinstance(prompt.columns.get(column), str):
-            raise RheostatError(
-                f"The prompt with key {prompt.key} has no solution as text in its column {column!r}: name another hint_column."
-            )
-        return str(prompt.columns[column])
-
-    def accuracy(self, scores: Scores) -> Tensor:
-        """Right or wrong, ``[N]``; NaN without a grade.
-
-        Raises:
-            RheostatError: the reward has no such part.
-        """
-        part = self.config.accuracy_part
-        if not part:
-            return scores.reward
-        if part not in scores.parts:
-            raise unknown("part of the reward", part, scores.parts)
-        return scores.parts[part]

@@ -15,31 +15,41 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rheostat.methods.language.grpo import GRPO, GRPOConfig, LimitName
-from rheostat.objectives.ratio import RatioKind
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import GroupAdvantage
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, group_policy_gradient
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.limits import LogClip
+from rheostat.objectives.terms import PolicyGradient
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 
 @dataclass(frozen=True)
-class GMPOConfig(GRPOConfig):
+class GMPO:
     """The paper's window."""
 
-    ratio: RatioKind = "sequence"
-    """One ratio per completion, with the gradient through the mean."""
-    limit: LimitName = "log-clip"
-    """Token log-ratios are clipped before they are averaged."""
-    clip_low: float | None = 0.4
-    """Lower width, in log space."""
-    clip_high: float | None = 0.4
-    """Upper width, in log space."""
-    minibatches: int = 4
-    """Several gradient steps per batch, without which a ratio does nothing."""
-    kl_coefficient: float = 0.0
-    """No KL."""
-
-
-class GMPO(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = GMPOConfig
-    search_refused: ClassVar[str] = "it clips log-ratios before it averages them over the completion"
+    groups: Groups = Groups()
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    advantage: GroupAdvantage = GroupAdvantage("grpo")
+    clip: LogClip = LogClip(0.4, 0.4)
+    aggregate: Aggregate = Aggregate("sequence-mean")
+    kl: LossKL = LossKL(0.0)
+    update: Update = Update(minibatches=4)
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4}}
+
+    def compose(self) -> Composition:
+        """The four answers: one ratio per completion, with the gradient through the mean of its clipped token log-ratios."""
+        tokens = Tokens(self.aggregate)
+        surrogate = PolicyGradient(tokens, self.clip, "sequence")
+        return group_policy_gradient(
+            self.groups, self.advantage, self.update.of(Weighted(surrogate), *self.kl.terms(tokens)), keep=self.keep, kl=self.kl
+        )

@@ -17,28 +17,46 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rheostat.methods.language.grpo import GRPO, GRPOConfig
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import GroupAdvantage
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, group_policy_gradient
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.limits import Clip
 from rheostat.objectives.ratio import RatioKind
+from rheostat.objectives.terms import PolicyGradient, SamplerCorrection
+from rheostat.options import option
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 
 @dataclass(frozen=True)
-class GSPOConfig(GRPOConfig):
+class GSPO:
     """The paper's window; several gradient steps per batch, without which a ratio does nothing."""
 
-    ratio: RatioKind = "sequence-token"
-    """One ratio per completion."""
-    clip_low: float | None = 3e-4
-    """Lower width."""
-    clip_high: float | None = 4e-4
-    """Upper width."""
-    minibatches: int = 4
-    """The paper splits each batch into four gradient steps."""
-    kl_coefficient: float = 0.0
-    """No KL."""
-
-
-class GSPO(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = GSPOConfig
+    groups: Groups = Groups()
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    advantage: GroupAdvantage = GroupAdvantage("grpo")
+    ratio: RatioKind = option("sequence-token")
+    """One ratio per completion: spread over its tokens, each with its own gradient (verl), or with the gradient through the mean (TRL)."""
+    clip: Clip = Clip(3e-4, 4e-4)
+    correction: SamplerCorrection = SamplerCorrection()
+    aggregate: Aggregate = Aggregate("sequence-mean")
+    kl: LossKL = LossKL(0.0)
+    update: Update = Update(minibatches=4)
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4}}
+
+    def compose(self) -> Composition:
+        """The four answers."""
+        tokens = Tokens(self.aggregate)
+        surrogate = PolicyGradient(tokens, self.clip, self.ratio, correction=self.correction)
+        return group_policy_gradient(
+            self.groups, self.advantage, self.update.of(Weighted(surrogate), *self.kl.terms(tokens)), keep=self.keep, kl=self.kl
+        )

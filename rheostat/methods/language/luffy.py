@@ -16,67 +16,84 @@ Checked against: the authors' code (``tests/vectors``: baselines-llm).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, Advantage, GRPOConfig, LimitName
-from rheostat.objectives.limits import PolicyShaping
-from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
-from rheostat.policies.language.model import TokenScores
-from rheostat.trajectories import Source, Trajectories
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import GroupAdvantage
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient, with_experts_inside
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.limits import PolicyShaping, Unlimited
+from rheostat.objectives.policy_gradient import policy_gradient
+from rheostat.objectives.terms import PolicyGradient, TokenTerm
+from rheostat.options import option
+from rheostat.parts import Aggregate, Batch, Context, Report, Tokens, Weighted
+from rheostat.trajectories import Source
 
 
 @dataclass(frozen=True)
-class LUFFYConfig(GRPOConfig):
+class LUFFY:
     """The released flags."""
 
-    shaping: float = 0.1
+    groups: Groups = Groups()
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    advantage: GroupAdvantage = GroupAdvantage("mean-baseline")
+    shaping: float = option(0.1, above=0)
     """gamma of f(p) = p / (p + gamma)."""
-    advantage: Advantage = "mean-baseline"
-    """Reward minus the mean of the mixed group."""
-    limit: LimitName = "none"
-    """On-policy tokens are not clipped."""
-    aggregation: Aggregation = "constant"
-    """Sum over tokens, divided by a constant."""
-    kl_coefficient: float = 0.0
-    """No KL."""
-
-
-class LUFFY(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = LUFFYConfig
-    config: LUFFYConfig
-    search_refused: ClassVar[str] = "the experts of its groups have a weight of their own, which no window limits"
-    uses_experts: ClassVar[bool] = True
+    aggregate: Aggregate = Aggregate("constant")
+    kl: LossKL = LossKL(0.0)
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
+    update: Update = Update()
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4}}
-    dial_refused: ClassVar[dict[str, str]] = {"expert_share": "it has one expert in every group already; set group_size instead"}
 
-    @property
-    def experts_per_group(self) -> int:
-        """One."""
-        return 1
-
-    def measured(self, rows: Trajectories) -> Tensor:
-        """The policy's own tokens."""
-        return rows.mask & (rows.source != int(Source.EXPERT))
-
-    def surrogate(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> PolicyLoss:
-        """The policy's own tokens by importance sampling, the expert's by policy shaping, over one denominator."""
-        expert = rows.source == int(Source.EXPERT)
-        start = scores.logp.detach() if rows.learner_logp is None else rows.learner_logp
-        common: dict[str, Any] = {"aggregate": "constant", "denominator": denominator}
-        own = policy_gradient(scores.logp, rows.advantage, denominator_logp=start, mask=rows.mask & ~expert, limit=self.limiter(), **common)
-        shaped = policy_gradient(
-            scores.logp,
-            rows.advantage,
-            denominator_logp=torch.zeros_like(scores.logp),
-            mask=rows.mask & expert,
-            limit=PolicyShaping(self.config.shaping),
-            **common,
+    def compose(self) -> Composition:
+        """The four answers."""
+        everybody = Tokens(self.aggregate)
+        own = PolicyGradient(Tokens(self.aggregate, without=Source.EXPERT), Unlimited(), clamp_log_ratio=False)
+        experts = ShapedExperts(Tokens(self.aggregate, only=Source.EXPERT), self.shaping)
+        return group_policy_gradient(
+            with_experts_inside(self.groups, 1),
+            self.advantage,
+            self.update.of(
+                Weighted(own),
+                Weighted(experts, name="expert"),
+                *self.kl.terms(everybody),
+                entropy_bonus(self.entropy_coefficient, everybody),
+            ),
+            keep=self.keep,
+            kl=self.kl,
         )
-        return PolicyLoss(own.loss + shaped.loss, own.terms)
+
+
+@dataclass(frozen=True)
+class ShapedExperts(TokenTerm):
+    """``- f(p) A`` with ``f(p) = p / (p + gamma)``, p the probability of an expert's token under the learner."""
+
+    gamma: float = 0.1
+    reads: ClassVar[Sequence[str]] = ("advantage",)
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        found = policy_gradient(
+            scores.logp,
+            batch.rows.advantage,
+            denominator_logp=torch.zeros_like(scores.logp),
+            mask=self.mask(batch),
+            limit=PolicyShaping(self.gamma),
+            aggregate=self.tokens.aggregate.mode,
+            denominator=denominator,
+        )
+        return found.loss, Report()

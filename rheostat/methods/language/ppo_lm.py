@@ -15,100 +15,67 @@ Checked against: verl 0.8.0.dev (``tests/vectors``: baselines-llm).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from rheostat.credit.token_returns import token_gae
-from rheostat.credit.token_rewards import kl_shaped_reward, reward_at_last_token
-from rheostat.errors import RheostatError
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, Advantage, GRPOConfig
-from rheostat.objectives.value import value_loss
-from rheostat.policies.language.model import TokenScores
-from rheostat.trajectories import Trajectories
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import OldScores, OverlongPenalty, TokenGAE
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, RewardKL, entropy_bonus, policy_models
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.limits import Clip
+from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection, TokenValue
+from rheostat.options import option
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 
 @dataclass(frozen=True)
-class PPOLMConfig(GRPOConfig):
+class PPOLM:
     """verl's defaults."""
 
-    prompts_per_batch: int = 256
-    """Prompts per batch."""
-    group_size: int = 1
-    """One completion per prompt."""
-    gamma: float = 1.0
-    """Discount per token."""
-    lam: float = 1.0
-    """GAE lambda."""
-    value_coefficient: float = 0.5
+    groups: Groups = Groups(256, 1)
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    gae: TokenGAE = TokenGAE(1.0, 1.0)
+    overlong: OverlongPenalty = OverlongPenalty()
+    clip: AnyClip = Clip(0.2, 0.2)
+    """How far the ratio may move."""
+    correction: SamplerCorrection = SamplerCorrection()
+    aggregate: Aggregate = Aggregate("token-mean")
+    value_coefficient: float = option(0.5, at_least=0)
     """Weight c_V of the critic's loss."""
-    value_clip: float | None = 0.5
+    value_clip: float | None = option(0.5, above=0)
     """Clip of the critic's change."""
-    advantage: Advantage = "reward"
-    """GAE, always."""
-    minibatches: int = 4
-    """Gradient steps per batch."""
-    aggregation: Aggregation = "token-mean"
-    """Every token weighs the same."""
-    kl_coefficient: float = 0.001
-    """beta."""
-    kl_in_reward: bool = True
-    """The KL is part of the token rewards."""
+    kl: LossKL | RewardKL = RewardKL(0.001)
+    """The KL to the starting model: part of the token rewards, or in the loss."""
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
+    update: Update = Update(minibatches=4)
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
 
-
-class PPOLM(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = PPOLMConfig
-    config: PPOLMConfig
-    needs_value_head: ClassVar[bool] = True
-    kl_in_reward_advantages: ClassVar[tuple[str, ...]] = ("reward",)
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 3e-4, "kl_coefficient": 0.0}}
 
-    @classmethod
-    def derived(cls, config: GRPOConfig) -> dict[str, int | str]:
-        """GRPO's numbers; the advantage cannot be another."""
-        if config.advantage != "reward":
-            raise RheostatError(
-                f"ppo-lm takes its advantage from the critic: leave advantage alone (it is {config.advantage!r}), or use grpo."
-            )
-        return super().derived(config)
-
-    @property
-    def needs_start_scores(self) -> bool:
-        """GAE needs the critic's values before the first step."""
-        return True
-
-    def store_start(self, rows: Trajectories, scores: TokenScores) -> None:
-        """Log-probabilities and values at the start of the update."""
-        assert scores.value is not None and scores.next_value is not None
-        super().store_start(rows, scores)
-        rows.value, rows.next_value = scores.value, scores.next_value
-
-    def advantages(self, rows: Trajectories, reward: Tensor) -> Tensor:
-        """GAE over the tokens; also stores what the critic regresses on."""
-        config = self.config
-        tokens = reward_at_last_token(reward, rows.mask)
-        if config.kl_coefficient:
-            tokens = kl_shaped_reward(reward, rows.learner_logp, rows.reference_logp, rows.mask, coefficient=config.kl_coefficient)
-        tokens = tokens + torch.where(rows.truncated, config.gamma * rows.next_value, 0.0)
-        advantage, rows.value_target = token_gae(tokens, rows.value, rows.mask, gamma=config.gamma, lam=config.lam)
-        return advantage
-
-    def losses(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """GRPO's loss and the critic's."""
-        loss, parts = super().losses(scores, rows, denominator)
-        assert scores.value is not None
-        critic = value_loss(
-            scores.value,
-            rows.value_target,
-            old_value=rows.value,
-            clip=self.config.value_clip,
-            mask=rows.mask,
-            aggregate=self.config.aggregation,
-            denominator=denominator,
+    def compose(self) -> Composition:
+        """The four answers."""
+        tokens = Tokens(self.aggregate)
+        surrogate = PolicyGradient(tokens, self.clip, correction=self.correction)
+        return Composition(
+            collect=self.groups,
+            retain=[self.keep],
+            credit=[OldScores(), *self.kl.annotations, self.overlong, replace(self.gae, kl_penalty=self.kl.penalty)],
+            improve=[
+                self.update.of(
+                    Weighted(surrogate),
+                    *self.kl.terms(tokens),
+                    entropy_bonus(self.entropy_coefficient, tokens),
+                    Weighted(TokenValue(tokens, self.value_clip), self.value_coefficient, "value"),
+                )
+            ],
+            models=policy_models(self.update, self.kl),
         )
-        return loss + self.config.value_coefficient * critic, parts | {"value_loss": critic.detach()}

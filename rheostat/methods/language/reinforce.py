@@ -13,40 +13,58 @@ Checked against: verl 0.8.0.dev's ``gpg`` loss (``tests/vectors``: baselines-llm
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import GroupAdvantage
 from rheostat.errors import RheostatError
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, Advantage, GRPOConfig, LimitName
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, group_policy_gradient
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.limits import DetachedClip
+from rheostat.objectives.terms import PolicyGradient, SamplerCorrection
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 
 @dataclass(frozen=True)
-class ReinforceConfig(GRPOConfig):
+class Reinforce:
     """One step, no limit."""
 
-    advantage: Advantage = "mean-baseline"
-    """Reward minus the group's mean."""
-    limit: LimitName = "detached"
-    """The log-likelihood itself."""
-    clip_low: float | None = None
-    """No bound."""
-    clip_high: float | None = None
-    """No bound."""
-    aggregation: Aggregation = "sequence-sum"
-    """The log-probability of the whole completion."""
-    kl_coefficient: float = 0.0
-    """No KL."""
+    groups: Groups = Groups()
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    advantage: GroupAdvantage = GroupAdvantage("mean-baseline")
+    correction: SamplerCorrection = SamplerCorrection()
+    aggregate: Aggregate = Aggregate("sequence-sum")
+    kl: LossKL = LossKL(0.0)
+    update: Update = Update()
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "kl_coefficient": 0.0}}
+
+    def compose(self) -> Composition:
+        """The four answers: the log-likelihood itself, weighted by the advantage."""
+        tokens = Tokens(self.aggregate)
+        likelihood = OneStepLikelihood(tokens, DetachedClip(), correction=self.correction)
+        return group_policy_gradient(
+            self.groups,
+            self.advantage,
+            self.update.of(Weighted(likelihood), *self.kl.terms(tokens)),
+            keep=self.keep,
+            kl=self.kl,
+        )
 
 
-class Reinforce(GRPO):
-    """See the module docstring."""
+@dataclass(frozen=True)
+class OneStepLikelihood(PolicyGradient):
+    """``-A log p``, for a single gradient step: a second one would be off-policy without a correction."""
 
-    Config: ClassVar[type[GRPOConfig]] = ReinforceConfig
-    search_refused: ClassVar[str] = "it takes one step on fresh data and limits nothing"
-
-    @classmethod
-    def derived(cls, config: GRPOConfig) -> dict[str, int | str]:
-        """GRPO's numbers; refuses a second gradient step on the same data."""
-        if config.epochs * config.minibatches > 1:
+    def check(self, composition: Composition) -> None:
+        """Refuse a second gradient step on the same data, whoever asks for it."""
+        if composition.gradient_steps > 1:
             raise RheostatError("REINFORCE takes one gradient step per batch: use epochs 1 and minibatches 1, or grpo for several.")
-        return super().derived(config)

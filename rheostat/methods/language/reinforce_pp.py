@@ -15,27 +15,46 @@ Checked against: verl 0.8.0.dev (``tests/vectors``: baselines-llm).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, Advantage, GRPOConfig
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import GroupAdvantage
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, RewardKL, group_policy_gradient
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.limits import Clip
+from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 
 @dataclass(frozen=True)
-class ReinforcePPConfig(GRPOConfig):
+class ReinforcePP:
     """The paper's setting; several completions per prompt are allowed."""
 
-    advantage: Advantage = "reinforce-pp"
-    """Return-to-go of token rewards, whitened over the batch."""
-    aggregation: Aggregation = "token-mean"
-    """Every token weighs the same."""
-    kl_coefficient: float = 0.01
-    """beta."""
-    kl_in_reward: bool = True
-    """The KL is part of the token rewards."""
+    groups: Groups = Groups()
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    advantage: GroupAdvantage = GroupAdvantage("reinforce-pp")
+    clip: AnyClip = Clip(0.2, 0.2)
+    """How far the ratio may move."""
+    correction: SamplerCorrection = SamplerCorrection()
+    aggregate: Aggregate = Aggregate("token-mean")
+    kl: LossKL | RewardKL = RewardKL(0.01)
+    """The KL to the starting model: part of the token rewards, or in the loss."""
+    update: Update = Update()
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "kl_coefficient": 0.0}}
 
-
-class ReinforcePP(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = ReinforcePPConfig
+    def compose(self) -> Composition:
+        """The four answers."""
+        tokens = Tokens(self.aggregate)
+        surrogate = PolicyGradient(tokens, self.clip, correction=self.correction)
+        return group_policy_gradient(
+            self.groups, self.advantage, self.update.of(Weighted(surrogate), *self.kl.terms(tokens)), keep=self.keep, kl=self.kl
+        )

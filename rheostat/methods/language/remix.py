@@ -32,7 +32,8 @@ Checked against: the equations, computed independently (``tests/vectors``: remix
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -40,207 +41,232 @@ from torch import Tensor
 
 from rheostat.buffers.mixing import mixed_counts
 from rheostat.buffers.recent import RecentRows
-from rheostat.collect.language.groups import Graded, World
-from rheostat.credit.verifiers.interface import Progress
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import GroupAdvantage, ModelScores, OldScores, OverlongPenalty
 from rheostat.errors import RheostatError
-from rheostat.learner.method import Metrics
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, GRPOConfig
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import entropy_bonus, policy_models
+from rheostat.learner.learner import Composition
+from rheostat.learner.models import Frozen, Lagged
+from rheostat.learner.update import Logged, Update
+from rheostat.objectives.kl import KLEstimator
 from rheostat.objectives.kl_convex import convex_share, kl_convex
 from rheostat.objectives.limits import Clip
-from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
+from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, window_centre
-from rheostat.policies.flops import FORWARD
-from rheostat.policies.lagged import LaggedPolicy
-from rheostat.policies.language.model import TokenScores
-from rheostat.streams import Streams
-from rheostat.trajectories import Source, Trajectories, join_rows
+from rheostat.objectives.terms import TokenTerm, old_logp
+from rheostat.options import option
+from rheostat.parts import Aggregate, Batch, Context, Report, Tokens, Weighted
+from rheostat.trajectories import Source, join_rows
 
 
 @dataclass(frozen=True)
-class ReMixConfig(GRPOConfig):
+class Mixture:
+    """The stale part of a batch, and until when there is one."""
+
+    share: float = option(0.4, short="stale_share", at_least=0, below=1)
+    """Share p of a batch's groups that come from the window, up to the switch."""
+    window: int = option(2, at_least=1)
+    """Steps N whose rollouts are remembered."""
+    until: int = option(50, short="switch_after", at_least=0)
+    """Step T after which every batch is fresh; 0 mixes to the end."""
+
+    def __post_init__(self) -> None:
+        if self.share and 0 < self.until < self.window:
+            raise RheostatError(
+                f"window is {self.window}, but the run mixes for switch_after {self.until} steps, so it never keeps that many: lower "
+                "window or raise switch_after."
+            )
+
+    def mixing(self, context: Context) -> bool:
+        """Whether the present batch takes groups from the window."""
+        return not self.until or context.updates < self.until
+
+    def counts(self, prompts: int) -> tuple[int, int]:
+        """Fresh and stale groups of a mixed batch.
+
+        Raises:
+            RheostatError: a share or a window that cannot work.
+        """
+        return mixed_counts(prompts, self.share, window=self.window)
+
+
+@dataclass(frozen=True)
+class ConvexSchedule:
+    """lambda(k), the weight of the base model in KL-Convex; steps count from 1."""
+
+    start: int = option(50, short="convex_start", at_least=0)
+    """Last step at which the base model has all the weight of the KL."""
+    interval: int = option(10, short="convex_interval", at_least=1)
+    """Steps between two drops of it."""
+    drop: float = option(0.1, short="convex_drop", share=True)
+    """Size of a drop."""
+    floor: float = option(0.5, short="convex_floor", share=True)
+    """Least weight of the base model."""
+
+    @property
+    def falls(self) -> bool:
+        """Whether there is ever a second anchor."""
+        return self.drop > 0 and self.floor < 1
+
+    def at(self, update: int) -> float:
+        """The weight in an update, which is counted from 0."""
+        return convex_share(update + 1, start=self.start, interval=self.interval, drop=self.drop, floor=self.floor)
+
+
+@dataclass(frozen=True)
+class ReMix:
     """The paper's mixture and schedule, with a group-relative advantage."""
 
-    stale_share: float = 0.4
-    """Share p of a batch's groups that come from the window, up to the switch."""
-    window: int = 2
-    """Steps N whose rollouts are remembered."""
-    epochs: int = 2
-    """Update-to-data ratio m: gradient passes over a batch."""
-    switch_after: int = 50
-    """Step T after which every batch is fresh; 0 mixes to the end."""
-    reset_base: bool = True
+    groups: Groups = Groups()
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    mixture: Mixture = Mixture()
+    reset_base: bool = option(True)
     """At the switch, the current policy becomes the base model of the KL."""
-    correction: Literal["mix", "behaviour", "none"] = "mix"
+    correction: Literal["mix", "behaviour", "none"] = option("mix")
     """Window around the current policy and ratio to the sampler; window around 1 instead; or no ratio to the sampler at all."""
-    kl_coefficient: float = 0.001
+    advantage: GroupAdvantage = GroupAdvantage("grpo")
+    overlong: OverlongPenalty = OverlongPenalty()
+    clip: Clip = Clip(0.2, 0.2)
+    clamp_log_ratio: bool = option(True)
+    """Clamp log-ratios to +-20 before exponentiating."""
+    aggregate: Aggregate = Aggregate("token-mean")
+    kl_coefficient: float = option(0.001, at_least=0)
     """Weight beta of KL-Convex; 0 keeps no anchors."""
-    convex_start: int = 50
-    """Last step at which the base model has all the weight of the KL."""
-    convex_interval: int = 10
-    """Steps between two drops of it."""
-    convex_drop: float = 0.1
-    """Size of a drop."""
-    convex_floor: float = 0.5
-    """Least weight of the base model."""
-    aggregation: Aggregation = "token-mean"
-    """Every token weighs the same."""
+    kl_estimator: KLEstimator = option("k3")
+    """Estimator of its KLs."""
+    convex: ConvexSchedule = ConvexSchedule()
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
+    update: Update = Update(epochs=2)
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
 
-
-class ReMix(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = ReMixConfig
-    config: ReMixConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         # everything happens five times earlier
         "tiny": {"learning_rate": 2e-4, "switch_after": 10, "convex_start": 10, "convex_interval": 2}
     }
-    dial_refused: ClassVar[dict[str, str]] = {
-        "replay_share": "it keeps a window of its own; set stale_share instead",
-        "replay_age": "it keeps a window of its own; set window instead",
-    }
 
-    def __init__(self, config: ReMixConfig, world: World, streams: Streams, *, total_steps: int) -> None:
-        if config.budget == "updates" and config.switch_after >= total_steps:
+    def compose(self) -> Composition:
+        """The four answers."""
+        tokens, mixture, convex = Tokens(self.aggregate), self.mixture, self.convex
+        switch = mixture.until
+        models = policy_models(self.update)
+        credit: list[Any] = [OldScores(when=mixture.mixing)]
+        terms = [Weighted(MixSurrogate(tokens, self.clip, self.correction, self.clamp_log_ratio))]
+        if self.kl_coefficient:
+            models["reference"] = Frozen(refresh=(lambda updates: updates == switch > 0) if self.reset_base else None)
+            credit.append(ModelScores())
+            if convex.falls:
+                models["previous"] = Lagged(1)
+                credit.append(ModelScores("previous", "previous_logp", when=lambda context: convex.at(context.updates) < 1))
+            terms.append(Weighted(KLConvex(tokens, convex, self.kl_estimator), self.kl_coefficient, ""))
+        return Composition(
+            collect=MixedGroups(self.groups.prompts, self.groups.size, mixture),
+            retain=[self.keep, StaleGroups(mixture, self.groups.prompts)],
+            credit=[*credit, self.overlong, self.advantage],
+            improve=[Logged("base_share", convex), self.update.of(*terms, entropy_bonus(self.entropy_coefficient, tokens))],
+            models=models,
+        )
+
+
+@dataclass(frozen=True)
+class MixedGroups(Groups):
+    """Fresh groups of a mixed batch, or of a whole one after the switch."""
+
+    mixture: Mixture = Mixture()
+
+    def collect(self, context: Any) -> Batch:
+        prompts = self.mixture.counts(self.prompts)[0] if self.mixture.mixing(context) else self.prompts
+        return Groups(prompts, self.size).collect(context)
+
+    def describe(self) -> dict[str, int | str]:
+        """For printing."""
+        fresh, stale = self.mixture.counts(self.prompts)
+        until = f"up to update {self.mixture.until}" if self.mixture.until else "to the end"
+        return {"groups of a mixed batch": f"{fresh} fresh, {stale} stale, {until}"}
+
+    def check_budget(self, updates: int) -> None:
+        """Refuse a switch that never comes."""
+        if self.mixture.until >= updates:
             raise RheostatError(
-                f"switch_after is {config.switch_after}, but the run makes {total_steps} updates, so the policy would never be "
-                "reincarnated: lower it, raise the budget, or set it to 0 to mix to the end."
+                f"switch_after is {self.mixture.until}, but the run makes {updates} updates, so the policy would never be reincarnated: "
+                "lower it, raise the budget, or set it to 0 to mix to the end."
             )
-        super().__init__(config, world, streams, total_steps=total_steps)
-        self.recent = RecentRows(config.window)
-        falls = config.convex_drop > 0 and config.convex_floor < 1
-        self.previous = LaggedPolicy(self.policy, 1) if config.kl_coefficient and falls else None
 
-    @classmethod
-    def derived(cls, config: GRPOConfig) -> dict[str, int | str]:
-        """GRPO's numbers and the mixture; refuses what it has no meaning for.
 
-        Raises:
-            RheostatError: an impossible combination, and what to change.
-        """
-        assert isinstance(config, ReMixConfig)
-        for name, only in (("limit", "clip"), ("ratio", "token"), ("sampler_correction", "none"), ("dynamic_sampling", False)):
-            value = getattr(config, name)
-            if value != only:
-                why = {"sampler_correction": "its ratio is to the sampler already", "dynamic_sampling": "the window fills its batches"}
-                raise RheostatError(
-                    f"remix cannot use {name} {value!r}: {why.get(name, 'it centres the window of a token ratio')}. Leave it at {only!r}."
-                )
-        if config.kl_in_reward:
-            raise RheostatError("remix has its KL in the loss, towards two anchors: leave kl_in_reward off.")
-        if config.switch_after < 0:
-            raise RheostatError(f"switch_after is {config.switch_after}: it counts updates, and 0 mixes to the end.")
-        if config.stale_share and 0 < config.switch_after < config.window:
-            raise RheostatError(
-                f"window is {config.window}, but the run mixes for switch_after {config.switch_after} steps, so it never keeps that many: "
-                "lower window or raise switch_after."
-            )
-        convex_share_of(config, 1)
-        fresh, stale = mixed_counts(config.prompts_per_batch, config.stale_share, window=config.window)
-        until = f"up to update {config.switch_after}" if config.switch_after else "to the end"
-        return super().derived(config) | {"groups of a mixed batch": f"{fresh} fresh, {stale} stale, {until}"}
+class StaleGroups:
+    """Whole groups of the last steps fill a batch up, until the switch."""
 
-    @property
-    def mixing(self) -> bool:
-        """Whether the present batch takes groups from the window."""
-        return not self.config.switch_after or self.updates < self.config.switch_after
+    keeps_history = True
 
-    @property
-    def base_share(self) -> float:
-        """lambda of the present step, which is counted from 1."""
-        return convex_share_of(self.config, self.updates + 1)
+    def __init__(self, mixture: Mixture, prompts: int) -> None:
+        self.mixture, self.stale = mixture, mixture.counts(prompts)[1]
+        self.recent = RecentRows(mixture.window)
 
-    def sample_groups(self, members: int, progress: Progress) -> Graded:
-        """Fresh groups of a mixed batch, or of a whole one after the switch."""
-        config = self.config
-        prompts = mixed_counts(config.prompts_per_batch, config.stale_share)[0] if self.mixing else config.prompts_per_batch
-        graded = self.collector.collect(prompts, members, self.sampling, version=self.updates, progress=progress)
-        self.spend(FORWARD, graded.trajectories)
-        return graded
+    def retain(self, context: Context, batch: Batch) -> Batch:
+        """The fresh groups, and those drawn from the window."""
+        if not self.mixture.mixing(context):
+            self.recent = RecentRows(self.mixture.window)
+            return batch
+        drawn = self.recent.draw(self.stale, context.updates, context.streams["replay"])
+        self.recent.append(batch.rows.clone(recurse=False), context.updates)
+        return batch if drawn is None else batch.with_rows(join_rows([batch.rows, drawn]))
 
-    def retain(self, fresh: Trajectories) -> Trajectories:
-        """WHAT IS KEPT? What was just sampled, filled up with whole groups of the last steps."""
-        kept = super().retain(fresh)
-        if not self.mixing:
-            return kept
-        _, stale = mixed_counts(self.config.prompts_per_batch, self.config.stale_share)
-        drawn = self.recent.draw(stale, self.updates, self.streams["replay"])
-        self.recent.append(kept.clone(recurse=False), self.updates)
-        return kept if drawn is None else join_rows([kept, drawn])
+    def state_dict(self) -> dict[str, Any]:
+        """The window."""
+        return self.recent.state_dict()
 
-    def credit(self, kept: Trajectories) -> Trajectories:
-        """WHAT IS IT WORTH? As in grpo; also what the policy before the last update says, where it is an anchor."""
-        kept = super().credit(kept)
-        if self.previous is not None and self.base_share < 1 and bool(kept.mask.any()):
-            config = self.config
-            self.spend(FORWARD, kept)
-            with torch.no_grad():
-                kept.previous_logp = (
-                    self.previous.acting()
-                    .score(kept.action, kept.attention, kept.mask, temperature=config.temperature, top_k=config.top_k, top_p=config.top_p)
-                    .logp
-                )
-        return kept
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over a saved window."""
+        self.recent.load_state_dict(state)
 
-    def improve(self, batch: Trajectories) -> Metrics:
-        """HOW DOES THE POLICY MOVE? In its window; at T it becomes its own base model."""
-        share = self.base_share
-        metrics = super().improve(batch)
-        if self.previous is not None:
-            self.previous.remember(self.policy)
-        if self.updates == self.config.switch_after:
-            self.recent = RecentRows(self.config.window)
-            if self.reference is not None and self.config.reset_base:
-                self.reference = self.policy.reference(whole=True)
-        return metrics | {"base_share": share}
 
-    @property
-    def needs_start_scores(self) -> bool:
-        """The window of stale rows is centred on the policy at the start of the update."""
-        return super().needs_start_scores or self.mixing
+@dataclass(frozen=True)
+class MixSurrogate(TokenTerm):
+    """The clipped surrogate, importance-weighted to the sampler and limited around the current policy."""
 
-    def surrogate(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> PolicyLoss:
-        """The clipped surrogate, importance-weighted to the sampler and limited around the current policy."""
-        config = self.config
-        start = scores.logp.detach() if rows.learner_logp is None else rows.learner_logp
+    clip: Clip = Clip()
+    correction: Literal["mix", "behaviour", "none"] = "mix"
+    clamp_log_ratio: bool = True
+    reads: ClassVar[Sequence[str]] = ("advantage",)
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        rows, mask = batch.rows, self.mask(batch)
+        start = old_logp(scores, rows)
         own = (rows.source == int(Source.FRESH)) | rows.sampler_logp.isnan()
-        behaviour = start if config.correction == "none" else torch.where(own, start, rows.sampler_logp)
-        clamp = LOG_CLAMP if config.clamp_log_ratio else None
-        centre = window_centre(start, behaviour, rows.mask, log_clamp=clamp) if config.correction == "mix" else 1.0
-        return policy_gradient(
+        behaviour = start if self.correction == "none" else torch.where(own, start, rows.sampler_logp)
+        clamp = LOG_CLAMP if self.clamp_log_ratio else None
+        centre = window_centre(start, behaviour, mask, log_clamp=clamp) if self.correction == "mix" else 1.0
+        found = policy_gradient(
             scores.logp,
             rows.advantage,
             denominator_logp=behaviour,
-            mask=rows.mask,
-            limit=Clip(config.clip_low or 0.0, config.clip_high or 0.0, dual=config.dual_clip, centre=centre),
+            mask=mask,
+            limit=replace(self.clip, centre=centre),
             log_clamp=clamp,
-            aggregate=config.aggregation,
+            aggregate=self.tokens.aggregate.mode,
             denominator=denominator,
         )
-
-    def divergence(self, logp: Tensor, rows: Trajectories) -> Tensor:
-        """KL-Convex."""
-        return kl_convex(
-            logp, rows.reference_logp, rows.previous_logp, share=self.base_share, estimator=self.config.kl_estimator, mask=rows.mask
-        )
-
-    def state_dict(self) -> dict[str, Any]:
-        """GRPO's state and the policy before the last update; window and base model are in it already."""
-        return super().state_dict() | {"previous": {} if self.previous is None else self.previous.history.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where ``state_dict`` was taken."""
-        switched = 0 < self.config.switch_after <= state["updates"]
-        if self.reference is not None and self.config.reset_base and switched:
-            self.reference = self.policy.reference(whole=True)  # with room for the saved base, adapters included
-        super().load_state_dict(state)
-        if self.previous is not None:
-            self.previous.history.load_state_dict(state["previous"])
+        return found.loss, Report(means={"approx_kl": found.approx_kl, "meter/limited_share": found.limited_share}, limited=found.limited)
 
 
-def convex_share_of(config: ReMixConfig, step: int) -> float:
-    """lambda of a step, counted from 1."""
-    return convex_share(
-        step, start=config.convex_start, interval=config.convex_interval, drop=config.convex_drop, floor=config.convex_floor
-    )
+@dataclass(frozen=True)
+class KLConvex(TokenTerm):
+    """The KL to the base model and to the policy one update ago, in the proportion of a schedule."""
+
+    schedule: ConvexSchedule = ConvexSchedule()
+    estimator: KLEstimator = "k3"
+    reads: ClassVar[Sequence[str]] = ("reference_logp",)
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        rows, mask = batch.rows, self.mask(batch)
+        share = self.schedule.at(context.updates)
+        kl = kl_convex(scores.logp, rows.reference_logp, rows.previous_logp, share=share, estimator=self.estimator, mask=mask)
+        value = self.reduce(kl, batch, denominator)
+        return value, Report(sums={"kl_reference": value.detach()})

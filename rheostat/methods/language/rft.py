@@ -11,48 +11,44 @@ What differs from grpo: what is kept. Wrong completions are dropped, right ones 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import Tensor
-
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, Advantage, GRPOConfig, LimitName
-from rheostat.trajectories import Trajectories
+from rheostat.buffers.retainers import AtLeast, Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import OldScores
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, policy_models
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.terms import Likelihood
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 
 @dataclass(frozen=True)
-class RFTConfig(GRPOConfig):
+class RFT:
     """Imitate what was right."""
 
-    threshold: float = 1.0
-    """Smallest reward that is kept."""
-    advantage: Advantage = "reward"
-    """Every kept token counts 1."""
-    limit: LimitName = "detached"
-    """The log-likelihood itself."""
-    clip_low: float | None = None
-    """No bound."""
-    clip_high: float | None = None
-    """No bound."""
-    aggregation: Aggregation = "token-mean"
-    """Every kept token weighs the same."""
-    kl_coefficient: float = 0.0
-    """No KL."""
+    groups: Groups = Groups()
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    right: AtLeast = AtLeast(1.0)
+    aggregate: Aggregate = Aggregate("token-mean")
+    kl: LossKL = LossKL(0.0)
+    update: Update = Update()
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "kl_coefficient": 0.0}}
 
-
-class RFT(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = RFTConfig
-    config: RFTConfig
-    search_refused: ClassVar[str] = "every kept token counts 1, so there are no sides to balance"
-
-    def retain(self, fresh: Trajectories) -> Trajectories:
-        """WHAT IS KEPT? Completions whose reward reaches the threshold."""
-        kept = super().retain(fresh)
-        kept.mask = kept.mask & (kept.reward.sum(1, keepdim=True) >= self.config.threshold)
-        return kept
-
-    def advantages(self, rows: Trajectories, reward: Tensor) -> Tensor:
-        """1 on every kept token."""
-        return rows.mask.float()
+    def compose(self) -> Composition:
+        """The four answers."""
+        tokens = Tokens(self.aggregate)
+        return Composition(
+            collect=self.groups,
+            retain=[self.keep, self.right],
+            credit=[OldScores(), *self.kl.annotations],
+            improve=[self.update.of(Weighted(Likelihood(tokens)), *self.kl.terms(tokens))],
+            models=policy_models(self.update, self.kl),
+        )

@@ -32,145 +32,143 @@ Checked against: the authors' code (``tests/vectors``: rl-plus).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import GroupAdvantage
 from rheostat.credit.groups import split_advantage, to_tokens
 from rheostat.errors import RheostatError
-from rheostat.masking import Aggregation
-from rheostat.methods.language.grpo import GRPO, Advantage, GRPOConfig, LimitName
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient, with_experts_inside
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
 from rheostat.objectives.limits import Clip, Limit, Unlimited
-from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
+from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.ratio import external_logp, mixture_logp
+from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection, TokenTerm, old_logp
 from rheostat.objectives.weights import expert_weight
-from rheostat.policies.language.model import TokenScores
+from rheostat.options import option
+from rheostat.parts import Aggregate, Batch, Context, Report, Tokens, Weighted
 from rheostat.trajectories import Source, Trajectories
 
 External = Literal["mixed", "certain", "learner"]
 
 
 @dataclass(frozen=True)
-class RLPlusConfig(GRPOConfig):
+class MixedAdvantage(GroupAdvantage):
+    """Relative to the mixed group, or to the policy's own rows in it."""
+
+    statistics: Literal["all", "own"] = option("all")
+    """Whose rewards make the group's mean and deviation: those of all its rows, or of the policy's own."""
+    external_weight: float = option(1.0)
+    """Factor on the advantage of expert tokens."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.statistics == "own" and self.form not in ("grpo", "mean-baseline"):
+            raise RheostatError("statistics 'own' is for the advantages grpo and mean-baseline, which have a mean of the group.")
+
+    def of(self, rows: Trajectories, reward: Tensor) -> Tensor:
+        """Token advantages ``[B, T]`` from row rewards ``[B]``."""
+        expert = rows.source[:, 0] == int(Source.EXPERT)
+        if self.statistics == "all":
+            found = super().of(rows, reward)
+        else:
+            options: dict[str, Any] = {
+                "scale": "group" if self.form == "grpo" else "none",
+                "eps": 1e-6 if self.epsilon is None else self.epsilon,
+                "valid": rows.valid[:, 0],
+            }
+            found = to_tokens(split_advantage(reward, rows.group[:, 0], ~expert, **options), rows.mask)
+        return torch.where(expert[:, None], self.external_weight * found, found)
+
+
+@dataclass(frozen=True)
+class RLPlus:
     """The flags of the released run."""
 
-    prompts_per_batch: int = 128
-    """Prompts per batch."""
-    group_size: int = 8
-    """Completions per prompt (G), the expert's included."""
-    expert_rows: int = 1
+    groups: Groups = Groups(128, 8)
+    expert_rows: int = option(1, at_least=1)
     """Completions of every group that an expert writes."""
-    minibatches: int = 2
-    """Gradient steps per batch."""
-    exploration: float = 0.5
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    advantage: MixedAdvantage = MixedAdvantage("mean-baseline")
+    exploration: float = option(0.5, at_least=0)
     """gamma of (1 - p)^gamma on expert tokens; 0 switches it off."""
-    external: External = "mixed"
+    external: External = option("mixed")
     """Denominator of the expert tokens' ratio: with the estimate of the expert, certainty (1), or the learner when the update began."""
-    omega: float = 0.5
+    omega: float = option(0.5, above=0, at_most=1)
     """Share of the constant 1 in the estimate of the expert; the rest is the learner when the update began."""
-    external_cap: float | None = None
+    external_cap: float | None = option(None, above=0)
     """Largest ratio of expert tokens, above which they give no gradient; None for no cap."""
-    external_weight: float = 1.0
-    """Factor on the advantage of expert tokens."""
-    advantage: Advantage = "mean-baseline"
-    """Reward minus the mean of the group."""
-    statistics: Literal["all", "own"] = "all"
-    """Whose rewards make the group's mean and deviation: those of all its rows, or of the policy's own."""
-    limit: LimitName = "none"
-    """Own tokens are not clipped."""
-    aggregation: Aggregation = "constant"
-    """Sum over tokens, divided by a constant."""
-    kl_coefficient: float = 0.0
-    """No KL."""
-    entropy_coefficient: float = 0.001
+    clip: AnyClip = Unlimited()
+    """How far the ratio of own tokens may move: as released, as far as it likes."""
+    correction: SamplerCorrection = SamplerCorrection()
+    aggregate: Aggregate = Aggregate("constant")
+    kl: LossKL = LossKL(0.0)
+    entropy_coefficient: float = option(0.001)
     """Weight of an entropy bonus."""
-
-
-class RLPlus(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = RLPlusConfig
-    config: RLPlusConfig
-    search_refused: ClassVar[str] = "the experts of its groups have a weight of their own, which no window limits"
-    uses_experts: ClassVar[bool] = True
+    update: Update = Update(minibatches=2)
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "prompts_per_batch": 16}}
-    dial_refused: ClassVar[dict[str, str]] = {"expert_share": "it has experts in every group already; set expert_rows instead"}
 
-    @classmethod
-    def derived(cls, config: GRPOConfig) -> dict[str, int | str]:
-        """GRPO's numbers and the policy's own completions.
+    def __post_init__(self) -> None:
+        if self.omega != 0.5 and self.external != "mixed":
+            raise RheostatError(f"omega is a share of the estimate of the expert, which external {self.external!r} does not use.")
 
-        Raises:
-            RheostatError: an impossible combination, and what to change.
-        """
-        assert isinstance(config, RLPlusConfig)
-        if not 1 <= config.expert_rows < config.group_size:
-            raise RheostatError(
-                f"expert_rows is {config.expert_rows} of a group of {config.group_size}: at least 1, and at least one of the group must be "
-                "the policy's own."
-            )
-        if config.exploration < 0:
-            raise RheostatError(f"exploration is {config.exploration}: the exponent of 1 - p is 0 (off) or more.")
-        if not 0 < config.omega <= 1:
-            raise RheostatError(
-                f"omega is {config.omega}: a share above 0 and at most 1 (for the learner alone choose external 'learner')."
-            )
-        if config.external_cap is not None and config.external_cap <= 0:
-            raise RheostatError(f"external_cap is {config.external_cap}: a ratio above 0, or None for no cap.")
-        if config.ratio != "token":
-            raise RheostatError(f"rl-plus compares tokens of two samplers: leave ratio at 'token', not {config.ratio!r}.")
-        if config.statistics == "own" and config.advantage not in ("grpo", "mean-baseline"):
-            raise RheostatError("statistics 'own' is for the advantages grpo and mean-baseline, which have a mean of the group.")
-        return super().derived(config) | {"own completions per prompt": config.group_size - config.expert_rows}
-
-    @property
-    def experts_per_group(self) -> int:
-        """As configured."""
-        return self.config.expert_rows
-
-    def measured(self, rows: Trajectories) -> Tensor:
-        """The policy's own tokens."""
-        return rows.mask & (rows.source != int(Source.EXPERT))
-
-    def advantages(self, rows: Trajectories, reward: Tensor) -> Tensor:
-        """Relative to the mixed group, or to its own rows."""
-        config = self.config
-        expert = rows.source[:, 0] == int(Source.EXPERT)
-        if config.statistics == "all":
-            found = super().advantages(rows, reward)
-        else:
-            scale: Literal["group", "none"] = "group" if config.advantage == "grpo" else "none"
-            options: dict[str, Any] = {"scale": scale, "eps": config.advantage_epsilon, "valid": rows.valid[:, 0]}
-            found = to_tokens(split_advantage(reward, rows.group[:, 0], ~expert, **options), rows.mask)
-        return torch.where(expert[:, None], config.external_weight * found, found)
-
-    def surrogate(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> PolicyLoss:
-        """The policy's own tokens by importance sampling, the expert's by multiple importance sampling, over one denominator."""
-        config = self.config
-        expert = rows.source == int(Source.EXPERT)
-        start = scores.logp.detach() if rows.learner_logp is None else rows.learner_logp
-        common: dict[str, Any] = {"aggregate": config.aggregation, "denominator": denominator}
-        own = policy_gradient(
-            scores.logp,
-            rows.advantage,
-            denominator_logp=start,
-            mask=rows.mask & ~expert,
-            limit=self.limiter(),
-            weight=self.correction(rows) if config.sampler_correction != "none" else None,
-            **common,
+    def compose(self) -> Composition:
+        """The four answers."""
+        everybody = Tokens(self.aggregate)
+        own = PolicyGradient(Tokens(self.aggregate, without=Source.EXPERT), self.clip, clamp_log_ratio=False, correction=self.correction)
+        experts = ExternalExperts(
+            Tokens(self.aggregate, only=Source.EXPERT), self.external, self.omega, self.external_cap, self.exploration
         )
-        theirs = policy_gradient(
-            scores.logp,
-            rows.advantage,
-            denominator_logp=external_denominator(start, config.external, config.omega),
-            mask=rows.mask & expert,
-            limit=external_limit(config.external_cap),
-            weight=expert_weight(scores.logp, "exploration", gamma=config.exploration),
-            **common,
+        return group_policy_gradient(
+            with_experts_inside(self.groups, self.expert_rows),
+            self.advantage,
+            self.update.of(
+                Weighted(own),
+                Weighted(experts, name="expert"),
+                *self.kl.terms(everybody),
+                entropy_bonus(self.entropy_coefficient, everybody),
+            ),
+            keep=self.keep,
+            kl=self.kl,
         )
-        return PolicyLoss(own.loss + theirs.loss, own.terms)
+
+
+@dataclass(frozen=True)
+class ExternalExperts(TokenTerm):
+    """``-rho A sg[(1 - p)^gamma]`` on expert tokens: multiple importance sampling, and an advantage that explores."""
+
+    external: External = "mixed"
+    omega: float = 0.5
+    cap: float | None = None
+    gamma: float = 0.5
+    reads: ClassVar[Sequence[str]] = ("advantage",)
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        found = policy_gradient(
+            scores.logp,
+            batch.rows.advantage,
+            denominator_logp=external_denominator(old_logp(scores, batch.rows), self.external, self.omega),
+            mask=self.mask(batch),
+            limit=external_limit(self.cap),
+            weight=expert_weight(scores.logp, "exploration", gamma=self.gamma),
+            aggregate=self.tokens.aggregate.mode,
+            denominator=denominator,
+        )
+        return found.loss, Report()
 
 
 def external_denominator(start_logp: Tensor, external: External = "mixed", omega: float = 0.5) -> Tensor:
@@ -178,7 +176,7 @@ def external_denominator(start_logp: Tensor, external: External = "mixed", omega
 
     Args:
         start_logp: log-prob of expert tokens under the learner at the start of the update, any shape.
-        external: see :class:`RLPlusConfig`.
+        external: see :class:`RLPlus`.
         omega: share of the constant in the estimate.
     """
     if external == "certain":

@@ -14,27 +14,50 @@ Checked against: verl 0.8.0.dev (advantage) and TRL 1.16.0 (loss) (``tests/vecto
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from rheostat.methods.language.grpo import GRPO, Advantage, GRPOConfig
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.credit.annotations import GroupAdvantage
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, RewardKL, group_policy_gradient
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.limits import Clip
 from rheostat.objectives.ratio import RatioKind
+from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection
+from rheostat.options import option
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 
 @dataclass(frozen=True)
-class RLOOConfig(GRPOConfig):
+class RLOO:
     """TRL's form."""
 
-    advantage: Advantage = "rloo"
-    """Reward minus the mean of the others."""
-    ratio: RatioKind = "sequence-product"
-    """The completion is one action."""
-    kl_coefficient: float = 0.05
-    """beta (TRL)."""
-    kl_in_reward: bool = True
-    """The KL is part of the reward."""
+    groups: Groups = Groups()
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    advantage: GroupAdvantage = GroupAdvantage("rloo")
+    ratio: RatioKind = option("sequence-product")
+    """The completion is one action; or a ratio per token."""
+    clip: AnyClip = Clip(0.2, 0.2)
+    """How far the ratio may move."""
+    correction: SamplerCorrection = SamplerCorrection()
+    aggregate: Aggregate = Aggregate("sequence-mean")
+    kl: LossKL | RewardKL = RewardKL(0.05)
+    """The KL to the starting model: part of the reward, or in the loss."""
+    update: Update = Update()
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "kl_coefficient": 0.0}}
 
-
-class RLOO(GRPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[GRPOConfig]] = RLOOConfig
+    def compose(self) -> Composition:
+        """The four answers."""
+        tokens = Tokens(self.aggregate)
+        surrogate = PolicyGradient(tokens, self.clip, self.ratio, correction=self.correction)
+        return group_policy_gradient(
+            self.groups, self.advantage, self.update.of(Weighted(surrogate), *self.kl.terms(tokens)), keep=self.keep, kl=self.kl
+        )

@@ -1,0 +1,77 @@
+"""What a method says about itself: its options with their documentation, and what differs from the method its family is told apart from."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from rheostat.methods import table
+from rheostat.options import field_documentation, options_of, short_names
+from rheostat.training.settings import shown_options
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One option of a method."""
+
+    name: str
+    """Its path."""
+    short: str
+    """The name that is enough; the path where there is none."""
+    kind: str
+    default: Any
+    documentation: str
+    parent_default: Any
+    """The parent method's default; equal to ``default`` where nothing changed or the option is new."""
+    new: bool
+    """Whether the parent does not have it."""
+
+
+def settings_of(name: str) -> list[Setting]:
+    """Every option that acts in a method, in order."""
+    method = table.entry(name)
+    cls = method.load()
+    if not hasattr(cls, "compose"):
+        return _flat_settings(cls)
+    found = shown_options(name, cls())
+    shorts = {path: short for short, path in short_names(found).items()}
+    parent = table.METHODS[method.parent].load()
+    before: dict[str, Any] = {}
+    known = parent is not cls and hasattr(parent, "compose")
+    if known:
+        before = {each.short: each.value for each in options_of(parent())}
+    return [
+        Setting(
+            each.path,
+            shorts.get(each.path, each.path),
+            _type_name(each.hint),
+            each.value,
+            each.documentation,
+            before.get(each.short, each.value),
+            known and each.short not in before,
+        )
+        for each in found
+    ]
+
+
+def _type_name(hint: Any) -> str:
+    """A type as people write it."""
+    if typing.get_origin(hint) is typing.Literal:
+        return " | ".join(map(str, typing.get_args(hint)))
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("torch.", "")
+
+
+def _flat_settings(cls: Any) -> list[Setting]:
+    """Of a method whose configuration is one level."""
+    documentation, hints = field_documentation(cls.Config), typing.get_type_hints(cls.Config)
+    return [
+        Setting(item.name, item.name, _type_name(hints[item.name]), default_of(item), documentation[item.name], default_of(item), False)
+        for item in dataclasses.fields(cls.Config)
+    ]
+
+
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """A field's default value."""
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
