@@ -16,7 +16,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from rheostat.learner.dial import Dial
-from rheostat.methods.describe import Setting, default_of, field_documentation, settings_of
+from rheostat.training.describe import Setting, default_of, field_documentation, settings_of
 from rheostat.methods.table import METHODS, Entry
 from rheostat.training.settings import Settings
 

@@ -27,7 +27,7 @@ SHOWS_ONLY = (
     "rheostat.training.progress",
     "rheostat.training.sinks",
     "rheostat.training.doctor",
-    "rheostat.methods.describe",
+    "rheostat.training.describe",
     "rheostat.reporting.plots",
     "rheostat.reporting.report",
     "rheostat.experiments.display",
