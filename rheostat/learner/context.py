@@ -158,22 +158,24 @@ class LanguageContext(LearnerContext):
         """Of the training, for rewards that depend on it."""
         return Progress(self.updates, self.total_steps)
 
-    def score(self, rows: Trajectories, model: str = "policy", *, entropy: bool = True) -> TokenScores:
+    def score(self, rows: Trajectories, model: str = "policy", *, entropy: bool = True, count: bool = True) -> TokenScores:
         """A model's log-probabilities of the masked tokens, under the distribution that is sampled: the only place that knows it.
 
         Args:
             rows: ``[B, T]``.
-            model: its name. Without a gradient for all but models that are trained; a pass without a gradient is counted here.
+            model: its name. Without a gradient for all but models that are trained.
             entropy: also of the distribution each token was drawn from.
+            count: whether a pass without a gradient enters the count of operations.
         """
         trained = self.models[model]
         options: dict[str, Any] = {name: getattr(self.sampling, name) for name in ("temperature", "top_k", "top_p")}
         if hasattr(trained, "optimizer"):
-            if not torch.is_grad_enabled():
+            if count and not torch.is_grad_enabled():
                 self.count_flops(FORWARD, rows)
             value = self.value_head and model == self.deployed
             return trained.network.score(rows.action, rows.attention, rows.mask, entropy=entropy, value=value, **options)
-        self.count_flops(FORWARD, rows)
+        if count:
+            self.count_flops(FORWARD, rows)
         with torch.no_grad():
             return trained.network.score(rows.action, rows.attention, rows.mask, entropy=entropy, **options)
 

@@ -198,7 +198,7 @@ def build(config: Any, who: str, world: World, streams: Streams, total_steps: in
         sampling=config.sampling,
         evaluation=config.evaluation,
         unit=config.budget.unit,
-        max_invalid_share=config.grading.max_invalid_share,
+        max_invalid_share=config.grading.max_invalid_share if hasattr(config, "grading") else 1.0,
         value_head=composition.any("needs_value_head"),
     )
     context.acting = "acting" if "acting" in composition.models else "policy"

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rheostat.masking import masked_mean
 from rheostat.objectives.meter import off_policyness
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics, NonFinite, Weighted
-from rheostat.policies.flops import TRAIN
+from rheostat.policies.flops import FORWARD, TRAIN
 from rheostat.policies.optimizers import moments_on_the_meter
 from rheostat.trajectories import Source
 
@@ -153,7 +154,7 @@ class Update:
                 seen.append((scores.logp, limited))
             mask = self.metrics_mask(part)
             share = mask.sum() / tokens
-            means["entropy"] = scores.entropy.detach()[mask].sum() / mask.sum().clamp(min=1)
+            means["entropy"] = masked_mean(scores.entropy.detach(), mask)
             if limited is not None:
                 for kind, count in sources.items():
                     mine = part.rows.mask & (part.rows.source == int(kind))
@@ -190,7 +191,8 @@ class Update:
         if not waiting or size >= len(batch):
             return {}
         with torch.no_grad():
-            logp = torch.cat([context.score(part.rows, self.model).logp for part in batch.split(size)])
+            logp = torch.cat([context.score(part.rows, self.model, count=False).logp for part in batch.split(size)])
+        context.count_flops(FORWARD, batch.rows)
         return {name: value for term in waiting for name, value in term.begin(logp, batch).items()}
 
     def meter(self, context: Any, batch: Batch, before: Before) -> Metrics:

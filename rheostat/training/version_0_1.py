@@ -72,7 +72,7 @@ def translated(method: str, config: Mapping[str, Any], options: list[Option]) ->
         if name == "dial":
             found |= {f"dial.{inner}": each for inner, each in value.items() if each != before["dial"][inner]}
             continue
-        if value == before[name]:
+        if value == before[name] and not (kinds and name in ("clip_low", "clip_high", "kl_coefficient")):
             continue  # the method's own default, then and now
         try:
             found[resolve(name, options, method)] = value
