@@ -172,7 +172,7 @@ def hidden_options(config: Any, who: str) -> frozenset[str]:
     return frozenset(hidden | ({"sampling.top_k", "sampling.top_p"} if composition.any("uses_experts") else set()))
 
 
-def build(config: Any, who: str, world: World, streams: Streams, total_steps: int) -> Learner:
+def build(config: Any, who: str, world: World, streams: Streams, total_steps: int, *, composition: Composition | None = None) -> Learner:
     """A language method's learner.
 
     Args:
@@ -181,11 +181,12 @@ def build(config: Any, who: str, world: World, streams: Streams, total_steps: in
         world: task, policy, engine and verifier.
         streams: the run's random streams.
         total_steps: the budget, in ``config.budget.unit``.
+        composition: other parts in the place of the method's own.
 
     Raises:
         RheostatError: what :func:`composition_of` refuses, or a budget in which something would never happen.
     """
-    composition = composition_of(config, who)
+    composition = composition or composition_of(config, who)
     if config.budget.unit == "updates":
         config.dial.check_budget(total_steps)
         for part in composition.parts().values():

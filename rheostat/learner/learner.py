@@ -64,6 +64,17 @@ class Composition:
         """Whether some part or term says so of itself (``uses_experts``, ``needs_value_head``, ...)."""
         return any(bool(getattr(part, name, False)) for part in [*self.parts().values(), *self.terms()])
 
+    def update_of(self, model: str = "policy") -> Any:
+        """The update of a model.
+
+        Raises:
+            RheostatError: no part updates it.
+        """
+        for part in self.improve:
+            if getattr(part, "model", None) == model:
+                return part
+        raise RheostatError(f"No part of this method updates the model {model!r}.")
+
     @property
     def gradient_steps(self) -> int:
         """Most gradient steps that an update makes on a batch."""

@@ -67,8 +67,8 @@ class Update:
             NonFinite: a loss or the gradient is not finite; carries the batch.
         """
         model, rows = context.models[self.model], batch.rows
-        model.set_learning_rate(self.learning_rate * min(1.0, (context.updates_of(self.model) + 1) / max(1, self.warmup)))
-        usable = rows.mask.any(1).nonzero().flatten()
+        self.prepare(context)
+        usable = usable_rows(batch)
         reports: list[dict[str, Tensor]] = []
         before: Before = []
         for _ in range(self.epochs if len(usable) else 0):
@@ -86,6 +86,11 @@ class Update:
                 metrics |= each.term.summary(batch) if hasattr(each.term, "summary") else {}
             context.learner_tokens += int(rows.mask.sum()) * self.epochs
         return metrics | {"gradient_steps": len(reports)}
+
+    def prepare(self, context: Any) -> None:
+        """Set the model's step size for this update."""
+        warm = min(1.0, (context.updates_of(self.model) + 1) / max(1, self.warmup))
+        context.models[self.model].set_learning_rate(self.learning_rate * warm)
 
     def minibatch_rows(self, context: Any, batch: Batch, usable: Tensor) -> Sequence[Tensor]:
         """Indices of the rows of every minibatch of one pass; units stay whole."""
@@ -205,6 +210,11 @@ class Update:
         kept = rows.transitions()
         age = torch.where(kept.version < 0, -1, context.updates - 1 - kept.version)
         return off_policyness(kept.learner_logp, kept.sampler_logp, age=age, source=kept.source, entropy=kept.entropy)
+
+
+def usable_rows(batch: Batch) -> Tensor:
+    """Indices of the rows with at least one masked token."""
+    return batch.rows.mask.any(1).nonzero().flatten()
 
 
 def sources_of(batch: Batch) -> dict[Source, int]:

@@ -132,6 +132,15 @@ def composed(method: str, cls: Any, overrides: dict[str, Any], preset: str | Non
             raise unknown(f"preset of {method}", preset, cls.presets)
         config = with_options(config, cls.presets[preset], method)
     version_0_1.refuse_old_names(method, overrides, options_of(config))
+    return changed(method, config, overrides)
+
+
+def changed(method: str, config: Any, overrides: dict[str, Any]) -> Any:
+    """A configuration of parts with some options changed, checked as a whole.
+
+    Raises:
+        RheostatError: as :func:`configure`.
+    """
     config = with_options(config, overrides, method)
     check_domains(config, method)
     derived(method, config)

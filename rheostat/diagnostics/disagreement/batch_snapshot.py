@@ -13,12 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rheostat.buffers.retainers import MarkStale, RecentGroups
 from rheostat.diagnostics.microscope.exact import flat
-from rheostat.diagnostics.microscope.gradients import NO_REWARD
+from rheostat.diagnostics.microscope.gradients import NO_REWARD, looked_at
 from rheostat.errors import RheostatError
+from rheostat.learner.context import LanguageContext
 from rheostat.learner.dial import Dial
+from rheostat.learner.learner import Learner
+from rheostat.learner.update import usable_rows
 from rheostat.methods.control.ppo import PPO
-from rheostat.methods.language.grpo import GRPO
+from rheostat.parts import Batch
 from rheostat.training import checkpoint
 from rheostat.training.run import Run
 from rheostat.trajectories import Trajectories
@@ -64,14 +68,14 @@ def freeze(directory: str | Path, *, update: int | None = None, steps: int = 0, 
     fresh = copy.deepcopy(policy)
     run = Run.load(directory, task=task, policy=policy)
     method: Any = run.method
-    if run.settings.method in NO_REWARD or not isinstance(method, GRPO | PPO):
+    if run.settings.method in NO_REWARD or not looked_at(run.settings.method):
         reason = NO_REWARD.get(run.settings.method, "its data cannot be replayed through policy-gradient methods")
         run.close()
         raise RheostatError(f"{directory} is a run of {run.settings.method}: {reason}, so there is no batch to replay.")
     try:
         if update is not None:
             _go_to(run, update)
-        if isinstance(method, GRPO):
+        if isinstance(method, Learner) and isinstance(method.context, LanguageContext):
             return _freeze_language(run, method, steps, fresh)
         return _freeze_control(run, method, steps)
     except BaseException:
@@ -87,34 +91,50 @@ def _go_to(run: Run, update: int) -> None:
             state = checkpoint.read(folder / name)["method"]
         except RheostatError:
             continue  # damaged: opening the run has passed over it, too
-        if state["updates"] == update:
+        made = state["context"]["counts"].get("policy", 0) if "context" in state else state["updates"]
+        if made == update:
             run.method.load_state_dict(state)
             return
-        found.append(state["updates"])
+        found.append(made)
     kept = " and ".join(map(str, sorted(found)))
     raise RheostatError(f"{run.directory} has no checkpoint of update {update}: the ones kept are of {kept}.")
 
 
-def _freeze_language(run: Run, method: GRPO, steps: int, fresh: Any) -> Frozen:
-    update, own = method.updates, method.config
-    method.config = replace(own, mask_truncated=False)
-    collected = method.collect()
-    chosen = collected.mask.clone()
-    rows = GRPO.retain(method, collected)  # what the dial adds; filters are every method's own
+def _freeze_language(run: Run, learner: Learner, steps: int, fresh: Any) -> Frozen:
+    context, update = learner.context, learner.composition.update_of()
+    made = context.updates
+    batch = learner.collect()
+    chosen = batch.rows.mask.clone()
+    for part in learner.composition.retain:  # what the dial adds; filters are every method's own
+        if isinstance(part, MarkStale | RecentGroups):
+            batch = part.retain(context, batch)
+    rows = batch.rows
     rows.mask[: len(chosen), : chosen.shape[1]] |= chosen
     _require_tokens(run, rows)
     frozen = rows.clone()
-    state = {name: value.detach().clone() for name, value in method.policy.state_dict().items()}
+    state = {name: value.detach().clone() for name, value in learner.policy.state_dict().items()}
 
     def logp() -> Tensor:
         with torch.no_grad():
-            return method.score(frozen).logp[frozen.mask].cpu()
+            return context.score(frozen).logp[frozen.mask].cpu()
 
     start = logp()
-    method.config = replace(own, dial=Dial(), epochs=max(steps, 1), minibatches=1, evaluate_every=0)
-    parameters = [parameter for parameter in method.policy.model.parameters() if parameter.requires_grad]
-    path = _walk(method, parameters, lambda: method.improve(method.credit(method.retain(frozen.clone()))), steps)
-    return Frozen(run, update, frozen, state, fresh, path, start, logp() if steps else start)
+    parameters = [parameter for parameter in learner.policy.model.parameters() if parameter.requires_grad]
+    path = [flat(parameters)]
+    if steps:
+        moving = Batch(frozen.clone(), facts=batch.facts)
+        for part in learner.composition.retain:
+            if not isinstance(part, MarkStale | RecentGroups):
+                moving = part.retain(context, moving)
+        context.needs_old_scores |= steps > 1
+        moving = learner.credit(moving)
+        usable = usable_rows(moving)
+        update.prepare(context)
+        for _ in range(steps):
+            if len(usable):
+                update.step(context, moving[usable], [])
+            path.append(flat(parameters))  # without a row to learn from nothing moves
+    return Frozen(run, made, frozen, state, fresh, path, start, logp() if steps else start)
 
 
 def _freeze_control(run: Run, method: PPO, steps: int) -> Frozen:

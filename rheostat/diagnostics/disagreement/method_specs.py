@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rheostat.diagnostics.microscope.gradients import NO_REWARD
+from rheostat.diagnostics.microscope.gradients import NO_REWARD, looked_at, short_options
 from rheostat.errors import RheostatError
 from rheostat.methods import table
-from rheostat.methods.control.ppo import PPO
-from rheostat.methods.language.grpo import GRPO
 from rheostat.terminal import json_or_text
 from rheostat.training.language import automatic_preset
 from rheostat.training.run import CUSTOM
-from rheostat.training.settings import Settings, configure
+from rheostat.training.settings import Settings, changed, configure
 
 OF_THE_BATCH = {
     "language": ("prompts_per_batch", "group_size", "max_new_tokens", "temperature", "top_k", "top_p"),
@@ -57,7 +55,7 @@ def read_specs(names: Sequence[str], options: Mapping[str, Any]) -> list[Spec]:
         raise RheostatError("Name at least two methods to compare, for example `rheostat disagree RUN grpo rloo cispo`.")
     for spec in specs:
         if sum(other.label == spec.label for other in specs) > 1:
-            raise RheostatError(f"{spec.label} is named twice: give one of them other settings, for example {spec.method}:limit=none.")
+            raise RheostatError(f"{spec.label} is named twice: give one of them other settings, for example {spec.method}:clip=none.")
     return specs
 
 
@@ -66,7 +64,7 @@ def _read(label: str, options: Mapping[str, Any]) -> Spec:
     row = table.entry(method)
     if method in NO_REWARD:
         raise RheostatError(f"{method} cannot replay the batch of another method: {NO_REWARD[method]}.")
-    if not issubclass(row.load(), GRPO | PPO):
+    if not looked_at(method):
         raise RheostatError(f"{method} is no policy-gradient method built on grpo or ppo: its gradient cannot be recorded.")
     settings = dict(options)
     for part in re.split(r",(?=\w+=)", text) if colon else []:
@@ -113,11 +111,14 @@ def config_of(spec: Spec, run: Settings, given: dict[str, Any]) -> Any:
     Raises:
         RheostatError: settings that do not exist or do not fit.
     """
-    known = spec.row.load().Config.__dataclass_fields__
-    own = run.config | {"dial": {}} if spec.method == run.method else {}
+    cls = spec.row.load()
+    known = short_options(cls()) if hasattr(cls, "compose") else cls.Config.__dataclass_fields__
+    own = {name: value for name, value in run.config.items() if name != "dial"} if spec.method == run.method else {}
     preset = None
     if not own and spec.row.domain == "language":
         named = None if run.task.startswith(CUSTOM) or run.prompts else run.task
         preset = automatic_preset(spec.method, named, run.model)
-    values = own | {name: value for name, value in given.items() if name in known} | spec.settings
-    return configure(spec.method, values, preset=preset)
+    values = {name: value for name, value in given.items() if name in known} | spec.settings
+    if own and hasattr(cls, "compose"):
+        return changed(spec.method, configure(spec.method, own), values)
+    return configure(spec.method, own | values, preset=preset)

@@ -14,6 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from rheostat.collect.language.collectors import Dynamic, batch_of
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.groups import Graded
 from rheostat.credit.groups import informative_groups
@@ -21,13 +22,16 @@ from rheostat.credit.verifiers.interface import Scores
 from rheostat.diagnostics.disagreement.batch_snapshot import Frozen, silence
 from rheostat.diagnostics.disagreement.method_specs import Spec, config_of
 from rheostat.diagnostics.microscope.exact import assign
-from rheostat.diagnostics.microscope.gradients import Recorder
+from rheostat.diagnostics.microscope.gradients import Recorder, ascent_direction
 from rheostat.errors import RheostatError
+from rheostat.learner.context import LanguageContext
+from rheostat.learner.language import build, composition_of
+from rheostat.learner.learner import Composition, Learner, chain
+from rheostat.learner.update import usable_rows
 from rheostat.masking import select
 from rheostat.methods.control.ppo import PPO, Step, Worth
-from rheostat.methods.language.grpo import GRPO, GRPOConfig
-from rheostat.objectives.policy_gradient import PolicyLoss
-from rheostat.policies.language.model import LanguagePolicy, TokenScores
+from rheostat.parts import Batch
+from rheostat.policies.language.model import LanguagePolicy
 from rheostat.streams import Streams
 from rheostat.tasks.language.interface import Prompt
 from rheostat.training.language import load_policy
@@ -69,7 +73,9 @@ def replay(spec: Spec, frozen: Frozen) -> Replay:
     """
     method = frozen.run.method
     try:
-        return _language(spec, frozen, method) if isinstance(method, GRPO) else _control(spec, frozen, cast(PPO, method))
+        if isinstance(method, Learner) and isinstance(method.context, LanguageContext):
+            return _language(spec, frozen, method)
+        return _control(spec, frozen, cast(PPO, method))
     except RheostatError as error:
         raise RheostatError(f"{spec.label} cannot replay this batch: {error}") from error
 
@@ -77,65 +83,51 @@ def replay(spec: Spec, frozen: Frozen) -> Replay:
 # --- language --------------------------------------------------------------------------------------------------------------------------
 
 
-def _given(rows: Trajectories, config: GRPOConfig) -> Graded:
+def _given(rows: Trajectories, composition: Composition) -> Batch:
     """The frozen rows as if just collected; the key of every prompt is the number of its row. What dynamic sampling would have replaced is
     left out."""
     reward, valid = rows.reward.sum(1), rows.valid[:, 0]
     scores = Scores(reward, valid, torch.zeros_like(valid))
     graded = Graded(rows, [Prompt("", key=str(row)) for row in range(len(rows))], [""] * len(rows), scores)
-    return graded.select(informative_groups(reward, rows.group[:, 0], valid=valid)) if config.dynamic_sampling else graded
+    if any(isinstance(each, Dynamic) for each in chain(composition.collect)):
+        graded = graded.select(informative_groups(reward, rows.group[:, 0], valid=valid))
+    return batch_of(graded)
 
 
-def _language(spec: Spec, frozen: Frozen, own: GRPO) -> Replay:
+def _language(spec: Spec, frozen: Frozen, own: Learner) -> Replay:
     run, rows, moves = frozen.run, frozen.rows.clone(), len(frozen.path) - 1
     size = int((rows.group[:, 0] == rows.group[0, 0]).sum())
-    names = ("temperature", "top_k", "top_p", "micro_batch_rows")
-    given = {name: getattr(own.config, name) for name in names} | {
-        "prompts_per_batch": len(rows) // size, "group_size": size, "max_new_tokens": own.longest,
-        "epochs": moves + 1, "minibatches": 1, "max_grad_norm": math.inf, "evaluate_every": 0, "budget": "updates",
+    sampling = own.context.sampling
+    given = {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p")} | {
+        "prompts_per_batch": len(rows) // size, "group_size": size, "max_new_tokens": own.context.longest,
+        "micro_batch_rows": own.composition.update_of().micro_batch_rows,
+        "epochs": moves + 1, "minibatches": 1, "evaluate_every": 0, "budget": "updates",
     }  # fmt: skip
-    config, cls = config_of(spec, run.settings, given), spec.row.load()
-    policy = _policy(frozen, own, cls)  # untrained still: a reference model is a copy of where the run began
-    world = replace(own.world, policy=policy, engine=EmbeddedEngine(policy))
-    method: GRPO = cls(config, world, Streams(run.settings.seed), total_steps=run.settings.steps)
+    config = config_of(spec, run.settings, given)
+    composition = composition_of(config, spec.method)
+    policy = _policy(frozen, own, composition.any("needs_value_head"))  # untrained still: a reference is a copy of where the run began
+    world = replace(own.context.world, policy=policy, engine=EmbeddedEngine(policy))
+    learner = build(config, spec.method, world, Streams(run.settings.seed), run.settings.steps, composition=composition)
     known = policy.state_dict()
     policy.load_state_dict({name: value for name, value in frozen.policy.items() if name in known}, strict=False)
-    method.updates = frozen.update
+    context, update = learner.context, learner.composition.update_of()
+    context.updates = frozen.update
     parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
-    seen: list[tuple[Tensor, Tensor]] = []
-    last: list[tuple[Tensor, Tensor]] = []
-    score, surrogate = method.score, method.surrogate
-
-    def scored(part: Trajectories) -> TokenScores:
-        scores = score(part)
-        if scores.logp.requires_grad:
-            scores.logp.retain_grad()
-        return scores
-
-    def limited(scores: TokenScores, part: Trajectories, denominator: Tensor) -> PolicyLoss:
-        found = surrogate(scores, part, denominator)
-        seen.append((scores.logp, found.limited))
-        return found
-
-    def read() -> Tensor:
-        last[:] = [(torch.zeros_like(logp) if logp.grad is None else logp.grad, cut) for logp, cut in seen]
-        seen.clear()
-        return gradient_of(parameters)
-
-    recorder = Recorder(method.optimizer, read, lambda step: assign(parameters, frozen.path[min(step, moves)]))
-    method.optimizer = cast(Any, recorder)
-    method.score, method.surrogate = cast(Any, scored), cast(Any, limited)  # type: ignore[method-assign]
-    method.graded = _given(rows, config)
-    numbers = torch.tensor([int(prompt.key) for prompt in method.graded.prompts], dtype=torch.long)
-    batch = method.credit(method.retain(method.graded.trajectories))
-    usable = batch.mask.any(1).nonzero().flatten()
-    method.improve(batch)
-    made = len(recorder.gradients)
-    gradient = recorder.last(moves + 1, frozen.path[0].numel())
-    zeros = torch.zeros(len(usable), batch.shape[1])
-    slope, cut = (torch.cat(parts).cpu() for parts in zip(*last, strict=True)) if last and made == moves + 1 else (zeros, zeros.bool())
-    through = _through_tokens(method, score, parameters, batch[usable], -slope)
-    advantage = torch.zeros(batch.shape) if batch.advantage is None else select(batch.advantage, batch.mask)
+    batch = _given(rows, composition)
+    numbers = torch.tensor([int(prompt.key) for prompt in batch.facts["graded"].prompts], dtype=torch.long)
+    batch = learner.credit(learner.retain(batch))
+    usable = usable_rows(batch)
+    assign(parameters, frozen.path[-1])
+    seen: list[tuple[Tensor, Tensor | None]] = []
+    gradient = ascent_direction(learner, update, batch, parameters, seen)
+    zeros = torch.zeros(len(usable), batch.rows.shape[1])
+    slope = torch.cat([_gradient_or_zero(logp) for logp, _ in seen]).cpu() if seen else zeros
+    cut = (
+        torch.cat([torch.zeros_like(logp, dtype=torch.bool) if cut is None else cut for logp, cut in seen]).cpu() if seen else zeros.bool()
+    )
+    through = _through_tokens(learner, parameters, batch[usable], -slope)
+    found = batch.rows
+    advantage = torch.zeros(found.shape) if found.advantage is None else select(found.advantage, found.mask)
     count, chosen = len(numbers), frozen.rows.mask
 
     def on_batch(values: Tensor) -> Tensor:
@@ -145,21 +137,25 @@ def _language(spec: Spec, frozen: Frozen, own: GRPO) -> Replay:
         return whole[chosen]
 
     def of_usable(values: Tensor) -> Tensor:
-        return values.new_zeros(batch.shape).index_copy(0, usable, values)
+        return values.new_zeros(found.shape).index_copy(0, usable, values)
 
     return Replay(
-        spec, gradient.float(), through.float(), on_batch(of_usable(-slope)).double(), on_batch(of_usable(cut)), on_batch(batch.mask),
+        spec, gradient.float(), through.float(), on_batch(of_usable(-slope)).double(), on_batch(of_usable(cut)), on_batch(found.mask),
         on_batch(advantage).double(), stopped=False, added=len(batch) - count,
     )  # fmt: skip
 
 
-def _policy(frozen: Frozen, own: GRPO, cls: type[GRPO]) -> LanguagePolicy:
+def _gradient_or_zero(logp: Tensor) -> Tensor:
+    return torch.zeros_like(logp) if logp.grad is None else logp.grad
+
+
+def _policy(frozen: Frozen, own: Learner, value_head: bool) -> LanguagePolicy:
     """A policy of its own with the weights that the run began with."""
     settings, fresh = frozen.run.settings, frozen.fresh
     if isinstance(fresh, tuple):
         model, tokenizer = fresh
-        return LanguagePolicy(copy.deepcopy(model), tokenizer, device=settings.device, value_head=cls.needs_value_head)
-    return copy.deepcopy(fresh) if fresh is not None else load_policy(settings, own.world.task, cls)
+        return LanguagePolicy(copy.deepcopy(model), tokenizer, device=settings.device, value_head=value_head)
+    return copy.deepcopy(fresh) if fresh is not None else load_policy(settings, own.context.world.task, value_head)
 
 
 def gradient_of(parameters: list[Any]) -> Tensor:
@@ -167,14 +163,14 @@ def gradient_of(parameters: list[Any]) -> Tensor:
     return torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.detach().flatten().float().cpu() for p in parameters])
 
 
-def _through_tokens(method: GRPO, score: Any, parameters: list[Any], rows: Trajectories, weight: Tensor) -> Tensor:
+def _through_tokens(learner: Learner, parameters: list[Any], batch: Batch, weight: Tensor) -> Tensor:
     """Sum of weight times ``grad log pi`` at the end of the path, in micro-batches; rows as in ``weight`` ``[k, T]``."""
     for parameter in parameters:
         parameter.grad = None
-    size = method.config.micro_batch_rows or max(1, len(rows))
-    for part, mine in zip(rows.split(size), weight.split(size), strict=True):
+    size = learner.composition.update_of().micro_batch_rows or max(1, len(batch))
+    for part, mine in zip(batch.rows.split(size), weight.split(size), strict=True):
         if len(part):
-            logp = score(part).logp
+            logp = learner.context.score(part).logp
             (logp * mine.to(logp.device)).sum().backward()
     return gradient_of(parameters)
 

@@ -7,48 +7,35 @@ token, the per-decision weight of reinforcement learning is that of the whole se
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from rheostat.learner.learner import Composition
 from rheostat.masking import select
-from rheostat.methods.language.grpo import GRPO, Advantage, GRPOConfig
-from rheostat.methods.language.reinforce import ReinforceConfig
+from rheostat.methods.language.reinforce import Reinforce
 from rheostat.objectives.limits import DetachedClip
-from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
+from rheostat.objectives.policy_gradient import policy_gradient
+from rheostat.objectives.terms import TokenTerm
 from rheostat.objectives.weights import OverCap, importance_weight
-from rheostat.policies.language.model import TokenScores
+from rheostat.parts import Batch, Context, Report, Tokens, Weighted
 from rheostat.trajectories import Trajectories
 
 
 @dataclass(frozen=True)
 class Plain:
-    """A plain estimator: what it does, and the settings of :class:`WeightedConfig` that make it."""
+    """A plain estimator: what it does, and its weight."""
 
     title: str
-    settings: dict[str, Any]
-
-
-WEIGHTED: dict[str, Plain] = {
-    "is:none": Plain("uncorrected", {"weight": "none"}),
-    "is:sequence": Plain("product of all ratios of the completion", {"weight": "sequence"}),
-    "is:prefix": Plain("product of the ratios up to the token: corrects the past, not the future", {"weight": "prefix"}),
-    "is:token": Plain("the token's own ratio", {"weight": "token"}),
-    "is:truncated": Plain("sequence weight, at most 2", {"weight": "sequence", "cap": 2.0}),
-    "is:masked": Plain("sequence weight, completions above 2 dropped", {"weight": "sequence", "cap": 2.0, "over_cap": "mask"}),
-    "is:token-truncated": Plain("the token's own ratio, at most 2", {"weight": "token", "cap": 2.0}),
-    "is:self-normalised": Plain("sequence weight over the batch's mean weight", {"weight": "sequence", "self_normalised": True}),
-}
-"""The plain estimators by name."""
+    weight: WeightedLikelihood
 
 
 @dataclass(frozen=True)
-class WeightedConfig(ReinforceConfig):
-    """REINFORCE with a weight."""
+class WeightedLikelihood(TokenTerm):
+    """``-w A log p``; the ratio is that of the learner as it is now to whoever sampled."""
 
-    advantage: Advantage = "rloo"
-    """Reward minus the mean of the others: a baseline that does not know the completion."""
     weight: Literal["none", "token", "prefix", "sequence"] = "none"
     """Which ratios enter the weight of a token."""
     cap: float | None = None
@@ -57,41 +44,62 @@ class WeightedConfig(ReinforceConfig):
     """Weights above the cap become the cap, or 0."""
     self_normalised: bool = False
     """Divide by the mean weight of the batch."""
+    reads: ClassVar[Sequence[str]] = ("advantage",)
 
-
-class Weighted(GRPO):
-    """One gradient step with ``WeightedConfig``; the ratio is that of the learner as it is now to whoever sampled."""
-
-    Config: ClassVar[type[GRPOConfig]] = WeightedConfig
-    config: WeightedConfig
-
-    def surrogate(self, scores: TokenScores, rows: Trajectories, denominator: Tensor) -> PolicyLoss:
-        """The weighted log-likelihood."""
-        return policy_gradient(
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        rows = batch.rows
+        found = policy_gradient(
             scores.logp,
             rows.advantage,
             denominator_logp=None,
             mask=rows.mask,
             limit=DetachedClip(),
-            weight=self.weight(scores.logp.detach(), rows),
-            aggregate=self.config.aggregation,
+            weight=self.weights(scores.logp.detach(), rows),
+            aggregate=self.tokens.aggregate.mode,
             denominator=denominator,
         )
+        return found.loss, Report(limited=found.limited)
 
-    def weight(self, logp: Tensor, rows: Trajectories) -> Tensor | None:
+    def weights(self, logp: Tensor, rows: Trajectories) -> Tensor | None:
         """The weight of every token, ``[B, T]``."""
-        config = self.config
-        if config.weight == "none":
+        if self.weight == "none":
             return None
         sampler_logp = select(rows.sampler_logp, rows.mask)
-        if config.weight == "prefix":
+        if self.weight == "prefix":
             logp, sampler_logp = logp.cumsum(1), sampler_logp.cumsum(1)
         return importance_weight(
             logp,
             sampler_logp,
             mask=rows.mask,
-            level="sequence" if config.weight == "sequence" else "token",
-            cap=config.cap,
-            over_cap=config.over_cap,
-            batch_normalise=config.self_normalised,
+            level="sequence" if self.weight == "sequence" else "token",
+            cap=self.cap,
+            over_cap=self.over_cap,
+            batch_normalise=self.self_normalised,
         )
+
+
+WEIGHTED: dict[str, Plain] = {
+    "is:none": Plain("uncorrected", WeightedLikelihood()),
+    "is:sequence": Plain("product of all ratios of the completion", WeightedLikelihood(weight="sequence")),
+    "is:prefix": Plain("product of the ratios up to the token: corrects the past, not the future", WeightedLikelihood(weight="prefix")),
+    "is:token": Plain("the token's own ratio", WeightedLikelihood(weight="token")),
+    "is:truncated": Plain("sequence weight, at most 2", WeightedLikelihood(weight="sequence", cap=2.0)),
+    "is:masked": Plain("sequence weight, completions above 2 dropped", WeightedLikelihood(weight="sequence", cap=2.0, over_cap="mask")),
+    "is:token-truncated": Plain("the token's own ratio, at most 2", WeightedLikelihood(weight="token", cap=2.0)),
+    "is:self-normalised": Plain(
+        "sequence weight over the batch's mean weight", WeightedLikelihood(weight="sequence", self_normalised=True)
+    ),
+}
+"""The plain estimators by name."""
+
+
+def composition_of_estimator(name: str, config: Reinforce) -> Composition:
+    """REINFORCE's parts with a plain estimator's term, which allows any number of gradient steps.
+
+    Args:
+        name: of :data:`WEIGHTED`.
+        config: REINFORCE's; its advantage is a baseline that does not know the completion.
+    """
+    found = config.compose()
+    term = replace(WEIGHTED[name].weight, tokens=Tokens(config.aggregate))
+    return replace(found, improve=[config.update.of(Weighted(term))])

@@ -12,20 +12,25 @@ batches, the running normalisation of observations and rewards. ``options`` brin
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
 
 from rheostat.diagnostics.microscope.control_problem import ControlProblem
-from rheostat.diagnostics.microscope.estimators import WEIGHTED, Weighted, WeightedConfig
+from rheostat.diagnostics.microscope.estimators import WEIGHTED, composition_of_estimator
 from rheostat.diagnostics.microscope.exact import Problem, assign
 from rheostat.diagnostics.microscope.language_problem import LanguageProblem
 from rheostat.errors import RheostatError, unknown
+from rheostat.learner.language import build, composition_of
+from rheostat.learner.learner import Learner
+from rheostat.learner.update import Update, usable_rows
 from rheostat.methods import table
 from rheostat.methods.control.ppo import PPO, PPOConfig
-from rheostat.methods.language.grpo import GRPO, GRPOConfig
+from rheostat.methods.language.reinforce import Reinforce
+from rheostat.options import options_of, with_options
+from rheostat.parts import Batch
 from rheostat.streams import Streams
 from rheostat.training.settings import configure
 
@@ -68,9 +73,15 @@ def domain_of(name: str) -> str:
         raise unknown("method or estimator", name, [*table.METHODS, *WEIGHTED])
     if name in NO_REWARD:
         raise RheostatError(f"{name} has no policy gradient of the reward to look at: {NO_REWARD[name]}.")
-    if not issubclass(table.entry(name).load(), GRPO | PPO):
+    if not looked_at(name):
         raise RheostatError(f"{name} is no policy-gradient method built on grpo or ppo: the microscope cannot record its gradient.")
     return table.entry(name).domain
+
+
+def looked_at(name: str) -> bool:
+    """Whether a method moves a policy by terms over its log-probabilities."""
+    cls = table.entry(name).load()
+    return table.entry(name).domain == "language" if hasattr(cls, "compose") else issubclass(cls, PPO)
 
 
 def sampler(name: str, problem: Problem, path: list[Tensor], lag: int, *, seed: int, options: dict[str, Any] | None = None) -> Sampler:
@@ -138,59 +149,82 @@ class Recorder:
 
 def settings(name: str, defaults: dict[str, Any], updates: int, options: dict[str, Any], method: Any) -> dict[str, Any]:
     """The microscope's settings, as far as the method has them, and the user's."""
-    chosen = {"epochs": updates + 1, "minibatches": 1, "max_grad_norm": math.inf, "evaluate_every": 0} | defaults
-    known = method.Config.__dataclass_fields__
-    return {key: value for key, value in chosen.items() if key in known} | options
+    chosen = {"epochs": updates + 1, "minibatches": 1, "evaluate_every": 0} | defaults
+    known = short_options(method()) if hasattr(method, "compose") else method.Config.__dataclass_fields__
+    extra = {} if hasattr(method, "compose") else {"max_grad_norm": math.inf}
+    return {key: value for key, value in (chosen | extra).items() if key in known} | options
+
+
+def short_options(config: Any) -> set[str]:
+    """The short names that a method's options have."""
+    return {each.short for each in options_of(config)}
 
 
 class LanguageSampler:
-    """A method of the GRPO family in a :class:`LanguageProblem`; arguments as in :func:`sampler`."""
+    """A language method in a :class:`LanguageProblem`; arguments as in :func:`sampler`."""
 
     def __init__(self, name: str, problem: LanguageProblem, path: list[Tensor], lag: int, seed: int, options: dict[str, Any]) -> None:
         self.problem, self.path, self.lag, self.updates = problem, path, lag, len(path) - 1 - lag
         if name in WEIGHTED:
-            cls: type[GRPO] = Weighted
-            values = settings(name, LANGUAGE_SETTINGS, self.updates, WEIGHTED[name].settings | options, cls)
-            for key in values:
-                if key not in WeightedConfig.__dataclass_fields__:
-                    raise unknown(f"setting of {name}", key, WeightedConfig.__dataclass_fields__)
-            config: GRPOConfig = WeightedConfig(**values)
-            cls.derived(config)
+            chosen = settings(name, LANGUAGE_SETTINGS, self.updates, {"advantage": "rloo"} | options, Reinforce)
+            config: Any = with_options(Reinforce(), chosen, name)
+            composition = composition_of_estimator(name, config)
         else:
-            cls = table.entry(name).load()
-            config = cast(GRPOConfig, configure(name, settings(name, LANGUAGE_SETTINGS, self.updates, options, cls)))
-        many = len(problem.prompts)
-        if config.prompts_per_batch % many:
+            config = configure(name, settings(name, LANGUAGE_SETTINGS, self.updates, options, table.entry(name).load()))
+            composition = composition_of(config, name)
+        many, prompts = len(problem.prompts), composition.innermost.prompts
+        if prompts % many:
             raise RheostatError(
-                f"prompts_per_batch is {config.prompts_per_batch}: {problem.name} has {many} prompts, equally likely, so take a multiple "
-                f"of {many}."
+                f"prompts_per_batch is {prompts}: {problem.name} has {many} prompts, equally likely, so take a multiple of {many}."
             )
-        world = problem.world(value_head=cls.needs_value_head)
-        self.method = cls(config, world, Streams(seed), total_steps=ENDLESS)
+        world = problem.world(value_head=composition.any("needs_value_head"))
+        self.learner = build(config, name, world, Streams(seed), ENDLESS, composition=composition)
         self.parameters: list[Tensor] = list(world.policy.model.parameters())
-        self.recorder = Recorder(self.method.optimizer, self._read, self._move)
-        self.method.optimizer = cast(Any, self.recorder)
-
-    def _read(self) -> Tensor:
-        return torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.flatten().clone() for p in self.parameters])
-
-    def _move(self, step: int) -> None:
-        assign(self.parameters, self.path[min(self.lag + step, len(self.path) - 1)])
 
     def gradients(self) -> Iterator[Tensor]:
         """See :class:`Sampler`."""
-        method = self.method
+        learner, context = self.learner, self.learner.context
         while True:
             assign(self.parameters, self.path[0])
-            method.world.engine.update_weights(method.policy, method.updates)
-            kept = method.retain(method.collect())
-            self._move(0)
-            method.improve(method.credit(kept))
-            yield self.recorder.last(self.updates + 1, len(self.path[0]))
+            context.world.engine.update_weights(learner.policy, context.updates)
+            yield self.gradient_on(learner.collect())
+
+    def gradient_on(self, batch: Batch) -> Tensor:
+        """The method's ascent direction on a collected batch, ``[P]`` float64; counts an update."""
+        learner = self.learner
+        update = learner.composition.update_of()
+        batch = learner.retain(batch)
+        assign(self.parameters, self.path[self.lag])
+        batch = learner.credit(batch)
+        assign(self.parameters, self.path[-1])
+        found = ascent_direction(learner, update, batch, self.parameters)
+        learner.context.finish_update(update.model)
+        return found
 
     def close(self) -> None:
         """See :class:`Sampler`."""
-        self.method.close()
+        self.learner.close()
+
+
+def ascent_direction(learner: Learner, update: Update, batch: Batch, parameters: Sequence[Tensor], seen: list[Any] | None = None) -> Tensor:
+    """Minus the gradient of an update's terms on a whole batch, ``[P]`` float64; 0 where no row is learned from. Nothing moves.
+
+    Args:
+        learner: whose parts have credited the batch.
+        update: of the model.
+        batch: the credited one.
+        parameters: of the gradient, in order.
+        seen: see :meth:`~rheostat.learner.update.Update.accumulate`.
+    """
+    rows = usable_rows(batch)
+    size = sum(parameter.numel() for parameter in parameters)
+    if not len(rows):
+        return torch.zeros(size, dtype=torch.float64)
+    found = update.accumulate(learner.context, batch[rows], seen=seen)
+    bad = [name for name, value in found.items() if not bool(value.isfinite())]
+    if bad:
+        raise RheostatError(f"{', '.join(bad)} is not finite on this batch: there is no gradient to look at.")
+    return -torch.cat([torch.zeros(p.numel()) if p.grad is None else p.grad.detach().flatten().float().cpu() for p in parameters]).double()
 
 
 class ControlSampler:

@@ -72,7 +72,7 @@ def still(run: Path) -> Disagreement:
 
 @pytest.fixture(scope="module")
 def moved(run: Path) -> Disagreement:
-    return rheostat.disagree(run, [*SEVERAL, "grpo:limit=none"], steps=3, task=Lenient(), kl_coefficient=0)
+    return rheostat.disagree(run, [*SEVERAL, "grpo:clip=none"], steps=3, task=Lenient(), kl_coefficient=0)
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -153,13 +153,13 @@ def test_nothing_is_limited_before_the_policy_has_moved(still: Disagreement) -> 
 
 
 def test_limited_tokens_have_no_weight(moved: Disagreement) -> None:
-    limited, free = moved.tensors["limited/grpo"], moved.weight("grpo:limit=none")
+    limited, free = moved.tensors["limited/grpo"], moved.weight("grpo:clip=none")
     assert moved.facts["kl_moved"] > 1e-3 and 0.01 < limited.double().mean() < 0.99
     for row in moved.rows:
         assert bool((moved.weight(row.name)[moved.tensors[f"limited/{row.name}"]] == 0).all()), row.name
     assert bool((free[limited] != 0).all())
     torch.testing.assert_close(moved.weight("grpo")[~limited], free[~limited])
-    assert moved["grpo:limit=none"].tokens.limited == moved["cispo"].tokens.limited == 0
+    assert moved["grpo:clip=none"].tokens.limited == moved["cispo"].tokens.limited == 0
     assert sum(moved["gspo"].mostly.values()) <= round(moved["gspo"].tokens.limited * moved.facts["tokens"])
 
 
@@ -319,9 +319,9 @@ def test_every_method_replays_or_says_why_not(model: str, tmp_path: Path) -> Non
         (["grpo", "grpo"], {}, "grpo is named twice"),
         (["grpo", "rloo:limit"], {}, "without a name or a value, 'limit': write rloo:NAME=VALUE"),
         (["grpo", "rloo:"], {}, "without a name or a value"),
-        (["grpo", "rloo:limt=none"], {}, "rloo:limt=none cannot replay this batch: Unknown setting of rloo 'limt': did you mean limit"),
+        (["grpo", "rloo:clp=none"], {}, "rloo:clp=none cannot replay this batch: Unknown option of rloo 'limt': did you mean"),
         (["grpo", "rloo:limit=some"], {}, "it must be one of clip, searched, detached, log-clip, none"),
-        (["grpo", "rloo"], {"limt": "none"}, "Unknown setting of grpo 'limt'"),
+        (["grpo", "rloo"], {"limt": "none"}, "Unknown option of grpo 'limt'"),
         (["grpo", "rloo:group_size=2"], {}, "rloo:group_size=2: group_size is the run's"),
         (["grpo", "rloo:epochs=2"], {}, "epochs is left alone"),
         (["grpo", "rloo"], {"dial.lag": 2}, "the batch is frozen; leave dial.lag out"),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rheostat.collect.language.collectors import batch_of
 from rheostat.collect.language.groups import Graded
 from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.credit.verifiers.interface import Scores
@@ -79,8 +80,9 @@ def test_the_path_climbs_and_leaves_the_behaviour_policy_behind() -> None:
 def test_generated_completions_have_the_listed_probabilities() -> None:
     """What the engine samples is what is enumerated: frequencies of 8,192 completions of one prompt."""
     problem = build_problem("tiny-words")
-    method = sampler("rloo", problem, [problem.theta], 0, seed=0, options={"prompts_per_batch": 4, "group_size": 2048}).method
-    rows = method.collect()
+    looked = sampler("rloo", problem, [problem.theta], 0, seed=0, options={"prompts_per_batch": 4, "group_size": 2048})
+    assert isinstance(looked, LanguageSampler)
+    rows = looked.learner.collect().rows
     first = rows.group[:, 0] == 0
     found = rows.action[first][:, -problem.length :][:, 0]
     p = problem.outcome_logp(problem.theta).double().exp().detach()[: problem.outcomes_per_prompt] * len(problem.prompts)
@@ -98,7 +100,7 @@ def expectation(name: str, problem: LanguageProblem, lag: int, updates: int = 0,
     path = problem.path(lag + updates)
     looked = sampler(name, problem, path, lag, seed=0, options={"prompts_per_batch": 1, "group_size": 2} | options)
     assert isinstance(looked, LanguageSampler)
-    method, old = looked.method, problem.token_logp(path[0]).detach()
+    old = problem.token_logp(path[0]).detach()
     p = old.double().sum(1).exp()
     total = torch.zeros(len(path[0]), dtype=torch.float64)
     for pair in itertools.combinations_with_replacement(range(len(p)), 2):
@@ -107,11 +109,9 @@ def expectation(name: str, problem: LanguageProblem, lag: int, updates: int = 0,
         rows.reward = reward_at_last_token(problem.returns[list(pair)].float(), rows.mask)
         rows.valid = torch.ones_like(rows.mask)
         ones = torch.ones(2)
-        method.graded = Graded(rows, [problem.prompts[0]] * 2, ["", ""], Scores(ones, ones.bool(), ~ones.bool()))
-        looked._move(0)
-        method.improve(method.credit(method.retain(rows)))
+        graded = Graded(rows, [problem.prompts[0]] * 2, ["", ""], Scores(ones, ones.bool(), ~ones.bool()))
         weight = p[pair[0]] * p[pair[1]] * (1 if pair[0] == pair[1] else 2)
-        total += weight * looked.recorder.last(updates + 1, len(total))
+        total += weight * looked.gradient_on(batch_of(graded))
     return total
 
 
@@ -165,7 +165,7 @@ def test_the_sequence_weight_is_unbiased_off_policy(small: LanguageProblem) -> N
 def test_after_updates_on_the_batch_the_gradient_is_that_of_where_the_learner_has_come(small: LanguageProblem) -> None:
     exact = exact_at(small, 3)
     assert error(expectation("is:sequence", small, 1, updates=2), exact) < ROUNDING
-    assert error(expectation("rloo", small, 0, updates=3, limit="none"), exact) < ROUNDING  # the ratio to the start of the update mends it
+    assert error(expectation("rloo", small, 0, updates=3, clip="none"), exact) < ROUNDING  # the ratio to the start of the update mends it
     assert error(expectation("rloo", small, 0, updates=3), exact) > 0.01  # the clip
 
 
