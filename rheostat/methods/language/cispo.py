@@ -20,11 +20,12 @@ from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, group_policy_gradient
+from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import DetachedClip
 from rheostat.objectives.terms import PolicyGradient, SamplerCorrection
+from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted
 
 
@@ -40,6 +41,8 @@ class CISPO:
     correction: SamplerCorrection = SamplerCorrection()
     aggregate: Aggregate = Aggregate("token-mean")
     kl: LossKL = LossKL(0.0)
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
     update: Update = Update(minibatches=4)
     evaluation: Evaluation = Evaluation()
     grading: Grading = Grading()
@@ -52,5 +55,9 @@ class CISPO:
         tokens = Tokens(self.aggregate)
         surrogate = PolicyGradient(tokens, self.clip, correction=self.correction)
         return group_policy_gradient(
-            self.groups, self.advantage, self.update.of(Weighted(surrogate), *self.kl.terms(tokens)), keep=self.keep, kl=self.kl
+            self.groups,
+            self.advantage,
+            self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
+            keep=self.keep,
+            kl=self.kl,
         )

@@ -22,11 +22,12 @@ from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, group_policy_gradient
+from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import Clip
 from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection
+from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted
 
 
@@ -43,6 +44,8 @@ class DrGRPO:
     correction: SamplerCorrection = SamplerCorrection()
     aggregate: Aggregate = Aggregate("constant")
     kl: LossKL = LossKL(0.0)
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
     update: Update = Update()
     evaluation: Evaluation = Evaluation()
     grading: Grading = Grading()
@@ -55,5 +58,9 @@ class DrGRPO:
         tokens = Tokens(self.aggregate)
         surrogate = PolicyGradient(tokens, self.clip, correction=self.correction)
         return group_policy_gradient(
-            self.groups, self.advantage, self.update.of(Weighted(surrogate), *self.kl.terms(tokens)), keep=self.keep, kl=self.kl
+            self.groups,
+            self.advantage,
+            self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
+            keep=self.keep,
+            kl=self.kl,
         )

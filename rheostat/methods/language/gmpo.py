@@ -20,11 +20,12 @@ from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, group_policy_gradient
+from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import LogClip
 from rheostat.objectives.terms import PolicyGradient
+from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted
 
 
@@ -39,6 +40,8 @@ class GMPO:
     clip: LogClip = LogClip(0.4, 0.4)
     aggregate: Aggregate = Aggregate("sequence-mean")
     kl: LossKL = LossKL(0.0)
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
     update: Update = Update(minibatches=4)
     evaluation: Evaluation = Evaluation()
     grading: Grading = Grading()
@@ -51,5 +54,9 @@ class GMPO:
         tokens = Tokens(self.aggregate)
         surrogate = PolicyGradient(tokens, self.clip, "sequence")
         return group_policy_gradient(
-            self.groups, self.advantage, self.update.of(Weighted(surrogate), *self.kl.terms(tokens)), keep=self.keep, kl=self.kl
+            self.groups,
+            self.advantage,
+            self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
+            keep=self.keep,
+            kl=self.kl,
         )

@@ -21,11 +21,12 @@ from rheostat.credit.annotations import GroupAdvantage
 from rheostat.errors import RheostatError
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, group_policy_gradient
+from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import DetachedClip
 from rheostat.objectives.terms import PolicyGradient, SamplerCorrection
+from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted
 
 
@@ -40,6 +41,8 @@ class Reinforce:
     correction: SamplerCorrection = SamplerCorrection()
     aggregate: Aggregate = Aggregate("sequence-sum")
     kl: LossKL = LossKL(0.0)
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
     update: Update = Update()
     evaluation: Evaluation = Evaluation()
     grading: Grading = Grading()
@@ -54,7 +57,7 @@ class Reinforce:
         return group_policy_gradient(
             self.groups,
             self.advantage,
-            self.update.of(Weighted(likelihood), *self.kl.terms(tokens)),
+            self.update.of(Weighted(likelihood), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
             keep=self.keep,
             kl=self.kl,
         )

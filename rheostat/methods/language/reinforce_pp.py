@@ -22,11 +22,12 @@ from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, RewardKL, group_policy_gradient
+from rheostat.learner.language import LossKL, RewardKL, entropy_bonus, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import Clip
 from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection
+from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted
 
 
@@ -44,6 +45,8 @@ class ReinforcePP:
     aggregate: Aggregate = Aggregate("token-mean")
     kl: LossKL | RewardKL = RewardKL(0.01)
     """The KL to the starting model: part of the token rewards, or in the loss."""
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
     update: Update = Update()
     evaluation: Evaluation = Evaluation()
     grading: Grading = Grading()
@@ -56,5 +59,9 @@ class ReinforcePP:
         tokens = Tokens(self.aggregate)
         surrogate = PolicyGradient(tokens, self.clip, correction=self.correction)
         return group_policy_gradient(
-            self.groups, self.advantage, self.update.of(Weighted(surrogate), *self.kl.terms(tokens)), keep=self.keep, kl=self.kl
+            self.groups,
+            self.advantage,
+            self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
+            keep=self.keep,
+            kl=self.kl,
         )

@@ -18,10 +18,11 @@ from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import OldScores
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, policy_models
+from rheostat.learner.language import LossKL, entropy_bonus, policy_models
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.terms import Likelihood
+from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted
 
 
@@ -35,6 +36,8 @@ class RFT:
     right: AtLeast = AtLeast(1.0)
     aggregate: Aggregate = Aggregate("token-mean")
     kl: LossKL = LossKL(0.0)
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
     update: Update = Update()
     evaluation: Evaluation = Evaluation()
     grading: Grading = Grading()
@@ -49,6 +52,6 @@ class RFT:
             collect=self.groups,
             retain=[self.keep, self.right],
             credit=[OldScores(), *self.kl.annotations],
-            improve=[self.update.of(Weighted(Likelihood(tokens)), *self.kl.terms(tokens))],
+            improve=[self.update.of(Weighted(Likelihood(tokens)), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens))],
             models=policy_models(self.update, self.kl),
         )

@@ -21,7 +21,7 @@ from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, RewardKL, group_policy_gradient
+from rheostat.learner.language import LossKL, RewardKL, entropy_bonus, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import Clip
@@ -47,6 +47,8 @@ class RLOO:
     aggregate: Aggregate = Aggregate("sequence-mean")
     kl: LossKL | RewardKL = RewardKL(0.05)
     """The KL to the starting model: part of the reward, or in the loss."""
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
     update: Update = Update()
     evaluation: Evaluation = Evaluation()
     grading: Grading = Grading()
@@ -59,5 +61,9 @@ class RLOO:
         tokens = Tokens(self.aggregate)
         surrogate = PolicyGradient(tokens, self.clip, self.ratio, correction=self.correction)
         return group_policy_gradient(
-            self.groups, self.advantage, self.update.of(Weighted(surrogate), *self.kl.terms(tokens)), keep=self.keep, kl=self.kl
+            self.groups,
+            self.advantage,
+            self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
+            keep=self.keep,
+            kl=self.kl,
         )

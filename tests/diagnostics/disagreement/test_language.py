@@ -241,7 +241,7 @@ def test_replayed_and_expert_rows(dial: dict[str, Any], model: str, tmp_path: Pa
     assert all(row.elsewhere < 1e-4 for row in found.rows)
 
 
-@pytest.mark.parametrize(("method", "options"), [("rft", {}), ("ppo-lm", {}), ("dapo", {"dynamic_sampling": True}), ("luffy", {})])
+@pytest.mark.parametrize(("method", "options"), [("rft", {}), ("ppo-lm", {}), ("dapo", {"dynamic": "on"}), ("luffy", {})])
 def test_runs_of_other_methods(method: str, options: dict[str, Any], model: str, tmp_path: Path) -> None:
     other = trained(tmp_path / "run", model, method, **({"max_new_tokens": 48} if method == "luffy" else {}) | options)
     names = ["reinforce-pp", "ppo-lm", method] if method != "ppo-lm" else ["reinforce-pp", "ppo-lm"]
@@ -319,14 +319,14 @@ def test_every_method_replays_or_says_why_not(model: str, tmp_path: Path) -> Non
         (["grpo", "grpo"], {}, "grpo is named twice"),
         (["grpo", "rloo:limit"], {}, "without a name or a value, 'limit': write rloo:NAME=VALUE"),
         (["grpo", "rloo:"], {}, "without a name or a value"),
-        (["grpo", "rloo:clp=none"], {}, "rloo:clp=none cannot replay this batch: Unknown option of rloo 'limt': did you mean"),
-        (["grpo", "rloo:limit=some"], {}, "it must be one of clip, searched, detached, log-clip, none"),
+        (["grpo", "rloo:clp=none"], {}, "rloo:clp=none cannot replay this batch: Unknown option of rloo 'clp': did you mean"),
+        (["grpo", "rloo:clip=some"], {}, "it must be one of clip, searched, detached, log-clip, none"),
         (["grpo", "rloo"], {"limt": "none"}, "Unknown option of grpo 'limt'"),
         (["grpo", "rloo:group_size=2"], {}, "rloo:group_size=2: group_size is the run's"),
         (["grpo", "rloo:epochs=2"], {}, "epochs is left alone"),
         (["grpo", "rloo"], {"dial.lag": 2}, "the batch is frozen; leave dial.lag out"),
         (["grpo", "reinforce"], {"steps": 1}, "reinforce cannot replay this batch: REINFORCE takes one gradient step per batch"),
-        (["grpo", "dapo"], {}, "dapo cannot replay this batch: overlong_buffer is 4096, more than the 12 tokens"),
+        (["grpo", "dapo:overlong_buffer=13"], {}, "cannot replay this batch: overlong_buffer is 13, more than the 12 tokens"),
         (["grpo", "rloo"], {"steps": -1}, "--steps is -1"),
         (["grpo", "rloo"], {"rows": 0}, "--rows is 0"),
     ],

@@ -100,9 +100,9 @@ def test_the_same_seed_gives_the_same_numbers_in_any_company() -> None:
 
 def test_a_clip_acts_only_after_updates_on_the_batch() -> None:
     few: dict[str, Any] = {"lag": 0, "batches": 20, "prompts_per_batch": 16}
-    assert rheostat.microscope(["grpo"], **few)["grpo"] == rheostat.microscope(["grpo"], **few, limit="none")["grpo"]
+    assert rheostat.microscope(["grpo"], **few)["grpo"] == rheostat.microscope(["grpo"], **few, clip="none")["grpo"]
     clipped = rheostat.microscope(["grpo"], **few, updates=3)["grpo"]
-    free = rheostat.microscope(["grpo"], **few, updates=3, limit="none")["grpo"]
+    free = rheostat.microscope(["grpo"], **few, updates=3, clip="none")["grpo"]
     assert clipped.scale.high < free.scale.low
 
 
