@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from rheostat.credit.verifiers.answers import ExactMatch
-from rheostat.credit.verifiers.conventions import FunctionVerifier, grades_of
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier
+from rheostat.credit.verifiers.conventions import FunctionVerifier
+from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
 from rheostat.credit.verifiers.isolation import Isolated
 from rheostat.credit.verifiers.loading import load_object
 from rheostat.errors import RheostatError, unknown

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 from rheostat.credit.verifiers.asynchronous import EventLoop, Raised, is_async
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier
+from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
 from rheostat.credit.verifiers.loading import describe
 from rheostat.errors import RheostatError
 
@@ -312,18 +312,6 @@ def verl_arguments(rollout: Rollout) -> dict[str, Any]:
         "ground_truth": truth,
         "extra_info": extra,
     }
-
-
-def grades_of(scores: Scores) -> list[Grade]:
-    """Scores as one grade per row."""
-    grades = []
-    for row, (reward, valid, abstained) in enumerate(
-        zip(scores.reward.tolist(), scores.valid.tolist(), scores.abstained.tolist(), strict=True)
-    ):
-        parts = {name: float(values[row]) for name, values in scores.parts.items() if values[row] == values[row]}
-        notes = {name: values[row] for name, values in scores.notes.items()}
-        grades.append(Grade(reward if valid else None, parts, notes, not valid and not abstained, scores.messages.get(row, "")))
-    return grades
 
 
 class _Log:
