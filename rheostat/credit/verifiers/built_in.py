@@ -10,6 +10,7 @@ from rheostat.credit.verifiers.conventions import FunctionVerifier
 from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
 from rheostat.credit.verifiers.isolation import Isolated
 from rheostat.credit.verifiers.loading import load_object
+from rheostat.credit.verifiers.sandbox.levels import Standing, candidates, standings_of
 from rheostat.errors import RheostatError, unknown
 
 BUILT_IN: dict[str, str] = {
@@ -24,7 +25,14 @@ BUILT_IN: dict[str, str] = {
 
 
 def load_reward(
-    reward: str | Callable[..., Any] | Verifier, *, isolate: bool = True, timeout: float = 30.0, workers: int = 1, alone: bool = True
+    reward: str | Callable[..., Any] | Verifier,
+    *,
+    isolate: bool = True,
+    timeout: float = 30.0,
+    workers: int = 1,
+    alone: bool = True,
+    sandbox: str = "best",
+    needs: Sequence[str] = (),
 ) -> Verifier:
     """A verifier from a name (``math``), a file and function (``my_rewards.py:score``), a function, or a verifier.
 
@@ -36,10 +44,18 @@ def load_reward(
         timeout: seconds a sample, or a call for a whole batch, may take.
         workers: processes for functions of one sample.
         alone: after the call for a whole batch failed, grade every rollout by itself; False for functions that compare completions.
+        sandbox: how strong the walls around those processes are, see :mod:`rheostat.credit.verifiers.sandbox.levels`.
+        needs: what a function of the user's opts out of: ``environment``, ``network``, ``files``, ``programs``, ``state``.
 
     Raises:
-        RheostatError: it cannot be found, loaded or called; MissingExtra for ``math`` without math-verify.
+        RheostatError: it cannot be found, loaded or called, or no such sandbox holds here; MissingExtra for ``math`` without math-verify.
     """
+    candidates(sandbox, needs)  # refuse an impossible pair now
+    in_this_process = isinstance(reward, str) and not isolate and not reward.startswith("exact")
+    if sandbox not in ("best", "off") and (in_this_process or not (isinstance(reward, (str, Verifier)))):
+        raise RheostatError(
+            f"A reward that runs in the trainer's process has no sandbox, and --sandbox {sandbox} asks for one: name it as FILE.py:NAME."
+        )
     if not isinstance(reward, str):
         ready = isinstance(reward, Verifier) and not isinstance(reward, type)
         return cast(Verifier, reward) if ready else FunctionVerifier(reward, alone=alone)
@@ -50,11 +66,13 @@ def load_reward(
 
         grader = f"{MathGrader.__module__}:{MathGrader.__name__}"
         MathGrader()  # says here, not in another process, that the extra is missing
-        return Isolated(grader, timeout=timeout, workers=workers, name="math") if isolate else FunctionVerifier(MathGrader())
+        if not isolate:
+            return FunctionVerifier(MathGrader())
+        return Isolated(grader, timeout=timeout, workers=workers, name="math", sandbox=sandbox)
     if ":" not in reward and not reward.endswith(".py"):
         raise unknown("reward", reward, BUILT_IN)
     if isolate:
-        return Isolated(reward, timeout=timeout, workers=workers, alone=alone)
+        return Isolated(reward, timeout=timeout, workers=workers, alone=alone, sandbox=sandbox, needs=needs)
     return FunctionVerifier(load_object(reward), alone=alone)
 
 
@@ -104,6 +122,10 @@ class WeightedSum:
             for sum_, grade in zip(total, grades_of(scores), strict=True):
                 _add(sum_, grade, weight, name)
         return Scores.from_grades(total, metrics)
+
+    def standings(self) -> list[Standing]:
+        """Where the graders stand that run something in a process of their own, or in this one without a sandbox."""
+        return [standing for verifier in self.verifiers for standing in standings_of(verifier)]
 
     def close(self) -> None:
         """Close the verifiers that have something to close."""

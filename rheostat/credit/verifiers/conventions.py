@@ -24,6 +24,7 @@ from typing import Any, Literal, cast
 from rheostat.credit.verifiers.asynchronous import EventLoop, Raised, is_async
 from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
 from rheostat.credit.verifiers.loading import describe
+from rheostat.credit.verifiers.sandbox.levels import Standing
 from rheostat.errors import RheostatError
 
 Convention = Literal["trl", "verl", "verl-batch", "native", "native-one"]
@@ -135,6 +136,15 @@ class Grader:
         if waiting:
             self._loop.run_all(waiting, settle, limit)
         return grades, {}
+
+    def require_columns(self, rollouts: Sequence[Rollout]) -> None:
+        """Refuse rollouts that lack a column the function asks for.
+
+        Raises:
+            RheostatError: naming the column.
+        """
+        for part in [rollouts] if self.batched else [[rollout] for rollout in rollouts]:
+            self._arguments(part, Progress(), _Log(len(part)))
 
     def _grade_batch(
         self, rollouts: Sequence[Rollout], progress: Progress, report: Report | None, limit: float | None
@@ -264,7 +274,7 @@ class Grader:
 
 
 class FunctionVerifier:
-    """A reward function in this process, as a :class:`Verifier`. It has no time limit and can crash the run: see :class:`Isolated`."""
+    """A reward function in this process, as a :class:`Verifier`. It has no sandbox and no time limit: see :class:`Isolated`."""
 
     def __init__(self, function: Callable[..., Any] | Verifier, name: str | None = None, alone: bool = True) -> None:
         self.name = name or name_of(function)
@@ -273,6 +283,10 @@ class FunctionVerifier:
     def score(self, rollouts: Sequence[Rollout], progress: Progress | None = None) -> Scores:
         """Grade the rollouts, in order."""
         return Scores.from_grades(*self._grader.grade(rollouts, progress))
+
+    def standings(self) -> list[Standing]:
+        """No sandbox."""
+        return [Standing(self.name, "off")]
 
 
 def as_function(found: Any) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ and as invalid otherwise. An answer outside the grammar is wrong (note ``refused
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -24,6 +25,8 @@ from rheostat.tasks.language.interface import LanguageTask, Limits, Message, Pro
 from rheostat.tasks.language.reasoning_grammars import grammar_of
 
 BLOCK = 64
+TOGETHER = 256
+"""Answers of a grammar that are graded in one process."""
 PREFIX = "reasoning-gym:"
 
 COMPACT: dict[str, str] = {
@@ -114,7 +117,11 @@ class ReasoningGym(LanguageTask):
     def verifier(self) -> Verifier:
         """The data set's own grader, in a process of its own."""
         options = {"dataset": self.dataset, "options": self._options, **self._grading}
-        isolated = Isolated(f"{__name__}:{ReasoningGrader.__name__}", options=options, timeout=self._timeout, name=self.name)
+        target = f"{__name__}:{ReasoningGrader.__name__}"
+        together = 1 if self._grammar is None else TOGETHER
+        isolated = Isolated(
+            target, options=options, timeout=self._timeout, name=self.name, sandbox=self.sandbox, together=together
+        )  # fmt: skip
         return isolated if self._grammar is None else Guarded(isolated, self._grammar, extractor(self._grading["extract"]))
 
     def highest_level(self) -> int | None:
@@ -169,6 +176,12 @@ class ReasoningGrader:
         self._dataset = make_dataset(dataset, options, 0, 1)
         self._grammar = grammar_of(dataset, type(self._dataset))
         self._extract, self._partial = extractor(extract), partial_credit
+
+    def warm(self) -> None:
+        """Grade a true answer, so that what the library imports late is loaded before any completion is seen."""
+        with contextlib.suppress(Exception):  # a data set whose own answer it cannot read is found out by the rows
+            entry = self._dataset[0]
+            self._dataset.score_answer(entry["answer"], entry)
 
     def __call__(self, rollout: Rollout) -> Grade:
         """Grade one rollout, which must come from this task (its entry is a column)."""

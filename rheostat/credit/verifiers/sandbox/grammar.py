@@ -138,7 +138,7 @@ class Formula:
             case ast.BinOp(left=above, op=ast.Div(), right=below):
                 self._exponent(below)
                 return self._exponent(above)
-            case ast.Constant(value=value) if type(value) in (int, float) and abs(value) <= self.powers:
+            case ast.Constant(value=int(value) | float(value)) if value is not True and value is not False and abs(value) <= self.powers:
                 return max(1, round(abs(value)))
         raise _Outside(f"an exponent is a number up to {self.powers}")
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
 from rheostat.credit.verifiers.sandbox.grammar import Grammar
+from rheostat.credit.verifiers.sandbox.levels import Standing, standings_of
 
 SHOWN = 400
 """Characters of a refused answer that its note keeps."""
@@ -34,6 +35,10 @@ class Guarded:
             for row, found in zip(admitted, grades_of(scores), strict=True):
                 grades[row] = found
         return Scores.from_grades([grade or Grade() for grade in grades], scores.metrics if scores is not None else {})
+
+    def standings(self) -> list[Standing]:
+        """Where the other verifier stands."""
+        return standings_of(self.verifier)
 
     def close(self) -> None:
         """Close the verifier, where it has something to close."""
