@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from rheostat.credit.verifiers.sandbox import wire
 from rheostat.credit.verifiers.sandbox.levels import PROMISES, Standing, candidates
+from rheostat.credit.verifiers.sandbox.worker.graders import NothingHandler
 from rheostat.credit.verifiers.sandbox.worker.probe import read_mask
 from rheostat.errors import RheostatError
 
@@ -274,6 +275,17 @@ class GradingProcess:
             with contextlib.suppress(ValueError):
                 how = f"crashed its process ({signal.Signals(-code).name})"
         return self.last_words(how)
+
+
+def examine(setting: str = "best") -> Standing:
+    """The sandbox that a grader would have here.
+
+    Raises:
+        RheostatError: none of the setting holds here.
+    """
+    process = GradingProcess(Grading("a grader", f"{NothingHandler.__module__}:{NothingHandler.__name__}", {}, setting))
+    process.stop()
+    return process.standing
 
 
 def environment(variables: Mapping[str, str], whole: bool) -> dict[str, str]:
