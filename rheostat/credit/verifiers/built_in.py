@@ -10,6 +10,7 @@ from rheostat.credit.verifiers.conventions import FunctionVerifier
 from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
 from rheostat.credit.verifiers.isolation import Isolated
 from rheostat.credit.verifiers.loading import load_object
+from rheostat.credit.verifiers.programs import ProgramTests
 from rheostat.credit.verifiers.sandbox.levels import Standing, candidates, standings_of
 from rheostat.errors import RheostatError, unknown
 
@@ -20,6 +21,8 @@ BUILT_IN: dict[str, str] = {
     "exact-boxed": "the last \\boxed{...} equals the answer",
     "exact-last-line": "the last line equals the answer",
     "math": "the final expression equals the answer as mathematics (extra 'math')",
+    "programs": "the program in the completion passes all tests of the prompt (columns entry_point and tests)",
+    "programs-share": "the share of the prompt's tests that it passes",
 }
 """Rewards that need no file."""
 
@@ -61,6 +64,8 @@ def load_reward(
         return cast(Verifier, reward) if ready else FunctionVerifier(reward, alone=alone)
     if reward == "exact" or reward.startswith("exact-"):
         return ExactMatch(reward.removeprefix("exact").removeprefix("-") or "whole")
+    if reward in ("programs", "programs-share"):
+        return ProgramTests("share" if reward.endswith("share") else "all", timeout=min(timeout, 10.0), workers=workers, sandbox=sandbox)
     if reward == "math":
         from rheostat.credit.verifiers.mathematics import MathGrader
 

@@ -14,6 +14,7 @@ from rheostat.credit.verifiers.sandbox import wire
 OUT = 3
 """The one descriptor, beside the standard ones, that stays open."""
 DESCRIPTORS = 64
+THREADS = 256
 
 
 def become_child(handler: Any, job: dict[str, Any], pipe: int, hello: dict[str, Any], memory: int) -> None:
@@ -29,7 +30,7 @@ def become_child(handler: Any, job: dict[str, Any], pipe: int, hello: dict[str, 
     os.setsid()  # a group of its own, so that all of it can be killed
     if pipe != OUT:
         os.dup2(pipe, OUT)
-    os.closerange(OUT + 1, 1024)
+    os.closerange(OUT + 1, min(os.sysconf("SC_OPEN_MAX"), 1 << 16))
     if sys.platform == "linux":
         from rheostat.credit.verifiers.sandbox.kernel import die_with_parent
 
@@ -58,6 +59,8 @@ def _limit(job: dict[str, Any], hello: dict[str, Any], memory: int) -> None:
     limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_CPU: seconds}
     if not {"files", "programs", "network"} & set(hello["needs"]):
         limits |= {resource.RLIMIT_FSIZE: 0, resource.RLIMIT_NOFILE: DESCRIPTORS}
+    if hello["level"] == "namespaces":  # counts the threads of this namespace only (Linux 5.14); root is exempt
+        limits[resource.RLIMIT_NPROC] = THREADS
     if memory and "programs" not in hello["needs"]:
         limits[resource.RLIMIT_AS] = memory
     for limit, value in limits.items():
