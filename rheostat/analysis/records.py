@@ -338,7 +338,7 @@ def regenerate(record: Record) -> str:
         if key in settings:
             words += [f"--{key.replace('_', '-')}", str(settings[key])]
     spelled = {"method", "task", "config", "environment_options", "seed", "steps", "evaluation_episodes", "threads"}
-    defaults: dict[str, Any] = {item.name: item.default for item in dataclasses.fields(Settings)} | {"rewards": []}
+    defaults: dict[str, Any] = {item.name: item.default for item in dataclasses.fields(Settings)} | {"rewards": [], "reward_needs": []}
     with contextlib.suppress(RheostatError, ImportError):  # without the method's defaults every setting of it is spelled out
         from rheostat.training.language import automatic_preset
 

@@ -165,6 +165,10 @@ class LanguageOptions(TrainOptions):
     """A file of prompts (JSON lines or parquet) in place of the task's own."""
     reward: tuple[str, ...] = ()
     """Reward functions as FILE.py:NAME, in the form of TRL or verl, unchanged; by default the task's own verifier."""
+    reward_needs: tuple[Literal["environment", "network", "files", "programs", "state"], ...] = ()
+    """What those functions opt out of, because they need it; each but the environment takes the sandbox down to the level process."""
+    sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] = "best"
+    """The walls around graders: the strongest that hold here, at least the kernel's or a refusal, none, or a level by name."""
     device: str = "cpu"
     """Where the model lives: cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -27,6 +27,7 @@ from rheostat.analysis.metrics import AXES, GROUPS, HEADLINES, Metric, ordered
 from rheostat.analysis.records import Arm, Record, find_runs, flat_settings, group_arms, read_record, regenerate
 from rheostat.analysis.summaries import final_label, summarise
 from rheostat.errors import RheostatError
+from rheostat.training.sandboxing import sandbox_line
 
 COLOURS = 7
 """Colours of the page's palette; line styles change when they run out."""
@@ -180,6 +181,9 @@ def _versions(records: Sequence[Record]) -> dict[str, str]:
         for package, version in record.versions.items():
             if version not in found.setdefault(package, []):
                 found[package].append(version)
+    sandboxes = list(dict.fromkeys(filter(None, (sandbox_line(record.directory) for record in records))))
+    if sandboxes:
+        found["sandbox of the graders"] = sandboxes
     return {package: ", ".join(versions) for package, versions in found.items()}
 
 

@@ -6,6 +6,8 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+from rheostat.errors import RheostatError
+
 CORE = (
     "torch",
     "tensordict",
@@ -52,6 +54,7 @@ def examine() -> list[dict[str, str]]:
             "remark": "" if gpus else "control runs on the CPU; so do small language models",
         }
     )
+    rows.append(sandbox_row())
     for package, (extra, purpose) in EXTRAS.items():
         found = _version(package)
         rows.append(
@@ -62,6 +65,20 @@ def examine() -> list[dict[str, str]]:
             }
         )
     return rows
+
+
+def sandbox_row() -> dict[str, str]:
+    """The strongest sandbox for graders here, as measured."""
+    from rheostat.credit.verifiers.sandbox.process import examine as examine_sandbox
+
+    try:
+        standing = examine_sandbox()
+    except RheostatError as error:
+        return {"part": "sandbox", "found": "none", "remark": str(error)}
+    stopped = f"graders cannot: {', '.join(standing.stopped)}"
+    worked = f"; they can: {', '.join(standing.worked)}" if standing.worked else ""
+    refused = "".join(f"; no {level}: {why}" for level, why in standing.refused.items())
+    return {"part": "sandbox", "found": standing.level, "remark": stopped + worked + refused}
 
 
 def _version(package: str) -> str | None:

@@ -42,9 +42,13 @@ def build_world(settings: Settings, config: Any, task: Any = None, policy: Any =
     composition = composition_of(config, settings.method)
     value_head = composition.any("needs_value_head")
     found = task if isinstance(task, LanguageTask) else named_task(settings)
+    found.sandbox, found.reward_needs = settings.sandbox, tuple(settings.reward_needs)
     if config.evaluation.every or settings.evaluation_episodes:
         found.validation(1)  # refuse now, not at the first measurement, where there is nothing to validate on
-    verifier: Verifier = load_rewards(list(settings.rewards)) if settings.rewards else found.verifier()
+    walls: dict[str, Any] = {"sandbox": settings.sandbox, "needs": settings.reward_needs}
+    if settings.reward_needs and not settings.rewards and not isinstance(task, LanguageTask):
+        raise RheostatError("reward_needs says what reward functions of your own need, and there are none: name them with --reward.")
+    verifier: Verifier = load_rewards(list(settings.rewards), **walls) if settings.rewards else found.verifier()
     if isinstance(policy, tuple):
         learner = LanguagePolicy(*policy, device=settings.device, value_head=value_head)
     elif policy is None or isinstance(policy, LanguagePolicy):

@@ -4,6 +4,7 @@
     metrics.jsonl    one row per turn of the loop: the truth, deterministic to the byte
     timings.jsonl    wall-clock seconds of the same rows, apart because they differ every time
     checkpoints/     atomic, checksummed; the newest two are kept
+    sandbox.json     which walls the graders of a language run have
     summary.json     the final evaluation, written when the budget is spent
     curves.png, report.html
 
@@ -42,6 +43,7 @@ from rheostat.methods import table
 from rheostat.streams import Streams
 from rheostat.training import checkpoint
 from rheostat.training.progress import Progress, Silent
+from rheostat.training.sandboxing import keep_sandbox
 from rheostat.training.settings import Settings, configure
 from rheostat.training.sinks import Sink, open_sinks
 from rheostat.training.warnings import LEAST_UPDATES, remarks
@@ -93,6 +95,7 @@ class Run:
             directory.mkdir(parents=True, exist_ok=True)
             description = {"settings": settings.to_json(), "versions": versions(), "command": command_line()}
             _write_atomically(directory / "config.json", json.dumps(description, indent=2))
+            keep_sandbox(directory, run.method)
         except OSError as error:
             raise RheostatError(f"Cannot write to {directory}: {error}.") from error
         run.save()
@@ -151,6 +154,7 @@ class Run:
         """
         if self.finished:
             raise RheostatError(f"{self.directory} is finished ({self.settings.budget:,} steps): look at its report, or start a new run.")
+        keep_sandbox(self.directory, self.method)  # not with less than it began with
         progress = progress or Silent()
         outputs: list[Sink] = open_sinks(sinks, self.directory, self.settings.to_json())
         method, total = self.method, self.settings.budget

@@ -48,6 +48,12 @@ class Settings:
     """Language: a file of prompts (JSON lines or parquet) that takes the place of the task's own."""
     rewards: tuple[str, ...] = ()
     """Language: reward functions as FILE.py:NAME, in the form of TRL or verl; empty takes the task's own verifier."""
+    reward_needs: tuple[str, ...] = ()
+    """Language: what those functions opt out of: environment, network, files, programs, state (each but the first takes the sandbox down
+    to the level process)."""
+    sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] = "best"
+    """Language: the walls around graders: best takes the strongest level that passes its measurement here, require refuses less than
+    kernel, a name takes that level or refuses."""
     device: str = "cpu"
     """Language: where the model lives, cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

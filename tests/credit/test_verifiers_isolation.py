@@ -31,8 +31,8 @@ GRADERS = """
             raise KeyError("lost")
 
     def one(data_source, solution_str, ground_truth, extra_info=None):
-        misbehave(solution_str)
         print("noise on standard output")
+        misbehave(solution_str)
         return {"score": float(solution_str == ground_truth), "pid": os.getpid()}
 
     def batch(completions, answer, **kwargs):
@@ -135,7 +135,7 @@ def test_several_workers_share_the_samples(graders):
     with Isolated(f"{graders}:one", timeout=5, workers=2) as verifier:
         scores = verifier.score(rollouts("ok", "no", "ok", "no"))
         assert scores.reward.tolist() == [1.0, 0.0, 1.0, 0.0]
-        assert len(set(scores.parts["pid"].tolist())) == 2
+        assert len({worker._process.pid for worker in verifier._workers if worker._process}) == 2
 
 
 def test_it_works_off_the_main_thread_and_grades_on_one(graders):
@@ -161,34 +161,46 @@ def test_a_grader_that_closes_the_connection_is_killed(graders):
 
 def test_closing_ends_the_process_and_scoring_starts_it_again(graders):
     verifier = Isolated(f"{graders}:one")
-    pid = int(verifier.score(rollouts("ok")).parts["pid"][0])
+    process = verifier._workers[0]._process
+    assert process is not None and process.poll() is None
     verifier.close()
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
-    assert int(verifier.score(rollouts("ok")).parts["pid"][0]) != pid
+    assert process.poll() is not None and verifier._workers[0]._process is None
+    assert verifier.score(rollouts("ok")).valid.all()
     verifier.close()
 
 
-def test_the_process_ends_when_its_parent_is_killed(graders):
+@pytest.mark.parametrize("level", ["best", "process", "off"])
+def test_the_process_ends_when_its_parent_is_killed(graders, level):
     program = f"""
 import sys, time
 from rheostat.credit.verifiers import Isolated, Rollout
-verifier = Isolated({graders + ":one"!r})
-print(int(verifier.score([Rollout("p", "ok", [1], "ok")]).parts["pid"][0]), flush=True)
-time.sleep(60)
+verifier = Isolated({graders + ":one"!r}, sandbox={level!r})
+verifier.score([Rollout("p", "ok", [1], "ok")])
+print(verifier._workers[0]._process.pid, flush=True)
+if {level!r} == "off":  # nobody forks there, so a grader that hangs ends with its own watch, ten seconds late
+    time.sleep(60)
+verifier.score([Rollout("p", "hang", [1], "ok")])
 """
     parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
     assert parent.stdout is not None
-    pid = int(parent.stdout.readline())
+    group = int(parent.stdout.readline())
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     parent.stdout.close()
     for _ in range(100):
-        state = Path(f"/proc/{pid}/stat")
-        if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+        states = [state_of(place) for place in Path("/proc").glob("[0-9]*/stat")]
+        if not [fields for fields in states if fields[3] == str(group) and fields[0] != "Z"]:
             return
         time.sleep(0.05)
-    raise AssertionError(f"the grading process {pid} outlived its parent")
+    raise AssertionError(f"the grading process {group} outlived its parent")
+
+
+def state_of(place: Path) -> list[str]:
+    """State, parent, group and session of a process."""
+    try:
+        return place.read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["gone"] * 4
 
 
 def test_relative_paths_survive_a_change_of_folder(graders, monkeypatch):

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rheostat.collect.language.generation.checked import CheckedEngine
 from rheostat.collect.language.generation.engine import Engine, FinishReason
-from rheostat.collect.language.generation.parity import parity
 from rheostat.collect.language.generation.sampling import Sampling, row_streams
 from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.credit.verifiers.interface import Progress, Scores, Verifier, require_valid
@@ -34,6 +34,17 @@ class World:
     stop: tuple[str, ...] = ()
     experts: Demonstrations | None = None
     """The run's file of expert rows."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "engine" and not isinstance(value, CheckedEngine):  # no engine samples here unchecked, whoever puts it in
+            value = CheckedEngine(value, self.policy)
+        super().__setattr__(name, value)
+
+    @property
+    def checked(self) -> CheckedEngine:
+        """The engine, which is always a checked one."""
+        assert isinstance(self.engine, CheckedEngine)
+        return self.engine
 
 
 @dataclass
@@ -78,7 +89,6 @@ class PromptCollector:
         self.drawn = 0
         self.generated_tokens = 0
         self.graded_rows = 0
-        self.parity_checked = False
         self.held_out: list[tuple[Prompt, list[int] | None]] = []  # validation prompts, encoded when first needed
 
     def collect(self, prompts: int, group_size: int, sampling: Sampling, *, version: int, progress: Progress) -> Graded:
@@ -99,6 +109,7 @@ class PromptCollector:
         self.generated_tokens += graded.trajectories.count()
         self.graded_rows += len(graded.prompts)
         require_valid(graded.scores, self.max_invalid_share)
+        graded.metrics |= self.world.checked.metrics()
         return graded
 
     def sample(
@@ -120,9 +131,6 @@ class PromptCollector:
         streams = row_streams(derive_seed(self.seed, purpose), version, numbers, group_size)
         found = self.world.engine.generate([ids for _, ids in drawn], streams=streams, group_size=group_size, sampling=sampling)
         rows = found.trajectories(self.world.policy.pad_id)
-        if not self.parity_checked:  # before anything is learned: do sampler and learner mean the same by a log-probability?
-            parity(self.world.policy, rows, sampling)
-            self.parity_checked = True
         prompts = [prompt for prompt, _ in drawn for _ in range(group_size)]
         tokens = found.completions()
         texts = self.world.policy.tokenizer.batch_decode(tokens, skip_special_tokens=True)
@@ -169,7 +177,6 @@ class PromptCollector:
             "drawn": self.drawn,
             "generated_tokens": self.generated_tokens,
             "graded_rows": self.graded_rows,
-            "parity_checked": self.parity_checked,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -177,7 +184,6 @@ class PromptCollector:
         self.stream.load_state_dict(state["stream"])
         self.world.encoder.load_state_dict(state["encoder"])
         self.drawn, self.generated_tokens, self.graded_rows = state["drawn"], state["generated_tokens"], state["graded_rows"]
-        self.parity_checked = state["parity_checked"]
 
 
 def metrics_of(rows: Trajectories, scores: Scores) -> dict[str, float]:

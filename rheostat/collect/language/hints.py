@@ -228,7 +228,7 @@ def with_guides(
     }
     if bool(failed.any()):
         found["rescued_share"] = (after.accuracy[failed] > 0).any(1).float().mean().item()
-    kept.metrics = collector.summary(kept) | found
+    kept.metrics = collector.summary(kept) | found | world.checked.metrics()
     return kept, parts[1:]
 
 

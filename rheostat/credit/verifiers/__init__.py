@@ -8,6 +8,7 @@ from rheostat.credit.verifiers.built_in import BUILT_IN, WeightedSum, load_rewar
 from rheostat.credit.verifiers.conventions import FunctionVerifier
 from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, require_valid
 from rheostat.credit.verifiers.isolation import Isolated
+from rheostat.credit.verifiers.programs import Problem, ProgramTests
 
 __all__ = [
     "BUILT_IN",
@@ -16,6 +17,8 @@ __all__ = [
     "FunctionVerifier",
     "Grade",
     "Isolated",
+    "Problem",
+    "ProgramTests",
     "Progress",
     "Rollout",
     "Scores",

@@ -6,10 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from rheostat.credit.verifiers.answers import ExactMatch
-from rheostat.credit.verifiers.conventions import FunctionVerifier, grades_of
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier
+from rheostat.credit.verifiers.conventions import FunctionVerifier
+from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
 from rheostat.credit.verifiers.isolation import Isolated
 from rheostat.credit.verifiers.loading import load_object
+from rheostat.credit.verifiers.programs import ProgramTests
+from rheostat.credit.verifiers.sandbox.levels import Standing, candidates, standings_of
 from rheostat.errors import RheostatError, unknown
 
 BUILT_IN: dict[str, str] = {
@@ -19,12 +21,21 @@ BUILT_IN: dict[str, str] = {
     "exact-boxed": "the last \\boxed{...} equals the answer",
     "exact-last-line": "the last line equals the answer",
     "math": "the final expression equals the answer as mathematics (extra 'math')",
+    "programs": "the program in the completion passes all tests of the prompt (columns entry_point and tests)",
+    "programs-share": "the share of the prompt's tests that it passes",
 }
 """Rewards that need no file."""
 
 
 def load_reward(
-    reward: str | Callable[..., Any] | Verifier, *, isolate: bool = True, timeout: float = 30.0, workers: int = 1, alone: bool = True
+    reward: str | Callable[..., Any] | Verifier,
+    *,
+    isolate: bool = True,
+    timeout: float = 30.0,
+    workers: int = 1,
+    alone: bool = True,
+    sandbox: str = "best",
+    needs: Sequence[str] = (),
 ) -> Verifier:
     """A verifier from a name (``math``), a file and function (``my_rewards.py:score``), a function, or a verifier.
 
@@ -36,25 +47,37 @@ def load_reward(
         timeout: seconds a sample, or a call for a whole batch, may take.
         workers: processes for functions of one sample.
         alone: after the call for a whole batch failed, grade every rollout by itself; False for functions that compare completions.
+        sandbox: how strong the walls around those processes are, see :mod:`rheostat.credit.verifiers.sandbox.levels`.
+        needs: what a function of the user's opts out of: ``environment``, ``network``, ``files``, ``programs``, ``state``.
 
     Raises:
-        RheostatError: it cannot be found, loaded or called; MissingExtra for ``math`` without math-verify.
+        RheostatError: it cannot be found, loaded or called, or no such sandbox holds here; MissingExtra for ``math`` without math-verify.
     """
+    candidates(sandbox, needs)  # refuse an impossible pair now
+    in_this_process = isinstance(reward, str) and not isolate and not reward.startswith("exact")
+    if sandbox not in ("best", "off") and (in_this_process or not (isinstance(reward, (str, Verifier)))):
+        raise RheostatError(
+            f"A reward that runs in the trainer's process has no sandbox, and --sandbox {sandbox} asks for one: name it as FILE.py:NAME."
+        )
     if not isinstance(reward, str):
         ready = isinstance(reward, Verifier) and not isinstance(reward, type)
         return cast(Verifier, reward) if ready else FunctionVerifier(reward, alone=alone)
     if reward == "exact" or reward.startswith("exact-"):
         return ExactMatch(reward.removeprefix("exact").removeprefix("-") or "whole")
+    if reward in ("programs", "programs-share"):
+        return ProgramTests("share" if reward.endswith("share") else "all", timeout=min(timeout, 10.0), workers=workers, sandbox=sandbox)
     if reward == "math":
         from rheostat.credit.verifiers.mathematics import MathGrader
 
         grader = f"{MathGrader.__module__}:{MathGrader.__name__}"
         MathGrader()  # says here, not in another process, that the extra is missing
-        return Isolated(grader, timeout=timeout, workers=workers, name="math") if isolate else FunctionVerifier(MathGrader())
+        if not isolate:
+            return FunctionVerifier(MathGrader())
+        return Isolated(grader, timeout=timeout, workers=workers, name="math", sandbox=sandbox)
     if ":" not in reward and not reward.endswith(".py"):
         raise unknown("reward", reward, BUILT_IN)
     if isolate:
-        return Isolated(reward, timeout=timeout, workers=workers, alone=alone)
+        return Isolated(reward, timeout=timeout, workers=workers, alone=alone, sandbox=sandbox, needs=needs)
     return FunctionVerifier(load_object(reward), alone=alone)
 
 
@@ -104,6 +127,10 @@ class WeightedSum:
             for sum_, grade in zip(total, grades_of(scores), strict=True):
                 _add(sum_, grade, weight, name)
         return Scores.from_grades(total, metrics)
+
+    def standings(self) -> list[Standing]:
+        """Where the graders stand that run something in a process of their own, or in this one without a sandbox."""
+        return [standing for verifier in self.verifiers for standing in standings_of(verifier)]
 
     def close(self) -> None:
         """Close the verifiers that have something to close."""

@@ -22,8 +22,9 @@ from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 from rheostat.credit.verifiers.asynchronous import EventLoop, Raised, is_async
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier
+from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
 from rheostat.credit.verifiers.loading import describe
+from rheostat.credit.verifiers.sandbox.levels import Standing
 from rheostat.errors import RheostatError
 
 Convention = Literal["trl", "verl", "verl-batch", "native", "native-one"]
@@ -135,6 +136,15 @@ class Grader:
         if waiting:
             self._loop.run_all(waiting, settle, limit)
         return grades, {}
+
+    def require_columns(self, rollouts: Sequence[Rollout]) -> None:
+        """Refuse rollouts that lack a column the function asks for.
+
+        Raises:
+            RheostatError: naming the column.
+        """
+        for part in [rollouts] if self.batched else [[rollout] for rollout in rollouts]:
+            self._arguments(part, Progress(), _Log(len(part)))
 
     def _grade_batch(
         self, rollouts: Sequence[Rollout], progress: Progress, report: Report | None, limit: float | None
@@ -264,7 +274,7 @@ class Grader:
 
 
 class FunctionVerifier:
-    """A reward function in this process, as a :class:`Verifier`. It has no time limit and can crash the run: see :class:`Isolated`."""
+    """A reward function in this process, as a :class:`Verifier`. It has no sandbox and no time limit: see :class:`Isolated`."""
 
     def __init__(self, function: Callable[..., Any] | Verifier, name: str | None = None, alone: bool = True) -> None:
         self.name = name or name_of(function)
@@ -273,6 +283,10 @@ class FunctionVerifier:
     def score(self, rollouts: Sequence[Rollout], progress: Progress | None = None) -> Scores:
         """Grade the rollouts, in order."""
         return Scores.from_grades(*self._grader.grade(rollouts, progress))
+
+    def standings(self) -> list[Standing]:
+        """No sandbox."""
+        return [Standing(self.name, "off")]
 
 
 def as_function(found: Any) -> Callable[..., Any]:
@@ -312,18 +326,6 @@ def verl_arguments(rollout: Rollout) -> dict[str, Any]:
         "ground_truth": truth,
         "extra_info": extra,
     }
-
-
-def grades_of(scores: Scores) -> list[Grade]:
-    """Scores as one grade per row."""
-    grades = []
-    for row, (reward, valid, abstained) in enumerate(
-        zip(scores.reward.tolist(), scores.valid.tolist(), scores.abstained.tolist(), strict=True)
-    ):
-        parts = {name: float(values[row]) for name, values in scores.parts.items() if values[row] == values[row]}
-        notes = {name: values[row] for name, values in scores.notes.items()}
-        grades.append(Grade(reward if valid else None, parts, notes, not valid and not abstained, scores.messages.get(row, "")))
-    return grades
 
 
 class _Log:

@@ -158,6 +158,18 @@ def _finite(grade: Grade) -> Grade:
     return grade
 
 
+def grades_of(scores: Scores) -> list[Grade]:
+    """Scores as one grade per row."""
+    grades = []
+    for row, (reward, valid, abstained) in enumerate(
+        zip(scores.reward.tolist(), scores.valid.tolist(), scores.abstained.tolist(), strict=True)
+    ):
+        parts = {name: float(values[row]) for name, values in scores.parts.items() if values[row] == values[row]}
+        notes = {name: values[row] for name, values in scores.notes.items()}
+        grades.append(Grade(reward if valid else None, parts, notes, not valid and not abstained, scores.messages.get(row, "")))
+    return grades
+
+
 @runtime_checkable
 class Verifier(Protocol):
     """The native interface: anything with a name and this method."""

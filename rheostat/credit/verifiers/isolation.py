@@ -1,56 +1,54 @@
-"""Graders in processes of their own, with a time limit: one that hangs, exits or crashes costs its row, not the run.
+"""Graders in processes of their own, behind walls and with a time limit: one that hangs, exits or crashes costs its row, not the run.
 
-The limit works by killing the process, so it holds for any code, needs no signals and works from any thread (math-verify's own limit uses
-SIGALRM, which fails off the main thread; verl users saw every reward become 0 that way).
+What the walls stop and how they are measured: :mod:`rheostat.credit.verifiers.sandbox.levels`. The time limit works by killing a process,
+so it holds for any code, needs no signals and works from any thread (math-verify's own limit uses SIGALRM, which fails off the main thread;
+verl users saw every reward become 0 that way).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import logging
-import os
-import pickle
-import queue
-import signal
-import subprocess
-import sys
-import threading
-import weakref
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores
-from rheostat.credit.verifiers.worker import read_frame, write_frame
+from rheostat.credit.verifiers.sandbox import wire
+from rheostat.credit.verifiers.sandbox.levels import Standing
+from rheostat.credit.verifiers.sandbox.process import SERVER_GRACE, Answer, Grading, GradingProcess, jobs_of
+from rheostat.credit.verifiers.sandbox.worker.graders import GraderHandler
 from rheostat.errors import RheostatError
 
 ASYNC_GRACE = 1.0
 """Seconds an async grader, which is stopped from within its process, gets before the process is killed."""
-
-_log = logging.getLogger(__name__)
+DENIALS = ("PermissionError", "FileNotFoundError", "ModuleNotFoundError", "ConnectionError", "URLError", "Errno", "Operation not permitted")
+"""What a grader raises that meets the walls."""
 
 
 class Isolated:
     """A reward function in one or several processes of its own, as a :class:`Verifier`.
 
-    Functions that grade one sample are watched sample by sample; functions of a whole batch get the batch, and where that call hangs or
-    crashes, every rollout by itself (if ``alone``), so that only the guilty rows are invalid.
+    A function that grades one sample is run in a fresh fork for each, so that no completion changes how another is graded. A function of a
+    whole batch and an async one get the batch in one fork; where that call hangs or crashes, every rollout by itself (if ``alone``), so
+    that only the guilty rows are invalid.
 
     Args:
         target: ``file.py:function`` or ``package.module:function``, which the process loads (see :func:`load_object`).
-        options: with options, the target is called with them to make the grader.
+        options: with options, the target is called with them to make the grader. A method ``warm`` of it is called once after loading.
         timeout: seconds a sample, or the call for a whole batch, may take.
         workers: processes; a function of the whole batch uses one.
         name: shown in messages and as the part's name; None: the function's own name.
         alone: see :class:`Grader`.
         give_up_after: samples in a row that hang or crash before the rest of the batch is given up as invalid.
         start_timeout: seconds loading the target may take.
+        sandbox: see :data:`~rheostat.credit.verifiers.sandbox.levels.CHOICES`.
+        needs: what the grader opts out of, see :data:`~rheostat.credit.verifiers.sandbox.levels.NEEDS`.
+        memory: MiB a call may take beyond what the loaded grader has; 0 for no limit.
+        together: samples that share a fork; more than 1 only for text that cannot do harm, because a grammar admitted it.
 
     Raises:
-        RheostatError: the target cannot be loaded, follows no convention, or does not start in time.
+        RheostatError: the target cannot be loaded, follows no convention or does not start in time, or the sandbox does not hold here.
     """
 
     def __init__(
@@ -64,34 +62,53 @@ class Isolated:
         alone: bool = True,
         give_up_after: int = 8,
         start_timeout: float = 120.0,
+        sandbox: str = "best",
+        needs: Sequence[str] = (),
+        memory: int = 1024,
+        together: int = 1,
     ) -> None:
         if timeout <= 0 or start_timeout <= 0:
             raise RheostatError(
                 f"The time limits of a grader are seconds above 0; got timeout={timeout:g}, start_timeout={start_timeout:g}."
             )
-        if workers < 1 or give_up_after < 1:
-            raise RheostatError(f"A grader needs at least one worker and one try; got workers={workers}, give_up_after={give_up_after}.")
-        self.timeout, self.alone, self.give_up_after = timeout, alone, give_up_after
+        if workers < 1 or give_up_after < 1 or together < 1:
+            raise RheostatError(
+                f"A grader needs at least one worker, one try and one sample; got workers={workers}, give_up_after={give_up_after}, "
+                f"together={together}."
+            )
+        if memory < 0:
+            raise RheostatError(f"The memory of a grader is a number of MiB, at least 0; got {memory}.")
+        self.timeout, self.alone, self.give_up_after, self.together = timeout, alone, give_up_after, together
         file, _, function = target.rpartition(":")
+        folder = None
         if file.endswith(".py"):  # restarted processes must find it wherever we are by then
-            target = f"{Path(file).expanduser().resolve()}:{function}"
-        hello = {"target": target, "options": options, "alone": alone}
-        first = _Worker(hello, start_timeout)
-        first.start()
-        self._workers = [first] + [_Worker(hello, start_timeout) for _ in range(0 if first.batched else workers - 1)]
+            path = Path(file).expanduser().resolve()
+            target, folder = f"{path}:{function}", str(path.parent)
+        handler = f"{GraderHandler.__module__}:{GraderHandler.__name__}"
+        loaded = {"target": target, "options": options, "alone": alone}
+        grading = Grading(target, handler, loaded, sandbox, tuple(needs), memory, start_timeout, folder)
+        first = GradingProcess(grading)
+        more = [GradingProcess(grading, first.standing.level) for _ in range(0 if first.batched else workers - 1)]
+        self._workers = [first, *more]
+        self._asynchronous, self._batched = first.asynchronous, first.batched
         self.name = name or first.name
+
+    def standings(self) -> list[Standing]:
+        """The level this grader runs at."""
+        found = self._workers[0].standing
+        return [Standing(self.name, found.level, found.needs, found.stopped, found.worked, found.refused)]
 
     def score(self, rollouts: Sequence[Rollout], progress: Progress | None = None) -> Scores:
         """Grade the rollouts, in order.
 
         Raises:
-            RheostatError: the function asks for a missing column or returns something that is not one reward per completion.
+            RheostatError: the function asks for a missing column or, called with a whole batch, does not return a reward per completion.
         """
         grades: list[Grade | None] = [None] * len(rollouts)
         metrics: dict[str, float] = {}
         shares = [list(range(start, len(rollouts), len(self._workers))) for start in range(len(self._workers))]
 
-        def run(worker: _Worker, rows: list[int]) -> None:
+        def run(worker: GradingProcess, rows: list[int]) -> None:
             self._grade(worker, rows, rollouts, progress, grades, metrics)
 
         if len(self._workers) == 1:
@@ -114,14 +131,16 @@ class Isolated:
 
     def _grade(
         self,
-        worker: _Worker,
+        worker: GradingProcess,
         rows: list[int],
         rollouts: Sequence[Rollout],
         progress: Progress | None,
         grades: list[Grade | None],
         metrics: dict[str, float],
     ) -> None:
-        jobs: deque[list[int]] = deque([rows] if rows else [])
+        whole = self._batched or self._asynchronous  # one call, or all calls at once
+        one_by_one = not whole and worker.forked
+        jobs: deque[list[int]] = deque(jobs_of(rows, self.together if one_by_one else max(1, len(rows))))
         why_alone = ""
         lost = 0
         while jobs:
@@ -130,31 +149,19 @@ class Isolated:
                 for row in job:
                     grades[row] = Grade.failure(f"not graded, because the {lost} before it all hung or crashed the grader")
                 continue
-            trouble = worker.send([rollouts[row] for row in job], progress, self.timeout)
-            grace = ASYNC_GRACE if worker.asynchronous else 0.0
-            while not trouble:
-                answer = worker.receive(self.timeout, grace)
-                if answer["kind"] == "grades":
-                    for place, content in zip(answer["rows"], answer["grades"], strict=True):
-                        grades[job[place]] = grade = Grade(**content)
-                        grade.message = grade.message or why_alone
-                        lost = 0
-                elif answer["kind"] == "done":
-                    metrics |= answer["metrics"]
-                    break
-                elif answer["kind"] == "refused":
-                    raise RheostatError(answer["message"])
-                else:
-                    trouble = answer["message"]
+            trouble = self._run(worker, job, [rollouts[row] for row in job], progress, grades, metrics)
+            for row in job:
+                grade = grades[row]
+                if grade is not None:
+                    grade.message = grade.message or why_alone
+                    lost = 0
             if not trouble:
                 continue
-            worker.stop()
             left = [row for row in job if grades[row] is None]
-            together = worker.batched or worker.asynchronous
-            if together and len(job) > 1 and (self.alone or not worker.batched):
+            if whole and len(job) > 1 and (self.alone or not self._batched):
                 why_alone = f"graded by itself, because grading the batch together {trouble}"
                 jobs.extend([row] for row in left)
-            elif together:
+            elif whole:
                 for row in left:
                     grades[row] = Grade.failure(f"the grader {trouble}")
                 lost += 1
@@ -164,121 +171,64 @@ class Isolated:
                 if left[1:]:
                     jobs.appendleft(left[1:])
 
-
-class _Worker:
-    """One grading process and the conversation with it."""
-
-    def __init__(self, hello: dict[str, Any], start_timeout: float) -> None:
-        self.hello, self.start_timeout = hello, start_timeout
-        self.name, self.batched, self.asynchronous = "", False, False
-        self._process: subprocess.Popen[bytes] | None = None
-        self._answers: queue.Queue[dict[str, Any] | None] = queue.Queue()
-        self._said: deque[str] = deque(maxlen=5)
-        self._overhearing: threading.Thread | None = None
-
-    def start(self) -> None:
-        """Start the process and load the grader in it.
-
-        Raises:
-            RheostatError: the grader cannot be loaded.
-        """
-        environment = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", **os.environ}
-        environment["PYTHONPATH"] = os.pathsep.join(place or os.getcwd() for place in sys.path)  # what we can import, it can
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", "from rheostat.credit.verifiers.worker import main; main()"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment,
-            start_new_session=True,  # a group of its own: an interrupt at the keyboard is ours to handle, and its children die with it
-        )
-        weakref.finalize(self, _kill, self._process)
-        self._answers, self._said = queue.Queue(), deque(maxlen=5)
-        threading.Thread(target=_hear, args=(self._process.stdout, self._answers), daemon=True).start()
-        self._overhearing = threading.Thread(target=_overhear, args=(self._process.stderr, self._said), daemon=True)
-        self._overhearing.start()
-        if not self._write(self.hello):
-            raise RheostatError(f"The grading process for {self.hello['target']} does not start: {self._death()}.")
-        answer = self.receive(self.start_timeout)
-        if answer["kind"] == "ready":
-            self.name, self.batched, self.asynchronous = answer["name"], answer["batched"], answer["asynchronous"]
-            return
-        self.stop()
-        message = answer["message"]
-        raise RheostatError(message if answer["kind"] == "refused" else f"Loading the grader {self.hello['target']} {message}.")
-
-    def send(self, rollouts: list[Rollout], progress: Progress | None, limit: float) -> str:
-        """Hand over a job, starting the process if need be; what went wrong, or nothing."""
-        if self._process is None:
-            self.start()
-        return "" if self._write({"rollouts": rollouts, "progress": progress, "limit": limit}) else self._death()
-
-    def receive(self, limit: float, grace: float = 0.0) -> dict[str, Any]:
-        """The next answer; ``kind`` is ``trouble`` when none came in time or the process is gone."""
-        try:
-            answer = self._answers.get(timeout=limit + grace)
-        except queue.Empty:
-            return {"kind": "trouble", "message": f"ran past its limit of {limit:g} s"}
-        return answer if answer is not None else {"kind": "trouble", "message": self._death()}
-
-    def stop(self) -> None:
-        """Kill the process and whatever it started."""
-        if self._process is not None:
-            _kill(self._process)
-            self._process = None
-
-    def _write(self, message: dict[str, Any]) -> bool:
-        assert self._process is not None and self._process.stdin is not None
-        try:
-            write_frame(self._process.stdin, pickle.dumps(message))  # type: ignore[arg-type]
-        except (BrokenPipeError, OSError):
-            return False
-        except Exception as error:
-            raise RheostatError(
-                f"The prompts' columns cannot be sent to the grading process ({error}): keep plain values in them."
-            ) from error
-        return True
-
-    def _death(self) -> str:
-        assert self._process is not None
-        try:
-            code = self._process.wait(timeout=1)
-        except subprocess.TimeoutExpired:
-            return "closed its connection"
-        if self._overhearing is not None:
-            self._overhearing.join(timeout=0.5)  # for its last words; a child may hold the stream open, so not for ever
-        how = f"ended its process with exit code {code}"
-        if code < 0:
-            with contextlib.suppress(ValueError):
-                how = f"crashed its process ({signal.Signals(-code).name})"
-        last = self._said[-1].strip() if self._said else ""
-        return f"{how}; its last words: {last[:200]}" if last else how
-
-
-def _hear(stream: IO[bytes], answers: queue.Queue[dict[str, Any] | None]) -> None:
-    with contextlib.suppress(OSError, ValueError), stream:
-        while (frame := read_frame(stream)) is not None:  # type: ignore[arg-type]
-            answers.put(json.loads(frame))
-    answers.put(None)
-
-
-def _overhear(stream: IO[bytes], said: deque[str]) -> None:
-    with contextlib.suppress(OSError, ValueError), stream:
-        for line in stream:
-            text = line.decode(errors="replace").rstrip()
-            said.append(text)
-            _log.info("grader: %s", text)
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is not None:  # gone: its number may be another's by now
-        return
-    with contextlib.suppress(OSError):
-        if hasattr(os, "killpg"):
-            os.killpg(process.pid, signal.SIGKILL)
+    def _run(
+        self,
+        worker: GradingProcess,
+        job: list[int],
+        rollouts: list[Rollout],
+        progress: Progress | None,
+        grades: list[Grade | None],
+        metrics: dict[str, float],
+    ) -> str:
+        """Run one job and take in its grades; what went wrong, or nothing."""
+        whole = self._batched or self._asynchronous
+        grace = ASYNC_GRACE if self._asynchronous else 0.0
+        limits = {"limit": self.timeout, "grace": grace, "count": len(job), "ordered": not whole}
+        trouble = worker.send({"rollouts": rollouts, "progress": progress, "check": True, **limits})
+        if worker.forked:  # it watches the time itself, and answers when the job is over
+            patience, grace = (self.timeout + grace) * (1 if whole else len(job)), SERVER_GRACE
         else:
-            process.kill()
-    process.wait()
-    if process.stdin is not None:
-        with contextlib.suppress(OSError):
-            process.stdin.close()
+            patience = self.timeout
+        while not trouble:
+            answer = worker.receive(patience, grace)
+            if answer.kind == wire.RECORD and answer.row < len(job):
+                grades[job[answer.row]] = self._read(answer, worker.standing.level)
+            elif answer.kind == wire.METRICS:
+                metrics |= _numbers(answer.content)
+            elif answer.kind == wire.DONE:
+                return ""
+            elif answer.kind == wire.REFUSED and (answer.row or self._batched or not worker.forked):
+                raise RheostatError(wire.text_of(answer.content))
+            elif answer.kind == wire.REFUSED:  # a single sample's own process said so, and what it says may be the completion's doing
+                grades[job[0]] = Grade.failure(wire.text_of(answer.content))
+                return ""
+            elif answer.kind == wire.DIED:
+                return worker.last_words(wire.text_of(answer.content))
+            elif answer.kind == wire.LATE:
+                return f"ran past its limit of {self.timeout:g} s"
+            elif answer.kind == wire.SPOILT:
+                return "answered with what is no grade"
+            else:
+                trouble = answer.trouble or "answered with what is no grade"
+        worker.stop()
+        return trouble
+
+    @staticmethod
+    def _read(answer: Answer, level: str) -> Grade:
+        try:
+            grade = wire.decode_grade(answer.content)
+        except wire.Garbled as error:
+            return Grade.failure(f"the grader answered with what is no grade ({error})")
+        if grade.failed and level in ("kernel", "namespaces") and any(sign in grade.message for sign in DENIALS):
+            grade.message += (
+                f" (in a sandbox of level {level} a grader reads no files but libraries and opens no connections: "
+                "--reward-needs files, network or programs lets it)"
+            )
+        return grade
+
+
+def _numbers(content: bytes) -> dict[str, float]:
+    try:
+        return wire.decode_numbers(content)
+    except wire.Garbled:
+        return {}

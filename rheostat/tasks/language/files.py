@@ -107,7 +107,8 @@ class FilePrompts(LanguageTask):
 
     def verifier(self) -> Verifier:
         """The reward given, made anew."""
-        return load_rewards(self._reward, self._reward_weights, **self._reward_options)
+        options = {"sandbox": self.sandbox, "needs": self.reward_needs, **self._reward_options}
+        return load_rewards(self._reward, self._reward_weights, **options)
 
 
 def load_prompts(source: str | Path | Any, reward: Any = "exact", **options: Any) -> FilePrompts:

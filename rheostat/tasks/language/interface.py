@@ -130,6 +130,11 @@ class LanguageTask(ABC):
     name: str
     limits: Limits
     validation_share: float
+    sandbox: str = "best"
+    """How strong the walls are around graders that run in processes of their own (the run's setting; see
+    :mod:`rheostat.credit.verifiers.sandbox.levels`)."""
+    reward_needs: tuple[str, ...] = ()
+    """What reward functions of the user's opt out of."""
 
     @abstractmethod
     def block(self, number: int, split: Split, seed: int) -> list[Prompt]:

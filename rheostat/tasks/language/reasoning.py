@@ -1,14 +1,16 @@
 """``reasoning-gym:NAME``: any data set of reasoning-gym (extra ``reasoning``), with its options and its curriculum.
 
 What the adapter guards against, each found in reasoning-gym 0.1.25: neighbouring seeds share nearly all items (here the split goes by the
-hash of the question); graders that evaluate the answer can hang (here they run in a process with a time limit); graders give credit to
-answers that merely contain the right one (here only full marks earn 1, unless ``partial_credit``; the raw mark is the part ``mark``); some
-raise on an answer they cannot read. An answer on which a grader raises counts as wrong if the same grader gives the true answer full
-marks, which shows that it works, and as invalid otherwise.
+hash of the question); nine graders evaluate the answer as Python (here only text within the data set's grammar reaches them, see
+:mod:`rheostat.tasks.language.reasoning_grammars`, in a process with a time limit); graders give credit to answers that merely contain the
+right one (here only full marks earn 1, unless ``partial_credit``; the raw mark is the part ``mark``); some raise on an answer they cannot
+read. An answer on which a grader raises counts as wrong if the same grader gives the true answer full marks, which shows that it works,
+and as invalid otherwise. An answer outside the grammar is wrong (note ``refused``).
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +18,15 @@ from typing import Any
 from rheostat.credit.verifiers.answers import extractor
 from rheostat.credit.verifiers.interface import Grade, Rollout, Verifier
 from rheostat.credit.verifiers.isolation import Isolated
+from rheostat.credit.verifiers.sandbox.guard import Guarded, refused
 from rheostat.errors import MissingExtra, RheostatError, unknown
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.interface import LanguageTask, Limits, Message, Prompt, Split, is_validation
+from rheostat.tasks.language.reasoning_grammars import grammar_of
 
 BLOCK = 64
+TOGETHER = 256
+"""Answers of a grammar that are graded in one process."""
 PREFIX = "reasoning-gym:"
 
 COMPACT: dict[str, str] = {
@@ -55,7 +61,8 @@ class ReasoningGym(LanguageTask):
         options: of the data set (``max_terms=3``); they win over the curriculum.
 
     Raises:
-        RheostatError: unknown data set, option, level or attribute, or nothing to compact; MissingExtra without reasoning-gym.
+        RheostatError: unknown data set, option, level or attribute, nothing to compact, or a grader that evaluates the answer without a
+            grammar; MissingExtra without reasoning-gym.
     """
 
     def __init__(
@@ -86,27 +93,36 @@ class ReasoningGym(LanguageTask):
             raise RheostatError(f"There is no compact form of {dataset} (only of {', '.join(COMPACT)}): give a pattern of your own.")
         if not 0 <= validation_share < 1:
             raise RheostatError(f"validation_share lies in [0, 1); got {validation_share}.")
+        self._grammar = grammar_of(dataset, names[dataset][0])
         self.name, self.dataset, self.validation_share = PREFIX + dataset, dataset, validation_share
         self.limits = Limits(max_prompt_tokens, max_new_tokens)
         self._pattern = pattern or (COMPACT[dataset] if compact else None)
         self._system = system_prompt_text(system_prompt)
-        self._grading = {"extract": extract, "partial_credit": partial_credit}
+        self._grading: dict[str, Any] = {"extract": extract, "partial_credit": partial_credit}
         self._timeout = timeout
         extractor(extract)  # refuse an unknown one now
         self._options = {**self._curriculum(level, dict(levels or {}), options), **options}
         self._dataset(0)  # refuse impossible options now
 
     def block(self, number: int, split: Split, seed: int) -> list[Prompt]:
-        """The questions among 64 consecutive items that belong to the split."""
+        """The questions among 64 consecutive items that belong to the split and whose reference answer is within the grammar."""
         first = derive_seed(seed, "reasoning-gym", split) + number * BLOCK
         dataset = self._dataset(first)
-        prompts = [self._prompt(dataset[index]) for index in range(BLOCK)]
+        entries = [dataset[index] for index in range(BLOCK)]
+        if self._grammar is not None:  # a reference outside it is no answer: sympy's unsolved integrals
+            entries = [entry for entry in entries if self._grammar.objection(str(entry["answer"])) is None]
+        prompts = [self._prompt(entry) for entry in entries]
         return [prompt for prompt in prompts if is_validation(prompt.key, self.validation_share) == (split == "validation")]
 
     def verifier(self) -> Verifier:
         """The data set's own grader, in a process of its own."""
         options = {"dataset": self.dataset, "options": self._options, **self._grading}
-        return Isolated(f"{__name__}:{ReasoningGrader.__name__}", options=options, timeout=self._timeout, name=self.name)
+        target = f"{__name__}:{ReasoningGrader.__name__}"
+        together = 1 if self._grammar is None else TOGETHER
+        isolated = Isolated(
+            target, options=options, timeout=self._timeout, name=self.name, sandbox=self.sandbox, together=together
+        )  # fmt: skip
+        return isolated if self._grammar is None else Guarded(isolated, self._grammar, extractor(self._grading["extract"]))
 
     def highest_level(self) -> int | None:
         """The curriculum's highest level, or None without a curriculum."""
@@ -158,12 +174,21 @@ class ReasoningGrader:
     def __init__(self, dataset: str, options: dict[str, Any], extract: str, partial_credit: bool) -> None:
         self.name = PREFIX + dataset
         self._dataset = make_dataset(dataset, options, 0, 1)
+        self._grammar = grammar_of(dataset, type(self._dataset))
         self._extract, self._partial = extractor(extract), partial_credit
+
+    def warm(self) -> None:
+        """Grade a true answer, so that what the library imports late is loaded before any completion is seen."""
+        with contextlib.suppress(Exception):  # a data set whose own answer it cannot read is found out by the rows
+            entry = self._dataset[0]
+            self._dataset.score_answer(entry["answer"], entry)
 
     def __call__(self, rollout: Rollout) -> Grade:
         """Grade one rollout, which must come from this task (its entry is a column)."""
         entry = rollout.columns["entry"]
         answer = self._extract(rollout.completion)
+        if grade := refused(self._grammar, answer):
+            return grade
         try:
             mark = float(self._dataset.score_answer(answer, entry))
         except Exception as error:

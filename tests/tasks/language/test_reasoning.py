@@ -56,13 +56,13 @@ def test_an_unreadable_answer_is_wrong_and_a_broken_entry_invalid():
     verifier.close()  # type: ignore[attr-defined]
 
 
-def test_an_answer_that_hangs_the_grader_is_invalid():
-    task = ReasoningGym("countdown", min_numbers=3, max_numbers=3, timeout=1.0)
+def test_an_answer_that_would_hang_the_grader_is_wrong():
+    task = ReasoningGym("countdown", min_numbers=3, max_numbers=3, timeout=5.0)
     prompt = task.prompts().take(1)[0]
     verifier = task.verifier()
     scores = verifier.score([prompt.rollout(text) for text in (str(prompt.answer), "9**9**9**9**9", "1")])
     verifier.close()  # type: ignore[attr-defined]
-    assert scores.valid.tolist() == [True, False, True] and scores.reward[0] == 1.0
+    assert scores.valid.all() and scores.reward.tolist() == [1.0, 0.0, 0.0]
 
 
 def test_curricula():

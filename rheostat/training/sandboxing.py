@@ -1,0 +1,70 @@
+"""Which sandbox a run's graders had: kept in the run directory, shown in its report, and not weakened when it is resumed.
+
+``sandbox.json`` holds ``level``, the weakest of the run's graders (null where none runs anything), and ``graders``: of each its level, what
+it opted out of, what the measurement tried and found stopped or working, and why no stronger level was taken.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rheostat.credit.verifiers.sandbox.levels import LEVELS, rank, standings_of, weakest
+from rheostat.errors import RheostatError
+
+FILE = "sandbox.json"
+
+
+def keep_sandbox(directory: Path, method: Any) -> None:
+    """Write what the method's graders have; with a file of an earlier session, refuse graders that have less.
+
+    Raises:
+        RheostatError: the sandbox here is weaker than the one the run began with.
+    """
+    standings = standings_of(getattr(getattr(getattr(method, "context", None), "world", None), "verifier", None))
+    level = weakest(standings)
+    if level is None:
+        return
+    before = read_sandbox(directory)
+    if before is not None:
+        if before.get("level") in LEVELS and rank(level) < rank(before["level"]):
+            weak = next(standing for standing in standings if standing.level == level)
+            why = "; ".join(f"{stronger}: {text}" for stronger, text in weak.refused.items()) or f"its setting gives {level}"
+            raise RheostatError(
+                f"{directory} was trained with its graders in a sandbox of level {before['level']}, and here they would have {level} "
+                f"({why}): resume it where {before['level']} works, or start a new run with --sandbox {level}."
+            )
+        return
+    content = {"level": level, "graders": [standing.to_json() for standing in standings]}
+    (directory / FILE).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def read_sandbox(directory: Path) -> dict[str, Any] | None:
+    """The record of a run; None where it has none.
+
+    Raises:
+        RheostatError: the file is damaged.
+    """
+    path = directory / FILE
+    try:
+        found = json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except json.JSONDecodeError as error:
+        raise RheostatError(f"{path} is damaged: {error}.") from error
+    return found if isinstance(found, dict) else None
+
+
+def sandbox_line(directory: Path) -> str | None:
+    """The record in one line, for a report."""
+    found = read_sandbox(directory)
+    if found is None:
+        return None
+    parts = []
+    for grader in found.get("graders", []):
+        opted = f", opted out of {', '.join(grader['needs'])}" if grader.get("needs") else ""
+        worked = f", not stopped when tried: {', '.join(grader['worked'])}" if grader.get("worked") else ""
+        stopped = f", stopped when tried: {', '.join(grader['stopped'])}" if grader.get("stopped") else ""
+        parts.append(f"{grader['grader']}: {grader['level']}{opted}{stopped}{worked}")
+    return "; ".join(parts) or str(found.get("level"))
