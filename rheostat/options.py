@@ -119,7 +119,7 @@ def options_of(config: Any, prefix: str = "") -> list[Option]:
     return found
 
 
-def kinds_of(hint: Any) -> dict[str | None, type | None]:
+def kinds_of(hint: Any) -> dict[str | None, Any]:
     """The parts that a field of this type may hold, by their ``kind``; a None among them is named ``none``."""
     if typing.get_origin(hint) not in (typing.Union, types.UnionType):
         return {}
@@ -127,7 +127,7 @@ def kinds_of(hint: Any) -> dict[str | None, type | None]:
     parts = [each for each in arguments if dataclasses.is_dataclass(each)]
     if not parts:
         return {}
-    found: dict[str | None, type | None] = {each.kind: each for each in parts}  # type: ignore[attr-defined, union-attr]
+    found: dict[str | None, Any] = {each.kind: each for each in parts}  # type: ignore[union-attr]
     return found | ({"none": None} if type(None) in arguments else {})
 
 
@@ -293,13 +293,13 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
 
 
 @cache
-def type_hints(cls: type) -> dict[str, Any]:
+def type_hints(cls: Any) -> dict[str, Any]:
     """The types of a dataclass's fields."""
     return typing.get_type_hints(cls)
 
 
 @cache
-def field_documentation(cls: type) -> dict[str, str]:
+def field_documentation(cls: Any) -> dict[str, str]:
     """``{field: docstring under it}`` of a dataclass and its bases."""
     found: dict[str, str] = {item.name: "" for item in dataclasses.fields(cls)}
     for base in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):

@@ -11,7 +11,7 @@ from torch import Tensor
 from rheostat.errors import RheostatError
 from rheostat.masking import aggregate
 from rheostat.objectives.kl import KLEstimator, kl_estimate
-from rheostat.objectives.limits import Clip, DetachedClip, LogClip, Unlimited
+from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, Unlimited
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
 from rheostat.objectives.searched_clip import SearchedClip, behaviour_logp, search_metrics
@@ -80,7 +80,7 @@ class SamplerCorrection:
 class PolicyGradient(TokenTerm):
     """The clipped surrogate: ``- weight * clip(ratio) * advantage``, see :func:`~rheostat.objectives.policy_gradient.policy_gradient`."""
 
-    clip: AnyClip | Any = Clip()
+    clip: AnyClip = Clip()
     ratio: RatioKind = "token"
     clamp_log_ratio: bool = True
     """Clamp token log-ratios to +-20 before exponentiating, as verl does."""
@@ -108,22 +108,25 @@ class PolicyGradient(TokenTerm):
 
     def begin(self, logp: Tensor, batch: Batch) -> dict[str, Any]:
         """Facts of a gradient step, from the present log-probabilities ``[B, T]`` of all its rows: the searched bounds."""
+        assert isinstance(self.clip, SearchedClip)
         return {"bounds": self.clip.find(logp, batch.rows, self.mask(batch))}
 
     def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
-        rows, mask, clip = batch.rows, self.mask(batch), self.clip
-        denominator_logp = old_logp(scores, rows)
+        rows, mask = batch.rows, self.mask(batch)
         bounds = None
-        if isinstance(clip, SearchedClip):
-            bounds = batch.facts.get("bounds") or clip.find(scores.logp, rows, mask)
+        if isinstance(self.clip, SearchedClip):
+            bounds = batch.facts.get("bounds") or self.clip.find(scores.logp, rows, mask)
+            limit: Limit = self.clip.clip(bounds)
             denominator_logp = behaviour_logp(scores.logp, rows)
-        clamped = self.clamp_log_ratio and self.ratio == "token" and not isinstance(clip, LogClip)
+        else:
+            limit, denominator_logp = self.clip, old_logp(scores, rows)
+        clamped = self.clamp_log_ratio and self.ratio == "token" and not isinstance(limit, LogClip)
         found = policy_gradient(
             scores.logp,
             rows.advantage,
             denominator_logp=denominator_logp,
             mask=mask,
-            limit=clip if bounds is None else clip.clip(bounds),  # type: ignore[union-attr]
+            limit=limit,
             ratio=self.ratio,
             log_clamp=LOG_CLAMP if clamped else None,
             weight=self.correction.weight(rows, mask),

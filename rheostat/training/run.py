@@ -337,7 +337,7 @@ class Interrupted(Exception):
         super().__init__(f"Stopped and saved. Continue with: rheostat resume {directory}")
 
 
-def build_method(settings: Settings, task: Any, policy: Any = None) -> Method:
+def build_method(settings: Settings, task: Any, policy: Any = None) -> Any:
     """The method of a run on its task."""
     entry = table.entry(settings.method)
     config = configure(settings.method, settings.config)

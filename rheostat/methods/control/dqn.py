@@ -113,7 +113,7 @@ class DQN(OffPolicy):
         self.critic = Trained(self.policy, config.learning_rate)
         self.slow = Target(self.critic)
         length = math.ceil(config.exploration_share * self.total_steps)
-        self.schedule = PeakSchedule(config.exploration_start, config.exploration_end, length=length, decay="linear")
+        self.schedule = PeakSchedule(config.exploration_start, config.exploration_end, decay=length, decay_form="linear")
 
     def parts(self) -> dict[str, Any]:
         """Everything that learns."""
