@@ -7,15 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from rheostat.learner.searched_clip import behaviour_logp, ranges
 
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
-from rheostat.methods.language.bapo import BAPO
+from rheostat.objectives.searched_clip import SearchedClip, behaviour_logp
 from rheostat.training.run import Interrupted, Run
-from rheostat.training.settings import configure
+from rheostat.training.settings import configure, derived
 from rheostat.trajectories import Source
 from tests.crash import differences
+from tests.learners import credited, descend_plainly, losses, policy_losses, weights
 from tests.methods.test_language_methods import Lenient, built, save, small
 from tests.training.test_run import StopAfter
 
@@ -30,9 +29,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def trained(method: str, model: str, updates: int = 3, **options: Any) -> tuple[torch.Tensor, list[dict[str, float]]]:
     """Weights and metrics after some updates of plain gradient descent."""
     one = built(method, model, steps=10, **(SGD | options))
-    one.optimizer = torch.optim.SGD(one.policy.parameters(), lr=SGD["learning_rate"])
-    metrics = [iterate(one) for _ in range(updates)]
-    return torch.cat([parameter.detach().flatten() for parameter in one.policy.parameters()]), metrics
+    descend_plainly(one, SGD["learning_rate"])
+    metrics = [one.turn() for _ in range(updates)]
+    return weights(one.policy), metrics
 
 
 def test_a_met_target_is_grpo_with_that_window(model: str) -> None:
@@ -45,14 +44,26 @@ def test_a_met_target_is_grpo_with_that_window(model: str) -> None:
         assert row["meter/positive_share"] == row["meter/positive_share_at_start"]
 
 
-def test_the_window_widens_until_the_target_is_met(model: str) -> None:
+def searches(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, Any, Any]]:
+    """Every search from now on, as (bounds, rows, mask)."""
+    found: list[tuple[Any, Any, Any]] = []
+    find = SearchedClip.find
+
+    def spied(self: SearchedClip, logp: Any, rows: Any, mask: Any) -> Any:
+        found.append((find(self, logp, rows, mask), rows, mask))
+        return found[-1][0]
+
+    monkeypatch.setattr(SearchedClip, "find", spied)
+    return found
+
+
+def test_the_window_widens_until_the_target_is_met(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one = built("bapo", model, steps=10, target=0.5, **SGD, **{"dial.lag": 2})
-    found, search = [], one.window.search
-    one.window.search = lambda *step: found.append(search(*step)) or found[-1]  # type: ignore[func-returns-value]
+    found = searches(monkeypatch)
     for _ in range(3):
-        iterate(one)
-    assert len(found) == 3 * 8 and {bounds.moves for bounds in found} > {0}
-    for bounds in found:
+        one.turn()
+    assert len(found) == 3 * 8 and {bounds.moves for bounds, *_ in found} > {0}
+    for bounds, *_ in found:
         at_the_end = bounds.low == pytest.approx(0.9) and bounds.high == pytest.approx(3.0)
         assert bounds.share >= 0.5 or at_the_end
         assert bounds.share_at_start < 0.5 or bounds.moves == 0
@@ -74,30 +85,30 @@ def test_micro_batches_share_one_window(search: str, model: str) -> None:
             assert a["flops"] > b["flops"]  # the window costs a pass of its own
 
 
-def test_the_ratio_is_to_whoever_sampled(model: str) -> None:
+def test_the_ratio_is_to_whoever_sampled(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one = built("bapo", model, steps=10, **{"dial.lag": 2, "dial.updates_per_batch": 1}, learning_rate=1e-2)
-    rows = [iterate(one) for _ in range(4)]
+    rows = [one.turn() for _ in range(4)]
     assert rows[0]["approx_kl"] < 1e-8 < 1e-4 < rows[3]["approx_kl"]
-    batch = one.credit(one.retain(one.collect()))
+    batch = credited(one)
+    seen = policy_losses(monkeypatch)
     with torch.no_grad():
-        scores = one.score(batch)
-        ratio = one.surrogate(scores, batch, one.denominator(batch)).ratio
-    expected = (scores.logp - batch.sampler_logp).exp()
-    torch.testing.assert_close(ratio[batch.mask], expected[batch.mask])
+        scores, *_ = losses(one, batch)
+    expected = (scores.logp - batch.rows.sampler_logp).exp()
+    torch.testing.assert_close(seen[-1].ratio[batch.rows.mask], expected[batch.rows.mask])
 
 
 def test_first_step_on_fresh_data_is_reinforce(model: str) -> None:
     """At ratio 1 no window binds, whatever the search does."""
     options = {"epochs": 1, "minibatches": 1, "aggregation": "token-mean", "updates": 1}
-    expected = trained("grpo", model, limit="none", kl_coefficient=0.0, **options)[0]
+    expected = trained("grpo", model, clip="none", kl_coefficient=0.0, **options)[0]
     for search, target in (("paper", 0.0), ("paper", 1.0), ("released", 100.0)):
         torch.testing.assert_close(trained("bapo", model, search=search, target=target, **options)[0], expected, atol=1e-5, rtol=0)
 
 
 def test_experts_have_the_learner_for_a_denominator(model: str) -> None:
     one = built("bapo", model, max_new_tokens=48, **{"dial.expert_share": 0.5})
-    metrics = iterate(one)
-    batch = one.graded.trajectories
+    metrics = one.turn()
+    batch = one.context.graded.trajectories
     expert = batch.mask & (batch.source == int(Source.EXPERT))
     assert bool(expert.any()) and torch.equal(behaviour_logp(batch.learner_logp, batch)[expert], batch.learner_logp[expert])
     assert 0 < metrics["meter/share_expert"] < 1
@@ -116,14 +127,15 @@ def test_resume_with_stale_and_replayed_data(model: str, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"limit": "detached"}, "bapo cannot use limit 'detached'"),
-        ({"ratio": "sequence"}, "bapo cannot use ratio 'sequence'"),
-        ({"sampler_correction": "token"}, "the ratio is to the sampler already"),
-        ({"clip_low": None}, "give clip_low and clip_high a width"),
-        ({"clip_low": 0.1, "clip_low_end": 0.2}, "0 <= clip_low_end <= clip_low <= 1"),
-        ({"clip_high": 2.5}, "0 <= clip_high <= clip_high_end"),
-        ({"clip_high_step": -0.1}, "sizes of steps"),
-        ({"target": 1.5}, "a share between 0 and 1 with search 'paper'"),
+        ({"limit": "detached"}, "bapo has no option limit any more: nothing in this method depends on it"),
+        ({"clip": "detached"}, "Unknown option of bapo 'clip': did you mean clip.low"),
+        ({"ratio": "sequence"}, "Unknown option of bapo 'ratio'"),
+        ({"sampler_correction": "token"}, "Unknown option of bapo 'sampler_correction'"),
+        ({"clip_low": None}, "clip.low is None; it must be of type float"),
+        ({"clip_low": 0.1, "clip_low_end": 0.2}, "the lower bound rises towards 1, so clip_low_end is at most clip_low"),
+        ({"clip_high": 2.5}, "the upper bound rises, so clip_high_end is at least clip_high"),
+        ({"clip_high_step": -0.1}, "clip.high_step is -0.1; it must be at least 0"),
+        ({"target": 1.5}, "with search 'paper' it is a share between 0 and 1"),
     ],
 )
 def test_refusals(options: dict[str, Any], sentence: str) -> None:
@@ -135,9 +147,9 @@ def test_refusals(options: dict[str, Any], sentence: str) -> None:
 def test_presets_are_the_published_windows() -> None:
     def window(preset: str | None) -> list[tuple[float, ...]]:
         config = configure("bapo", {}, preset=preset)
-        return [tuple(round(x, 9) for x in (part.start, part.end, part.step)) for part in ranges(config)]
+        return [tuple(round(x, 9) for x in (part.start, part.end, part.step)) for part in config.clip.ranges]
 
     assert window(None) == [(0.6, 0.9, 0.02), (1.2, 3.0, 0.05)]
     assert window("released") == [(0.6, 0.8, 0.05), (1.2, 2.0, 0.05)]
     assert window("released-script") == [(0.8, 0.95, 0.05), (1.2, 2.0, 0.1)]
-    assert BAPO.derived(configure("bapo", {}))["upper bound"] == "1.2 to 3 by 0.05"
+    assert derived("bapo", configure("bapo", {}))["upper bound"] == "1.2 to 3 by 0.05"

@@ -9,18 +9,19 @@ from typing import Any
 import pytest
 import torch
 
+from rheostat.collect.language.experts import ExpertsBeside
 from rheostat.errors import RheostatError
 from rheostat.experiments.comparison import plan
-from rheostat.learner.method import iterate
-from rheostat.methods import table
 from rheostat.tasks.language import ChainSum, FilePrompts
+from rheostat.training.language import uses_experts
 from rheostat.training.run import Interrupted, Run
 from rheostat.trajectories import Source, join_rows
 from tests.crash import differences
-from tests.methods.test_language_methods import Lenient, built, save, small
+from tests.learners import credited, descend_plainly, losses, update_of, weights
+from tests.methods.test_language_methods import LANGUAGE, Lenient, built, save, small
 from tests.training.test_run import StopAfter
 
-EXPERTS = [name for name, row in table.METHODS.items() if row.domain == "language" and row.load().uses_experts]
+EXPERTS = [name for name in LANGUAGE if uses_experts(name)]
 SHORT: dict[str, Any] = {"min_terms": 3, "max_terms": 3, "modulus": 2}
 
 
@@ -38,10 +39,10 @@ def experts(path: Path, task: ChainSum, count: int, *more: dict[str, Any]) -> st
 
 def learned(one: Any) -> torch.Tensor:
     """The change that one turn makes to the weights under plain gradient descent."""
-    one.optimizer = torch.optim.SGD(one.policy.parameters(), lr=1.0)
-    start = [parameter.detach().clone() for parameter in one.policy.parameters()]
-    iterate(one)
-    return torch.cat([(new.detach() - old).flatten() for new, old in zip(one.policy.parameters(), start, strict=True)])
+    descend_plainly(one, 1.0)
+    start = weights(one.policy)
+    one.turn()
+    return weights(one.policy) - start
 
 
 # --- chord -------------------------------------------------------------------------------------------------------------------------------
@@ -49,12 +50,13 @@ def learned(one: Any) -> torch.Tensor:
 
 def test_the_batch_is_rollouts_and_expert_rows(model: str) -> None:
     one = built("chord", model)
-    batch = one.credit(one.retain(one.collect()))
+    found = credited(one)
+    batch = found.rows
     expert = batch.source[:, 0] == int(Source.EXPERT)
     assert len(batch) == 20 and expert.tolist() == [False] * 16 + [True] * 4  # a fifth of the whole
     assert not batch.advantage[expert].any() and not batch.reward[expert].any() and bool(batch.sampler_logp[expert].isnan().all())
     assert len(set(batch.group[expert, 0].tolist()) | set(batch.group[~expert, 0].tolist())) == 8
-    metrics = one.improve(batch)
+    metrics = one.improve(found)
     assert metrics["mu"] == 0.1 and metrics["expert_loss"] > 0 and {"meter/share_expert", "meter/expert/logp"} <= set(metrics)
     assert len(one.rollouts(100)) == 16
 
@@ -62,7 +64,7 @@ def test_the_batch_is_rollouts_and_expert_rows(model: str) -> None:
 def test_expert_rows_never_touch_the_statistics(model: str) -> None:
     """Whitening over the batch (reinforce-pp) would see them first."""
     with_experts, without = (built("chord", model, expert_ratio=ratio, advantage="reinforce-pp") for ratio in (0.2, 0.0))
-    mixed, plain = (one.credit(one.retain(one.collect())) for one in (with_experts, without))
+    mixed, plain = (credited(one).rows for one in (with_experts, without))
     torch.testing.assert_close(mixed.advantage[:16, : plain.shape[1]], plain.advantage)
     assert not mixed.advantage[16:].any()
 
@@ -86,33 +88,32 @@ def test_a_penalty_and_a_bonus_are_of_own_tokens_alone(model: str) -> None:
     found = []
     for coefficient in (0.0, 1.0):
         one = built("chord", model, mu_peak=1.0, mu_valley=1.0, entropy_coefficient=coefficient, max_grad_norm=1e9)
-        batch = one.credit(one.retain(one.collect()))
-        scores = one.score(batch)
-        loss, parts = one.losses(scores, batch, one.denominator(batch))
-        found.append((loss, parts["expert_loss"]))
-        own = batch.mask & (batch.source != int(Source.EXPERT))
+        batch = credited(one)
+        scores, loss, sums, _ = losses(one, batch)
+        found.append((loss, sums["expert_loss"]))
+        own = batch.rows.mask & (batch.rows.source != int(Source.EXPERT))
         if coefficient:
             expected = found[0][0] - scores.entropy[own].mean()
             torch.testing.assert_close(loss, expected)
-            torch.testing.assert_close(parts["entropy"], scores.entropy[own].mean().detach())
+            torch.testing.assert_close(update_of(one).accumulate(one.context, batch)["entropy"], scores.entropy[own].mean().detach())
 
 
 def test_diagnostics_do_not_depend_on_micro_batches(model: str) -> None:
-    rows = [iterate(built("chord", model, micro_batch_rows=size, minibatches=2)) for size in (0, 3)]
+    rows = [built("chord", model, micro_batch_rows=size, minibatches=2).turn() for size in (0, 3)]
     for name in ("entropy", "policy_loss", "expert_loss", "approx_kl", "meter/limited_share", "meter/gradient_norm"):
         assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-3, abs=1e-6), name
 
 
 def test_a_gradient_step_may_have_no_expert_row(model: str) -> None:
     """Then it says nothing of that source, and the log has the mean of the steps that do."""
-    metrics = iterate(built("chord", model, expert_ratio=0.06, minibatches=9, micro_batch_rows=1))  # 16 own rows, 2 of the expert's
+    metrics = built("chord", model, expert_ratio=0.06, minibatches=9, micro_batch_rows=1).turn()  # 16 own rows, 2 of the expert's
     assert metrics["gradient_steps"] == 9 and 0 < metrics["meter/share_expert"] < 1
     assert {"meter/fresh/limited_share", "meter/expert/limited_share"} <= set(metrics)
 
 
 def test_mu_follows_its_schedule(model: str) -> None:
     one = built("chord", model, steps=4, mu_peak=0.9, mu_valley=0.1, mu_decay=3, mu_decay_form="linear", expert_weight="none")
-    assert [round(iterate(one)["mu"], 6) for _ in range(4)] == [
+    assert [round(one.turn()["mu"], 6) for _ in range(4)] == [
         0.9,
         pytest.approx(0.633333, abs=1e-5),
         pytest.approx(0.366667, abs=1e-5),
@@ -123,13 +124,13 @@ def test_mu_follows_its_schedule(model: str) -> None:
 def test_chord_refuses_what_makes_no_sense(model: str) -> None:
     for sentence, options in (
         ("schedule of mu ends at update 200 .* but the run makes 2: shorten", {"preset": "mu"}),
-        ("mu_peak is 1.5", {"mu_peak": 1.5}),
-        ("expert_ratio is 1.0: a share of the batch", {"expert_ratio": 1.0}),
-        ("cutoff is 0.0: a probability", {"cutoff": 0.0}),
+        (r"mu\.peak is 1.5: the loss is", {"mu_peak": 1.5}),
+        ("expert_ratio is 1.0; it must be at least 0 and below 1", {"expert_ratio": 1.0}),
+        ("cutoff is 0.0; it must be above 0 and at most 1", {"cutoff": 0.0}),
         ("temperature is 0.7: CHORD weighs", {"temperature": 0.7}),
         ("choose an aggregation that counts", {"aggregation": "constant"}),
         ("An expert's tokens may lie outside top_k", {"top_k": 5}),
-        ("decays over -1", {"mu_decay": -1}),
+        (r"mu\.decay is -1; it must be at least 0", {"mu_decay": -1}),
         ("chord cannot honour dial.expert_share: it has expert rows beside", {"dial.expert_share": 0.5}),
     ):
         with pytest.raises(RheostatError, match=sentence) as error:
@@ -140,16 +141,16 @@ def test_chord_refuses_what_makes_no_sense(model: str) -> None:
 @pytest.mark.parametrize("method", ["chord", "rl-plus", "ghpo"])
 def test_padding_changes_nothing(method: str, model: str) -> None:
     one = built(method, model)
-    batch = one.credit(one.retain(one.collect()))
-    twice = torch.cat([batch[:1], batch[:1]], 1)  # a row of twice the width pads all others
-    wide = join_rows([batch, twice])[: len(batch)]
-    assert wide.shape[1] == 2 * batch.shape[1]
+    batch = credited(one)
+    rows = batch.rows
+    twice = torch.cat([rows[:1], rows[:1]], 1)  # a row of twice the width pads all others
+    wide = batch.with_rows(join_rows([rows, twice])[: len(rows)])
+    assert wide.rows.shape[1] == 2 * rows.shape[1]
     for size in (0, 5):
         found = []
-        for rows in (batch, wide):
-            denominator = one.denominator(rows)
-            parts = rows.split(size) if size else [rows]
-            found.append(sum(one.losses(one.score(part), part, denominator)[0] for part in parts))
+        for whole in (batch, wide):
+            parts = whole.split(size) if size else [whole]
+            found.append(sum(losses(one, part, whole)[1] for part in parts))
         torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
 
 
@@ -160,7 +161,8 @@ def test_the_stream_goes_through_the_file_and_resumes_exactly(model: str, tmp_pa
     file = experts(tmp_path / "e.jsonl", ChainSum(), 7)
     options = {"experts": file, "max_new_tokens": 48, "steps": 4, "checkpoint_every": 2}
     one = built("chord", model, **options)
-    seen = [text for _ in range(7) for text in one.policy.tokenizer.batch_decode(one.experts.take(4).action, skip_special_tokens=True)]
+    (stream,) = [part.stream for part in one.composition.retain if isinstance(part, ExpertsBeside)]
+    seen = [text for _ in range(7) for text in one.policy.tokenizer.batch_decode(stream.take(4).action, skip_special_tokens=True)]
     assert len(set(seen[:7])) == 7 and sorted(seen[:7]) == sorted(seen[7:14]) == sorted(seen[21:]) and seen[:7] != seen[7:14]
     whole = Run.create(tmp_path / "whole", small("chord", model, **options), task=Lenient())
     whole.train()
@@ -180,17 +182,17 @@ def test_every_method_of_experts_takes_a_file(method: str, model: str, tmp_path:
     task = ChainSum(**SHORT)  # a thousand prompts: the file has a hundred of them
     file = experts(tmp_path / "e.jsonl", task, 100)
     one = built(method, model, task, experts=file, expert_missing="skip", max_new_tokens=48)
-    metrics = iterate(one)
+    metrics = one.turn()
     assert metrics["expert_rows"] == 100 and metrics["gradient_steps"] >= 1
-    covered = {row.key for row in one.world.experts.rows}
-    assert {prompt.key for prompt in one.graded.prompts} <= covered
+    covered = {row.key for row in one.context.world.experts.rows}
+    assert {prompt.key for prompt in one.context.graded.prompts} <= covered
 
 
 def test_a_drawn_prompt_without_a_row(model: str, tmp_path: Path) -> None:
     file = experts(tmp_path / "e.jsonl", ChainSum(), 3)
     with pytest.raises(RheostatError, match=r"e.jsonl has no row for the prompt '.*' \(key .*\), which the task draws: add one, draw only"):
         built("luffy", model, ChainSum(), experts=file).collect()
-    stepped_in = built("luffy", model, ChainSum(), experts=file, expert_missing="task").collect()
+    stepped_in = built("luffy", model, ChainSum(), experts=file, expert_missing="task").collect().rows
     assert int((stepped_in.source[:, 0] == int(Source.EXPERT)).sum()) == 4
 
 
@@ -203,9 +205,9 @@ def test_the_file_speaks_for_the_prompt_in_the_group(model: str, tmp_path: Path)
 
     def said(seed: int, **options: Any) -> list[str]:
         one = built("grpo", model, task, experts=str(file), seed=seed, **options, **{"dial.expert_share": 0.5})
-        one.collect()
-        count = len(one.graded.prompts) // 2
-        found = list(zip(one.graded.prompts[count:], one.graded.completions[count:], strict=True))
+        graded = one.collect().facts["graded"]
+        count = len(graded.prompts) // 2
+        found = list(zip(graded.prompts[count:], graded.completions[count:], strict=True))
         assert all(text in [f"{prompt.content}{way}" for way in "123"] for prompt, text in found)
         assert all(a != b for (_, a), (_, b) in zip(found[::2], found[1::2], strict=True))  # two experts of a group differ
         return [text for _, text in found]
@@ -222,12 +224,12 @@ def test_expert_files_are_refused_and_filtered(model: str, tmp_path: Path) -> No
         built("grpo", model, task, experts=file)
     clean = experts(tmp_path / "o.jsonl", task, 5)
     only = built("grpo", model, task, experts=clean, expert_missing="skip", max_new_tokens=48)
-    assert len({prompt.key for prompt, _ in only.collector.draw(12)[0]}) == 5  # the same prompts as the methods of experts
+    assert len({prompt.key for prompt, _ in only.context.collector.draw(12)[0]}) == 5  # the same prompts as the methods of experts
     cells, *_ = plan(["chord", "grpo"], "chain-sum", seeds=1, steps=1, directory=tmp_path / "compared", experts=clean, model=model)
     assert [cell.settings.experts for cell in cells] == [clean, None]
     with pytest.raises(RheostatError, match=r"Line 7 of .* has a completion of 61 tokens with its end, more than the 48"):
         built("chord", model, task, experts=file)
-    filtered = built("chord", model, task, experts=file, expert_long="drop", expert_least_reward=1.0).world.experts
+    filtered = built("chord", model, task, experts=file, expert_long="drop", expert_least_reward=1.0).context.world.experts
     assert len(filtered) == 5 and filtered.dropped == {"too long": 1, "with a reward below 1": 1}
     with pytest.raises(RheostatError, match=r"Line 2 of .* is for the prompt '1-1=' .* which chain-sum never draws"):
         built("chord", model, task, experts=experts(tmp_path / "u.jsonl", task, 1, {"prompt": "1-1=", "completion": "#0"}))
@@ -237,7 +239,7 @@ def test_an_expert_stays_an_expert_when_it_is_replayed(model: str) -> None:
     one = built("luffy", model, steps=4, **{"dial.replay_share": 0.5})
     for _ in range(3):
         batch = one.retain(one.collect())
-        expert = batch.source[:, 0] == int(Source.EXPERT)
-        assert torch.equal(expert, batch.sampler_logp[:, :].isnan().all(1))
+        expert = batch.rows.source[:, 0] == int(Source.EXPERT)
+        assert torch.equal(expert, batch.rows.sampler_logp.isnan().all(1))
         one.improve(one.credit(batch))
     assert int(expert.sum()) == 8  # four groups are fresh, four replayed

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from rheostat.collect.language.hints import Guide, beginning, refine
 from rheostat.credit.verifiers import Grade, Scores
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
 from rheostat.tasks.language import ChainSum, FilePrompts, character_tokenizer
 from rheostat.tasks.language.encoding import PromptEncoder
 from rheostat.tasks.language.interface import Prompt
 from rheostat.training.run import Interrupted, Run
 from rheostat.trajectories import Source
 from tests.crash import differences
+from tests.learners import credited
 from tests.methods.test_language_methods import built, save, small
 from tests.training.test_run import StopAfter
 
@@ -114,8 +114,8 @@ def test_only_groups_without_a_success_are_sampled_again() -> None:
 
 def test_failing_groups_get_hints_until_somebody_is_right(model: str) -> None:
     one = hard(model)
-    metrics = iterate(one)
-    batch = one.graded.trajectories
+    metrics = one.turn()
+    batch = one.context.graded.trajectories
     assert bool((batch.source == int(Source.HINTED)).all())
     assert metrics["all_wrong_share"] == metrics["hinted_share"] == metrics["rescued_share"] == 1.0
     assert metrics["hint_stage"] == 2 and metrics["groups_per_prompt"] == 3 and metrics["hint_too_long"] == 0
@@ -127,20 +127,20 @@ def test_failing_groups_get_hints_until_somebody_is_right(model: str) -> None:
 def test_difficulty_is_accuracy_and_never_format(model: str) -> None:
     """Judged by the whole reward, a neat and wrong member keeps its group plain."""
     neat, right = (hard(model, accuracy_part=part) for part in ("", "accuracy"))
-    assert iterate(neat)["hinted_share"] < iterate(right)["hinted_share"] == 1.0
+    assert neat.turn()["hinted_share"] < right.turn()["hinted_share"] == 1.0
     with pytest.raises(RheostatError, match="Unknown part of the reward 'acuracy': did you mean accuracy"):
         hard(model, accuracy_part="acuracy").collect()
 
 
 def test_the_cold_start_has_no_hints(model: str) -> None:
     one = hard(model, hint_after=1, steps=3)
-    assert "hinted_share" not in iterate(one) and iterate(one)["hinted_share"] == 1.0
+    assert "hinted_share" not in one.turn() and one.turn()["hinted_share"] == 1.0
 
 
 def test_plain_groups_stay_as_they_were(model: str) -> None:
     """What is right at once is the batch of plain GRPO, to the bit."""
     ghpo, grpo = (built(method, model, max_new_tokens=12, **more) for method, more in (("ghpo", {"hint_place": "answer"}), ("grpo", {})))
-    hinted, plain = ghpo.collect(), grpo.collect()
+    hinted, plain = ghpo.collect().rows, grpo.collect().rows
     kept = hinted.source[:, 0] == int(Source.FRESH)
     assert bool(kept.any())
     for name in ("action", "sampler_logp", "reward", "mask"):
@@ -153,8 +153,9 @@ def test_plain_groups_stay_as_they_were(model: str) -> None:
 
 def test_hint_tokens_are_never_learned_from(model: str) -> None:
     one = hard(model)
-    batch = one.credit(one.retain(one.collect()))
-    for row, prompt, text in zip(range(len(batch)), one.graded.prompts, one.graded.completions, strict=True):
+    found = credited(one)
+    batch, graded = found.rows, found.facts["graded"]
+    for row, prompt, text in zip(range(len(batch)), graded.prompts, graded.completions, strict=True):
         solution = str(prompt.columns["solution"])
         hint = beginning(solution, 0.5)
         seen = one.policy.tokenizer.decode(batch.action[row][batch.attention[row] & ~batch.mask[row]].tolist())
@@ -167,19 +168,19 @@ def test_hint_tokens_are_never_learned_from(model: str) -> None:
 def test_log_probabilities_are_of_the_prompt_that_was_used(model: str, options: dict[str, Any]) -> None:
     """With several steps or a KL the released code scores the tokens sampled first. Nothing has moved yet, so all must agree here."""
     one = hard(model, **options)
-    batch = one.credit(one.retain(one.collect()))
+    found = credited(one)
+    batch = found.rows
     kept = batch.mask
     known = batch.reference_logp if "kl_coefficient" in options else batch.learner_logp
     torch.testing.assert_close(known[kept], batch.sampler_logp[kept], atol=1e-5, rtol=0)
-    metrics = one.improve(batch)
+    metrics = one.improve(found)
     assert metrics["gradient_steps"] == (1 if "kl_coefficient" in options else 2)
     if "kl_coefficient" in options:
         assert abs(metrics["kl_reference"]) < 1e-6
 
 
 def test_advantages_are_of_the_group_that_was_kept(model: str) -> None:
-    one = hard(model)
-    batch = one.credit(one.retain(one.collect()))
+    batch = credited(hard(model)).rows
     reward = batch.reward.sum(1).view(4, 4)
     expected = (reward - reward.mean(1, keepdim=True)) / (reward.std(1, keepdim=True) + 1e-4)
     torch.testing.assert_close(batch.advantage.amax(1) + batch.advantage.amin(1), expected.flatten())
@@ -188,7 +189,7 @@ def test_advantages_are_of_the_group_that_was_kept(model: str) -> None:
 def test_a_hint_that_does_not_fit_is_not_given(model: str) -> None:
     task = FilePrompts([{"prompt": "1+1=", "answer": "2", "solution": "1" * 120}], "exact", validation_share=0.0)
     one = built("ghpo", model, task, **(OPTIONS | {"hint_column": "solution", "hints": (0.5, 1.0)}))
-    metrics = iterate(one)  # 128 positions, 12 new tokens: 4 + 60 fit, 4 + 120 do not
+    metrics = one.turn()  # 128 positions, 12 new tokens: 4 + 60 fit, 4 + 120 do not
     assert metrics["hint_too_long"] == 4 and metrics["hint_stage"] == 1 and metrics["groups_per_prompt"] == 2
 
 
@@ -205,10 +206,10 @@ def test_stopping_between_hinted_batches_changes_nothing(model: str, tmp_path: P
 
 def test_ghpo_refuses_what_makes_no_sense(model: str) -> None:
     for sentence, options in (
-        ("A hint of 1.5 of the solution is longer than the solution", {"hints": (0.5, 1.5)}),
+        (r"hints\.fractions is 1.5; it must be above 0 and at most 1", {"hints": (0.5, 1.5)}),
         (r"hints are \(0.5, 0.25\): at least one fraction, the shortest first", {"hints": (0.5, 0.25)}),
         ("at least one fraction", {"hints": ()}),
-        ("hint_after is -1", {"hint_after": -1}),
+        (r"hints\.after is -1; it must be at least 0", {"hint_after": -1}),
         ("Hints begin after 20 updates, but the run makes 2: lower hint_after", {"hint_after": 20}),
         ("ghpo cannot honour dial.expert_share: a whole solution", {"dial.expert_share": 0.5}),
         ("The prompt with key .* has no solution as text in its column 'proof'", {"hint_column": "proof"}),

@@ -13,12 +13,13 @@ import rheostat
 from rheostat.api import settings_for
 from rheostat.credit.verifiers import Grade, Scores
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
 from rheostat.methods import table
+from rheostat.parts import Batch
 from rheostat.tasks.language import ChainSum, FilePrompts, character_tokenizer
 from rheostat.training.run import Interrupted, Run, build_method
 from rheostat.trajectories import Source
 from tests.crash import crash, differences
+from tests.learners import credited, descend_plainly, losses, weights
 from tests.tiny_language import model as random_model
 from tests.training.test_run import StopAfter
 
@@ -29,7 +30,7 @@ SMALL: dict[str, Any] = {
     "steps": 2, "checkpoint_every": 2, "threads": 1, "environment_options": {},
 }  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
-    "sft": {"group_size": 1, "max_new_tokens": 48},
+    "sft": {"max_new_tokens": 48},
     "luffy": {"max_new_tokens": 48},
     "chord": {"max_new_tokens": 48},
     "rl-plus": {"max_new_tokens": 48},
@@ -76,6 +77,14 @@ class Hopeless(Sulking):
     share = 1.0
 
 
+class Endless:
+    """An annotation that makes advantages infinite."""
+
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        batch.rows.advantage = batch.rows.advantage * float("inf")
+        return batch
+
+
 def save(folder: Path, *, vocabulary: int | None = None, tokenizer: Any = None) -> str:
     tokenizer = tokenizer or character_tokenizer()
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128}
@@ -90,7 +99,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def small(method: str, model: str, task: Any = None, **options: Any) -> Any:
-    return settings_for(method, task or Lenient(), **(SMALL | OWN.get(method, {}) | {"model": model} | options))
+    values = SMALL | OWN.get(method, {}) | {"model": model} | options
+    if method == "sft":  # nobody samples groups
+        del values["group_size"]
+    return settings_for(method, task or Lenient(), **values)
 
 
 def built(method: str, model: str, task: Any = None, **options: Any) -> Any:
@@ -119,11 +131,11 @@ def test_micro_batches_change_nothing(method: str, model: str) -> None:
     """Plain gradient steps of size 1, whatever the number of rows per forward pass."""
     ends = []
     for rows in (0, 1, 3):
-        one = built(method, model, learning_rate=1.0, micro_batch_rows=rows)
-        one.optimizer = torch.optim.SGD(one.policy.parameters(), lr=1.0)
-        start = torch.cat([parameter.detach().flatten().clone() for parameter in one.policy.parameters()])
-        iterate(one)
-        ends.append(torch.cat([parameter.detach().flatten() for parameter in one.policy.parameters()]))
+        one = built(method, model, micro_batch_rows=rows)
+        descend_plainly(one, 1.0)
+        start = weights(one.policy)
+        one.turn()
+        ends.append(weights(one.policy))
         assert (ends[-1] - start).abs().max() > 1e-3
     for other in ends[1:]:
         torch.testing.assert_close(other, ends[0], atol=1e-5, rtol=0)
@@ -131,39 +143,42 @@ def test_micro_batches_change_nothing(method: str, model: str) -> None:
 
 @pytest.mark.parametrize("method", GROUPED)
 def test_groups_are_whole(method: str, model: str) -> None:
-    batch = built(method, model).collect()
+    batch = built(method, model).collect().rows
     groups, sizes = batch.group[:, 0].unique(return_counts=True)
     assert sizes.tolist() == [4] * len(groups)
 
 
 def test_sft_learns_from_the_expert_alone(model: str) -> None:
     one = built("sft", model)
-    batch = one.credit(one.retain(one.collect()))
-    assert bool((batch.source == int(Source.EXPERT)).all()) and bool(batch.sampler_logp.isnan().all())
-    assert torch.equal(batch.advantage, batch.mask.float())
+    batch = credited(one)
+    rows = batch.rows
+    assert bool((rows.source == int(Source.EXPERT)).all()) and bool(rows.sampler_logp.isnan().all())
+    scores, loss, _, _ = losses(one, batch)
+    torch.testing.assert_close(loss, -scores.logp[rows.mask].mean())
 
 
 def test_luffy_has_one_expert_in_every_group(model: str) -> None:
     one = built("luffy", model)
-    batch = one.collect()
+    drawn = one.collect()
+    batch, graded = drawn.rows, drawn.facts["graded"]
     expert = batch.source[:, 0] == int(Source.EXPERT)
     assert sorted(batch.group[expert, 0].tolist()) == sorted(batch.group[:, 0].unique().tolist())
     assert bool(batch.sampler_logp[expert].isnan().all()) and not bool(batch.sampler_logp[~expert][batch.mask[~expert]].isnan().any())
-    assert len(one.graded.scores) == len(batch) and set(one.graded.scores.parts) == {"length"}
+    assert len(graded.scores) == len(batch) and set(graded.scores.parts) == {"length"}
 
 
 def test_rft_keeps_only_what_was_right(model: str) -> None:
     one = built("rft", model)
     kept = one.retain(one.collect())
-    right = one.graded.scores.reward == 1.0
-    assert 0 < int(right.sum()) < len(right) and torch.equal(kept.mask.any(1), right)
+    right = kept.facts["graded"].scores.reward == 1.0
+    assert 0 < int(right.sum()) < len(right) and torch.equal(kept.rows.mask.any(1), right)
 
 
 def test_ppo_bootstraps_completions_that_were_cut(model: str) -> None:
     one = built("ppo-lm", model, max_new_tokens=3, kl_coefficient=0.0, gamma=0.5, lam=1.0)
     for parameter in one.policy.value_head.parameters():  # it starts at zero
         torch.nn.init.constant_(parameter, 0.3)
-    batch = one.credit(one.retain(one.collect()))
+    batch = credited(one).rows
     row = int(batch.truncated.any(1).nonzero()[0])
     kept = batch.mask[row]
     last = batch.reward[row][kept][-1] + 0.5 * batch.next_value[row][kept][-1]
@@ -175,7 +190,7 @@ def test_ppo_bootstraps_completions_that_were_cut(model: str) -> None:
 def test_a_batch_without_a_grade_trains_nothing(method: str, model: str) -> None:
     one = built(method, model, Hopeless(), max_invalid_share=1.0)
     start = {name: value.clone() for name, value in one.policy.state_dict().items()}
-    metrics = iterate(one)
+    metrics = one.turn()
     assert metrics["gradient_steps"] == 0 and metrics["invalid_share"] == 1.0
     assert all(torch.equal(value, start[name]) for name, value in one.policy.state_dict().items())
     assert all(not row["valid"] for row in one.rollouts(8))
@@ -184,13 +199,13 @@ def test_a_batch_without_a_grade_trains_nothing(method: str, model: str) -> None
 def test_the_final_measurement_takes_as_many_prompts_as_it_says(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one = built("grpo", model)
     counts: list[int] = []
-    sample = one.collector.sample
+    sample = one.context.collector.sample
     monkeypatch.setattr(
-        one.collector, "sample", lambda drawn, *rest, **options: counts.append(len(drawn)) or sample(drawn, *rest, **options)
+        one.context.collector, "sample", lambda drawn, *rest, **options: counts.append(len(drawn)) or sample(drawn, *rest, **options)
     )
-    one.measure(4)
-    one.measure(20)
-    one.measure(6)
+    one.context.measure(4)
+    one.context.measure(20)
+    one.context.measure(6)
     assert counts == [4, 20, 6]
 
 
@@ -216,8 +231,7 @@ def test_failing_graders_stop_the_run(model: str, tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_its_batch(model: str, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", small("grpo", model), task=Lenient())
-    advantages = run.method.advantages  # type: ignore[attr-defined]
-    run.method.advantages = lambda rows, reward: advantages(rows, reward) * float("inf")  # type: ignore[attr-defined]
+    run.method.composition.credit.append(Endless())  # type: ignore[attr-defined]
     with pytest.raises(RheostatError, match=r"became non-finite in update 1; the batch that caused it is in .*nonfinite.safetensors"):
         run.train()
     batch = load_file(tmp_path / "run" / "nonfinite.safetensors")
@@ -264,7 +278,7 @@ def test_own_prompts_without_a_task(model: str, tmp_path: Path) -> None:
 
 def refused(sentence: str, model: str, task: Any = None, **options: Any) -> None:
     with pytest.raises(RheostatError, match=sentence) as error:
-        iterate(built("grpo", model, task, **options))
+        built("grpo", model, task, **options).turn()
     assert "\n" not in str(error.value)
 
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
+from rheostat.methods.language.remix import StaleGroups
 from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import configure
 from rheostat.trajectories import Source
 from tests.crash import differences
+from tests.learners import credited, descend_plainly, losses, policy_losses
 from tests.methods.test_language_methods import Lenient, built, save, small
 from tests.training.test_run import StopAfter
 
@@ -38,11 +39,13 @@ def test_what_a_batch_is_made_of(model: str) -> None:
     one = remix(model, window=2)
     sampled: dict[int, int] = {}
     for update in range(5):
-        fresh = one.collect()
+        collected = one.collect()
+        fresh = collected.rows
         mixing = update < 3
         assert len(fresh.group[:, 0].unique()) == (3 if mixing else 5)
         sampled |= dict.fromkeys(fresh.group[:, 0].tolist(), update)
-        batch = one.retain(fresh)
+        retained = one.retain(collected)
+        batch = retained.rows
         groups, sizes = batch.group[:, 0].unique(return_counts=True)
         assert sizes.tolist() == [4] * len(groups) and len(groups) == (3 if update == 0 else 5)
         stale = batch[len(fresh) :]
@@ -52,34 +55,39 @@ def test_what_a_batch_is_made_of(model: str) -> None:
             assert torch.equal(stale.version[stale.mask], torch.tensor([sampled[g] for g in stale.group[stale.mask].tolist()]))
         else:
             assert not len(stale)
-        one.improve(one.credit(batch))
-        assert len(one.recent.batches) == (min(update + 1, 3) if update < 2 else 0)
-    assert one.collector.graded_rows == 4 * (3 * 3 + 2 * 5)  # only what is fresh is sampled
+        one.improve(one.credit(retained))
+        (window,) = [part for part in one.composition.retain if isinstance(part, StaleGroups)]
+        assert len(window.recent.batches) == (update + 1 if mixing else 0)
+    assert one.context.collector.graded_rows == 4 * (3 * 3 + 2 * 5)  # only what is fresh is sampled
 
 
 def test_stale_groups_keep_their_own_statistics(model: str) -> None:
     one = remix(model)
-    first = one.credit(one.retain(one.collect()))
+    found = credited(one)
+    first = found.rows
     worth = {int(row.group[0]): row for row in first}
     assert len(worth) == 3
-    one.improve(first)
-    second = one.credit(one.retain(one.collect()))
+    one.improve(found)
+    second = credited(one).rows
     for number in worth:
         then, now = (batch.advantage[batch.group[:, 0] == number].flatten() for batch in (first, second))
         if len(now):
             assert torch.equal(then[then != 0], now[now != 0])
 
 
-def test_nothing_is_limited_when_a_step_begins(model: str) -> None:
+def test_nothing_is_limited_when_a_step_begins(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stale rows have ratios far from 1; around 1 the window clips them at once, around the current policy none."""
     found = {}
     for correction in ("mix", "behaviour", "none"):
         one = remix(model, correction=correction, learning_rate=3e-2, kl_coefficient=0.0, window=1, stale_share=0.5)
         for _ in range(2):
-            iterate(one)
-        batch = one.credit(one.retain(one.collect()))
-        with torch.no_grad():
-            found[correction] = one.surrogate(one.score(batch), batch, one.denominator(batch))
+            one.turn()
+        credit = credited(one)
+        batch = credit.rows
+        with monkeypatch.context() as patch, torch.no_grad():
+            seen = policy_losses(patch, "rheostat.methods.language.remix")
+            losses(one, credit)
+        found[correction] = seen[0]
         stale = batch.mask & (batch.source == int(Source.REPLAY))
         moved = (found[correction].ratio[stale] - 1).abs()
         assert bool((moved > 0.2).any()) == (correction != "none")
@@ -92,7 +100,7 @@ def test_without_stale_data_it_is_grpo(model: str) -> None:
     same = {"prompts_per_batch": 5, "epochs": 2, "aggregation": "token-mean", "kl_coefficient": 0.001, "steps": 6}
     theirs = built("grpo", model, **same)
     for _ in range(3):
-        a, b = iterate(ours), iterate(theirs)
+        a, b = ours.turn(), theirs.turn()
         assert a.pop("base_share") == 1 and a == b
     assert torch.equal(weights(ours.policy), weights(theirs.policy))
 
@@ -101,33 +109,33 @@ def test_anchors(model: str) -> None:
     one = remix(model)
     past = [weights(one.policy)]
     for update in range(5):
-        batch = one.credit(one.retain(one.collect()))
-        assert one.base_share == pytest.approx(1 - 0.1 * update)
+        found = credited(one)
+        batch, models = found.rows, one.context.models
         base = past[3] if update >= 3 else past[0]
-        assert torch.equal(torch.cat([value.flatten() for value in one.reference.state_dict().values()]), base)
+        assert torch.equal(weights(models["reference"].network), base)
         if update:
-            assert torch.equal(weights(one.previous.acting()), past[update - 1])
+            assert torch.equal(weights(models["previous"].network), past[update - 1])
             with torch.no_grad():
-                expected = one.previous.acting().score(batch.action, batch.attention, batch.mask, temperature=1.0).logp
+                expected = models["previous"].network.score(batch.action, batch.attention, batch.mask, temperature=1.0).logp
             assert torch.equal(batch.previous_logp, expected) and not torch.equal(expected, batch.learner_logp)
         else:
             assert batch.previous_logp is None
-        metrics = one.improve(batch)
+        metrics = one.improve(found)
         assert metrics["base_share"] == pytest.approx(1 - 0.1 * update)
         past.append(weights(one.policy))
     kept = remix(model, reset_base=False)
     for _ in range(4):
-        iterate(kept)
-    assert torch.equal(torch.cat([value.flatten() for value in kept.reference.state_dict().values()]), past[0])
+        kept.turn()
+    assert torch.equal(weights(kept.context.models["reference"].network), past[0])
 
 
 def test_micro_batches_change_nothing_with_stale_rows(model: str) -> None:
     ends = []
     for rows in (0, 1, 3):
         one = remix(model, micro_batch_rows=rows, kl_coefficient=0.5, convex_start=0)
-        one.optimizer = torch.optim.SGD(one.policy.parameters(), lr=0.3)
+        descend_plainly(one, 1e-3)
         for _ in range(2):
-            metrics = iterate(one)
+            metrics = one.turn()
         assert metrics["meter/share_replay"] > 0 and metrics["kl_reference"] > 0 and metrics["base_share"] == pytest.approx(0.8)
         ends.append(weights(one.policy))
     for other in ends[1:]:
@@ -159,7 +167,7 @@ def test_adapters_are_part_of_a_new_base(model: str, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         halted.train(progress=StopAfter(4))
     again = Run.load(tmp_path / "halted", task=Lenient())
-    assert any("lora" in name and bool(value.any()) for name, value in again.method.reference.state_dict().items() if "lora_B" in name)
+    assert any("lora" in name and bool(value.any()) for name, value in again.method.context.models["reference"].network.state_dict().items() if "lora_B" in name)
     again.train()
     assert differences(tmp_path / "whole", tmp_path / "halted") == []
 
@@ -167,18 +175,18 @@ def test_adapters_are_part_of_a_new_base(model: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"limit": "detached"}, "remix cannot use limit 'detached'"),
-        ({"ratio": "sequence"}, "remix cannot use ratio 'sequence'"),
-        ({"sampler_correction": "token"}, "its ratio is to the sampler already"),
-        ({"dynamic_sampling": True}, "the window fills its batches"),
-        ({"kl_in_reward": True, "advantage": "rloo"}, "leave kl_in_reward off"),
-        ({"switch_after": -1}, "0 mixes to the end"),
+        ({"clip": "detached"}, "Unknown option of remix 'clip': did you mean clip_low"),
+        ({"ratio": "sequence"}, "Unknown option of remix 'ratio'"),
+        ({"sampler_correction": "token"}, "Unknown option of remix 'sampler_correction': did you mean correction"),
+        ({"dynamic_sampling": True}, "remix has no option dynamic_sampling any more"),
+        ({"kl_in_reward": True, "advantage": "rloo"}, "remix has no option kl_in_reward any more"),
+        ({"switch_after": -1}, r"mixture\.until is -1; it must be at least 0"),
         ({"window": 60}, "window is 60, but the run mixes for switch_after 50 steps, so it never keeps that many: lower window"),
-        ({"stale_share": 1.0}, "leaves nothing fresh"),
+        ({"stale_share": 1.0}, r"mixture\.share is 1.0; it must be at least 0 and below 1"),
         ({"stale_share": 0.8}, "a window of 2 batches with 3 fresh ones each holds only 6"),
-        ({"convex_interval": 0}, "the interval at least 1"),
-        ({"dial.replay_share": 0.5}, "remix cannot honour dial.replay_share: it keeps a window of its own"),
-        ({"dial.replay_age": 3}, "set window instead"),
+        ({"convex_interval": 0}, r"convex\.interval is 0; it must be at least 1"),
+        ({"dial.replay_share": 0.5}, "remix cannot honour dial.replay_share: it keeps earlier batches by options of its own"),
+        ({"dial.replay_age": 3}, r"dial\.replay_age is the age of replayed data"),
     ],
 )
 def test_refusals(options: dict[str, Any], sentence: str) -> None:
@@ -190,4 +198,5 @@ def test_refusals(options: dict[str, Any], sentence: str) -> None:
 def test_a_switch_past_the_end_is_refused(model: str) -> None:
     with pytest.raises(RheostatError, match="switch_after is 50, but the run makes 20 updates"):
         remix(model, switch_after=50, steps=20)
-    assert remix(model, switch_after=50, steps=20, budget="generated tokens").mixing
+    one = remix(model, switch_after=50, steps=20, budget="generated tokens")
+    assert one.config.mixture.mixing(one.context)

@@ -10,12 +10,12 @@ import torch
 
 from rheostat.credit.groups import split_advantage
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
 from rheostat.methods.language.rl_plus import external_denominator, external_limit
 from rheostat.objectives.limits import Unlimited
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.weights import expert_weight
 from rheostat.trajectories import Source
+from tests.learners import credited, losses
 from tests.methods.test_language_methods import built, save
 
 P = torch.linspace(0.0005, 0.9995, 1999, dtype=torch.float64)
@@ -90,12 +90,13 @@ def test_own_statistics_leave_the_expert_out() -> None:
 
 def batch_of(model: str, **options: Any) -> Any:
     one = built("rl-plus", model, max_new_tokens=48, **options)
-    return one, one.credit(one.retain(one.collect()))
+    return one, credited(one)
 
 
 def test_experts_are_members_of_every_group(model: str) -> None:
     for count in (1, 2):
-        one, batch = batch_of(model, expert_rows=count)
+        _, found = batch_of(model, expert_rows=count)
+        batch = found.rows
         expert = batch.source[:, 0] == int(Source.EXPERT)
         groups, sizes = batch.group[:, 0].unique(return_counts=True)
         assert sizes.tolist() == [4] * len(groups) and int(expert.sum()) == count * len(groups)
@@ -106,41 +107,43 @@ def test_experts_are_members_of_every_group(model: str) -> None:
             torch.testing.assert_close(
                 batch.advantage[members].gather(1, batch.mask[members].float().argmax(1, keepdim=True))[:, 0], expected
             )
-        assert one.graded.metrics["expert_reward"] >= 0
-    _, weighted = batch_of(model, expert_rows=2, external_weight=3.0)
+        assert found.facts["graded"].metrics["expert_reward"] >= 0
+    weighted = batch_of(model, expert_rows=2, external_weight=3.0)[1].rows
     torch.testing.assert_close(weighted.advantage[expert], 3 * batch.advantage[expert])
     torch.testing.assert_close(weighted.advantage[~expert], batch.advantage[~expert])
 
 
 def test_one_gradient_step_is_the_formula(model: str) -> None:
     """The loss through the training path against the equations of the docstring, own and expert tokens apart."""
-    one, batch = batch_of(model, minibatches=2, entropy_coefficient=0.0)
+    one, found = batch_of(model, minibatches=2, entropy_coefficient=0.0)
+    batch = found.rows
     for parameter in one.policy.parameters():  # away from the start, so that the ratios are not 1
         parameter.data.mul_(1.05)
-    scores = one.score(batch)
-    loss, _ = one.losses(scores, batch, one.denominator(batch))
+    scores, loss, sums, _ = losses(one, found)
     p, old = scores.logp.exp(), batch.learner_logp.exp()
     expert = batch.source == int(Source.EXPERT)
     tokens = torch.where(expert, 2 * p / (old + (old + 1) / 2) * (1 - p.detach()).clamp(min=0).sqrt(), p / old) * batch.advantage
     torch.testing.assert_close(loss, -tokens[batch.mask].sum() / (len(batch) * 48))
+    for name, mine in (("policy_loss", ~expert), ("expert_loss", expert)):  # each source in the log apart
+        torch.testing.assert_close(sums[name], -tokens[batch.mask & mine].sum().detach() / (len(batch) * 48))
 
 
 def test_diagnostics_do_not_depend_on_micro_batches(model: str) -> None:
-    rows = [iterate(built("rl-plus", model, max_new_tokens=48, micro_batch_rows=size)) for size in (0, 3)]
-    for name in ("entropy", "policy_loss", "approx_kl", "meter/limited_share", "meter/gradient_norm"):
+    rows = [built("rl-plus", model, max_new_tokens=48, micro_batch_rows=size).turn() for size in (0, 3)]
+    for name in ("entropy", "policy_loss", "expert_loss", "approx_kl", "meter/limited_share", "meter/gradient_norm"):
         assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-3, abs=1e-6), name
 
 
 def test_rl_plus_refuses_what_makes_no_sense(model: str, tmp_path: Path) -> None:
     for sentence, options in (
         ("expert_rows is 4 of a group of 4", {"expert_rows": 4}),
-        ("expert_rows is 0 of a group of 4", {"expert_rows": 0}),
-        ("exploration is -1", {"exploration": -1.0}),
-        ("omega is 0.0: a share above 0", {"omega": 0.0}),
-        ("external_cap is 0.0", {"external_cap": 0.0}),
-        ("leave ratio at 'token', not 'sequence'", {"ratio": "sequence"}),
+        ("expert_rows is 0; it must be at least 1", {"expert_rows": 0}),
+        ("exploration is -1.0; it must be at least 0", {"exploration": -1.0}),
+        ("omega is 0.0; it must be above 0 and at most 1", {"omega": 0.0}),
+        ("external_cap is 0.0; it must be above 0", {"external_cap": 0.0}),
+        ("Unknown option of rl-plus 'ratio'", {"ratio": "sequence"}),
         ("statistics 'own' is for the advantages", {"statistics": "own", "advantage": "rloo"}),
-        ("rl-plus cannot honour dial.expert_share: it has experts in every group", {"dial.expert_share": 0.5}),
+        ("rl-plus cannot honour dial.expert_share: it has experts, or prompts, of its own", {"dial.expert_share": 0.5}),
     ):
         with pytest.raises(RheostatError, match=sentence) as error:
             built("rl-plus", model, **options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,30 +10,21 @@ import pytest
 import torch
 
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
-from rheostat.methods import table
 from rheostat.training.run import Interrupted, Run
-from rheostat.training.settings import configure
+from rheostat.training.settings import configure, derived
 from rheostat.trajectories import Source
 from tests.crash import differences
-from tests.methods.test_bapo import trained
+from tests.methods.test_bapo import searches, trained
 from tests.methods.test_language_methods import LANGUAGE, Lenient, built, save, small
 from tests.training.test_run import StopAfter
 
-FIXED: dict[str, Any] = {"limit": "searched", "clip_low_step": 0.0, "clip_high_step": 0.0}
-WIDE: dict[str, Any] = {"limit": "searched", "clip_low": 0.4, "target": 0.55, "clip_low_step": 0.1}
-REFUSED = {
-    "cispo": "limit 'searched' has no meaning for CISPO: its bounds cap a constant weight",
-    "gmpo": "limit 'searched' has no meaning for GMPO: it clips log-ratios",
-    "gspo": "limit 'searched' cannot use ratio 'sequence-token': it searches the bounds of token ratios. Leave it at 'token'",
-    "luffy": "limit 'searched' has no meaning for LUFFY: the experts of its groups have a weight of their own",
-    "reinforce": "limit 'searched' has no meaning for Reinforce: it takes one step on fresh data",
-    "remix": "remix cannot use limit 'searched': it centres the window of a token ratio. Leave it at 'clip'",
-    "rft": "limit 'searched' has no meaning for RFT: every kept token counts 1",
-    "rl-plus": "limit 'searched' has no meaning for RLPlus: the experts of its groups have a weight of their own",
-    "rloo": "limit 'searched' cannot use ratio 'sequence-product'",
-    "sft": "limit 'searched' has no meaning for SFT: every token counts 1",
-    "tis": "limit 'searched' cannot use sampler_correction 'token': the ratio is to the sampler already. Leave it at 'none'",
+FIXED: dict[str, Any] = {"clip": "searched", "clip_low_step": 0.0, "clip_high_step": 0.0}
+WIDE: dict[str, Any] = {"clip": "searched", "clip_low": 0.4, "target": 0.55, "clip_low_step": 0.1}
+UNKNOWN = ("bapo", "cispo", "gmpo", "gspo", "luffy", "reinforce", "remix", "rft", "sft")
+"""Methods with one rule, or none, for how far a ratio may move: ``clip`` is no choice there."""
+REFUSED = {name: f"Unknown option of {name} 'clip'" for name in UNKNOWN} | {
+    "rloo": "The searched clip cannot use ratio 'sequence-product': it searches the bounds of token ratios",
+    "tis": "The searched clip cannot use sampler_correction 'token': the ratio is to the sampler already",
 }
 TAKEN = [name for name in LANGUAGE if name not in REFUSED]
 
@@ -42,40 +34,28 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save(tmp_path_factory.mktemp("model"))
 
 
-def own_rows(one: Any) -> list[Any]:
-    """Searches of the method from now on, as (bounds, rows, mask)."""
-    found, search = [], one.window.search
-
-    def spied(logp: Any, rows: Any, mask: Any) -> Any:
-        found.append((search(logp, rows, mask), rows, mask))
-        return found[-1][0]
-
-    one.window.search = spied
-    return found
-
-
 @pytest.mark.parametrize("method", LANGUAGE)
 def test_every_method_takes_the_window_or_says_why_not(method: str) -> None:
     if method in REFUSED:
         with pytest.raises(RheostatError) as error:
-            configure(method, {"limit": "searched"})
+            configure(method, {"clip": "searched"})
         assert REFUSED[method] in str(error.value) and "\n" not in str(error.value)
     else:
-        config = configure(method, {"limit": "searched"})
-        assert "lower bound" in table.entry(method).load().derived(config)
+        config = configure(method, {"clip": "searched"})
+        assert "lower bound" in derived(method, config)
 
 
 def test_only_the_fixed_setting_is_in_the_way() -> None:
     """What refuses is the sequence ratio or the correction, not the name."""
-    assert configure("gspo", {"limit": "searched", "ratio": "token", "clip_low": 0.4, "clip_high": 0.2}).limit == "searched"
-    assert configure("tis", {"limit": "searched", "sampler_correction": "none"}).limit == "searched"
+    assert configure("rloo", {"clip": "searched", "ratio": "token", "clip_low": 0.4, "clip_high": 0.2}).clip.kind == "searched"
+    assert configure("tis", {"clip": "searched", "sampler_correction": "none"}).clip.kind == "searched"
 
 
 @pytest.mark.parametrize("method", TAKEN)
 def test_the_window_moves_in_training(method: str, model: str) -> None:
-    needed = {"kl_coefficient": 0.0} | ({"kl_in_reward": False} if method in ("reinforce-pp", "ppo-lm") else {})
+    needed = {"kl_coefficient": 0.0} | ({"kl": "loss"} if method in ("reinforce-pp", "ppo-lm") else {})
     one = built(method, model, steps=4, learning_rate=1e-2, epochs=2, minibatches=2, **needed, **WIDE, **{"dial.lag": 1})
-    metrics = [iterate(one) for _ in range(3)]
+    metrics = [one.turn() for _ in range(3)]
     assert max(row["meter/clip_high"] for row in metrics) > 1.2001
     for row in metrics:
         assert 0.6 - 1e-6 <= row["meter/clip_low"] <= 0.9 + 1e-6 and 0 <= row["meter/positive_share"] <= 1
@@ -93,21 +73,21 @@ def test_a_window_that_cannot_move_on_fresh_data_is_chord(model: str) -> None:
 
 def test_at_mu_0_it_is_bapo_and_at_mu_1_the_expert_alone(model: str) -> None:
     both: dict[str, Any] = {"epochs": 2, "minibatches": 2, "dual_clip": None, "max_new_tokens": 48, "target": 0.55, "updates": 1}
-    ours, seen = trained("chord", model, limit="searched", clip_low=0.4, mu_peak=0.0, mu_valley=0.0, expert_ratio=0.0, **both)
+    ours, seen = trained("chord", model, clip="searched", clip_low=0.4, mu_peak=0.0, mu_valley=0.0, expert_ratio=0.0, **both)
     theirs, expected = trained("bapo", model, **both)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
     assert seen[0]["meter/clip_high"] == pytest.approx(expected[0]["meter/clip_high"])
-    fixed = trained("chord", model, mu_peak=1.0, mu_valley=1.0, **both)[0]
+    fixed = trained("chord", model, mu_peak=1.0, mu_valley=1.0, **{name: value for name, value in both.items() if name != "target"})[0]
     torch.testing.assert_close(
-        trained("chord", model, limit="searched", clip_low=0.4, mu_peak=1.0, mu_valley=1.0, **both)[0], fixed, atol=1e-6, rtol=0
+        trained("chord", model, clip="searched", clip_low=0.4, mu_peak=1.0, mu_valley=1.0, **both)[0], fixed, atol=1e-6, rtol=0
     )
 
 
 @pytest.mark.parametrize("size", [0, 3])
-def test_the_search_sees_own_tokens_alone(size: int, model: str) -> None:
+def test_the_search_sees_own_tokens_alone(size: int, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one = built("chord", model, steps=4, epochs=2, micro_batch_rows=size, learning_rate=1e-2, **WIDE)
-    found = own_rows(one)
-    iterate(one)
+    found = searches(monkeypatch)
+    one.turn()
     assert len(found) == 2
     for bounds, rows, mask in found:
         expert = rows.source == int(Source.EXPERT)
@@ -143,24 +123,30 @@ def test_resume_is_exact(model: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"clip_low": None}, "limit 'searched' searches from a window: give clip_low and clip_high a width"),
-        ({"clip_low": 0.05}, "0 <= clip_low_end <= clip_low <= 1"),
-        ({"clip_high": 2.5}, "0 <= clip_high <= clip_high_end"),
-        ({"clip_low_step": -0.1}, "sizes of steps"),
-        ({"target": 1.5}, "a share between 0 and 1 with search 'paper'"),
+        ({"clip_low": None}, r"clip\.low is None; it must be of type float"),
+        ({"clip_low": 0.05}, "the lower bound rises towards 1, so clip_low_end is at most clip_low"),
+        ({"clip_high": 2.5}, "the upper bound rises, so clip_high_end is at least clip_high"),
+        ({"clip_low_step": -0.1}, r"clip\.low_step is -0.1; it must be at least 0"),
+        ({"target": 1.5}, "with search 'paper' it is a share between 0 and 1"),
         ({"sampler_correction": "sequence"}, "the ratio is to the sampler already"),
     ],
 )
 def test_windows_that_are_none(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(RheostatError, match=sentence) as error:
-        configure("chord", {"limit": "searched"} | options)
+        configure("chord", {"clip": "searched"} | options)
     assert "\n" not in str(error.value)
-    configure("chord", options)  # where nothing is searched for, nothing is asked
+
+
+def test_the_search_has_its_options_only_where_there_is_one() -> None:
+    for options in ({"clip_low": 0.05}, {"clip_high": 2.5}, {"sampler_correction": "sequence"}):
+        configure("chord", options)  # where nothing is searched for, nothing is asked
+    for options in ({"clip_low_step": 0.1}, {"target": 0.5}, {"search": "paper"}):
+        with pytest.raises(RheostatError, match=f"Unknown option of chord '{next(iter(options))}'"):
+            configure("chord", options)
 
 
 def test_the_composed_preset_is_phi_with_bapos_window() -> None:
     ours, bapo, phi = configure("chord", {}, preset="tiny-searched"), configure("bapo", {}), configure("chord", {})
-    for name in ("limit", "search", "target", "clip_low", "clip_low_end", "clip_low_step", "clip_high", "clip_high_end", "clip_high_step"):
-        assert getattr(ours, name) == getattr(bapo, name), name
-    assert (ours.epochs, ours.minibatches) == (bapo.epochs, bapo.minibatches)
-    assert (ours.mu_peak, ours.mu_valley, ours.expert_weight, ours.expert_ratio) == (phi.mu_peak, phi.mu_valley, "phi", phi.expert_ratio)
+    assert replace(ours.clip, dual=None) == bapo.clip
+    assert (ours.update.epochs, ours.update.minibatches) == (bapo.update.epochs, bapo.update.minibatches)
+    assert (ours.mu, ours.expert_weight, ours.expert_ratio) == (phi.mu, "phi", phi.expert_ratio)

@@ -7,7 +7,8 @@ stream of their own beside them (:class:`ExpertStream`). Every token carries the
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -146,6 +147,7 @@ class ExpertsBeside:
     """
 
     uses_experts = True
+    refuses: ClassVar[Mapping[str, str]] = {"expert_share": "it has expert rows beside the groups already"}
 
     def __init__(self, count: int) -> None:
         self.count = count
