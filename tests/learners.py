@@ -19,10 +19,11 @@ def credited(one: Any) -> Batch:
     return one.credit(one.retain(one.collect()))
 
 
-def update_of(one: Any) -> Update:
-    """The part that makes the gradient steps."""
-    (found,) = [part for part in one.composition.improve if isinstance(part, Update)]
-    return found
+
+
+def update_of(one: Any) -> Any:
+    """The part that makes the gradient steps of the policy."""
+    return one.composition.update_of()
 
 
 def with_update(one: Any, **changes: Any) -> None:
@@ -59,5 +60,7 @@ def losses(one: Any, batch: Batch, of: Batch | None = None) -> tuple[Any, Tensor
 def policy_losses(monkeypatch: pytest.MonkeyPatch, module: str = "rheostat.objectives.terms") -> list[PolicyLoss]:
     """Every policy loss that a module computes from now on."""
     found: list[PolicyLoss] = []
-    monkeypatch.setattr(f"{module}.policy_gradient", lambda *values, **options: found.append(policy_gradient(*values, **options)) or found[-1])
+    monkeypatch.setattr(
+        f"{module}.policy_gradient", lambda *values, **options: found.append(policy_gradient(*values, **options)) or found[-1]
+    )
     return found

@@ -42,17 +42,18 @@ def evaluate_language(run: Any, prompts: int, samples: int, *, threshold: float 
     drawn = [(prompt, ids) for prompt, ids in encoded if ids is not None]
     parts: list[Graded] = []
     entropies: list[torch.Tensor] = []
-    context.serve_present()
-    for first in range(0, len(drawn), PROMPTS_AT_ONCE):
-        some = drawn[first : first + PROMPTS_AT_ONCE]
-        numbers = list(range(first, first + len(some)))
-        graded = context.collector.sample(some, samples, context.sampling, numbers=numbers, purpose="evaluation", version=context.updates)
-        rows = graded.trajectories
-        with torch.no_grad():
-            scores = context.score(rows)
-        entropies.append(torch.stack([masked_mean(row, mask) for row, mask in zip(scores.entropy, rows.mask, strict=True)]))
-        parts.append(graded)
-    context.sync_engine()
+    with context.looking():
+        for first in range(0, len(drawn), PROMPTS_AT_ONCE):
+            some = drawn[first : first + PROMPTS_AT_ONCE]
+            numbers = list(range(first, first + len(some)))
+            graded = context.collector.sample(
+                some, samples, context.sampling, numbers=numbers, purpose="evaluation", version=context.updates
+            )
+            rows = graded.trajectories
+            with torch.no_grad():
+                scores = context.score(rows)
+            entropies.append(torch.stack([masked_mean(row, mask) for row, mask in zip(scores.entropy, rows.mask, strict=True)]))
+            parts.append(graded)
     shape = (len(drawn), samples)
     valid = torch.cat([part.scores.valid for part in parts]).view(shape)
     right = torch.cat([part.scores.reward >= threshold for part in parts]).view(shape) & valid

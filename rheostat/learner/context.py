@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -219,12 +220,21 @@ class LanguageContext(LearnerContext):
             metrics |= self.measure(self.evaluation.prompts)
         return metrics
 
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Inside, the present policy samples whatever the lag, and no pass is counted: looking changes nothing."""
+        flops = self.flops
+        self.world.engine.update_weights(self.models[self.deployed].network, self.updates)
+        try:
+            yield
+        finally:
+            self.flops = flops
+            self.sync_engine()
+
     def measure(self, prompts: int) -> Metrics:
         """Accuracy (mean reward) of one sample per validation prompt; a stream of its own, so that measuring changes nothing."""
-        self.world.engine.update_weights(self.models[self.deployed].network, self.updates)  # the present policy is measured
-        found = self.collector.validation(prompts, self.sampling, version=self.updates)
-        self.sync_engine()
-        return found
+        with self.looking():
+            return self.collector.validation(prompts, self.sampling, version=self.updates)
 
     def evaluate(self, episodes: int) -> Metrics:
         """The final measurement, on the whole validation set (at least as many prompts as while training)."""

@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from rheostat.api import settings_for
+from rheostat.collect.language.collectors import experts_of
 from rheostat.errors import RheostatError
-from rheostat.learner.dial import Dial, expert_rows_of
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import composition_of
 from rheostat.learner.method import iterate
 from rheostat.methods import table
 from rheostat.training.run import Interrupted, Run, build_method
@@ -52,7 +54,8 @@ def test_a_lagged_language_policy_samples_with_old_weights(model: str) -> None:
     states = []
     for update in range(5):
         states.append({name: value.clone() for name, value in one.policy.state_dict().items()})
-        batch = one.retain(one.collect())
+        retained = one.retain(one.collect())
+        batch = retained.rows
         then = max(0, update - 2)
         assert batch.version[batch.mask].unique().tolist() == [then]
         assert set(batch.source[batch.mask].tolist()) == {int(Source.STALE if update else Source.FRESH)}
@@ -60,11 +63,11 @@ def test_a_lagged_language_policy_samples_with_old_weights(model: str) -> None:
         now = {name: value.clone() for name, value in now.items()}
         one.policy.load_state_dict(states[then])
         with torch.no_grad():
-            logp = one.score(batch).logp
+            logp = one.context.score(batch).logp
         torch.testing.assert_close(logp[batch.mask], batch.sampler_logp[batch.mask], atol=1e-4, rtol=0)
         one.policy.load_state_dict(now)
-        one.announce()
-        metrics = one.improve(one.credit(batch))
+        one.context.sync_engine()
+        metrics = one.improve(one.credit(retained))
     assert metrics["meter/age_mean"] == 2 and metrics["meter/kl_behaviour_k3"] > 0 and metrics["meter/age_share_2_3"] == 1
 
 
@@ -85,16 +88,17 @@ def test_a_lagged_actor_acts_with_old_weights_and_statistics() -> None:
 def test_measuring_is_of_the_present_policy(model: str) -> None:
     plain, lagged = built("grpo", model), built("grpo", model, **{"dial.lag": 1})
     for one in (plain, lagged):
-        iterate(one)  # the first batch is the same: both sample with the initial weights
+        one.turn()  # the first batch is the same: both sample with the initial weights
     assert all(torch.equal(a, b) for a, b in zip(weights(plain), weights(lagged), strict=True))
-    assert plain.measure(8) == lagged.measure(8)
-    assert lagged.collect().version.max() == 0 and plain.collect().version[plain.graded.trajectories.mask].unique().tolist() == [1]
+    assert plain.context.measure(8) == lagged.context.measure(8)
+    old, new = lagged.collect().rows, plain.collect().rows
+    assert old.version.max() == 0 and new.version[new.mask].unique().tolist() == [1]
 
 
 def test_experts_join_every_group(model: str) -> None:
     one = built("grpo", model, max_new_tokens=48, **{"dial.expert_share": 0.5})
-    metrics = iterate(one)
-    batch = one.graded.trajectories
+    metrics = one.turn()
+    batch = one.context.graded.trajectories
     expert = batch.source[:, 0] == int(Source.EXPERT)
     groups, sizes = batch.group[:, 0].unique(return_counts=True)
     assert sizes.tolist() == [4] * len(groups) and int(expert.sum()) == 2 * len(groups)
@@ -119,13 +123,14 @@ def test_whole_groups_are_replayed_until_they_are_too_old(model: str) -> None:
     one = built("grpo", model, steps=6, **{"dial.replay_share": 0.5, "dial.replay_age": 2})
     seen: dict[int, int] = {}
     for update in range(5):
-        batch = one.retain(one.collect())
+        retained = one.retain(one.collect())
+        batch = retained.rows
         replayed = batch.source[:, 0] == int(Source.REPLAY)
         assert int(replayed.sum()) == (16 if update else 0)
         for group in batch.group[replayed, 0].unique().tolist():
             assert int((batch.group[:, 0] == group).sum()) == 4 and 1 <= update - seen[group] <= 2
         seen |= dict.fromkeys(batch.group[~replayed, 0].tolist(), update)
-        metrics = one.improve(one.credit(batch))
+        metrics = one.improve(one.credit(retained))
         assert len(one.rollouts(8)) == 8 and all(row["advantage"] for row in one.rollouts(8))
     assert metrics["meter/age_max"] <= 2
     assert metrics["meter/share_replay"] == pytest.approx(0.5, abs=0.2)
@@ -145,15 +150,17 @@ def test_rows_of_environments_are_replayed() -> None:
 
 
 def test_updates_per_batch(model: str) -> None:
-    assert [iterate(built("grpo", model, **{"dial.updates_per_batch": n}))["gradient_steps"] for n in (0, 1, 3)] == [1, 1, 3]
+    assert [built("grpo", model, **{"dial.updates_per_batch": n}).turn()["gradient_steps"] for n in (0, 1, 3)] == [1, 1, 3]
     assert [iterate(control(**{"dial.updates_per_batch": n}))["gradient_steps"] for n in (0, 1, 3)] == [1, 1, 3]
     assert iterate(control())["gradient_steps"] == 4
 
 
 def test_zero_changes_nothing(model: str) -> None:
     zero = {"dial.lag": 0, "dial.replay_share": 0.0, "dial.expert_share": 0.0}
-    for plain, dialled in ((built("grpo", model), built("grpo", model, **zero)), (control(), control(**zero))):
-        assert [iterate(plain) for _ in range(2)] == [iterate(dialled) for _ in range(2)]
+    plain, dialled = built("grpo", model), built("grpo", model, **zero)
+    assert [plain.turn() for _ in range(2)] == [dialled.turn() for _ in range(2)]
+    plain, dialled = control(), control(**zero)
+    assert [iterate(plain) for _ in range(2)] == [iterate(dialled) for _ in range(2)]
 
 
 def test_corrections_of_a_stale_batch() -> None:
@@ -213,16 +220,16 @@ def refused(sentence: str, method: str = "grpo", **options: Any) -> None:
 
 
 def test_what_a_method_cannot_honour_is_refused_while_parsing(model: str, expert: str) -> None:
-    refused("dial.lag is -1", dial_lag=-1)
-    refused(r"dial.replay_share is 1.0: a share of the batch", dial_replay_share=1.0)
+    refused("dial.lag is -1; it must be at least 0", dial_lag=-1)
+    refused(r"dial.replay_share is 1.0; it must be at least 0 and below 1", dial_replay_share=1.0)
     refused("leave nothing for the policy's own data", dial_replay_share=0.5, dial_expert_share=0.5)
     refused(
         "asks for 3 times as many old data as fresh ones, but dial.replay_age keeps only the last 2 batches",
         dial_replay_share=0.75,
         dial_replay_age=2,
     )
-    refused("dial.replay_age is 0", dial_replay_age=0)
-    refused("Unknown setting of dial 'lagg'.*lag", dial_lagg=1)
+    refused("dial.replay_age is 0; it must be at least 1", dial_replay_share=0.25, dial_replay_age=0)
+    refused("Unknown option of grpo 'dial.lagg': did you mean dial.lag", dial_lagg=1)
     refused("dial.lag is 'x'; it must be of type int", dial_lag="x")
     refused("no whole completion", group_size=4, dial_expert_share=0.05)
     refused("leaves no completion of the policy's own", group_size=4, dial_expert_share=0.95)
@@ -247,12 +254,16 @@ def test_what_a_method_cannot_honour_is_refused_while_parsing(model: str, expert
 def test_every_method_says_what_it_cannot_honour() -> None:
     names = set(Dial.__dataclass_fields__)
     for name, row in table.METHODS.items():
-        method = row.load()
-        assert set(method.dial_refused) <= names and all(method.dial_refused.values()), name
-        assert configure(name, {}).dial.off
+        config = configure(name, {})
+        assert config.dial.off
+        refused = {} if row.domain == "language" else row.load().dial_refused
+        if row.domain == "language":
+            for part in composition_of(config, name).parts().values():
+                refused |= getattr(part, "refuses", {})
+        assert set(refused) <= names and all(refused.values()), name
 
 
 def test_nested_settings() -> None:
     assert nested({"dial.lag": 2, "a": 1, "dial": {"lag": 1, "replay_age": 3}}) == {"dial": {"lag": 2, "replay_age": 3}, "a": 1}
     assert flat({"a": 1, "dial": {"lag": 2}}) == {"a": 1, "dial.lag": 2}
-    assert expert_rows_of(0.125, 8) == 1 and expert_rows_of(0.0, 1) == 0
+    assert experts_of(0.125, 8, "dial.expert_share") == 1 and experts_of(0.0, 1, "dial.expert_share") == 0

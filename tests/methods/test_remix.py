@@ -167,7 +167,11 @@ def test_adapters_are_part_of_a_new_base(model: str, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         halted.train(progress=StopAfter(4))
     again = Run.load(tmp_path / "halted", task=Lenient())
-    assert any("lora" in name and bool(value.any()) for name, value in again.method.context.models["reference"].network.state_dict().items() if "lora_B" in name)
+    assert any(
+        "lora" in name and bool(value.any())
+        for name, value in again.method.context.models["reference"].network.state_dict().items()
+        if "lora_B" in name
+    )
     again.train()
     assert differences(tmp_path / "whole", tmp_path / "halted") == []
 

@@ -11,7 +11,7 @@ from rheostat.objectives.schedules import PeakSchedule
 
 
 def test_corners() -> None:
-    mu = PeakSchedule(0.5, 0.02, warmup=200, length=400)
+    mu = PeakSchedule(0.5, 0.02, warmup=200, decay=400)
     assert [mu.at(update) for update in (0, 100, 200, 400, 600, 10_000)] == pytest.approx([0, 0.25, 0.5, 0.26, 0.02, 0.02])
     assert PeakSchedule(0.1, 0.1).at(0) == 0.1
     assert [PeakSchedule(1, 0, 0, 3, "switch").at(update) for update in range(5)] == [1, 1, 1, 0, 0]
@@ -37,7 +37,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(RheostatError, match="warms up over -1 updates and decays over 3: both count from 0"):
         PeakSchedule(1, 0, -1, 3)
     with pytest.raises(RheostatError, match="Unknown decay 'steps': one of cosine"):
-        PeakSchedule(1, 0, decay="steps")  # type: ignore[arg-type]
+        PeakSchedule(1, 0, decay_form="steps")  # type: ignore[arg-type]
     with pytest.raises(RheostatError, match="there is no update -1"):
         PeakSchedule(1, 0).at(-1)
     PeakSchedule(1, 0, 20, 40).check(60, "mu")

@@ -24,8 +24,8 @@ def test_a_setting_that_is_given_beats_the_preset_even_when_it_is_the_default(mo
     assert "learning_rate" not in given("train grpo chain-sum", monkeypatch)
     assert given("train grpo chain-sum --learning-rate 1e-6", monkeypatch)["learning_rate"] == 1e-6
     assert given("train dapo chain-sum --no-mask-truncated", monkeypatch)["mask_truncated"] is False
-    assert settings_for("grpo", "chain-sum").config["learning_rate"] == 2e-4
-    assert settings_for("grpo", "chain-sum", learning_rate=1e-6).config["learning_rate"] == 1e-6
+    assert settings_for("grpo", "chain-sum").config["update"]["learning_rate"] == 2e-4
+    assert settings_for("grpo", "chain-sum", learning_rate=1e-6).config["update"]["learning_rate"] == 1e-6
 
 
 def test_files_are_kept_by_their_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
