@@ -21,9 +21,11 @@ def given(words: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
 
 
 def test_a_setting_that_is_given_beats_the_preset_even_when_it_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "learning_rate" not in given("train grpo chain-sum", monkeypatch)
-    assert given("train grpo chain-sum --learning-rate 1e-6", monkeypatch)["learning_rate"] == 1e-6
-    assert given("train dapo chain-sum --no-mask-truncated", monkeypatch)["mask_truncated"] is False
+    assert "update.learning_rate" not in given("train grpo chain-sum", monkeypatch)
+    for name in ("--learning-rate", "--update.learning-rate"):
+        assert given(f"train grpo chain-sum {name} 1e-6", monkeypatch)["update.learning_rate"] == 1e-6
+    for name in ("--no-mask-truncated", "--keep.no-mask-truncated"):
+        assert given(f"train dapo chain-sum {name}", monkeypatch)["keep.mask_truncated"] is False
     assert settings_for("grpo", "chain-sum").config["update"]["learning_rate"] == 2e-4
     assert settings_for("grpo", "chain-sum", learning_rate=1e-6).config["update"]["learning_rate"] == 1e-6
 
