@@ -19,8 +19,6 @@ def credited(one: Any) -> Batch:
     return one.credit(one.retain(one.collect()))
 
 
-
-
 def update_of(one: Any) -> Any:
     """The part that makes the gradient steps of the policy."""
     return one.composition.update_of()

@@ -658,7 +658,7 @@ def parse(arguments: list[str]) -> Any:
             preset = word.partition("=")[2]
     training: Any = tyro.cli(train_command(name, preset), args=rest[1:], prog=f"rheostat train {name}")
     flags = (word.partition("=")[0][2:].replace("-", "_") for word in rest if word.startswith("--"))
-    training.given = frozenset(name for flag in flags for name in (flag, flag.removeprefix("no_")))
+    training.given = frozenset(name for flag in flags for name in (flag, flag.removeprefix("no_"), flag.replace(".no_", ".")))
     return training
 
 
