@@ -102,7 +102,8 @@ def options_of(config: Any, prefix: str = "") -> list[Option]:
         prefix: path of the part in its method, with the dot.
     """
     found: list[Option] = []
-    hints, documentation = type_hints(type(config)), field_documentation(type(config))
+    cls: Any = type(config)
+    hints, documentation = type_hints(cls), field_documentation(cls)
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         kinds = kinds_of(hints[item.name])
@@ -250,13 +251,14 @@ def _with_kind(config: Any, path: str, value: Any, who: str) -> Any:
     part, _, rest = path.partition(".")
     if rest != KIND:
         return dataclasses.replace(config, **{part: _with_kind(getattr(config, part), rest, value, who)})
-    kinds = kinds_of(type_hints(type(config))[part])
+    cls: Any = type(config)
+    kinds = kinds_of(type_hints(cls)[part])
     if value not in kinds:
         raise RheostatError(f"{who}: {path} is {value!r}; it must be one of {', '.join(map(str, kinds))}.")
     if value == kind_of(getattr(config, part)):
         return config
-    cls = kinds[value]
-    return dataclasses.replace(config, **{part: None if cls is None else cls()})
+    chosen = kinds[value]
+    return dataclasses.replace(config, **{part: None if chosen is None else chosen()})
 
 
 def _replaced(config: Any, found: Mapping[str, Any]) -> Any:
@@ -302,7 +304,8 @@ def type_hints(cls: Any) -> dict[str, Any]:
 def field_documentation(cls: Any) -> dict[str, str]:
     """``{field: docstring under it}`` of a dataclass and its bases."""
     found: dict[str, str] = {item.name: "" for item in dataclasses.fields(cls)}
-    for base in reversed([base for base in cls.__mro__ if dataclasses.is_dataclass(base)]):
+    bases: list[Any] = [base for base in cls.__mro__ if dataclasses.is_dataclass(base)]
+    for base in reversed(bases):
         body = ast.parse(textwrap.dedent(inspect.getsource(base))).body[0]
         assert isinstance(body, ast.ClassDef)
         for node, following in zip(body.body, [*body.body[1:], ast.Pass()], strict=True):

@@ -88,6 +88,7 @@ METHODS: dict[str, Entry] = {
     "luffy": Entry(
         "rheostat.methods.language.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", OWN_CODE
     ),
+    "nft": Entry("rheostat.methods.language.nft:NFT", "language", "Likelihood that learns from wrong answers", "2505.18116", OWN_CODE),
     "pmoe": Entry("rheostat.methods.control.pmoe:PMOE", "control", "SAC with a mixture of experts", "2104.09122", OWN_CODE),
     "pmoe-ppo": Entry("rheostat.methods.control.pmoe_ppo:PMOEPPO", "control", "PPO with a mixture of experts", "2104.09122", OWN_CODE),
     "ppo": Entry(

@@ -136,6 +136,11 @@ class LanguageTask(ABC):
     reward_needs: tuple[str, ...] = ()
     """What reward functions of the user's opt out of."""
 
+    def wall_off(self, sandbox: str, needs: tuple[str, ...] = ()) -> None:
+        """Say which walls the task's graders get; see :attr:`sandbox` and :attr:`reward_needs`."""
+        object.__setattr__(self, "sandbox", sandbox)  # tasks may be frozen: what they ask is fixed, who may grade it is the run's
+        object.__setattr__(self, "reward_needs", needs)
+
     @abstractmethod
     def block(self, number: int, split: Split, seed: int) -> list[Prompt]:
         """Block ``number`` of the stream: a function of its arguments alone; may be empty."""

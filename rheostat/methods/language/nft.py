@@ -1,0 +1,140 @@
+"""NFT: negative-aware fine-tuning, maximum likelihood that also learns from wrong answers.
+
+Paper: Chen et al. 2025, "Bridging Supervised Learning and Reinforcement Learning in Math Reasoning", arXiv 2505.18116; code: NVlabs/NFT.
+
+Equations (c = 1 where the answer is right, r = share of right answers in the group, R = pi / pi_old per token)
+    N    = (1 - r R) / (1 - r)                                       likelihood ratio of the implied negative policy
+    loss = 1/1000 sum over tokens of w(r) [ -c log R - k (1 - c) log max(N, 1) ],     w(r) = 1 - r
+
+WHO ACTS   the policy samples ``group_size`` completions for each of ``prompts_per_batch`` prompts.
+KEPT       prompts that are neither all right nor all wrong, sampled until the batch is full; ``minibatches`` gradient steps on it.
+WORTH      no advantage: the label c and the group's rate r are all that is used.
+MOVES      maximum likelihood of right answers, and of wrong ones under the policy that is left of the old one without the right.
+
+What differs from grpo: no clip (the positive term is supervised learning whatever R is), a maximum with derivative 1 everywhere instead of
+one for wrong answers, a sum over tokens divided by 1000 (so that the limit on the gradient's norm sets the step, as in the released code).
+Strictly on-policy its gradient is GRPO's with the population's deviation (``prompt_weight odds``) or Dr. GRPO's (``wrong-share``).
+``negative_weight 0`` is rejection-sampling fine-tuning. Rows count as right from ``threshold`` on: penalties for length would make labels
+soft, and the released scripts switch them off.
+Checked against: the authors' code for the group statistics, its loss transcribed line by line (``tests/vectors``: nft).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from rheostat.buffers.retainers import Valid
+from rheostat.collect.language.collectors import Dynamic, Groups, SamplingOptions
+from rheostat.credit.annotations import OldScores
+from rheostat.credit.groups import group_statistics
+from rheostat.learner.context import Budget, Evaluation, Grading
+from rheostat.learner.dial import Dial
+from rheostat.learner.language import LossKL, dynamic, entropy_bonus, policy_models
+from rheostat.learner.learner import Composition
+from rheostat.learner.update import Update
+from rheostat.objectives.negative_aware import PromptWeight, negative_aware_terms
+from rheostat.objectives.terms import TokenTerm, old_logp
+from rheostat.options import option
+from rheostat.parts import Aggregate, Batch, Context, Report, Tokens, Weighted
+
+
+@dataclass(frozen=True)
+class LabelsAndRates:
+    """Which completions are right, and the share of right ones in each group; groups without both kinds leave the mask."""
+
+    threshold: float = option(1.0)
+    """Smallest reward that counts as right."""
+    writes: ClassVar[Sequence[str]] = ("right", "rate")
+
+    def __call__(self, context: Context, batch: Batch) -> Batch:
+        rows = batch.rows
+        valid = rows.valid[:, 0]
+        right = (rows.reward.sum(1) >= self.threshold).float()
+        rate = group_statistics(right, rows.group[:, 0], valid=valid).mean
+        informative = (rate > 0) & (rate < 1) & valid
+        rows.mask = rows.mask & informative[:, None]
+        batch.columns |= {"right": right, "rate": rate}
+        batch.metrics["mixed_share"] = informative.float().mean().item()
+        return batch
+
+
+@dataclass(frozen=True)
+class NFT:
+    """The 7B setting, with batch sizes for one machine."""
+
+    groups: Groups = Groups(16, 16)
+    dynamic: Dynamic | None = Dynamic()
+    """Keep only groups whose rewards differ, and sample until the batch is full."""
+    sampling: SamplingOptions = SamplingOptions()
+    keep: Valid = Valid()
+    labels: LabelsAndRates = LabelsAndRates()
+    prompt_weight: PromptWeight = option("wrong-share")
+    """w(r) of a prompt: 1, 1 - r, or sqrt((1 - r) / r); the released code's normalize 0, 1, 2."""
+    negative_weight: float = option(1.0, at_least=0)
+    """Weight k of wrong answers; 0 is rejection-sampling fine-tuning."""
+    floor: float = option(1.0, above=0)
+    """Least likelihood ratio of the implied negative policy (the released clamp_negative)."""
+    ratio: Literal["token", "sequence"] = option("token")
+    """Likelihood ratio per token, or of the whole completion."""
+    divisor: float = option(1000.0, above=0)
+    """What the sum over tokens (or completions) is divided by."""
+    kl: LossKL = LossKL(0.0)
+    entropy_coefficient: float = option(0.0)
+    """Weight of an entropy bonus."""
+    update: Update = Update(minibatches=16, warmup=10, weight_decay=0.1)
+    evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
+    budget: Budget = Budget()
+    dial: Dial = Dial()
+
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "minibatches": 4, "warmup": 0, "weight_decay": 0.0}}
+
+    def compose(self) -> Composition:
+        """The four answers."""
+        tokens = Tokens(Aggregate("token-mean"))
+        likelihood = NegativeAware(tokens, self.prompt_weight, self.negative_weight, self.floor, self.ratio, self.divisor)
+        return Composition(
+            collect=dynamic(self.dynamic, self.groups),
+            retain=[self.keep],
+            credit=[OldScores(), *self.kl.annotations, self.labels],
+            improve=[
+                self.update.of(Weighted(likelihood), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
+            ],
+            models=policy_models(self.update, self.kl),
+        )
+
+
+@dataclass(frozen=True)
+class NegativeAware(TokenTerm):
+    """See :func:`~rheostat.objectives.negative_aware.negative_aware_terms`."""
+
+    weight: PromptWeight = "wrong-share"
+    negative_weight: float = 1.0
+    floor: float = 1.0
+    ratio: Literal["token", "sequence"] = "token"
+    divisor: float = 1000.0
+    reads: ClassVar[Sequence[str]] = ("right", "rate")
+
+    def denominator(self, batch: Batch, context: Context) -> Tensor:
+        """A constant, as released."""
+        return torch.tensor(self.divisor)
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        rows, mask = batch.rows, self.mask(batch)
+        found = negative_aware_terms(
+            scores.logp,
+            old_logp(scores, rows),
+            batch.columns["right"],
+            batch.columns["rate"],
+            mask,
+            negative_weight=self.negative_weight,
+            weight=self.weight,
+            floor=self.floor,
+            ratio=self.ratio,
+        )
+        return found.sum() / denominator, Report()

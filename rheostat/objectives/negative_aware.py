@@ -1,0 +1,82 @@
+"""NFT's likelihood of right and of wrong answers, the latter under a negative policy that the positive one implies (arXiv 2505.18116).
+
+The old policy splits as ``pi_old = r pi_plus + (1 - r) pi_minus`` with r the share of right answers to a prompt. With the learner in the
+place of pi_plus, the negative policy is ``(pi_old - r pi) / (1 - r)``, so that maximum likelihood of wrong answers trains the learner, too.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.masking import masked_sum, require_same_shape, select
+
+PromptWeight = Literal["uniform", "wrong-share", "odds"]
+"""w(r): 1; 1 - r; sqrt((1 - r) / r). The released code's ``normalize`` 0, 1 and 2."""
+LARGEST_LOG_RATIO = 10.0
+RATES = (0.02, 0.98)
+"""The rate r is clamped to these."""
+
+
+def straight_through_max(x: Tensor, least: float) -> Tensor:
+    """``max(x, least)`` whose derivative is 1 everywhere."""
+    return x + (x.clamp(min=least) - x).detach()
+
+
+def negative_aware_terms(
+    logp: Tensor,
+    old_logp: Tensor,
+    right: Tensor,
+    rate: Tensor,
+    mask: Tensor,
+    *,
+    negative_weight: float = 1.0,
+    weight: PromptWeight = "wrong-share",
+    floor: float = 1.0,
+    ratio: Literal["token", "sequence"] = "token",
+) -> Tensor:
+    """The weighted negative log-likelihood ratio of every token, or of every row; minimise its sum.
+
+    With R = pi / pi_old and N = (1 - r R) / (1 - r) it is ``-w(r) log max(R, 0)`` where the answer is right and
+    ``-w(r) negative_weight log max(N, floor)`` where it is wrong, both with straight-through maxima. At R = 1 the gradient by a token's
+    log-prob is -w where the answer is right and w r / (1 - r) where it is wrong: minus GRPO's advantage with the population's deviation for
+    ``odds``, minus Dr. GRPO's for ``wrong-share``.
+
+    Args:
+        logp: ``[B, T]`` under the learner; carries the gradient.
+        old_logp: ``[B, T]`` under the policy that sampled, a constant.
+        right: ``[B]`` 1 or 0.
+        rate: ``[B]``, the share r of right answers in the row's group.
+        mask: ``[B, T]`` bool.
+        negative_weight: of wrong answers; 0 is rejection-sampling fine-tuning.
+        weight: of the prompt.
+        floor: least implicit negative likelihood ratio.
+        ratio: per token, or one for the row (the product).
+
+    Returns:
+        ``[B, T]``, 0 outside the mask, or ``[B]`` for the row.
+
+    Raises:
+        RheostatError: different shapes, or a weight that does not exist.
+    """
+    require_same_shape(logp=logp, old_logp=old_logp, mask=mask)
+    require_same_shape(right=right, rate=rate)
+    if weight not in get_args(PromptWeight):
+        raise RheostatError(f"Unknown weight of prompts {weight!r}: one of {', '.join(get_args(PromptWeight))}.")
+    change = select(logp, mask) - select(old_logp, mask).detach()
+    rate = rate.clamp(*RATES).to(logp.dtype)
+    scale = {"uniform": torch.ones_like(rate), "wrong-share": 1 - rate, "odds": ((1 - rate) / rate).sqrt()}[weight]
+    right = right.to(logp.dtype)
+    if ratio == "token":
+        rate, scale, right = rate[:, None], scale[:, None], right[:, None]
+    else:
+        change = masked_sum(change, mask, -1)
+    likelihood = change.clamp(max=LARGEST_LOG_RATIO).exp()
+    implied = (1 - rate * likelihood) / (1 - rate)
+    positive = -straight_through_max(likelihood, 0.0).log()
+    negative = -straight_through_max(implied, floor).log()
+    terms = scale * (right * positive + negative_weight * (1 - right) * negative)
+    return select(terms, mask) if ratio == "token" else terms
