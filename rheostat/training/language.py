@@ -42,8 +42,7 @@ def build_world(settings: Settings, config: Any, task: Any = None, policy: Any =
     composition = composition_of(config, settings.method)
     value_head = composition.any("needs_value_head")
     found = task if isinstance(task, LanguageTask) else named_task(settings)
-    for name, value in (("sandbox", settings.sandbox), ("reward_needs", tuple(settings.reward_needs))):
-        object.__setattr__(found, name, value)  # a task may be frozen
+    found.sandbox, found.reward_needs = settings.sandbox, tuple(settings.reward_needs)
     if config.evaluation.every or settings.evaluation_episodes:
         found.validation(1)  # refuse now, not at the first measurement, where there is nothing to validate on
     walls: dict[str, Any] = {"sandbox": settings.sandbox, "needs": settings.reward_needs}

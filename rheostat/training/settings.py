@@ -159,7 +159,7 @@ def composed(method: str, cls: Any, overrides: dict[str, Any], preset: str | Non
     """The configuration of a method that is a composition of parts, see :func:`configure`."""
     config = cls()
     if version_0_1.is_old(method, overrides):
-        overrides = version_0_1.translated(method, overrides, options_of(config))
+        overrides = version_0_1.translated(method, overrides, config)
     if preset is not None:
         if preset not in cls.presets:
             raise unknown(f"preset of {method}", preset, cls.presets)
