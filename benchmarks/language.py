@@ -55,7 +55,6 @@ def ours(pipe: Connection, threads: int, updates: int) -> None:
     import torch
 
     from rheostat import api
-    from rheostat.learner.method import iterate
     from rheostat.training.run import build_method
 
     torch.set_num_threads(threads)
@@ -65,20 +64,20 @@ def ours(pipe: Connection, threads: int, updates: int) -> None:
     )  # fmt: skip
     method: Any = build_method(settings, settings.task)
     clock = {"generation": 0.0, "collect": 0.0, "credit": 0.0, "update": 0.0}
-    watch(method.world.engine, "generate", clock, "generation")
+    watch(method.context.world.engine, "generate", clock, "generation")
     watch(method, "collect", clock, "collect")
     watch(method, "credit", clock, "credit")
     watch(method, "improve", clock, "update")
     pipe.send("ready")
     while count := pipe.recv():
-        before, tokens, began = dict(clock), method.collector.generated_tokens, time.perf_counter()
+        before, tokens, began = dict(clock), method.context.collector.generated_tokens, time.perf_counter()
         for _ in range(count):
-            iterate(method)
+            method.turn()
         seconds = time.perf_counter() - began
         spent = {name: clock[name] - before[name] for name in clock}
         split = {"generation": spent["generation"], "update": spent["update"]}
         split["scoring"] = spent["collect"] - spent["generation"] + spent["credit"]
-        tokens = method.collector.generated_tokens - tokens
+        tokens = method.context.collector.generated_tokens - tokens
         pipe.send({"seconds": seconds, "tokens": tokens, "updates": count, "split": split, "peak": peak_mb()})
 
 

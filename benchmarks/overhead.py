@@ -68,7 +68,7 @@ SIDES = {
     "ReMix": Side("remix", {"kl_coefficient": 0.001, "switch_after": 0, "convex_start": 0, "convex_interval": 1}, WITH_KL),
     "BAPO": Side("bapo"),
     "GHPO": Side("ghpo", {"hint_after": 0, "hint_place": "answer"}),
-    "CHORD-phi + window": Side("chord", {"limit": "searched", "clip_low": 0.4}),
+    "CHORD-phi + window": Side("chord", {"clip": "searched", "clip_low": 0.4}),
 }
 
 
@@ -77,7 +77,6 @@ def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
     import torch
 
     from rheostat import api
-    from rheostat.learner.method import iterate
     from rheostat.policies.flops import TRAIN, tokens_seen
     from rheostat.training.run import build_method
 
@@ -88,7 +87,7 @@ def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
     settings = api.settings_for(mine.method, "chain-sum", **(options | SHARED | size | mine.options))
     method: Any = build_method(settings, settings.task)
     clock = {"generating": 0.0}
-    generate = method.world.engine.generate
+    generate = method.context.world.engine.generate
 
     def timed(*arguments: Any, **rest: Any) -> Any:
         began = time.process_time()
@@ -96,20 +95,20 @@ def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
         clock["generating"] += time.process_time() - began
         return found
 
-    method.world.engine.generate = timed
+    method.context.world.engine.generate = timed
     clock["trained"] = 0.0
-    spend = method.spend
+    count_flops = method.context.count_flops
 
     def counted(operations: int, rows: Any) -> None:
         clock["trained"] += tokens_seen(rows) if operations == TRAIN else 0
-        spend(operations, rows)
+        count_flops(operations, rows)
 
-    method.spend = counted
+    method.context.count_flops = counted
     pipe.send(0)
     while count := pipe.recv():
         before, began = counts(method, clock), time.process_time()
         for _ in range(count):
-            iterate(method)
+            method.turn()
         found = {"seconds": time.process_time() - began}
         found |= {what: value - before[what] for what, value in counts(method, clock).items()}
         pipe.send({what: value / count for what, value in found.items()} | {"peak": peak_mb()})
@@ -118,9 +117,9 @@ def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
 def counts(method: Any, clock: dict[str, float]) -> dict[str, float]:
     """What a method has used so far."""
     return {
-        "generated": method.collector.generated_tokens,
-        "learned": method.learner_tokens,
-        "flops": method.flops / method.weights,
+        "generated": method.context.collector.generated_tokens,
+        "learned": method.context.learner_tokens,
+        "flops": method.context.flops / method.context.weights,
     } | clock
 
 

@@ -196,6 +196,25 @@ def with_options(config: Any, overrides: Mapping[str, Any], who: str) -> Any:
     return _replaced(config, found)
 
 
+def having(config: Any, overrides: Mapping[str, Any], who: str) -> dict[str, Any]:
+    """Those of some options that a method has, with the kinds chosen among them: for what several methods share.
+
+    Args:
+        config: the method's dataclass object.
+        overrides: as in :func:`with_options`.
+        who: the method's name, for the sentences.
+
+    Raises:
+        RheostatError: a kind that a part of the method cannot be.
+    """
+    given = dict(flatten(overrides))
+    for name, value in given.items():
+        if _is_kind(name, config):
+            config = _with_kind(config, resolve(name, options_of(config), who), value, who)
+    known = {name for each in options_of(config) for name in (each.path, each.path.replace(".", "_"), each.short)}
+    return {name: value for name, value in given.items() if name.replace("-", "_") in known}
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """``{"clip": {"high": 0.28}}`` as ``("clip.high", 0.28)``, part by part."""
     for name, value in values.items():

@@ -6,7 +6,6 @@ a random stream of its own, and nothing of it counts against the budget.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -15,25 +14,23 @@ import torch
 
 from rheostat.collect.language.groups import Graded
 from rheostat.credit.groups import informative_groups
-from rheostat.learner.method import iterate
+from rheostat.learner.learner import Learner
 from rheostat.masking import masked_mean
-from rheostat.methods import table
-from rheostat.methods.language.grpo import GRPO
-from rheostat.streams import Streams, derive_seed
-from rheostat.training.language import build_world
-from rheostat.training.settings import Settings, configure
+from rheostat.streams import derive_seed
+from rheostat.training.run import build_method
+from rheostat.training.settings import Settings, configure, plain
 
 
-def build(arguments: dict[str, Any]) -> GRPO:
+def build(arguments: dict[str, Any]) -> Learner:
     """The method of a cell in its world."""
     name, overrides = arguments["method"], arguments["config"]
     config = configure(name, overrides | {"budget": "generated tokens", "evaluate_every": 0})
-    method = table.entry(name).load()
     settings = Settings(
-        name, arguments["task"], arguments["seed"], arguments["tokens"], model=arguments["model"], config=dataclasses.asdict(config)
+        name, arguments["task"], arguments["seed"], arguments["tokens"], evaluation_episodes=0, model=arguments["model"], config=plain(config)
     )
-    world = build_world(settings, config, method)
-    return method(config, world, Streams(arguments["seed"]), total_steps=arguments["tokens"])
+    method = build_method(settings, settings.task)
+    assert isinstance(method, Learner)
+    return method
 
 
 def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
@@ -56,7 +53,7 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     looks = [look(method, few)]
     updates: list[dict[str, float]] = []
     while method.steps < arguments["tokens"]:
-        metrics = iterate(method)
+        metrics = method.turn()
         names = ("reward", "completion_length", "informative_share", "sampling_rounds", "gradient_steps", "meter/limited_share")
         updates.append({"tokens": method.steps} | {name: round(metrics[name], 5) for name in names if name in metrics})
         if method.updates % arguments["look_every"] == 0 or method.steps >= arguments["tokens"]:
@@ -69,21 +66,22 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     return {"start": start, "final": final, "curve": curve, "updates": updates, "kept": kept}
 
 
-def look(method: GRPO, prompts: int) -> dict[str, float]:
+def look(method: Learner, prompts: int) -> dict[str, float]:
     """One completion for each of the first ``prompts`` held-out prompts, at the method's own temperature; changes nothing."""
-    held_out = [(prompt, method.world.encoder.encode(prompt)) for prompt in method.world.task.validation(prompts)]
+    context = method.context
+    held_out = [(prompt, context.world.encoder.encode(prompt)) for prompt in context.world.task.validation(prompts)]
     graded = sample(method, [(prompt, ids) for prompt, ids in held_out if ids is not None], 1, "held-out")
     rows = graded.trajectories
-    with torch.no_grad():
-        entropy = method.score(rows).entropy
+    with context.looking(), torch.no_grad():
+        entropy = context.score(rows).entropy
     assert entropy is not None
     result = {
         "steps": method.steps,
         "updates": method.updates,
-        "generated_tokens": method.collector.generated_tokens,
-        "learner_tokens": method.learner_tokens,
-        "reward_calls": method.collector.graded_rows,
-        "flops": float(f"{method.flops:.5g}"),
+        "generated_tokens": context.collector.generated_tokens,
+        "learner_tokens": context.learner_tokens,
+        "reward_calls": context.collector.graded_rows,
+        "flops": float(f"{context.flops:.5g}"),
         "accuracy": graded.metrics["reward"],
         "completion_length": graded.metrics["completion_length"],
         "entropy": masked_mean(entropy, rows.mask).item(),
@@ -93,7 +91,7 @@ def look(method: GRPO, prompts: int) -> dict[str, float]:
     return {name: round(value, 6) for name, value in result.items()}
 
 
-def kept_groups(method: GRPO, prompts: int, samples: int) -> dict[str, Any]:
+def kept_groups(method: Learner, prompts: int, samples: int) -> dict[str, Any]:
     """Which groups dynamic sampling keeps, and which it should.
 
     For each of ``prompts`` fresh prompts, ``samples`` completions beyond one group of G are drawn from the present policy. The group goes
@@ -103,9 +101,10 @@ def kept_groups(method: GRPO, prompts: int, samples: int) -> dict[str, Any]:
     Returns:
         Lists over prompts: ``kept`` (0 or 1), ``expected``, and ``right`` (share of all completions).
     """
-    size = method.config.group_size
-    stream = method.world.task.prompts("train", derive_seed(method.streams.seed, "kept groups"))
-    graded = sample(method, method.world.encoder.take(stream, prompts), size + samples, "kept groups")
+    context = method.context
+    size = context.group_size
+    stream = context.world.task.prompts("train", derive_seed(context.streams.seed, "kept groups"))
+    graded = sample(method, context.world.encoder.take(stream, prompts), size + samples, "kept groups")
     rows = graded.trajectories
     reward = rows.reward.sum(1).view(prompts, size + samples)
     group = rows.group[:, 0].view(prompts, size + samples)[:, :size]
@@ -120,7 +119,8 @@ def kept_groups(method: GRPO, prompts: int, samples: int) -> dict[str, Any]:
     }
 
 
-def sample(method: GRPO, drawn: list[Any], group_size: int, purpose: str) -> Graded:
+def sample(method: Learner, drawn: list[Any], group_size: int, purpose: str) -> Graded:
     """Completions with a random stream of their own; the method's books stay as they are."""
     numbers = list(range(len(drawn)))
-    return method.collector.sample(drawn, group_size, method.sampling, numbers=numbers, purpose=purpose, version=method.updates)
+    context = method.context
+    return context.collector.sample(drawn, group_size, context.sampling, numbers=numbers, purpose=purpose, version=context.updates)

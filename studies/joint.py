@@ -103,7 +103,7 @@ def arms(sizes: Sizes) -> dict[str, Arm]:
     reborn = max(1, round(0.3 * sizes.updates))
     return {
         "GRPO": Arm("grpo"),
-        "SFT": Arm("sft", {"prompts_per_batch": sizes.prompts * sizes.group_size, "group_size": 1}),
+        "SFT": Arm("sft", {"prompts_per_batch": sizes.prompts * sizes.group_size}),
         "SFT then GRPO": Arm("chord", PLAIN | {"mu_peak": 1.0, "mu_valley": 0.0, "mu_decay": half, "mu_decay_form": "switch"}),
         "LUFFY": Arm("luffy"),
         "RL-PLUS": Arm("rl-plus"),
@@ -112,7 +112,7 @@ def arms(sizes: Sizes) -> dict[str, Arm]:
         "GHPO": Arm("ghpo", {"hint_after": 0, "hint_place": "answer"}),
         "ReMix": Arm("remix", {"kl_coefficient": 0.001, "switch_after": reborn, "convex_start": start, "convex_interval": 2}),
         "BAPO": Arm("bapo"),
-        "CHORD-phi + window": Arm("chord", {"limit": "searched", "clip_low": 0.4, "epochs": 2}),
+        "CHORD-phi + window": Arm("chord", {"clip": "searched", "clip_low": 0.4, "epochs": 2}),
     }
 
 

@@ -36,7 +36,7 @@ LANGUAGE = {
     "TIS": Arm("tis"),
     "CISPO": Arm("cispo"),
     "BAPO": Arm("bapo", {"epochs": 1, "weight_decay": 0.0}),  # as many gradient steps as the others, and the same optimiser
-    "IS": Arm("tis", {"limit": "none", "sampler_cap": 1e6}),
+    "IS": Arm("tis", {"clip": "none", "sampler_cap": 1e6}),
 }
 SHARED_CONTROL: dict[str, Any] = {"num_envs": 8, "batch_steps": 512, "epochs": 4, "minibatches": 4, "learning_rate": 1e-3, "anneal": False}
 SHARED_LANGUAGE: dict[str, Any] = {"learning_rate": 2e-4, "kl_coefficient": 0.0, "minibatches": 4, "evaluate_every": 0}

@@ -16,8 +16,9 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from rheostat.learner.dial import Dial
-from rheostat.training.describe import Setting, default_of, field_documentation, settings_of
 from rheostat.methods.table import METHODS, Entry
+from rheostat.options import field_documentation, options_of
+from rheostat.training.describe import Setting, default_of, settings_of
 from rheostat.training.settings import Settings
 
 DOMAINS = {
@@ -76,7 +77,7 @@ def run_settings() -> str:
     defaults = {field.name: default_of(field) for field in dataclasses.fields(Settings)}
     rows = [
         f"| `{name}` | {value(defaults[name]) if defaults[name] not in (dataclasses.MISSING, (), {}) else ''} | {cell(prose(text))} |"
-        for name, (_, text) in field_documentation(Settings).items()
+        for name, text in field_documentation(Settings).items()
         if name != "config"
     ]
     return "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])
@@ -84,8 +85,7 @@ def run_settings() -> str:
 
 def dial() -> str:
     """The numbers of the dial."""
-    defaults = {field.name: default_of(field) for field in dataclasses.fields(Dial)}
-    rows = [f"| `dial.{name}` | {value(defaults[name])} | {cell(prose(text))} |" for name, (_, text) in field_documentation(Dial).items()]
+    rows = [f"| `dial.{each.path}` | {value(each.value)} | {cell(prose(each.documentation))} |" for each in options_of(Dial())]
     return "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])
 
 
@@ -140,7 +140,7 @@ def paper_link(paper: str) -> str:
 def method_page(name: str, entry: Entry, text: MethodText) -> str:
     """Everything about one method."""
     parent = parent_of(name)
-    settings = settings_of(entry)
+    settings = settings_of(name)
     sections = [
         f"# {name}",
         f"**{text.title}**",
@@ -161,8 +161,10 @@ def method_page(name: str, entry: Entry, text: MethodText) -> str:
 
 
 def parent_of(name: str) -> str | None:
-    """The method whose configuration this one's extends."""
+    """The method that this one is told apart from; of a control method, whose configuration its own extends."""
     mine = METHODS[name].load()
+    if hasattr(mine, "compose"):
+        return METHODS[name].parent if METHODS[name].parent != name else None
     classes = {METHODS[other].load(): other for other in METHODS}
     return next((classes[base] for base in mine.__mro__[1:] if base in classes), None)
 
@@ -221,7 +223,7 @@ def settings_section(name: str, settings: list[Setting], parent: str | None) -> 
     inherited = [item for item in settings if item not in own]
     parts = [
         "## Settings",
-        f"Given as options (`--{own[0].name.replace('_', '-') if own else 'seed'} ...`) or as keyword arguments of `rheostat.train`. "
+        f"Given as options (`--{own[0].short.replace('_', '-') if own else 'seed'} ...`) or as keyword arguments of `rheostat.train`. "
         "The [settings of the run](../configuration.md) come on top.",
     ]
     if own:
@@ -236,19 +238,28 @@ def settings_section(name: str, settings: list[Setting], parent: str | None) -> 
     if inherited:
         table = ["| setting | default | meaning |", "|---|---|---|", *(setting_row(item, None) for item in inherited)]
         parts.append(f'??? note "{len(inherited)} settings as in {parent}"\n\n' + "\n".join(f"    {line}" for line in table))
-    if why := getattr(METHODS[name].load(), "search_refused", ""):
-        parts.append(f"It refuses `limit searched`: {prose(why)}.")
-    refused: dict[str, str] = METHODS[name].load().dial_refused
-    if refused:
+    if refused := refused_of(name):
         reasons = "\n".join(f"- `dial.{field}`: {prose(reason)}" for field, reason in refused.items())
         parts.append(f"Of [the dial](../configuration.md#the-dial) it refuses\n\n{reasons}")
     return "\n\n".join(parts)
 
 
+def refused_of(name: str) -> dict[str, str]:
+    """What of the dial a method refuses, and why."""
+    cls = METHODS[name].load()
+    if not hasattr(cls, "compose"):
+        return dict(cls.dial_refused)
+    found: dict[str, str] = {}
+    for part in cls().compose().parts().values():
+        found |= getattr(part, "refuses", {})
+    return found
+
+
 def setting_row(item: Setting, parent: str | None) -> str:
     """One setting."""
     before = f" {'new' if item.new else value(item.parent_default)} |" if parent else ""
-    return f"| `{item.name}` | {value(item.default)} |{before} {cell(prose(item.documentation))} |"
+    names = f"`{item.name}`" if item.short == item.name else f"`{item.short}`, `{item.name}`"
+    return f"| {names} | {value(item.default)} |{before} {cell(prose(item.documentation))} |"
 
 
 def value(default: Any) -> str:

@@ -8,7 +8,7 @@ import shlex
 import sys
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, cast
@@ -23,7 +23,7 @@ from rheostat.cli.offline_evaluation import OffPolicyEvaluation
 from rheostat.cli.studies import Claims, StudyCommand
 from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
-from rheostat.options import short_names
+from rheostat.options import KIND, options_of, short_names, with_options
 from rheostat.terminal import json_or_text, print_json, print_table
 
 
@@ -188,15 +188,21 @@ class LanguageOptions(TrainOptions):
     """Leave out expert rows to which the verifier gives less than this reward."""
 
 
-def train_command(name: str, preset: str | None = None) -> type:
-    """The options of ``rheostat train NAME``: those of every run and those of the method, a preset filled in."""
+def train_command(name: str, preset: str | None = None, kinds: Mapping[str, str] | None = None) -> type:
+    """The options of ``rheostat train NAME``: those of every run and those of the method, a preset filled in.
+
+    Args:
+        name: of the method.
+        preset: of the method.
+        kinds: chosen rules of parts that are one of several; they decide which options there are.
+    """
     from rheostat.training.settings import configure
 
     row = table.entry(name)
     base = ControlOptions if row.domain == "control" else LanguageOptions
     config = configure(name, {}, preset=preset)
     if hasattr(config, "compose"):
-        return composed_command(name, row, base, config)
+        return composed_command(name, row, base, config, kinds or {})
     from rheostat.learner.control_dial import Dial
 
     def run(self: Any) -> None:
@@ -224,7 +230,7 @@ def train_command(name: str, preset: str | None = None) -> type:
     return dataclasses.make_dataclass(f"Train{name.title().replace('-', '')}", fields, bases=(base,), namespace=namespace)
 
 
-def composed_command(name: str, row: Any, base: type, config: Any) -> type:
+def composed_command(name: str, row: Any, base: type, config: Any, kinds: Mapping[str, str]) -> type:
     """The options of ``rheostat train NAME`` for a method of parts: ``--part.option``, or the short name where it is unique.
 
     Args:
@@ -232,10 +238,12 @@ def composed_command(name: str, row: Any, base: type, config: Any) -> type:
         row: of the table of methods.
         base: options of every run of its domain.
         config: the method's dataclass object, a preset filled in.
+        kinds: see :func:`train_command`.
     """
     from rheostat.training.settings import shown_options
 
-    options = shown_options(name, config)
+    hidden = {each.path for each in options_of(config)} - {each.path for each in shown_options(name, config)}
+    options = [each for each in options_of(with_options(config, kinds, name)) if each.path not in hidden]
     taken = {item.name for item in dataclasses.fields(base)}
     shorts = {path: short for short, path in short_names(options).items() if short not in taken}
     fields: list[Any] = []
@@ -635,6 +643,37 @@ def _top_help() -> str:
     return "\n".join(lines)
 
 
+def in_paths(name: str, preset: str | None, words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The words with joined names (``--mu-peak``) as paths (``--mu.peak``), and the kinds of parts that they choose, by path.
+
+    Args:
+        name: of the method.
+        preset: of the method.
+        words: of the command line.
+    """
+    from rheostat.training.settings import configure
+
+    config = configure(name, {}, preset=preset)
+    if not hasattr(config, "compose"):
+        return words, {}
+    options = options_of(config)
+    known = set(short_names(options)) | {item.name for item in dataclasses.fields(LanguageOptions)}
+    joined = {each.path.replace(".", "_"): each.path for each in options if "." in each.path}
+    joined = {name: path for name, path in joined.items() if name not in known}
+    choices = {flag: each.path for each in options if each.path.endswith("." + KIND) for flag in (each.path, each.path.replace(".", "_"), each.short)}
+    found, kinds = [], {}
+    for index, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        plain = flag[2:].replace("-", "_") if flag.startswith("--") else ""
+        if plain in joined:
+            word = f"--{joined[plain].replace('_', '-')}{equals}{value}"
+        if plain in choices:
+            value = value if equals else next(iter(words[index + 1 :]), "")
+            kinds[choices[plain]] = value
+        found.append(word)
+    return found, kinds
+
+
 def parse(arguments: list[str]) -> Any:
     """The command object for these arguments.
 
@@ -656,7 +695,8 @@ def parse(arguments: list[str]) -> Any:
             preset = rest[index + 1]
         elif word.startswith("--preset="):
             preset = word.partition("=")[2]
-    training: Any = tyro.cli(train_command(name, preset), args=rest[1:], prog=f"rheostat train {name}")
+    rest, kinds = in_paths(name, preset, rest)
+    training: Any = tyro.cli(train_command(name, preset, kinds), args=rest[1:], prog=f"rheostat train {name}")
     flags = (word.partition("=")[0][2:].replace("-", "_") for word in rest if word.startswith("--"))
     training.given = frozenset(name for flag in flags for name in (flag, flag.removeprefix("no_"), flag.replace(".no_", ".")))
     return training

@@ -28,6 +28,7 @@ from rheostat.errors import RheostatError
 from rheostat.experiments.display import GridBar, Quiet
 from rheostat.experiments.grid import Cell, Display, Grid
 from rheostat.methods import table
+from rheostat.options import flatten
 from rheostat.training.run import Interrupted, Run, versions
 from rheostat.training.settings import Settings
 from rheostat.training.settings_from_options import free_directory, settings_for
@@ -349,7 +350,7 @@ def _refuse_other(where: Path, manifest: dict[str, Any]) -> None:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key != "config"} | settings["config"]
+    return {key: value for key, value in settings.items() if key != "config"} | dict(flatten(settings["config"]))
 
 
 EXPERT_SETTINGS = ("experts", "expert_missing", "expert_long", "expert_least_reward")

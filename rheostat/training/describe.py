@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rheostat.methods import table
-from rheostat.options import field_documentation, options_of, short_names
+from rheostat.options import Option, field_documentation, options_of, short_names
 from rheostat.training.settings import shown_options
 
 
@@ -41,7 +41,14 @@ def settings_of(name: str) -> list[Setting]:
     before: dict[str, Any] = {}
     known = parent is not cls and hasattr(parent, "compose")
     if known:
-        before = {each.short: each.value for each in options_of(parent())}
+        theirs = options_of(parent())
+        before = {each.path: each.value for each in theirs}
+        before |= {short: before[path] for short, path in short_names(theirs).items()}
+
+    def in_parent(each: Option) -> str:
+        """What the option is called in the parent: its unique short name, or its path."""
+        return shorts[each.path] if shorts.get(each.path) in before else each.path
+
     return [
         Setting(
             each.path,
@@ -49,8 +56,8 @@ def settings_of(name: str) -> list[Setting]:
             _type_name(each.hint),
             each.value,
             each.documentation,
-            before.get(each.short, each.value),
-            known and each.short not in before,
+            before.get(in_parent(each), each.value),
+            known and in_parent(each) not in before,
         )
         for each in found
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -128,11 +129,37 @@ def configure(method: str, overrides: dict[str, Any], *, preset: str | None = No
     return config
 
 
+def shared_by(methods: Iterable[tuple[str, Mapping[str, Any]]], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What each of several methods is given: the shared options that it has, and its own.
+
+    Args:
+        methods: names, with options of their own.
+        shared: options of methods, for all that have them.
+
+    Raises:
+        RheostatError: a shared option that none of the methods has.
+    """
+    found: list[dict[str, Any]] = []
+    used: set[str] = set()
+    last = ""
+    for method, own in methods:
+        cls, last = table.entry(method).load(), method
+        mine = dict(shared)
+        if hasattr(cls, "compose"):
+            mine = options.having(cls(), shared | own, method)
+        used |= mine.keys()
+        found.append({name: value for name, value in mine.items() if name not in own} | dict(own))
+    for name, value in options.flatten(shared):
+        if last and name not in used:
+            configure(last, {name: value})  # refuses it
+    return found
+
+
 def composed(method: str, cls: Any, overrides: dict[str, Any], preset: str | None) -> Any:
     """The configuration of a method that is a composition of parts, see :func:`configure`."""
     config = cls()
     if version_0_1.is_old(method, overrides):
-        overrides = version_0_1.translated(method, overrides, options_of(config))
+        overrides = version_0_1.translated(method, overrides, config)
     if preset is not None:
         if preset not in cls.presets:
             raise unknown(f"preset of {method}", preset, cls.presets)

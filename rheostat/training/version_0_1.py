@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from rheostat.errors import RheostatError
-from rheostat.options import Option, resolve
+from rheostat.options import Option, options_of, resolve, with_options
 
 KINDS: dict[str, tuple[str, dict[Any, Any]]] = {
     "limit": ("clip.kind", {}),
@@ -17,6 +17,10 @@ KINDS: dict[str, tuple[str, dict[Any, Any]]] = {
     "dynamic_sampling": ("dynamic.kind", {True: "on", False: "none"}),
 }
 """Old names that are another option now, and their values there where those changed too."""
+RENAMED = {"warmup": "update.warmup"}
+"""Old names that more than one option has now."""
+SEARCH = frozenset({"search", "target", "clip_low_end", "clip_low_step", "clip_high_end", "clip_high_step"})
+"""Old names of the searched limit."""
 
 
 @cache
@@ -49,33 +53,56 @@ def refuse_old_names(method: str, names: Mapping[str, Any], options: list[Option
             raise RheostatError(f"{method} has no option {plain} any more: nothing in this method depends on it.")
 
 
-def translated(method: str, config: Mapping[str, Any], options: list[Option]) -> dict[str, Any]:
+def translated(method: str, config: Mapping[str, Any], today: Any) -> dict[str, Any]:
     """A configuration of version 0.1 in today's options; what did nothing is left out.
 
     Args:
         method: its name.
         config: every option on one level, the dial's nested.
-        options: of the method now.
+        today: the method's configuration now, with its defaults.
 
     Raises:
         RheostatError: an option that acted and has no counterpart.
     """
-    found: dict[str, Any] = {}
     before = defaults()[method]
-    paths = {each.path for each in options}
-    kinds = {name: KINDS[name] for name in KINDS if name in config and KINDS[name][0] in paths}
-    for name, (path, values) in kinds.items():
-        found[path] = values.get(config[name], config[name])
+    paths = {each.path: each.value for each in options_of(today)}
+    found = {path: values.get(config[name], config[name]) for name, (path, values) in KINDS.items() if path in paths}
+    chosen = {path.removesuffix("kind") for path, kind in found.items() if kind != paths[path]}
+    options = options_of(with_options(today, found, method))
+    left_out = idle(config)
     for name, value in config.items():
-        if name in kinds:
+        if name in left_out or (name in KINDS and KINDS[name][0] in paths):
             continue
         if name == "dial":
             found |= {f"dial.{inner}": each for inner, each in value.items() if each != before["dial"][inner]}
             continue
-        if value == before[name] and not (kinds and name in ("clip_low", "clip_high", "kl_coefficient")):
-            continue  # the method's own default, then and now
-        try:
-            found[resolve(name, options, method)] = value
-        except RheostatError as error:
-            raise RheostatError(f"This run of version 0.1 set {name} to {value!r}, which {method} no longer has: {error}") from error
+        path = RENAMED.get(name)
+        if path is None:
+            try:
+                path = resolve(name, options, method)
+            except RheostatError as error:
+                if value == before[name]:
+                    continue  # the method's own, then and now
+                raise RheostatError(f"This run of version 0.1 set {name} to {value!r}, which {method} no longer has: {error}") from error
+        if value != before[name] or path.startswith(tuple(chosen)):  # a part of another kind does not begin with the method's own values
+            found[path] = value
+    return found
+
+
+def idle(config: Mapping[str, Any]) -> set[str]:
+    """Options of version 0.1 that do nothing beside the others of the configuration."""
+    found: set[str] = set()
+    limit = config.get("limit", "clip")
+    if limit != "searched":
+        found |= SEARCH
+    if limit not in ("clip", "searched"):
+        found.add("dual_clip")
+    if limit == "none":
+        found |= {"clip_low", "clip_high"}
+    if not config.get("dynamic_sampling"):
+        found.add("max_sampling_rounds")
+    if config.get("sampler_correction", "none") == "none":
+        found.add("sampler_cap")
+    if config.get("kl_in_reward") or not config.get("kl_coefficient"):
+        found.add("kl_estimator")
     return found

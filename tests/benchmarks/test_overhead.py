@@ -48,7 +48,7 @@ def test_a_busy_turn_cancels(two: list[str]) -> None:
 def test_every_side_is_a_configuration(name: str) -> None:
     side = overhead.SIDES[name]
     config = configure(side.method, overhead.SHARED | side.options, preset="tiny")
-    assert side.beside in overhead.SIDES and (config.epochs, config.minibatches) == (2, 2)
+    assert side.beside in overhead.SIDES and (config.update.epochs, config.update.minibatches) == (2, 2)
 
 
 @pytest.mark.slow

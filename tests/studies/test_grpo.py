@@ -12,10 +12,10 @@ from studies.grpo import SMOKE, alike, arms, gains, kept_as_expected, one_p
 def test_looking_changes_nothing() -> None:
     arguments = arms(SMOKE)["dapo"][0].arguments
     method = build(arguments)
-    before = json.dumps(method.collector.state_dict(), default=str)
+    before = json.dumps(method.context.collector.state_dict(), default=str)
     first, again = look(method, 8), look(method, 8)
     measured = kept_groups(method, 3, 4)
-    assert first == again and json.dumps(method.collector.state_dict(), default=str) == before
+    assert first == again and json.dumps(method.context.collector.state_dict(), default=str) == before
     assert measured["kept"] == [0, 0, 0] and measured["expected"] == [0.0, 0.0, 0.0]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib
 import shutil
 from collections.abc import Mapping
@@ -21,7 +20,7 @@ from rheostat.methods import table
 from rheostat.training import checkpoint
 from rheostat.training.progress import Silent
 from rheostat.training.run import Run
-from rheostat.training.settings import Settings, configure
+from rheostat.training.settings import Settings, configure, plain, shared_by
 
 POINTS = 60
 """Points kept of a curve."""
@@ -70,7 +69,7 @@ def trained(
         task: by name, the same in all arms.
         steps: budget of every run, in the method's unit.
         seeds: how many.
-        shared: settings of the methods, equal in all arms (tuning included).
+        shared: settings of the methods, equal in all arms that have them (tuning included).
         settings: settings of the runs (``model``, ``threads``, ``evaluation_episodes``, ...), equal in all arms.
         metrics: curves to keep.
         cost: expected seconds of one cell, for the display; by arm if they differ much.
@@ -82,11 +81,11 @@ def trained(
         RheostatError: an unknown method or setting, or an arm that sets what makes budgets unequal.
     """
     found: dict[str, dict[int, Cell]] = {}
-    for label, arm in arms.items():
+    given = shared_by([(arm.method, arm.config) for arm in arms.values()], shared or {})
+    for (label, arm), config in zip(arms.items(), given, strict=True):
         for name in ("steps", "seed", "task"):
             if name in arm.config:
                 raise RheostatError(f"The arm {label!r} sets {name}, which is the same in all arms.")
-        config = dict(shared or {}) | arm.config
         configure(arm.method, config)  # refuse now what could not run
         arguments = {
             "method": arm.method,
@@ -131,7 +130,7 @@ def train(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         if "data" in arguments:
             general |= {"offline": str(place.parent / arguments["data"] / DATA)}
         settings = Settings(
-            arguments["method"], arguments["task"], arguments["seed"], arguments["steps"], config=dataclasses.asdict(config), **general
+            arguments["method"], arguments["task"], arguments["seed"], arguments["steps"], config=plain(config), **general
         )
         run = Run.create(directory, settings)
     if not run.finished:
