@@ -97,14 +97,19 @@ def landlock(readable: Iterable[str], listable: Iterable[str] = ()) -> None:
 # --- namespaces ---------------------------------------------------------------------------------------------------------------------------
 
 
-def enter_namespaces(readable: Sequence[str], before: Callable[[], None] = lambda: None) -> None:
+def enter_namespaces(readable: Sequence[str], loadable: Sequence[str], before: Callable[[], None] = lambda: None) -> list[str]:
     """Go on as process 1 of a system without network, other processes, ``/proc``, and any file but these, which are read-only.
 
-    The caller stays behind to wait and ends as its child does. A folder ``/scratch`` in memory can be written (32 MB).
+    The caller stays behind to wait and ends as its child does. A folder ``/scratch`` in memory can be written (32 MB). Rights over this
+    small world remain until :func:`close_namespaces`.
 
     Args:
-        readable: absolute paths of files and folders; those that do not exist are left out.
+        readable: absolute paths of files and folders that stay; those that do not exist are left out.
+        loadable: of others that are there until :func:`close_namespaces`.
         before: called in the new process while it still sees the old files.
+
+    Returns:
+        What :func:`close_namespaces` is to take away.
     """
     user, group = os.getuid(), os.getgid()
     checked(_libc.unshare(NEWUSER | NEWNS | NEWPID | NEWNET | NEWIPC | NEWUTS), "unshare")
@@ -118,7 +123,13 @@ def enter_namespaces(readable: Sequence[str], before: Callable[[], None] = lambd
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     die_with_parent()
     before()
-    _replace_root(readable)
+    return _replace_root(readable, loadable)
+
+
+def close_namespaces(temporary: Sequence[str]) -> None:
+    """Take away what was needed to load only, and every right over the namespaces."""
+    for path in reversed(temporary):
+        checked(_libc.umount2(path.encode(), MNT_DETACH), f"umount {path}")
     _drop_capabilities()
 
 
@@ -139,23 +150,28 @@ def _set_mount(path: str, attributes: int, flags: int = 0) -> None:
     system_call(f"mount_setattr {path}", MOUNT_SETATTR, *arguments)
 
 
-def _replace_root(readable: Sequence[str]) -> None:
-    """An empty file system in memory becomes the root, the readable places are bound into it, and the old root is let go."""
+def _replace_root(readable: Sequence[str], loadable: Sequence[str]) -> list[str]:
+    """An empty file system in memory becomes the root, the places are bound into it, and the old root is let go; the loadable places."""
     _mount("none", "/", None, MS_REC | MS_PRIVATE)
     _mount("tmpfs", "/tmp", "tmpfs", MS_NOSUID | MS_NODEV, "size=1m,mode=755")
     os.mkdir("/tmp/old")
     checked(_libc.pivot_root(b"/tmp", b"/tmp/old"), "pivot_root")
     os.chdir("/")
-    for path in outermost(readable):
+    kept = outermost(readable)
+    for path in kept:
         _bind(path)
+    places = [path for path in outermost(loadable) if outermost([*kept, path]) != kept]  # not within one that stays
+    temporary = [path for path in places if _bind(path)]  # over what lies in them and stays, which taking them away uncovers
     checked(_libc.umount2(b"/old", MNT_DETACH), "umount")
     os.rmdir("/old")
     os.mkdir("/scratch")
     _mount("tmpfs", "/scratch", "tmpfs", MS_NOSUID | MS_NODEV, "size=32m,mode=700")
     _set_mount("/", ATTR_RDONLY | ATTR_NOSUID | ATTR_NODEV)
+    return temporary
 
 
-def _bind(path: str) -> None:
+def _bind(path: str) -> bool:
+    """Show a place of the old root in the new one; whether it exists."""
     source = f"/old{path}"
     if os.path.isdir(source):
         os.makedirs(path, exist_ok=True)
@@ -163,15 +179,16 @@ def _bind(path: str) -> None:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         Path(path).touch()
     else:
-        return
+        return False
     _mount(source, path, None, MS_BIND | MS_REC)
     _set_mount(path, ATTR_RDONLY | ATTR_NOSUID | (0 if path.startswith("/dev/") else ATTR_NODEV), AT_RECURSIVE)
+    return True
 
 
 def outermost(paths: Iterable[str]) -> list[str]:
-    """The paths without those that lie inside another one, shortest first."""
+    """The paths without those that lie inside another one, shortest first, and without the root."""
     found: list[str] = []
-    for path in sorted(set(paths), key=lambda path: (len(path), path)):
+    for path in sorted(set(paths) - {"/"}, key=lambda path: (len(path), path)):
         if not any(path == outer or path.startswith(outer.rstrip("/") + "/") for outer in found):
             found.append(path)
     return found

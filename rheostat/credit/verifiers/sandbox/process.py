@@ -164,7 +164,7 @@ class GradingProcess:
             "memory": grading.memory << 20,
             "libraries": libraries,
             "listable": [grading.folder] if grading.folder else [],
-            "loadable": [*libraries, *(os.path.realpath(place or os.getcwd()) for place in sys.path), *filter(None, [grading.folder])],
+            "loadable": [*(os.path.realpath(place or os.getcwd()) for place in sys.path), *filter(None, [grading.folder])],
             "target": grading.target,
             "handler": grading.handler,
             "options": grading.options,

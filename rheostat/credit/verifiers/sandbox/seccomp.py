@@ -156,6 +156,7 @@ def program(machine: str, own: int) -> list[Step]:
         "clone": [(LOAD, 0, 0, argument(0)), (ANY_BIT, 0, 1, CLONE_THREAD), allowed, refused],
         "kill": among(0, (own,), allowed, refused),
         "tgkill": among(0, (own,), allowed, refused),
+        "sched_getaffinity": among(0, (0, own), allowed, refused),
         "prlimit64": among(0, (0,), allowed, refused),
         "fcntl": among(1, SIGNALLING_FCNTL, refused, allowed),
         "socketpair": among(1, (STREAM_PAIR,), allowed, refused),

@@ -11,7 +11,19 @@ from rheostat.credit.verifiers.sandbox import values, wire
 RETURNED, RAISED = b"r", b"e"
 """First byte of a record: an encoded value, or the text of what was raised, follows."""
 
-COMMON = ("bisect", "cmath", "collections", "copy", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "heapq")
+COMMON: tuple[str, ...] = (
+    "bisect",
+    "cmath",
+    "collections",
+    "copy",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "fractions",
+    "functools",
+    "heapq",
+)
 COMMON += ("itertools", "json", "math", "operator", "random", "re", "statistics", "string", "textwrap", "typing")
 
 

@@ -74,7 +74,7 @@ class Server:
 
                 seccomp.program(os.uname().machine, 1)  # refuse a machine without a table now
             if hello["level"] == "namespaces":
-                kernel.enter_namespaces(hello["loadable"], self._watch_size)
+                temporary = kernel.enter_namespaces(hello["libraries"], hello["loadable"], self._watch_size)
                 os.environ["HOME"] = os.environ["TMPDIR"] = "/scratch"
             else:
                 self._watch_size()
@@ -91,6 +91,8 @@ class Server:
             self._send(wire.REFUSED, content=wire.short(f"The grader {hello['target']} cannot be made: {describe(error)}."))
             return False
         try:
+            if hello["level"] == "namespaces":
+                kernel.close_namespaces(temporary)
             if self._walled:
                 kernel.no_new_privileges()
                 if hello["level"] == "kernel" or kernel.landlock_version():

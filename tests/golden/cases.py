@@ -1,0 +1,377 @@
+"""The golden runs: what each of them is, as plain dictionaries. Options have today's names; when names change, they change here alone.
+
+A case is called ``method/what is special``. Its options are those of its family (``LANGUAGE``, ``ON_POLICY``, ``REPLAY``, ``DATA``), then
+those of its method (``OWN``), then its own; a ``preset`` gives what none of these do. One key belongs to the harness: ``stop``, the row of
+the log after which the interrupted run is stopped. Values that begin with ``@`` are made by ``inputs.py``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+RENAMED: dict[str, str] = {}
+"""Metrics that were deliberately renamed, ``{old: new}``: the table keeps the old name."""
+ADDED: set[str] = {"meter/parity_worst"}
+"""Metrics that were deliberately added, by their new names; the table does not know them."""
+REMOVED: set[str] = set()
+"""Metrics of the table that were deliberately removed."""
+
+Options = dict[str, Any]
+
+LANGUAGE: Options = {
+    "task": "@easy", "model": "@model", "steps": 3, "checkpoint_every": 2, "stop": 1, "threads": 1, "rollouts_kept": 0,
+    "prompts_per_batch": 4, "group_size": 4, "max_new_tokens": 12, "learning_rate": 1e-3,
+    "evaluate_every": 2, "evaluation_prompts": 4, "evaluation_episodes": 0,
+}  # fmt: skip
+ON_POLICY: Options = {
+    "task": "CartPole-v1", "backend": "gymnasium", "steps": 256, "checkpoint_every": 100, "stop": 3, "threads": 1,
+    "num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "evaluation_episodes": 0,
+    "learning_rate": 1e-2, "clip": 0.05,
+}  # fmt: skip
+REPLAY: Options = {
+    "task": "Pendulum-v1", "backend": "gymnasium", "steps": 100, "checkpoint_every": 45, "stop": 4, "threads": 1,
+    "num_envs": 2, "batch_size": 16, "hidden": (8,), "start_steps": 30, "update_to_data": 0.5, "replay_capacity": 300, "log_every": 20,
+    "evaluation_episodes": 0,
+}  # fmt: skip
+DATA: Options = REPLAY | {"offline": "@pendulum-data", "steps": 110, "online_steps": 40, "stop": 4}
+"""Two turns of the loop on a data set, then environment steps."""
+
+LONGER: Options = {"steps": 4, "stop": 3}
+"""Of language runs whose data are older than one update."""
+
+FAMILIES: dict[str, Options] = (
+    dict.fromkeys(("a2c", "pmoe-ppo", "ppo", "ppo-buffer", "props", "robust-acting", "ros"), ON_POLICY)
+    | dict.fromkeys(("dqn", "pmoe", "sac", "td3"), REPLAY)
+    | dict.fromkeys(("awac", "bc", "cql", "famo2o", "famo2o-cql", "iql", "td3-bc", "uni-o4"), DATA)
+    | {"rlpd": REPLAY | {"offline": "@pendulum-data"}}
+)
+"""All others are language methods."""
+
+OWN: dict[str, Options] = {
+    "a2c": {"epochs": 1, "minibatches": 1},
+    "bc": {"steps": 300, "checkpoint_every": 150, "online_steps": 0, "stop": 2},
+    "chord": {"max_new_tokens": 48},
+    "cql": {"learning_rate": 3e-4, "penalty_actions": 3, "steps": 105, "online_steps": 30, "stop": 3},
+    "dapo": {"overlong_buffer": 4, "max_sampling_rounds": 3},
+    "dqn": {"task": "CartPole-v1", "target_every": 10, "exploration_share": 0.8},
+    "famo2o-cql": {"learning_rate": 3e-4, "penalty_actions": 3, "steps": 105, "online_steps": 30, "stop": 3},
+    "ghpo": {"task": "@hard", "hint_after": 0, "hint_place": "answer"},
+    "luffy": {"max_new_tokens": 48},
+    "pmoe": {"mixture_size": 3},
+    "pmoe-ppo": {"task": "Pendulum-v1", "mixture_size": 3, "judge_hidden": (8,)},
+    "ppo-lm": {"group_size": 1, "prompts_per_batch": 8, "minibatches": 2},
+    "props": {
+        "behaviour_steps": 32, "behaviour_epochs": 2, "behaviour_minibatches": 4, "behaviour_clip": 0.02, "behaviour_learning_rate": 0.01,
+        "stop": 5,
+    },
+    "remix": {"switch_after": 1, "window": 1, "convex_start": 1, "convex_interval": 1},
+    "rl-plus": {"max_new_tokens": 48},
+    "rlpd": {"critics": 3, "update_to_data": 1.0, "policy_delay": 2},
+    "ros": {"behaviour_steps": 32, "stop": 5},
+    "sft": {"group_size": 1, "max_new_tokens": 48},
+    "uni-o4": {
+        "steps": 240, "online_steps": 32, "checkpoint_every": 100, "log_every": 1, "stop": 4,
+        "critic_part": 1.0, "model_part": 1.0, "cloning_part": 1.0, "policy_part": 1.0,
+        "critic_hidden": (8,), "value_hidden": (8,), "model_hidden": (8,), "model_networks": 3, "model_elites": 2, "model_batch_size": 16,
+        "members": 2, "gate_every": 20, "horizon": 5, "starts": 8,
+        "online_batch_steps": 16, "online_minibatch": 8, "online_epochs": 2,
+    },
+}  # fmt: skip
+
+LAG: Options = {"dial.lag": 2}
+STALE: Options = {"dial.lag": 1}
+REPLAYED: Options = {"dial.replay_share": 0.5, "dial.replay_age": 2}
+EXPERT: Options = {"dial.expert_share": 0.25, "max_new_tokens": 48}
+REPEATED: Options = {"dial.updates_per_batch": 3}
+EVERYTHING: Options = LAG | {"dial.replay_share": 0.4, "dial.expert_share": 0.25, "dial.updates_per_batch": 2}
+STEPS: Options = {"epochs": 2, "minibatches": 2}
+"""Ratios are 1 in the first gradient step."""
+
+GRPO: dict[str, Options] = {
+    "grpo/plain": {"evaluation_episodes": 4},
+    "grpo/tiny": {"preset": "tiny", "learning_rate": 2e-4},
+    "grpo/steps": STEPS,
+    "grpo/micro-batches": STEPS | {"micro_batch_rows": 3},
+    "grpo/optimizer": {"warmup": 2, "weight_decay": 0.1, "max_grad_norm": 0.01},
+    "grpo/searched": {"limit": "searched", "clip_low": 0.4, "epochs": 2, "minibatches": 4},
+    "grpo/searched-released": {"limit": "searched", "search": "released", "target": 1.0, "clip_low": 0.4, "clip_low_end": 0.2} | STEPS,
+    "grpo/searched-micro-batches": {"limit": "searched", "clip_low": 0.4, "micro_batch_rows": 3} | STEPS,
+    "grpo/detached": {"limit": "detached", "clip_low": None, "clip_high": 0.28} | STEPS,
+    "grpo/log-clip": {"limit": "log-clip", "ratio": "sequence"} | STEPS,
+    "grpo/unlimited": {"limit": "none"} | STEPS,
+    "grpo/dual-clip": {"dual_clip": 1.05, "clip_low": 0.02, "clip_high": 0.02} | STEPS,
+    "grpo/unclamped": {"clamp_log_ratio": False, "learning_rate": 0.1, "epochs": 3, "minibatches": 2},
+    "grpo/ratio-sequence": {"ratio": "sequence"} | STEPS,
+    "grpo/ratio-sequence-token": {"ratio": "sequence-token"} | STEPS,
+    "grpo/ratio-sequence-product": {"ratio": "sequence-product"} | STEPS,
+    "grpo/token-mean": {"aggregation": "token-mean"} | STEPS,
+    "grpo/sequence-sum": {"aggregation": "sequence-sum"} | STEPS,
+    "grpo/constant": {"aggregation": "constant"} | STEPS,
+    "grpo/constant-given": {"aggregation": "constant", "constant_denominator": 100.0},
+    "grpo/advantage-mean-baseline": {"advantage": "mean-baseline"},
+    "grpo/advantage-rloo": {"advantage": "rloo"},
+    "grpo/advantage-reward": {"advantage": "reward"},
+    "grpo/advantage-reinforce-pp": {"advantage": "reinforce-pp"},
+    "grpo/advantage-reinforce-pp-baseline": {"advantage": "reinforce-pp-baseline"},
+    "grpo/kl-k1": {"kl_estimator": "k1"} | STEPS,
+    "grpo/kl-k2": {"kl_estimator": "k2"} | STEPS,
+    "grpo/kl-abs": {"kl_estimator": "abs"} | STEPS,
+    "grpo/kl-in-reward": {"kl_in_reward": True, "advantage": "rloo"} | STEPS,
+    "grpo/entropy": {"entropy_coefficient": 0.01},
+    "grpo/correction-token": {"sampler_correction": "token", "sampler_cap": 1.01} | STALE | LONGER,
+    "grpo/correction-sequence": {"sampler_correction": "sequence", "sampler_cap": 1.01} | STALE | LONGER,
+    "grpo/dynamic": {"dynamic_sampling": True, "max_sampling_rounds": 3},
+    "grpo/overlong": {"overlong_buffer": 6, "mask_truncated": False},
+    "grpo/mask-truncated": {"mask_truncated": True},
+    "grpo/top-k-top-p": {"top_k": 10, "top_p": 0.9, "temperature": 0.8} | STEPS,
+    "grpo/tokens": {"budget": "generated tokens", "steps": 400, "checkpoint_every": 200},
+    "grpo/adapters": {"adapter_rank": 2},
+    "grpo/bfloat16": {"dtype": "bfloat16"},
+    "grpo/ungraded": {"task": "@ungraded", "max_invalid_share": 1.0},
+    "grpo/own-prompts": {"task": "prompts", "prompts": "@prompts", "rewards": ("exact",), "entropy_coefficient": 0.01},
+    "grpo/lag": LAG | LONGER,
+    "grpo/replayed": REPLAYED | LONGER,
+    "grpo/expert": EXPERT,
+    "grpo/expert-file": EXPERT | {"task": "prompts", "prompts": "@prompts", "rewards": ("exact",), "experts": "@prompts"},
+    "grpo/repeated": REPEATED,
+    "grpo/everything": EVERYTHING | LONGER | {"max_new_tokens": 48},
+    "grpo/corrected-everything": EVERYTHING | LONGER | {"max_new_tokens": 48, "sampler_correction": "token", "sampler_cap": 1.05},
+    "grpo/searched-everything": EVERYTHING | LONGER | {"max_new_tokens": 48, "limit": "searched", "clip_low": 0.4},
+}
+
+RELATIVES: dict[str, Options] = {
+    "bapo/plain": {},
+    "bapo/tiny": {"preset": "tiny", "learning_rate": 2e-4},
+    "bapo/released": {"preset": "released", "learning_rate": 1e-3},
+    "bapo/released-script": {"preset": "released-script", "learning_rate": 1e-3, "top_k": 20},
+    "bapo/lag": LAG | LONGER,
+    "bapo/expert": EXPERT,
+    "chord/plain": {},
+    "chord/mu": {"preset": "mu", "mu_warmup": 1, "mu_decay": 2},
+    "chord/linear": {"preset": "released", "mu_warmup": 1, "mu_decay": 2, "mu_decay_form": "linear"},
+    "chord/switch": {"mu_peak": 0.5, "mu_decay": 2, "mu_decay_form": "switch", "expert_weight": "importance"},
+    "chord/cutoff": {"cutoff": 0.5, "expert_weight": "shaping"},
+    "chord/exploration": {"expert_weight": "exploration"},
+    "chord/searched": {"preset": "searched"},
+    "chord/replayed": REPLAYED | LONGER,
+    "cispo/plain": {},
+    "dapo/plain": {},
+    "dapo/lag": LAG | LONGER,
+    "dapo/replayed": REPLAYED | LONGER,
+    "dapo/expert": EXPERT,
+    "dapo/repeated": REPEATED,
+    "dr-grpo/plain": {},
+    "dr-grpo/everything": EVERYTHING | LONGER | {"max_new_tokens": 48},
+    "ghpo/plain": {},
+    "ghpo/question": {"hint_place": "question", "hint_after": 1, "hint_unit": "characters", "hint_separator": "#"},
+    "ghpo/accuracy": {"task": "@shaped", "accuracy_part": "right"},
+    "ghpo/lag": LAG | LONGER,
+    "gmpo/plain": {},
+    "gmpo/lag": LAG | LONGER,
+    "gspo/plain": {},
+    "gspo/everything": EVERYTHING | LONGER | {"max_new_tokens": 48},
+    "luffy/plain": {},
+    "luffy/steps": STEPS | {"shaping": 0.3},
+    "luffy/lag": LAG | LONGER,
+    "ppo-lm/plain": {},
+    "ppo-lm/discounted": {"gamma": 0.9, "lam": 0.8, "value_clip": None, "kl_coefficient": 0.0, "kl_in_reward": False},
+    "ppo-lm/lag": LAG | LONGER,
+    "ppo-lm/replayed": REPLAYED | LONGER,
+    "ppo-lm/repeated": REPEATED,
+    "reinforce/plain": {},
+    "reinforce/reward": {"advantage": "reward"},
+    "reinforce/lag": LAG | LONGER,
+    "reinforce/replayed": REPLAYED | LONGER,
+    "reinforce/expert": EXPERT,
+    "reinforce-pp/plain": {},
+    "reinforce-pp/steps": STEPS,
+    "reinforce-pp/lag": LAG | LONGER,
+    "remix/plain": LONGER,
+    "remix/mixing": LONGER | {"switch_after": 0, "window": 2},
+    "remix/no-anchor": LONGER | {"kl_coefficient": 0.0, "correction": "none", "reset_base": False, "switch_after": 3, "window": 2},
+    "remix/behaviour": LONGER | {"correction": "behaviour", "reset_base": False, "switch_after": 3, "convex_drop": 0.3},
+    "remix/lag": LONGER | LAG | {"switch_after": 3},
+    "rft/plain": {},
+    "rft/all": {"threshold": 0.0},
+    "rft/replayed": REPLAYED | LONGER,
+    "rl-plus/plain": {},
+    "rl-plus/learner": {"external": "learner", "statistics": "own", "expert_rows": 2, "external_weight": 0.5},
+    "rl-plus/certain": {"external": "certain", "external_cap": 0.5, "exploration": 0.0},
+    "rl-plus/lag": LAG | LONGER,
+    "rloo/plain": {},
+    "rloo/lag": LAG | LONGER,
+    "rloo/replayed": REPLAYED | LONGER,
+    "rloo/expert": EXPERT,
+    "rloo/repeated": REPEATED,
+    "sft/plain": {},
+    "sft/file": {"task": "prompts", "prompts": "@prompts", "rewards": ("exact",)},
+    "sft/repeated": REPEATED,
+    "tis/plain": {},
+    "tis/everything": EVERYTHING | LONGER | {"max_new_tokens": 48},
+    "tis/sequence": LAG | LONGER | {"sampler_correction": "sequence", "sampler_cap": 1.01},
+}
+
+CONTROL: dict[str, Options] = {
+    "a2c/plain": {"evaluation_episodes": 1},
+    "a2c/envpool": {"backend": "envpool"},
+    "a2c/lag": LAG | {"sampler_correction": "token", "sampler_cap": 1.01},
+    "a2c/replayed": REPLAYED,
+    "pmoe-ppo/plain": {"evaluation_episodes": 1},
+    "pmoe-ppo/gumbel": {"mixture_gradient": "gumbel", "gumbel_temperature": 0.7, "judge_coefficient": 0.5},
+    "pmoe-ppo/score": {"mixture_gradient": "score", "deterministic": "sampled", "entropy_coefficient": 0.01, "evaluation_episodes": 1},
+    "pmoe-ppo/goals": {"task": "rheostat/TwoGoals-v0", "mixture_coefficient": 0.3},
+    "pmoe-ppo/lag": LAG,
+    "ppo/plain": {"evaluation_episodes": 2},
+    "ppo/envpool": {"backend": "envpool"},
+    "ppo/pendulum": {"task": "Pendulum-v1", "entropy_coefficient": 0.01},
+    "ppo/pendulum-envpool": {"task": "Pendulum-v1", "backend": "envpool", "tanh_mean": True},
+    "ppo/grid": {"task": "rheostat/GridWorld5x5-v0"},
+    "ppo/window": {"window": 2},
+    "ppo/target-kl": {"target_kl": 1e-3, "epochs": 4},
+    "ppo/target-kl-before": {"target_kl": 1e-3, "kl_stop": "before-step", "epochs": 4},
+    "ppo/detached": {"limit": "detached"},
+    "ppo/unlimited": {"limit": "none"},
+    "ppo/ratio-to-sampler": {"ratio_to": "sampler"} | STALE,
+    "ppo/correction": {"sampler_correction": "token", "sampler_cap": 1.01} | STALE,
+    "ppo/raw": {"normalise_observations": False, "normalise_rewards": False, "normalise_advantage": False, "clip_value": False},
+    "ppo/timeouts": {"task": "rheostat/GridWorld5x5-v0", "bootstrap_on_truncation": False, "anneal": False, "activation": "relu"},
+    "ppo/sampling-error": {"sampling_error_every": 2},
+    "ppo/images": {"task": "@images"},
+    "ppo/own-network": {"policy": "@network"},
+    "ppo/lag": LAG,
+    "ppo/lag-envpool": LAG | {"backend": "envpool"},
+    "ppo/replayed": REPLAYED,
+    "ppo/expert": {"dial.expert_share": 0.5, "experts": "@expert"},
+    "ppo/repeated": REPEATED,
+    "ppo/everything": EVERYTHING | {"experts": "@expert", "steps": 384, "stop": 5},
+    "ppo/everything-envpool": EVERYTHING | {"experts": "@expert", "steps": 384, "stop": 5, "backend": "envpool"},
+    "ppo-buffer/plain": {},
+    "ppo-buffer/lag": LAG,
+    "ppo-buffer/expert": {"dial.expert_share": 0.5, "experts": "@expert"},
+    "props/plain": {"evaluation_episodes": 1},
+    "props/envpool": {"backend": "envpool"},
+    "props/pendulum": {"task": "Pendulum-v1", "preset": "hopper", "batch_steps": 64, "behaviour_steps": 32, "behaviour_minibatches": 4},
+    "props/discrete": {"preset": "discrete", "batch_steps": 64, "behaviour_steps": 32, "behaviour_minibatches": 4},
+    "props/discrete-v2": {"preset": "discrete-v2", "batch_steps": 64, "behaviour_steps": 16, "behaviour_minibatches": 4},
+    "props/weighted": {"advantage_weighted": True, "sampling_error_every": 2},
+    "props/repeated": REPEATED,
+    "robust-acting/plain": {},
+    "robust-acting/envpool": {"backend": "envpool"},
+    "robust-acting/pendulum": {"task": "Pendulum-v1", "quantiles": 5},
+    "robust-acting/pendulum-envpool": {"task": "Pendulum-v1", "backend": "envpool"},
+    "robust-acting/always": {"repair_probability": 1.0, "window": 3},
+    "ros/plain": {},
+    "ros/envpool": {"backend": "envpool"},
+    "ros/pendulum": {"task": "Pendulum-v1"},
+    "ros/window": {"window": 1, "behaviour_steps": 16},
+    "dqn/plain": {"evaluate_every": 60, "evaluate_episodes": 1},
+    "dqn/envpool": {"backend": "envpool"},
+    "dqn/double": {"double": True, "huber": None, "tau": 0.3},
+    "dqn/ranked": {"n_step": 3, "priority": 0.6},
+    "dqn/images": {"task": "@images"},
+    "dqn/atari": {"preset": "atari", "start_steps": 30, "update_to_data": 0.5, "replay_capacity": 60, "batch_size": 16, "target_every": 7},
+    "sac/plain": {"evaluate_every": 60, "evaluate_episodes": 1, "evaluation_episodes": 1},
+    "sac/envpool": {"backend": "envpool"},
+    "sac/probe": {"task": "rheostat/Probe-DelayedReward-Continuous-v0"},
+    "sac/n-step": {"n_step": 3},
+    "sac/ranked": {"priority": 0.6},
+    "sac/fixed-temperature": {"temperature": 0.1, "entropy_in_backup": False},
+    "sac/log-temperature": {"temperature_form": "log", "initial_temperature": 0.5, "target_entropy": -2.0},
+    "sac/critics": {"critics": 3, "critic_normalisation": True, "over_critics": "mean", "critic_scale": 0.5, "critic_learning_rate": 1e-3},
+    "sac/overflow": {"replay_capacity": 60, "num_envs": 1, "gamma": 0.9, "tau": 0.1},
+    "sac/rewards": {"reward_scale": 0.1, "reward_shift": 1.0},
+    "td3/plain": {},
+    "td3/envpool": {"backend": "envpool"},
+    "td3/noise": {"policy_delay": 3, "target_noise": 0.5, "noise_clip": 0.2, "exploration_noise": 0.3, "n_step": 2},
+    "pmoe/plain": {},
+    "pmoe/all": {"update": "all", "entropy_of": "mixture"},
+    "pmoe/sampled": {"update": "sampled", "mixture_gradient": "gumbel"},
+    "pmoe/score": {"mixture_gradient": "score", "mixture_coefficient": 0.5},
+    "pmoe/authors": {
+        "preset": "authors", "actor_hidden": (8, 8), "mixture_hidden": (4,), "initial_output": None,
+        "evaluate_every": 60, "evaluate_episodes": 1,
+    },
+    "rlpd/plain": {},
+    "rlpd/alone": {"offline": None},
+    "rlpd/one-buffer": {"offline_share": None, "target_critics": 1},
+    "rlpd/antmaze": {"preset": "antmaze", "hidden": (8, 8)},
+    "rlpd/adroit": {"preset": "adroit", "hidden": (8, 8)},
+}  # fmt: skip
+
+OFFLINE: dict[str, Options] = {
+    "awac/plain": {},
+    "awac/normalised": {"weights": "normalised", "log_std": (-6.0, 0.0), "offline_share": 0.25},
+    "awac/antmaze": {"preset": "antmaze"},
+    "awac/ranked": {"priority": 0.6, "weight_cap": 1.05},
+    "bc/plain": {},
+    "bc/likelihood": {"imitation": "stochastic", "best_share": 0.5},
+    "bc/discrete": {"task": "CartPole-v1", "offline": "@cartpole-data", "normalise_states": True},
+    "cql/plain": {},
+    "cql/corl": {"preset": "corl"},
+    "cql/corl-antmaze": {"preset": "corl-antmaze", "hidden": (8, 8), "learning_rate": 1e-4},
+    "cql/gap-plain": {"gap_form": "plain", "gap_temperature": 0.5, "largest_gap": 1.0, "conservative_weight_online": 1.0},
+    "cql/imitation": {"imitation_steps": 20, "offline_share": 0.5, "n_step": 2},
+    "famo2o/plain": {},
+    "famo2o/antmaze": {"preset": "antmaze"},
+    "famo2o/random": {"balance": "random", "normalise_states": True, "values_in_use": "before"},
+    "famo2o/broadcast": {"released_broadcast": True, "offline_share": 0.5},
+    "famo2o-cql/plain": {},
+    "famo2o-cql/released": {"released_map": True, "next_coefficient": "current", "simultaneous": True},
+    "famo2o-cql/random": {"balance": "random", "imitation_steps": 20},
+    "iql/plain": {"evaluate_every": 60, "evaluate_episodes": 1},
+    "iql/envpool": {"backend": "envpool"},
+    "iql/authors": {"values_in_use": "after", "over_critics": "sum", "normalise_states": False, "log_std": (-5.0, 2.0)},
+    "iql/antmaze": {"preset": "antmaze"},
+    "iql/offline": {"online_steps": 0, "steps": 210, "stop": 1, "offline": "@long-data", "replay_capacity": 500, "scale_returns_to": 100.0},
+    "iql/share": {"offline_share": 0.25, "n_step": 2, "anneal": True},
+    "td3-bc/plain": {},
+    "td3-bc/share": {"offline_share": 0.25},
+    "td3-bc/ranked": {"priority": 0.6, "n_step": 2, "alpha": 1.0},
+    "uni-o4/plain": {"steps": 440, "stop": 3},
+    "uni-o4/envpool": {"backend": "envpool", "stop": 5},
+    "uni-o4/iql": {"critics": "iql", "expectile": 0.8, "gate": "always", "fixed_starts": True, "stop": 2},
+    "uni-o4/no-model": {"model_part": 0.0, "gate": "never", "diversity_kind": "heuristic", "activation": "tanh"},
+    "uni-o4/choose": {"choose": "return", "choose_among": 2, "choose_episodes": 1, "deploy": "best", "online_steps": 440},
+    "uni-o4/released": {
+        "log_std_online": "double-tanh", "clip_actions": True, "clip_decay": "released", "bootstrap_on_truncation": False,
+        "diversity_dimensions": "sum", "online_anneal": False, "offline_entropy": 0.01,
+    },
+    "uni-o4/small": {
+        "preset": "small", "steps": 370, "hidden": (8,), "critic_hidden": (8,), "value_hidden": (8,), "model_hidden": (8,),
+        "batch_size": 16, "horizon": 5,
+    },
+}  # fmt: skip
+
+SLOW: set[str] = {
+    "grpo/tiny", "grpo/micro-batches", "grpo/unclamped", "grpo/constant-given", "grpo/advantage-mean-baseline", "grpo/advantage-reward",
+    "grpo/corrected-everything", "grpo/searched-everything", "bapo/tiny", "bapo/released", "bapo/lag", "bapo/expert", "chord/linear",
+    "chord/exploration", "chord/replayed", "dapo/lag", "dapo/expert", "dr-grpo/everything", "ghpo/lag", "gmpo/lag", "luffy/lag",
+    "ppo-lm/repeated", "reinforce/reward", "reinforce-pp/lag", "remix/lag", "rft/replayed", "rl-plus/lag", "rloo/repeated",
+    "sft/repeated", "tis/sequence", "a2c/envpool", "pmoe-ppo/goals", "ppo-buffer/expert", "props/weighted", "robust-acting/always",
+    "robust-acting/pendulum-envpool", "rlpd/adroit", "rlpd/antmaze", "famo2o/antmaze", "famo2o-cql/random", "uni-o4/choose",
+    "uni-o4/released", "uni-o4/small", "famo2o/random", "famo2o/broadcast", "reinforce-pp/steps", "tis/everything", "luffy/steps",
+    "ppo-lm/replayed", "rloo/replayed", "dapo/replayed", "iql/antmaze", "awac/antmaze", "td3-bc/ranked", "robust-acting/pendulum",
+    "grpo/searched-micro-batches", "ppo/everything-envpool", "ppo/pendulum-envpool", "grpo/kl-abs", "remix/no-anchor",
+    "bapo/released-script",
+}  # fmt: skip
+"""Cases of the nightly tests: the longest, and those whose parts others reach too."""
+
+CASES: dict[str, Options] = GRPO | RELATIVES | CONTROL | OFFLINE
+
+
+class Setting(NamedTuple):
+    """A case, spelled out."""
+
+    method: str
+    task: str
+    options: Options
+    stop: int
+    slow: bool
+
+
+def setting(name: str) -> Setting:
+    """The whole setting of a case."""
+    method = name.partition("/")[0]
+    options = FAMILIES.get(method, LANGUAGE) | OWN.get(method, {}) | CASES[name]
+    task, stop = options.pop("task"), options.pop("stop")
+    return Setting(method, task, options, stop, name in SLOW)

@@ -1,0 +1,199 @@
+"""What the cases need besides numbers, made in a temporary folder on first use: a base model, tasks, a data set, an expert, a network.
+
+Names in a case that begin with ``@`` stand for what :data:`INPUTS` makes. The weights of the base model are drawn here and not by its
+library, so that they do not depend on how that one initialises.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rheostat.api import settings_for
+from rheostat.credit.verifiers import Grade, Scores
+from rheostat.policies.control.distributions import Categorical
+from rheostat.tasks.language import ChainSum, character_tokenizer
+from rheostat.training.run import Run
+from tests.tiny_control import random_data
+from tests.tiny_language import model as random_model
+
+
+@functools.cache
+def folder() -> Path:
+    """A temporary folder of this process."""
+    return Path(tempfile.mkdtemp(prefix="rheostat-golden-"))
+
+
+# --- language ---------------------------------------------------------------------------------------------------------------------------
+
+
+class Residue:
+    """1 where the sum of the characters' codes leaves the residue 1, so that a random model is right once in ``modulus`` tries.
+
+    Args:
+        modulus: of the residue.
+        broken: share of the rows, the first ones, that cannot be graded.
+        bonus: added to completions of odd length.
+    """
+
+    name = "residue"
+
+    def __init__(self, modulus: int = 2, broken: float = 0.0, bonus: float = 0.0) -> None:
+        self.modulus, self.broken, self.bonus = modulus, broken, bonus
+
+    def grade(self, completion: str) -> Grade:
+        """Of one completion."""
+        right = float(sum(map(ord, completion)) % self.modulus == 1)
+        return Grade(right + self.bonus * (len(completion) % 2), {"length": float(len(completion)), "right": right})
+
+    def score(self, rollouts: Any, progress: Any = None) -> Scores:
+        """One grade per rollout."""
+        failing = round(self.broken * len(rollouts))
+        grades = [self.grade(rollout.completion) for rollout in rollouts]
+        return Scores.from_grades([Grade.failure("not graded") if row < failing else grade for row, grade in enumerate(grades)])
+
+
+class Easy(ChainSum):
+    """Chains of sums that a random model gets right half of the time."""
+
+    def verifier(self) -> Any:
+        """By residue."""
+        return Residue()
+
+
+class Ungraded(ChainSum):
+    """The same, with a quarter of the completions not graded."""
+
+    def verifier(self) -> Any:
+        """By residue, with failures."""
+        return Residue(broken=0.25)
+
+
+class Hard(ChainSum):
+    """The same, right once in sixteen tries, so that whole groups fail."""
+
+    def verifier(self) -> Any:
+        """By residue."""
+        return Residue(16)
+
+
+class Shaped(ChainSum):
+    """The same, with a bonus beside what is right."""
+
+    def verifier(self) -> Any:
+        """By residue and length."""
+        return Residue(16, bonus=0.1)
+
+
+@functools.cache
+def base_model() -> str:
+    """Folder of a two-layer model of characters."""
+    tokenizer = character_tokenizer()
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128}
+    model = random_model("qwen3", vocabulary=len(tokenizer), **sizes)
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in sorted(model.named_parameters()):
+            parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.25 + float("norm" in name))
+    model.save_pretrained(folder() / "model")
+    tokenizer.save_pretrained(folder() / "model")
+    return str(folder() / "model")
+
+
+@functools.cache
+def prompts() -> str:
+    """A file of prompts with answers and completions."""
+    rows = [{"prompt": f"{a}+{b}=", "answer": str((a + b) % 10), "completion": str((a + b) % 10)} for a in range(10) for b in range(10)]
+    path = folder() / "prompts.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+# --- control ----------------------------------------------------------------------------------------------------------------------------
+
+
+class Images(gymnasium.Env):
+    """Images that drift with the actions; the reward is the mean of the image. Saves its state."""
+
+    observation_space = gymnasium.spaces.Box(0, 255, (2, 6, 6), np.uint8)
+    action_space = gymnasium.spaces.Discrete(3)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """A random image."""
+        super().reset(seed=seed)
+        self.count = 0
+        self.image = self.np_random.integers(0, 256, (2, 6, 6), np.uint8)
+        return self.image.copy(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """Rolls and brightens the image; the episode is cut after nine steps."""
+        self.count += 1
+        self.image = np.roll(self.image, int(action) - 1, axis=2) + np.uint8(3 * int(action))
+        return self.image.copy(), float(self.image.mean()) / 255, False, self.count == 9, {}
+
+    def save_state(self) -> dict[str, Any]:
+        """Everything."""
+        return {"count": self.count, "image": self.image.tolist()}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The way back."""
+        self.count, self.image = state["count"], np.array(state["image"], np.uint8)
+
+
+class OwnNetwork(nn.Module):
+    """A user's network: one shared layer, then logits of two actions and a value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared, self.logits, self.judge = nn.Linear(4, 6), nn.Linear(6, 2), nn.Linear(6, 1)
+        draw = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for _, parameter in sorted(self.named_parameters()):
+                parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.3)
+
+    def distribution(self, observation: Tensor) -> Categorical:
+        """Of actions."""
+        return Categorical(self.logits(self.shared(observation).tanh()))
+
+    def value(self, observation: Tensor) -> Tensor:
+        """``[N]``."""
+        return self.judge(self.shared(observation).tanh()).squeeze(-1)
+
+
+@functools.cache
+def expert() -> str:
+    """The directory of a finished run on CartPole."""
+    few: dict[str, Any] = {"num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "evaluation_episodes": 0}
+    directory = folder() / "expert"
+    Run.create(directory, settings_for("ppo", "CartPole-v1", steps=128, backend="gymnasium", **few)).train().close()
+    return str(directory)
+
+
+INPUTS: dict[str, Callable[[], Any]] = {
+    "@easy": Easy,
+    "@ungraded": Ungraded,
+    "@hard": Hard,
+    "@shaped": Shaped,
+    "@model": base_model,
+    "@prompts": prompts,
+    "@images": lambda: Images,
+    "@network": OwnNetwork,
+    "@expert": expert,
+    "@pendulum-data": lambda: random_data("Pendulum-v1"),
+    "@long-data": lambda: random_data("Pendulum-v1", 450),
+    "@cartpole-data": lambda: random_data("CartPole-v1"),
+}
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """Options with what their names that begin with ``@`` stand for."""
+    return {name: INPUTS[value]() if isinstance(value, str) and value.startswith("@") else value for name, value in options.items()}
