@@ -31,11 +31,13 @@ CRITIC = ("critic", "judge", "value_head")
 
 def weights(method: Any) -> list[tuple[str, Tensor]]:
     """Every weight that learns, and those of target, old and reference networks, each with its role."""
+    if hasattr(method, "composition"):
+        return list(language(method))
     if hasattr(method, "online"):
         return list(uni_o4(method))
     if hasattr(method, "parts"):
         return [(PARTS[name], tensor) for name, part in method.parts().items() for tensor in of(part.network)]
-    return list(language(method) if hasattr(method, "world") else on_policy(method))
+    return list(on_policy(method))
 
 
 def of(module: nn.Module) -> list[Tensor]:
@@ -71,7 +73,8 @@ def uni_o4(method: Any) -> Iterator[tuple[str, Tensor]]:
 def language(method: Any) -> Iterator[tuple[str, Tensor]]:
     """The model, its value head, and the model of the KL, which needs no value head (with adapters it is the model itself)."""
     yield from shared(method.policy)
-    copy = None if method.reference is None else method.reference._copy
+    reference = method.context.models.get("reference")
+    copy = None if reference is None else reference.network._copy
     if copy is not None:
         yield from (("reference", tensor) for role, tensor in shared(copy) if role == "policy")
 

@@ -17,6 +17,8 @@ REMOVED: set[str] = set()
 """Metrics of the table that were deliberately removed."""
 
 Options = dict[str, Any]
+ABSENT = object()
+"""In the place of a value: the method has no such option."""
 
 LANGUAGE: Options = {
     "task": "@easy", "model": "@model", "steps": 3, "checkpoint_every": 2, "stop": 1, "threads": 1, "rollouts_kept": 0,
@@ -68,7 +70,7 @@ OWN: dict[str, Options] = {
     "rl-plus": {"max_new_tokens": 48},
     "rlpd": {"critics": 3, "update_to_data": 1.0, "policy_delay": 2},
     "ros": {"behaviour_steps": 32, "stop": 5},
-    "sft": {"group_size": 1, "max_new_tokens": 48},
+    "sft": {"group_size": ABSENT, "max_new_tokens": 48},
     "uni-o4": {
         "steps": 240, "online_steps": 32, "checkpoint_every": 100, "log_every": 1, "stop": 4,
         "critic_part": 1.0, "model_part": 1.0, "cloning_part": 1.0, "policy_part": 1.0,
@@ -93,12 +95,12 @@ GRPO: dict[str, Options] = {
     "grpo/steps": STEPS,
     "grpo/micro-batches": STEPS | {"micro_batch_rows": 3},
     "grpo/optimizer": {"warmup": 2, "weight_decay": 0.1, "max_grad_norm": 0.01},
-    "grpo/searched": {"limit": "searched", "clip_low": 0.4, "epochs": 2, "minibatches": 4},
-    "grpo/searched-released": {"limit": "searched", "search": "released", "target": 1.0, "clip_low": 0.4, "clip_low_end": 0.2} | STEPS,
-    "grpo/searched-micro-batches": {"limit": "searched", "clip_low": 0.4, "micro_batch_rows": 3} | STEPS,
-    "grpo/detached": {"limit": "detached", "clip_low": None, "clip_high": 0.28} | STEPS,
-    "grpo/log-clip": {"limit": "log-clip", "ratio": "sequence"} | STEPS,
-    "grpo/unlimited": {"limit": "none"} | STEPS,
+    "grpo/searched": {"clip": "searched", "clip_low": 0.4, "epochs": 2, "minibatches": 4},
+    "grpo/searched-released": {"clip": "searched", "search": "released", "target": 1.0, "clip_low": 0.4, "clip_low_end": 0.2} | STEPS,
+    "grpo/searched-micro-batches": {"clip": "searched", "clip_low": 0.4, "micro_batch_rows": 3} | STEPS,
+    "grpo/detached": {"clip": "detached", "clip_low": None, "clip_high": 0.28} | STEPS,
+    "grpo/log-clip": {"clip": "log-clip", "clip_low": 0.2, "clip_high": 0.2, "ratio": "sequence"} | STEPS,
+    "grpo/unlimited": {"clip": "none"} | STEPS,
     "grpo/dual-clip": {"dual_clip": 1.05, "clip_low": 0.02, "clip_high": 0.02} | STEPS,
     "grpo/unclamped": {"clamp_log_ratio": False, "learning_rate": 0.1, "epochs": 3, "minibatches": 2},
     "grpo/ratio-sequence": {"ratio": "sequence"} | STEPS,
@@ -116,11 +118,11 @@ GRPO: dict[str, Options] = {
     "grpo/kl-k1": {"kl_estimator": "k1"} | STEPS,
     "grpo/kl-k2": {"kl_estimator": "k2"} | STEPS,
     "grpo/kl-abs": {"kl_estimator": "abs"} | STEPS,
-    "grpo/kl-in-reward": {"kl_in_reward": True, "advantage": "rloo"} | STEPS,
+    "grpo/kl-in-reward": {"kl": "reward", "kl_coefficient": 0.04, "advantage": "rloo"} | STEPS,
     "grpo/entropy": {"entropy_coefficient": 0.01},
     "grpo/correction-token": {"sampler_correction": "token", "sampler_cap": 1.01} | STALE | LONGER,
     "grpo/correction-sequence": {"sampler_correction": "sequence", "sampler_cap": 1.01} | STALE | LONGER,
-    "grpo/dynamic": {"dynamic_sampling": True, "max_sampling_rounds": 3},
+    "grpo/dynamic": {"dynamic": "on", "max_sampling_rounds": 3},
     "grpo/overlong": {"overlong_buffer": 6, "mask_truncated": False},
     "grpo/mask-truncated": {"mask_truncated": True},
     "grpo/top-k-top-p": {"top_k": 10, "top_p": 0.9, "temperature": 0.8} | STEPS,
@@ -136,7 +138,7 @@ GRPO: dict[str, Options] = {
     "grpo/repeated": REPEATED,
     "grpo/everything": EVERYTHING | LONGER | {"max_new_tokens": 48},
     "grpo/corrected-everything": EVERYTHING | LONGER | {"max_new_tokens": 48, "sampler_correction": "token", "sampler_cap": 1.05},
-    "grpo/searched-everything": EVERYTHING | LONGER | {"max_new_tokens": 48, "limit": "searched", "clip_low": 0.4},
+    "grpo/searched-everything": EVERYTHING | LONGER | {"max_new_tokens": 48, "clip": "searched", "clip_low": 0.4},
 }
 
 RELATIVES: dict[str, Options] = {
@@ -174,7 +176,7 @@ RELATIVES: dict[str, Options] = {
     "luffy/steps": STEPS | {"shaping": 0.3},
     "luffy/lag": LAG | LONGER,
     "ppo-lm/plain": {},
-    "ppo-lm/discounted": {"gamma": 0.9, "lam": 0.8, "value_clip": None, "kl_coefficient": 0.0, "kl_in_reward": False},
+    "ppo-lm/discounted": {"gamma": 0.9, "lam": 0.8, "value_clip": None, "kl": "loss", "kl_coefficient": 0.0},
     "ppo-lm/lag": LAG | LONGER,
     "ppo-lm/replayed": REPLAYED | LONGER,
     "ppo-lm/repeated": REPEATED,
@@ -373,5 +375,6 @@ def setting(name: str) -> Setting:
     """The whole setting of a case."""
     method = name.partition("/")[0]
     options = FAMILIES.get(method, LANGUAGE) | OWN.get(method, {}) | CASES[name]
+    options = {key: value for key, value in options.items() if value is not ABSENT}
     task, stop = options.pop("task"), options.pop("stop")
     return Setting(method, task, options, stop, name in SLOW)
