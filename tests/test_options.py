@@ -180,7 +180,7 @@ def test_no_number_of_a_method_may_be_infinite(method: str, value: float) -> Non
         refused(f"{method}: {path.replace('.', '[.]')} is {value}; it must be ", {path: value}, config, method)
 
 
-# --- there and back ------------------------------------------------------------------------------------------------------------------------
+# --- there and back ----------------------------------------------------------------------------------------------------------------------
 
 
 def test_there_and_back() -> None:

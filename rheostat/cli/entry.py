@@ -660,7 +660,12 @@ def in_paths(name: str, preset: str | None, words: list[str]) -> tuple[list[str]
     known = set(short_names(options)) | {item.name for item in dataclasses.fields(LanguageOptions)}
     joined = {each.path.replace(".", "_"): each.path for each in options if "." in each.path}
     joined = {name: path for name, path in joined.items() if name not in known}
-    choices = {flag: each.path for each in options if each.path.endswith("." + KIND) for flag in (each.path, each.path.replace(".", "_"), each.short)}
+    choices = {
+        flag: each.path
+        for each in options
+        if each.path.endswith("." + KIND)
+        for flag in (each.path, each.path.replace(".", "_"), each.short)
+    }
     found, kinds = [], {}
     for index, word in enumerate(words):
         flag, equals, value = word.partition("=")

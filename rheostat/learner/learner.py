@@ -8,8 +8,8 @@ resuming it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rheostat.errors import RheostatError
@@ -32,7 +32,7 @@ class Composition:
         credit: what it is worth, in order.
         improve: how the models move, in order.
         models: by name, in the order in which they are bound.
-        collects: fields and columns that the collector fills in beyond the shared vocabulary.
+        measure: of the context and a number of held-out prompts, how the policy is measured; None samples from it and grades.
     """
 
     collect: Any
@@ -40,7 +40,7 @@ class Composition:
     credit: list[Any]
     improve: list[Any]
     models: dict[str, Any]
-    collects: frozenset[str] = field(default_factory=frozenset)
+    measure: Callable[[Any, int], Metrics] | None = None
 
     @property
     def innermost(self) -> Any:
@@ -90,7 +90,7 @@ class Composition:
             RheostatError: a term or annotation reads what nobody writes, asks for a model that is not there, or refuses for itself; two
                 updates of one model disagree about its optimiser; units that a part would tear apart.
         """
-        known = set(ALWAYS) | set(self.collects)
+        known = set(ALWAYS) | {name for part in chain(self.collect) for name in getattr(part, "writes", ())}
         for part in self.retain:
             known |= set(getattr(part, "writes", ()))
         for part in self.credit:
@@ -106,11 +106,12 @@ class Composition:
             mine = tuple(getattr(update, name, None) for name in ("learning_rate", "warmup", "weight_decay", "max_grad_norm"))
             if model is not None and optimisers.setdefault(model, mine) != mine:
                 raise RheostatError(f"{who} has two updates of the model {model!r} with different optimisers: give them the same settings.")
-        units = [part for part in self.retain if getattr(part, "makes_units", False)]
-        for part in self.retain[self.retain.index(units[0]) + 1 :] if units else []:
-            if not getattr(part, "keeps_units", False):
+        maker: Any = None
+        for part in [*chain(self.collect), *self.retain]:
+            if maker is not None and not getattr(part, "keeps_units", False):
                 name = type(part).__name__
-                raise RheostatError(f"{who}: {name} cannot keep whole the units that {type(units[0]).__name__} makes: leave it out.")
+                raise RheostatError(f"{who}: {name} cannot keep whole the units that {type(maker).__name__} makes: leave it out.")
+            maker = part if getattr(part, "makes_units", False) else maker
         for part in [*self.parts().values(), *self.terms()]:
             for name in getattr(part, "models", ()) if not isinstance(part, Composition) else ():
                 if name not in self.models:
@@ -148,6 +149,7 @@ class Learner:
             context.models[name] = model
             model.bind(context, name)
         context.group_size = getattr(composition.collect, "group_size", 1)
+        context.measurement = composition.measure
         context.needs_old_scores = composition.gradient_steps > 1 or composition.any("needs_old_logp")
         self._parts = composition.parts()
         for part in [*self._parts.values(), *composition.terms()]:

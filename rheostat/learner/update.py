@@ -79,7 +79,7 @@ class Update:
         if reports:
             for name in dict.fromkeys(name for report in reports for name in report):  # a step without some source says nothing of it
                 metrics[name] = torch.stack([report[name] for report in reports if name in report]).mean().item()
-            if self.model == context.deployed:
+            if self.model == context.deployed and (rows.learner_logp is not None or len(reports) == 1):
                 metrics |= self.meter(context, batch, before)
             metrics |= moments_on_the_meter(model.optimizer)
             for each in self.terms:

@@ -64,6 +64,9 @@ METHODS: dict[str, Entry] = {
     "cispo": Entry("rheostat.methods.language.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
     "cql": Entry("rheostat.methods.control.cql:CQL", "control", "Conservative Q-learning", "2006.04779", "vectors (CORL), laws, resume"),
     "dapo": Entry("rheostat.methods.language.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
+    "dpo": Entry(
+        "rheostat.methods.language.dpo:DPO", "language", "Direct preference optimisation", "2305.18290", "vectors (TRL), laws, resume"
+    ),
     "dqn": Entry("rheostat.methods.control.dqn:DQN", "control", "Deep Q-learning, double DQN", "1312.5602", "laws, probes, resume"),
     "dr-grpo": Entry("rheostat.methods.language.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
     "famo2o": Entry(

@@ -146,7 +146,7 @@ def shared_by(methods: Iterable[tuple[str, Mapping[str, Any]]], shared: Mapping[
         cls, last = table.entry(method).load(), method
         mine = dict(shared)
         if hasattr(cls, "compose"):
-            mine = options.having(cls(), shared | own, method)
+            mine = options.having(cls(), {**shared, **own}, method)
         used |= mine.keys()
         found.append({name: value for name, value in mine.items() if name not in own} | dict(own))
     for name, value in options.flatten(shared):

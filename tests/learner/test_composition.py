@@ -72,7 +72,7 @@ class WritesMargin:
         return batch
 
 
-# --- what is refused -----------------------------------------------------------------------------------------------------------------------
+# --- what is refused ---------------------------------------------------------------------------------------------------------------------
 
 
 def test_the_plain_composition_works() -> None:
@@ -121,14 +121,14 @@ def test_old_names_say_where_they_went() -> None:
     for sentence, method, options in (
         (r"grpo: the option limit of version 0\.1 is now clip\.kind: say clip\.kind detached\.", "grpo", {"limit": "detached"}),
         (r"rloo: the option kl_in_reward of version 0\.1 is now kl\.kind: say kl\.kind loss\.", "rloo", {"kl_in_reward": False}),
-        (r"dapo: the option dynamic_sampling of version 0\.1 is now dynamic\.kind: say dynamic\.kind none\.", "dapo", {"dynamic_sampling": False}),
+        (r"the option dynamic_sampling of version 0\.1 is now dynamic\.kind: say dynamic\.kind none\.", "dapo", {"dynamic_sampling": False}),
         (r"gspo has no option limit any more: nothing in this method depends on it\.", "gspo", {"limit": "none"}),
     ):  # fmt: skip
         with pytest.raises(RheostatError, match=sentence):
             configure(method, options)
 
 
-# --- the dial --------------------------------------------------------------------------------------------------------------------------------
+# --- the dial ----------------------------------------------------------------------------------------------------------------------------
 
 
 def kinds(parts: list[Any]) -> list[type]:
@@ -163,7 +163,7 @@ def test_what_a_part_refuses_is_refused_in_its_words() -> None:
         Dial(lag=1).rewrite(plain(collect=Demonstrations(4)), "mine")
 
 
-# --- what every learner does alike -----------------------------------------------------------------------------------------------------------
+# --- what every learner does alike -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("method", LANGUAGE)

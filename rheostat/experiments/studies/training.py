@@ -129,9 +129,7 @@ def train(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         general = {"rollouts_kept": 0} | arguments["settings"]
         if "data" in arguments:
             general |= {"offline": str(place.parent / arguments["data"] / DATA)}
-        settings = Settings(
-            arguments["method"], arguments["task"], arguments["seed"], arguments["steps"], config=plain(config), **general
-        )
+        settings = Settings(arguments["method"], arguments["task"], arguments["seed"], arguments["steps"], config=plain(config), **general)
         run = Run.create(directory, settings)
     if not run.finished:
         run.train(progress=Silent())
