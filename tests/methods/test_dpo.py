@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rheostat.api import settings_for
 from rheostat.errors import RheostatError
 from rheostat.objectives.preference import BY_LENGTH, SMOOTHED, preference_loss
 from rheostat.parts import Batch
@@ -17,11 +18,14 @@ from rheostat.tasks.language import FilePrompts
 from rheostat.training.run import Interrupted, Run, build_method
 from tests.crash import differences
 from tests.learners import credited, descend_plainly, weights
-from tests.methods.test_language_methods import save, small
+from tests.methods.test_language_methods import save
 from tests.tiny_language import naive_scores
 from tests.training.test_run import StopAfter
 
-OPTIONS: dict[str, Any] = {"pairs_per_batch": 4, "max_new_tokens": 8}
+OPTIONS: dict[str, Any] = {
+    "pairs_per_batch": 4, "max_new_tokens": 8, "learning_rate": 1e-3, "evaluate_every": 0, "evaluation_episodes": 0, "steps": 2,
+    "threads": 1,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def built(model: str, task: Any = None, **options: Any) -> Any:
 
 
 def settings(model: str, task: Any, **options: Any) -> Any:
-    return small("dpo", model, task, **(OPTIONS | options))
+    return settings_for("dpo", task, **(OPTIONS | {"model": model} | options))
 
 
 def test_a_step_is_the_plain_one(model: str) -> None:
@@ -101,12 +105,12 @@ def test_it_learns_to_rank_pairs_it_has_not_seen_and_resumes_exactly(model: str,
 
 @given(st.floats(-20, 20), st.floats(-20, 20), st.floats(0.05, 3))
 def test_links_fall_with_the_margin_and_stay_finite(chosen: float, rejected: float, beta: float) -> None:
-    w, l = (torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (chosen, rejected))
+    up_side, down_side = (torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in (chosen, rejected))
     for link in ("sigmoid", "robust", "hinge", "sigmoid-mean", "bco", "apo-zero", "exo"):
         smoothing = 0.01 if link in SMOOTHED else 0.0
         lengths = {"chosen_length": torch.tensor([3.0]), "rejected_length": torch.tensor([0.0])} if link in BY_LENGTH else {}
-        loss = preference_loss(w, l, link=link, beta=beta, smoothing=smoothing, **lengths)  # type: ignore[arg-type]
-        up = torch.autograd.grad(loss.sum(), [w, l], allow_unused=True)
+        loss = preference_loss(up_side, down_side, link=link, beta=beta, smoothing=smoothing, **lengths)  # type: ignore[arg-type]
+        up = torch.autograd.grad(loss.sum(), [up_side, down_side], allow_unused=True)
         assert bool(loss.isfinite()) and all(bool(g.isfinite()) for g in up if g is not None)
         if smoothing == 0.0:
             assert up[0] is not None and up[0].item() <= 0 and (up[1] is None or up[1].item() >= 0), link
