@@ -92,7 +92,7 @@ def load(directory: str | Path, *, task: Any = None, policy: Any = None) -> Run:
     return Run.load(directory, task=task, policy=policy)
 
 
-def compare(methods: list[str], task: str, *, seeds: int = 5, **options: Any) -> Any:
+def compare(methods: list[str], task: str, *, seeds: int = 8, **options: Any) -> Any:
     """Train several methods on one task over several seeds, in parallel; see :func:`rheostat.experiments.comparison.compare`."""
     from rheostat.experiments.comparison import compare as run_comparison
 

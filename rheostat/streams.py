@@ -6,11 +6,13 @@ Separate streams are why evaluating never changes training, and why one method's
 from __future__ import annotations
 
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
@@ -28,6 +30,8 @@ class Streams:
 
     def __getitem__(self, name: str) -> torch.Generator:
         if name not in self._generators:
+            import torch  # late: processes that grade derive seeds and never draw a tensor
+
             self._generators[name] = torch.Generator().manual_seed(derive_seed(self.seed, name))
         return self._generators[name]
 

@@ -17,6 +17,9 @@ SOURCES = (
 TABLES = (*SOURCES, "rheostat.tasks.control.registration", "rheostat.tasks.control.gridworld")
 FIXED, TRAIN = "studies._fixed_target:sampling_error", "studies._fixed_target:train_target"
 
+FACTOR = 1.1
+"""Ratios of sampling errors within it do not matter."""
+
 Config = dict[str, Any]
 Values = dict[int, float]
 
@@ -25,10 +28,10 @@ Values = dict[int, float]
 class Sizes:
     """What differs between the study and its smoke form, and can be set from the command line."""
 
-    seeds_a: int = 10
-    seeds_b: int = 300
-    seeds_c: int = 6
-    seeds_d: int = 6
+    seeds_a: int = 8
+    runs_b: int = 300
+    seeds_c: int = 8
+    seeds_d: int = 8
     grid_at: tuple[int, ...] = (128, 256, 512, 1024)
     cartpole_rows: int = 1024
     cartpole_windows: int = 4
@@ -43,11 +46,12 @@ class Sizes:
     batches_d: int = 16
     tasks_c: int = 2
     tasks_d: int = 3
+    first_seed: int = 0
 
 
 SMOKE = Sizes(
     seeds_a=2,
-    seeds_b=4,
+    runs_b=4,
     seeds_c=1,
     seeds_d=2,
     grid_at=(32, 64),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from rheostat.reporting.study_figures import verdict_word
 from studies._props_learning import known
 
 COLOURS = {"on-policy": "#666666", "PPO": "#666666", "PPO-Buffer": "#0072b2", "ROS": "#009e73", "PROPS": "#d55e00"}
@@ -46,7 +47,7 @@ def draw(study: dict[str, Any], path: Path) -> None:
 
 
 def _titled(axes: Any, claim: dict[str, Any], title: str) -> None:
-    axes.set_title(f"{claim['title'][0]}  {title}: {claim['verdict']}", loc="left", fontsize=10)
+    axes.set_title(f"{claim['title'][0]}  {title}: {verdict_word(claim)}", loc="left", fontsize=10)
 
 
 def _grid(axes: Any, claim: dict[str, Any]) -> None:
@@ -125,7 +126,7 @@ def _bars(axes: Any, claims: list[dict[str, Any]]) -> None:
     for group, claim in enumerate(claims):
         metrics = claim["metrics"]
         _, task, kind = claim["name"].split()
-        labels.append(f"{task}\n{kind}: {claim['verdict']}")
+        labels.append(f"{task}\n{kind}: {verdict_word(claim)}")
         for offset, arm in ((-0.2, "on-policy"), (0.0, "PROPS")):
             row = metrics["sampling_error"][arm]
             axes.bar(group + offset, row["mean"], 0.18, color=COLOURS[arm], alpha=0.85, label=arm if group == 0 else None)

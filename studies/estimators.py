@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rheostat.experiments.studies import Cell, Claim, Condition, Effect, Judgement, Results, Study
+from rheostat.experiments.studies import Cell, Claim, Condition, Effect, Judgement, Results, Study, exact
 from studies._estimators_report import draw
 
 GRADIENTS = ["is:sequence", "is:token", "is:truncated", "is:none", "reinforce", "rloo", "grpo", "dr-grpo", "tis", "cispo", "gspo", "rft"]
@@ -106,31 +106,26 @@ def judge_all(arms: dict[str, dict[int, Cell]], rules: Callable[[str, Rows], lis
     return judge
 
 
-def true(rule: str, holds: bool, **numbers: float) -> Condition:
-    """A condition on exact numbers."""
-    return Condition(rule, "held" if holds else "not held", {name: float(f"{value:.5g}") for name, value in numbers.items()})
-
-
 def kl_values(label: str, rows: Rows) -> list[Condition]:
     """Values at the learner's own samples."""
     bias = {name: rows[f"kl:{name}"]["bias"] for name in ("k1", "k2", "k3")}
     return [
-        true(f"{label}: k1 unbiased", abs(bias["k1"]) < EXACT, bias=bias["k1"]),
-        true(f"{label}: k3 unbiased", abs(bias["k3"]) < EXACT, bias=bias["k3"]),
-        true(f"{label}: k2 biased", abs(bias["k2"]) >= EXACT, bias=bias["k2"]),
+        exact(f"{label}: k1 unbiased", abs(bias["k1"]) < EXACT, bias=bias["k1"]),
+        exact(f"{label}: k3 unbiased", abs(bias["k3"]) < EXACT, bias=bias["k3"]),
+        exact(f"{label}: k2 biased", abs(bias["k2"]) >= EXACT, bias=bias["k2"]),
     ]
 
 
 def kl_deviation(label: str, rows: Rows) -> list[Condition]:
     """Standard deviation of one completion's estimate, relative to the KL."""
     k1, k3 = rows["kl:k1"]["deviation"], rows["kl:k3"]["deviation"]
-    return [true(f"{label}: deviation of k3 below that of k1", k3 < k1, k1=k1, k3=k3)]
+    return [exact(f"{label}: deviation of k3 below that of k1", k3 < k1, k1=k1, k3=k3)]
 
 
 def kl_gradients(label: str, rows: Rows) -> list[Condition]:
     """Gradients of the estimators as losses."""
     found = rows["kl:k2"]["gradient_error"]
-    return [true(f"{label}: gradient of summed k2 is that of KL(learner, reference)", found < EXACT, relative_error=found)]
+    return [exact(f"{label}: gradient of summed k2 is that of KL(learner, reference)", found < EXACT, relative_error=found)]
 
 
 def advantage_rules(label: str, rows: Rows) -> list[Condition]:
@@ -138,13 +133,13 @@ def advantage_rules(label: str, rows: Rows) -> list[Condition]:
     gae = [rows[f"advantage:gae-{lam}"] for lam in ("0", "0.5", "0.9", "0.95", "1")]
     bias, deviation = [row["bias"] for row in gae], [row["deviation"] for row in gae]
     found = [
-        true(f"{label}: on-policy bias falls with lambda", bias == sorted(bias, reverse=True), lowest=bias[-1], highest=bias[0]),
-        true(f"{label}: deviation rises with lambda", deviation == sorted(deviation), lowest=deviation[0], highest=deviation[-1]),
+        exact(f"{label}: on-policy bias falls with lambda", bias == sorted(bias, reverse=True), lowest=bias[-1], highest=bias[0]),
+        exact(f"{label}: deviation rises with lambda", deviation == sorted(deviation), lowest=deviation[0], highest=deviation[-1]),
     ]
     if label == "stale":
         stale, unclipped = gae[-1]["exact_critic_bias"], rows["advantage:vtrace-unclipped"]["stale_bias"]
-        found.append(true("stale: lambda = 1 is biased even with the exact critic", stale >= EXACT, bias=stale))
-        found.append(true("stale: per-decision importance sampling is unbiased", unclipped < EXACT, bias=unclipped))
+        found.append(exact("stale: lambda = 1 is biased even with the exact critic", stale >= EXACT, bias=stale))
+        found.append(exact("stale: per-decision importance sampling is unbiased", unclipped < EXACT, bias=unclipped))
     return found
 
 
@@ -159,15 +154,15 @@ def judge_gradients(arms: dict[str, dict[int, Cell]]) -> Callable[[Results], Jud
         conditions = [
             Condition(
                 "stale: the whole-completion weight is unbiased (0 in the interval of its relative bias)",
-                "held" if interval["low"] <= 0 else "not held",
+                "supported" if interval["low"] <= 0 else "refuted",
                 {"estimate": interval["estimate"], "low": interval["low"], "high": interval["high"], "batches": whole["batches"]},
             ),
             Condition(
                 "stale: the token weight is biased",
-                "held" if token["bias"]["low"] > 0 else "undecided",
+                "supported" if token["bias"]["low"] > 0 else "undecided",
                 {"estimate": token["bias"]["estimate"], "low": token["bias"]["low"], "high": token["bias"]["high"]},
             ),
-            true(
+            exact(
                 "stale: the token weight varies less, at equal scale",
                 token["variance_rescaled"] < whole["variance_rescaled"],
                 token=token["variance_rescaled"],

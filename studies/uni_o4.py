@@ -22,13 +22,14 @@ the trained teacher. No arm was tuned. One look with a seed that is not among th
 away from the wall in so few steps of 1e-4, so that step size was raised for all of them; and the best of four clones covers data better
 than one whatever keeps them apart, so coverage is compared between the two kinds.
 
-Rules, fixed before the arms were run (matched seeds; six are the fewest that can decide at 95 %):
+Rules, fixed before the arms were run (matched seeds, looked at as
+docs/rule.md says; the results of six seeds are pilots):
 
 margin     medium: the score of Uni-O4 is above that of BC by more than 5.
-steps      medium and mixed: Uni-O4 is not worse than one step: two conditions.
-gate       in the worst of all seeds and both data sets, Uni-O4 loses less against its own clones than ungated does (as observed).
+steps      medium and mixed: Uni-O4 is not worse than one step by more than 5: two conditions.
+gate       on the worse of both data sets, Uni-O4 loses less against its own clones than ungated does.
 start      online, the first measurement of Uni-O4 is higher than that of PPO from scratch.
-fall       online, no measurement of Uni-O4 falls below 80 % of its first score, in every seed.
+fall       online, the lowest measurement of Uni-O4 stays above 80 % of its first score.
 diversity  fork: four clones kept apart by the divergence reach a higher return than one clone, and cover the data better than four with the
            released ratio (mean log-likelihood of an action under the member that likes it best).
 
@@ -44,14 +45,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rheostat.analysis.verdict import Outcome
-from rheostat.experiments.studies import Arm, Cell, Claim, Condition, Judgement, Results, Study, better, not_worse, summary, trained
+from rheostat.experiments.studies import (
+    Arm,
+    Cell,
+    Claim,
+    Judgement,
+    Precondition,
+    Results,
+    Study,
+    above,
+    better,
+    not_worse,
+    summary,
+    trained,
+)
 from studies._uni_o4_cells import TASK, TEACHER
 
 CELLS = "studies._uni_o4_cells"
 SOURCES = ("rheostat.methods.control.ppo",)
 """Found by name in the table: the teacher, and the arm from scratch."""
 MARGIN, FLOOR = 5.0, 0.8
+"""Percent of the score, and the share of the first score that is no fall."""
+FORK = {"return": 0.05, "coverage": 0.05}
+"""On the fork, whose best return is 1; coverage in nats."""
 GATES = {"one step": "never", "Uni-O4": "am-q", "ungated": "always"}
 FORKS: dict[str, dict[str, Any]] = {
     "one clone": {"members": 1},
@@ -65,7 +81,7 @@ Seeds = dict[int, float]
 class Sizes:
     """What differs between the study and its smoke form."""
 
-    seeds: int = 6
+    seeds: int = 8
     rows: int = 50_000
     teacher: int = 150_000
     hidden: int = 64
@@ -82,6 +98,7 @@ class Sizes:
     look_every: int = 300
     fork_rows: int = 5_000
     fork: int = 800
+    first_seed: int = 0
 
     @property
     def steps(self) -> int:
@@ -146,7 +163,10 @@ def claims(sizes: Sizes) -> list[Claim]:
         kind: cell("gather", {"kind": name, "steps": sizes.rows, "seed": 0, "teacher": sizes.teacher}, f"{kind} data", 60.0)
         for kind, name in (("medium", "medium"), ("mixed", "medium-random"))
     }
-    clones = {kind: {seed: prepared(sizes, kind, seed, data[kind]) for seed in range(sizes.seeds)} for kind in data}
+    clones = {
+        kind: {seed: prepared(sizes, kind, seed, data[kind]) for seed in range(sizes.first_seed, sizes.first_seed + sizes.seeds)}
+        for kind in data
+    }
     arms = {
         kind: {arm: {seed: improved(sizes, arm, clone) for seed, clone in clones[kind].items()} for arm in GATES} | {"BC": clones[kind]}
         for kind in data
@@ -156,11 +176,12 @@ def claims(sizes: Sizes) -> list[Claim]:
         task=TASK,
         steps=sizes.steps,
         seeds=sizes.seeds,
+        first_seed=sizes.first_seed,
         shared={"gamma": 0.9, "hidden": (sizes.hidden, sizes.hidden), "batch_size": sizes.batch},
         settings={"evaluation_episodes": sizes.episodes, "checkpoint_every": sizes.steps},
         metrics=("critic_loss",),
         cost=40.0,
-        data=dict.fromkeys(range(sizes.seeds), data["medium"]),
+        data=dict.fromkeys(range(sizes.first_seed, sizes.first_seed + sizes.seeds), data["medium"]),
     )
     return [
         *offline_claims(sizes, arms, iql, data),
@@ -220,30 +241,31 @@ def offline_claims(
         return {arm: {seed: result(one)["curve"] for seed, one in arms[kind][arm].items()} for arm in GATES}
 
     def judge_margin(result: Results) -> Judgement:
-        condition = better("score of Uni-O4 and BC", scores("medium", "Uni-O4", result), scores("medium", "BC", result), margin=MARGIN)
+        condition = better("score of Uni-O4 and BC", scores("medium", "Uni-O4", result), scores("medium", "BC", result), by=MARGIN)
         return Judgement([condition], everything("medium", result), drawn("medium", result))
 
     def judge_steps(result: Results) -> Judgement:
         conditions = [
-            not_worse(f"{kind}: score of Uni-O4 and one step", scores(kind, "Uni-O4", result), scores(kind, "one step", result))
+            not_worse(
+                f"{kind}: score of Uni-O4 and one step", scores(kind, "Uni-O4", result), scores(kind, "one step", result), margin=MARGIN
+            )
             for kind in arms
         ]
         return Judgement(conditions, everything("mixed", result), drawn("mixed", result))
 
     def judge_gate(result: Results) -> Judgement:
-        def worst(arm: str) -> float:
-            changes = (change for kind in arms for change in differences(scores(kind, arm, result), scores(kind, "BC", result)).values())
-            return min(changes)
+        def worst(arm: str) -> Seeds:
+            changes = [differences(scores(kind, arm, result), scores(kind, "BC", result)) for kind in arms]
+            return {seed: min(change[seed] for change in changes) for seed in changes[0]}
 
-        gated, ungated = worst("Uni-O4"), worst("ungated")
-        numbers = {"Uni-O4": round(gated, 4), "ungated": round(ungated, 4), "seeds": sizes.seeds}
-        rule = "worst change of the score against the clones, over seeds and data sets: higher with the gate"
-        outcome: Outcome = "undecided" if gated == ungated else "held" if gated > ungated else "not held"
+        what = "change of the score against the clones, on the worse of both data sets, with and without the gate"
+        condition = better(what, worst("Uni-O4"), worst("ungated"), margin=MARGIN)
         changes = {
             f"{kind}: {arm}": summary(differences(scores(kind, arm, result), scores(kind, "BC", result))) for kind in arms for arm in GATES
         }
-        return Judgement([Condition(rule, outcome, numbers)], {"change against BC": changes})
+        return Judgement([condition], {"change against BC": changes})
 
+    room = Precondition("room", "score of BC on the medium data", lambda result: scores("medium", "BC", result), least=20.0, most=90.0)
     both = {f"{kind}: {arm}": arms[kind][arm] for kind in arms for arm in arms[kind]}
     return [
         Claim(
@@ -253,8 +275,18 @@ def offline_claims(
             setting,
             arms["medium"] | iql,
             judge_margin,
+            margins={"score gained": MARGIN},
+            preconditions=(room,),
         ),
-        Claim("steps", "Several steps are no worse than one", "Multi-step improvement over one-step BPPO", setting, both, judge_steps),
+        Claim(
+            "steps",
+            "Several steps are no worse than one",
+            "Multi-step improvement over one-step BPPO",
+            setting,
+            both,
+            judge_steps,
+            margins={"score": MARGIN},
+        ),
         Claim(
             "gate",
             "The gate keeps the worst case from falling as far",
@@ -262,6 +294,7 @@ def offline_claims(
             setting,
             {arm: found for arm, found in both.items() if "one step" not in arm},
             judge_gate,
+            margins={"score": MARGIN},
         ),
     ]
 
@@ -314,20 +347,24 @@ def online_claims(sizes: Sizes, offline: dict[int, Cell], data: Cell) -> list[Cl
         first = {arm: {seed: values[0] for seed, values in measured(arm, result).items()} for arm in arms}
         last = {arm: summary({seed: values[-1] for seed, values in measured(arm, result).items()}) for arm in arms}
         curves = {arm: {seed: result(one)["curve"] for seed, one in found.items()} for arm, found in arms.items()}
-        condition = better("first score of Uni-O4 and PPO from scratch", first["Uni-O4"], first["PPO from scratch"])
+        condition = better("first score of Uni-O4 and PPO from scratch", first["Uni-O4"], first["PPO from scratch"], margin=MARGIN)
         return Judgement([condition], {"first": {arm: summary(found) for arm, found in first.items()}, "last": last}, curves)
 
     def judge_fall(result: Results) -> Judgement:
         found = measured("Uni-O4", result)
         share = {seed: min(values) / values[0] if values[0] > 0 else -1.0 for seed, values in found.items()}
-        numbers = {"smallest": round(min(share.values()), 4), "seeds": len(share)}
-        rule = f"lowest over first score at least {FLOOR:g}, every seed"
-        return Judgement(
-            [Condition(rule, "held" if min(share.values()) >= FLOOR else "not held", numbers)], {"lowest over first": summary(share)}
-        )
+        return Judgement([above("lowest over first score", share, FLOOR)], {"lowest over first": summary(share)})
 
     return [
-        Claim("start", "The offline policy starts higher", "Offline to online from a strong start", setting, arms, judge_start),
+        Claim(
+            "start",
+            "The offline policy starts higher",
+            "Offline to online from a strong start",
+            setting,
+            arms,
+            judge_start,
+            margins={"score": MARGIN},
+        ),
         Claim("fall", "And does not fall when it goes online", "Offline to online without a drop", setting, arms, judge_fall),
     ]
 
@@ -340,7 +377,7 @@ def fork_claim(sizes: Sizes) -> Claim:
     steps = round(4.7 * sizes.fork)
     clones: dict[str, dict[int, Cell]] = {arm: {} for arm in FORKS}
     arms: dict[str, dict[int, Cell]] = {arm: {} for arm in FORKS}
-    for seed in range(sizes.seeds):
+    for seed in range(sizes.first_seed, sizes.first_seed + sizes.seeds):
         for arm, own in FORKS.items():
             arguments = {
                 "task": "fork",
@@ -361,8 +398,13 @@ def fork_claim(sizes: Sizes) -> Claim:
             for name in ("coverage", "spread")
         }
         conditions = [
-            better("return of distribution and one clone", final["distribution"], final["one clone"]),
-            better("coverage of distribution and heuristic", looks["coverage"]["distribution"], looks["coverage"]["heuristic"]),
+            better("return of distribution and one clone", final["distribution"], final["one clone"], margin=FORK["return"]),
+            better(
+                "coverage of distribution and heuristic",
+                looks["coverage"]["distribution"],
+                looks["coverage"]["heuristic"],
+                margin=FORK["coverage"],
+            ),
         ]
         values = {"return": final} | looks
         return Judgement(conditions, {name: {arm: summary(found) for arm, found in by_arm.items()} for name, by_arm in values.items()})
@@ -374,6 +416,7 @@ def fork_claim(sizes: Sizes) -> Claim:
         f"a one-step world with a fork, {sizes.fork_rows:,} steps that went either side; {steps:,} gradient steps",
         arms,
         judge,
+        margins=FORK,
     )
 
 

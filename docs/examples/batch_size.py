@@ -2,15 +2,20 @@
 
 from dataclasses import dataclass
 
-from rheostat.experiments.studies import Arm, Claim, Judgement, Results, Study, areas, better, curves, trained
+from rheostat.experiments.studies import Arm, Claim, Judgement, Results, Study, areas, better, curves, reaches, trained
 
 
 @dataclass(frozen=True)
 class Sizes:
     """What differs between the study and its smoke form."""
 
-    seeds: int = 6
+    seeds: int = 8
     steps: int = 30_000
+    first_seed: int = 0
+
+
+MARGIN = 10.0
+"""Mean return over training below which a difference does not matter."""
 
 
 def claims(sizes: Sizes) -> list[Claim]:
@@ -20,6 +25,7 @@ def claims(sizes: Sizes) -> list[Claim]:
         task="CartPole-v1",
         steps=sizes.steps,
         seeds=sizes.seeds,
+        first_seed=sizes.first_seed,
         shared={"learning_rate": 1e-3},
         settings={"checkpoint_every": sizes.steps},
         cost=5.0,
@@ -27,7 +33,8 @@ def claims(sizes: Sizes) -> list[Claim]:
 
     def judge(result: Results) -> Judgement:
         small, large = (areas(cells[arm], result, "episode_return", sizes.steps) for arm in ("small", "large"))
-        return Judgement([better("mean return over training, small and large batches", small, large)], curves=curves(cells, result))
+        condition = better("mean return over training, small and large batches", small, large, margin=MARGIN)
+        return Judgement([condition], curves=curves(cells, result))
 
     return [
         Claim(
@@ -37,6 +44,8 @@ def claims(sizes: Sizes) -> list[Claim]:
             setting=f"{sizes.steps:,} steps, minibatches of 64",
             arms=cells,
             judge=judge,
+            margins={"return": MARGIN},
+            preconditions=(reaches("large", cells, least=50.0),),  # else neither has learned anything
         )
     ]
 

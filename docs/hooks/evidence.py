@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rheostat.errors import RheostatError
+from rheostat.experiments.studies.results import read_result, study_names
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "tests" / "vectors" / "data"
@@ -134,8 +135,8 @@ def source_of(case: dict[str, Any]) -> str:
 
 @cache
 def studies() -> list[dict[str, Any]]:
-    """The results of every study."""
-    return [{"slug": path.stem, **json.loads(path.read_text())} for path in sorted(RESULTS.glob("*.json"))]
+    """The results of every study, in today's words."""
+    return [{"slug": slug, **read_result(RESULTS / f"{slug}.json")} for slug in study_names() if (RESULTS / f"{slug}.json").exists()]
 
 
 def claims(method: str, paper: str) -> list[tuple[str, dict[str, Any]]]:
@@ -161,7 +162,7 @@ def mixtures(path: Path = RESULTS / "joint.json") -> str:
     """The results of the study of all mixtures as a table, or how to get them."""
     if not path.exists():
         return "The study has not been run yet: `rheostat study joint`."
-    study = json.loads(path.read_text())
+    study = read_result(path)
     claims = {claim["name"]: claim for claim in study["claims"]}
     metrics = claims["stages"]["metrics"]
     level = metrics["cannot be told from the best"]
@@ -175,6 +176,7 @@ def mixtures(path: Path = RESULTS / "joint.json") -> str:
         spent = [f"{metrics[budget][arm]['mean']:,.0f}" for budget in budgets]
         outcomes = [condition["outcome"] for condition in claims[arm]["conditions"]] if arm in claims else []
         told = "–" if not outcomes else outcomes[0] if len(set(outcomes)) == 1 else " / ".join(outcomes)
+        told = f"pilot ({told})" if outcomes and claims[arm]["pilot"] else told
         lines.append("| " + " | ".join([arm, *accuracies, *spent, told]) + " |")
     source = study["provenance"]
     common = metrics["common learner tokens"]["mean"]

@@ -321,10 +321,15 @@ def claims_section(name: str, entry: Entry) -> str:
     found = evidence.claims(name, entry.paper)
     if not found:
         return "### Claims\n\nNo study has tried this method yet; [the claims](../claims.md) lists those that have been run."
-    rows = [f"| `{slug}` | {cell(prose(str(claim.get('title') or claim['name'])))} | {claim['verdict']} |" for slug, claim in found]
+    rows = [f"| `{slug}` | {cell(prose(str(claim.get('title') or claim['name'])))} | {verdict(claim)} |" for slug, claim in found]
     table = "\n".join(["| study | claim | verdict |", "|---|---|---|", *rows])
     intro = "Studies in which this method is one of the arms; effects with their intervals are in [the claims](../claims.md)."
     return f"### Claims\n\n{intro}\n\n{table}"
+
+
+def verdict(claim: dict[str, Any]) -> str:
+    """The verdict; of a pilot what it points to."""
+    return f"pilot ({claim['verdict']})" if claim["pilot"] else str(claim["verdict"])
 
 
 def source(entry: Entry) -> str:

@@ -13,13 +13,12 @@ import numpy as np
 
 from rheostat.analysis.metrics import AXES
 from rheostat.analysis.records import Array, Record
-from rheostat.analysis.statistics import iqm, percentile
+from rheostat.analysis.statistics import iqm_bounds
 from rheostat.errors import RheostatError
 
 POINTS = 250
-RESAMPLES = 600
-BLOCK = 50
-"""Points aggregated at a time, which bounds memory."""
+LEAST_SEEDS = 3
+"""Fewest seeds with a band: of two, Student's interval is thirteen times as wide as their spread, and hides every curve."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Curve:
     Attributes:
         x: budgets ``[points]`` by axis; every axis all its seeds have.
         y: interquartile mean over seeds ``[points]`` (the value itself for one seed).
-        low, high: its bootstrap interval ``[points]``; None for one seed.
+        low, high: its t interval ``[points]``; None for fewer than three seeds.
         seeds: the single seeds on the same points, ``[seeds, points]``.
         level: confidence of the band.
         averaged: rows of the log that were averaged into one point (1: none).
@@ -44,15 +43,12 @@ class Curve:
     averaged: int = 1
 
 
-def arm_curve(
-    records: Sequence[Record], metric: str, *, generator: np.random.Generator, points: int = POINTS, level: float = 0.95
-) -> Curve | None:
+def arm_curve(records: Sequence[Record], metric: str, *, points: int = POINTS, level: float = 0.95) -> Curve | None:
     """The curve of runs that differ by their seed only; None where some seed has not measured the metric.
 
     Args:
         records: the seeds.
         metric: a key of their columns.
-        generator: source of the bootstrap.
         points: most points to draw.
         level: confidence of the band.
     """
@@ -75,26 +71,16 @@ def arm_curve(
     grid = shared if same else np.linspace(low, high, max(2, min(points, most))) if high > low else np.array([low])
     values = np.stack([np.interp(grid, steps, value) for steps, value in series])
     x = {axis.key: _mean_axis(records, axis.key, grid) for axis in AXES if all(record.axis(axis.key) is not None for record in records)}
-    y, band_low, band_high = band(values, generator, level)
+    y, band_low, band_high = band(values, level)
     return Curve(x, y, band_low, band_high, values, level)
 
 
-def band(values: Array, generator: np.random.Generator, level: float = 0.95) -> tuple[Array, Array, Array]:
-    """Interquartile mean over seeds ``[seeds, points]`` and its percentile bootstrap interval, ``[points]`` each.
-
-    Whole curves are redrawn: a resample takes the same seeds at every point.
-    """
+def band(values: Array, level: float = 0.95) -> tuple[Array, Array | None, Array | None]:
+    """Interquartile mean over seeds ``[seeds, points]`` and its t interval at every point, ``[points]`` each; no interval for two seeds."""
     if not np.isfinite(values).all():
         raise RheostatError("A curve holds a number that is not finite: look at that run, a statistic cannot average it away.")
-    n = len(values)
-    draws = generator.integers(n, size=(RESAMPLES, n))
-    lows, highs = [], []
-    for start in range(0, values.shape[1], BLOCK):
-        samples = iqm([np.moveaxis(values[draws, start : start + BLOCK], 1, -1)])
-        low, high = percentile(samples, level)
-        lows.append(low)
-        highs.append(high)
-    return iqm([values.T]), np.concatenate(lows), np.concatenate(highs)
+    y, low, high = iqm_bounds(values.T, level)
+    return (y, low, high) if len(values) >= LEAST_SEEDS else (y, None, None)
 
 
 def _single(record: Record, metric: str, points: int, level: float) -> Curve:

@@ -1,8 +1,8 @@
 """What a language model can do, from several completions of each prompt.
 
-The prompt is the unit: completions of one prompt are not independent evidence, so intervals resample prompts. Nothing here draws from a
-global random stream, so evaluating never changes training. Rows are prompts, columns are completions: ``[P, n]``. An invalid completion
-(its grader failed) is left out, never counted as wrong.
+The prompt is the unit: completions of one prompt are not independent evidence, so intervals are over prompts (score intervals for shares,
+Student's for other means). Nothing here draws from a global random stream, so evaluating never changes training. Rows are prompts, columns
+are completions: ``[P, n]``. An invalid completion (its grader failed) is left out, never counted as wrong.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rheostat.analysis.statistics import RESAMPLES, Interval, bootstrap, mean, wilson
+from rheostat.analysis.shares import share_of, wilson
+from rheostat.analysis.statistics import Interval, interval_of, mean
 from rheostat.errors import RheostatError
 
 Floats = NDArray[np.float64]
@@ -58,7 +59,6 @@ def summarise(
     correct: ArrayLike,
     lengths: ArrayLike,
     *,
-    generator: np.random.Generator,
     valid: ArrayLike | None = None,
     answers: Sequence[Sequence[str | None]] | None = None,
     entropy: ArrayLike | None = None,
@@ -66,21 +66,19 @@ def summarise(
     task: Mapping[str, ArrayLike] | None = None,
     ks: Sequence[int] | None = None,
     level: float = 0.95,
-    resamples: int = RESAMPLES,
 ) -> LanguageSummary:
     """Everything about ``n`` completions of each of ``P`` prompts.
 
     Args:
         correct: [P, n] bool (or 0 and 1).
         lengths: [P, n] tokens.
-        generator: for the intervals.
         valid: [P, n] bool, False where the grader failed; None: all valid.
         answers: [P][n] extracted answers for the vote, None where there is none.
         entropy: [P, n] mean entropy of a completion's tokens, in nats.
         truncated: [P, n] bool.
         task: further metrics, each [P, n].
         ks: which pass@k; None: 1, 2, 4, ... up to n.
-        level, resamples: of the intervals.
+        level: of the intervals.
 
     Raises:
         RheostatError: different shapes, no completion, or k larger than the valid completions of every prompt.
@@ -91,14 +89,10 @@ def summarise(
     ks = [k for k in (2**i for i in range(n.bit_length())) if k <= n] if ks is None else sorted({1, *ks})
 
     def clustered(values: Floats) -> Interval:
-        return clustered_mean(values, generator=generator, level=level, resamples=resamples)
+        return clustered_mean(values, level=level)
 
     summary = LanguageSummary(
-        pass_at={
-            k: pass_at_k_interval(right, k, valid=kept, generator=generator, level=level, resamples=resamples)
-            for k in ks
-            if (kept.sum(1) >= k).any()
-        },
+        pass_at={k: pass_at_k_interval(right, k, valid=kept, level=level) for k in ks if (kept.sum(1) >= k).any()},
         majority=None,
         length=clustered(tokens),
         invalid=wilson(int((~kept).sum()), kept.size, level=level),
@@ -111,7 +105,7 @@ def summarise(
     if answers is None:
         return summary
     votes = majority_vote(answers, right, valid=kept)
-    return replace(summary, majority=bootstrap(votes, mean, generator=generator, level=level, resamples=resamples))
+    return replace(summary, majority=share_of(votes, level=level))
 
 
 def pass_at_k(correct: ArrayLike, k: int, *, valid: ArrayLike | None = None) -> Floats:
@@ -146,12 +140,10 @@ def pass_at_k_interval(
     correct: ArrayLike,
     k: int,
     *,
-    generator: np.random.Generator,
     valid: ArrayLike | None = None,
     level: float = 0.95,
-    resamples: int = RESAMPLES,
 ) -> Interval:
-    """Mean pass@k over the prompts that have ``k`` valid completions, resampling prompts; ``n`` is their number.
+    """Mean pass@k over the prompts that have ``k`` valid completions; ``n`` is their number.
 
     Raises:
         RheostatError: see :func:`pass_at_k`; no prompt has ``k`` valid completions.
@@ -160,7 +152,7 @@ def pass_at_k_interval(
     values = values[~np.isnan(values)]
     if not len(values):
         raise RheostatError(f"No prompt has {k} completions that could be graded, so pass@{k} is unknown.")
-    return bootstrap(values, mean, generator=generator, level=level, resamples=resamples)
+    return share_of(values, level=level)
 
 
 def majority_vote(
@@ -223,17 +215,15 @@ def _vote(answers: Sequence[str | None], correct: Bools, kept: Bools, voters: ND
 def clustered_mean(
     values: ArrayLike,
     *,
-    generator: np.random.Generator,
     valid: ArrayLike | None = None,
     level: float = 0.95,
-    resamples: int = RESAMPLES,
 ) -> Interval:
-    """Mean over prompts of the mean over a prompt's valid completions, resampling prompts.
+    """Mean over prompts of the mean over a prompt's valid completions, with Student's interval.
 
     Args:
         values: [P, n], finite where valid.
-        generator, level, resamples: of the bootstrap.
         valid: [P, n] bool; prompts without a valid completion are left out.
+        level: of the interval.
 
     Raises:
         RheostatError: different shapes, or nothing valid.
@@ -244,7 +234,7 @@ def clustered_mean(
     if not counts.any():
         raise RheostatError("There is no valid completion to average over.")
     means = np.where(kept, table, 0.0).sum(1)[counts > 0] / counts[counts > 0]
-    return bootstrap(means, mean, generator=generator, level=level, resamples=resamples)
+    return interval_of(means, mean, level=level)
 
 
 def _outcomes(correct: ArrayLike, valid: ArrayLike | None) -> tuple[Bools, Bools]:

@@ -2,8 +2,17 @@
 
 Source: Agarwal et al. 2021, "Deep reinforcement learning at the edge of the statistical precipice", arXiv 2108.13264 (library: rliable).
 
-Scores come as ``[seeds]`` for one task or as ``{task: [seeds]}`` for several; tasks may have different numbers of seeds. Bootstrap
-resamples redraw seeds *within* each task (stratified); intervals are percentile intervals. Whatever uses chance takes a generator.
+Scores come as ``[seeds]`` for one task or as ``{task: [seeds]}`` for several; tasks may have different numbers of seeds, and the seeds of a
+task vary about that task's own mean (stratified).
+
+Intervals are Student's: estimate +- t(df) * standard error. The percentile bootstrap that is usual in the field covers the mean of six
+normal numbers in 86 of 100 cases where it promises 95, because it takes the spread of few numbers for the true one. Standard errors:
+
+mean         s / sqrt(n)
+iqm          of the winsorised scores (Yuen 1974): squared deviations / (h (h - 1)) with h scores left after trimming
+else         the jackknife, leaving out one seed of one task at a time
+
+Degrees of freedom of sums are Welch's (1947). Shares are in :mod:`rheostat.analysis.shares`.
 """
 
 from __future__ import annotations
@@ -20,9 +29,7 @@ from rheostat.errors import RheostatError
 Array = NDArray[np.float64]
 Scores = ArrayLike | Mapping[str, ArrayLike]
 Statistic = Callable[[Sequence[Array]], Array]
-"""One ``[..., seeds]`` array per task to ``[...]``: the last dimension is reduced, so that all resamples are computed at once."""
-
-RESAMPLES = 5000
+"""One ``[..., seeds]`` array per task to ``[...]``: the last dimension is reduced, so that many samples are computed at once."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +46,6 @@ class Interval:
 
     def __str__(self) -> str:
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Share of runs that score above each threshold, averaged over tasks."""
-
-    thresholds: Array
-    estimate: Array
-    low: Array
-    high: Array
-    level: float
-    n: int
 
 
 def as_strata(scores: Scores, name: str = "scores") -> list[Array]:
@@ -110,78 +105,109 @@ def optimality_gap(target: float) -> Statistic:
 # --- intervals ---------------------------------------------------------------------------------------------------------------------------
 
 
-def bootstrap(
-    scores: Scores,
-    statistic: Statistic = iqm,
-    *,
-    generator: np.random.Generator,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """An aggregate with its stratified percentile bootstrap interval.
+def interval_of(scores: Scores, statistic: Statistic = iqm, *, level: float = 0.95) -> Interval:
+    """An aggregate with its t interval.
 
-    With one seed per task the resamples are all the same: the interval is then unbounded, because nothing is known.
+    Where a task has a single seed nothing is known of its spread, and the interval is unbounded.
 
     Args:
         scores: ``[seeds]`` or ``{task: [seeds]}``.
         statistic: what to estimate, e.g. :func:`iqm` or :func:`mean`.
-        generator: source of the resamples.
         level: confidence in (0, 1).
-        resamples: number of bootstrap samples.
 
     Raises:
         RheostatError: see :func:`as_strata`; a level outside (0, 1).
     """
     strata = as_strata(scores)
-    n = sum(map(len, strata))
-    estimate = float(statistic(strata))
-    if max(map(len, strata)) < 2:
-        _check_level(level)
-        return Interval(estimate, -math.inf, math.inf, level, n)
-    low, high = percentile(statistic(resample(strata, generator, resamples)), level)
-    return Interval(estimate, float(low), float(high), level, n)
+    return _bounded(float(statistic(strata)), [_spread(strata, statistic)], level, sum(map(len, strata)))
 
 
-def resample(strata: Sequence[Array], generator: np.random.Generator, resamples: int) -> list[Array]:
-    """Seeds redrawn with replacement within every task, ``[resamples, seeds]`` each."""
-    return [values[generator.integers(len(values), size=(resamples, len(values)))] for values in strata]
-
-
-def percentile(samples: Array, level: float) -> tuple[Array, Array]:
-    """The central ``level`` share of bootstrap samples ``[resamples, ...]``: its two ends ``[...]``."""
-    _check_level(level)
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise RheostatError(f"The confidence level is {level}: it must lie between 0 and 1, e.g. 0.95.")
-
-
-def difference(
-    a: Scores,
-    b: Scores,
-    statistic: Statistic = iqm,
-    *,
-    generator: np.random.Generator,
-    level: float = 0.95,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """``statistic(a) - statistic(b)`` of independent seeds, with its bootstrap interval; ``n`` counts the seeds of the smaller side.
+def difference(a: Scores, b: Scores, statistic: Statistic = iqm, *, level: float = 0.95) -> Interval:
+    """``statistic(a) - statistic(b)`` of independent seeds, with Welch's t interval; ``n`` counts the seeds of the smaller side.
 
     Raises:
-        RheostatError: see :func:`as_strata`; different tasks.
+        RheostatError: see :func:`as_strata`; different tasks; a level outside (0, 1).
     """
     x, y = as_strata(a, "a"), as_strata(b, "b")
     require_same_tasks(a, b)
     n = min(sum(map(len, x)), sum(map(len, y)))
-    estimate = float(statistic(x) - statistic(y))
-    if max(map(len, x)) < 2 or max(map(len, y)) < 2:
+    return _bounded(float(statistic(x) - statistic(y)), [_spread(x, statistic), _spread(y, statistic)], level, n)
+
+
+def t_bounds(values: Array, level: float = 0.95) -> tuple[Array, Array, Array]:
+    """Mean over the last dimension of ``[..., n]`` and Student's interval, ``[...]`` each; unbounded for n = 1."""
+    n = values.shape[-1]
+    return _around(values.mean(-1), values.var(-1, ddof=1) / n if n > 1 else np.zeros(values.shape[:-1]), n - 1, level)
+
+
+def iqm_bounds(values: Array, level: float = 0.95) -> tuple[Array, Array, Array]:
+    """Interquartile mean over the last dimension of ``[..., n]`` and its t interval, ``[...]`` each; unbounded for n = 1."""
+    variance, freedom = _winsorised([values])
+    return _around(iqm([values]), variance, freedom, level)
+
+
+def student(freedom: float, level: float) -> float:
+    """The two-sided quantile of Student's t at a confidence.
+
+    Raises:
+        RheostatError: a level outside (0, 1).
+    """
+    from scipy.stats import t
+
+    if not 0 < level < 1:
+        raise RheostatError(f"The confidence level is {level}: it must lie between 0 and 1, e.g. 0.95.")
+    return float(t.ppf((1 + level) / 2, freedom)) if freedom > 0 else math.inf
+
+
+def _around(centre: Array, variance: Array, freedom: float, level: float) -> tuple[Array, Array, Array]:
+    """An estimate and its interval; without a degree of freedom nothing is known."""
+    half = student(freedom, level) * np.sqrt(variance) if freedom > 0 else np.full(np.shape(centre), math.inf)
+    return np.asarray(centre), centre - half, centre + half
+
+
+def _bounded(estimate: float, spreads: Sequence[list[tuple[float, float]]], level: float, n: int) -> Interval:
+    """The interval from (variance, degrees of freedom) of independent parts."""
+    parts = [part for spread in spreads for part in spread]
+    if min(freedom for _, freedom in parts) <= 0:
+        student(1, level)  # checks the level
         return Interval(estimate, -math.inf, math.inf, level, n)
-    samples = statistic(resample(x, generator, resamples)) - statistic(resample(y, generator, resamples))
-    low, high = percentile(samples, level)
-    return Interval(estimate, float(low), float(high), level, n)
+    total = sum(variance for variance, _ in parts)
+    freedom = total**2 / sum(variance**2 / freedom for variance, freedom in parts) if total > 0 else sum(f for _, f in parts)
+    half = student(freedom, level) * math.sqrt(total)
+    return Interval(estimate, estimate - half, estimate + half, level, n)
+
+
+def _spread(strata: Sequence[Array], statistic: Statistic) -> list[tuple[float, float]]:
+    """(variance, degrees of freedom) of the parts of an aggregate that vary independently."""
+    if statistic is mean:
+        return [(float(x.var(ddof=1)) / len(x) / len(strata) ** 2 if len(x) > 1 else 0.0, len(x) - 1) for x in strata]
+    if statistic is iqm:
+        variance, freedom = _winsorised(strata)
+        return [(float(variance), freedom)]
+    found = []
+    for index, values in enumerate(strata):
+        n = len(values)
+        if n < 2:
+            found.append((0.0, 0.0))
+            continue
+        kept = values[np.nonzero(~np.eye(n, dtype=bool))[1].reshape(n, n - 1)]
+        others = [kept if i == index else np.broadcast_to(x, (n, len(x))) for i, x in enumerate(strata)]
+        left_out = statistic(others)
+        found.append((float((n - 1) / n * np.square(left_out - left_out.mean()).sum()), float(n - 1)))
+    return found
+
+
+def _winsorised(strata: Sequence[Array]) -> tuple[Array, float]:
+    """Variance of the pooled interquartile mean of one ``[..., seeds]`` array per task, ``[...]``, and its degrees of freedom."""
+    pooled = np.sort(np.concatenate(list(strata), axis=-1), axis=-1)
+    n = pooled.shape[-1]
+    cut = n // 4
+    freedom = n - 2 * cut - len(strata)
+    if freedom <= 0 or min(x.shape[-1] for x in strata) < 2:
+        return np.zeros(pooled.shape[:-1]), 0
+    low, high = pooled[..., cut, None], pooled[..., n - cut - 1, None]
+    total = np.sum([x.shape[-1] * np.clip(x, low, high).var(-1) for x in strata], axis=0)
+    return total / ((n - 2 * cut) * freedom), freedom
 
 
 def require_same_tasks(a: Scores, b: Scores) -> None:
@@ -190,64 +216,6 @@ def require_same_tasks(a: Scores, b: Scores) -> None:
     right = list(b) if isinstance(b, Mapping) else [""]
     if left != right:
         raise RheostatError(f"The two sides were measured on different tasks ({', '.join(left)} against {', '.join(right)}).")
-
-
-def improvement(x: Sequence[Array], y: Sequence[Array]) -> Array:
-    """Probability that a run of X beats a run of Y, ``P(X > Y) + P(X = Y) / 2``, averaged over tasks.
-
-    Args:
-        x: one ``[..., seeds]`` array per task.
-        y: the same tasks; the number of seeds may differ.
-
-    Returns:
-        ``[...]``, in [0, 1].
-    """
-    shares = []
-    for left, right in zip(x, y, strict=True):
-        signs = np.sign(left[..., :, None] - right[..., None, :])
-        shares.append((signs.mean((-1, -2)) + 1) / 2)
-    return np.mean(shares, axis=0)
-
-
-def probability_of_improvement(
-    a: Scores, b: Scores, *, generator: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
-) -> Interval:
-    """How probable it is that a run of A beats a run of B, with its bootstrap interval.
-
-    The interval of few seeds that are completely separated collapses to a point; :func:`rheostat.analysis.verdict.decide` therefore
-    asks for an exact test besides.
-
-    Raises:
-        RheostatError: see :func:`as_strata`; different tasks.
-    """
-    x, y = as_strata(a, "a"), as_strata(b, "b")
-    require_same_tasks(a, b)
-    n = min(sum(map(len, x)), sum(map(len, y)))
-    estimate = float(improvement(x, y))
-    if max(map(len, x)) < 2 or max(map(len, y)) < 2:
-        return Interval(estimate, 0.0, 1.0, level, n)
-    low, high = percentile(improvement(resample(x, generator, resamples), resample(y, generator, resamples)), level)
-    return Interval(estimate, float(low), float(high), level, n)
-
-
-def performance_profile(
-    scores: Scores, thresholds: ArrayLike, *, generator: np.random.Generator, level: float = 0.95, resamples: int = 2000
-) -> Profile:
-    """Share of runs with a score above each threshold, averaged over tasks, with a pointwise bootstrap band.
-
-    Args:
-        scores: ``[seeds]`` or ``{task: [seeds]}``, on one scale.
-        thresholds: ``[thresholds]``.
-        generator, level, resamples: see :func:`bootstrap`.
-    """
-    strata = as_strata(scores)
-    taus = np.asarray(thresholds, dtype=np.float64)
-
-    def above(values: Sequence[Array]) -> Array:
-        return np.mean([(task[..., None] > taus).mean(-2) for task in values], axis=0)
-
-    low, high = percentile(above(resample(strata, generator, resamples)), level)
-    return Profile(taus, above(strata), low, high, level, sum(map(len, strata)))
 
 
 def area_under_curve(x: ArrayLike, y: ArrayLike, *, until: float | None = None, bounds: tuple[float, float] = (0.0, 1.0)) -> float:
@@ -277,38 +245,3 @@ def area_under_curve(x: ArrayLike, y: ArrayLike, *, until: float | None = None, 
     average = np.trapezoid(height, budget) / length if length > 0 else height.mean()
     low, high = bounds
     return float((average - low) / (high - low))
-
-
-def wilson(successes: int, trials: int, *, level: float = 0.95) -> Interval:
-    """A share of independent trials with Wilson's score interval (Wilson 1927), which stays within [0, 1] and is right for few trials.
-
-    Raises:
-        RheostatError: no trial, or more successes than trials.
-    """
-    from scipy.stats import norm
-
-    _check_level(level)
-    if trials < 1 or not 0 <= successes <= trials:
-        raise RheostatError(f"{successes} successes in {trials} trials: a share needs at least one trial and at most as many successes.")
-    z = float(norm.ppf((1 + level) / 2))
-    share = successes / trials
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), level, trials)
-
-
-def clustered_share(
-    outcomes: Sequence[ArrayLike], *, generator: np.random.Generator, level: float = 0.95, resamples: int = RESAMPLES
-) -> Interval:
-    """Accuracy over prompts with several samples each: the mean over prompts, resampling *prompts*.
-
-    Samples of one prompt are not independent evidence, so they never count as separate trials.
-
-    Args:
-        outcomes: for every prompt, its samples' outcomes in [0, 1]; numbers of samples may differ.
-        generator, level, resamples: see :func:`bootstrap`.
-    """
-    per_prompt = [
-        float(as_strata(np.asarray(samples, dtype=np.float64), f"prompt {index}")[0].mean()) for index, samples in enumerate(outcomes)
-    ]
-    return bootstrap(per_prompt, mean, generator=generator, level=level, resamples=resamples)

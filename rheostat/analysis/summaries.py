@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from rheostat.analysis.metrics import describe
 from rheostat.analysis.records import Arm, Record
-from rheostat.analysis.statistics import Array, Interval, area_under_curve, bootstrap, iqm
-from rheostat.analysis.verdict import Verdict, decide
+from rheostat.analysis.statistics import Interval, area_under_curve, interval_of, iqm
+from rheostat.analysis.verdict import RULE, Verdict, holm, judge, over_looks
 
 SAMPLING_ERROR = "meter/sampling_error"
 FINAL_LABELS = {"evaluation_return": "Final evaluation return", "accuracy": "Final accuracy"}
@@ -20,7 +20,7 @@ FINAL_LABELS = {"evaluation_return": "Final evaluation return", "accuracy": "Fin
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One row of the table. Intervals are bootstrap intervals of the interquartile mean over finished seeds."""
+    """One row of the table. Intervals are t intervals of the interquartile mean over finished seeds."""
 
     label: str
     method: str
@@ -36,7 +36,9 @@ class ArmSummary:
     sampling_error: Interval | None
     """Mean over training."""
     verdict: Verdict | None
-    """Whether this arm beats the first one; None for the first, and where they cannot be compared."""
+    """Whether this arm beats the first one, from matched seeds; None for the first, and where they cannot be compared."""
+    family_p: float | None = None
+    """The p-value over all looks, adjusted by Holm for all arms that are compared with the first; None where nothing was tested."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON (unbounded ends of an interval are null)."""
@@ -49,43 +51,41 @@ class ArmSummary:
             row[name] = _number(interval.estimate) if interval else None
             row[f"{name}_interval"] = _bounds(interval)
         row["steps_per_second"] = _number(self.speed)
-        if self.verdict is None:
-            return row | dict.fromkeys(
-                (
-                    "difference",
-                    "difference_interval",
-                    "probability_of_improvement",
-                    "probability_interval",
-                    "p_value",
-                    "verdict",
-                    "more_seeds",
-                )
-            )
+        verdict = self.verdict
         return row | {
-            "difference": self.verdict.difference.estimate,
-            "difference_interval": _bounds(self.verdict.difference),
-            "probability_of_improvement": self.verdict.probability.estimate,
-            "probability_interval": _bounds(self.verdict.probability),
-            "p_value": self.verdict.p_value,
-            "verdict": self.verdict.outcome,
-            "more_seeds": self.verdict.more_seeds,
+            "difference": None if verdict is None else _number(verdict.difference.estimate),
+            "difference_interval": _bounds(None if verdict is None else verdict.difference),
+            "difference_iqm": None if verdict is None else _number(verdict.iqm.estimate),
+            "difference_iqm_interval": _bounds(None if verdict is None else verdict.iqm),
+            "probability_of_improvement": None if verdict is None else verdict.probability.estimate,
+            "probability_interval": _bounds(None if verdict is None else verdict.probability),
+            "p_value": None if verdict is None or verdict.look is None else verdict.p_value,
+            "family_p_value": self.family_p,
+            "matched_seeds": None if verdict is None else verdict.seeds,
+            "verdict": None if verdict is None else verdict.outcome,
+            "look": None if verdict is None else verdict.look,
+            "next_look": None if verdict is None else verdict.next_look,
+            "flags": [] if verdict is None else list(verdict.flags),
         }
 
 
-def summarise(arms: Sequence[Arm], *, generator: np.random.Generator, level: float = 0.95) -> tuple[list[ArmSummary], list[str]]:
+def summarise(arms: Sequence[Arm], *, level: float = 0.95, margin: float | None = None) -> tuple[list[ArmSummary], list[str]]:
     """Rows of the final table, and sentences on what a reader must know before believing it.
+
+    Arms are compared by the rule of :mod:`rheostat.analysis.verdict`, from the leading seeds that both have finished: a seed that is
+    missing in between is waited for, because going on without it would be choosing among results.
 
     Args:
         arms: of one task; the first is what the others are compared with.
-        generator: source of resamples.
-        level: confidence.
+        level: confidence of the intervals of single arms.
+        margin: the difference of final values below which nothing matters, declared before the runs; None: none was.
 
     Raises:
         RheostatError: a final value that is not finite.
     """
     notes: list[str] = []
     rows: list[ArmSummary] = []
-    finals: list[Array] = []
+    finals: list[dict[int, float]] = []
     budgets = {arm.records[0].settings.get("steps") for arm in arms}
     if len(budgets) > 1:
         notes.append(f"The budgets differ ({', '.join(f'{b:,}' for b in sorted(b for b in budgets if b))} steps): no verdict is given.")
@@ -96,11 +96,14 @@ def summarise(arms: Sequence[Arm], *, generator: np.random.Generator, level: flo
             notes.append(f"{arm.label}: {'seed' if len(unfinished) == 1 else 'seeds'} {', '.join(map(str, unfinished))} not finished.")
         metrics = {record.final_metric for record in done}
         metric = metrics.pop() if len(metrics) == 1 else None
-        values = np.array([record.final for record in done]) if metric else np.empty(0)
+        values = {record.seed: float(record.final) for record in done} if metric else {}
         finals.append(values)
         verdict = None
-        if index and len(values) and len(finals[0]) and metric == rows[0].metric and len(budgets) == 1:
-            verdict = decide(values, finals[0], generator=generator, level=level)
+        if index and metric is not None and metric == rows[0].metric and len(budgets) == 1:
+            matched = leading(values, finals[0])
+            if matched:
+                mine, first = ({seed: found[seed] for seed in matched} for found in (values, finals[0]))
+                verdict = judge(mine, first, margin=margin)
         rows.append(
             ArmSummary(
                 label=arm.label,
@@ -108,16 +111,44 @@ def summarise(arms: Sequence[Arm], *, generator: np.random.Generator, level: flo
                 seeds=tuple(record.seed for record in done),
                 unfinished=unfinished,
                 metric=metric,
-                final=bootstrap(values, iqm, generator=generator, level=level) if len(values) else None,
-                mean_over_training=_interval([_area(record) for record in done], generator, level),
+                final=_interval(list(values.values()), level),
+                mean_over_training=_interval([_area(record) for record in done], level),
                 speed=_median([record.speed for record in arm.records]),
-                sampling_error=_interval([_average(record, SAMPLING_ERROR) for record in done], generator, level),
+                sampling_error=_interval([_average(record, SAMPLING_ERROR) for record in done], level),
                 verdict=verdict,
             )
         )
+        if verdict is not None and verdict.flags:
+            notes.append(f"{arm.label}: {' and '.join(verdict.flags)}, so a false verdict is more likely than the rule promises.")
         notes += [f"{arm.label}: {sentence}" for sentence in dict.fromkeys(_remarks(arm))]
         notes += _nonfinite_notes(arm)
-    return rows, notes
+    tested = {
+        row.label: over_looks(row.verdict.p_value, row.verdict.difference.level)
+        for row in rows
+        if row.verdict is not None and row.verdict.look is not None
+    }
+    adjusted = holm(tested)
+    return [replace(row, family_p=adjusted.get(row.label)) for row in rows], notes
+
+
+def leading(a: Mapping[int, float], b: Mapping[int, float]) -> list[int]:
+    """Seeds that both sides have, in order, up to the first that only one has or that neither has."""
+    found: list[int] = []
+    for seed in sorted(set(a) | set(b)):
+        if seed not in a or seed not in b or (found and seed != found[-1] + 1):
+            break
+        found.append(seed)
+    return found
+
+
+def verdict_text(verdict: Verdict) -> str:
+    """``better``, ``worse``, ``no relevant difference``, or ``undecided`` with the next look; a pilot decides nothing."""
+    if verdict.look is None:
+        return f"pilot, decides nothing; first look at {RULE.looks[0]} seeds"
+    words = {"supported": "better", "refuted": "worse"}
+    if verdict.outcome != "undecided":
+        return words.get(verdict.outcome, verdict.outcome)
+    return "undecided; every look is used" if verdict.next_look is None else f"undecided; next look at {verdict.next_look} seeds"
 
 
 def final_label(rows: Sequence[ArmSummary]) -> str:
@@ -161,11 +192,11 @@ def _average(record: Record, metric: str) -> float:
     return float(values.mean()) if len(values) else math.nan
 
 
-def _interval(values: Sequence[float], generator: np.random.Generator, level: float) -> Interval | None:
+def _interval(values: Sequence[float], level: float) -> Interval | None:
     """None unless every seed has the number."""
     if not values or not all(map(math.isfinite, values)):
         return None
-    return bootstrap(values, iqm, generator=generator, level=level)
+    return interval_of(values, iqm, level=level)
 
 
 def _median(values: Sequence[float]) -> float:

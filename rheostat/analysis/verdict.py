@@ -1,226 +1,309 @@
-"""Is A better than B? One rule for every table and study.
+"""Is A better than B? One rule for every table and study, declared before anything is run.
 
-The claim "A is better than B by more than ``margin``" is
+Seeds are matched: A and B are run with the same seeds, and the numbers that count are the differences ``d = A - B`` by seed. They are
+looked at after 8, 12, 16 and 24 seeds, in the order of the seeds and never in between, each time at the same two-sided level of .0172
+(Pocock 1977: together about .05 for normal differences). The first look that decides is the verdict:
 
-- **held** when the interval of the difference lies above the margin *and* an exact permutation test rejects "no better" at the same level,
-- **not held** when the same is true in the other direction,
-- **undecided** otherwise.
+supported               the test rejects "no better", and d is above 0
+refuted                 the test rejects in the other direction
+no relevant difference  Student's interval at that level lies inside the margin that was declared before; it goes before the other two,
+                        because a difference that is there but too small to matter supports nothing
+undecided               neither, or fewer than 8 seeds: a pilot shows estimates and decides nothing
 
-Two conditions, because each alone is too easy: the percentile bootstrap of a few seeds is too narrow (it collapses when they are
-separated), and the test alone says nothing about size. The permutation test ranks runs (its statistic is the probability of improvement),
-so four seeds per side are the fewest that can decide at 95 % (2 / C(8, 4) = 0.029; three give 2 / C(6, 3) = 0.1); matched seeds flip
-signs and need six (2 / 2^6 = 0.031).
+The test is the exact sign-flip test for 8 and 12 seeds and Student's t test for 16 and 24. Where the differences are skewed (sample
+skewness beyond 1), Hall's (1992) skew-corrected t test must reject too. Two other questions are asked of the same differences:
 
-How many more seeds: if the true difference is d and the standard deviations are s_A and s_B, a two-sided test at 1 - level finds it with
-80 % power from n = (z_{(1 + level) / 2} + z_{0.8})^2 (s_A^2 + s_B^2) / (d - margin)^2 seeds per side (for matched seeds: with the
-variance of the differences instead of the sum), and never from fewer than the least number above. The estimates stand in for d, s_A and
-s_B: a rough guide, not a promise.
+no worse                supported when the interval's lower bound lies above minus the margin, refuted when its upper bound lies below it
+alike                   supported when the interval lies inside the margin, refuted when it lies wholly outside
+
+Error rates, power and coverage of all this are simulated by ``python -m studies.rule_check``. They hold for symmetric differences. Where a
+method fails now and then or its results are skewed, false verdicts are more frequent: such differences are flagged.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rheostat.analysis.statistics import (
-    RESAMPLES,
-    Array,
-    Interval,
-    Scores,
-    Statistic,
-    as_strata,
-    bootstrap,
-    difference,
-    improvement,
-    iqm,
-    mean,
-    probability_of_improvement,
-)
+from rheostat.analysis.shares import wilson
+from rheostat.analysis.statistics import Array, Interval, as_strata, interval_of, iqm, mean, t_bounds
 from rheostat.errors import RheostatError
 
-Outcome = Literal["held", "not held", "undecided"]
-EXACT = 20_000
-"""Permutations that are enumerated; beyond, that many are drawn."""
-POWER = 0.8
-MOST_SEEDS = 1000
-"""Where an estimate of the seeds needed stops being useful."""
+Outcome = Literal["supported", "refuted", "no relevant difference", "undecided", "not testable here"]
+OUTCOMES: tuple[Outcome, ...] = ("supported", "refuted", "no relevant difference", "undecided", "not testable here")
+Question = Literal["better", "no worse", "alike"]
+SKEWED = 1.0
+"""Sample skewness from which differences count as skewed."""
+FAR = 5.0
+"""Robust deviations (1.4826 MAD) from the median from which a seed counts as far from the others."""
+BLOCK = 2_000
+"""Rows of differences whose signs are flipped at a time, which bounds memory."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """When to look, and how strictly."""
+
+    looks: tuple[int, ...] = (8, 12, 16, 24)
+    """Numbers of matched seeds."""
+    alpha: float = 0.0172
+    """Two-sided level of every look."""
+    overall: float = 0.05
+    """What all looks together come to for normal differences."""
+    flips: int = 12
+    """Up to so many seeds signs are flipped; beyond, it is Student's t test."""
+    skew: bool = True
+    """Whether skewed differences must pass the skew-corrected test too."""
+
+    @property
+    def level(self) -> float:
+        """Confidence of the intervals."""
+        return 1 - self.alpha
+
+    def next_look(self, seeds: int) -> int | None:
+        """The first look with more seeds; None after the last."""
+        return next((look for look in self.looks if look > seeds), None)
+
+
+RULE = Rule()
+
+
+def at_once(n: int) -> Rule:
+    """One look at ``n`` units at .05, for what is computed in one piece."""
+    return Rule(looks=(n,), alpha=0.05)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the seeds say about "A is better than B"."""
+    """What matched seeds say."""
 
     outcome: Outcome
     difference: Interval
-    """A minus B."""
+    """Mean of A minus B over all seeds that are there, at the level of a look."""
+    iqm: Interval
+    """Interquartile mean of the differences, at the same level."""
     probability: Interval
-    """That a run of A beats a run of B (matched: of the same seed)."""
+    """Share of seeds for which A is above B, ties counting half."""
     p_value: float
-    """Two-sided, of the permutation test."""
-    seeds: tuple[int, int]
-    """Seeds of A and of B (per task: the fewest)."""
-    more_seeds: int | None
-    """Seeds per side that would probably decide it; 0 when decided, None when more seeds would probably not."""
+    """Two-sided, of the look that decided, else of the last one reached; of a pilot 1."""
+    look: int | None
+    """Seeds of that look; None for a pilot."""
+    next_look: int | None
+    """Where an undecided comparison goes on; None when it is decided, or every look is used."""
+    flags: tuple[str, ...] = ()
+    """Why the rule's error rates may not hold."""
+
+    @property
+    def seeds(self) -> int:
+        """How many matched seeds there are."""
+        return self.difference.n
 
     def __str__(self) -> str:
+        if self.look is None:
+            return f"pilot of {self.seeds} seed{'s' if self.seeds != 1 else ''}, decides nothing; the first look is at {self.next_look}"
         if self.outcome != "undecided":
-            return self.outcome
-        if self.more_seeds is None:
-            return "undecided; more seeds would probably not decide it"
-        return f"undecided; {self.more_seeds} more seed{'s' if self.more_seeds > 1 else ''} per method would probably decide it"
+            return f"{self.outcome} at {self.look} seeds"
+        return "undecided; every look is used" if self.next_look is None else f"undecided; the next look is at {self.next_look} seeds"
 
 
-def decide(
-    a: Scores,
-    b: Scores,
-    *,
-    generator: np.random.Generator,
-    margin: float = 0.0,
-    level: float = 0.95,
-    statistic: Statistic = iqm,
-    resamples: int = RESAMPLES,
-) -> Verdict:
-    """Judge "A is better than B by more than ``margin``" from independent seeds.
-
-    Args:
-        a, b: ``[seeds]`` or ``{task: [seeds]}``; larger is better.
-        generator: source of resamples and permutations.
-        margin: least difference that counts; negative for "not worse by more than".
-        level: confidence in (0, 1).
-        statistic: what is compared.
-        resamples: bootstrap samples.
-
-    Raises:
-        RheostatError: scores that are empty, not finite or of different tasks. Too few seeds are no error: they are undecided.
-    """
-    gap = difference(a, b, statistic, generator=generator, level=level, resamples=resamples)
-    probability = probability_of_improvement(a, b, generator=generator, level=level, resamples=resamples)
-    x, y = as_strata(a), as_strata(b)
-    x_shifted = [values - margin for values in x]
-    p_value, direction = _permutation_test(x_shifted, y, generator)
-    seeds = (min(map(len, x)), min(map(len, y)))
-    outcome = _outcome(gap, margin, p_value, direction, level)
-    more: int | None = 0
-    if outcome == "undecided":
-        spread = sum(_mean_variance(strata) for strata in (x, y))
-        more = _more_seeds(gap.estimate - margin, spread, min(seeds), least_seeds(level, len(x)), level)
-    return Verdict(outcome, gap, probability, p_value, seeds, more)
-
-
-def decide_paired(
+def judge(
     a: Mapping[int, float],
     b: Mapping[int, float],
     *,
-    generator: np.random.Generator,
-    margin: float = 0.0,
-    level: float = 0.95,
-    statistic: Statistic = mean,
-    resamples: int = RESAMPLES,
+    question: Question = "better",
+    by: float = 0.0,
+    margin: float | None = None,
+    rule: Rule = RULE,
 ) -> Verdict:
-    """The same from matched seeds: what a seed shares between the arms (data, initialisation) cancels.
+    """Judge from matched seeds, taken in their order.
 
     Args:
         a, b: ``{seed: score}`` of the same seeds; larger is better.
-        generator, margin, level, statistic, resamples: see :func:`decide`.
+        question: "A is better than B", "A is no worse than B", "A and B are alike".
+        by: least difference for "better".
+        margin: the difference below which nothing matters, declared before; needed unless the question is "better".
+        rule: looks and level.
 
     Raises:
-        RheostatError: different seeds, no seed, or a score that is not finite.
+        RheostatError: different seeds, no seed, a score that is not finite, or a margin that is missing or not positive. Too few seeds are
+            no error: they are a pilot.
     """
     if set(a) != set(b):
         odd = sorted(set(a) ^ set(b))
         raise RheostatError(f"Matched seeds must be the same on both sides; only one side has {', '.join(map(str, odd))}.")
+    if margin is not None and not margin > 0:
+        raise RheostatError(f"The margin is {margin:g}: it must be above 0, the difference below which nothing matters.")
+    if margin is None and question != "better":
+        raise RheostatError(f"'{question}' needs a margin: say before the data exist which difference does not matter.")
     seeds = sorted(a)
-    differences = as_strata([a[seed] for seed in seeds], "a")[0] - as_strata([b[seed] for seed in seeds], "b")[0]
-    gap = bootstrap(differences, statistic, generator=generator, level=level, resamples=resamples)
-    wins = (np.sign(differences) + 1) / 2
-    probability = bootstrap(wins, mean, generator=generator, level=level, resamples=resamples)
-    p_value, direction = _sign_flip_test(differences - margin, generator)
-    outcome = _outcome(gap, margin, p_value, direction, level)
-    more: int | None = 0
-    n = len(seeds)
-    if outcome == "undecided":
-        spread = float(differences.var(ddof=1)) if n > 1 else math.nan
-        more = _more_seeds(gap.estimate - margin, spread, n, least_seeds(level, paired=True), level)
-    return Verdict(outcome, gap, probability, p_value, (n, n), more)
+    gaps = as_strata([a[seed] for seed in seeds], "a")[0] - as_strata([b[seed] for seed in seeds], "b")[0]
+    found = decisions(gaps[None], question=question, by=by, margin=margin, rule=rule)
+    outcome, n = OUTCOMES[int(found.outcome[0])], len(seeds)
+    look = int(found.look[0]) or None
+    following = None if outcome != "undecided" else rule.next_look(0 if look is None else look)
+    return Verdict(
+        outcome,
+        interval_of(gaps, mean, level=rule.level),
+        interval_of(gaps, iqm, level=rule.level),
+        wilson(float((np.sign(gaps) + 1).sum() / 2), n, level=rule.level),
+        float(found.p_value[0]),
+        look,
+        following,
+        flags_of(gaps) if look is not None else (),
+    )
 
 
-def least_seeds(level: float = 0.95, tasks: int = 1, *, paired: bool = False) -> int:
-    """Fewest seeds per side with which complete separation can be told from chance at ``level`` (4 at 95 %, 6 when paired)."""
-    n = 1
-    while 2 / (2**n if paired else math.comb(2 * n, n) ** tasks) > 1 - level:
-        n += 1
-    return n
+# --- the rule, for many series of differences at once ------------------------------------------------------------------------------------
 
 
-def _outcome(gap: Interval, margin: float, p_value: float, direction: float, level: float) -> Outcome:
-    if p_value <= 1 - level:
-        if gap.low > margin and direction > 0:
-            return "held"
-        if gap.high < margin and direction < 0:
-            return "not held"
-    return "undecided"
+@dataclass(frozen=True)
+class Decisions:
+    """What became of ``[trials]`` series."""
+
+    outcome: NDArray[np.int64]
+    """Index into :data:`OUTCOMES`."""
+    look: NDArray[np.int64]
+    """Seeds of the look that decided, else of the last one reached; 0 for none."""
+    p_value: Array
 
 
-def _more_seeds(effect: float, spread: float, seeds: int, least: int, level: float) -> int | None:
-    """See the module docstring; at least 1, because with the present ones it is undecided."""
-    from scipy.stats import norm
+def decisions(
+    differences: Array, *, question: Question = "better", by: float = 0.0, margin: float | None = None, rule: Rule = RULE
+) -> Decisions:
+    """Apply the rule to differences ``[trials, seeds]``, look by look.
 
-    if not math.isfinite(spread):  # one seed: nothing is known of the spread
-        return max(1, least - seeds)
-    if effect == 0:
-        return None if spread else max(1, least - seeds) if seeds < least else None
-    z = float(norm.ppf((1 + level) / 2) + norm.ppf(POWER))
-    needed = max(least, math.ceil(z * z * spread / effect**2))
-    return None if needed > MOST_SEEDS else max(1, needed - seeds)
-
-
-def _mean_variance(strata: Sequence[Array]) -> float:
-    """Variance of one seed's mean over tasks; NaN where a task has a single seed."""
-    if min(map(len, strata)) < 2:
-        return math.nan
-    return float(np.sum([values.var(ddof=1) for values in strata]) / len(strata) ** 2)
-
-
-def _permutation_test(x: Sequence[Array], y: Sequence[Array], generator: np.random.Generator) -> tuple[float, float]:
-    """Two-sided p-value of "runs of X and of Y are exchangeable", by the probability of improvement, and its direction (-1, 0, 1).
-
-    All relabellings are enumerated for one task while there are at most ``EXACT``; otherwise half as many are drawn, and the observed one
-    is added.
+    Args:
+        differences: A minus B, seeds in order.
+        question, by, margin, rule: see :func:`judge`.
     """
-    observed = float(improvement(x, y)) - 0.5
-    n, m = len(x[0]), len(y[0])
-    if len(x) == 1 and math.comb(n + m, n) <= EXACT:
-        pooled = np.concatenate([x[0], y[0]])
-        chosen = np.array(list(itertools.combinations(range(n + m), n)))
-        rest = np.ones((len(chosen), n + m), dtype=bool)
-        np.put_along_axis(rest, chosen, False, axis=1)
-        left, right = [pooled[chosen]], [np.broadcast_to(pooled, rest.shape)[rest].reshape(len(chosen), m)]
-        extra = 0
-    else:
-        left, right = [], []
-        for a, b in zip(x, y, strict=True):
-            shuffled = generator.permuted(np.broadcast_to(np.concatenate([a, b]), (EXACT // 2, len(a) + len(b))), axis=1)
-            left.append(shuffled[:, : len(a)])
-            right.append(shuffled[:, len(a) :])
-        extra = 1
-    shifts = np.abs(improvement(left, right) - 0.5)
-    count = int((shifts >= abs(observed) - 1e-12).sum())
-    return (count + extra) / (len(shifts) + extra), float(np.sign(observed))
+    trials, seeds = differences.shape
+    outcome = np.full(trials, OUTCOMES.index("undecided"))
+    look, p_value = np.zeros(trials, dtype=np.int64), np.ones(trials)
+    waiting = np.arange(trials)
+    for n in rule.looks:
+        if n > seeds or not len(waiting):
+            break
+        found, p = _look(differences[waiting, :n], question, by, margin, rule)
+        outcome[waiting], look[waiting], p_value[waiting] = found, n, p
+        waiting = waiting[found == OUTCOMES.index("undecided")]
+    return Decisions(outcome, look, p_value)
 
 
-def _sign_flip_test(differences: Array, generator: np.random.Generator) -> tuple[float, float]:
-    """Two-sided p-value of "differences are symmetric about 0", by their mean, and its direction (-1, 0, 1)."""
-    n = len(differences)
-    if 2**n <= EXACT:
-        signs, extra = np.array(list(itertools.product((-1.0, 1.0), repeat=n))), 0
-    else:
-        signs, extra = generator.choice((-1.0, 1.0), size=(EXACT, n)), 1
-    means = np.abs(signs @ differences) / n
-    observed = float(differences.mean())
-    count = int((means >= abs(observed) * (1 - 1e-12) - 1e-300).sum())
-    return (count + extra) / (len(signs) + extra), float(np.sign(observed))
+def _look(d: Array, question: Question, by: float, margin: float | None, rule: Rule) -> tuple[NDArray[np.int64], Array]:
+    """Outcomes and p-values of one look."""
+    centre, low, high = t_bounds(d, rule.level)
+    found = np.full(len(d), OUTCOMES.index("undecided"))
+    if question == "better":
+        p = p_values(d - by, rule)
+        significant = p <= rule.alpha
+        found[significant & (centre > by)] = OUTCOMES.index("supported")
+        found[significant & (centre < by)] = OUTCOMES.index("refuted")
+        if margin is not None and by == 0:
+            found[(low > -margin) & (high < margin)] = OUTCOMES.index("no relevant difference")
+        return found, p
+    assert margin is not None
+    if question == "no worse":
+        found[low > -margin] = OUTCOMES.index("supported")
+        found[high < -margin] = OUTCOMES.index("refuted")
+        return found, student_p(d + margin)
+    found[(low > -margin) & (high < margin)] = OUTCOMES.index("supported")
+    found[(low > margin) | (high < -margin)] = OUTCOMES.index("refuted")
+    return found, np.maximum(student_p(d + margin), student_p(d - margin))
+
+
+def p_values(differences: Array, rule: Rule = RULE) -> Array:
+    """Two-sided p-values of "the mean is 0" ``[trials]`` for ``[trials, n]``."""
+    n = differences.shape[-1]
+    p = sign_flip_p(differences) if n <= rule.flips else student_p(differences)
+    if not rule.skew or n < 3:
+        return p
+    skewed = np.abs(skewness(differences)) > SKEWED
+    return np.where(skewed, np.maximum(p, student_p(differences, corrected=True)), p)
+
+
+def sign_flip_p(differences: Array) -> Array:
+    """Exact two-sided p-values of "differences are symmetric about 0", by their mean, ``[trials]`` for ``[trials, n]``."""
+    observed = np.abs(differences.sum(-1)) * (1 - 1e-12) - 1e-300
+    parts = [differences[start : start + BLOCK] for start in range(0, len(differences), BLOCK)]
+    signs = _signs(differences.shape[-1])
+    return np.concatenate(
+        [(np.abs(part @ signs) >= observed[i * BLOCK : i * BLOCK + len(part), None]).mean(-1) for i, part in enumerate(parts)]
+    )
+
+
+@cache
+def _signs(n: int) -> Array:
+    """All choices of signs ``[n, 2^(n - 1)]``, the first kept: flipping all of them changes no absolute sum."""
+    bits = (np.arange(2 ** (n - 1))[None, :] >> np.arange(n)[:, None]) & 1
+    return np.asarray(1.0 - 2.0 * bits, dtype=np.float64)
+
+
+def student_p(differences: Array, *, corrected: bool = False) -> Array:
+    """Two-sided p-values of Student's t test ``[trials]``; ``corrected`` for skewness by Hall's (1992) cubic transformation of t."""
+    from scipy.stats import t
+
+    n = differences.shape[-1]
+    if n < 2:
+        return np.ones(len(differences))
+    centre, spread = differences.mean(-1), differences.std(-1, ddof=1)
+    certain = spread <= 1e-12 * np.abs(differences).max(-1)
+    ratio = centre / np.where(certain, 1.0, spread)
+    if corrected:
+        shape = np.where(certain, 0.0, _third_moment(differences))
+        ratio = ratio + shape * ratio**2 / 3 + shape**2 * ratio**3 / 27 + shape / (6 * n)
+    p = 2 * t.sf(np.abs(ratio) * math.sqrt(n), n - 1)
+    return np.where(certain, np.where(centre == 0, 1.0, 0.0), p)
+
+
+def _third_moment(differences: Array) -> Array:
+    """Mean cubed deviation in units of the standard deviation, ``[trials]``; 0 without spread."""
+    away = differences - differences.mean(-1, keepdims=True)
+    spread = np.sqrt(np.square(away).mean(-1))
+    found: Array = np.where(spread > 0, (away**3).mean(-1) / np.where(spread > 0, spread, 1.0) ** 3, 0.0)
+    return found
+
+
+def skewness(differences: Array) -> Array:
+    """Sample skewness G1 (Joanes and Gill 1998) over the last dimension, 0 without spread; at least three numbers."""
+    n = differences.shape[-1]
+    return math.sqrt(n * (n - 1)) / (n - 2) * _third_moment(differences)
+
+
+def far_from_others(differences: Array) -> NDArray[np.bool_]:
+    """Whether some seed lies far from the others, as runs that fail do, ``[trials]``."""
+    away = np.abs(differences - np.median(differences, axis=-1, keepdims=True))
+    return away.max(-1) > FAR * 1.4826 * np.median(away, axis=-1)
+
+
+def flags_of(differences: Array) -> tuple[str, ...]:
+    """Sentences on what makes false verdicts more frequent than promised, for ``[seeds]``."""
+    found = []
+    shape = float(skewness(differences[None])[0])
+    if abs(shape) > SKEWED:
+        found.append(f"the differences are skewed (skewness {shape:.2g})")
+    if bool(far_from_others(differences[None])[0]):
+        found.append("a seed lies far from the others, as if a run had failed")
+    return tuple(found)
+
+
+# --- several claims ----------------------------------------------------------------------------------------------------------------------
+
+
+def over_looks(p_value: float, level: float = RULE.level) -> float:
+    """The p-value of a look at a confidence as one of all looks together: .05 where the look's is just significant."""
+    return min(1.0, p_value * RULE.overall / (1 - level))
+
+
+def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+    """Holm's (1979) adjusted p-values of a family."""
+    adjusted, worst = {}, 0.0
+    for rank, name in enumerate(sorted(p_values, key=lambda one: p_values[one])):
+        worst = max(worst, min(1.0, (len(p_values) - rank) * p_values[name]))
+        adjusted[name] = worst
+    return adjusted

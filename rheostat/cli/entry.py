@@ -372,10 +372,12 @@ class Compare:
     """Names of methods; the first is the one the others are compared with."""
     task: str
     """Any EnvPool or Gymnasium id."""
-    seeds: int = 5
-    """Runs per method."""
+    seeds: int = 8
+    """Runs per method: fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24."""
     steps: int = 100_000
     """Budget of every run."""
+    margin: float | None = None
+    """Difference of final values below which nothing matters; can be given only before the first run."""
     jobs: int = 0
     """Runs at a time; 0 takes one per core."""
     directory: Path | None = None
@@ -390,7 +392,14 @@ class Compare:
 
         options = {key: json_or_text(value) for key, value in self.options.items()}
         result = api.compare(
-            list(self.methods), self.task, seeds=self.seeds, steps=self.steps, jobs=self.jobs or None, directory=self.directory, **options
+            list(self.methods),
+            self.task,
+            seeds=self.seeds,
+            steps=self.steps,
+            margin=self.margin,
+            jobs=self.jobs or None,
+            directory=self.directory,
+            **options,
         )
         if self.json:
             print_json(result.rows())
@@ -425,9 +434,11 @@ class Sweep:
     dial: SweepDial = field(default_factory=SweepDial)
     """What to turn."""
     seeds: int = 3
-    """Runs per setting."""
+    """Runs per setting: fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24."""
     steps: int | None = None
     """Budget of every run: environment steps (100,000) or, for language, updates (60)."""
+    margin: float | None = None
+    """Difference of final values below which nothing matters; can be given only before the first run."""
     jobs: int = 0
     """Runs at a time; 0 takes one per core."""
     directory: Path | None = None
@@ -444,7 +455,15 @@ class Sweep:
         steps = self.steps or (100_000 if table.entry(self.method).domain == "control" else 60)
         dial = {name: values for name, values in dataclasses.asdict(self.dial).items() if values}
         result = api.sweep(
-            self.method, self.task, dial=dial, seeds=self.seeds, steps=steps, jobs=self.jobs or None, directory=self.directory, **options
+            self.method,
+            self.task,
+            dial=dial,
+            seeds=self.seeds,
+            steps=steps,
+            margin=self.margin,
+            jobs=self.jobs or None,
+            directory=self.directory,
+            **options,
         )
         if self.json:
             print_json(result.rows())
@@ -469,7 +488,13 @@ class Demo:
         shared = {"batch_steps": 1024, "minibatches": 16, "learning_rate": 1e-3, "sampling_error_every": 2}
         options = {name: json.dumps(value) for name, value in shared.items()}
         Compare(
-            ("ppo", "ppo-buffer", "props"), "CartPole-v1", self.seeds, self.steps, directory=self.directory, options=options, json=self.json
+            ("ppo", "ppo-buffer", "props"),
+            "CartPole-v1",
+            seeds=self.seeds,
+            steps=self.steps,
+            directory=self.directory,
+            options=options,
+            json=self.json,
         ).run()
 
 

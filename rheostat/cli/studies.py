@@ -8,12 +8,15 @@ import sys
 from builtins import list as list_of
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tyro.conf import Positional
 
 from rheostat.errors import RheostatError
 from rheostat.terminal import print_json, print_table
+
+if TYPE_CHECKING:
+    from rheostat.experiments.studies.claims import Row
 
 
 @dataclass
@@ -26,8 +29,10 @@ class StudyCommand:
     """List the studies and what their results are worth."""
     smoke: bool = False
     """A tiny form of everything, in seconds; proves nothing."""
+    pilot: bool = False
+    """A few seeds apart from those of the study: measures what it needs, decides nothing. It comes before the study."""
     seeds: int | None = None
-    """Another number of seeds than declared."""
+    """The look to go up to (8, 12, 16 or 24, none skipped); by default on until everything is decided. Of a pilot: how many seeds."""
     arms: tuple[str, ...] = ()
     """Some arms only; claims that need others are not judged."""
     jobs: int | None = None
@@ -50,13 +55,14 @@ class StudyCommand:
             raise RheostatError(f"Say which study to run: {', '.join(results.study_names())}.")
         for slug in [self.name] if self.name else results.study_names():
             study = results.load_study(slug)
-            words = ["rheostat", "study", slug, *(["--smoke"] if self.smoke else [])]
+            words = ["rheostat", "study", slug, *(["--smoke"] if self.smoke else []), *(["--pilot"] if self.pilot else [])]
             words += [] if self.seeds is None else ["--seeds", str(self.seeds)]
             words += ["--arms", *self.arms] if self.arms else []
             try:
                 done = results.run_study(
                     study,
                     smoke=self.smoke,
+                    pilot=self.pilot,
                     seeds=self.seeds,
                     arms=self.arms,
                     jobs=self.jobs,
@@ -74,16 +80,18 @@ class StudyCommand:
 
     def show_list(self) -> None:
         """Studies, their claims and the standing of their results."""
+        from rheostat.analysis.verdict import OUTCOMES
         from rheostat.experiments.studies import results
 
         rows: list_of[dict[str, Any]] = []
         for slug in results.study_names():
             study = results.load_study(slug)
-            claims = study.claims(study.full)
+            claims = study.claims(study.sizes())
             cells = {cell.key: cell for claim in claims for cell in claim.cells}
             try:
-                standing = results.standing(study)
-                verdicts = results.read_result(results.result_path(slug))["verdicts"] if standing != "none" else {}
+                worth = results.standing(study)
+                standing = str(worth)
+                verdicts = results.read_result(results.result_path(slug))["verdicts"] if results.result_path(slug).exists() else {}
             except RheostatError as error:
                 standing, verdicts = str(error), {}
             hours = sum(cell.cost for cell in cells.values()) / 3600
@@ -105,7 +113,7 @@ class StudyCommand:
         shown: list_of[Any] = []
         for row in rows:
             outcomes = list(row["verdicts"].values())
-            counts = ", ".join(f"{outcomes.count(name)} {name}" for name in ("held", "not held", "undecided") if name in outcomes)
+            counts = ", ".join(f"{outcomes.count(name)} {name}" for name in OUTCOMES if name in outcomes)
             shown.append([row["study"], row["system"], row["paper"], row["claims"], row["cells"], row["cpu_hours"], row["result"], counts])
         columns = ["study", "system", "paper", "claims", "cells", "about CPU hours", "result", "verdicts"]
         print_table("Studies", columns, shown, numbers=["claims", "cells", "about CPU hours"])
@@ -125,7 +133,12 @@ def show(done: object) -> None:
     ]
     form = "" if result["form"] == "declared" else f", {result['form']} form"
     print_table(f"{result['system']} ({result['paper']}){form}", ["claim", "condition", "found", "verdict"], rows)
-    print("Verdicts: " + "; ".join(f"{name} {outcome}" for name, outcome in result["verdicts"].items()))
+    for claim in result["claims"]:
+        for one in claim["preconditions"]:
+            state = "holds" if one["passed"] else "does not hold"
+            print(f"Precondition of {claim['name']!r} {state}: {one['measures']} {one['bounds']}, measured {one['measured']:.4g}.")
+    said = "This is a pilot and decides nothing. It points to: " if result["pilot"] else "Verdicts: "
+    print(said + "; ".join(f"{name} {outcome}" for name, outcome in result["verdicts"].items()))
     if done.left_out:
         print(f"Computed but not judged, because they need arms that were left out: {', '.join(done.left_out)}.")
     print(f"Result: {done.path}   Report: rheostat report {result['study'] if result['form'] == 'declared' else done.path}")
@@ -163,6 +176,24 @@ class Claims:
             print_json([row.to_json() for row in found])
             return
         cells = [
-            (row.slug, row.title, ", ".join(row.arms), row.seeds, claims.effect_of(row), row.verdict, row.date, row.commit) for row in found
+            (
+                row.slug,
+                row.title,
+                row.seeds,
+                claims.effect_of(row),
+                claims.margins_of(row),
+                _plain(row),
+                "; ".join(row.conditions),
+                row.date,
+                row.commit,
+            )
+            for row in found
         ]
-        print_table("Claims", ["study", "claim", "arms", "seeds", "effect", "verdict", "date", "commit"], cells, numbers=["seeds"])
+        print_table(
+            "Claims", ["study", "claim", "seeds", "effect", "margin", "verdict", "conditions", "date", "commit"], cells, numbers=["seeds"]
+        )
+
+
+def _plain(row: Row) -> str:
+    """The verdict without markup."""
+    return f"pilot ({row.verdict})" if row.pilot else row.verdict

@@ -20,10 +20,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rheostat.analysis.records import Arm, Record, group_arms, read_record
-from rheostat.analysis.summaries import ArmSummary, final_label, summarise
+from rheostat.analysis.summaries import ArmSummary, final_label, summarise, verdict_text
+from rheostat.analysis.verdict import RULE
 from rheostat.errors import RheostatError
 from rheostat.experiments.display import GridBar, Quiet
 from rheostat.experiments.grid import Cell, Display, Grid
@@ -57,6 +56,7 @@ class Comparison:
         task: name.
         records: the runs that exist, by method and seed.
         failures: cells that crashed, with their errors.
+        margin: the difference of final values below which nothing matters, as declared before the first run; None: none was.
     """
 
     directory: Path
@@ -64,6 +64,7 @@ class Comparison:
     task: str
     records: tuple[Record, ...]
     failures: dict[str, str] = field(default_factory=dict)
+    margin: float | None = None
 
     @cached_property
     def arms(self) -> list[Arm]:
@@ -72,7 +73,7 @@ class Comparison:
 
     @cached_property
     def _summary(self) -> tuple[list[ArmSummary], list[str]]:
-        return summarise(self.arms, generator=np.random.default_rng(0))
+        return summarise(self.arms, margin=self.margin)
 
     @property
     def summaries(self) -> list[ArmSummary]:
@@ -96,7 +97,7 @@ class Comparison:
 
         rows = self.summaries
         errors = any(row.sampling_error for row in rows)
-        title = f"{self.task}: interquartile mean over seeds, 95 % bootstrap interval"
+        title = f"{self.task}: interquartile mean over seeds, 95 % t interval; verdicts from matched seeds, see docs/rule.md"
         table = Table(title=title, title_justify="left", header_style="bold")
         table.add_column("method", overflow="fold")
         for column in ("seeds", final_label(rows), "mean over training", *(["sampling error"] if errors else []), "steps/s"):
@@ -115,7 +116,9 @@ class Comparison:
             cells += [format_number(row.speed)]
             if len(rows) > 1:
                 cells += (
-                    [cell(row.verdict.probability), verdict_text(row)] if row.verdict else ["–", "reference" if row is rows[0] else "–"]
+                    [cell(row.verdict.probability), verdict_text(row.verdict)]
+                    if row.verdict
+                    else ["–", "reference" if row is rows[0] else "–"]
                 )
             table.add_row(*(part.replace("[", "\\[") for part in cells))
         return table
@@ -146,21 +149,13 @@ class Comparison:
         return write_report([self.directory], path or self.directory / "report.html")
 
 
-def verdict_text(row: ArmSummary) -> str:
-    """``better``, ``worse``, or ``undecided`` with how many more seeds would probably decide it."""
-    assert row.verdict is not None
-    if row.verdict.outcome != "undecided":
-        return {"held": "better", "not held": "worse"}[row.verdict.outcome]
-    more = row.verdict.more_seeds
-    return "undecided, and more seeds would hardly help" if more is None else f"undecided; try {more} more seed{'s' if more > 1 else ''}"
-
-
 def compare(
     methods: Sequence[str],
     task: str,
     *,
-    seeds: int = 5,
+    seeds: int = RULE.looks[0],
     steps: int = 100_000,
+    margin: float | None = None,
     jobs: int | None = None,
     directory: str | Path | None = None,
     progress: bool | Display = True,
@@ -171,8 +166,9 @@ def compare(
     Args:
         methods: names, each once; the others are compared with the first.
         task: an EnvPool or Gymnasium id.
-        seeds: runs per method.
+        seeds: runs per method; fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24.
         steps: budget of every run, in the method's unit.
+        margin: difference of final values below which nothing matters; can be given only before the first run.
         jobs: runs at a time; None takes one per core.
         directory: where it is kept; None picks a free name; one that holds an unfinished comparison of the same settings continues it.
         progress: show a live display.
@@ -183,7 +179,7 @@ def compare(
             something else, or every run failed.
         ComparisonInterrupted: a signal came; everything is saved.
     """
-    cells, where, command = plan(methods, task, seeds=seeds, steps=steps, directory=directory, **options)
+    cells, where, command = plan(methods, task, seeds=seeds, steps=steps, margin=margin, directory=directory, **options)
     failures = run_grid(cells, where, command, str(task), jobs=jobs, progress=progress)
     comparison = load_comparison(where, failures=failures)
     _write(where / "results.json", json.dumps(comparison.rows(), indent=2))
@@ -213,7 +209,7 @@ def run_grid(cells: list[Cell], where: Path, command: str, title: str, *, jobs: 
 
 
 def plan(
-    methods: Sequence[str], task: str, *, seeds: int, steps: int, directory: str | Path | None, **options: Any
+    methods: Sequence[str], task: str, *, seeds: int, steps: int, directory: str | Path | None, margin: float | None = None, **options: Any
 ) -> tuple[list[Cell], Path, str]:
     """The cells of a comparison, its directory (made, with its manifest) and the command that runs or continues it.
 
@@ -225,13 +221,21 @@ def plan(
     if not isinstance(task, str):
         raise RheostatError("A comparison runs in several processes and needs the name of a task, not an environment object.")
     where = Path(directory) if directory else free_directory(f"compare-{'-'.join(methods)}-{task}")
-    command = _command(methods, task, seeds, steps, where, options)
+    command = _command(methods, task, seeds, steps, margin, where, options)
     arms: dict[str, tuple[str, dict[str, Any]]] = {method: (method, {}) for method in methods}
-    return plan_arms(arms, task, seeds=seeds, steps=steps, where=where, command=command, **options), where, command
+    return plan_arms(arms, task, seeds=seeds, steps=steps, margin=margin, where=where, command=command, **options), where, command
 
 
 def plan_arms(
-    arms: dict[str, tuple[str, dict[str, Any]]], task: str, *, seeds: int, steps: int, where: Path, command: str, **options: Any
+    arms: dict[str, tuple[str, dict[str, Any]]],
+    task: str,
+    *,
+    seeds: int,
+    steps: int,
+    where: Path,
+    command: str,
+    margin: float | None = None,
+    **options: Any,
 ) -> list[Cell]:
     """The cells of a grid of arms and seeds; its directory is made, with a manifest that refuses anything else later.
 
@@ -241,6 +245,7 @@ def plan_arms(
         seeds, steps: of every arm.
         where: the directory.
         command: that runs or continues it.
+        margin: see :func:`compare`.
         **options: shared by all arms.
 
     Raises:
@@ -248,6 +253,8 @@ def plan_arms(
     """
     if seeds < 1:
         raise RheostatError(f"seeds is {seeds}: a comparison needs at least 1 run per method.")
+    if margin is not None and not margin > 0:
+        raise RheostatError(f"The margin is {margin:g}: it must be above 0, the difference below which nothing matters.")
     if "seed" in options:
         raise RheostatError("A comparison chooses the seeds 0, 1, ... itself: give how many with seeds, not seed.")
     planned = {
@@ -263,6 +270,7 @@ def plan_arms(
         "task": task,
         "methods": list(arms),
         "seeds": seeds,
+        "margin": margin,
         "settings": {label: _shared(runs[0]) for label, runs in planned.items()},
         "cells": [cell.name for cell in cells],
         "command": command,
@@ -296,7 +304,7 @@ def load_comparison(directory: str | Path, *, failures: dict[str, str] | None = 
     if not begun:
         raise RheostatError(f"No run of the comparison in {directory} has begun yet.")
     records = tuple(read_record(path) for path in begun)
-    return Comparison(directory, tuple(manifest["methods"]), str(manifest["task"]), records, failures or {})
+    return Comparison(directory, tuple(manifest["methods"]), str(manifest["task"]), records, failures or {}, manifest.get("margin"))
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
@@ -333,6 +341,13 @@ def _refuse_other(where: Path, manifest: dict[str, Any]) -> None:
     missing = [method for method in held["methods"] if method not in manifest["methods"]]
     if missing:
         raise RheostatError(f"{where} compares {', '.join(missing)} too: name it as well, or choose another directory.")
+    if manifest["margin"] is None:
+        manifest["margin"] = held.get("margin")
+    if held.get("margin") != manifest["margin"]:
+        raise RheostatError(
+            f"{where} was begun {'without a margin' if held.get('margin') is None else 'with the margin {:g}'.format(held['margin'])}, and "
+            f"{manifest['margin']:g} is given now: a margin is declared before the first run, so leave it, or choose another directory."
+        )
     if held["seeds"] > manifest["seeds"]:
         raise RheostatError(
             f"{where} holds {held['seeds']} seeds per method and {manifest['seeds']} were asked for: "
@@ -367,8 +382,9 @@ def _read_by(method: str, options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in EXPERT_SETTINGS}
 
 
-def _command(methods: Sequence[str], task: str, seeds: int, steps: int, where: Path, options: dict[str, Any]) -> str:
+def _command(methods: Sequence[str], task: str, seeds: int, steps: int, margin: float | None, where: Path, options: dict[str, Any]) -> str:
     words = ["rheostat", "compare", *methods, "--task", task, "--seeds", str(seeds), "--steps", str(steps), "--directory", str(where)]
+    words += [] if margin is None else ["--margin", f"{margin:g}"]
     if options:
         words.append("--options")
         for key, value in options.items():

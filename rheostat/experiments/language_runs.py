@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
 from rheostat.analysis.pass_at_k import LanguageSummary, summarise
@@ -12,7 +11,6 @@ from rheostat.collect.language.groups import Graded
 from rheostat.credit.verifiers import extractor
 from rheostat.errors import RheostatError
 from rheostat.masking import masked_mean
-from rheostat.streams import derive_seed
 
 PROMPTS_AT_ONCE = 64
 
@@ -62,7 +60,6 @@ def evaluate_language(run: Any, prompts: int, samples: int, *, threshold: float 
     return summarise(
         right.numpy(),
         torch.cat([part.trajectories.mask.sum(1) for part in parts]).view(shape).numpy(),
-        generator=np.random.default_rng(derive_seed(0, "evaluation intervals")),
         valid=valid.numpy(),
         answers=_answers(parts, texts, samples, answers),
         entropy=torch.cat(entropies).view(shape).numpy(),

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rheostat.analysis.records import Record
-from rheostat.analysis.statistics import Interval, bootstrap, iqm
-from rheostat.analysis.summaries import final_label
+from rheostat.analysis.statistics import Interval, interval_of, iqm
+from rheostat.analysis.summaries import final_label, verdict_text
 from rheostat.errors import RheostatError, unknown
-from rheostat.experiments.comparison import Comparison, load_comparison, plan_arms, run_grid, verdict_text
+from rheostat.experiments.comparison import Comparison, load_comparison, plan_arms, run_grid
 from rheostat.experiments.grid import Display
 from rheostat.learner.dial import Dial
 from rheostat.training.settings_from_options import free_directory
@@ -60,6 +60,7 @@ class Sweep:
             row |= {"final": _numbers(summary.final), "mean_over_training": _numbers(summary.mean_over_training)}
             row |= {name: _numbers(_meter(arm.records, key)) for name, key in METER.items()}
             row["verdict"] = None if summary.verdict is None else summary.verdict.outcome
+            row["next_look"] = None if summary.verdict is None else summary.verdict.next_look
             found.append(row)
         return found
 
@@ -73,7 +74,7 @@ class Sweep:
             return "–" if interval is None else f"{format_number(interval.estimate)} {format_interval(interval)}"
 
         summaries = self.comparison.summaries
-        title = f"{self.method} on {self.comparison.task}: interquartile mean over seeds, 95 % bootstrap interval"
+        title = f"{self.method} on {self.comparison.task}: interquartile mean over seeds, 95 % t interval"
         table = Table(title=title, title_justify="left", header_style="bold")
         names = [f"dial.{self.dial}", "seeds", final_label(summaries), "mean over training", *METER]
         for column in names:
@@ -82,7 +83,7 @@ class Sweep:
         for value, summary, arm in zip(self.values, summaries, self.comparison.arms, strict=True):
             cells = [f"{value:g}", str(len(summary.seeds)), cell(summary.final), cell(summary.mean_over_training)]
             cells += [cell(_meter(arm.records, key)) for key in METER.values()]
-            cells.append(verdict_text(summary) if summary.verdict else "reference" if summary is summaries[0] else "–")
+            cells.append(verdict_text(summary.verdict) if summary.verdict else "reference" if summary is summaries[0] else "–")
             table.add_row(*(part.replace("[", "\\[") for part in cells))
         return table
 
@@ -116,7 +117,7 @@ class Sweep:
         with matplotlib.rc_context(STYLE):
             figure = Figure(figsize=(10.5, 3.4), layout="constrained", dpi=150)
             seeds = max(len(row.seeds) for row in summaries)
-            title = f"{self.method} on {self.comparison.task}: dial.{self.dial}, {seeds} seeds, 95 % bootstrap intervals"
+            title = f"{self.method} on {self.comparison.task}: dial.{self.dial}, {seeds} seeds, 95 % t intervals"
             figure.suptitle(title, x=0.008, ha="left", fontsize=11, fontweight="bold", color="#222222")
             places = np.arange(len(self.values))
             for axes, colour, (label, intervals, points) in zip(figure.subplots(1, 3), PALETTE, panels, strict=False):
@@ -143,6 +144,7 @@ def sweep(
     dial: Mapping[str, Sequence[float]],
     seeds: int = 3,
     steps: int = 100_000,
+    margin: float | None = None,
     jobs: int | None = None,
     directory: str | Path | None = None,
     progress: bool | Display = True,
@@ -154,8 +156,9 @@ def sweep(
         method: its name.
         task: by name.
         dial: the number to turn and its settings, e.g. ``{"lag": [0, 1, 4, 16]}``; numbers with a single setting are held there.
-        seeds: runs per setting.
+        seeds: runs per setting; fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24.
         steps: budget of every run.
+        margin: difference of final values below which nothing matters; can be given only before the first run.
         jobs: runs at a time; None takes one per core.
         directory: where it is kept; one that holds an unfinished sweep of the same settings continues it.
         progress: show a live display.
@@ -178,9 +181,9 @@ def sweep(
     ((name, values),) = turned.items()
     held = {f"dial.{other}": settings[0] for other, settings in dial.items() if len(settings) == 1}
     where = Path(directory) if directory else free_directory(f"sweep-{method}-{task}-{name}")
-    command = _command(method, task, dial, seeds, steps, where, options)
+    command = _command(method, task, dial, seeds, steps, margin, where, options)
     arms = {f"{name}-{value:g}": (method, {f"dial.{name}": value}) for value in values}
-    cells = plan_arms(arms, task, seeds=seeds, steps=steps, where=where, command=command, **(options | held))
+    cells = plan_arms(arms, task, seeds=seeds, steps=steps, margin=margin, where=where, command=command, **(options | held))
     failures = run_grid(cells, where, command, f"{method} {name}", jobs=jobs, progress=progress)
     found = Sweep(load_comparison(where, failures=failures), method, name, tuple(values))
     (where / "sweep.json").write_text(json.dumps(found.rows(), indent=2))
@@ -194,7 +197,7 @@ def _meter(records: Sequence[Record], key: str) -> Interval | None:
     if not all(key in record.columns for record in records):
         return None
     values = [float(record.curve(key)[1].mean()) for record in records]
-    return bootstrap(values, iqm, generator=np.random.default_rng(0))
+    return interval_of(values, iqm)
 
 
 def _numbers(interval: Interval | None) -> dict[str, float | None] | None:
@@ -205,12 +208,20 @@ def _numbers(interval: Interval | None) -> dict[str, float | None] | None:
 
 
 def _command(
-    method: str, task: str, dial: Mapping[str, Sequence[float]], seeds: int, steps: int, where: Path, options: dict[str, Any]
+    method: str,
+    task: str,
+    dial: Mapping[str, Sequence[float]],
+    seeds: int,
+    steps: int,
+    margin: float | None,
+    where: Path,
+    options: dict[str, Any],
 ) -> str:
     words = ["rheostat", "sweep", method, task]
     for name, values in dial.items():
         words += [f"--dial.{name.replace('_', '-')}", *(f"{value:g}" for value in values)]
     words += ["--seeds", str(seeds), "--steps", str(steps), "--directory", str(where)]
+    words += [] if margin is None else ["--margin", f"{margin:g}"]
     if options:
         words.append("--options")
         words += [word for key, value in options.items() for word in (key, value if isinstance(value, str) else json.dumps(value))]

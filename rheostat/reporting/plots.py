@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from rheostat.analysis.curves import Curve, arm_curve
+from rheostat.analysis.curves import LEAST_SEEDS, Curve, arm_curve
 from rheostat.analysis.metrics import AXES, METER, TIDY, Metric, describe, ordered
 from rheostat.analysis.records import Arm, Record, group_arms, read_record
 from rheostat.errors import RheostatError, unknown
@@ -75,7 +73,7 @@ def plot_run(run: Run | Record | str | Path, path: str | Path) -> Path:
 
 
 def plot_comparison(comparison: Comparison | Sequence[Record], path: str | Path, *, x: str = "steps", metric: str | None = None) -> Path:
-    """Draw the arms of a comparison with 95 % bootstrap bands over seeds: performance large, the meter below it.
+    """Draw the arms of a comparison with 95 % t bands over seeds: performance large, the meter below it.
 
     Args:
         comparison: a comparison, or the records of its runs (one task).
@@ -102,7 +100,7 @@ def plot_comparison(comparison: Comparison | Sequence[Record], path: str | Path,
         headline = arms[0].records[0].headline
         chosen = [one for one in everything if one.key == headline] + [one for one in everything if one.key in TIDY]
     seeds = sorted({len(arm.records) for arm in arms})
-    many = f"interquartile mean over {' to '.join(map(str, seeds))} seeds, 95 % bootstrap bands"
+    many = f"interquartile mean over {' to '.join(map(str, seeds))} seeds" + (", 95 % t bands" if seeds[-1] >= LEAST_SEEDS else "")
     title = f"{task}: {many if seeds[-1] > 1 else 'one seed'}"
     return _small_multiples(arms, chosen, title, x, path, legend=True)
 
@@ -126,10 +124,9 @@ def _small_multiples(arms: Sequence[Arm], metrics: Sequence[Metric], title: str,
     path = Path(path)
     if path.suffix not in FORMATS:
         raise RheostatError(f"Cannot draw {path.name}: use one of the suffixes {', '.join(FORMATS)}.")
-    generator = np.random.default_rng(0)
     panels: list[tuple[Metric, list[tuple[int, Arm, Curve]]]] = []
     for metric in metrics:
-        curves = [(index, arm, arm_curve(arm.records, metric.key, generator=generator)) for index, arm in enumerate(arms)]
+        curves = [(index, arm, arm_curve(arm.records, metric.key)) for index, arm in enumerate(arms)]
         drawn = [(index, arm, curve) for index, arm, curve in curves if curve is not None and x in curve.x]
         if drawn:
             panels.append((metric, drawn))
@@ -179,8 +176,7 @@ def save_both(figure: Figure, stem: Path) -> list[Path]:
 
 def draw_arms(axes: Axes, arms: Sequence[Arm], metric: str, x: str) -> None:
     """One metric of several arms into given axes, with bands over seeds and an axis label."""
-    generator = np.random.default_rng(0)
-    curves = [(index, arm, arm_curve(arm.records, metric, generator=generator)) for index, arm in enumerate(arms)]
+    curves = [(index, arm, arm_curve(arm.records, metric)) for index, arm in enumerate(arms)]
     drawn = [(index, arm, curve) for index, arm, curve in curves if curve is not None and x in curve.x]
     if drawn:
         _draw(axes, describe(metric), drawn, x)

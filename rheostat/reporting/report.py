@@ -25,7 +25,8 @@ import numpy as np
 from rheostat.analysis.curves import Curve, arm_curve
 from rheostat.analysis.metrics import AXES, GROUPS, HEADLINES, Metric, ordered
 from rheostat.analysis.records import Arm, Record, find_runs, flat_settings, group_arms, read_record, regenerate
-from rheostat.analysis.summaries import final_label, summarise
+from rheostat.analysis.summaries import final_label, summarise, verdict_text
+from rheostat.analysis.verdict import Verdict
 from rheostat.errors import RheostatError
 from rheostat.training.sandboxing import sandbox_line
 
@@ -140,8 +141,8 @@ def render(records: Sequence[Record], *, sections: Sequence[Section] = (), title
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"number": format_number, "interval": format_interval, "setting": format_setting, "anchor": anchor}
-    generator = np.random.default_rng(0)
-    tasks = [_task(task, arms, generator) for task, arms in group_arms(records).items()]
+    environment.filters["words"] = _verdict_words
+    tasks = [_task(task, arms) for task, arms in group_arms(records).items()]
     arms = [arm for task in tasks for arm in task["arms"]]
     charts = {"tasks": [task.pop("charts") for task in tasks]}
     return environment.get_template("report.html").render(
@@ -190,14 +191,14 @@ def _versions(records: Sequence[Record]) -> dict[str, str]:
 # --- one task: what the template shows, and what the script draws ---------------------------------------------------------------------
 
 
-def _task(name: str, arms: Sequence[Arm], generator: np.random.Generator) -> dict[str, Any]:
-    rows, notes = summarise(arms, generator=generator)
+def _task(name: str, arms: Sequence[Arm]) -> dict[str, Any]:
+    rows, notes = summarise(arms, margin=_margin(arms))
     metrics = ordered(key for arm in arms for record in arm.records for key in record.metrics)
     units = {arm.unit for arm in arms}
     step_label = _capital(units.pop()) if len(units) == 1 else "Steps"
     panels: list[dict[str, Any]] = []
     for metric in metrics:
-        panel = _panel(metric, arms, generator, step_label)
+        panel = _panel(metric, arms, step_label)
         if panel is not None:
             panels.append(panel)
     headline = next((key for key in HEADLINES if any(panel["key"] == key for panel in panels)), None)
@@ -236,6 +237,21 @@ def _task(name: str, arms: Sequence[Arm], generator: np.random.Generator) -> dic
     }
 
 
+def _verdict_words(verdict: Verdict) -> tuple[str, str]:
+    """The verdict, and what follows from it in small print."""
+    first, _, rest = verdict_text(verdict).replace(", decides", "; decides").partition("; ")
+    return first, rest
+
+
+def _margin(arms: Sequence[Arm]) -> float | None:
+    """The margin that the comparison of these runs declared; None for runs of no single comparison."""
+    from rheostat.experiments.comparison import read_manifest
+
+    places = {record.directory.parent for arm in arms for record in arm.records}
+    manifest = read_manifest(places.pop()) if len(places) == 1 else None
+    return None if manifest is None else manifest.get("margin")
+
+
 def _groups(panels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Panels by group, the important ones shown and the rest behind a button; a group with nothing to show joins the last one."""
     groups: dict[str, dict[str, Any]] = {group: {"name": group, "shown": [], "folded": []} for group in GROUPS}
@@ -251,8 +267,8 @@ def _groups(panels: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return shown
 
 
-def _panel(metric: Metric, arms: Sequence[Arm], generator: np.random.Generator, step_label: str) -> dict[str, Any] | None:
-    curves = [(index, arm_curve(arm.records, metric.key, generator=generator)) for index, arm in enumerate(arms)]
+def _panel(metric: Metric, arms: Sequence[Arm], step_label: str) -> dict[str, Any] | None:
+    curves = [(index, arm_curve(arm.records, metric.key)) for index, arm in enumerate(arms)]
     drawn = [(index, curve) for index, curve in curves if curve is not None]
     if not drawn:
         return None
@@ -344,7 +360,7 @@ def format_interval(interval: Any) -> str:
     if interval is None:
         return ""
     if not (np.isfinite(interval.low) and np.isfinite(interval.high)):
-        return "one seed, no interval"
+        return "too few seeds for an interval"
     return f"[{format_number(interval.low)}, {format_number(interval.high)}]"
 
 

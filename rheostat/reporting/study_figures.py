@@ -14,7 +14,13 @@ from rheostat.analysis.verdict import Outcome
 from rheostat.reporting.plots import STYLE
 from rheostat.reporting.report import Section
 
-SIGNS: dict[Outcome, str] = {"held": "#009E73", "not held": "#D55E00", "undecided": "#8A8A8A"}
+SIGNS: dict[Outcome, str] = {
+    "supported": "#009E73",
+    "refuted": "#D55E00",
+    "no relevant difference": "#0072B2",
+    "undecided": "#8A8A8A",
+    "not testable here": "#8A8A8A",
+}
 """Colours of verdicts; the words stand beside them."""
 
 
@@ -70,9 +76,9 @@ def found_text(numbers: dict[str, Any]) -> str:
             parts.append(f"{label}{numbers.pop(name):.4g}{interval}")
             break
     for name, value in numbers.items():
-        if value is None or isinstance(value, dict) or (name == "more_seeds" and not value):
+        if value is None or value == [] or isinstance(value, dict) or (name == "more_seeds" and not value):
             continue
-        words = name.replace("_", " ").replace("p value", "p")
+        words = {"iqm": "IQM", "improvement": "probability of improvement"}.get(name, name.replace("_", " ").replace("p value", "p"))
         parts.append(
             f"{words} {value:.4g}" if isinstance(value, float) else f"{words} {', '.join(value) if isinstance(value, list) else value}"
         )
@@ -111,9 +117,14 @@ def draw_effects(axes: Any, result: dict[str, Any]) -> None:
     """Every claim's verdict, with its effect as text."""
     axes.axis("off")
     for row, claim in enumerate(reversed(result["claims"])):
-        axes.text(0.0, row, claim["verdict"], color=SIGNS[claim["verdict"]], fontweight="bold", va="center")
-        axes.text(0.13, row, f"{claim['title']}: {effect_text(claim['effect'])}", va="center", fontsize=8)
+        axes.text(0.0, row, verdict_word(claim), color=SIGNS[claim["verdict"]], fontweight="bold", va="center", fontsize=8)
+        axes.text(0.2, row, f"{claim['title']}: {effect_text(claim['effect'])}", va="center", fontsize=8)
     axes.set(xlim=(0, 1), ylim=(-0.7, len(result["claims"]) - 0.3))
+
+
+def verdict_word(claim: dict[str, Any]) -> str:
+    """The verdict of a stored claim; of a pilot what it points to."""
+    return f"pilot: {claim['verdict']}" if claim["pilot"] else str(claim["verdict"])
 
 
 def effect_text(effect: dict[str, Any] | None) -> str:

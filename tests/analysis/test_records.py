@@ -11,7 +11,7 @@ import pytest
 from rheostat.analysis.curves import arm_curve, band
 from rheostat.analysis.metrics import GROUPS, METER, describe, ordered
 from rheostat.analysis.records import find_runs, group_arms, read_record, regenerate
-from rheostat.analysis.summaries import summarise
+from rheostat.analysis.summaries import leading, summarise, verdict_text
 from rheostat.errors import RheostatError
 from tests.analysis.synthetic import write_comparison, write_run
 
@@ -55,7 +55,7 @@ def test_nan_is_counted_and_never_averaged(tmp_path: Path) -> None:
     record = read_record(run)
     assert record.nonfinite == {"value_loss": 1, "meter/gap": 1}
     assert len(record.curve("value_loss")[1]) == 4
-    _, notes = summarise(group_arms([record])["Hopper-v5"], generator=rng())
+    _, notes = summarise(group_arms([record])["Hopper-v5"])
     assert "ppo: 1 value(s) of Value loss are NaN or infinite and are left out." in notes
     (run / "summary.json").write_text(json.dumps({"evaluation_return": float("nan")}))
     with pytest.raises(RheostatError, match=r"evaluation_return of .* is nan"):
@@ -127,59 +127,84 @@ def test_the_same_result_never_counts_twice(tmp_path: Path) -> None:
 def test_curves_aggregate_seeds_over_what_all_of_them_cover(tmp_path: Path) -> None:
     short = read_record(write_run(tmp_path / "short", seed=0, rows=20, steps=50_000, finished=False))
     long = read_record(write_run(tmp_path / "long", seed=1, rows=40))
-    curve = arm_curve([short, long], "episode_return", generator=rng())
+    curve = arm_curve([short, long], "episode_return")
     assert curve is not None
     first = max(record.columns["steps"][1] for record in (short, long))
     assert (curve.x["steps"][0], curve.x["steps"][-1]) == (first, 50_000)
     assert curve.seeds.shape == (2, len(curve.y))
-    assert curve.low is not None
-    assert curve.high is not None
-    assert ((curve.low <= curve.y + 1e-9) & (curve.y <= curve.high + 1e-9)).all()
+    assert curve.low is None  # of two seeds a band would hide everything
+    again = read_record(write_run(tmp_path / "again", seed=2, rows=40))
+    three = arm_curve([short, long, again], "episode_return")
+    assert three is not None and three.low is not None and three.high is not None
+    assert ((three.low <= three.y + 1e-9) & (three.y <= three.high + 1e-9)).all()
     np.testing.assert_allclose(curve.y, curve.seeds.mean(0))  # two seeds: nothing to trim
     np.testing.assert_allclose(curve.seeds[1], np.interp(curve.x["steps"], *(long.columns[key][1:] for key in ("steps", "episode_return"))))
     assert set(curve.x) == {"steps", "updates", "gradient_steps", "seconds"}
     assert all((np.diff(axis) > 0).all() for axis in curve.x.values())
-    assert arm_curve([short, long], "meter/unknown", generator=rng()) is None
+    assert arm_curve([short, long], "meter/unknown") is None
 
 
 def test_long_logs_are_thinned_by_averaging(tmp_path: Path) -> None:
     record = read_record(write_run(tmp_path / "run", rows=1000))
-    curve = arm_curve([record], "value_loss", generator=rng(), points=100)
+    curve = arm_curve([record], "value_loss", points=100)
     assert curve is not None
     assert (len(curve.y), curve.averaged, curve.low) == (100, 10, None)
     np.testing.assert_allclose(curve.y, record.columns["value_loss"].reshape(100, 10).mean(1))
-    short = arm_curve([record], "meter/sampling_error", generator=rng(), points=10_000)
+    short = arm_curve([record], "meter/sampling_error", points=10_000)
     assert short is not None
     assert (len(short.y), short.averaged) == (250, 1)
 
 
 def test_a_band_refuses_nan() -> None:
     with pytest.raises(RheostatError, match="not finite"):
-        band(np.array([[1.0, np.nan]]), rng())
+        band(np.array([[1.0, np.nan]]))
 
 
-def test_a_band_widens_with_the_spread_and_does_not_depend_on_blocks() -> None:
+def test_a_band_widens_with_the_spread() -> None:
     values = rng().normal(size=(6, 130)) * np.linspace(0.1, 2, 130)
-    _, low, high = band(values, rng())
+    _, low, high = band(values)
     assert (high - low)[100:].mean() > 5 * (high - low)[:10].mean()
-    _, first_low, first_high = band(values[:, :10], rng())
+    _, first_low, first_high = band(values[:, :10])
     np.testing.assert_allclose((first_low, first_high), (low[:10], high[:10]))
 
 
 def test_summaries_compare_with_the_first_arm(tmp_path: Path) -> None:
-    write_comparison(tmp_path / "c", seeds=6, levels={"ppo": 900.0, "props": 2500.0})
+    write_comparison(tmp_path / "c", seeds=8, levels={"ppo": 900.0, "props": 2500.0})
     arms = group_arms([read_record(path) for path in find_runs([tmp_path / "c"])])["Hopper-v5"]
-    rows, notes = summarise(arms, generator=rng())
-    assert not notes
+    rows, notes = summarise(arms)
+    assert [note for note in notes if "skewed" not in note] == []
     assert rows[0].verdict is None
     assert rows[1].verdict is not None
-    assert rows[1].verdict.outcome == "held"
+    assert rows[1].verdict.outcome == "supported"
+    assert rows[1].family_p == pytest.approx(2 / 256 * 0.05 / 0.0172)  # the one comparison there is, over all looks
     assert rows[1].sampling_error is not None
     assert rows[1].sampling_error.estimate == pytest.approx(0.06, rel=0.1)
     assert rows[0].mean_over_training is not None
     json.dumps([row.to_json() for row in rows], allow_nan=False)
-    assert rows[1].to_json()["verdict"] == "held"
+    assert rows[1].to_json()["verdict"] == "supported"
     assert rows[0].to_json()["probability_of_improvement"] is None
+
+
+def test_a_missing_seed_is_waited_for() -> None:
+    values = {seed: float(seed) for seed in range(10)}
+    assert leading(values, values) == list(range(10))
+    assert leading({seed: x for seed, x in values.items() if seed != 4}, values) == [0, 1, 2, 3]
+    assert leading({seed: x for seed, x in values.items() if seed != 4}, {seed: x for seed, x in values.items() if seed != 4}) == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert leading(values, dict.fromkeys(range(3), 0.0)) == [0, 1, 2]
+    assert leading({}, values) == []
+
+
+def test_several_arms_are_a_family(tmp_path: Path) -> None:
+    write_comparison(tmp_path / "c", seeds=8, levels={"a2c": 900.0, "ppo": 900.0, "props": 2500.0})
+    rows, _ = summarise(group_arms([read_record(path) for path in find_runs([tmp_path / "c"])])["Hopper-v5"])
+    words = {row.label: verdict_text(row.verdict) for row in rows if row.verdict is not None}
+    assert words == {"props": "better", "ppo": "undecided; next look at 12 seeds"}
+    assert {row.label: row.family_p for row in rows}["props"] == pytest.approx(2 * 2 / 256 * 0.05 / 0.0172)
 
 
 def test_unfinished_seeds_and_unequal_budgets_are_told(tmp_path: Path) -> None:
@@ -188,7 +213,7 @@ def test_unfinished_seeds_and_unequal_budgets_are_told(tmp_path: Path) -> None:
         write_run(tmp_path / "b", seed=1, finished=False),
         write_run(tmp_path / "c", method="props", steps=50_000),
     ]
-    rows, notes = summarise(group_arms([read_record(run) for run in runs])["Hopper-v5"], generator=rng())
+    rows, notes = summarise(group_arms([read_record(run) for run in runs])["Hopper-v5"])
     assert (rows[0].seeds, rows[0].unfinished) == ((0,), (1,))
     assert any("budgets differ (50,000, 100,000 steps)" in note for note in notes)
     assert any("seed 1 not finished" in note for note in notes)

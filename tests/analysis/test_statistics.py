@@ -11,6 +11,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rheostat.analysis import shares
 from rheostat.analysis import statistics as ours
 from rheostat.errors import RheostatError
 
@@ -56,61 +57,117 @@ def test_iqm_is_scipys_trimmed_mean(n: int) -> None:
     assert ours.iqm([values]) == pytest.approx(scipy.stats.trim_mean(values, 0.25))
 
 
-@pytest.mark.parametrize(("statistic", "theirs"), [(ours.iqm, "aggregate_iqm"), (ours.mean, "aggregate_mean")])
-def test_stratified_bootstrap_agrees_with_rliable(
-    table: np.ndarray, metrics: Any, library: Any, statistic: ours.Statistic, theirs: str
-) -> None:
-    """Two Monte-Carlo intervals of the same distribution: equal up to resampling noise, a few hundredths of their width."""
-    interval = ours.bootstrap(by_task(table), statistic, generator=rng(), resamples=20_000)
-    _, limits = library.get_interval_estimates(
-        {"x": table}, lambda x: np.array([getattr(metrics, theirs)(x)]), reps=20_000, random_state=np.random.RandomState(0)
-    )
-    low, high = limits["x"][:, 0]
-    width = high - low
-    assert interval.low == pytest.approx(low, abs=0.04 * width)
-    assert interval.high == pytest.approx(high, abs=0.04 * width)
-    assert interval.n == table.size
+def test_t_intervals_are_scipys() -> None:
+    values, others = rng(3).normal(size=15), rng(4).normal(size=9) * 3
+    theirs = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    found = ours.interval_of(values, ours.mean)
+    assert (found.low, found.high, found.n) == (pytest.approx(theirs.low), pytest.approx(theirs.high), 15)
+    welch = scipy.stats.ttest_ind(values, others, equal_var=False).confidence_interval(0.9)
+    gap = ours.difference(values, others, ours.mean, level=0.9)
+    assert (gap.low, gap.high) == (pytest.approx(welch.low), pytest.approx(welch.high))
 
 
-def test_bootstrap_agrees_with_scipy() -> None:
-    values = rng(3).normal(size=15)
-    interval = ours.bootstrap(values, ours.mean, generator=rng(), resamples=20_000)
-    theirs = scipy.stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20_000, rng=rng(5)).confidence_interval
-    assert (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high), abs=0.03 * (theirs.high - theirs.low))
+def test_the_interval_of_the_iqm_is_the_trimmed_t_interval() -> None:
+    values = rng(5).normal(size=16)
+    theirs = scipy.stats.ttest_ind(values, [0.0] * 16, trim=0.25, equal_var=False)  # Yuen's test against a constant sample
+    found = ours.interval_of(values, ours.iqm)
+    half = scipy.stats.t.ppf(0.975, 7) * found.estimate / theirs.statistic
+    assert found.high - found.estimate == pytest.approx(abs(half))
+    centre, low, high = ours.iqm_bounds(np.stack([values, 2 * values]))
+    assert (low[0], high[0], centre[1], high[1]) == pytest.approx((found.low, found.high, 2 * found.estimate, 2 * found.high))
 
 
-def test_strata_are_resampled_within_tasks() -> None:
-    """Two constant tasks have no spread at all; pooled resampling would show one."""
-    interval = ours.bootstrap({"low": [0.0] * 5, "high": [10.0] * 5}, ours.mean, generator=rng())
+def test_the_jackknife_gives_the_t_interval_of_a_mean() -> None:
+    values = rng(6).normal(size=9)
+    plain, jackknifed = ours.interval_of(values, ours.mean), ours.interval_of(values, lambda strata: ours.mean(strata))
+    assert (plain.low, plain.high) == (pytest.approx(jackknifed.low), pytest.approx(jackknifed.high))
+
+
+DRAWS = {
+    "normal": (lambda g, shape: g.normal(size=shape), 0.0, 0.0),
+    "t3": (lambda g, shape: g.standard_t(3, size=shape), 0.0, 0.0),
+    "exponential": (lambda g, shape: g.exponential(size=shape), 1.0, 0.738),  # its interquartile mean: 1 - log(2) + log(27 / 16) / 2 ...
+}
+
+
+@pytest.mark.parametrize("n", [5, 8, 12, 24])
+def test_intervals_cover_as_often_as_they_say(n: int) -> None:
+    """Where the percentile bootstrap of five to eight seeds covers .82 to .89."""
+    trials = 4_000
+    for name, (draw, centre, middle) in DRAWS.items():
+        values = draw(rng(n), (trials, n))
+        _, low, high = ours.t_bounds(values)
+        covered = float(((low <= centre) & (centre <= high)).mean())
+        assert covered == pytest.approx(0.95, abs=0.02) if name == "normal" else covered > 0.87
+        _, low, high = ours.iqm_bounds(values)
+        assert ((low <= middle) & (middle <= high)).mean() > (0.92 if name != "exponential" else 0.88)
+
+
+def test_the_interquartile_mean_of_the_exponential() -> None:
+    large = np.sort(rng(0).exponential(size=400_000))
+    assert large[100_000:300_000].mean() == pytest.approx(DRAWS["exponential"][2], abs=0.005)
+
+
+def test_intervals_over_several_tasks_cover_too() -> None:
+    generator, trials = rng(8), 800
+    shifts = {"a": 0.0, "b": 1.0, "c": 2.0}
+    covered = {"mean": 0, "median": 0, "iqm": 0}
+    pooled = np.sort(np.concatenate([generator.normal(shift, 1, 100_000) for shift in shifts.values()]))
+    truth = {"mean": 1.0, "median": 1.0, "iqm": pooled[75_000:225_000].mean()}
+    for _ in range(trials):
+        scores = {task: generator.normal(shift, 1, 8) for task, shift in shifts.items()}
+        for name in covered:
+            found = ours.interval_of(scores, getattr(ours, name))
+            covered[name] += found.low <= truth[name] <= found.high
+    assert all(0.92 <= count / trials <= 0.985 for count in covered.values()), covered
+
+
+def test_shares_cover_as_often_as_they_say() -> None:
+    generator, trials = rng(9), 1_500
+    for p, n in ((0.5, 8), (0.9, 16), (0.3, 24)):
+        hits = [shares.share_of((generator.random(n) < p).astype(float)) for _ in range(trials)]
+        assert np.mean([one.low <= p <= one.high for one in hits]) > 0.925, (p, n)
+    runs = generator.normal(size=(trials, 2, 8)) + np.array([0.5, 0.0])[:, None]
+    truth = scipy.stats.norm.cdf(0.5 / math.sqrt(2))
+    found = [shares.probability_of_improvement(a, b) for a, b in runs]
+    assert 0.93 <= np.mean([one.low <= truth <= one.high for one in found]) <= 0.985
+
+
+def test_strata_vary_within_tasks() -> None:
+    """Two constant tasks have no spread at all; pooled they would show one."""
+    interval = ours.interval_of({"low": [0.0] * 5, "high": [10.0] * 5}, ours.mean)
     assert (interval.low, interval.estimate, interval.high) == (5.0, 5.0, 5.0)
 
 
-def test_probability_of_improvement_equals_rliable_and_mann_whitney(table: np.ndarray, metrics: Any, library: Any) -> None:
+def test_probability_of_improvement_equals_rliable_and_mann_whitney(table: np.ndarray, metrics: Any) -> None:
     other = rng(2).gamma(2.0, 1.3, size=(5, 4))
-    interval = ours.probability_of_improvement(by_task(table), by_task(other), generator=rng())
+    interval = shares.probability_of_improvement(by_task(table), by_task(other))
     assert interval.estimate == pytest.approx(metrics.probability_of_improvement(table, other))
-    one = ours.improvement([table[:, 0]], [other[:, 0]])
+    one = shares.improvement([table[:, 0]], [other[:, 0]])
     assert one == pytest.approx(scipy.stats.mannwhitneyu(table[:, 0], other[:, 0]).statistic / 35)
-    pairs = {"x,y": (table, other)}
-    _, limits = library.get_interval_estimates(
-        pairs, lambda x, y: np.array([metrics.probability_of_improvement(x, y)]), reps=800, random_state=np.random.RandomState(0)
-    )
-    assert (interval.low, interval.high) == pytest.approx(tuple(limits["x,y"][:, 0]), abs=0.04)
+    assert interval.low < interval.estimate < interval.high
+
+
+def test_complete_separation_is_no_certainty() -> None:
+    found = shares.probability_of_improvement([3.0, 4, 5, 6, 7, 8, 9, 10], [1.0] * 8)
+    assert (found.estimate, found.high) == (1.0, 1.0) and 0.6 < found.low < 0.9
+    back = shares.probability_of_improvement([1.0] * 8, [3.0, 4, 5, 6, 7, 8, 9, 10])
+    assert back.high == pytest.approx(1 - found.low)
 
 
 def test_performance_profile_equals_rliable(table: np.ndarray, library: Any) -> None:
     thresholds = np.linspace(0.0, 4.0, 9)
-    profile = ours.performance_profile(by_task(table), thresholds, generator=rng())
+    profile = shares.performance_profile(by_task(table), thresholds)
     theirs, limits = library.create_performance_profile({"x": table}, thresholds, reps=2000)
     np.testing.assert_allclose(profile.estimate, theirs["x"])
-    np.testing.assert_allclose(profile.low, limits["x"][0], atol=0.06)
-    np.testing.assert_allclose(profile.high, limits["x"][1], atol=0.06)
+    np.testing.assert_allclose(profile.low, limits["x"][0], atol=0.13)
+    np.testing.assert_allclose(profile.high, limits["x"][1], atol=0.13)  # theirs collapses at the ends
     assert (np.diff(profile.estimate) <= 0).all()
 
 
 @pytest.mark.parametrize(("successes", "trials", "level"), [(0, 5, 0.95), (5, 5, 0.95), (3, 10, 0.9), (250, 1000, 0.99), (1, 1, 0.95)])
 def test_wilson_equals_scipy(successes: int, trials: int, level: float) -> None:
-    interval = ours.wilson(successes, trials, level=level)
+    interval = shares.wilson(successes, trials, level=level)
     theirs = scipy.stats.binomtest(successes, trials).proportion_ci(level, method="wilson")
     assert (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
     assert interval.estimate == successes / trials
@@ -121,11 +178,11 @@ def test_samples_of_one_prompt_are_no_independent_evidence() -> None:
     """Copying every sample ten times leaves the interval as it is, and prompts with more samples weigh no more."""
     generator = rng(4)
     outcomes = [generator.random(4) < chance for chance in generator.random(30)]
-    once = ours.clustered_share(outcomes, generator=rng())
-    copied = ours.clustered_share([np.tile(samples, 10) for samples in outcomes], generator=rng())
+    once = shares.clustered_share(outcomes)
+    copied = shares.clustered_share([np.tile(samples, 10) for samples in outcomes])
     assert (once.low, once.high) == pytest.approx((copied.low, copied.high))
-    assert ours.clustered_share([[1] * 100, [0]], generator=rng()).estimate == 0.5
-    naive = ours.wilson(int(sum(map(np.sum, outcomes))), 120)
+    assert shares.clustered_share([[1] * 100, [0]]).estimate == 0.5
+    naive = shares.wilson(int(sum(map(np.sum, outcomes))), 120)
     assert once.high - once.low > naive.high - naive.low
 
 
@@ -138,22 +195,17 @@ def test_area_under_curve() -> None:
     assert ours.area_under_curve([0, 10], [3, 3], until=99) == 3
 
 
-def test_the_same_generator_gives_the_same_interval() -> None:
-    values = [1.0, 4.0, 2.0, 8.0]
-    assert ours.bootstrap(values, generator=rng(7)) == ours.bootstrap(values, generator=rng(7))
-
-
 def test_one_seed_has_an_unbounded_interval() -> None:
-    interval = ours.bootstrap([3.0], generator=rng())
+    interval = ours.interval_of([3.0])
     assert (interval.estimate, interval.low, interval.high, interval.n) == (3.0, -math.inf, math.inf, 1)
-    assert ours.difference([3.0], [1.0, 2.0], generator=rng()).low == -math.inf
-    chance = ours.probability_of_improvement([3.0], [1.0], generator=rng())
+    assert ours.difference([3.0], [1.0, 2.0]).low == -math.inf
+    chance = shares.probability_of_improvement([3.0], [1.0])
     assert (chance.estimate, chance.low, chance.high) == (1.0, 0.0, 1.0)
 
 
 @given(scores, scores)
 def test_probability_of_improvement_is_antisymmetric(a: list[float], b: list[float]) -> None:
-    there, back = ours.improvement([np.array(a)], [np.array(b)]), ours.improvement([np.array(b)], [np.array(a)])
+    there, back = shares.improvement([np.array(a)], [np.array(b)]), shares.improvement([np.array(b)], [np.array(a)])
     assert there + back == pytest.approx(1.0)
     assert 0 <= there <= 1
 
@@ -173,11 +225,12 @@ def test_iqm_follows_shift_and_scale_and_ignores_order(values: list[float], shif
         (lambda: ours.as_strata({}), "at least one task"),
         (lambda: ours.as_strata({"a": [1.0, math.nan]}), r"\['a'\] holds nan at position 1"),
         (lambda: ours.as_strata([[1.0, 2.0]]), r"shape \[1, 2\]"),
-        (lambda: ours.bootstrap([1.0, 2.0], generator=rng(), level=95), "between 0 and 1"),
-        (lambda: ours.bootstrap([1.0], generator=rng(), level=0), "between 0 and 1"),
-        (lambda: ours.difference({"a": [1.0]}, {"b": [1.0]}, generator=rng()), "different tasks"),
-        (lambda: ours.wilson(3, 2), "3 successes in 2 trials"),
-        (lambda: ours.wilson(0, 0), "at least one trial"),
+        (lambda: ours.interval_of([1.0, 2.0], level=95), "between 0 and 1"),
+        (lambda: ours.interval_of([1.0], level=0), "between 0 and 1"),
+        (lambda: ours.difference({"a": [1.0]}, {"b": [1.0]}), "different tasks"),
+        (lambda: shares.wilson(3, 2), "3 successes in 2 trials"),
+        (lambda: shares.wilson(0, 0), "at least one trial"),
+        (lambda: shares.share_of([0.5, 1.2]), "between 0 and 1, and there is 1.2"),
         (lambda: ours.area_under_curve([0, 1], [0]), r"\[2\] and \[1\]"),
         (lambda: ours.area_under_curve([0, 1], [0, math.inf]), "not finite"),
         (lambda: ours.area_under_curve([1, 0], [0, 1]), "not decrease"),

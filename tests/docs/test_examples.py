@@ -72,8 +72,9 @@ def test_kernel(example: Any) -> None:
 
 def test_verdicts(example: Any) -> None:
     found = example("verdicts").main()
-    assert [verdict.outcome for verdict in found.values()] == ["undecided", "undecided", "held", "held"]
-    assert found["2 seeds"].difference.low > 0, "the interval alone would have called it"
+    assert [verdict.outcome for verdict in found.values()] == ["undecided", "undecided", "supported", "no relevant difference"]
+    assert [verdict.look for verdict in found.values()] == [None, None, 8, 8]
+    assert found["4 seeds"].difference.low > 0, "the interval alone would have called it"
 
 
 def test_corridor_trains_and_resumes(example: Any, tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_comparison_from_beginning_to_end_and_extended(tmp_path: Path) -> None
     first = compare(["ppo", "a2c"], "CartPole-v1", seeds=1, directory=where, progress=False, **SMALL)
     assert [row["method"] for row in first.rows()] == ["ppo", "a2c"]
     assert first.rows()[1]["verdict"] == "undecided"
-    assert first.rows()[1]["more_seeds"] == 3
+    assert (first.rows()[1]["look"], first.rows()[1]["next_look"], first.rows()[1]["p_value"]) == (None, 8, None)
     assert json.loads((where / "results.json").read_text()) == first.rows()
     assert (where / "curves.png").exists()
     assert (where / "report.html").exists()
@@ -131,17 +131,18 @@ def test_a_worker_does_not_outlive_its_parent(tmp_path: Path) -> None:
 
 def test_failures_show_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = tmp_path / "c"
-    plan(["ppo", "props"], "Hopper-v5", seeds=5, steps=100_000, directory=where)
+    plan(["ppo", "props"], "Hopper-v5", seeds=9, steps=100_000, margin=50.0, directory=where)
     for method, level in (("ppo", 900.0), ("props", 3000.0)):
-        for seed in range(5):
-            if (method, seed) != ("props", 4):
+        for seed in range(9):
+            if (method, seed) != ("props", 8):
                 write_run(where / f"{method}-s{seed}", method=method, seed=seed, level=level)
-    found = load_comparison(where, failures={"props-s4": "it broke"})
+    found = load_comparison(where, failures={"props-s8": "it broke"})
     found.print()
     printed = capsys.readouterr().out
-    for words in ("Hopper-v5", "props", "better", "reference", "sampling error", "props-s4 failed: it broke", str(where / "report.html")):
+    for words in ("Hopper-v5", "props", "better", "reference", "sampling error", "props-s8 failed: it broke", str(where / "report.html")):
         assert words in printed
-    assert [row["seeds"] for row in found.rows()] == [5, 4]
+    assert [row["seeds"] for row in found.rows()] == [9, 8]
+    assert found.rows()[1]["look"] == 8 and found.margin == 50.0
     assert found.plot(tmp_path / "c.svg", x="seconds").exists()
     assert found.report(tmp_path / "c.html").exists()
 
@@ -153,6 +154,7 @@ def test_failures_show_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["ppo", "ppo"], "CartPole-v1", {}, "different methods, got ppo, ppo"),
         ([], "CartPole-v1", {}, "different methods, got none"),
         (["ppo"], "CartPole-v1", {"seeds": 0}, "seeds is 0"),
+        (["ppo"], "CartPole-v1", {"margin": 0.0}, "margin is 0: it must be above 0"),
         (["ppo"], "CartPole-v1", {"seed": 3}, "give how many with seeds"),
         (["ppo"], object(), {}, "needs the name of a task"),
         (["props", "ppo"], "CartPole-v1", {"behaviour_steps": 64}, "Unknown setting of ppo 'behaviour_steps'"),
@@ -174,6 +176,7 @@ def test_refused_before_any_work(tmp_path: Path, methods: list[str], task: Any, 
         ({"task": "Hopper-v5"}, "compares on CartPole-v1, not Hopper-v5"),
         ({"methods": ["ppo"]}, "compares a2c too"),
         ({"seeds": 2}, "holds 3 seeds per method and 2 were asked for"),
+        ({"margin": 5.0}, "was begun without a margin, and 5 is given now: a margin is declared before the first run"),
     ],
 )
 def test_a_directory_of_other_settings_is_refused(tmp_path: Path, change: dict[str, Any], words: str) -> None:
@@ -185,6 +188,16 @@ def test_a_directory_of_other_settings_is_refused(tmp_path: Path, change: dict[s
     cells, _, command = plan(**asked | {"methods": ["a2c", "ppo", "props"], "seeds": 4})  # more is
     assert len(cells) == 12
     assert "compare a2c ppo props --task CartPole-v1 --seeds 4" in command
+
+
+def test_a_margin_is_declared_once(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"methods": ["ppo", "a2c"], "task": "CartPole-v1", "seeds": 2, "steps": 1000, "directory": tmp_path / "c"}
+    _, where, command = plan(**asked, margin=5.0)
+    assert command.endswith("--margin 5") and json.loads((where / "compare.json").read_text())["margin"] == 5.0
+    plan(**asked)  # need not be said again
+    assert json.loads((where / "compare.json").read_text())["margin"] == 5.0
+    with pytest.raises(RheostatError, match="was begun with the margin 5, and 6 is given now"):
+        plan(**asked, margin=6.0)
 
 
 def test_the_command_gives_every_option_back(tmp_path: Path) -> None:
@@ -200,7 +213,9 @@ def test_the_command_gives_every_option_back(tmp_path: Path) -> None:
         "target_kl": "null",
         "backend": "gymnasium",
     }
-    assert comparison._command(["ppo"], "T", 1, 1, tmp_path, {"note": "1"}).endswith("note '\"1\"'")  # a text that looks like a number
+    assert comparison._command(["ppo"], "T", 1, 1, None, tmp_path, {"note": "1"}).endswith(
+        "note '\"1\"'"
+    )  # a text that looks like a number
 
 
 def test_directories_that_are_no_comparison(tmp_path: Path) -> None:

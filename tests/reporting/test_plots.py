@@ -54,7 +54,7 @@ def test_a_comparison_against_any_axis(tmp_path: Path, axis: str, label: str) ->
     records = [read_record(path) for path in find_runs([write_comparison(tmp_path / "c", seeds=3)])]
     words = texts(plot_comparison(records, tmp_path / "c.svg", x=axis))
     assert {label, "ppo", "ppo-buffer", "props", "Effective sample size (meter)"} <= words
-    assert "Hopper-v5: interquartile mean over 3 seeds, 95 % bootstrap bands" in words
+    assert "Hopper-v5: interquartile mean over 3 seeds, 95 % t bands" in words
 
 
 def test_where_acting_begins_is_marked_if_all_share_it(tmp_path: Path) -> None:

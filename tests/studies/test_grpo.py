@@ -6,7 +6,7 @@ import json
 
 from rheostat.experiments.studies import verdict
 from studies._grpo_cells import build, kept_groups, look
-from studies.grpo import SMOKE, alike, arms, gains, kept_as_expected, one_p
+from studies.grpo import SMOKE, arms, gains, kept_as_expected, one_p, same
 
 
 def test_looking_changes_nothing() -> None:
@@ -19,29 +19,36 @@ def test_looking_changes_nothing() -> None:
     assert measured["kept"] == [0, 0, 0] and measured["expected"] == [0.0, 0.0, 0.0]
 
 
+def by_seed(*values: float) -> dict[int, float]:
+    return dict(enumerate(value + 0.001 * (seed % 3) for seed, value in enumerate(values)))
+
+
 def test_gain() -> None:
-    start = {"grpo": [0.40, 0.42, 0.38], "rft": [0.40, 0.42, 0.38]}
-    better, little = gains(start, {"grpo": [0.9, 0.92, 0.93], "rft": [0.41, 0.44, 0.40]})
-    assert (better.outcome, little.outcome) == ("held", "not held")
-    assert gains({"grpo": [0.4, 0.4, 0.4]}, {"grpo": [0.9, 0.9, 0.45]})[0].outcome == "undecided"
-    assert verdict([better, little]) == "not held"
+    start = {"grpo": by_seed(*[0.4] * 8), "rft": by_seed(*[0.4] * 8)}
+    better, little = gains(start, {"grpo": by_seed(*[0.9, 0.92] * 4), "rft": by_seed(*[0.41, 0.44] * 4)})
+    assert (better.outcome, little.outcome) == ("supported", "refuted")
+    assert verdict([better, little]) == "refuted"
+    few = gains({"grpo": by_seed(0.4, 0.4, 0.4)}, {"grpo": by_seed(0.9, 0.9, 0.9)})
+    assert few[0].outcome == "undecided" and few[0].numbers["next_look"] == 8
 
 
 def test_alike() -> None:
-    assert alike({"grpo": [0.90, 0.94, 0.92], "rloo": [0.93, 0.91, 0.92]}).outcome == "held"
-    apart = alike({"grpo": [0.90, 0.91, 0.92], "rloo": [0.60, 0.61, 0.62]})
-    assert apart.outcome == "not held" and apart.numbers["told_apart"] == ["GRPO - RLOO"]
-    assert alike({"grpo": [0.90, 0.95, 0.85], "rloo": [0.82, 0.88, 0.80]}).outcome == "undecided"
-    assert alike({"grpo": [0.9], "rloo": [0.1]}).outcome == "undecided"
+    (close,) = same({"grpo": by_seed(*[0.90, 0.91] * 4), "rloo": by_seed(*[0.91, 0.90] * 4)})
+    assert close.outcome == "supported" and close.rule == "accuracy of GRPO and RLOO: differ by less than 0.03"
+    (apart,) = same({"grpo": by_seed(*[0.90, 0.91] * 4), "rloo": by_seed(*[0.60, 0.61] * 4)})
+    assert apart.outcome == "refuted"
+    (wide,) = same({"grpo": by_seed(*[0.90, 0.95, 0.85, 0.9] * 2), "rloo": by_seed(*[0.82, 0.95, 0.88, 0.9] * 2)})
+    assert wide.outcome == "undecided"
+    assert len(same({name: by_seed(*[0.9] * 8) for name in ("grpo", "rloo", "dapo", "gspo")})) == 6
 
 
 def test_kept_groups_against_the_formula() -> None:
-    fair = {"kept": [1, 0] * 50, "expected": [0.5] * 100, "right": [0.5] * 100}
-    biased = {"kept": [1] * 100, "expected": [0.8] * 50 + [0.7] * 50, "right": [0.5] * 100}
-    nothing = {"kept": [0] * 9, "expected": [0.0] * 9, "right": [0.0] * 9}
-    assert kept_as_expected("start", [fair]).outcome == "held"
-    assert kept_as_expected("start", [biased]).outcome == "not held"
-    assert kept_as_expected("start", [nothing]).outcome == "undecided"
+    def measured(kept: float, expected: float) -> dict[int, dict[str, list[float]]]:
+        return {seed: {"kept": [kept + 0.001 * seed, kept], "expected": [expected] * 2} for seed in range(8)}
+
+    assert kept_as_expected("start", measured(0.5, 0.505)).outcome == "supported"
+    assert kept_as_expected("start", measured(1.0, 0.75)).outcome == "refuted"
+    assert kept_as_expected("start", {0: {"kept": [1.0], "expected": [1.0]}}).outcome == "undecided"
 
 
 def test_one_p_for_all_prompts() -> None:

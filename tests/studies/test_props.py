@@ -88,4 +88,4 @@ def test_settings_are_the_declared_ones() -> None:
                 assert {k: v for k, v in config.items() if k not in own} == configs["PPO"]
             assert configs["PPO-Buffer"]["window"] == configs["PROPS"]["window"] == 2
         seeds = {len(cells) for cells in claim.arms.values()}
-        assert seeds == {{"A": 10, "B": 1, "C": 6, "D": 6}[claim.title[0]]}
+        assert seeds == {{"A": 8, "B": 1, "C": 8, "D": 8}[claim.title[0]]}

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rheostat.experiments.studies.results import load_study, read_result, run_study, standing, study_names
+from rheostat.analysis.verdict import OUTCOMES
+from rheostat.experiments.studies.results import load_study, read_result, result_path, run_study, standing, study_names
+from rheostat.experiments.studies.study import check
 from rheostat.reporting.report import write_report
 
 LONG = ("grpo", "joint", "lag", "props", "repair")
@@ -24,7 +26,7 @@ def test_smoke(slug: str, tmp_path: Path) -> None:
     declared = study.claims(study.smoke)
     assert [claim["name"] for claim in result["claims"]] == [claim.name for claim in declared]
     for claim in result["claims"]:
-        assert claim["verdict"] in ("held", "not held", "undecided") and claim["rule"] and claim["setting"] and claim["published"]
+        assert claim["verdict"] in OUTCOMES and claim["rule"] and claim["setting"] and claim["published"]
     assert result["provenance"]["cells"] == len(list((tmp_path / "cells").glob("*/result.json")))
     assert done.path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     page = write_report([done.path], tmp_path / "report.html").read_text()
@@ -35,4 +37,22 @@ def test_smoke(slug: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("slug", study_names())
 def test_committed_results_can_be_read(slug: str) -> None:
-    assert standing(load_study(slug)) in ("current", "other code", "none")
+    assert standing(load_study(slug)).code in ("current", "other code", "none")
+    result = read_result(result_path(slug))
+    assert all(claim["verdict"] in OUTCOMES for claim in result["claims"])
+
+
+@pytest.mark.parametrize("slug", study_names())
+def test_seeds_follow_the_pilot_and_margins_are_declared(slug: str) -> None:
+    """Pilots have seeds of their own, in every cell, and every study says which differences matter."""
+    study = load_study(slug)
+    if not study.seeded:
+        return
+    for pilot, first in ((True, 1000), (False, 0)):
+        claims = study.claims(study.sizes(pilot=pilot))
+        check(study, claims, pilot=pilot)
+        for claim in claims:
+            if claim.seeded:
+                assert all(min(cells) == first for cells in claim.arms.values()), claim.name
+                assert all(cell.arguments["seed"] == seed for cells in claim.arms.values() for seed, cell in cells.items()), claim.name
+    assert any(claim.margins for claim in claims) and all(margin > 0 for claim in claims for margin in claim.margins.values())

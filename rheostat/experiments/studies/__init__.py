@@ -1,9 +1,22 @@
 """Studies: published claims, tried at small scale by rules that are fixed before anything is run."""
 
 from rheostat.experiments.studies.jobs import Cell
-from rheostat.experiments.studies.rules import Condition, all_smaller, as_json, better, not_worse, share_at_least, smaller, summary, verdict
-from rheostat.experiments.studies.study import Claim, Columns, Effect, Judgement, Results, Sequential, Study
-from rheostat.experiments.studies.training import Arm, areas, curves, finals, trained
+from rheostat.experiments.studies.rules import (
+    Condition,
+    above,
+    alike,
+    as_json,
+    better,
+    exact,
+    majority,
+    not_worse,
+    smaller,
+    summary,
+    verdict,
+    within,
+)
+from rheostat.experiments.studies.study import Claim, Columns, Effect, Judgement, Precondition, Results, Study
+from rheostat.experiments.studies.training import Arm, areas, curves, finals, reaches, trained
 
 __all__ = [
     "Arm",
@@ -13,19 +26,23 @@ __all__ = [
     "Condition",
     "Effect",
     "Judgement",
+    "Precondition",
     "Results",
-    "Sequential",
     "Study",
-    "all_smaller",
+    "above",
+    "alike",
     "areas",
     "as_json",
     "better",
     "curves",
+    "exact",
     "finals",
+    "majority",
     "not_worse",
-    "share_at_least",
+    "reaches",
     "smaller",
     "summary",
     "trained",
     "verdict",
+    "within",
 ]

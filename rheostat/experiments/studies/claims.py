@@ -11,7 +11,13 @@ from rheostat.experiments.studies.results import read_result, result_path, studi
 from rheostat.reporting.study_figures import effect_text, found_text
 
 START, END = "<!-- claims: written by `rheostat claims --write` -->", "<!-- claims: end -->"
-SIGN = {"held": "held", "not held": "**not held**", "undecided": "*undecided*"}
+SIGN = {
+    "supported": "supported",
+    "refuted": "**refuted**",
+    "no relevant difference": "no relevant difference",
+    "undecided": "*undecided*",
+    "not testable here": "*not testable here*",
+}
 
 
 @dataclass(frozen=True)
@@ -30,12 +36,23 @@ class Row:
     estimate: float | None
     interval: tuple[float | None, float | None] | None
     verdict: str
+    pilot: bool
+    """Whether it decides nothing: fewer than 8 seeds, seeds of a pilot, or a result that is older than the rule."""
+    margins: dict[str, float]
+    conditions: tuple[str, ...]
+    """Every condition and precondition, with its outcome."""
+    holm_p: float | None
+    """The p-value over all looks, adjusted for all claims of the study."""
     date: str
     commit: str
 
     def to_json(self) -> dict[str, Any]:
         """As a plain object: ``effect`` is the number, ``measure`` says of what."""
-        found = asdict(self) | {"arms": list(self.arms), "interval": None if self.interval is None else list(self.interval)}
+        found = asdict(self) | {
+            "arms": list(self.arms),
+            "conditions": list(self.conditions),
+            "interval": None if self.interval is None else list(self.interval),
+        }
         return found | {"effect": found.pop("estimate"), "measure": self.effect}
 
 
@@ -69,6 +86,10 @@ def rows(folder: Path | None = None) -> list[Row]:
                     estimate=None if effect is None else effect["estimate"],
                     interval=None if effect is None else (effect["low"], effect["high"]),
                     verdict=claim["verdict"],
+                    pilot=claim["pilot"],
+                    margins=claim["margins"],
+                    conditions=conditions_of(claim),
+                    holm_p=claim["holm_p"],
                     date=source["date"],
                     commit=source["commit"][:10],
                 )
@@ -83,29 +104,64 @@ def effect_of(row: Row) -> str:
     return effect_text({"what": row.effect, "estimate": row.estimate, "low": row.interval[0], "high": row.interval[1]})
 
 
+def conditions_of(claim: dict[str, Any]) -> tuple[str, ...]:
+    """Conditions and preconditions of a stored claim as text, outcomes first."""
+    before = (f"precondition {text}" for text in preconditions_of(claim))
+    return (*before, *(f"{one['outcome']}: {one['rule']}" for one in claim["conditions"]))
+
+
+def preconditions_of(claim: dict[str, Any]) -> list[str]:
+    """Preconditions of a stored claim as text, with what the pilot measured."""
+    return [
+        f"{'met' if one['passed'] else 'not met'}: {one['measures']} {one['bounds']} ({one['measured']:.3g})"
+        for one in claim["preconditions"]
+    ]
+
+
+def verdict_of(row: Row) -> str:
+    """The verdict; of a pilot only what it points to."""
+    return f"pilot ({SIGN[row.verdict]})" if row.pilot else SIGN[row.verdict]
+
+
+def margins_of(row: Row) -> str:
+    """The declared margins as text."""
+    return _margins(row.margins) or "none declared"
+
+
+def _margins(margins: dict[str, float]) -> str:
+    return ", ".join(f"{what} {margin:g}" for what, margin in margins.items())
+
+
 def markdown_table(found: list[Row]) -> str:
-    """The claims as a Markdown table: one row per claim, short."""
-    lines = ["| System | What was tried | Arms | Seeds | Effect | Verdict | Date, commit |", "|---|---|---|---:|---|---|---|"]
+    """The claims as a Markdown table: one row per claim."""
+    lines = [
+        "| System | What was tried | Arms | Seeds | Effect | Margin | Verdict | p (Holm) | Date, commit |",
+        "|---|---|---|---:|---|---|---|---:|---|",
+    ]
     last = ""
     for row in found:
         system = f"{row.system} ({row.paper})" if row.slug != last else ""
         last = row.slug
-        cells = [system, row.title, ", ".join(row.arms), str(row.seeds), effect_of(row), SIGN[row.verdict], f"{row.date}, `{row.commit}`"]
-        lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
+        holm = "–" if row.holm_p is None else f"{row.holm_p:.3g}"
+        cells = [system, row.title, ", ".join(row.arms), str(row.seeds), effect_of(row), margins_of(row), verdict_of(row), holm]
+        lines.append("| " + " | ".join(_cell(text) for text in (*cells, f"{row.date}, `{row.commit}`")) + " |")
     return "\n".join(lines) + "\n"
 
 
 def summary_table(found: list[Row]) -> str:
-    """One row per system: its first claim, and how all of them fared."""
+    """One row per system: its first claim with every condition, and how all of them fared."""
     lines = [
-        "| System | Claim | Here | Seeds | Effect | Verdict | All claims | Date, commit |",
-        "|---|---|---|---:|---|---|---|---|",
+        "| System | Claim | Here | Seeds | Effect | Margin and conditions | Verdict | All claims | Date, commit |",
+        "|---|---|---|---:|---|---|---|---|---|",
     ]
     for slug in dict.fromkeys(row.slug for row in found):
         mine = [row for row in found if row.slug == slug]
         first = mine[0]
         counts = [
-            f"{sum(row.verdict == verdict for row in mine)} {verdict}" for verdict in SIGN if any(row.verdict == verdict for row in mine)
+            f"{'pilots: ' if pilot else ''}{sum((row.verdict, row.pilot) == (verdict, pilot) for row in mine)} {verdict}"
+            for pilot in (False, True)
+            for verdict in SIGN
+            if any((row.verdict, row.pilot) == (verdict, pilot) for row in mine)
         ]
         cells = [
             f"{first.system} ({first.paper})",
@@ -113,12 +169,20 @@ def summary_table(found: list[Row]) -> str:
             first.title,
             str(first.seeds),
             effect_of(first),
-            SIGN[first.verdict],
-            ", ".join(counts),
+            "<br>".join((f"margin: {margins_of(first)}", *first.conditions)),
+            verdict_of(first),
+            _joined(counts),
             f"{first.date}, `{first.commit}`",
         ]
         lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _joined(counts: list[str]) -> str:
+    """Counts with the word "pilots" once, before the first of them."""
+    pilots = [text.removeprefix("pilots: ") for text in counts if text.startswith("pilots: ")]
+    rest = [text for text in counts if not text.startswith("pilots: ")]
+    return "; ".join(filter(None, [", ".join(rest), f"pilots: {', '.join(pilots)}" if pilots else ""]))
 
 
 def page(found: list[Row]) -> str:
@@ -126,8 +190,10 @@ def page(found: list[Row]) -> str:
     parts = [
         "# Claims",
         "",
-        "What papers say, and what was found here at small scale. Arms, seeds, budgets and rules are declared in `studies/` before",
-        'anything is run; "not held" and "undecided" are results like any other.',
+        "What papers say, and what was found here at small scale. Arms, budgets, margins and conditions are declared in `studies/` before",
+        'anything is run, and [one rule](rule.md) says how many seeds are looked at and what follows. "Refuted" and "undecided" are',
+        "results like any other. A pilot decides nothing: it has fewer than 8 seeds, or is older than the rule; what it points to stands",
+        "in brackets. The last column but one is the p-value over all looks, adjusted by Holm for all tested claims of the study.",
         "Written by `rheostat claims --write` from `studies/results`.",
         "",
         markdown_table(found),
@@ -137,10 +203,12 @@ def page(found: list[Row]) -> str:
         parts += [f"## {result['system']}", "", f"Paper: {result['paper']}. Run it again with `rheostat study {slug}`.", ""]
         for claim in result["claims"]:
             parts += [
-                f"### {claim['title']}: {claim['verdict']}",
+                f"### {claim['title']}: {'pilot, ' if claim['pilot'] else ''}{claim['verdict']}",
                 "",
                 f"- **Published.** {claim['published']}",
                 f"- **Here.** {claim['setting']}",
+                *([f"- **Margin.** {_margins(claim['margins'])}"] if claim["margins"] else []),
+                *(f"- **Precondition.** {_capital(text)}" for text in preconditions_of(claim)),
                 *map(_condition, claim["conditions"]),
                 "",
             ]

@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import rheostat
+from rheostat.analysis.verdict import Outcome
 from rheostat.errors import RheostatError, unknown
+from rheostat.experiments.studies import declaration
 from rheostat.experiments.studies.jobs import Record
 from rheostat.experiments.studies.runner import StudyBar, Watcher, run_cells
 from rheostat.experiments.studies.sources import commit, library_versions, machine
-from rheostat.experiments.studies.study import Claim, Study, check, compact, content_of, only_arms, overall, report_of
+from rheostat.experiments.studies.study import Claim, Study, adjust, check, compact, content_of, only_arms, report_of
 
 FOLDER = "studies"
+NO_STUDIES = ("rule_check",)
+"""Modules of the folder that are run by themselves."""
+OLD_WORDS: dict[str, Outcome] = {"held": "supported", "not held": "refuted"}
+"""Verdicts of results that are older than the rule."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,9 @@ def studies_folder() -> Path:
 
 def study_names() -> list[str]:
     """Slugs of all studies."""
-    return sorted(path.stem.replace("_", "-") for path in studies_folder().glob("*.py") if path.stem[0] != "_")
+    return sorted(
+        path.stem.replace("_", "-") for path in studies_folder().glob("*.py") if path.stem[0] != "_" and path.stem not in NO_STUDIES
+    )
 
 
 def load_study(slug: str) -> Study:
@@ -82,10 +90,16 @@ def cells_folder(slug: str) -> Path:
     return Path(os.environ.get("RHEOSTAT_RUNS", "runs")) / FOLDER / slug
 
 
+def pilot_path(folder: Path, slug: str) -> Path:
+    """Where the result of a pilot lies, in the folder of results."""
+    return folder / "pilots" / f"{slug}.json"
+
+
 def run_study(
     study: Study,
     *,
     smoke: bool = False,
+    pilot: bool = False,
     seeds: int | None = None,
     arms: Sequence[str] = (),
     jobs: int | None = None,
@@ -96,13 +110,15 @@ def run_study(
 ) -> Finished:
     """Compute what is missing, judge, and write the result and its picture.
 
-    Only the study as it is declared goes into ``studies/results``; with other seeds, some arms only, or in smoke form the result is
-    written beside the cells.
+    The study as it is declared goes into ``studies/results`` and its pilot into ``studies/results/pilots``; with some arms only, or in
+    smoke form, the result is written beside the cells. As declared, seeds are looked at after 8, 12, 16 and 24 until no claim is
+    undecided, and claims whose precondition failed in the pilot are not run.
 
     Args:
         study: what to run.
         smoke: the tiny form.
-        seeds: another number of seeds.
+        pilot: a few seeds apart from those of the study; measures the preconditions and judges nothing.
+        seeds: the look up to which to go; of a pilot, how many seeds.
         arms: some arms only; claims that need others are computed but not judged.
         jobs: processes; None takes one per core, 0 computes in this process.
         cells: folder of finished cells.
@@ -111,42 +127,97 @@ def run_study(
         command: noted down as the one that makes the result.
 
     Raises:
-        RheostatError: see :func:`rheostat.experiments.studies.study.check` and :func:`~rheostat.experiments.studies.runner.run_cells`.
+        RheostatError: a pilot is missing, a look would be skipped, or something else was declared when the first seeds were run; see also
+            :func:`rheostat.experiments.studies.study.check` and :func:`~rheostat.experiments.studies.runner.run_cells`.
     """
+    if smoke and pilot:
+        raise RheostatError("A study is run in smoke form or as a pilot, not both.")
     folder = cells or cells_folder(study.slug)
+    form = "smoke" if smoke else "pilot" if pilot else "other" if arms else "declared"
+    out = output or (result_path(study.slug).parent if form in ("declared", "pilot") else folder)
     workers = len(os.sched_getaffinity(0)) if jobs is None else jobs
-    declared = not smoke and seeds is None and not arms
-    out = output or (result_path(study.slug).parent if declared else folder)
+    judged_by_looks = study.seeded and form in ("declared", "other")
     looks: tuple[int | None, ...] = (seeds,)
-    if study.sequential is not None and declared:
-        looks = study.sequential.looks
-    for look in looks:
-        sizes = study.sizes(smoke=smoke, seeds=look)
-        claims = study.claims(sizes)
-        check(study, claims)
-        wanted = only_arms(claims, tuple(arms)) if arms else claims
-        records = run_cells(
+    if judged_by_looks:
+        held = declaration.read_record(folder)
+        looks = declaration.looks_to_take(study.slug, study.rule, seeds, [] if held is None else held["looks"])
+    conditions = _preconditions(study, out) if judged_by_looks and form == "declared" else {}
+    records: dict[str, Record] = {}
+    judged: dict[str, tuple[Claim, dict[str, Any]]] = {}
+    claims: list[Claim] = []
+    for look in looks[:1] if form == "other" and seeds is None else looks:
+        claims = study.claims(study.sizes(smoke=smoke, pilot=pilot, seeds=look))
+        claims = [claim for claim in claims if claim.seeded] if pilot else claims
+        check(study, claims, pilot=pilot)
+        if judged_by_looks:
+            _hold_to_declaration(study, claims, folder, out)
+        for claim in claims:  # not run: the pilot has shown that it cannot be tried here
+            if declaration.not_testable(conditions.get(claim.name, [])):
+                judged[claim.name] = claim, report_of(claim, {}, conditions[claim.name])
+        waiting = [claim for claim in claims if claim.name not in judged or judged[claim.name][1]["verdict"] == "undecided"]
+        wanted = only_arms(waiting, tuple(arms)) if arms else waiting
+        records |= run_cells(
             [cell for claim in wanted for cell in claim.cells], folder, jobs=workers, watcher=watcher or StudyBar(study.slug)
         )
-        judged = [claim for claim in claims if all(cell.key in records for cell in claim.cells)]
-        reports = [report_of(claim, records) for claim in judged]
-        if len(looks) == 1 or overall(reports) != "undecided":
+        complete = [claim for claim in waiting if all(cell.key in records for cell in claim.cells)]
+        measured = declaration.measured(complete, records) if pilot else conditions
+        for claim in complete:
+            judged[claim.name] = claim, report_of(claim, records, measured.get(claim.name))
+        if judged_by_looks:
+            declaration.keep(folder, study.slug, declaration.declared(claims, study.rule), look if form == "declared" else None)
+        if all(report["verdict"] != "undecided" for _, report in judged.values()):
             break
+    reports = [judged[claim.name][1] for claim in claims if claim.name in judged]
+    used = [judged[claim.name][0] for claim in claims if claim.name in judged]
+    adjust(reports)
     result = {
         "study": study.slug,
         "system": study.system,
         "paper": study.paper,
-        "form": "smoke" if smoke else "declared" if declared else "other",
-        "content": content_of(judged),
+        "form": form,
+        "pilot": any(report["pilot"] for report in reports),
+        "declaration": declaration.declared(claims, study.rule),
+        "content": content_of(used),
         "verdicts": {report["name"]: report["verdict"] for report in reports},
         "claims": reports,
-        "provenance": provenance(command or f"rheostat study {study.slug}", judged, records),
+        "provenance": provenance(command or f"rheostat study {study.slug}", records),
     }
-    path = write_result(study, result, out) if reports else folder
-    return Finished(result, path, tuple(claim.name for claim in claims if claim not in judged))
+    path = write_result(study, result, pilot_path(out, study.slug).parent if pilot else out) if reports else folder
+    return Finished(result, path, tuple(claim.name for claim in claims if claim.name not in judged))
 
 
-def provenance(command: str, claims: Sequence[Claim], records: dict[str, Record]) -> dict[str, Any]:
+def _preconditions(study: Study, out: Path) -> dict[str, list[dict[str, Any]]]:
+    """What the pilot measured, by claim.
+
+    Raises:
+        RheostatError: there is no pilot, or it lacks a precondition that is declared now.
+    """
+    path = pilot_path(out, study.slug)
+    if not path.exists():
+        raise RheostatError(f"The study {study.slug} has no pilot yet: run `rheostat study {study.slug} --pilot` first.")
+    found = {claim["name"]: claim["preconditions"] for claim in read_result(path)["claims"]}
+    for claim in study.claims(study.sizes()):
+        held = {one["name"]: one["bounds"] for one in found.get(claim.name, [])}
+        if claim.seeded and (claim.name not in found or held != {one.name: one.bounds for one in claim.preconditions}):
+            raise RheostatError(
+                f"The pilot of the study {study.slug} does not measure the preconditions of claim {claim.name!r} as they are declared: run "
+                f"`rheostat study {study.slug} --pilot` again."
+            )
+    return found
+
+
+def _hold_to_declaration(study: Study, claims: list[Claim], folder: Path, out: Path) -> None:
+    """Store what is declared before the first cell, and refuse another declaration than that of the cells or of a result."""
+    now = declaration.declared(claims, study.rule)
+    declaration.keep(folder, study.slug, now)
+    path = out / f"{study.slug}.json"
+    if path.exists():
+        held = read_result(path)
+        if held["form"] == "declared" and held["declaration"] is not None:
+            declaration.require_same(study.slug, held["declaration"], now)
+
+
+def provenance(command: str, records: dict[str, Record]) -> dict[str, Any]:
     """Where the numbers come from: code, machine, versions and cost of the cells."""
     used = list(records.values())
     return {
@@ -185,7 +256,7 @@ def draw_into(study: Study, result: dict[str, Any], path: Path) -> Path:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """A stored result.
+    """A stored result; one that is older than the rule is a pilot, and its verdicts are given in today's words.
 
     Raises:
         RheostatError: it is missing, damaged, or not of this form.
@@ -202,25 +273,69 @@ def read_result(path: Path) -> dict[str, Any]:
         raise RheostatError(f"The result {path} is damaged ({error}): restore it, or run `rheostat study {slug}` again.") from error
     except (KeyError, TypeError) as error:
         raise RheostatError(f"The result {path} is no study's result ({error} is missing): run `rheostat study {slug}` again.") from error
-    return result
+    return result if "declaration" in result else _as_pilot(result)
 
 
-def standing(study: Study) -> str:
-    """What the stored result of a study is worth today: ``current``, ``other code`` (or configuration), or ``none``.
+def _as_pilot(result: dict[str, Any]) -> dict[str, Any]:
+    """A result that is older than the rule: claims of several seeds are pilots, whatever they were called."""
+    for claim in result["claims"]:
+        claim["verdict"] = OLD_WORDS.get(claim["verdict"], claim["verdict"])
+        for condition in claim.get("conditions", []):
+            condition["outcome"] = OLD_WORDS.get(condition["outcome"], condition["outcome"])
+        claim |= {"margins": {}, "preconditions": [], "p_value": None, "holm_p": None, "pilot": len(claim.get("seeds", [])) > 1}
+    verdicts = {claim["name"]: claim["verdict"] for claim in result["claims"]}
+    return result | {"verdicts": verdicts, "pilot": any(claim["pilot"] for claim in result["claims"]), "declaration": None}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the stored result of a study is worth today."""
+
+    code: str
+    """``current``, ``other code`` (or configuration), or ``none`` where there is no result."""
+    kind: str = ""
+    """``pilot``, ``looked at``, or ``exact`` without seeds."""
+    seeds: tuple[int, ...] = ()
+    """Fewest and most seeds of its claims."""
+    commit: str = ""
+
+    def __str__(self) -> str:
+        if self.code == "none":
+            return "none"
+        seeds = " to ".join(map(str, dict.fromkeys(self.seeds)))
+        kind = {"pilot": f"pilot, {seeds} seeds, decides nothing", "exact": "exact"}.get(self.kind, f"by the rule, {seeds} seeds")
+        code = "of the present code" if self.code == "current" else f"of other code (commit {self.commit[:10]})"
+        return f"{kind}, {code}"
+
+
+def standing(study: Study) -> Standing:
+    """What the stored result of a study is worth today; where only a pilot has been run, the pilot's.
 
     Raises:
         RheostatError: the result is damaged, or it was not made from the study as it is declared.
     """
     path = result_path(study.slug)
     if not path.exists():
-        return "none"
+        path = pilot_path(path.parent, study.slug)
+        if not path.exists():
+            return Standing("none")
     result = read_result(path)
-    if result["form"] != "declared":
+    if result["form"] not in ("declared", "pilot"):
         raise RheostatError(f"{path} holds the {result['form']} form of the study: run `rheostat study {study.slug}`.")
-    claims = study.claims(study.sizes(seeds=_seeds_of(study, result)))
-    return "current" if content_of(claims) == result["content"] else "other code"
+    counts = [len(claim["seeds"]) for claim in result["claims"]]
+    kind = "pilot" if result["pilot"] else "looked at" if study.seeded else "exact"
+    code = "current" if _is_current(study, result) else "other code"
+    return Standing(code, kind, (min(counts), max(counts)) if counts else (), result["provenance"]["commit"])
 
 
-def _seeds_of(study: Study, result: dict[str, Any]) -> int | None:
-    """With sequential stopping, the look at which it stopped."""
-    return len(result["claims"][0]["seeds"]) if study.sequential is not None else None
+def _is_current(study: Study, result: dict[str, Any]) -> bool:
+    """Whether every claim was made by the present code and configuration."""
+    if result["declaration"] is None:  # no claim says what it was made from
+        return content_of(study.claims(study.sizes())) == result["content"]
+    for held in result["claims"]:
+        seeds = len(held["seeds"]) if study.seeded else None
+        claims = study.claims(study.sizes(pilot=result["form"] == "pilot", seeds=seeds))
+        mine = [claim for claim in claims if claim.name == held["name"]]
+        if held["verdict"] != "not testable here" and (not mine or content_of(mine) != held.get("content")):
+            return False
+    return True

@@ -1,8 +1,15 @@
-"""Rules of studies: from numbers per seed to a verdict.
+"""Conditions of studies: from numbers per seed to a verdict, by the one rule of :mod:`rheostat.analysis.verdict`.
 
-A claim is a list of conditions. It is **held** when every condition is, **not held** when one is refuted, **undecided** otherwise.
-Conditions with a margin use the house's rule for matched seeds (``rheostat.analysis.verdict``): an interval *and* an exact test, so
-six seeds are the fewest that can decide at 95 %.
+A claim is a list of conditions. It is **refuted** when one is, **supported** when every condition is, and **no relevant difference** when
+none is refuted and one of them says so; else it is **undecided**. Whether a study can say anything here at all is the matter of its
+preconditions (:class:`~rheostat.experiments.studies.study.Precondition`).
+
+better, smaller   the one is above (below) the other, also by more than a least difference (factor)
+not_worse         the one is not below the other by more than the margin
+alike             the two differ by less than the margin
+above, within     a number per seed against bounds
+majority          more than half of the seeds
+exact             what was computed and not sampled
 """
 
 from __future__ import annotations
@@ -14,7 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from rheostat.analysis.verdict import Outcome, decide_paired
+from rheostat.analysis.statistics import Interval
+from rheostat.analysis.verdict import RULE, Outcome, Rule, Verdict, judge, over_looks
 from rheostat.errors import RheostatError
 
 Seeds = Mapping[int, float]
@@ -28,80 +36,92 @@ class Condition:
     rule: str
     outcome: Outcome
     numbers: dict[str, Any] = field(default_factory=dict)
+    """With ``margin`` where one was declared, and ``p_value`` where something was tested."""
 
 
 def verdict(conditions: list[Condition]) -> Outcome:
     """See the module docstring."""
-    outcomes = {condition.outcome for condition in conditions}
-    return "not held" if "not held" in outcomes else "held" if outcomes == {"held"} else "undecided"
+    outcomes = [condition.outcome for condition in conditions]
+    worst: tuple[Outcome, ...] = ("refuted", "not testable here", "no relevant difference", "undecided")
+    return next((outcome for outcome in worst if outcome in outcomes), "supported" if outcomes else "undecided")
 
 
-def smaller(what: str, a: Seeds, b: Seeds, *, factor: float = 1.0, level: float = 0.95) -> Condition:
-    """A is less than ``factor`` times B: the geometric mean of the paired ratios, judged on the log scale."""
-    result = decide_paired(_merit(a), _merit(b), generator=np.random.default_rng(0), margin=-math.log(factor), level=level)
-    gap = result.difference
+def family_p(conditions: list[Condition]) -> float | None:
+    """The p-value of a claim: the largest of its conditions, because all must be true; where it is refuted, the smallest of those that
+    refute it, times the number of conditions that were tested. None where nothing was."""
+    tested = [
+        (one.outcome, over_looks(one.numbers["p_value"], one.numbers["level"]))
+        for one in conditions
+        if one.numbers.get("p_value") is not None
+    ]
+    against = [p for outcome, p in tested if outcome == "refuted"]
+    if against:
+        return _short(min(1.0, min(against) * len(tested)))
+    return max((_short(p) for _, p in tested), default=None)
+
+
+def better(what: str, a: Seeds, b: Seeds, *, by: float = 0.0, margin: float | None = None, rule: Rule = RULE) -> Condition:
+    """A is above B, by more than ``by`` where it is given; larger is better."""
+    found = judge(a, b, by=by, margin=margin, rule=rule)
+    return Condition(f"{what}: difference above {by:g}", found.outcome, _difference(found, margin or by or None))
+
+
+def smaller(what: str, a: Seeds, b: Seeds, *, factor: float = 1.0, margin: float | None = None, rule: Rule = RULE) -> Condition:
+    """A is less than ``factor`` times B: the geometric mean of the paired ratios, judged on the log scale.
+
+    Args:
+        what, rule: see :func:`better`.
+        a, b: positive numbers by seed.
+        factor: at most 1 for "smaller".
+        margin: a factor above 1 within which ratios do not matter, e.g. 1.1.
+    """
+    log_margin = None if margin is None else math.log(margin)
+    found = judge(_merit(a), _merit(b), by=-math.log(factor), margin=log_margin, rule=rule)
+    gap, iqm = found.difference, found.iqm
     numbers = {
         "ratio": _short(math.exp(-gap.estimate)),
-        "low": _bound(math.exp(-gap.high)),
+        "low": _bound(math.exp(-gap.high)) if math.isfinite(gap.high) else None,
         "high": _bound(math.exp(-gap.low)) if math.isfinite(gap.low) else None,
-        "level": gap.level,
-        "p_value": _short(result.p_value),
-        "seeds": len(a),
-        "more_seeds": result.more_seeds,
+        "iqm": _short(math.exp(-iqm.estimate)),
     }
-    return Condition(f"{what}: ratio below {factor:g}", result.outcome, numbers)
+    return Condition(f"{what}: ratio below {factor:g}", found.outcome, numbers | _rest(found, margin or (factor if factor != 1 else None)))
 
 
-def better(what: str, a: Seeds, b: Seeds, *, margin: float = 0.0, level: float = 0.95) -> Condition:
-    """A is above B by more than ``margin``, from matched seeds; larger is better."""
-    result = decide_paired(a, b, generator=np.random.default_rng(0), margin=margin, level=level)
-    gap = result.difference
-    numbers = {
-        "difference": _short(gap.estimate),
-        "low": _bound(gap.low),
-        "high": _bound(gap.high),
-        "level": gap.level,
-        "p_value": _short(result.p_value),
-        "seeds": len(a),
-        "more_seeds": result.more_seeds,
-    }
-    return Condition(f"{what}: difference above {margin:g}", result.outcome, numbers)
+def not_worse(what: str, a: Seeds, b: Seeds, *, margin: float, rule: Rule = RULE) -> Condition:
+    """A is not below B by more than ``margin``: the interval's lower bound lies above minus the margin."""
+    found = judge(a, b, question="no worse", margin=margin, rule=rule)
+    return Condition(f"{what}: not lower by more than {margin:g}", found.outcome, _difference(found, margin))
 
 
-def all_smaller(what: str, a: Seeds, b: Seeds) -> Condition:
-    """A is below B for every seed; what is observed is all this says."""
-    count = sum(a[seed] < b[seed] for seed in a)
-    return Condition(f"{what}: lower for every matched seed", "held" if count == len(a) else "not held", {"lower": count, "seeds": len(a)})
+def alike(what: str, a: Seeds, b: Seeds, *, margin: float, rule: Rule = RULE) -> Condition:
+    """A and B differ by less than ``margin``: the interval lies inside it."""
+    found = judge(a, b, question="alike", margin=margin, rule=rule)
+    return Condition(f"{what}: differ by less than {margin:g}", found.outcome, _difference(found, margin))
 
 
-def not_worse(what: str, a: Seeds, b: Seeds) -> Condition:
-    """A is at least B minus one standard error of the mean difference of matched seeds. Further below it is refuted only when B is better
-    by the rule for matched seeds."""
-    differences = np.array([a[seed] - b[seed] for seed in sorted(a)])
-    gap, error = (
-        float(differences.mean()),
-        float(differences.std(ddof=1) / math.sqrt(len(differences))) if len(differences) > 1 else math.inf,
-    )
-    outcome: Outcome
-    if math.isinf(error):
-        outcome = "undecided"
-    elif gap >= -error:
-        outcome = "held"
-    else:
-        outcome = "not held" if decide_paired(b, a, generator=np.random.default_rng(0)).outcome == "held" else "undecided"
-    numbers = {"difference": _short(gap), "standard_error": _short(error) if math.isfinite(error) else None, "seeds": len(a)}
-    return Condition(f"{what}: not lower by more than one standard error", outcome, numbers)
+def above(what: str, values: Seeds, bound: float, *, rule: Rule = RULE) -> Condition:
+    """The mean over seeds lies above a bound."""
+    found = judge(values, dict.fromkeys(values, bound), rule=rule)
+    return Condition(f"{what}: above {bound:g}", found.outcome, _estimate(found, bound))
 
 
-def share_at_least(what: str, a: Seeds, b: Seeds) -> Condition:
-    """The share of ones in A is at least that in B, as observed; a lower one is refuted only when B is better by the rule for matched
-    seeds."""
-    share_a, share_b = (float(np.mean(list(x.values()))) for x in (a, b))
-    result = decide_paired(a, b, generator=np.random.default_rng(0))
-    outcome: Outcome = "held" if share_a >= share_b else "not held" if result.outcome == "not held" else "undecided"
-    gap = result.difference
-    numbers = {"share": _short(share_a), "other": _short(share_b), "difference": _short(gap.estimate)}
-    return Condition(f"{what}: at least as large", outcome, numbers | {"low": _short(gap.low), "high": _short(gap.high), "seeds": len(a)})
+def within(what: str, values: Seeds, low: float, high: float, *, rule: Rule = RULE) -> Condition:
+    """The mean over seeds lies between two bounds: the interval lies inside them."""
+    centre, margin = (low + high) / 2, (high - low) / 2
+    found = judge(values, dict.fromkeys(values, centre), question="alike", margin=margin, rule=rule)
+    return Condition(f"{what}: between {low:g} and {high:g}", found.outcome, _estimate(found, centre))
+
+
+def majority(what: str, values: Mapping[int, bool], *, rule: Rule = RULE) -> Condition:
+    """True for more than half of the seeds (the sign test, at the looks of the rule)."""
+    found = judge({seed: float(value) for seed, value in values.items()}, dict.fromkeys(values, 0.5), rule=rule)
+    numbers = {"estimate": _short(found.probability.estimate), "low": _bound(found.probability.low), "high": _bound(found.probability.high)}
+    return Condition(f"{what}: for more than half of the seeds", found.outcome, numbers | _rest(found, None))
+
+
+def exact(rule: str, holds: bool, **numbers: Any) -> Condition:
+    """A condition on numbers that were computed, not sampled."""
+    return Condition(rule, "supported" if holds else "refuted", {name: _plain(value) for name, value in numbers.items()})
 
 
 def summary(values: Seeds) -> dict[str, Any]:
@@ -121,6 +141,31 @@ def as_json(conditions: list[Condition]) -> list[dict[str, Any]]:
     return [asdict(condition) for condition in conditions]
 
 
+def _difference(found: Verdict, margin: float | None) -> dict[str, Any]:
+    gap = found.difference
+    numbers = {"difference": _short(gap.estimate), "low": _bound(gap.low), "high": _bound(gap.high), "iqm": _text(found.iqm)}
+    return numbers | {"improvement": _text(found.probability)} | _rest(found, margin)
+
+
+def _estimate(found: Verdict, bound: float) -> dict[str, Any]:
+    """The number itself instead of its difference from a bound."""
+    gap = found.difference
+    numbers = {"estimate": _short(gap.estimate + bound), "low": _bound(gap.low + bound), "high": _bound(gap.high + bound)}
+    return numbers | _rest(found, None)
+
+
+def _rest(found: Verdict, margin: float | None) -> dict[str, Any]:
+    return {
+        "margin": margin,
+        "level": found.difference.level,
+        "p_value": None if found.look is None else _short(found.p_value),
+        "seeds": found.seeds,
+        "look": found.look,
+        "next_look": found.next_look,
+        "flags": list(found.flags),
+    }
+
+
 def _merit(values: Seeds) -> dict[int, float]:
     """Minus the logarithm: larger is better.
 
@@ -131,6 +176,16 @@ def _merit(values: Seeds) -> dict[int, float]:
         if not value > 0:
             raise RheostatError(f"Seed {seed} has {value}, and only positive numbers can be compared by their ratio: look at that cell.")
     return {seed: -math.log(value) for seed, value in values.items()}
+
+
+def _text(interval: Interval) -> str:
+    """An interval in short, where a number stands beside the main one."""
+    bounds = f" [{interval.low:.3g}, {interval.high:.3g}]" if math.isfinite(interval.low) else ""
+    return f"{interval.estimate:.3g}{bounds}"
+
+
+def _plain(value: Any) -> Any:
+    return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
 def _short(x: float) -> float:

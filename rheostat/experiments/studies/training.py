@@ -14,6 +14,7 @@ import numpy as np
 from rheostat.analysis.metrics import AXES
 from rheostat.analysis.records import Array, Record, read_record
 from rheostat.errors import RheostatError, unknown
+from rheostat.experiments.studies.declaration import Precondition
 from rheostat.experiments.studies.jobs import Cell
 from rheostat.experiments.studies.study import Columns, Results
 from rheostat.methods import table
@@ -180,6 +181,11 @@ def columns(record: Record, metrics: tuple[str, ...], points: int = POINTS) -> C
 def finals(cells: Mapping[int, Cell], result: Results) -> dict[int, float]:
     """The final performance of every seed of an arm."""
     return {seed: float(result(cell)["final"]) for seed, cell in cells.items()}
+
+
+def reaches(arm: str, arms: Mapping[str, Mapping[int, Cell]], *, least: float | None = None, most: float | None = None) -> Precondition:
+    """A precondition: an arm's mean final performance in the pilot lies within bounds, so that there is something to gain or to lose."""
+    return Precondition(f"{arm} in range", f"final performance of {arm}", lambda result: finals(arms[arm], result), least, most)
 
 
 def curves(arms: Mapping[str, Mapping[int, Cell]], result: Results) -> dict[str, dict[int, Columns]]:

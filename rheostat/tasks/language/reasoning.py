@@ -26,7 +26,7 @@ from rheostat.tasks.language.reasoning_grammars import grammar_of
 
 BLOCK = 64
 TOGETHER = 256
-"""Answers of a grammar that are graded in one process."""
+"""Answers that are graded in one fork: they lie within a grammar, or the grader was found to run no text."""
 PREFIX = "reasoning-gym:"
 
 COMPACT: dict[str, str] = {
@@ -118,9 +118,8 @@ class ReasoningGym(LanguageTask):
         """The data set's own grader, in a process of its own."""
         options = {"dataset": self.dataset, "options": self._options, **self._grading}
         target = f"{__name__}:{ReasoningGrader.__name__}"
-        together = 1 if self._grammar is None else TOGETHER
         isolated = Isolated(
-            target, options=options, timeout=self._timeout, name=self.name, sandbox=self.sandbox, together=together
+            target, options=options, timeout=self._timeout, name=self.name, sandbox=self.sandbox, together=TOGETHER
         )  # fmt: skip
         return isolated if self._grammar is None else Guarded(isolated, self._grammar, extractor(self._grading["extract"]))
 

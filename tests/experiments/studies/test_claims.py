@@ -13,13 +13,17 @@ from rheostat.experiments.studies import claims, results
 from rheostat.experiments.studies.study import compact
 
 CLAIM = {
-    "name": "a", "title": "Less is more", "published": "20 % less", "setting": "tiny", "rule": "r", "verdict": "held", "seeds": [0, 1],
+    "name": "a", "title": "Less is more", "published": "20 % less", "setting": "tiny", "rule": "r", "verdict": "supported", "seeds": [0, 1],
+    "pilot": False, "margins": {"accuracy": 0.02}, "p_value": 0.01, "holm_p": 0.02,
+    "preconditions": [{"name": "room", "measures": "accuracy of A", "bounds": "at most 0.9", "measured": 0.5, "seeds": [1000],
+                       "passed": True}],
     "effect": {"what": "ratio: less", "estimate": 0.5, "low": 0.4, "high": 0.6, "seeds": 2},
-    "conditions": [{"rule": "ratio below 1", "outcome": "held", "numbers": {"ratio": 0.5, "low": 0.4, "high": 0.6, "p_value": 0.01}}],
+    "conditions": [{"rule": "ratio below 1", "outcome": "supported", "numbers": {"ratio": 0.5, "low": 0.4, "high": 0.6, "p_value": 0.01}}],
     "arms": {"A": {}, "B": {}}, "metrics": {}, "curves": {},
 }  # fmt: skip
 RESULT = {
-    "study": "toy", "system": "Toy", "paper": "arXiv 1", "form": "declared", "content": "x", "verdicts": {"a": "held", "b": "undecided"},
+    "study": "toy", "system": "Toy", "paper": "arXiv 1", "form": "declared", "content": "x",
+    "verdicts": {"a": "supported", "b": "undecided"}, "pilot": False, "declaration": {},
     "claims": [CLAIM, CLAIM | {"name": "b", "title": "More | less", "verdict": "undecided", "effect": None}],
     "provenance": {"date": "2026-01-01", "commit": "0123456789abcdef", "cells": 4, "cpu_hours": 0.1, "command": "c", "versions": {},
                    "machine": {"processor": "p", "cores": 2}},
@@ -39,7 +43,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_rows(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli.main(["claims", "--json"])
     first, second = json.loads(capsys.readouterr().out)
-    assert (first["slug"], first["claim"], first["setting"], first["verdict"]) == ("toy", "20 % less", "tiny", "held")
+    assert (first["slug"], first["claim"], first["setting"], first["verdict"]) == ("toy", "20 % less", "tiny", "supported")
     assert (first["effect"], first["interval"], first["commit"], first["seeds"]) == (0.5, [0.4, 0.6], "0123456789", 2)
     assert first["measure"] == "ratio: less" and second["interval"] is None and second["verdict"] == "undecided"
     cli.main(["claims"])
@@ -53,8 +57,11 @@ def test_written_and_stale(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     cli.main(["claims", "--write"])
     readme, page = (home / "README.md").read_text(), (home / "docs" / "claims.md").read_text()
     assert "old" not in readme and readme.startswith("# T") and readme.endswith("rest\n")
-    assert "| Toy (arXiv 1) | 20 % less | Less is more | 2 | ratio 0.5 [0.4, 0.6] | held | 1 held, 1 undecided |" in readme
-    assert "More \\| less" in page and "- **held**: ratio below 1. Ratio 0.5 [0.4, 0.6], p 0.01" in page
+    conditions = "margin: accuracy 0.02<br>precondition met: accuracy of A at most 0.9 (0.5)<br>supported: ratio below 1"
+    row = f"| Toy (arXiv 1) | 20 % less | Less is more | 2 | ratio 0.5 [0.4, 0.6] | {conditions} | supported | 1 supported, 1 undecided |"
+    assert row in readme
+    assert "More \\| less" in page and "- **supported**: ratio below 1. Ratio 0.5 [0.4, 0.6], p 0.01" in page
+    assert "| accuracy 0.02 | supported | 0.02 |" in page and "- **Precondition.** Met: accuracy of A at most 0.9 (0.5)" in page
     cli.main(["claims", "--check"])
     capsys.readouterr()
     cli.main(["claims", "--write"])
@@ -63,6 +70,26 @@ def test_written_and_stale(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     path.write_text(path.read_text().replace('"estimate": 0.5', '"estimate": 0.55'))
     with pytest.raises(SystemExit):
         cli.main(["claims", "--check"])
+
+
+def test_results_from_before_the_rule_are_pilots_in_todays_words(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    new = ("pilot", "margins", "preconditions", "p_value", "holm_p")
+    first = {key: value for key, value in CLAIM.items() if key not in new}
+    first |= {"verdict": "held", "conditions": [CLAIM["conditions"][0] | {"outcome": "held"}]}  # type: ignore[index]
+    second = first | {"name": "b", "verdict": "not held", "conditions": [CLAIM["conditions"][0] | {"outcome": "not held"}]}  # type: ignore[index]
+    exact = second | {"name": "c", "seeds": [0]}
+    old = {key: value for key, value in RESULT.items() if key not in ("pilot", "declaration")} | {"claims": [first, second, exact]}
+    path = results.result_path("toy")
+    path.write_text(compact(old))
+    written = path.read_text()
+    cli.main(["claims", "--write"])
+    readme, page = (home / "README.md").read_text(), (home / "docs" / "claims.md").read_text()
+    assert "| margin: none declared<br>supported: ratio below 1 | pilot (supported) | 1 refuted; pilots: 1 supported, 1 refuted |" in readme
+    assert "### Less is more: pilot, refuted" in page and "held" not in page + readme
+    assert path.read_text() == written  # results are never rewritten
+    capsys.readouterr()
+    cli.main(["claims"])
+    assert "pilot (refuted)" in capsys.readouterr().out.replace("\n", " ")
 
 
 def test_a_readme_without_a_place(home: Path) -> None:

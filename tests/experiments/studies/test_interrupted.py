@@ -16,8 +16,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from rheostat.experiments.studies.results import run_study
-from tests.experiments.studies.toy import Sizes, study
-run_study(study(full=Sizes(seeds=3)), jobs=2, cells=Path(sys.argv[1]) / "cells", output=Path(sys.argv[1]))
+from tests.experiments.studies.toy import study
+run_study(study(), pilot=True, seeds=3, jobs=2, cells=Path(sys.argv[1]) / "cells", output=Path(sys.argv[1]))
 """
 
 
@@ -52,9 +52,9 @@ def test_interrupted_and_continued(number: int, tmp_path: Path) -> None:
         time.sleep(0.1)
     assert members(first.pid) == []
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cells/*/result.json")}
-    assert 1 <= len(kept) < 6 and not (tmp_path / "toy.json").exists()
+    assert 1 <= len(kept) < 6 and not (tmp_path / "pilots" / "toy.json").exists()
     second = start(tmp_path)
     _, said = second.communicate(timeout=300)
     assert second.returncode == 0 and f"{len(kept)} of 6 cells are stored" in said
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
-    assert json.loads((tmp_path / "toy.json").read_text())["provenance"]["cells"] == 6
+    assert json.loads((tmp_path / "pilots" / "toy.json").read_text())["provenance"]["cells"] == 6

@@ -7,7 +7,6 @@ module ``seccomp``. References: landlock(7), namespaces(7), user_namespaces(7), 
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import signal
@@ -85,11 +84,13 @@ def landlock(readable: Iterable[str], listable: Iterable[str] = ()) -> None:
     rules = system_call("landlock", LANDLOCK_CREATE, attributes, ctypes.c_size_t(len(attributes)), ctypes.c_uint(0))
     rights = [(path, EXECUTE | READ_FILE | READ_FOLDER) for path in readable] + [(path, READ_FOLDER) for path in listable]
     for path, right in rights:
-        with contextlib.suppress(FileNotFoundError):
+        try:
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-            allowed = right if os.path.isdir(path) else right & ~READ_FOLDER
-            system_call(f"landlock {path}", LANDLOCK_ADD, rules, 1, struct.pack("=Qi", allowed, place), 0)
-            os.close(place)
+        except OSError:  # not there, or not readable anyhow
+            continue
+        allowed = right if os.path.isdir(path) else right & ~READ_FOLDER
+        system_call(f"landlock {path}", LANDLOCK_ADD, rules, 1, struct.pack("=Qi", allowed, place), 0)
+        os.close(place)
     system_call("landlock", LANDLOCK_RESTRICT, rules, 0)
     os.close(rules)
 

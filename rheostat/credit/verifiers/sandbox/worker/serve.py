@@ -210,13 +210,14 @@ class Server:
         if status is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
         for _ in range(1000):
             try:
                 if os.waitpid(-1, os.WNOHANG)[0]:
                     continue
             except ChildProcessError:
                 return status
-            for orphan in (pid, *_children()) if status is None else _children():
+            for orphan in _children():
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.kill(orphan, signal.SIGKILL)
             time.sleep(0.001)
