@@ -42,7 +42,8 @@ def build_world(settings: Settings, config: Any, method: Any, task: Any = None, 
         RheostatError: an unknown task, model, reward or device, or parts that do not fit each other.
     """
     found = task if isinstance(task, LanguageTask) else named_task(settings)
-    found.sandbox, found.reward_needs = settings.sandbox, tuple(settings.reward_needs)
+    for name, value in (("sandbox", settings.sandbox), ("reward_needs", tuple(settings.reward_needs))):
+        object.__setattr__(found, name, value)  # some tasks are frozen, and neither is one of their knobs
     if config.evaluate_every or settings.evaluation_episodes:
         found.validation(1)  # refuse now, not at the first measurement, where there is nothing to validate on
     if settings.reward_needs and not settings.rewards and not isinstance(task, LanguageTask):
