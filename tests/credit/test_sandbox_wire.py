@@ -11,20 +11,26 @@ from hypothesis import strategies as st
 from rheostat.credit.verifiers.interface import Grade
 from rheostat.credit.verifiers.sandbox import wire
 
-names = st.text(max_size=20)
+harmless = st.characters(codec="utf-8", exclude_categories=("Cc",), include_characters="\t\n")
+names = st.text(alphabet=harmless, max_size=20)
 grades = st.builds(
     Grade,
     reward=st.none() | st.floats(allow_nan=False),
     parts=st.dictionaries(names, st.floats(allow_nan=False), max_size=5),
     notes=st.dictionaries(names, names, max_size=5),
     failed=st.booleans(),
-    message=st.text(alphabet=st.characters(codec="utf-8"), max_size=50),
+    message=st.text(alphabet=harmless, max_size=50),
 )
 
 
 @given(grades)
 def test_grades_survive_the_way(grade):
     assert wire.decode_grade(wire.encode_grade(grade)) == grade
+
+
+def test_nothing_that_steers_a_terminal_comes_out():
+    found = wire.decode_grade(wire.encode_grade(Grade(1.0, {"\x1b[2J": 1.0}, {"a": "\x1b]0;x\x07\x9b\ny"}, message="\r\x08")))
+    assert found == Grade(1.0, {" [2J": 1.0}, {"a": " ]0;x  \ny"}, message="  ") and wire.text_of(b"\x1b\x00") == "  "
 
 
 def test_long_texts_are_cut_and_what_is_too_much_left_out():
