@@ -26,7 +26,13 @@ def build(arguments: dict[str, Any]) -> Learner:
     name, overrides = arguments["method"], arguments["config"]
     config = configure(name, overrides | {"budget": "generated tokens", "evaluate_every": 0})
     settings = Settings(
-        name, arguments["task"], arguments["seed"], arguments["tokens"], evaluation_episodes=0, model=arguments["model"], config=plain(config)
+        name,
+        arguments["task"],
+        arguments["seed"],
+        arguments["tokens"],
+        evaluation_episodes=0,
+        model=arguments["model"],
+        config=plain(config),
     )
     method = build_method(settings, settings.task)
     assert isinstance(method, Learner)

@@ -197,3 +197,17 @@ def resumed(arguments: dict[str, Any], place: Path, *, online: int = 0) -> UniO4
 def measured(method: Any, arguments: dict[str, Any], episodes: int | None = None) -> float:
     """Mean return of deterministic episodes."""
     return round(method.evaluate(episodes or arguments["episodes"])["evaluation_return"], 4)
+
+
+Seeds = dict[int, float]
+
+
+def percent(value: float, data: dict[str, Any]) -> float:
+    """A return as a score."""
+    random, expert = data["reference"]
+    return 100 * (value - random) / (expert - random)
+
+
+def differences(a: Seeds, b: Seeds) -> Seeds:
+    """A minus B by seed."""
+    return {seed: a[seed] - b[seed] for seed in a}

@@ -12,8 +12,7 @@ with rollouts sampled by the policy of four updates ago. On-policy GRPO, one gra
 base, prompts of a seed, 32 prompts x 8 completions, AdamW with learning rate 2e-4 and no weight decay, gradient norm 1, token mean,
 no KL, no tuning of any arm.
 
-Rules, fixed before the arms were run (matched seeds, looked at as
-docs/rule.md says; the results of six seeds are pilots):
+Rules, fixed before the arms were run (matched seeds, looked at as docs/rule.md says; six are a pilot):
 
 rule       on random contexts, the Entropy-Clip Rule predicts the change of the entropy to first order (it equals the derivative along
            the step), and admitting unlikely good actions raises the entropy: in every context under a natural gradient, which is

@@ -13,8 +13,7 @@ Equal in all arms: base, prompts of a seed, updates of 32 prompts x 8 completion
 2e-4. Arms with an expert see 64 expert rows per update besides (demonstrations of the task's training side, ever new ones); that is their
 extra data, and the point. SFT then RL samples during its first half too, so that generated tokens are spent alike. No arm was tuned.
 
-Rules, fixed before the arms were run (matched seeds, looked at as
-docs/rule.md says; the results of six seeds are pilots):
+Rules, fixed before the arms were run (matched seeds, looked at as docs/rule.md says; six are a pilot):
 
 accuracy  at the end, CHORD-mu and CHORD-phi are each better than GRPO by more than 5 points, and not worse than the constant by 2.
 entropy   of own tokens, in the middle fifth of training: IS below CHORD-phi, CHORD-phi below the constant.

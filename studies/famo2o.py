@@ -11,8 +11,7 @@ Equal in all arms: data of a seed (20,000 steps), 5,000 gradient steps on them, 
 layers of 64-64, batches of 256, step sizes 3e-4, expectile 0.7, V in use after its step. No arm was tuned. Both
 numbers of steps were halved, for time, after two cells and before any result was read.
 
-Rules, fixed before the arms were run (matched seeds, looked at as
-docs/rule.md says; the results of six seeds are pilots):
+Rules, fixed before the arms were run (matched seeds, looked at as docs/rule.md says; six are a pilot):
 
 family     the final return of FamO2O is not worse than that of the best fixed coefficient (by mean), and better than the mean of the fixed.
 halves     the picked coefficient, averaged over a grid of positions at rest, differs between the halves by more than 0.5, either way.

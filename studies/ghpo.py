@@ -10,8 +10,7 @@ oracle    failing groups get the whole solution, answer included: the negative c
 Equal in all arms: base, prompts of a seed, 24 prompts x 8 completions, token mean, eps 1e-4, no KL, AdamW with learning rate 2e-4, no cold
 start. Hints open the answer and are cut by tokens. No arm was tuned. Measurements are of plain prompts, always.
 
-Rules, fixed before the arms were run (matched seeds, looked at as
-docs/rule.md says; the results of six seeds are pilots):
+Rules, fixed before the arms were run (matched seeds, looked at as docs/rule.md says; six are a pilot):
 
 updates  at equal updates, GHPO is better than GRPO by more than 8 points.
 tokens   at equal generated tokens (what is discarded is paid for), GHPO is not worse than GRPO.

@@ -28,8 +28,7 @@ and second passes cost here what they do not cost there. Runs end with different
 is read off the curves (256 held-out prompts every five updates, linear in between): the mean accuracy over the last fifth of the learner
 tokens that every arm of a seed has reached.
 
-Rules, fixed before the arms were run (matched seeds, looked at as
-docs/rule.md says; the results of six seeds are pilots; every claim by itself,
+Rules, fixed before the arms were run (matched seeds, looked at as docs/rule.md says; six are a pilot; every claim by itself,
 with its p-value adjusted by Holm for all of them beside it):
 
 stages   at equal generated tokens, RL-PLUS, CHORD-mu and CHORD-phi are each better than SFT then GRPO.

@@ -16,8 +16,7 @@ for the first 200 steps (part 3: 1,000), rewards as they are. An arm's own are t
 Nothing was tuned. The temperature's beginning was chosen after a look at part 1 with a seed that is not among the study's (100): from 1,
 where a run begins by default, PMOE still acted almost uniformly after 3,000 gradient steps; from 0.1 both PMOE and K = 1 had learned.
 
-Rules, fixed before any arm was run (matched seeds, looked at as
-docs/rule.md says; the results of six seeds are pilots). "Most" is more than half. An
+Rules, fixed before any arm was run (matched seeds, looked at as docs/rule.md says; six are a pilot). "Most" is more than half. An
 action is on a bump where it pays at least half; 4,000 are drawn from the trained policy.
 
 bandit             PMOE puts more than 25 % of its actions on each bump in most seeds, and its mean reward is not worse than that of K = 1.

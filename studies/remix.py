@@ -13,8 +13,7 @@ ReMix first base    the switch without the new base model
 All arms take the same number of updates; they differ in rollouts, and the accuracy is read against them. The learning rate is a quarter of
 the library's for this model, so that the way up takes several batches: with the usual one, three batches make most of it.
 
-Rules, fixed before the arms were run (matched seeds, looked at as
-docs/rule.md says; the results of six seeds are pilots):
+Rules, fixed before the arms were run (matched seeds, looked at as docs/rule.md says; six are a pilot):
 
 rollouts   ReMix reaches 80 % of GRPO's final accuracy with less than 0.6 of GRPO's rollouts (geometric mean over seeds). A run that never
            reaches it counts with all its rollouts. The published factor against the same base is about 10; mixing alone can save 1.67.

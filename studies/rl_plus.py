@@ -14,8 +14,7 @@ learner     RL-PLUS with the ratio p / p_old (the expert taken for the policy)
 Equal in all arms: base, prompts of a seed, updates of 16 prompts x 8 rows, two gradient steps each, AdamW with learning rate 2e-4, no KL
 and no entropy bonus. The methods' own: the advantage's deviation, the clip and the aggregation of each paper. No arm was tuned.
 
-Rules, fixed before the arms were run (matched seeds, looked at as
-docs/rule.md says; the results of six seeds are pilots):
+Rules, fixed before the arms were run (matched seeds, looked at as docs/rule.md says; six are a pilot):
 
 accuracy  at the end, RL-PLUS is better than GRPO, and not worse than LUFFY and GRPO + SFT ("not worse" allows three points).
 ratio     RL-PLUS is not worse than either other ratio.

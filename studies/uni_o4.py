@@ -22,8 +22,7 @@ the trained teacher. No arm was tuned. One look with a seed that is not among th
 away from the wall in so few steps of 1e-4, so that step size was raised for all of them; and the best of four clones covers data better
 than one whatever keeps them apart, so coverage is compared between the two kinds.
 
-Rules, fixed before the arms were run (matched seeds, looked at as
-docs/rule.md says; the results of six seeds are pilots):
+Rules, fixed before the arms were run (matched seeds, looked at as docs/rule.md says; six are a pilot):
 
 margin     medium: the score of Uni-O4 is above that of BC by more than 5.
 steps      medium and mixed: Uni-O4 is not worse than one step by more than 5: two conditions.
@@ -59,14 +58,14 @@ from rheostat.experiments.studies import (
     summary,
     trained,
 )
-from studies._uni_o4_cells import TASK, TEACHER
+from studies._uni_o4_cells import TASK, TEACHER, Seeds, differences, percent
 
 CELLS = "studies._uni_o4_cells"
 SOURCES = ("rheostat.methods.control.ppo",)
 """Found by name in the table: the teacher, and the arm from scratch."""
 MARGIN, FLOOR = 5.0, 0.8
 """Percent of the score, and the share of the first score that is no fall."""
-FORK = {"return": 0.05, "coverage": 0.05}
+SCORE, FORK = {"score": MARGIN}, {"return": 0.05, "coverage": 0.05}
 """On the fork, whose best return is 1; coverage in nats."""
 GATES = {"one step": "never", "Uni-O4": "am-q", "ungated": "always"}
 FORKS: dict[str, dict[str, Any]] = {
@@ -74,7 +73,6 @@ FORKS: dict[str, dict[str, Any]] = {
     "distribution": {"members": 4, "diversity_kind": "distribution"},
     "heuristic": {"members": 4, "diversity_kind": "heuristic"},
 }
-Seeds = dict[int, float]
 
 
 @dataclass(frozen=True)
@@ -163,10 +161,8 @@ def claims(sizes: Sizes) -> list[Claim]:
         kind: cell("gather", {"kind": name, "steps": sizes.rows, "seed": 0, "teacher": sizes.teacher}, f"{kind} data", 60.0)
         for kind, name in (("medium", "medium"), ("mixed", "medium-random"))
     }
-    clones = {
-        kind: {seed: prepared(sizes, kind, seed, data[kind]) for seed in range(sizes.first_seed, sizes.first_seed + sizes.seeds)}
-        for kind in data
-    }
+    seeds = range(sizes.first_seed, sizes.first_seed + sizes.seeds)
+    clones = {kind: {seed: prepared(sizes, kind, seed, data[kind]) for seed in seeds} for kind in data}
     arms = {
         kind: {arm: {seed: improved(sizes, arm, clone) for seed, clone in clones[kind].items()} for arm in GATES} | {"BC": clones[kind]}
         for kind in data
@@ -181,7 +177,7 @@ def claims(sizes: Sizes) -> list[Claim]:
         settings={"evaluation_episodes": sizes.episodes, "checkpoint_every": sizes.steps},
         metrics=("critic_loss",),
         cost=40.0,
-        data=dict.fromkeys(range(sizes.first_seed, sizes.first_seed + sizes.seeds), data["medium"]),
+        data=dict.fromkeys(seeds, data["medium"]),
     )
     return [
         *offline_claims(sizes, arms, iql, data),
@@ -285,7 +281,7 @@ def offline_claims(
             setting,
             both,
             judge_steps,
-            margins={"score": MARGIN},
+            margins=SCORE,
         ),
         Claim(
             "gate",
@@ -294,20 +290,9 @@ def offline_claims(
             setting,
             {arm: found for arm, found in both.items() if "one step" not in arm},
             judge_gate,
-            margins={"score": MARGIN},
+            margins=SCORE,
         ),
     ]
-
-
-def percent(value: float, data: dict[str, Any]) -> float:
-    """A return as a score."""
-    random, expert = data["reference"]
-    return 100 * (value - random) / (expert - random)
-
-
-def differences(a: Seeds, b: Seeds) -> Seeds:
-    """A minus B by seed."""
-    return {seed: a[seed] - b[seed] for seed in a}
 
 
 # --- in the world ------------------------------------------------------------------------------------------------------------------------
@@ -357,13 +342,7 @@ def online_claims(sizes: Sizes, offline: dict[int, Cell], data: Cell) -> list[Cl
 
     return [
         Claim(
-            "start",
-            "The offline policy starts higher",
-            "Offline to online from a strong start",
-            setting,
-            arms,
-            judge_start,
-            margins={"score": MARGIN},
+            "start", "The offline policy starts higher", "Offline to online from a strong start", setting, arms, judge_start, margins=SCORE
         ),
         Claim("fall", "And does not fall when it goes online", "Offline to online without a drop", setting, arms, judge_fall),
     ]
@@ -397,14 +376,10 @@ def fork_claim(sizes: Sizes) -> Claim:
             name: {arm: {seed: float(result(one)[name]) for seed, one in found.items()} for arm, found in clones.items()}
             for name in ("coverage", "spread")
         }
+        covers = looks["coverage"]
         conditions = [
             better("return of distribution and one clone", final["distribution"], final["one clone"], margin=FORK["return"]),
-            better(
-                "coverage of distribution and heuristic",
-                looks["coverage"]["distribution"],
-                looks["coverage"]["heuristic"],
-                margin=FORK["coverage"],
-            ),
+            better("coverage of distribution and heuristic", covers["distribution"], covers["heuristic"], margin=FORK["coverage"]),
         ]
         values = {"return": final} | looks
         return Judgement(conditions, {name: {arm: summary(found) for arm, found in by_arm.items()} for name, by_arm in values.items()})

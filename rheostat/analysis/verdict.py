@@ -265,8 +265,8 @@ def _third_moment(differences: Array) -> Array:
     """Mean cubed deviation in units of the standard deviation, ``[trials]``; 0 without spread."""
     away = differences - differences.mean(-1, keepdims=True)
     spread = np.sqrt(np.square(away).mean(-1))
-    found: Array = np.where(spread > 0, (away**3).mean(-1) / np.where(spread > 0, spread, 1.0) ** 3, 0.0)
-    return found
+    scaled: Array = (away / np.where(spread > 0, spread, np.inf)[..., None]) ** 3
+    return np.asarray(scaled.mean(-1), dtype=np.float64)
 
 
 def skewness(differences: Array) -> Array:

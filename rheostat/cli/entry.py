@@ -169,6 +169,16 @@ class LanguageOptions(TrainOptions):
     """What those functions opt out of, because they need it; each but the environment takes the sandbox down to the level process."""
     sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] = "best"
     """The walls around graders: the strongest that hold here, at least the kernel's or a refusal, none, or a level by name."""
+    reward_weights: tuple[float, ...] = ()
+    """One weight for each reward; by default 1 each, and 0 only watches."""
+    reward_timeout: float | None = None
+    """Seconds a reward may take; by default 30 for a sample and 300 for a call with a whole batch."""
+    reward_calls: Literal["batch", "single"] = "batch"
+    """Ask a function of lists for the whole batch, and never for a part of it, or for one completion at a time (single)."""
+    reward_text: Literal["plain", "special"] = "plain"
+    """What rewards read: text without special tokens, or with them (tags that are tokens)."""
+    long: Literal["error", "drop"] = "error"
+    """A prompt that is too long is an error before training, or is left out and counted (drop)."""
     device: str = "cpu"
     """Where the model lives: cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -90,10 +90,10 @@ class StudyCommand:
             cells = {cell.key: cell for claim in claims for cell in claim.cells}
             try:
                 worth = results.standing(study)
-                standing = str(worth)
+                standing, pilot = str(worth), worth.kind == "pilot"
                 verdicts = results.read_result(results.result_path(slug))["verdicts"] if results.result_path(slug).exists() else {}
             except RheostatError as error:
-                standing, verdicts = str(error), {}
+                standing, pilot, verdicts = str(error), False, {}
             hours = sum(cell.cost for cell in cells.values()) / 3600
             rows.append(
                 {
@@ -104,6 +104,7 @@ class StudyCommand:
                     "cells": len(cells),
                     "cpu_hours": round(hours, 2),
                     "result": standing,
+                    "pilot": pilot,
                     "verdicts": verdicts,
                 }
             )
@@ -114,6 +115,7 @@ class StudyCommand:
         for row in rows:
             outcomes = list(row["verdicts"].values())
             counts = ", ".join(f"{outcomes.count(name)} {name}" for name in OUTCOMES if name in outcomes)
+            counts = f"points to {counts}" if row["pilot"] and counts else counts
             shown.append([row["study"], row["system"], row["paper"], row["claims"], row["cells"], row["cpu_hours"], row["result"], counts])
         columns = ["study", "system", "paper", "claims", "cells", "about CPU hours", "result", "verdicts"]
         print_table("Studies", columns, shown, numbers=["claims", "cells", "about CPU hours"])

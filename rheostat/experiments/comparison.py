@@ -112,14 +112,10 @@ class Comparison:
         for row in rows:
             seeds = f"{len(row.seeds)}" + (f" of {len(row.seeds) + len(row.unfinished)}" if row.unfinished else "")
             cells = [row.label, seeds, cell(row.final), cell(row.mean_over_training)]
-            cells += [cell(row.sampling_error)] if errors else []
-            cells += [format_number(row.speed)]
+            cells += [*([cell(row.sampling_error)] if errors else []), format_number(row.speed)]
             if len(rows) > 1:
-                cells += (
-                    [cell(row.verdict.probability), verdict_text(row.verdict)]
-                    if row.verdict
-                    else ["–", "reference" if row is rows[0] else "–"]
-                )
+                other = "reference" if row is rows[0] else "–"
+                cells += [cell(row.verdict.probability), verdict_text(row.verdict)] if row.verdict else ["–", other]
             table.add_row(*(part.replace("[", "\\[") for part in cells))
         return table
 

@@ -76,7 +76,7 @@ def found_text(numbers: dict[str, Any]) -> str:
             parts.append(f"{label}{numbers.pop(name):.4g}{interval}")
             break
     for name, value in numbers.items():
-        if value is None or value == [] or isinstance(value, dict) or (name == "more_seeds" and not value):
+        if value is None or value == [] or isinstance(value, dict) or name == "more_seeds":  # which the old rule asked for
             continue
         words = {"iqm": "IQM", "improvement": "probability of improvement"}.get(name, name.replace("_", " ").replace("p value", "p"))
         parts.append(

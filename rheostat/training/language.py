@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ import torch
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.groups import World
 from rheostat.credit.verifiers import Verifier, load_rewards
+from rheostat.credit.verifiers.references import check_columns, check_references
+from rheostat.credit.verifiers.timing import timed
 from rheostat.errors import MissingExtra, RheostatError
 from rheostat.learner.language import composition_of
 from rheostat.learner.learner import Composition
@@ -17,9 +20,9 @@ from rheostat.policies.language.model import LanguagePolicy
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.base_models import base_model_path, build_base_model
 from rheostat.tasks.language.demonstrations import Demonstrations, read_demonstrations
-from rheostat.tasks.language.encoding import PromptEncoder
-from rheostat.tasks.language.files import load_prompts
-from rheostat.tasks.language.interface import LanguageTask
+from rheostat.tasks.language.encoding import PromptEncoder, Turn, encode_prompt
+from rheostat.tasks.language.files import FilePrompts, load_prompts
+from rheostat.tasks.language.interface import LanguageTask, Limits
 from rheostat.tasks.language.recipes import BASE_RECIPES
 from rheostat.tasks.language.task_list import language_task
 from rheostat.training.settings import Settings
@@ -43,12 +46,12 @@ def build_world(settings: Settings, config: Any, task: Any = None, policy: Any =
     value_head = composition.any("needs_value_head")
     found = task if isinstance(task, LanguageTask) else named_task(settings)
     found.wall_off(settings.sandbox, tuple(settings.reward_needs))
-    if config.evaluation.every or settings.evaluation_episodes:
+    measured = bool(config.evaluation.every or settings.evaluation_episodes)
+    if measured:
         found.validation(1)  # refuse now, not at the first measurement, where there is nothing to validate on
-    walls: dict[str, Any] = {"sandbox": settings.sandbox, "needs": settings.reward_needs}
     if settings.reward_needs and not settings.rewards and not isinstance(task, LanguageTask):
         raise RheostatError("reward_needs says what reward functions of your own need, and there are none: name them with --reward.")
-    verifier: Verifier = load_rewards(list(settings.rewards), **walls) if settings.rewards else found.verifier()
+    verifier = graders_of(settings, found)
     if isinstance(policy, tuple):
         learner = LanguagePolicy(*policy, device=settings.device, value_head=value_head)
     elif policy is None or isinstance(policy, LanguagePolicy):
@@ -63,9 +66,84 @@ def build_world(settings: Settings, config: Any, task: Any = None, policy: Any =
             f"The model has {learner.longest} positions, which leaves no room for a prompt before {new_tokens} new tokens: "
             "lower max_new_tokens."
         )
-    encoder = PromptEncoder(learner.tokenizer, min(limits.max_prompt_tokens or ROOM, room))
+    add_ends(learner, limits)
+    longest = min(limits.max_prompt_tokens or ROOM, room)
+    encoder = PromptEncoder(learner.tokenizer, longest, settings.long, dict(limits.template_options))
+    if isinstance(found, FilePrompts):
+        check_prompts(found, encoder)
+        if not composition.any("ungraded") or (measured and composition.measure is None):  # else nothing is ever graded
+            rows = [(where, prompt.rollout("")) for where, prompt in found.named]
+            check_columns(settings.rewards or found.rewards, rows)
+            check_references(verifier, rows)
     experts = load_experts(settings, composition, found, learner, verifier, new_tokens)
-    return World(found, learner, EmbeddedEngine(learner), verifier, encoder, new_tokens, limits.stop, experts)
+    special = settings.reward_text == "special"
+    return World(found, learner, EmbeddedEngine(learner), timed(verifier), encoder, new_tokens, limits.stop, experts, special)
+
+
+def graders_of(settings: Settings, task: LanguageTask) -> Verifier:
+    """The run's rewards as one verifier: those named in the settings, else the task's own.
+
+    Raises:
+        RheostatError: weights or a time limit without rewards, or what :func:`~rheostat.credit.verifiers.load_rewards` refuses.
+    """
+    options: dict[str, Any] = {"timeout": settings.reward_timeout, "single": settings.reward_calls == "single"}
+    if settings.rewards:
+        walls = {"sandbox": settings.sandbox, "needs": settings.reward_needs}
+        return load_rewards(list(settings.rewards), list(settings.reward_weights) or None, **options, **walls)
+    if isinstance(task, FilePrompts):
+        return task.verifier(list(settings.reward_weights) or None, **{name: value for name, value in options.items() if value})
+    for name in ("reward_weights", "reward_timeout"):
+        if getattr(settings, name):
+            raise RheostatError(f"{name} is about the rewards of --reward, but none was given and {task.name} grades in its own way.")
+    return task.verifier()
+
+
+def add_ends(policy: LanguagePolicy, limits: Limits) -> None:
+    """Let completions end where the chat template ends a turn, and at the task's own stop ids, besides where the model's files say.
+
+    Raises:
+        RheostatError: a stop id that the model does not have, or an option that its chat template does not read.
+    """
+    outside = [token for token in limits.stop_ids if token >= policy.vocabulary]
+    if outside:
+        raise RheostatError(f"The stop ids {outside} are outside the model's vocabulary of {policy.vocabulary}.")
+    template = str(getattr(policy.tokenizer, "chat_template", None) or "")
+    ignored = [name for name in limits.template_options if name not in template]
+    if ignored:
+        raise RheostatError(
+            f"The model's chat template does not read {', '.join(ignored)}"
+            + (": look for the option's name in its chat_template." if template else ", because it has no chat template.")
+        )
+    turn = [Turn(policy.tokenizer, dict(limits.template_options)).end] if template else []
+    policy.stop_ids = tuple(sorted({*policy.stop_ids, *limits.stop_ids, *turn}))
+
+
+def check_prompts(task: FilePrompts, encoder: PromptEncoder) -> None:
+    """Encode every row before anything is learned: what cannot be encoded is refused now, and not when it is drawn.
+
+    With ``long drop`` the rows that are too long are left out on both sides.
+
+    Raises:
+        RheostatError: naming the first row that is too long or cannot be encoded, or no row is left.
+    """
+    unwanted = set()
+    for number, (where, prompt) in enumerate(task.named):
+        try:
+            length = len(encode_prompt(prompt, encoder.tokenizer, encoder.template_options))
+        except RheostatError as error:
+            raise RheostatError(f"{where} cannot be used. {error}") from error
+        if length <= encoder.max_tokens:
+            continue
+        if encoder.on_long == "error":
+            raise RheostatError(
+                f"{where} is a prompt of {length} tokens, more than the limit of {encoder.max_tokens}: raise the prompt limit, or leave "
+                "such prompts out (--long drop)."
+            )
+        unwanted.add(number)
+    if unwanted:
+        total = len(task.named)
+        task.drop(unwanted)
+        print(f"{len(unwanted)} of {total} prompts of {task.name} are longer than {encoder.max_tokens} tokens: dropped.", file=sys.stderr)
 
 
 def load_experts(
@@ -98,6 +176,12 @@ def uses_experts(method: str) -> bool:
 def named_task(settings: Settings) -> LanguageTask:
     """The task by name, or the user's own prompts."""
     if settings.prompts is not None:
+        graders = [name for name in settings.environment_options if name.startswith("reward")]
+        if settings.rewards and graders:
+            raise RheostatError(
+                f"{graders[0]} among the options of the prompts has no effect beside --reward: use --reward-weights, --reward-timeout or "
+                "--reward-calls."
+            )
         return load_prompts(settings.prompts, **settings.environment_options)
     return language_task(settings.task, **settings.environment_options)
 

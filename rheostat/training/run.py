@@ -37,6 +37,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rheostat.credit.verifiers.timing import seconds_of
 from rheostat.errors import RheostatError
 from rheostat.learner.method import Method, NonFinite, iterate
 from rheostat.methods import table
@@ -46,7 +47,7 @@ from rheostat.training.progress import Progress, Silent
 from rheostat.training.sandboxing import keep_sandbox
 from rheostat.training.settings import Settings, configure
 from rheostat.training.sinks import Sink, open_sinks
-from rheostat.training.warnings import LEAST_UPDATES, remarks
+from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, remarks, silent_rewards
 
 CUSTOM = "custom:"
 ROLLOUT_FILES = 200
@@ -177,6 +178,9 @@ class Run:
                         if method.updates == LEAST_UPDATES and metrics.get("gradient_steps"):
                             for sentence in remarks(self.metrics):
                                 progress.note(sentence)
+                        elif method.updates == SILENT_UPDATES:
+                            for sentence in silent_rewards(self.metrics):
+                                progress.note(sentence)
                     if method.steps >= self._next_checkpoint and method.steps < total:
                         while self._next_checkpoint <= method.steps:
                             self._next_checkpoint += self.settings.checkpoint_interval
@@ -196,6 +200,9 @@ class Run:
         summary: dict[str, Any] = {"steps": method.steps, "updates": method.updates, "seconds": round(self._seconds, 2)}
         if self.settings.evaluation_episodes:
             summary |= method.evaluate(self.settings.evaluation_episodes)
+        grading = seconds_of(getattr(getattr(method, "world", None), "verifier", None))
+        summary |= {f"seconds in reward {name}": round(seconds, 2) for name, seconds in grading.items()}
+        summary = {name: value for name, value in summary.items() if not isinstance(value, float) or math.isfinite(value)}
         said = remarks(self.metrics)
         _write_atomically(self.directory / "summary.json", json.dumps(summary | ({"remarks": said} if said else {}), indent=2))
         self.export()
@@ -204,9 +211,10 @@ class Run:
         return self
 
     def _log(self, metrics: dict[str, Any], metrics_file: Any, timings_file: Any) -> None:
-        """A row of numbers and a row of seconds."""
+        """A row of numbers and a row of seconds. JSON knows no NaN: what is not a number (the mean reward of no graded row) is left out."""
         self._refuse_nonfinite(metrics)
-        self._metrics_bytes += metrics_file.write((json.dumps(metrics) + "\n").encode())
+        told = {name: value for name, value in metrics.items() if not isinstance(value, float) or math.isfinite(value)}
+        self._metrics_bytes += metrics_file.write((json.dumps(told, allow_nan=False) + "\n").encode())
         timing = {"iteration": self._iteration, "steps": metrics["steps"], "seconds": round(self._seconds, 4)}
         timings_file.write((json.dumps(timing) + "\n").encode())
         metrics_file.flush()  # row by row: others follow the run through these files

@@ -55,6 +55,18 @@ class Settings:
     sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] = "best"
     """Language: the walls around graders: best takes the strongest level that passes its measurement here, require refuses less than
     kernel, a name takes that level or refuses."""
+    reward_weights: tuple[float, ...] = ()
+    """Language: one weight for each reward, of their sum; empty weighs every one 1, and 0 only watches."""
+    reward_timeout: float | None = None
+    """Language: seconds a reward may take, for a sample or for a call with a whole batch; None allows 30 and 300."""
+    reward_calls: Literal["batch", "single"] = "batch"
+    """Language: a function of lists is asked for the whole batch at once and never for a part of it (batch), or for one completion at a
+    time (single), so that one it fails on costs that row alone."""
+    reward_text: Literal["plain", "special"] = "plain"
+    """Language: rewards read completions without special tokens, or with them (tags that are tokens; the end token is left out). A TRL
+    function that takes raw_completions, and rollout.raw, have the special tokens whatever is chosen."""
+    long: Literal["error", "drop"] = "error"
+    """Language: a prompt that is longer than prompts may be is an error before training, or is left out and counted (drop)."""
     device: str = "cpu"
     """Language: where the model lives, cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

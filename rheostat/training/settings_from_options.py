@@ -61,12 +61,14 @@ def settings_for(method: str, task: Any, *, preset: str | None = None, **options
 
 
 def task_of_prompts(method: str, options: dict[str, Any]) -> str:
-    """What a run is called that has prompts of its own and no task.
+    """What a run is called that has prompts of its own and no task; without any, those of its expert rows are put into ``options``.
 
     Raises:
         RheostatError: there are no prompts either.
     """
-    if options.get("prompts"):
+    if not options.get("prompts") and options.get("experts") and table.entry(method).domain == "language":
+        options["prompts"] = options["experts"]  # whose rows hold the prompts too
+    if options.get("prompts") is not None:
         return "prompts"
     example = "chain-sum, or a file with --prompts" if table.entry(method).domain == "language" else "CartPole-v1"
     raise RheostatError(f"Say what to train {method} on, for example {example}; `rheostat list` shows the tasks.")

@@ -1,10 +1,12 @@
-"""Sentences about a run whose off-policy correction cannot be doing anything."""
+"""Sentences about a run that learns nothing: whose rewards carry no signal, or whose off-policy correction cannot be doing anything."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+SILENT_UPDATES = 3
+"""Updates in a row without a signal after which something is said."""
 LEAST_UPDATES = 10
 """Updates before a run is judged."""
 SMALL_KL = 1e-3
@@ -22,6 +24,41 @@ def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     Returns:
         Sentences; none for runs that are on-policy, shorter than ten updates, or well.
     """
+    return silent_rewards(rows) + _corrections(rows)
+
+
+def silent_rewards(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader should know about rewards that say the same of every completion, or nothing of any.
+
+    Args:
+        rows: of a ``metrics.jsonl``; those that sampled carry ``reward_spread`` and ``abstained_share``.
+
+    Returns:
+        A sentence where the newest ``SILENT_UPDATES`` updates had no signal.
+    """
+    graded = [row for row in rows if "reward_spread" in row]
+    last = graded[-SILENT_UPDATES:]
+    if len(last) < SILENT_UPDATES or any(row["reward_spread"] for row in last):
+        return []
+    count = next((number for number, row in enumerate(reversed(graded)) if row["reward_spread"]), len(graded))
+    if all(row["abstained_share"] == 1 for row in last):
+        return [
+            f"Every reward was None in the last {count} updates, so nothing was learned: no reward function takes these prompts for its "
+            "own. Look at the condition on which it returns None (a data_source, say)."
+        ]
+    rewards = {row.get("reward") for row in last}
+    if len(rewards) > 1:  # equal within a batch, but not from batch to batch: not the reward function's doing
+        return []
+    value = next(iter(rewards))
+    part = next((name for name in last[-1] if name.startswith("reward/") and name.endswith("answered")), None)
+    why = " No completion held an answer that could be found." if part and not any(row.get(part) for row in last) else ""
+    shown = "the same reward" if value is None else f"the reward {value:g}"
+    return [
+        f"All completions got {shown} in the last {count} updates, so no group carries a signal and nothing was learned from them.{why}"
+    ]
+
+
+def _corrections(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     updates = [row for row in rows if "meter/kl_behaviour_k3" in row and row.get("gradient_steps", 1)]
     if len(updates) < LEAST_UPDATES:
         return []

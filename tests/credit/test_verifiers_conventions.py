@@ -41,7 +41,7 @@ def test_trl_function_gets_lists_and_every_column():
         "prompts": ["1+1=", "1+1="],
         "ids": [[7, 8], [7, 8]],
         "level": [3, 3],
-        "others": ["answer", "log_extra", "log_metric", "trainer_state"],
+        "others": ["answer", "log_extra", "log_metric", "raw_completions", "trainer_state"],
     }
 
 

@@ -185,6 +185,21 @@ def test_reward(name: str, rewards: list[float]) -> None:
     assert bool(scores.abstained[2]) == name.startswith("reward_own")
 
 
+def test_problems() -> None:
+    task = load_prompts(EXAMPLES / "problems.jsonl", "programs", validation_share=0.0)
+    right = {
+        "add": "def add(a, b):\n    return a + b\n",
+        "runs": "import itertools\ndef runs(text):\n    return [(k, len(list(g))) for k, g in itertools.groupby(text)]\n",
+    }
+    verifier: Any = task.verifier()
+    prompts = task.prompts().take(2)
+    programs = [right[prompt.columns["entry_point"]] for prompt in prompts]
+    scores = verifier.score([prompt.rollout(f"```python\n{program}```") for prompt, program in zip(prompts, programs, strict=True)])
+    assert scores.reward.tolist() == [1.0, 1.0]
+    assert verifier.score([prompt.rollout("def add(a, b):\n    return 3\n") for prompt in prompts]).reward.tolist() == [0.0, 0.0]
+    verifier.close()
+
+
 def test_prompts_of_the_quickstart() -> None:
     task = load_prompts(EXAMPLES / "sums.jsonl", "exact-hash", validation_share=0.2)
     assert len(task) + len(task.validation()) == 80

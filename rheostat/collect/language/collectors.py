@@ -161,6 +161,7 @@ class Demonstrations:
     prompts: int = option(128, short="prompts_per_batch", at_least=1)
     """Demonstrations per batch."""
     uses_experts: ClassVar[bool] = True
+    ungraded: ClassVar[bool] = True
     group_size: ClassVar[int] = 1
     refuses: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("lag", "replay_share", "expert_share"), "nobody samples, every row is the expert's"

@@ -20,7 +20,8 @@ from rheostat.credit.verifiers.interface import Progress
 from rheostat.errors import RheostatError
 from rheostat.parts import Batch
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.demonstrations import COLUMNS, short
+from rheostat.tasks.language.demonstrations import Completion, own_completion, short
+from rheostat.tasks.language.encoding import Turn
 from rheostat.tasks.language.interface import Prompt
 from rheostat.trajectories import Source, Trajectories, join_rows
 
@@ -57,9 +58,9 @@ def demonstration(world: World, prompt: Prompt, seed: int, number: int) -> str:
     Raises:
         RheostatError: there is neither.
     """
-    for column in COLUMNS:
-        if isinstance(prompt.columns.get(column), str):
-            return prompt.columns[column]
+    own = own_completion(prompt)
+    if own is not None:
+        return own
     return world.task.expert(prompt, np.random.default_rng(derive_seed(seed, "expert", number)))
 
 
@@ -87,7 +88,14 @@ def with_experts(collector: PromptCollector, own: Graded, count: int, progress: 
     prompts = [prompt for _, prompt in asked for _ in range(count)]
     encoded = [(prompt, world.encoder.encode(prompt) or []) for prompt in prompts]
     rows = expert_rows(world, encoded, texts, [number for number, _ in asked for _ in range(count)])
-    scores = world.verifier.score([prompt.rollout(text) for prompt, text in zip(prompts, texts, strict=True)], progress)
+    written = [row[chosen].tolist() for row, chosen in zip(rows.action, rows.mask, strict=True)]
+    texts, raws = world.texts(written)  # as a grader sees what the policy writes
+    cut = rows.truncated.any(1).tolist()
+    rollouts = [
+        prompt.rollout(text, ids, truncated=long, raw=raw)
+        for prompt, text, ids, long, raw in zip(prompts, texts, written, cut, raws, strict=True)
+    ]
+    scores = world.verifier.score(rollouts, progress)
     rows.reward = reward_at_last_token(torch.where(scores.valid, scores.reward, torch.zeros(())), rows.mask)
     rows.valid = scores.valid[:, None].expand(rows.shape)
     joined = join([own, Graded(rows, prompts, texts, scores, {})], len(own.prompts) + len(prompts))
@@ -180,17 +188,24 @@ class ExpertsBeside:
 def expert_rows(world: World, prompts: list[tuple[Prompt, list[int]]], texts: list[str], numbers: list[int]) -> Trajectories:
     """Demonstrations as trajectories ``[N, T]`` of source EXPERT: the sampler's log-probability is unknown (NaN), the reward 0 for now.
 
-    The completion ends with the model's end token, as a policy's own would.
+    An answer in a chat ends with the token its template ends a turn with, other text with the tokenizer's end token, and text that was cut
+    with nothing. A tag that the template has opened already (``<think>``) is not opened again.
 
     Raises:
         RheostatError: an empty demonstration, or one longer than completions may be.
     """
     tokenizer = world.policy.tokenizer
-    end = tokenizer.eos_token_id
+    encoder = getattr(world, "encoder", None)
+    turn = Turn(tokenizer, encoder.template_options if encoder is not None else None)
     rows: list[tuple[list[int], list[int]]] = []
+    ended: list[bool] = []
     for (prompt, ids), text in zip(prompts, texts, strict=True):
-        completion = [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
-        if len(completion) == 1:
+        cut, answer = isinstance(text, Completion) and text.cut, turn.ends(prompt)
+        words = list(tokenizer(turn.continued(text) if answer else text, add_special_tokens=False)["input_ids"])
+        end = turn.end if answer else tokenizer.eos_token_id
+        completion = words if cut or words[-1:] == [end] else [*words, end]
+        ended.append(not cut)
+        if not words:
             raise RheostatError(f"The demonstration for prompt {prompt.key} is empty: remove the row or give it a text.")
         if len(completion) > world.max_new_tokens:
             raise RheostatError(
@@ -202,13 +217,13 @@ def expert_rows(world: World, prompts: list[tuple[Prompt, list[int]]], texts: li
     width = left + max(len(completion) for _, completion in rows)
     shape = (len(rows), width)
     action = torch.full(shape, world.policy.pad_id)
-    attention, mask, terminated = (torch.zeros(shape, dtype=torch.bool) for _ in range(3))
+    attention, mask, terminated, truncated = (torch.zeros(shape, dtype=torch.bool) for _ in range(4))
     for row, (ids, completion) in enumerate(rows):
         action[row, left - len(ids) : left] = torch.tensor(ids)
         action[row, left : left + len(completion)] = torch.tensor(completion)
         attention[row, left - len(ids) : left + len(completion)] = True
         mask[row, left : left + len(completion)] = True
-        terminated[row, left + len(completion) - 1] = True
+        (terminated if ended[row] else truncated)[row, left + len(completion) - 1] = True
 
     def per_row(values: Tensor) -> Tensor:
         return values[:, None].expand(shape)
@@ -219,7 +234,7 @@ def expert_rows(world: World, prompts: list[tuple[Prompt, list[int]]], texts: li
         mask=mask,
         reward=torch.zeros(shape),
         terminated=terminated,
-        truncated=torch.zeros(shape, dtype=torch.bool),
+        truncated=truncated,
         sampler_logp=torch.full(shape, float("nan")),
         group=per_row(torch.tensor(numbers)),
         version=per_row(torch.full((len(rows),), -1)),

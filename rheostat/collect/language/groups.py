@@ -34,6 +34,14 @@ class World:
     stop: tuple[str, ...] = ()
     experts: Demonstrations | None = None
     """The run's file of expert rows."""
+    special_text: bool = False
+    """Whether rewards see special tokens in the text (tags that are tokens, say)."""
+
+    def texts(self, completions: list[list[int]]) -> tuple[list[str], list[str]]:
+        """Completions as rewards read them, and with their special tokens whatever rewards read; the token that ends one is left out."""
+        decode, ends = self.policy.tokenizer.batch_decode, self.policy.stop_ids
+        raw = decode([ids[:-1] if ids and ids[-1] in ends else ids for ids in completions], skip_special_tokens=False)
+        return (raw if self.special_text else decode(completions, skip_special_tokens=True)), raw
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "engine" and not isinstance(value, CheckedEngine):  # no engine samples here unchecked, whoever puts it in
@@ -108,8 +116,10 @@ class PromptCollector:
         graded = self.sample(drawn, group_size, sampling, **options)
         self.generated_tokens += graded.trajectories.count()
         self.graded_rows += len(graded.prompts)
-        require_valid(graded.scores, self.max_invalid_share)
+        require_valid(graded.scores, self.max_invalid_share, grader=f"The reward {self.world.verifier.name!r}")
         graded.metrics |= self.world.checked.metrics()
+        dropped = self.world.encoder.dropped + getattr(self.world.task, "dropped", 0)
+        graded.metrics |= {"prompts_dropped": dropped} if dropped else {}
         return graded
 
     def sample(
@@ -133,12 +143,12 @@ class PromptCollector:
         rows = found.trajectories(self.world.policy.pad_id)
         prompts = [prompt for prompt, _ in drawn for _ in range(group_size)]
         tokens = found.completions()
-        texts = self.world.policy.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        texts, raws = self.world.texts(tokens)
         cut = (found.finish == FinishReason.LENGTH).tolist()
         given = [opening for opening in openings or [""] * len(drawn) for _ in range(group_size)]
         rollouts = [
-            prompt.rollout(opening + text, ids, truncated=long)
-            for prompt, opening, text, ids, long in zip(prompts, given, texts, tokens, cut, strict=True)
+            prompt.rollout(opening + text, ids, truncated=long, raw=opening + raw)
+            for prompt, opening, text, ids, long, raw in zip(prompts, given, texts, tokens, cut, raws, strict=True)
         ]
         scores = self.world.verifier.score(rollouts, progress)
         shape = rows.shape
@@ -161,7 +171,8 @@ class PromptCollector:
         drawn = [(prompt, ids) for prompt, ids in self.held_out[:count] if ids is not None]
         seen = self.sample(drawn, 1, sampling, numbers=list(range(len(drawn))), purpose="validation", version=version).metrics
         names = {"reward": "accuracy", "completion_length": "validation_length", "truncated_share": "validation_truncated_share"}
-        rest = {f"validation_{name}": value for name, value in seen.items() if name not in names and not name.startswith("invalid")}
+        health = ("invalid_share", "abstained_share", "reward_spread")
+        rest = {f"validation_{name}": value for name, value in seen.items() if name not in names and name not in health}
         return {new: seen[old] for old, new in names.items()} | rest
 
     def summary(self, graded: Graded) -> dict[str, float]:
@@ -195,6 +206,8 @@ def metrics_of(rows: Trajectories, scores: Scores) -> dict[str, float]:
         "completion_length": lengths.mean().item(),
         "truncated_share": rows.truncated.any(1).float().mean().item(),
         "invalid_share": scores.invalid_share,
+        "abstained_share": scores.abstained.float().mean().item(),
+        "reward_spread": (scores.reward[valid].max() - scores.reward[valid].min()).item() if bool(valid.any()) else 0.0,
     }
     for name, part in scores.parts.items():
         known = part[~part.isnan()]

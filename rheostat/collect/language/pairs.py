@@ -56,6 +56,7 @@ class Pairs:
     pairs: int = option(64, short="pairs_per_batch", at_least=1)
     """Preference pairs per batch."""
     group_size: ClassVar[int] = 2
+    ungraded: ClassVar[bool] = True
     makes_units: ClassVar[bool] = True
     writes: ClassVar[tuple[str, ...]] = ("chosen",)
     refuses: ClassVar[Mapping[str, str]] = dict.fromkeys(

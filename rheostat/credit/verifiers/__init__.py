@@ -9,6 +9,7 @@ from rheostat.credit.verifiers.conventions import FunctionVerifier
 from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, require_valid
 from rheostat.credit.verifiers.isolation import Isolated
 from rheostat.credit.verifiers.programs import Problem, ProgramTests
+from rheostat.credit.verifiers.sandbox.guard import Guarded
 
 __all__ = [
     "BUILT_IN",
@@ -16,6 +17,7 @@ __all__ = [
     "ExactMatch",
     "FunctionVerifier",
     "Grade",
+    "Guarded",
     "Isolated",
     "Problem",
     "ProgramTests",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores
 from rheostat.errors import unknown
@@ -73,8 +75,15 @@ def extractor(name: str) -> Callable[[str], str | None]:
     return EXTRACTORS[name]
 
 
+NUMERAL = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?([eE][-+]?\d+)?")
+
+
 class ExactMatch:
-    """1 where the extracted answer equals the reference answer, compared as stripped text; part ``answered``: whether there was one.
+    """1 where the extracted answer equals a reference answer; part ``answered``: whether there was one.
+
+    The reference is read as the completion is: GSM8K's whole ``... #### 21`` stands for ``21``. It may be a list, of which each entry is
+    accepted. Text is compared stripped, numerals without the commas of their thousands; a number (``52``, or ``52.0`` as tables write a
+    column with gaps) equals every numeral of its value.
 
     Args:
         extract: name of the extractor.
@@ -82,15 +91,67 @@ class ExactMatch:
 
     def __init__(self, extract: str = "whole") -> None:
         self.name = "exact"
-        self._extract = extractor(extract)
+        self._extract, self._how = extractor(extract), extract
 
     def score(self, rollouts: Sequence[Rollout], progress: Progress | None = None) -> Scores:
         """Grade; a rollout without a reference answer is invalid."""
         return Scores.from_grades([self._grade(rollout) for rollout in rollouts])
 
     def _grade(self, rollout: Rollout) -> Grade:
-        if rollout.answer is None:
+        accepted = accepted_answers(rollout.answer)
+        if not accepted:
             return Grade.failure("the prompt has no answer to compare with")
         found = self._extract(rollout.completion)
-        right = found is not None and found == str(rollout.answer).strip()
+        right = found is not None and any(self._equal(found, answer) for answer in accepted)
         return Grade(float(right), {"answered": float(found is not None)}, {"answer": found or ""})
+
+    def _equal(self, found: str, answer: Any) -> bool:
+        if isinstance(answer, (int, float)) and not isinstance(answer, bool):
+            value = numeral(found)
+            return value is not None and value == answer
+        return plain(found) == plain(self.reference(answer))
+
+    def reference(self, answer: Any) -> str:
+        """A reference answer as the text that is looked for in completions."""
+        text = str(answer)
+        return (self._extract(text) or text).strip()
+
+    def completion(self, answer: Any) -> str:
+        """How a completion with this answer could end, for asking whether the reference itself would be right."""
+        if isinstance(answer, float) and answer.is_integer():
+            answer = int(answer)
+        text = self.reference(answer)
+        shapes = {"hash": "#### {}", "tag": "<answer>{}</answer>", "tag-or-whole": "<answer>{}</answer>", "boxed": "\\boxed{{{}}}"}
+        return shapes.get(self._how, "{}").format(text)
+
+
+def accepted_answers(answer: Any) -> list[Any]:
+    """The answers that a reference stands for: itself, or the entries of a list; gaps (None, NaN, empty text) are none."""
+    if hasattr(answer, "tolist"):
+        answer = answer.tolist()
+    several = answer if isinstance(answer, (list, tuple, set)) else [answer]
+    return [each for each in several if each is not None and each == each and str(each).strip()]
+
+
+def numeral(text: str) -> float | None:
+    """The value of a decimal numeral, which may have commas between its thousands; None for any other text."""
+    text = text.strip().removeprefix("$")
+    if not any(map(str.isdigit, text)) or not NUMERAL.fullmatch(text):
+        return None
+    value = float(text.replace(",", ""))
+    return value if math.isfinite(value) else None
+
+
+def plain(text: str) -> str:
+    """Stripped text; a numeral without the commas of its thousands."""
+    text = text.strip()
+    return text.replace(",", "") if "," in text and numeral(text) is not None else text
+
+
+def unusable(answer: Any) -> str:
+    """Why no text could ever equal this reference; empty where some could."""
+    if not accepted_answers(answer):
+        return "is missing"
+    if isinstance(answer, Mapping):
+        return "is an object with keys, not an answer"
+    return ""

@@ -27,13 +27,18 @@ BUILT_IN: dict[str, str] = {
 """Rewards that need no file."""
 
 
+SAMPLE_SECONDS, BATCH_SECONDS = 30.0, 300.0
+"""Time limits where none is given: of a function of one sample, and of a call for a whole batch (a judge may take its time)."""
+
+
 def load_reward(
     reward: str | Callable[..., Any] | Verifier,
     *,
     isolate: bool = True,
-    timeout: float = 30.0,
+    timeout: float | None = None,
     workers: int = 1,
-    alone: bool = True,
+    alone: bool = False,
+    single: bool = False,
     sandbox: str = "best",
     needs: Sequence[str] = (),
 ) -> Verifier:
@@ -44,28 +49,37 @@ def load_reward(
     Args:
         reward: what grades. Named ones run in processes of their own; an object given directly runs in this one, without a time limit.
         isolate: False runs named ones in this process too (to debug them, or because they share its memory).
-        timeout: seconds a sample, or a call for a whole batch, may take.
+        timeout: seconds a sample, or a call for a whole batch, may take; None: ``SAMPLE_SECONDS`` or ``BATCH_SECONDS``.
         workers: processes for functions of one sample.
-        alone: after the call for a whole batch failed, grade every rollout by itself; False for functions that compare completions.
+        alone: after the call for a whole batch failed, grade every rollout by itself. False, because nobody can tell a function that
+            compares the completions of a batch, which would then say the same of all.
+        single: never ask for a whole batch, but for one rollout at a time, each with its own time limit.
         sandbox: how strong the walls around those processes are, see :mod:`rheostat.credit.verifiers.sandbox.levels`.
         needs: what a function of the user's opts out of: ``environment``, ``network``, ``files``, ``programs``, ``state``.
 
     Raises:
         RheostatError: it cannot be found, loaded or called, or no such sandbox holds here; MissingExtra for ``math`` without math-verify.
     """
+    if timeout is not None and timeout <= 0:
+        raise RheostatError(f"The time limit of a reward is {timeout:g} s: give seconds above 0.")
     candidates(sandbox, needs)  # refuse an impossible pair now
     in_this_process = isinstance(reward, str) and not isolate and not reward.startswith("exact")
     if sandbox not in ("best", "off") and (in_this_process or not (isinstance(reward, (str, Verifier)))):
         raise RheostatError(
             f"A reward that runs in the trainer's process has no sandbox, and --sandbox {sandbox} asks for one: name it as FILE.py:NAME."
         )
+    found = _load(reward, isolate, timeout, workers, alone, sandbox, needs)
+    return OneByOne(found) if single else found
+
+
+def _load(reward: Any, isolate: bool, timeout: float | None, workers: int, alone: bool, sandbox: str, needs: Sequence[str]) -> Verifier:
     if not isinstance(reward, str):
         ready = isinstance(reward, Verifier) and not isinstance(reward, type)
         return cast(Verifier, reward) if ready else FunctionVerifier(reward, alone=alone)
     if reward == "exact" or reward.startswith("exact-"):
         return ExactMatch(reward.removeprefix("exact").removeprefix("-") or "whole")
     if reward in ("programs", "programs-share"):
-        return ProgramTests("share" if reward.endswith("share") else "all", timeout=min(timeout, 10.0), workers=workers, sandbox=sandbox)
+        return ProgramTests("share" if reward.endswith("share") else "all", timeout=timeout or 10.0, workers=workers, sandbox=sandbox)
     if reward == "math":
         from rheostat.credit.verifiers.mathematics import MathGrader
 
@@ -73,12 +87,15 @@ def load_reward(
         MathGrader()  # says here, not in another process, that the extra is missing
         if not isolate:
             return FunctionVerifier(MathGrader())
-        return Isolated(grader, timeout=timeout, workers=workers, name="math", sandbox=sandbox)
+        return Isolated(grader, timeout=timeout or SAMPLE_SECONDS, workers=workers, name="math", sandbox=sandbox)
     if ":" not in reward and not reward.endswith(".py"):
         raise unknown("reward", reward, BUILT_IN)
-    if isolate:
-        return Isolated(reward, timeout=timeout, workers=workers, alone=alone, sandbox=sandbox, needs=needs)
-    return FunctionVerifier(load_object(reward), alone=alone)
+    if not isolate:
+        return FunctionVerifier(load_object(reward), alone=alone)
+    process = Isolated(reward, timeout=timeout or SAMPLE_SECONDS, workers=workers, alone=alone, sandbox=sandbox, needs=needs)
+    if timeout is None and process._workers[0].batched:
+        process.timeout = BATCH_SECONDS
+    return process
 
 
 def load_rewards(
@@ -91,8 +108,34 @@ def load_rewards(
     """
     if not rewards:
         raise RheostatError("There is no reward: give at least one.")
+    if weights is not None and len(weights) != len(rewards):
+        raise RheostatError(f"{len(rewards)} rewards have {len(weights)} weights: give one weight for each reward.")
     verifiers = [load_reward(reward, **options) for reward in rewards]
     return verifiers[0] if len(verifiers) == 1 and weights is None else WeightedSum(verifiers, weights)
+
+
+class OneByOne:
+    """A verifier that is asked for one rollout at a time, so that one that hangs or raises costs its own row alone.
+
+    Args:
+        verifier: what grades.
+    """
+
+    def __init__(self, verifier: Verifier) -> None:
+        self.verifier, self.name = verifier, verifier.name
+
+    def score(self, rollouts: Sequence[Rollout], progress: Progress | None = None) -> Scores:
+        """Grade the rollouts, in order."""
+        return Scores.joined([self.verifier.score([rollout], progress) for rollout in rollouts])
+
+    def standings(self) -> list[Standing]:
+        """Where the verifier stands."""
+        return standings_of(self.verifier)
+
+    def close(self) -> None:
+        """Close the verifier, if it has something to close."""
+        if hasattr(self.verifier, "close"):
+            self.verifier.close()
 
 
 class WeightedSum:
@@ -115,13 +158,13 @@ class WeightedSum:
             raise RheostatError(f"{len(verifiers)} rewards have {len(weights)} weights: give one weight for each reward.")
         self.verifiers, self.weights = list(verifiers), weights
         self.name = "+".join(verifier.name for verifier in verifiers)
-        self._names = _distinct([verifier.name for verifier in verifiers])
+        self.names = _distinct([verifier.name for verifier in verifiers])
 
     def score(self, rollouts: Sequence[Rollout], progress: Progress | None = None) -> Scores:
         """Grade with each, in order, and add up."""
         total = [Grade() for _ in rollouts]
         metrics: dict[str, float] = {}
-        for verifier, weight, name in zip(self.verifiers, self.weights, self._names, strict=True):
+        for verifier, weight, name in zip(self.verifiers, self.weights, self.names, strict=True):
             scores = verifier.score(rollouts, progress)
             metrics |= {f"{name}/{key}": value for key, value in scores.metrics.items()}
             for sum_, grade in zip(total, grades_of(scores), strict=True):

@@ -30,7 +30,7 @@ from rheostat.errors import RheostatError
 Convention = Literal["trl", "verl", "verl-batch", "native", "native-one"]
 Report = Callable[[int, Grade], None]
 
-_TRL_GIVEN = ("prompts", "completions", "completion_ids", "trainer_state", "log_extra", "log_metric")
+_TRL_GIVEN = ("prompts", "completions", "completion_ids", "raw_completions", "trainer_state", "log_extra", "log_metric")
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
@@ -218,6 +218,7 @@ class Grader:
                 for rollout in rollouts
             ],
             "completion_ids": [list(rollout.completion_ids) for rollout in rollouts],
+            "raw_completions": [rollout.raw or rollout.completion for rollout in rollouts],  # ours: text with special tokens
             "trainer_state": SimpleNamespace(global_step=progress.step, max_steps=progress.total_steps),
             "log_extra": log.log_extra,
             "log_metric": log.log_metric,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from rheostat.errors import RheostatError
@@ -27,7 +27,7 @@ class Rollout:
     prompt: str | list[dict[str, str]]
     """Text, or chat messages (``{"role": ..., "content": ...}``)."""
     completion: str
-    """What the policy wrote, decoded without special tokens."""
+    """What the policy wrote: decoded without special tokens, or with them where the run's ``reward_text`` says so."""
     completion_ids: Sequence[int] = ()
     answer: Any = None
     """The reference answer, where the task has one."""
@@ -35,6 +35,8 @@ class Rollout:
     """The other columns of the prompt's row."""
     truncated: bool = False
     """The completion was cut at the length limit."""
+    raw: str = ""
+    """The completion with its special tokens (tags that are tokens among them), without the token that ends it."""
 
     @property
     def prompt_text(self) -> str:
@@ -151,6 +153,7 @@ class Scores:
 
 
 def _finite(grade: Grade) -> Grade:
+    grade = replace(grade, message=_written(grade.message), notes={_written(name): _written(text) for name, text in grade.notes.items()})
     if grade.failed:
         return Grade(None, grade.parts, grade.notes, True, grade.message or "the grader failed")
     if grade.reward is not None and not math.isfinite(grade.reward):
@@ -168,6 +171,11 @@ def grades_of(scores: Scores) -> list[Grade]:
         notes = {name: values[row] for name, values in scores.notes.items()}
         grades.append(Grade(reward if valid else None, parts, notes, not valid and not abstained, scores.messages.get(row, "")))
     return grades
+
+
+def _written(text: str) -> str:
+    """Text that can be written: half a surrogate pair, which a grader may hand on from anywhere, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @runtime_checkable
@@ -198,7 +206,8 @@ def require_valid(scores: Scores, max_invalid_share: float = 0.1, *, grader: str
     reasons = "; ".join(f"row {row}: {text}" for row, text in _first_distinct((row, scores.messages.get(row, "")) for row in rows))
     raise RheostatError(
         f"{grader} failed on {len(rows)} of {len(scores)} completions ({scores.invalid_share:.0%}, more than the allowed "
-        f"{max_invalid_share:.0%}): {reasons}. Failed rows are masked, never counted as 0; mend the reward function or raise the limit."
+        f"{max_invalid_share:.0%}): {reasons}. Failed rows are masked, never counted as 0; mend the reward function or raise the limit"
+        + (" of time (--reward-timeout)." if "its limit of" in reasons else ".")
     )
 
 

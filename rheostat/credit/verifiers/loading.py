@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
 import importlib.util
@@ -36,6 +37,44 @@ def load_object(target: str) -> Any:
             raise unknown(f"reward function in {place}", name, public_functions(module) or [n for n in vars(module) if n[0] != "_"])
         found = getattr(found, part)
     return found
+
+
+def arguments_of(reward: Any) -> tuple[list[str], list[str]] | None:
+    """The arguments that a reward function names, and those among them that it cannot do without.
+
+    The code of a file is read, not run.
+
+    Args:
+        reward: a function, or ``file.py:function``.
+
+    Returns:
+        None where they cannot be known: a name of another kind, a class, something without a signature.
+    """
+    if not isinstance(reward, str):
+        try:
+            parameters = inspect.signature(reward).parameters.values()
+        except (TypeError, ValueError):
+            return None
+        given = [p for p in parameters if p.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)]
+        return [p.name for p in given], [p.name for p in given if p.default is inspect.Parameter.empty]
+    place, _, name = reward.rpartition(":")
+    path = Path(place).expanduser()
+    if not place.endswith(".py") or not path.is_file():
+        return None
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (SyntaxError, ValueError):  # loading it says what is wrong
+        return None
+    found = [node for node in body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == name]
+    if not found or found[-1].decorator_list:
+        return None
+    arguments = found[-1].args
+    plain = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
+    needed = plain[: len(plain) - len(arguments.defaults)]
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        plain.append(argument.arg)
+        needed += [argument.arg] if default is None else []
+    return plain, needed
 
 
 def public_functions(module: ModuleType) -> list[str]:

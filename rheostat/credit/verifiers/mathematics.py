@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from rheostat.credit.verifiers.answers import accepted_answers
 from rheostat.errors import MissingExtra
 
 
@@ -45,16 +46,16 @@ class MathGrader:
         Raises:
             ValueError: the reference answer is missing or no mathematics.
         """
-        gold = self.parse_reference(ground_truth)
+        accepted = [self.parse_reference(each) for each in accepted_answers(ground_truth)]
+        if not accepted:
+            raise ValueError("the prompt has no answer to compare with")
         found = self._library.parse(solution_str, extraction_config=self._accepted, parsing_timeout=None, raise_on_error=True)
-        right = bool(found) and self._library.verify(gold, found, timeout_seconds=None, raise_on_error=True)
+        right = bool(found) and any(self._library.verify(gold, found, timeout_seconds=None, raise_on_error=True) for gold in accepted)
         return {"score": float(right), "answered": float(bool(found)), "answer found": str(found[-1]) if found else None}
 
     def parse_reference(self, ground_truth: Any) -> list[Any]:
-        """The reference answer as expressions; LaTeX without delimiters is taken as boxed."""
-        if ground_truth is None or not str(ground_truth).strip():
-            raise ValueError("the prompt has no answer to compare with")
-        text = str(ground_truth)
+        """The reference answer as expressions: what follows GSM8K's ``####`` if it has one; LaTeX without delimiters is taken as boxed."""
+        text = str(ground_truth).rpartition("####")[2].strip()
         text = text if "$" in text or r"\boxed" in text else rf"\boxed{{{text}}}"
         parsed = self._library.parse(text, parsing_timeout=None, raise_on_error=True)
         if not parsed:

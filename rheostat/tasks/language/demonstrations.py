@@ -1,14 +1,15 @@
 """Expert data: completions that somebody else wrote, from a file of prompt and completion.
 
-A row has a prompt and a completion (``completion``, ``demonstration`` or ``response``), each as text or as chat messages, or a whole chat
-in ``messages`` whose last message is the completion. ``answer``, a reward and every other column are kept. A prompt may have several
-completions. Nothing is ever cut: what is too long or wrong is an error, or is left out and counted.
+A row has a prompt and a completion (``completion``, ``demonstration``, ``response`` or ``target``), each as text or as chat messages, or a
+whole chat in ``messages`` whose last message is the completion. ``answer``, a reward and every other column are kept. A prompt may have
+several completions. Nothing is ever cut: what is too long or wrong is an error, or is left out and counted. A completion that was cut
+before it came here (``truncated``, or a ``finish_reason`` of ``length``) is not taught to end where it was cut.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,16 +20,32 @@ import numpy as np
 from rheostat.credit.verifiers.interface import Verifier
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.files import named_rows, read_row, read_rows
+from rheostat.tasks.language.files import read_row
 from rheostat.tasks.language.interface import LanguageTask, Prompt, PromptStream
+from rheostat.tasks.language.reading import named_rows, read_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-COLUMNS = ("completion", "demonstration", "response")
+COLUMNS = ("completion", "demonstration", "response", "target")
 """Columns of a row that hold a completion, in order of preference."""
 Missing = Literal["error", "skip", "task"]
 OnLong = Literal["error", "drop"]
+
+
+class Completion(str):
+    """The text of an expert's completion."""
+
+    cut = False
+    """Whether its writer was stopped by a limit: it ends in the middle."""
+
+    @classmethod
+    def of(cls, text: str, columns: Mapping[str, Any]) -> Completion:
+        """With what the columns of its row say about its end."""
+        found = cls(text)
+        reasons = (columns.get("finish_reason"), columns.get("stop_reason"))
+        found.cut = bool(columns.get("truncated")) or any(reason in ("length", "max_tokens") for reason in reasons)
+        return found
 
 
 @dataclass(frozen=True)
@@ -81,11 +98,17 @@ class Demonstrations:
 
     def stream(self, seed: int) -> PromptStream:
         """An endless stream of the rows, shuffled anew every epoch; its cursor can be saved."""
-        return _epochs(self.rows, derive_seed(seed, "epoch", "experts"))
+        return self._epochs(self.rows, derive_seed(seed, "epoch", "experts"))
 
     def prompts(self, seed: int) -> PromptStream:
         """An endless stream of the different prompts that have rows, shuffled anew every epoch."""
-        return _epochs(list({row.key: row for row in self.rows}.values()), derive_seed(seed, "epoch", "train"))
+        return self._epochs(list({row.key: row for row in self.rows}.values()), derive_seed(seed, "epoch", "train"))
+
+    def _epochs(self, rows: list[Prompt], seed: int) -> PromptStream:
+        def block(number: int) -> list[Prompt]:
+            return [rows[index] for index in np.random.default_rng([seed, number]).permutation(len(rows)).tolist()]
+
+        return PromptStream(block, self.digest, self.name)
 
     def without(self, unwanted: Mapping[int, str]) -> Demonstrations:
         """Without some rows (number -> reason), which are counted."""
@@ -141,7 +164,8 @@ class Demonstrations:
     def _lengths(self, tokenizer: PreTrainedTokenizerBase) -> list[int]:
         texts = [row.columns["completion"] for row in self.rows]
         try:
-            return [len(ids) + 1 for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+            encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
+            return [len(ids) + (not text.cut) for ids, text in zip(encoded, texts, strict=True)]
         except Exception:  # a tokenizer without an unknown token raises a bare Exception: find the row
             for number, text in enumerate(texts):
                 try:
@@ -177,15 +201,11 @@ def read_demonstrations(source: str | Path | Any, *, missing: Missing = "error")
 
 
 def read_demonstration(row: Any, where: str) -> Prompt:
-    """A row as a prompt whose column ``completion`` is text.
+    """A row as a prompt whose column ``completion`` is a :class:`Completion`.
 
     Raises:
         RheostatError: naming ``where`` it is and what is wrong with it.
     """
-    if isinstance(row, Mapping) and row.get("prompt") is None and row.get("messages") is not None:
-        chat = list(row["messages"])
-        rest = {key: value for key, value in row.items() if key != "messages"}
-        row = rest | {"prompt": chat[:-1], "completion": chat[-1:]}
     prompt = read_row(row, where)
     column = next((name for name in COLUMNS if prompt.columns.get(name) is not None), None)
     if column is None:
@@ -193,8 +213,23 @@ def read_demonstration(row: Any, where: str) -> Prompt:
             f"{where} has no completion: give it a column {' or '.join(map(repr, COLUMNS))}, or a whole chat in 'messages' "
             f"(it has {', '.join(map(str, row))})."
         )
-    text = _text(prompt.columns[column], where)
+    text = Completion.of(_text(prompt.columns[column], where), prompt.columns)
     return Prompt(prompt.content, prompt.answer, {**prompt.columns, "completion": text}, prompt.key)
+
+
+def own_completion(prompt: Prompt) -> Completion | None:
+    """The completion in the columns of a prompt's own row; None where they have none.
+
+    Raises:
+        RheostatError: it is empty, or more than one message of the assistant.
+    """
+    for column in COLUMNS:
+        value = prompt.columns.get(column)
+        if isinstance(value, Completion):
+            return value
+        if isinstance(value, (str, list)) or hasattr(value, "tolist"):
+            return Completion.of(_text(value, f"The prompt {short(prompt)}"), prompt.columns)
+    return None
 
 
 def _text(completion: Any, where: str) -> str:
@@ -220,12 +255,3 @@ def short(prompt: Prompt, width: int = 60) -> str:
     """The beginning of a prompt and its key, for messages."""
     text = str(prompt.content)
     return f"{text if len(text) <= width else text[: width - 3] + '...'!r} (key {prompt.key})"
-
-
-def _epochs(rows: Iterable[Prompt], seed: int) -> PromptStream:
-    rows = list(rows)
-
-    def block(number: int) -> list[Prompt]:
-        return [rows[index] for index in np.random.default_rng([seed, number]).permutation(len(rows)).tolist()]
-
-    return PromptStream(block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from rheostat.errors import RheostatError
@@ -18,30 +19,100 @@ BARREN_DRAWS = 1_000
 def encode_prompt(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, template_options: dict[str, Any] | None = None) -> list[int]:
     """Token ids of one prompt: chat messages through the tokenizer's chat template (with the opening of the answer), text as it is.
 
-    Text gets whatever special tokens the tokenizer adds by itself (a bos, for many models); a template brings its own.
+    Text gets what the tokenizer puts before it by itself (a bos, for many models), once, also where the text begins with it already; never
+    what it puts behind (an end of sequence would end the answer before it began). A template brings its own. The row's columns ``tools``
+    and ``chat_template_kwargs`` go to the template.
 
     Raises:
-        RheostatError: chat messages without a chat template, characters the tokenizer does not know, or an empty result.
+        RheostatError: chat messages without a chat template or refused by it, tools that nothing shows to the model, characters the
+            tokenizer does not know, or an empty result.
     """
     if isinstance(prompt.content, str):
-        try:
-            ids = list(tokenizer(prompt.content)["input_ids"])
-        except Exception as error:  # a tokenizer without an unknown token raises a bare Exception
-            raise RheostatError(f"The tokenizer cannot encode the prompt {_short(prompt.content)}: {error}.") from error
+        for name in ("tools", "chat_template_kwargs"):
+            if prompt.columns.get(name):
+                raise RheostatError(f"The prompt {_short(prompt.content)} is text but has {name!r}, which only a chat template reads.")
+        ids = _encode_text(prompt.content, tokenizer)
     else:
-        if not getattr(tokenizer, "chat_template", None):
-            raise RheostatError(
-                f"The prompt {_short(str(prompt.content))} is a list of chat messages, but the tokenizer has no chat template: "
-                "use a chat model, set tokenizer.chat_template, or give the prompt as text."
-            )
-        ids = list(
-            tokenizer.apply_chat_template(
-                prompt.content, add_generation_prompt=True, tokenize=True, return_dict=False, **(template_options or {})
-            )
-        )
+        ids = _encode_chat(prompt, tokenizer, template_options or {})
     if not ids:
         raise RheostatError(f"The prompt {_short(str(prompt.content))} (key {prompt.key}) has no tokens: remove it.")
     return ids
+
+
+def _encode_text(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    try:
+        plain, full = (list(tokenizer(text, add_special_tokens=special)["input_ids"]) for special in (False, True))
+    except Exception as error:  # a tokenizer without an unknown token raises a bare Exception
+        raise RheostatError(f"The tokenizer cannot encode the prompt {_short(text)}: {error}.") from error
+    start = next((place for place in range(len(full) - len(plain) + 1) if full[place : place + len(plain)] == plain), None)
+    if start is None:  # not the plain ids with something around them
+        return full
+    return plain if plain[:start] == full[:start] else full[:start] + plain
+
+
+def _encode_chat(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any]) -> list[int]:
+    shown = _short(str(prompt.content))
+    template = getattr(tokenizer, "chat_template", None)
+    if not template:
+        raise RheostatError(
+            f"The prompt {shown} is a list of chat messages, but the tokenizer has no chat template: "
+            "use a chat model, set tokenizer.chat_template, or give the prompt as text."
+        )
+    tools = prompt.columns.get("tools")
+    if tools and not reads_tools(template):
+        raise RheostatError(f"The prompt {shown} has tools, which the model's chat template does not show it: remove the column 'tools'.")
+    options = options | dict(prompt.columns.get("chat_template_kwargs") or {}) | ({"tools": tools} if tools else {})
+    render: Any = tokenizer.apply_chat_template  # its declared type is of every way to call it
+    try:
+        return list(render(prompt.content, add_generation_prompt=True, tokenize=True, return_dict=False, **options))
+    except Exception as error:  # a template may raise whatever it likes, and the tokenizer a bare Exception
+        raise RheostatError(f"The chat template cannot render the prompt {shown}: {type(error).__name__}: {error}.") from error
+
+
+def reads_tools(template: Any) -> bool:
+    """Whether a chat template (or one of several by name) mentions tools."""
+    return any("tools" in text for text in (template.values() if isinstance(template, dict) else [template]))
+
+
+class Turn:
+    """How a chat template writes the assistant's turn.
+
+    Args:
+        tokenizer: whose template it is; without one, every text ends with the tokenizer's end token.
+        options: of the template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, options: dict[str, Any] | None = None) -> None:
+        self.end: int = tokenizer.eos_token_id
+        """The token that closes the turn."""
+        self.opening = ""
+        """What stands between the last message and the answer."""
+        if not getattr(tokenizer, "chat_template", None):
+            return
+        mark, chat = "rheostat turn", [{"role": "user", "content": "?"}]
+        try:
+            closed, opened, plain = (
+                str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asked, **(options or {})))
+                for messages, asked in (([*chat, {"role": "assistant", "content": mark}], False), (chat, True), (chat, False))
+            )
+            after = tokenizer(closed.rpartition(mark)[2], add_special_tokens=False)["input_ids"] if mark in closed else []
+        except Exception:  # rows say what a template refuses; a template that takes no such chat has no turn to learn from
+            return
+        self.opening = opened.removeprefix(plain) if opened.startswith(plain) else ""
+        special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
+        self.end = next((token for token in after if token in special), self.end)
+
+    def ends(self, prompt: Prompt) -> bool:
+        """Whether the answer to this prompt is a turn: of chat messages, or of a text that was rendered by the template."""
+        return not isinstance(prompt.content, str) or bool(self.opening.strip() and prompt.content.rstrip().endswith(self.opening.rstrip()))
+
+    def continued(self, text: str) -> str:
+        """A turn's text without the tag it begins with, where the opening has written that tag already (``<think>``)."""
+        opened, begun = re.search(r"(<[^<>\s]+>)(\s*)$", self.opening), re.match(r"\s*(<[^<>\s]+>)", text)
+        if opened is None or begun is None or opened[1] != begun[1]:
+            return text
+        rest = text[begun.end() :]
+        return rest.lstrip("\n") if opened[2] else rest
 
 
 class PromptEncoder:
@@ -81,7 +152,7 @@ class PromptEncoder:
         if self.on_long == "error":
             raise RheostatError(
                 f"The prompt {_short(str(prompt.content))} (key {prompt.key}) has {len(ids)} tokens, more than the limit of "
-                f"{self.max_tokens}: raise the prompt limit, or choose to drop prompts that are too long."
+                f"{self.max_tokens}: raise the prompt limit, or leave such prompts out (--long drop)."
             )
         self.dropped += 1
         return None

@@ -1,4 +1,4 @@
-"""The user's own prompts: JSON lines, parquet, or a ``datasets`` object.
+"""The user's own prompts, from any source that :mod:`rheostat.tasks.language.reading` reads.
 
 A row has a prompt (text or chat messages) and, usually, a reference answer; every other column is kept for the reward function. Rows are
 split into train and validation by the hash of the prompt, so duplicates stay on one side; the train stream is shuffled anew every epoch.
@@ -6,21 +6,69 @@ split into train and validation by the hash of the prompt, so duplicates stay on
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
 from rheostat.credit.verifiers.built_in import load_rewards
 from rheostat.credit.verifiers.interface import Verifier
-from rheostat.errors import MissingExtra, RheostatError
+from rheostat.errors import RheostatError, unknown
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, Split, is_validation
+from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, PromptStream, Split, is_validation
+from rheostat.tasks.language.reading import named_rows, read_rows
 
 ANSWER_COLUMNS = ("answer", "solution", "ground_truth")
 """Where the reference answer is looked for when no column is named; then in verl's ``reward_model``."""
+
+
+KNOBS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "prompt_column": ("the name of a column", lambda value: isinstance(value, str)),
+    "answer_column": ("the name of a column", lambda value: isinstance(value, str)),
+    "validation": ("a file or rows", lambda value: not isinstance(value, (int, float))),
+    "validation_share": ("a number in [0, 1)", lambda value: _number(value) and 0 <= value < 1),
+    "max_prompt_tokens": ("a number of tokens, at least 1", lambda value: _count(value)),
+    "max_new_tokens": ("a number of tokens, at least 1", lambda value: _count(value)),
+    "stop": ("a list of texts", lambda value: _several(value, lambda each: isinstance(each, str) and bool(each))),
+    "stop_ids": ("a list of token ids", lambda value: _several(value, lambda each: isinstance(each, int) and each >= 0)),
+    "template_options": ("an object of options of the chat template", lambda value: isinstance(value, Mapping)),
+    "reward": ("the name of a reward, or several", lambda value: True),
+    "reward_weights": ("a list of numbers", lambda value: _several(value, _number)),
+    "reward_options": ("an object of options", lambda value: isinstance(value, Mapping)),
+    "name": ("a text", lambda value: isinstance(value, str)),
+}
+"""The options of own prompts: what each must be, and whether a value is that."""
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _several(value: Any, kind: Callable[[Any], bool]) -> bool:
+    return isinstance(value, (list, tuple)) and all(map(kind, value))
+
+
+def check_knobs(options: Mapping[str, Any]) -> None:
+    """Refuse options that own prompts do not have, and values that are of another kind.
+
+    Raises:
+        RheostatError: naming the option, and the nearest known one or what it must be.
+    """
+    for name, value in options.items():
+        if name in ("on_long", "long"):
+            raise RheostatError("What happens to prompts that are too long is an option of the run: --long error or --long drop.")
+        if name not in KNOBS:
+            raise unknown("option of your own prompts", name, KNOBS)
+        what, fits = KNOBS[name]
+        if value is not None and not fits(value):
+            raise RheostatError(f"The option {name} of your own prompts is {value!r:.60}: it must be {what}.")
 
 
 class FilePrompts(LanguageTask):
@@ -35,6 +83,9 @@ class FilePrompts(LanguageTask):
         validation: rows to validate on; None sets a share of ``rows`` aside.
         validation_share: that share, in [0, 1).
         max_prompt_tokens, max_new_tokens: default limits.
+        stop: texts that end a completion.
+        stop_ids: token ids that end a completion, beside those of the model.
+        template_options: handed to the chat template with every prompt (``{"enable_thinking": False}``).
         reward_weights: one for each reward.
         reward_options: passed on to :func:`load_reward`.
 
@@ -54,16 +105,23 @@ class FilePrompts(LanguageTask):
         validation_share: float = 0.05,
         max_prompt_tokens: int = 1024,
         max_new_tokens: int = 1024,
+        stop: Sequence[str] = (),
+        stop_ids: Sequence[int] = (),
+        template_options: Mapping[str, Any] | None = None,
         reward_weights: Sequence[float] | None = None,
         reward_options: Mapping[str, Any] | None = None,
     ) -> None:
         if not 0 <= validation_share < 1:
             raise RheostatError(f"validation_share lies in [0, 1); got {validation_share}.")
         self.name, self.validation_share = name, validation_share
-        self.limits = Limits(max_prompt_tokens, max_new_tokens)
-        self._reward = list(reward) if isinstance(reward, (list, tuple)) else [reward]
+        self.limits = Limits(max_prompt_tokens, max_new_tokens, tuple(stop), tuple(stop_ids), dict(template_options or {}))
+        self.rewards: list[Any] = list(reward) if isinstance(reward, (list, tuple)) else [reward]
+        """What grades, as it was given."""
         self._reward_weights, self._reward_options = reward_weights, dict(reward_options or {})
-        prompts = [read_row(row, where, prompt_column, answer_column) for where, row in named_rows(rows, name)]
+        self.dropped = 0
+        """Prompts that were left out because they are too long."""
+        named = [(where, read_row(row, where, prompt_column, answer_column)) for where, row in named_rows(rows, name)]
+        prompts = [prompt for _, prompt in named]
         if not prompts:
             raise RheostatError(f"There are no prompts in {name}: give at least one row.")
         if validation is None:
@@ -71,16 +129,39 @@ class FilePrompts(LanguageTask):
             self._validation = [prompt for prompt in prompts if is_validation(prompt.key, validation_share)]
         else:
             self._train = prompts
-            self._validation = [read_row(row, where, prompt_column, answer_column) for where, row in named_rows(validation, "validation")]
+            beside = [(where, read_row(row, where, prompt_column, answer_column)) for where, row in named_rows(validation, "validation")]
+            self._validation = [prompt for _, prompt in beside]
+            named += beside
             shared = {prompt.key for prompt in prompts} & {prompt.key for prompt in self._validation}
             if shared:
                 raise RheostatError(f"{len(shared)} prompts of {name} are also in the validation rows: remove them from one of the two.")
         if not self._train:
             raise RheostatError(f"All {len(prompts)} prompts of {name} fell into validation: give more rows or lower validation_share.")
+        self.named = named
+        """Every row as it was read, with where it stands."""
+        self.digest = digest_of(prompt for _, prompt in named)
+        """16 hexadecimal digits over all rows in their order, so that a run does not go on with other ones."""
 
     def __len__(self) -> int:
         """Number of training prompts."""
         return len(self._train)
+
+    def drop(self, unwanted: set[int]) -> None:
+        """Leave out rows (numbers in ``named``) on both sides, and count them.
+
+        Raises:
+            RheostatError: no training prompt would be left.
+        """
+        gone = {id(self.named[number][1]) for number in unwanted}
+        self._train, self._validation = ([prompt for prompt in side if id(prompt) not in gone] for side in (self._train, self._validation))
+        self.dropped += len(gone)
+        self.named = [pair for number, pair in enumerate(self.named) if number not in unwanted]
+        if not self._train:
+            raise RheostatError(f"No training prompt of {self.name} is left, because {self.dropped} were dropped: raise the prompt limit.")
+
+    def prompts(self, split: Split = "train", seed: int = 0) -> PromptStream:
+        """An endless stream of one split; it goes on only with the rows it began with."""
+        return PromptStream(lambda number: self.block(number, split, seed), self.digest, self.name)
 
     def locate(self, prompt: Prompt) -> tuple[Split, Prompt] | None:
         """The side and the row of the first prompt with the same content; None where no row has it."""
@@ -105,23 +186,24 @@ class FilePrompts(LanguageTask):
             raise RheostatError(f"{self.name} has no validation prompts: give a validation file, more rows or a larger validation_share.")
         return list({prompt.key: prompt for prompt in self._validation}.values())[:count]
 
-    def verifier(self) -> Verifier:
-        """The reward given, made anew."""
-        options = {"sandbox": self.sandbox, "needs": self.reward_needs, **self._reward_options}
-        return load_rewards(self._reward, self._reward_weights, **options)
+    def verifier(self, weights: Sequence[float] | None = None, **options: Any) -> Verifier:
+        """The reward given, made anew; weights and options of a run go before those of the task."""
+        walls = {"sandbox": self.sandbox, "needs": self.reward_needs}
+        return load_rewards(self.rewards, weights or self._reward_weights, **(walls | self._reward_options | options))
 
 
 def load_prompts(source: str | Path | Any, reward: Any = "exact", **options: Any) -> FilePrompts:
     """A task from a file, a folder or a ``datasets`` object.
 
     Args:
-        source: ``*.jsonl``/``*.json`` lines, ``*.parquet``, a folder written by ``Dataset.save_to_disk``, or any iterable of rows.
+        source: a file, a folder or rows, see :func:`~rheostat.tasks.language.reading.read_rows`.
         reward: what grades.
         options: as for :class:`FilePrompts`; ``validation`` may be a source of the same kinds.
 
     Raises:
         RheostatError: no such file, unknown kind, malformed line, or what :class:`FilePrompts` refuses.
     """
+    check_knobs(options)
     validation = options.pop("validation", None)
     if validation is not None:
         options["validation"] = read_rows(validation)
@@ -129,45 +211,84 @@ def load_prompts(source: str | Path | Any, reward: Any = "exact", **options: Any
     return FilePrompts(read_rows(source), reward, **{"name": name, **options})
 
 
-def read_rows(source: str | Path | Any, what: str = "prompts") -> Iterable[Mapping[str, Any]]:
-    """The rows of a source (see :func:`load_prompts`); ``what`` they are, for messages."""
-    if not isinstance(source, (str, Path)):
-        if isinstance(source, Mapping):  # a datasets.DatasetDict, among others
-            raise RheostatError(f"The {what} are a mapping with the keys {', '.join(map(str, source))}: pass one of its entries.")
-        if not isinstance(source, Iterable):
-            raise RheostatError(f"{what.capitalize()} cannot be read from a {type(source).__name__}: give a path or rows.")
-        return cast("Iterable[Mapping[str, Any]]", source)
-    path = Path(source).expanduser()
-    if not path.exists():
-        raise RheostatError(f"There is no file of {what} at {source}: check the path.")
-    if path.is_dir():
-        return _read_folder(path)
-    if path.suffix in (".jsonl", ".json", ".ndjson"):
-        return _read_lines(path)
-    if path.suffix == ".parquet":
-        return _read_parquet(path)
-    raise RheostatError(
-        f"{what.capitalize()} cannot be read from {source}: give a .jsonl or .parquet file, or a folder written by save_to_disk."
-    )
+def digest_of(prompts: Iterable[Prompt]) -> str:
+    """16 hexadecimal digits over prompts, answers and other columns, in order."""
+    total = hashlib.blake2b(digest_size=8)
+    for prompt in prompts:
+        told = json.dumps([prompt.answer, dict(prompt.columns)], default=repr, sort_keys=True)
+        total.update(f"{prompt.key}\0{told}\0".encode("utf-8", "surrogatepass"))
+    return total.hexdigest()
 
 
 def read_row(row: Any, where: str, prompt_column: str = "prompt", answer_column: str | None = None) -> Prompt:
-    """A row as a prompt.
+    """A row as a prompt. A row without one, but with a whole chat in ``messages``, asks what comes before the assistant's last message,
+    which becomes its column ``completion``.
 
     Raises:
         RheostatError: naming ``where`` it is and what is wrong with it.
     """
     if not isinstance(row, Mapping):
         raise RheostatError(f"{where} is a {type(row).__name__}, not an object with columns.")
+    if prompt_column == "prompt" and row.get("prompt") is None and row.get("messages") is not None:
+        row = _split_chat(row, where)
     if row.get(prompt_column) is None:
         raise RheostatError(
             f"{where} has no column {prompt_column!r} (it has {', '.join(map(str, row)) or 'none'}): rename it or name the prompt column."
         )
     if answer_column is not None and answer_column not in row:
         raise RheostatError(f"{where} has no answer column {answer_column!r} (it has {', '.join(map(str, row))}).")
+    for column, value in row.items():
+        if not encodable(value):
+            raise RheostatError(
+                f"{where} holds half a surrogate pair in its column {column!r}, which is no text (\\ud800 to \\udfff alone): mend or "
+                "remove the row."
+            )
     content = _content(row[prompt_column], where)
     columns = {str(key): value for key, value in row.items() if key != prompt_column}
+    _check_extras(columns, where)
     return Prompt(content, row[answer_column] if answer_column is not None else _answer(row), columns)
+
+
+def _split_chat(row: Mapping[str, Any], where: str) -> dict[str, Any]:
+    chat = row["messages"]
+    chat = chat.tolist() if hasattr(chat, "tolist") else chat
+    if not isinstance(chat, list) or not all(isinstance(message, Mapping) for message in chat):
+        raise RheostatError(f"{where} has 'messages' of type {type(chat).__name__}: they must be a list of chat messages.")
+    rest = {key: value for key, value in row.items() if key not in ("messages", "prompt")}
+    answered = len(chat) > 1 and chat[-1].get("role") == "assistant"
+    return rest | ({"prompt": chat[:-1], "completion": chat[-1:]} if answered else {"prompt": chat})
+
+
+def encodable(value: Any) -> bool:
+    """Whether all text in a nested value is text: half a surrogate pair, which JSON can hold, can be neither encoded nor written."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            return False
+        return True
+    if isinstance(value, Mapping):
+        return all(encodable(key) and encodable(each) for key, each in value.items())
+    return all(map(encodable, value)) if isinstance(value, (list, tuple)) else True
+
+
+def _check_extras(columns: dict[str, Any], where: str) -> None:
+    """The columns ``tools`` and ``chat_template_kwargs`` go to the chat template, so they have to be what it takes."""
+    for name, kind, what in (("tools", list, "a list of tools"), ("chat_template_kwargs", Mapping, "an object of options")):
+        value = columns.get(name)
+        if isinstance(value, str):  # tables cannot hold anything else
+            try:
+                value = json.loads(value)
+            except json.JSONDecodeError as error:
+                raise RheostatError(f"{where} has a column {name!r} that is not JSON ({error.msg}): write {what}.") from error
+        if value is not None and hasattr(value, "tolist"):
+            value = value.tolist()
+        if value is not None and not isinstance(value, kind):
+            raise RheostatError(f"{where} has a column {name!r} of type {type(value).__name__}: it goes to the chat template, as {what}.")
+        if value:
+            columns[name] = value
+        else:
+            columns.pop(name, None)
 
 
 def _content(content: Any, where: str) -> str | list[dict[str, str]]:
@@ -194,68 +315,3 @@ def _answer(row: Mapping[str, Any]) -> Any:
             return row[column]
     model = row.get("reward_model")
     return model.get("ground_truth") if isinstance(model, Mapping) else None
-
-
-class _Line(dict[str, Any]):
-    """A row that knows the line it was read from."""
-
-    where = ""
-
-
-def named_rows(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every row with where it stands, for messages."""
-    for number, row in enumerate(rows, 1):
-        yield row.where if isinstance(row, _Line) else f"Row {number} of {name}", row
-
-
-def _read_lines(path: Path) -> Iterator[Mapping[str, Any]]:
-    with path.open(encoding="utf-8") as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line.rstrip())
-                except json.JSONDecodeError as error:
-                    what = error.msg.removesuffix(" at")
-                    raise RheostatError(
-                        f"Line {number} of {path} is not JSON ({what} at column {error.colno}): write one object per line."
-                    ) from error
-                if not isinstance(row, dict):
-                    raise RheostatError(f"Line {number} of {path} is a JSON {type(row).__name__}: write one object per line.")
-                yield _line(row, f"Line {number} of {path}")
-        except UnicodeDecodeError as error:
-            raise RheostatError(f"{path} is not text in UTF-8 ({error.reason}): convert it.") from error
-
-
-def _line(row: dict[str, Any], where: str) -> _Line:
-    line = _Line(row)
-    line.where = where
-    return line
-
-
-def _read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        from pyarrow import ArrowInvalid, parquet
-    except ImportError as error:
-        raise MissingExtra("pyarrow", "data", "Reading parquet files") from error
-    try:
-        with parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches():
-                yield from batch.to_pylist()
-    except ArrowInvalid as error:
-        raise RheostatError(f"{path} is not a parquet file ({error}): write it again.") from error
-
-
-def _read_folder(path: Path) -> Iterable[Mapping[str, Any]]:
-    try:
-        import datasets
-    except ImportError as error:
-        raise MissingExtra("datasets", "data", "Reading a folder of a saved data set") from error
-    try:
-        found = datasets.load_from_disk(str(path))
-    except FileNotFoundError as error:
-        raise RheostatError(
-            f"{path} is no folder written by Dataset.save_to_disk: give such a folder, or a .jsonl or .parquet file."
-        ) from error
-    return read_rows(found)

@@ -59,9 +59,9 @@ class Prompt:
         if not self.key:
             object.__setattr__(self, "key", content_key(self.content))
 
-    def rollout(self, completion: str, completion_ids: Sequence[int] = (), *, truncated: bool = False) -> Rollout:
+    def rollout(self, completion: str, completion_ids: Sequence[int] = (), *, truncated: bool = False, raw: str = "") -> Rollout:
         """This prompt with a completion, as graders see it."""
-        return Rollout(self.content, completion, completion_ids, self.answer, self.columns, truncated)
+        return Rollout(self.content, completion, completion_ids, self.answer, self.columns, truncated, raw)
 
 
 @dataclass(frozen=True)
@@ -71,16 +71,26 @@ class Limits:
     max_prompt_tokens: int
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    """Texts that end a completion."""
+    stop_ids: tuple[int, ...] = ()
+    """Token ids that end a completion, beside those of the model."""
+    template_options: Mapping[str, Any] = field(default_factory=dict)
+    """What the chat template is handed with every prompt."""
 
 
 class PromptStream:
     """An endless, seeded sequence of prompts with a cursor that can be saved and put back.
 
     The prompts come in blocks that depend on nothing but their number, so the cursor is two counters.
+
+    Args:
+        block: makes the block of a number.
+        digest: of what the blocks are made from, where that may change between two runs (a file); a saved cursor goes on only with it.
+        name: of that, for messages.
     """
 
-    def __init__(self, block: Callable[[int], list[Prompt]]) -> None:
-        self._block = block
+    def __init__(self, block: Callable[[int], list[Prompt]], digest: str = "", name: str = "") -> None:
+        self._block, self._digest, self._name = block, digest, name
         self._number, self._offset, self._drawn = 0, 0, 0
         self._loaded: tuple[int, list[Prompt]] | None = None
 
@@ -115,12 +125,19 @@ class PromptStream:
             self._loaded = (self._number, self._block(self._number))
         return self._loaded[1]
 
-    def state_dict(self) -> dict[str, int]:
-        """The cursor: ``block`` and ``offset`` within it; ``drawn`` counts the prompts handed out."""
-        return {"block": self._number, "offset": self._offset, "drawn": self._drawn}
+    def state_dict(self) -> dict[str, Any]:
+        """The cursor: ``block`` and ``offset`` within it; ``drawn`` counts the prompts handed out; ``digest`` of what they come from."""
+        cursor = {"block": self._number, "offset": self._offset, "drawn": self._drawn}
+        return cursor | ({"digest": self._digest} if self._digest else {})
 
-    def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from a saved cursor."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved cursor.
+
+        Raises:
+            RheostatError: it is a cursor in other prompts.
+        """
+        if self._digest and state.get("digest", self._digest) != self._digest:
+            raise RheostatError(f"The run was begun with other prompts than {self._name} holds now: put the file back as it was.")
         self._number, self._offset, self._drawn = int(state["block"]), int(state["offset"]), int(state["drawn"])
 
 

@@ -66,7 +66,7 @@ def test_malformed_files_are_one_sentence(tmp_path: Path) -> None:
     refused("Line 1 of .* has an empty completion", write(tmp_path / "e.jsonl", good | {"completion": " "}))
     refused("Line 1 of .* has a completion of type int", write(tmp_path / "e.jsonl", good | {"completion": 3}))
     user = {"role": "user", "content": "hi"}
-    refused("Line 1 of .* has a completion of 1 chat messages", write(tmp_path / "e.jsonl", {"messages": [user, user]}))
+    refused("Line 1 of .* has no completion: .*whole chat", write(tmp_path / "e.jsonl", {"messages": [user, user]}))
     refused("Expert rows cannot be read from .*e.txt", write(tmp_path / "e.txt", good))
     refused("Row 2 of the expert rows has no completion", [good, {"prompt": "1="}])
 

@@ -104,13 +104,13 @@ def test_malformed_lines(tmp_path, lines, message):
 
 
 def test_other_malformed_sources(tmp_path):
-    (tmp_path / "p.csv").write_text("prompt\n1\n")
+    (tmp_path / "p.txt").write_text("prompt\n1\n")
     (tmp_path / "latin.jsonl").write_bytes(b'{"prompt": "\xe9"}\n')
     (tmp_path / "no.parquet").write_bytes(b"hello")
     (tmp_path / "folder").mkdir()
     for source, message in (
         (tmp_path / "nowhere.jsonl", "There is no file of prompts"),
-        (tmp_path / "p.csv", r"give a \.jsonl or \.parquet file"),
+        (tmp_path / "p.txt", r"give a \.jsonl, .*\.parquet file"),
         (tmp_path / "latin.jsonl", "not text in UTF-8"),
         (tmp_path / "no.parquet", "not a parquet file"),
         (tmp_path / "folder", "no folder written by"),

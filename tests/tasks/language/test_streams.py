@@ -58,7 +58,7 @@ def test_a_cursor_put_back_goes_on_as_if_nothing_had_happened(name):
     stream = task.prompts("train", 1)
     first = [prompt.key for prompt in stream.take(333)]
     state = stream.state_dict()
-    assert state["drawn"] == 333 and all(type(value) is int for value in state.values())
+    assert state["drawn"] == 333 and all(type(value) in (int, str) for value in state.values())
     resumed = task.prompts("train", 1)
     resumed.load_state_dict(state)
     rest = [prompt.key for prompt in resumed.take(67)]

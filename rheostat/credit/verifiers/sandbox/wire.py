@@ -32,6 +32,7 @@ _GRADE = struct.Struct(">BdBBH")  # flags, reward, number of parts, number of no
 _PART = struct.Struct(">Bd")
 _NOTE = struct.Struct(">BH")
 _HAS_REWARD, _FAILED = 1, 2
+_CONTROLS = dict.fromkeys([code for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"], " ")
 
 
 class Garbled(ValueError):
@@ -95,8 +96,8 @@ def short(text: str, most: int = TEXT) -> bytes:
 
 
 def text_of(content: bytes) -> str:
-    """The text of some bytes, whatever they are."""
-    return content[:TEXT].decode("utf-8", "replace")
+    """The text of some bytes, whatever they are, without characters that steer a terminal."""
+    return content[:TEXT].decode("utf-8", "replace").translate(_CONTROLS)
 
 
 def encode_grade(grade: Grade) -> bytes:
@@ -166,7 +167,7 @@ class _Reader:
         return form.unpack(self._take(form.size))
 
     def text(self, length: int) -> str:
-        return self._take(length).decode("utf-8", "replace")
+        return self._take(length).decode("utf-8", "replace").translate(_CONTROLS)
 
     def _take(self, length: int) -> bytes:
         if length > self.rest:

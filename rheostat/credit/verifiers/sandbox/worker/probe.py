@@ -16,12 +16,16 @@ MASK = struct.Struct(">HH")
 """Attempts that were made, and those that worked, as bits in the order of ``ATTEMPTS``."""
 
 
+NEEDED = {"connect": "port", "memory": "memory"}
+"""Attempt -> what must be given for it to be made."""
+
+
 def attempt_all(given: dict[str, Any]) -> bytes:
     """Try everything; the outcome as bits.
 
     Args:
         given: ``file`` to read, ``drop`` to write, ``port`` to connect to (None: not tried), ``variable`` to see, ``pid`` to signal and
-            look into, ``memory`` in bytes to take.
+            look into, ``memory`` in bytes to take (None: not tried).
     """
     actions: dict[str, Callable[[], object]] = {
         "read": lambda: Path(given["file"]).read_bytes(),
@@ -35,7 +39,7 @@ def attempt_all(given: dict[str, Any]) -> bytes:
     }
     tried = worked = 0
     for bit, name in enumerate(ATTEMPTS):
-        if name == "connect" and given["port"] is None:
+        if given[NEEDED.get(name, "pid")] is None:
             continue
         tried |= 1 << bit
         with contextlib.suppress(BaseException):
