@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 RENAMED: dict[str, str] = {}
 """Metrics that were deliberately renamed, ``{old: new}``: the table keeps the old name."""
-ADDED: set[str] = {"meter/parity_worst"}
+ADDED: set[str] = {"meter/parity_worst", "abstained_share", "reward_spread"}
 """Metrics that were deliberately added, by their new names; the table does not know them."""
 REMOVED: set[str] = set()
 """Metrics of the table that were deliberately removed."""
