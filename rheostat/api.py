@@ -95,8 +95,13 @@ def load(directory: str | Path, *, task: Any = None, policy: Any = None) -> Run:
 def compare(methods: list[str], task: str, *, seeds: int = 8, **options: Any) -> Any:
     """Train several methods on one task over several seeds, in parallel; see :func:`rheostat.experiments.comparison.compare`."""
     from rheostat.experiments.comparison import compare as run_comparison
+    from rheostat.reporting.plots import plot_comparison
+    from rheostat.reporting.report import write_report
 
-    return run_comparison(methods, task, seeds=seeds, **options)
+    found = run_comparison(methods, task, seeds=seeds, **options)
+    plot_comparison(found, found.directory / "curves.png")
+    write_report([found.directory], found.directory / "report.html")
+    return found
 
 
 def microscope(names: Sequence[str] = (), **options: Any) -> Look:
@@ -116,15 +121,35 @@ def disagree(run: str | Path, methods: Sequence[str], **options: Any) -> Disagre
 def sweep(method: str, task: str, **options: Any) -> Any:
     """Train a method at several settings of the dial, over several seeds; see :func:`rheostat.experiments.sweep.sweep`."""
     from rheostat.experiments.sweep import sweep as run_sweep
+    from rheostat.reporting.report import write_report
+    from rheostat.reporting.sweep_figure import draw_sweep
 
-    return run_sweep(method, task, **options)
+    found = run_sweep(method, task, **options)
+    draw_sweep(found)
+    write_report([found.directory], found.directory / "report.html")
+    return found
 
 
 def study(name: str, **options: Any) -> Any:
     """Run a study; see :func:`rheostat.experiments.studies.results.run_study`."""
     from rheostat.experiments.studies.results import load_study, run_study
+    from rheostat.reporting.study_figures import draw_into
 
-    return run_study(load_study(name), **options)
+    return run_study(load_study(name), **({"draw": draw_into} | options))
+
+
+def show(result: Any) -> None:
+    """Print a comparison, a sweep, a look through the microscope or a disagreement as a table."""
+    from rheostat.reporting.tables import show as print_result
+
+    print_result(result)
+
+
+def save(result: Any, directory: str | Path) -> list[Path]:
+    """Keep a look through the microscope or a disagreement in a folder; see :func:`rheostat.reporting.saving.save`."""
+    from rheostat.reporting.saving import save as save_result
+
+    return save_result(result, directory)
 
 
 def make_dataset(task: str, kind: str, steps: int = 100_000, seed: int = 0, **options: Any) -> OfflineData:

@@ -40,14 +40,15 @@ class Disagree:
     """Print JSON."""
 
     def run(self) -> None:
+        from rheostat.api import save, show
         from rheostat.diagnostics.disagreement.results import disagree
 
         options = {name: json_or_text(value) for name, value in self.options.items()}
         found = disagree(self.run_directory, self.methods, update=self.update, steps=self.steps, rows=self.rows, progress=True, **options)
-        written = found.save(self.output) if self.output else []
+        written = save(found, self.output) if self.output else []
         if self.json:
             print(json.dumps(found.to_json(), indent=2))
         else:
-            found.print()
+            show(found)
         for path in written:
             print(path, file=sys.stderr if self.json else sys.stdout)

@@ -414,7 +414,7 @@ class Compare:
         if self.json:
             print_json(result.rows())
         else:
-            result.print()
+            api.show(result)
 
 
 @dataclass
@@ -478,7 +478,7 @@ class Sweep:
         if self.json:
             print_json(result.rows())
         else:
-            result.print()
+            api.show(result)
 
 
 @dataclass

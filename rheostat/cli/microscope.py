@@ -46,6 +46,7 @@ class Microscope:
     """Print JSON."""
 
     def run(self) -> None:
+        from rheostat.api import save, show
         from rheostat.diagnostics.microscope.results import microscope
 
         look = microscope(
@@ -60,10 +61,10 @@ class Microscope:
             progress=True,
             **{name: json_or_text(value) for name, value in self.options.items()},
         )
-        written = look.save(self.output) if self.output else []
+        written = save(look, self.output) if self.output else []
         if self.json:
             print(json.dumps(look.to_json(), indent=2))
             return
-        look.print()
+        show(look)
         for path in written:
             print(path)

@@ -53,6 +53,8 @@ class StudyCommand:
             return
         if not self.name and not self.smoke:
             raise RheostatError(f"Say which study to run: {', '.join(results.study_names())}.")
+        from rheostat.reporting.study_figures import draw_into
+
         for slug in [self.name] if self.name else results.study_names():
             study = results.load_study(slug)
             words = ["rheostat", "study", slug, *(["--smoke"] if self.smoke else []), *(["--pilot"] if self.pilot else [])]
@@ -69,6 +71,7 @@ class StudyCommand:
                     cells=self.cells if self.name else None if self.cells is None else self.cells / slug,
                     output=self.output,
                     command=shlex.join(words),
+                    draw=draw_into,
                 )
             except KeyboardInterrupt:
                 print(f"Stopped; finished cells are kept. Continue with: {shlex.join(words)}", file=sys.stderr)
@@ -123,8 +126,8 @@ class StudyCommand:
 
 def show(done: object) -> None:
     """Print what a study found."""
+    from rheostat.analysis.format import found_text
     from rheostat.experiments.studies.results import Finished
-    from rheostat.reporting.study_figures import found_text
 
     assert isinstance(done, Finished)
     result = done.result

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rheostat.analysis.records import Arm, Record, group_arms, read_record
-from rheostat.analysis.summaries import ArmSummary, final_label, summarise, verdict_text
+from rheostat.analysis.summaries import ArmSummary, summarise
 from rheostat.analysis.verdict import RULE
 from rheostat.errors import RheostatError
 from rheostat.experiments.display import GridBar, Quiet
@@ -33,7 +33,7 @@ from rheostat.training.settings import Settings
 from rheostat.training.settings_from_options import free_directory, settings_for
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    pass
 
 MANIFEST = "compare.json"
 
@@ -89,61 +89,6 @@ class Comparison:
         """The rows of the table, as JSON."""
         return [row.to_json() for row in self.summaries]
 
-    def table(self) -> Table:
-        """The table, for a terminal."""
-        from rich.table import Table
-
-        from rheostat.reporting.report import format_interval, format_number
-
-        rows = self.summaries
-        errors = any(row.sampling_error for row in rows)
-        title = f"{self.task}: interquartile mean over seeds, 95 % t interval; verdicts from matched seeds, see docs/rule.md"
-        table = Table(title=title, title_justify="left", header_style="bold")
-        table.add_column("method", overflow="fold")
-        for column in ("seeds", final_label(rows), "mean over training", *(["sampling error"] if errors else []), "steps/s"):
-            table.add_column(column, justify="right")
-        if len(rows) > 1:
-            table.add_column(f"P(better than {rows[0].label})", justify="right")
-            table.add_column("verdict", overflow="fold")
-
-        def cell(interval: Any) -> str:
-            return "–" if interval is None else f"{format_number(interval.estimate)} {format_interval(interval)}"
-
-        for row in rows:
-            seeds = f"{len(row.seeds)}" + (f" of {len(row.seeds) + len(row.unfinished)}" if row.unfinished else "")
-            cells = [row.label, seeds, cell(row.final), cell(row.mean_over_training)]
-            cells += [*([cell(row.sampling_error)] if errors else []), format_number(row.speed)]
-            if len(rows) > 1:
-                other = "reference" if row is rows[0] else "–"
-                cells += [cell(row.verdict.probability), verdict_text(row.verdict)] if row.verdict else ["–", other]
-            table.add_row(*(part.replace("[", "\\[") for part in cells))
-        return table
-
-    def print(self) -> None:
-        """Print the table, its notes, and where picture and report are."""
-        from rich.console import Console
-
-        console = Console()
-        if not console.is_terminal:
-            console = Console(width=180)  # a file has no width of its own
-        console.print(self.table())
-        for note in self.notes:
-            console.print(note, markup=False, highlight=False, soft_wrap=True)
-        places = f"Report: {self.directory / 'report.html'}   Curves: {self.directory / 'curves.png'}"
-        console.print(places, markup=False, highlight=False, soft_wrap=True)
-
-    def plot(self, path: str | Path | None = None, *, x: str = "steps", metric: str | None = None) -> Path:
-        """Draw the curves with bands over seeds; see :func:`rheostat.reporting.plots.plot_comparison`."""
-        from rheostat.reporting.plots import plot_comparison
-
-        return plot_comparison(self, path or self.directory / "curves.png", x=x, metric=metric)
-
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the HTML page; see :func:`rheostat.reporting.report.write_report`."""
-        from rheostat.reporting.report import write_report
-
-        return write_report([self.directory], path or self.directory / "report.html")
-
 
 def compare(
     methods: Sequence[str],
@@ -179,8 +124,6 @@ def compare(
     failures = run_grid(cells, where, command, str(task), jobs=jobs, progress=progress)
     comparison = load_comparison(where, failures=failures)
     _write(where / "results.json", json.dumps(comparison.rows(), indent=2))
-    comparison.plot()
-    comparison.report()
     return comparison
 
 

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rheostat.analysis.records import find_runs, group_arms, read_record
-from rheostat.experiments.studies.results import draw_into, load_study
+from rheostat.experiments.studies.results import load_study
 from rheostat.reporting.plots import plot_comparison, plot_run
 from rheostat.reporting.report import study_result
+from rheostat.reporting.study_figures import draw_into
 
 SUFFIXES = (".png", ".svg")
 

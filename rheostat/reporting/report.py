@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from rheostat.analysis.curves import Curve, arm_curve
+from rheostat.analysis.format import format_interval, format_number, format_setting
 from rheostat.analysis.metrics import AXES, GROUPS, HEADLINES, Metric, ordered
 from rheostat.analysis.records import Arm, Record, find_runs, flat_settings, group_arms, read_record, regenerate
 from rheostat.analysis.summaries import final_label, summarise, verdict_text
@@ -343,30 +344,6 @@ def _moves(panels: Sequence[dict[str, Any]], axis: str) -> bool:
 
 
 # --- text ------------------------------------------------------------------------------------------------------------------------------
-
-
-def format_number(value: float | None) -> str:
-    """Four significant digits, thousands separated, – for what is not known."""
-    if value is None or not np.isfinite(value):
-        return "–"
-    if value == 0 or 1e-4 <= abs(value) < 1e7:
-        digits = 4 - 1 - int(np.floor(np.log10(abs(value)))) if value else 0
-        return f"{value:,.{max(0, digits)}f}".rstrip("0").rstrip(".") if digits > 0 else f"{value:,.0f}"
-    return f"{value:.3g}"
-
-
-def format_interval(interval: Any) -> str:
-    """``[low, high]``, or why there is none."""
-    if interval is None:
-        return ""
-    if not (np.isfinite(interval.low) and np.isfinite(interval.high)):
-        return "too few seeds for an interval"
-    return f"[{format_number(interval.low)}, {format_number(interval.high)}]"
-
-
-def format_setting(value: Any) -> str:
-    """A setting as JSON would show it, without quotes around text."""
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def anchor(text: str) -> str:

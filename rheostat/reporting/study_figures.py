@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from rheostat.analysis.format import effect_text, found_text
 from rheostat.analysis.metrics import FINALS
 from rheostat.analysis.records import Record
 from rheostat.analysis.verdict import Outcome
+from rheostat.experiments.studies.study import Study
 from rheostat.reporting.plots import STYLE
 from rheostat.reporting.report import Section
 
@@ -64,25 +66,10 @@ def verdict_section(result: dict[str, Any]) -> Section:
     return Section(f"Verdicts: {result['system']} ({result['paper']})", Markup(body), first=True)
 
 
-def found_text(numbers: dict[str, Any]) -> str:
-    """The numbers of a condition on a line: the estimate with its interval first; nested tables are in the result file."""
-    numbers = dict(numbers)
-    parts = []
-    for name in ("ratio", "difference", "estimate"):
-        if isinstance(numbers.get(name), int | float):
-            low, high = numbers.pop("low", None), numbers.pop("high", None)
-            interval = f" [{low:.4g}, {high:.4g}]" if low is not None and high is not None else ""
-            label = "" if name == "estimate" else f"{name} "
-            parts.append(f"{label}{numbers.pop(name):.4g}{interval}")
-            break
-    for name, value in numbers.items():
-        if value is None or value == [] or isinstance(value, dict) or name == "more_seeds":  # which the old rule asked for
-            continue
-        words = {"iqm": "IQM", "improvement": "probability of improvement"}.get(name, name.replace("_", " ").replace("p value", "p"))
-        parts.append(
-            f"{words} {value:.4g}" if isinstance(value, float) else f"{words} {', '.join(value) if isinstance(value, list) else value}"
-        )
-    return ", ".join(parts)
+def draw_into(study: Study, result: dict[str, Any], path: Path) -> Path:
+    """The study's picture; the suffix (.png or .svg) is the format. Returns the path."""
+    (study.draw or draw_result)(result, path)
+    return path
 
 
 def draw_result(result: dict[str, Any], path: Path) -> None:
@@ -125,12 +112,3 @@ def draw_effects(axes: Any, result: dict[str, Any]) -> None:
 def verdict_word(claim: dict[str, Any]) -> str:
     """The verdict of a stored claim; of a pilot what it points to."""
     return f"pilot: {claim['verdict']}" if claim["pilot"] else str(claim["verdict"])
-
-
-def effect_text(effect: dict[str, Any] | None) -> str:
-    """An effect with its interval."""
-    if effect is None:
-        return "–"
-    interval = "" if effect["low"] is None or effect["high"] is None else f" [{effect['low']:.3g}, {effect['high']:.3g}]"
-    what = effect["what"].partition(":")[0]
-    return f"{'' if what == 'estimate' else what + ' '}{effect['estimate']:.3g}{interval}"

@@ -18,6 +18,7 @@ from rheostat.credit.verifiers import Rollout, load_rewards
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies.results import run_study
 from rheostat.methods import table
+from rheostat.reporting.study_figures import draw_into
 from rheostat.tasks.language import ChainSum, character_tokenizer
 from rheostat.tasks.language.demonstrations import read_demonstrations
 from rheostat.tasks.language.files import load_prompts
@@ -58,7 +59,7 @@ def test_loop(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_batch_size(example: Any, tmp_path: Path) -> None:
-    done = run_study(example("batch_size").STUDY, smoke=True, jobs=0, cells=tmp_path)
+    done = run_study(example("batch_size").STUDY, draw=draw_into, smoke=True, jobs=0, cells=tmp_path)
     assert done.result["verdicts"] == {"batch size": "undecided"} and done.path.with_suffix(".png").exists()
 
 

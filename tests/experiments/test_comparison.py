@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 
 from rheostat.analysis.records import find_runs
-from rheostat.api import settings_for
+from rheostat.api import settings_for, show
 from rheostat.errors import RheostatError
 from rheostat.experiments import comparison, display, grid, worker
-from rheostat.experiments.comparison import ComparisonInterrupted, compare, load_comparison, plan
+from rheostat.experiments.comparison import ComparisonInterrupted, load_comparison, plan
 from rheostat.experiments.display import GridBar, Quiet
 from rheostat.experiments.grid import Cell, Grid
+from rheostat.reporting.plots import plot_comparison
+from rheostat.reporting.report import write_report
 from rheostat.training.run import Run
 from rheostat.training.settings import Settings
 from tests.analysis.synthetic import write_run
@@ -137,14 +139,14 @@ def test_failures_show_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixtur
             if (method, seed) != ("props", 8):
                 write_run(where / f"{method}-s{seed}", method=method, seed=seed, level=level)
     found = load_comparison(where, failures={"props-s8": "it broke"})
-    found.print()
+    show(found)
     printed = capsys.readouterr().out
     for words in ("Hopper-v5", "props", "better", "reference", "sampling error", "props-s8 failed: it broke", str(where / "report.html")):
         assert words in printed
     assert [row["seeds"] for row in found.rows()] == [9, 8]
     assert found.rows()[1]["look"] == 8 and found.margin == 50.0
-    assert found.plot(tmp_path / "c.svg", x="seconds").exists()
-    assert found.report(tmp_path / "c.html").exists()
+    assert plot_comparison(found, tmp_path / "c.svg", x="seconds").exists()
+    assert write_report([found.directory], tmp_path / "c.html").exists()
 
 
 @pytest.mark.parametrize(

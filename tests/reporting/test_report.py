@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from markupsafe import Markup
 
+from rheostat.analysis.format import format_number
 from rheostat.errors import RheostatError
-from rheostat.reporting.report import Section, format_number, write_report
+from rheostat.reporting.report import Section, write_report
 from tests.analysis.synthetic import write_comparison, write_run
 
 

@@ -11,6 +11,7 @@ from rheostat.analysis.verdict import OUTCOMES
 from rheostat.experiments.studies.results import load_study, read_result, result_path, run_study, standing, study_names
 from rheostat.experiments.studies.study import check
 from rheostat.reporting.report import write_report
+from rheostat.reporting.study_figures import draw_into
 
 LONG = ("grpo", "joint", "lag", "props", "repair")
 """Many arms: these run every night."""
@@ -19,7 +20,7 @@ LONG = ("grpo", "joint", "lag", "props", "repair")
 @pytest.mark.parametrize("slug", [pytest.param(slug, marks=pytest.mark.slow if slug in LONG else ()) for slug in study_names()])
 def test_smoke(slug: str, tmp_path: Path) -> None:
     study = load_study(slug)
-    done = run_study(study, smoke=True, jobs=0, cells=tmp_path / "cells")
+    done = run_study(study, draw=draw_into, smoke=True, jobs=0, cells=tmp_path / "cells")
     result = json.loads(done.path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert result == read_result(done.path) == json.loads(json.dumps(done.result))
     assert result["form"] == "smoke" and result["study"] == slug and not done.left_out
@@ -31,7 +32,7 @@ def test_smoke(slug: str, tmp_path: Path) -> None:
     assert done.path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     page = write_report([done.path], tmp_path / "report.html").read_text()
     assert "which proves nothing" in page and study.system in page
-    again = run_study(study, smoke=True, jobs=0, cells=tmp_path / "cells")
+    again = run_study(study, draw=draw_into, smoke=True, jobs=0, cells=tmp_path / "cells")
     assert {**again.result, "provenance": None} == {**done.result, "provenance": None}
 
 

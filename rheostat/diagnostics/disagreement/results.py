@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -139,37 +138,6 @@ class Disagreement:
             "rollouts": [asdict(one) for one in self.shown],
             "notes": self.notes,
         }
-
-    def print(self) -> None:
-        """The tables, on the terminal."""
-        from rheostat.reporting.disagreement_figures import print_disagreement
-
-        print_disagreement(self)
-
-    def save(self, directory: str | Path) -> list[Path]:
-        """``disagree.json``, the picture as PNG and SVG, ``disagree.html``, and every token's numbers in ``tokens.safetensors``.
-
-        Raises:
-            RheostatError: a place that cannot be written.
-        """
-        from safetensors.torch import save_file
-
-        from rheostat.reporting.disagreement_figures import draw
-        from rheostat.reporting.disagreement_page import section
-        from rheostat.reporting.report import write_report
-
-        folder = Path(directory)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            numbers, tokens = folder / "disagree.json", folder / "tokens.safetensors"
-            numbers.write_text(json.dumps(self.to_json(), indent=2))
-            save_file({name: value.contiguous() for name, value in self.tensors.items()}, tokens)
-        except OSError as error:
-            raise RheostatError(f"Could not write to {folder}: {error}.") from error
-        pictures = draw(self, folder / "disagree")
-        title = f"Same data, different method: {Path(self.facts['run']).name}"
-        page = write_report([self.facts["run"]], folder / "disagree.html", sections=[section(self)], title=title)
-        return [numbers, tokens, *pictures, page]
 
 
 def disagree(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -61,29 +59,6 @@ class Look:
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
         return {"kind": self.kind, "facts": self.facts, "rows": [row.to_json() for row in self.rows]}
-
-    def print(self) -> None:
-        """The table, on the terminal."""
-        from rheostat.reporting.microscope_figures import print_look
-
-        print_look(self)
-
-    def save(self, directory: str | Path) -> list[Path]:
-        """``microscope.json`` and the picture as PNG and SVG.
-
-        Raises:
-            RheostatError: a place that cannot be written.
-        """
-        from rheostat.reporting.microscope_figures import draw
-
-        folder = Path(directory)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / "microscope.json"
-            path.write_text(json.dumps(self.to_json(), indent=2))
-        except OSError as error:
-            raise RheostatError(f"Could not write to {folder}: {error}.") from error
-        return [path, *draw(self, folder / "microscope")]
 
 
 def microscope(

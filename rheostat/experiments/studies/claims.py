@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rheostat.analysis.format import effect_text, found_text
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies.results import read_result, result_path, studies_folder, study_names
-from rheostat.reporting.study_figures import effect_text, found_text
 
 START, END = "<!-- claims: written by `rheostat claims --write` -->", "<!-- claims: end -->"
 SIGN = {

@@ -6,7 +6,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -107,6 +107,7 @@ def run_study(
     output: Path | None = None,
     watcher: Watcher | None = None,
     command: str = "",
+    draw: Callable[[Study, dict[str, Any], Path], Any] | None = None,
 ) -> Finished:
     """Compute what is missing, judge, and write the result and its picture.
 
@@ -125,6 +126,7 @@ def run_study(
         output: folder of the result and its picture.
         watcher: shows progress.
         command: noted down as the one that makes the result.
+        draw: of study, result and path, draws the picture beside the result (:func:`rheostat.reporting.study_figures.draw_into`).
 
     Raises:
         RheostatError: a pilot is missing, a look would be skipped, or something else was declared when the first seeds were run; see also
@@ -183,6 +185,8 @@ def run_study(
         "provenance": provenance(command or f"rheostat study {study.slug}", records),
     }
     path = write_result(study, result, pilot_path(out, study.slug).parent if pilot else out) if reports else folder
+    if reports and draw is not None:
+        draw(study, result, path.with_suffix(".png"))
     return Finished(result, path, tuple(claim.name for claim in claims if claim.name not in judged))
 
 
@@ -234,7 +238,7 @@ def provenance(command: str, records: dict[str, Record]) -> dict[str, Any]:
 
 
 def write_result(study: Study, result: dict[str, Any], folder: Path) -> Path:
-    """Write ``<slug>.json`` and its picture ``<slug>.png``; returns the path of the former."""
+    """Write ``<slug>.json``; returns its path."""
     path = folder / f"{study.slug}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -243,15 +247,6 @@ def write_result(study: Study, result: dict[str, Any], folder: Path) -> Path:
         os.replace(temporary, path)
     except OSError as error:
         raise RheostatError(f"Could not write the result {path}: {error}; the cells are kept.") from error
-    draw_into(study, result, path.with_suffix(".png"))
-    return path
-
-
-def draw_into(study: Study, result: dict[str, Any], path: Path) -> Path:
-    """The study's picture; the suffix (.png or .svg) is the format. Returns the path."""
-    from rheostat.reporting.study_figures import draw_result
-
-    (study.draw or draw_result)(result, path)
     return path
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import rheostat
+from rheostat.api import save
 from rheostat.cli.entry import main, parse
 from rheostat.diagnostics.disagreement import similarity as measures
 from rheostat.diagnostics.disagreement.results import Disagreement
@@ -115,7 +116,7 @@ def test_other_runs(method: str, options: dict[str, Any], tmp_path: Path) -> Non
         assert found.facts["share_replay"] > 0.2
     if method in ("props", "ppo-buffer"):
         assert found.facts["tokens"] > 100  # the whole window
-    found.save(tmp_path / "out")
+    save(found, tmp_path / "out")
 
 
 def test_a_stop_before_the_step_is_said(run: Path) -> None:

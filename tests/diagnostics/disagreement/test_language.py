@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 import rheostat
+from rheostat.api import save as save_result
+from rheostat.api import show
 from rheostat.cli.entry import parse
 from rheostat.credit.verifiers import Grade, Scores
 from rheostat.diagnostics.disagreement.results import Disagreement
@@ -281,10 +283,10 @@ def test_equal_rewards_leave_cosines_undefined(model: str, tmp_path: Path, capsy
     assert found["grpo"].tokens.idle == 1 and found["dapo:overlong_buffer=0"].tokens.left_out == 1
     assert "In none of the 4 groups of this batch do rewards differ" in found.notes[0]
     assert "The gradient of grpo, dapo:overlong_buffer=0 is 0" in found.notes[1]
-    found.print()
+    show(found)
     printed = capsys.readouterr().out
     assert "–" in printed and "did not move the policy" in printed
-    found.save(tmp_path / "out")
+    save_result(found, tmp_path / "out")
 
 
 def test_every_method_replays_or_says_why_not(model: str, tmp_path: Path) -> None:
@@ -391,4 +393,4 @@ def test_command_prints_and_writes(model: str, tmp_path: Path, capsys: pytest.Ca
 def test_a_place_that_cannot_be_written_is_an_error(still: Disagreement, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RheostatError, match="Could not write"):
-        still.save(tmp_path / "file" / "below")
+        save_result(still, tmp_path / "file" / "below")

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import rheostat
+from rheostat.api import save
 from rheostat.cli.entry import parse
 from rheostat.diagnostics.microscope.advantages import ADVANTAGES
 from rheostat.diagnostics.microscope.kl import KL_ESTIMATORS
@@ -225,4 +226,4 @@ def test_command_options_and_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RheostatError, match="Could not write"):
-        Look("kl", {}, []).save(tmp_path / "file" / "below")
+        save(Look("kl", {}, []), tmp_path / "file" / "below")
