@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from rheostat.analysis.records import find_runs
-from rheostat.api import settings_for, show
+from rheostat.api import compare, settings_for, show
 from rheostat.errors import RheostatError
 from rheostat.experiments import comparison, display, grid, worker
 from rheostat.experiments.comparison import ComparisonInterrupted, load_comparison, plan
