@@ -104,8 +104,11 @@ def finish(run: Run, progress: bool | Progress, sinks: tuple[str, ...]) -> Run:
     return run
 
 
-def load(directory: str | Path, *, task: Any = None, policy: Any = None, **objects: Any) -> Run:
-    """Open a run, finished or not, at its newest whole checkpoint; objects as in :func:`resume`."""
+def load(directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None, **objects: Any) -> Run:
+    """Open a run, finished or not, at its newest whole checkpoint; objects as in :func:`resume`.
+
+    ``sandbox`` takes the place of the run's own setting.
+    """
     if objects:
         settings = Run.settings_in(directory)
         unknown_ones = [name for name in objects if name not in NAMES]
@@ -115,7 +118,7 @@ def load(directory: str | Path, *, task: Any = None, policy: Any = None, **objec
         named = None if settings.task.startswith(CUSTOM) or settings.prompts else settings.task
         given = handed_over(settings.method, named if task is None else task, policy, kept | objects)
         task, policy = (None if isinstance(given.task, str) else given.task), given.policy
-    return Run.load(directory, task=task, policy=policy)
+    return Run.load(directory, task=task, policy=policy, sandbox=sandbox)
 
 
 def compare(methods: list[str], task: str, *, seeds: int = 8, **options: Any) -> Any:

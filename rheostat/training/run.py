@@ -17,6 +17,7 @@ actions since are saved, and resuming replays them.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import math
@@ -31,7 +32,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -103,14 +104,18 @@ class Run:
         return run
 
     @classmethod
-    def load(cls, directory: str | Path, *, task: Any = None, policy: Any = None) -> Run:
+    def load(cls, directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None) -> Run:
         """Open a run at its newest whole checkpoint; ``notes`` names damaged ones that were passed over.
+
+        ``sandbox`` takes the place of the run's own setting, to look at a run where that does not hold.
 
         Raises:
             RheostatError: no run there, a damaged configuration, or no usable checkpoint.
         """
         directory = Path(directory)
         settings = cls.settings_in(directory)
+        if sandbox is not None:
+            settings = dataclasses.replace(settings, sandbox=cast(Any, sandbox))
         if settings.task.startswith(CUSTOM) and task is None:
             raise RheostatError(
                 f"{directory} was trained on a Python environment or other object ({settings.task.removeprefix(CUSTOM)}): open it with "
