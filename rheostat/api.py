@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rheostat.errors import unknown
 from rheostat.methods import table
+from rheostat.training.objects import NAMES, handed_over
 from rheostat.training.progress import Bar, Progress, Silent
 from rheostat.training.run import CUSTOM, Run
 from rheostat.training.settings import derived as derived_numbers
@@ -35,13 +37,15 @@ def train(
     Args:
         method: a name from ``rheostat list``.
         task: an EnvPool or Gymnasium id; your own Gymnasium environment, a function that makes one, or a vector environment; or a language
-            task. None where ``prompts`` names a file of prompts, which is then the task.
+            task. None where there are ``prompts``, which are then the task: a file, a list of rows, or a ``datasets.Dataset``.
         directory: where the run is kept; None picks a free name under ``runs``.
-        policy: your own network: a module with ``distribution(observation)`` and ``value(observation)``.
+        policy: your own network: a module with ``distribution(observation)`` and ``value(observation)``; for language, a pair of a Hugging
+            Face model and its tokenizer (or ``model=`` and ``tokenizer=``).
         preset: a named configuration of the method.
         progress: show a live display.
         sinks: also log to ``tensorboard`` or ``trackio``.
-        **options: settings of the run (``seed``, ``steps``, ``threads``, ...) and of the method (``learning_rate``, ...).
+        **options: settings of the run (``seed``, ``steps``, ``threads``, ...) and of the method (``learning_rate``, ...). ``rewards`` may
+            hold functions; those run in this process, without a time limit.
 
     Returns:
         The finished run, with ``metrics``, ``summary``, ``plot()`` and ``policy(observation)``.
@@ -49,7 +53,9 @@ def train(
     Raises:
         RheostatError: anything you can put right, in one sentence.
     """
-    task = task or task_of_prompts(method, options)
+    given = handed_over(method, task, policy, options)
+    task, policy, options = given.task, given.policy, given.options
+    task = task_of_prompts(method, options) if task is None or task == "" else task
     settings = settings_for(method, task, preset=preset, **options)
     where = Path(directory) if directory else free_directory(f"{method}-{settings.task.removeprefix(CUSTOM)}-s{settings.seed}")
     run = Run.create(where, settings, task=None if isinstance(task, str) else task, policy=policy)
@@ -57,14 +63,26 @@ def train(
 
 
 def resume(
-    directory: str | Path, *, task: Any = None, policy: Any = None, progress: bool | Progress = True, sinks: tuple[str, ...] = ()
+    directory: str | Path,
+    *,
+    task: Any = None,
+    policy: Any = None,
+    progress: bool | Progress = True,
+    sinks: tuple[str, ...] = (),
+    **objects: Any,
 ) -> Run:
     """Continue an interrupted run to its end, exactly as if it had never stopped.
+
+    Args:
+        directory: of the run.
+        task, policy: as in :func:`train`, where they were objects.
+        progress, sinks: as in :func:`train`.
+        **objects: ``prompts``, ``rewards``, ``model`` and ``tokenizer``, where they were objects.
 
     Raises:
         RheostatError: nothing to resume there, the run is finished, or no checkpoint is whole.
     """
-    run = Run.load(directory, task=task, policy=policy)
+    run = load(directory, task=task, policy=policy, **objects)
     for note in run.notes:
         print(f"{note} Going back to the one before it.", file=sys.stderr)
     return finish(run, progress, sinks)
@@ -87,9 +105,21 @@ def finish(run: Run, progress: bool | Progress, sinks: tuple[str, ...]) -> Run:
     return run
 
 
-def load(directory: str | Path, *, task: Any = None, policy: Any = None) -> Run:
-    """Open a run, finished or not, at its newest whole checkpoint."""
-    return Run.load(directory, task=task, policy=policy)
+def load(directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None, **objects: Any) -> Run:
+    """Open a run, finished or not, at its newest whole checkpoint; objects as in :func:`resume`.
+
+    ``sandbox`` takes the place of the run's own setting.
+    """
+    if objects:
+        settings = Run.settings_in(directory)
+        unknown_ones = [name for name in objects if name not in NAMES]
+        if unknown_ones:
+            raise unknown("object of a run", unknown_ones[0], NAMES)
+        kept = {"prompts": settings.prompts, "environment_options": settings.environment_options}
+        named = None if settings.task.startswith(CUSTOM) or settings.prompts else settings.task
+        given = handed_over(settings.method, named if task is None else task, policy, kept | objects)
+        task, policy = (None if isinstance(given.task, str) else given.task), given.policy
+    return Run.load(directory, task=task, policy=policy, sandbox=sandbox)
 
 
 def compare(methods: list[str], task: str, *, seeds: int = 8, **options: Any) -> Any:

@@ -333,6 +333,8 @@ class Evaluate:
     """Language: smallest reward that counts as right."""
     answers: str | None = None
     """Language: how to find the answer for the majority vote (whole, hash, tag, boxed, ...); by default as the grader does."""
+    sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] | None = None
+    """Language: the walls around graders; by default the run's own setting."""
     json: bool = False
     """Print JSON."""
 
@@ -341,9 +343,11 @@ class Evaluate:
 
         if self.episodes is not None and self.episodes < 1:
             raise RheostatError(f"--episodes is {self.episodes}: evaluate at least 1.")
-        run = api.load(self.run_directory)
+        run = api.load(self.run_directory, sandbox=self.sandbox)
         for note in run.notes:
             print(note, file=sys.stderr)
+        if self.sandbox is not None and table.entry(run.settings.method).domain != "language":
+            raise RheostatError(f"--sandbox is for graders of language runs: {run.settings.method} has none.")
         if table.entry(run.settings.method).domain == "language":
             self.language(run)
             return
@@ -356,6 +360,10 @@ class Evaluate:
     def language(self, run: Any) -> None:
         """Evaluate a language run."""
         from rheostat.experiments.language_runs import evaluate_language, result_rows
+        from rheostat.training.sandboxing import weaker_here
+
+        if less := weaker_here(self.run_directory, run.method):
+            print(f"Note: {less}.", file=sys.stderr)
 
         summary = evaluate_language(run, self.episodes or 200, self.samples, threshold=self.threshold, answers=self.answers)
         rows = result_rows(summary)

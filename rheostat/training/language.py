@@ -24,7 +24,9 @@ from rheostat.tasks.language.encoding import PromptEncoder, Turn, encode_prompt
 from rheostat.tasks.language.files import FilePrompts, load_prompts
 from rheostat.tasks.language.interface import LanguageTask, Limits
 from rheostat.tasks.language.recipes import BASE_RECIPES
+from rheostat.tasks.language.regraded import Regraded
 from rheostat.tasks.language.task_list import language_task
+from rheostat.training.run import CUSTOM
 from rheostat.training.settings import Settings
 
 ROOM = 2048  # tokens a prompt may have when neither task nor model sets a limit
@@ -90,7 +92,7 @@ def graders_of(settings: Settings, task: LanguageTask) -> Verifier:
     if settings.rewards:
         walls = {"sandbox": settings.sandbox, "needs": settings.reward_needs}
         return load_rewards(list(settings.rewards), list(settings.reward_weights) or None, **options, **walls)
-    if isinstance(task, FilePrompts):
+    if isinstance(task, FilePrompts | Regraded):
         return task.verifier(list(settings.reward_weights) or None, **{name: value for name, value in options.items() if value})
     for name in ("reward_weights", "reward_timeout"):
         if getattr(settings, name):
@@ -205,6 +207,8 @@ def model_path(settings: Settings, task: LanguageTask) -> str:
         RheostatError: no model was named and the task has no tiny base of its own.
     """
     name = settings.model or task.base
+    if name is not None and name.startswith(CUSTOM):
+        raise RheostatError(f"The run's model is an object ({name.removeprefix(CUSTOM)}): hand it over, with model=... and tokenizer=...")
     if name is None:
         raise RheostatError(f"The task {task.name!r} has no base model of its own: name one with --model (a Hugging Face folder).")
     if name not in BASE_RECIPES:

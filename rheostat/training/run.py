@@ -17,6 +17,7 @@ actions since are saved, and resuming replays them.
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 import math
@@ -31,7 +32,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -103,24 +104,23 @@ class Run:
         return run
 
     @classmethod
-    def load(cls, directory: str | Path, *, task: Any = None, policy: Any = None) -> Run:
+    def load(cls, directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None) -> Run:
         """Open a run at its newest whole checkpoint; ``notes`` names damaged ones that were passed over.
+
+        ``sandbox`` takes the place of the run's own setting, to look at a run where that does not hold.
 
         Raises:
             RheostatError: no run there, a damaged configuration, or no usable checkpoint.
         """
         directory = Path(directory)
-        try:
-            description = json.loads((directory / "config.json").read_text())
-            settings = Settings(**description["settings"])
-        except FileNotFoundError as error:
-            raise RheostatError(f"There is no run in {directory}: it has no config.json.") from error
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise RheostatError(f"{directory / 'config.json'} is damaged: {error}.") from error
+        settings = cls.settings_in(directory)
+        if sandbox is not None:
+            settings = dataclasses.replace(settings, sandbox=cast(Any, sandbox))
         if settings.task.startswith(CUSTOM) and task is None:
             raise RheostatError(
-                f"{directory} was trained on a Python environment ({settings.task.removeprefix(CUSTOM)}): "
-                "open it with rheostat.load(directory, task=...), handing over the environment."
+                f"{directory} was trained on a Python environment or other object ({settings.task.removeprefix(CUSTOM)}): open it with "
+                "rheostat.load(directory, task=...), handing over the environment or task, or with the prompts=... and rewards=... that "
+                "were objects."
             )
         run = cls(directory, settings, task, policy)
         name, state, run.notes = checkpoint.read_newest(directory / "checkpoints")
@@ -133,6 +133,21 @@ class Run:
         run._iteration, run._metrics_bytes = state["iteration"], state["metrics_bytes"]
         run._next_checkpoint, run.finished = state["next_checkpoint"], state["finished"]
         return run
+
+    @staticmethod
+    def settings_in(directory: str | Path) -> Settings:
+        """What defines the run in a directory.
+
+        Raises:
+            RheostatError: there is none, or its configuration is damaged.
+        """
+        path = Path(directory) / "config.json"
+        try:
+            return Settings(**json.loads(path.read_text())["settings"])
+        except FileNotFoundError as error:
+            raise RheostatError(f"There is no run in {directory}: it has no config.json.") from error
+        except (json.JSONDecodeError, KeyError, TypeError) as error:
+            raise RheostatError(f"{path} is damaged: {error}.") from error
 
     @property
     def method(self) -> Method:

@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rheostat.credit.verifiers.sandbox.levels import LEVELS, rank, standings_of, weakest
+from rheostat.credit.verifiers.sandbox.levels import LEVELS, Standing, rank, standings_of, weakest
 from rheostat.errors import RheostatError
 
 FILE = "sandbox.json"
@@ -22,22 +22,31 @@ def keep_sandbox(directory: Path, method: Any) -> None:
     Raises:
         RheostatError: the sandbox here is weaker than the one the run began with.
     """
-    standings = standings_of(getattr(getattr(getattr(method, "context", None), "world", None), "verifier", None))
+    standings = _standings(method)
     level = weakest(standings)
     if level is None:
         return
-    before = read_sandbox(directory)
-    if before is not None:
-        if before.get("level") in LEVELS and rank(level) < rank(before["level"]):
-            weak = next(standing for standing in standings if standing.level == level)
-            why = "; ".join(f"{stronger}: {text}" for stronger, text in weak.refused.items()) or f"its setting gives {level}"
-            raise RheostatError(
-                f"{directory} was trained with its graders in a sandbox of level {before['level']}, and here they would have {level} "
-                f"({why}): resume it where {before['level']} works, or start a new run with --sandbox {level}."
-            )
+    if (less := weaker_here(directory, method)) is not None:
+        raise RheostatError(f"{less}: resume it where that works, or start a new run with --sandbox {level}.")
+    if read_sandbox(directory) is not None:
         return
     content = {"level": level, "graders": [standing.to_json() for standing in standings]}
     (directory / FILE).write_text(json.dumps(content, indent=2) + "\n")
+
+
+def weaker_here(directory: Path, method: Any) -> str | None:
+    """That the method's graders have less than the run began with, and why; None where they have not."""
+    before, standings = read_sandbox(directory), _standings(method)
+    level = weakest(standings)
+    if level is None or before is None or before.get("level") not in LEVELS or rank(level) >= rank(before["level"]):
+        return None
+    weak = next(standing for standing in standings if standing.level == level)
+    why = "; ".join(f"{stronger}: {text}" for stronger, text in weak.refused.items()) or f"the setting gives {level}"
+    return f"{directory} was trained with its graders in a sandbox of level {before['level']}, and here they have {level} ({why})"
+
+
+def _standings(method: Any) -> list[Standing]:
+    return standings_of(getattr(getattr(getattr(method, "context", None), "world", None), "verifier", None))
 
 
 def read_sandbox(directory: Path) -> dict[str, Any] | None:

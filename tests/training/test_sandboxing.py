@@ -51,7 +51,7 @@ def test_nothing_is_kept_where_nothing_runs(tmp_path):
 def test_a_weaker_sandbox_is_refused_and_a_stronger_one_is_not(tmp_path):
     keep_sandbox(tmp_path, method(Stands("kernel")))
     keep_sandbox(tmp_path, method(Stands("namespaces")))
-    with pytest.raises(RheostatError, match=r"level kernel, and here they would have process \(kernel: no Landlock\)"):
+    with pytest.raises(RheostatError, match=r"level kernel, and here they have process \(kernel: no Landlock\)"):
         keep_sandbox(tmp_path, method(Stands("namespaces", "process")))
 
 
@@ -99,7 +99,7 @@ def test_resuming_with_less_is_refused(language):
     Run.create(directory, settings_for("grpo", "prompts", **options, sandbox="process"))
     record = json.loads((directory / "sandbox.json").read_text())
     (directory / "sandbox.json").write_text(json.dumps(record | {"level": "namespaces"}))
-    with pytest.raises(RheostatError, match="resume it where namespaces works"):
+    with pytest.raises(RheostatError, match=r"level namespaces, and here they have process .*resume it where that works"):
         rheostat.resume(directory, progress=False)
 
 
@@ -116,3 +116,14 @@ def test_what_cannot_be_is_refused_before_anything_is_written(language, changes,
     with pytest.raises(RheostatError, match=message):
         rheostat.train("grpo", **(language | changes))
     assert not language["directory"].exists()
+
+
+def test_a_run_is_looked_at_where_its_sandbox_does_not_hold(language, capsys):
+    from rheostat.cli.entry import Evaluate
+
+    run = rheostat.train("grpo", **language, sandbox="process")
+    record = json.loads((run.directory / "sandbox.json").read_text())
+    (run.directory / "sandbox.json").write_text(json.dumps(record | {"level": "kernel"}))
+    Evaluate(run.directory, episodes=2, samples=1, sandbox="off").run()
+    assert "level kernel, and here they have off (the setting gives off)" in capsys.readouterr().err
+    assert rheostat.load(run.directory).settings.sandbox == "process"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from rheostat.credit.verifiers.answers import ExactMatch
-from rheostat.credit.verifiers.conventions import FunctionVerifier
+from rheostat.credit.verifiers.conventions import FunctionVerifier, name_of
 from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
 from rheostat.credit.verifiers.isolation import Isolated
 from rheostat.credit.verifiers.loading import load_object
@@ -74,6 +74,10 @@ def load_reward(
 
 def _load(reward: Any, isolate: bool, timeout: float | None, workers: int, alone: bool, sandbox: str, needs: Sequence[str]) -> Verifier:
     if not isinstance(reward, str):
+        if timeout is not None:
+            raise RheostatError(
+                f"The reward {name_of(reward)} runs in the trainer's process, without a time limit: name it as FILE.py:NAME."
+            )
         ready = isinstance(reward, Verifier) and not isinstance(reward, type)
         return cast(Verifier, reward) if ready else FunctionVerifier(reward, alone=alone)
     if reward == "exact" or reward.startswith("exact-"):

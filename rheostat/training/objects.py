@@ -1,0 +1,113 @@
+"""Objects in place of names: reward functions, rows of prompts, a model and its tokenizer, as Python hands them over.
+
+A run keeps names only. What was handed over as an object has to be handed over again to open the run, and is recorded as such.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rheostat.errors import RheostatError
+from rheostat.methods import table
+from rheostat.training.run import CUSTOM
+
+NAMES = ("prompts", "rewards", "model", "tokenizer")
+
+
+@dataclass
+class HandedOver:
+    """What of a run are objects; None where a name says it."""
+
+    task: Any
+    policy: Any
+    options: dict[str, Any]
+    """The settings that are left, names instead of objects."""
+
+
+def handed_over(method: str, task: Any, policy: Any, options: dict[str, Any]) -> HandedOver:
+    """Turn the objects among a run's settings into a task and a policy.
+
+    Args:
+        method: its name.
+        task: a name, an object, or None.
+        policy: an object or None.
+        options: settings of the run, in which ``rewards`` may hold functions, ``prompts`` be rows, ``model`` a model (with ``tokenizer``).
+
+    Raises:
+        RheostatError: objects where the method takes none, two of what there can be one of, or a model without a tokenizer.
+    """
+    options = dict(options)
+    if table.entry(method).domain != "language":
+        given = [name for name in NAMES if options.get(name) is not None and not isinstance(options[name], str)]
+        if given:
+            raise RheostatError(f"{given[0]} is about language models, and {method} trains control policies: leave it out.")
+        return HandedOver(task, policy, options)
+    for name in ("model", "prompts", "experts"):
+        if isinstance(options.get(name), Path):
+            options[name] = str(options[name])
+    if options.get("experts") is not None and not isinstance(options["experts"], str):
+        raise RheostatError(
+            f"experts is a {type(options['experts']).__name__}: name a file of expert rows, or give the prompts' own rows a completion."
+        )
+    task = _task_of(task, options)
+    policy = _policy_of(policy, options)
+    return HandedOver(task, policy, options)
+
+
+def _task_of(task: Any, options: dict[str, Any]) -> Any:
+    rewards = options.get("rewards")
+    if rewards is not None:
+        several = isinstance(rewards, (list, tuple))
+        options["rewards"] = tuple(rewards) if several else (rewards,)
+    functions = [reward for reward in options.get("rewards") or () if not isinstance(reward, (str, Path))]
+    prompts = options.get("prompts")
+    if not functions and (prompts is None or isinstance(prompts, str)):
+        return task
+    from rheostat.tasks.language.files import FilePrompts, load_prompts
+    from rheostat.tasks.language.interface import LanguageTask
+    from rheostat.tasks.language.regraded import Regraded
+    from rheostat.tasks.language.task_list import language_task
+
+    knobs = options.get("environment_options") or {}
+    own = options.pop("rewards", ()) if functions else ()
+    if prompts is not None:
+        if task is not None:
+            raise RheostatError("prompts are a task of their own: leave the task out, or the prompts.")
+        found: LanguageTask = load_prompts(prompts, **knobs)
+        if not isinstance(prompts, str):
+            del options["prompts"]
+    elif isinstance(task, LanguageTask):
+        found = task
+    elif isinstance(task, str):
+        found = language_task(task, **knobs)
+    else:
+        return task  # what the task is, is said where it is missing
+    if isinstance(found, FilePrompts):
+        found.rewards = list(own) or found.rewards
+        return found
+    return Regraded(found, own) if own else found
+
+
+def _policy_of(policy: Any, options: dict[str, Any]) -> Any:
+    model, tokenizer = options.get("model"), options.pop("tokenizer", None)
+    if model is None or isinstance(model, str):
+        if tokenizer is not None:
+            raise RheostatError("tokenizer goes with a model that is an object; a folder brings its own.")
+        return policy
+    if policy is not None:
+        raise RheostatError("model and policy are both objects: hand over one of them.")
+    if not hasattr(model, "parameters"):
+        raise RheostatError(f"model is a {type(model).__name__}: give a folder, a hub name, or a Hugging Face causal language model.")
+    if tokenizer is None or isinstance(tokenizer, (str, Path)):
+        from rheostat.policies.language.loading import load_tokenizer
+
+        place = tokenizer or getattr(getattr(model, "config", None), "_name_or_path", "")
+        if not place:
+            raise RheostatError(
+                "The model is an object that does not say where it was loaded from: hand over its tokenizer too (tokenizer=...)."
+            )
+        tokenizer = load_tokenizer(place)
+    options["model"] = CUSTOM + type(model).__name__
+    return model, tokenizer
