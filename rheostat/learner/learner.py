@@ -145,8 +145,9 @@ class Learner:
     def __init__(self, config: Any, composition: Composition, context: Any) -> None:
         self.config, self.composition, self.context = config, composition, context
         for name, model in composition.models.items():
-            context.models[name] = model
-            model.bind(context, name)
+            if context.models.get(name) is not model:  # stages share their models, which are bound once
+                context.models[name] = model
+                model.bind(context, name)
         context.group_size = getattr(composition.collect, "group_size", 1)
         context.needs_old_scores = composition.gradient_steps > 1 or composition.any("needs_old_logp")
         self._parts = composition.parts()
@@ -177,10 +178,14 @@ class Learner:
 
     def improve(self, batch: Batch) -> Metrics:
         """HOW DOES THE POLICY MOVE?"""
+        return self.move(batch) | self.context.finish_turn(batch)
+
+    def move(self, batch: Batch) -> Metrics:
+        """Every update, in order; the turn is not over yet."""
         metrics = dict(batch.metrics)
         for part in self.composition.improve:
             metrics |= part.improve(self.context, batch)
-        return metrics | self.context.finish_turn(batch)
+        return metrics
 
     def turn(self) -> Metrics:
         """One turn of the training loop: what happened, as numbers."""
