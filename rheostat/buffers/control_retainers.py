@@ -293,12 +293,14 @@ class ReplayAndData(ReplayBuffer):
 class DataAlone:
     """The data set as the only store of steps; nothing is added."""
 
+    folder: str | None = option(None, short="replay_folder")
+    """Folder for the file of a data set that needs more than half of the free memory; None takes the system's temporary folder."""
     gamma: float = 0.99
 
     def prepare(self, context: Any) -> None:
         """Make the store."""
         offline = context.offline
-        replay = Replay(len(offline), gamma=self.gamma)
+        replay = Replay(len(offline), gamma=self.gamma, memory_map=Path(self.folder or tempfile.gettempdir()))
         context.stores["replay"] = replay
         replay.append_transitions(context.stores["learned rewards"](offline.transitions), offline.breaks)
 
@@ -360,7 +362,7 @@ class Draw:
     def retain(self, context: Any, batch: Batch) -> Batch:
         """Transitions; none where no step is due."""
         count = self.due(context)
-        return Batch(self.draw(context, count) if count else Transitions.none())
+        return Batch(self.draw(context, count) if count else Transitions.none(), facts={"size": self.size})
 
     def draw(self, context: Any, count: int) -> Transitions:
         """``count`` batches, one after the other."""
@@ -388,4 +390,5 @@ class Draw:
 
     def describe(self) -> dict[str, int | str]:
         """Numbers that follow."""
-        return {"transitions per gradient step": self.size}
+        often = {"gradient steps per environment step": f"{self.due.ratio:g}"} if isinstance(self.due, PerEnvironmentStep) else {}
+        return often | {"transitions per gradient step": self.size}

@@ -148,12 +148,12 @@ class ControlContext(LearnerContext):
             RheostatError: there is no critic.
         """
         seen, acting = self.see(observation, self.deployed), self.models[self.deployed]
-        if "value" in self.models:
-            found: Tensor = self.models["value"].network(seen)
+        if hasattr(acting, "value"):
+            found: Tensor = acting.value(seen)
+        elif "value" in self.models:
+            found = self.models["value"].network(seen)
         elif "critics" in self.models:
             found = least(self.models["critics"].network(seen, acting.distribution(seen).mode()))
-        elif hasattr(acting, "value"):
-            found = acting.value(seen)
         elif hasattr(getattr(acting, "network", None), "value"):
             found = acting.network.value(seen)
         else:
@@ -269,7 +269,7 @@ class ControlContext(LearnerContext):
         """Counters and streams; the data set is named by the run and read again."""
         own = {name: getattr(self, name) for name in COUNTERS}
         data = {"data": None if self.offline is None else self.offline.digest}
-        return super().state_dict() | {"own": own} | data | ({} if self.log is None else {"log": self.log.state_dict()})
+        return super().state_dict() | {"own": own} | data
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state.
@@ -284,8 +284,6 @@ class ControlContext(LearnerContext):
         super().load_state_dict(state)
         for name in COUNTERS:
             setattr(self, name, state["own"][name])
-        if self.log is not None:
-            self.log.load_state_dict(state["log"])
 
     def after_load(self) -> None:
         """Nothing to bring in order."""
@@ -328,6 +326,11 @@ def derived(config: Any, who: str) -> dict[str, int | str]:
         if hasattr(part, "describe"):
             found |= part.describe()
     return found
+
+
+def hidden_options(config: Any, who: str) -> frozenset[str]:
+    """Paths of options that do nothing in a method: there are none, because a method has only those that act."""
+    return frozenset()
 
 
 def build(
@@ -376,8 +379,10 @@ def build(
         policy=policy,
     )
     try:
+        prepared: set[int] = set()
         for part in composition.parts().values():
-            if hasattr(part, "prepare"):
+            if hasattr(part, "prepare") and id(part) not in prepared:
+                prepared.add(id(part))
                 part.prepare(context)
         return Stages(config, composition, context) if isinstance(composition, Staged) else Learner(config, composition, context)
     except BaseException:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.masking import standardise, standardise_pieces
-from rheostat.objectives.control_terms import ClippedSurrogate, MinibatchTargets, SamplerWeight
+from rheostat.objectives.control_terms import ClippedSurrogate, MinibatchTargets
 from rheostat.objectives.meter import off_policyness
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics
@@ -127,8 +127,10 @@ class FastPPO:
     normalise_advantage: bool = option(True)
     """Standardise advantages per minibatch, unbiased deviation + 1e-8 (detail 7)."""
     objective: Any = None
-    sampler: SamplerWeight | None = None
-    stop: KLStop | None = None
+    sampler: Any = None
+    """A :class:`~rheostat.objectives.control_terms.SamplerWeight`; None corrects nothing."""
+    stop: Any = None
+    """A :class:`KLStop`; None never stops."""
     extra: Any = None
     """What is minimised besides: an object with ``add_gradient`` (PMOE)."""
     batch_steps: int = 0
@@ -170,7 +172,7 @@ class FastPPO:
 
     def check(self, composition: Any) -> None:
         """Refuse more minibatches than rows, and corrections that are made twice."""
-        if self.rows and self.minibatches > self.rows:
+        if self.rows and not self.minibatch_size and self.minibatches > self.rows:
             raise RheostatError(f"{self.minibatches} minibatches cannot be cut from {self.rows} rows: use at most {self.rows}.")
         if isinstance(self.objective, ClippedSurrogate):
             self.objective.check(composition)
@@ -181,6 +183,8 @@ class FastPPO:
 
     def describe(self) -> dict[str, int | str]:
         """Numbers that follow."""
+        if self.minibatch_size:
+            return {"gradient steps per online update": self.epochs * -(-self.rows // self.minibatch_size)}
         return {
             "rows per update": self.rows,
             "rows per minibatch": -(-self.rows // self.minibatches),
@@ -221,7 +225,8 @@ class FastPPO:
         """How far off-policy the rows are, by source."""
         age = torch.where(rows.source == int(Source.EXPERT), -1, context.updates - rows.version)
         sampler = rows.sampler_logp if context.bounds is None else rows.sampler_logp + context.bounds.log_volume
-        metrics = off_policyness(rows.learner_logp, sampler, age=age, source=rows.source)
+        source = rows.source if self.critic is None else None  # strictly fresh rows come from one source
+        metrics = off_policyness(rows.learner_logp, sampler, age=age, source=source)
         if self.sampler is not None and self.sampler.on:
             metrics["meter/capped_share"] = (self.sampler.weight(rows) >= self.sampler.cap).float().mean().item()
         return metrics

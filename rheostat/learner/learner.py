@@ -33,6 +33,7 @@ class Composition:
         improve: how the models move, in order.
         models: by name, in the order in which they are bound.
         collects: fields and columns that the collector fills in beyond the shared vocabulary.
+        stores: parts that prepare what outlives a turn (data, statistics, the log) before models are bound, in order.
     """
 
     collect: Any
@@ -41,6 +42,7 @@ class Composition:
     improve: list[Any]
     models: dict[str, Any]
     collects: frozenset[str] = field(default_factory=frozenset)
+    stores: list[Any] = field(default_factory=list)
 
     @property
     def innermost(self) -> Any:
@@ -50,7 +52,8 @@ class Composition:
     def parts(self) -> dict[str, Any]:
         """Every part by a name that does not depend on positions in lists."""
         return (
-            named(chain(self.collect), "collect")
+            named(self.stores, "stores")
+            | named(chain(self.collect), "collect")
             | named(self.retain, "retain")
             | named(self.credit, "credit")
             | named(self.improve, "improve")

@@ -48,6 +48,12 @@ class Delayed:
 
     steps: int
     updates: Sequence[Any]
+    name: str | None = None
+    """What derived numbers call the interval; None does not name it."""
+
+    def describe(self) -> dict[str, int | str]:
+        """Numbers that follow."""
+        return {} if self.name is None else {self.name: self.steps}
 
     def step(self, context: Any, batch: Batch) -> dict[str, Any]:
         """Their numbers; none where they are not due."""

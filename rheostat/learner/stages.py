@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rheostat.errors import RheostatError
+from rheostat.learner.context import named
 from rheostat.learner.learner import Composition, Learner
 from rheostat.parts import Batch, Metrics
 
@@ -74,8 +75,8 @@ class Staged:
     models: dict[str, Any]
     deployed: str = "policy"
     report: bool = False
-    shared: dict[str, Any] = field(default_factory=dict)
-    """Parts that belong to no stage alone, by name."""
+    stores: list[Any] = field(default_factory=list)
+    """Parts that prepare what all stages share, in order."""
 
     @property
     def innermost(self) -> Any:
@@ -84,7 +85,7 @@ class Staged:
 
     def parts(self) -> dict[str, Any]:
         """Every part by its stage and its own name; what stages share is there once, at its first place."""
-        found: dict[str, Any] = dict(self.shared)
+        found: dict[str, Any] = named(self.stores, "stores")
         seen = {id(part) for part in found.values()}
         for stage in self.stages:
             for name, part in stage.composition.parts().items():
@@ -131,9 +132,6 @@ class Stages:
             context.models[name] = model
             model.bind(context, name)
         self.learners = [Learner(config, stage.composition, context) for stage in staged.stages]
-        for name, part in staged.shared.items():
-            if hasattr(part, "bind"):
-                part.bind(context)
         self._attend()
 
     # --- the present stage ------------------------------------------------------------------------------------------------------------
