@@ -10,11 +10,16 @@ from typing import Any
 import torch
 
 from rheostat.api import settings_for
+from rheostat.buffers.control_retainers import Draw
 from rheostat.buffers.offline import OfflineData
+from rheostat.learner.off_policy import AsRead, PerStep, step_of
 from rheostat.methods import table
+from rheostat.options import having as options_having
+from rheostat.parts import Batch
 from rheostat.tasks.control.environments import make
 from rheostat.training.run import build_method
 from rheostat.training.settings import Settings
+from rheostat.training.settings_from_options import SETTINGS
 from rheostat.trajectories import Transitions
 
 CONTROL = [name for name, row in table.METHODS.items() if row.domain == "control"]
@@ -68,16 +73,27 @@ def reads_data(method: str) -> str:
 
 
 def replays(method: str) -> bool:
-    """Whether it is built on :class:`~rheostat.learner.off_policy.OffPolicy`."""
-    from rheostat.learner.off_policy import OffPolicy
+    """Whether its gradient steps learn from a replay or a data set."""
+    return hasattr(table.entry(method).load()(), "log")
 
-    return issubclass(table.entry(method).load(), OffPolicy)
+
+def discrete(method: str) -> bool | None:
+    """Whether a method with a replay takes choices among a number of actions; None: those and continuous ones."""
+    found: bool | None = getattr(table.entry(method).load(), "discrete", False)
+    return found
 
 
 def acts_in(method: str) -> str:
     """A small task with actions it can take."""
-    continuous = method in CONTINUOUS or (replays(method) and not table.entry(method).load().discrete)
+    continuous = method in CONTINUOUS or (replays(method) and not discrete(method))
     return "Pendulum-v1" if continuous else "CartPole-v1"
+
+
+def having(method: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Those of some options that a method, or every run, has."""
+    own = {name: value for name, value in options.items() if name not in SETTINGS}
+    known = options_having(table.entry(method).load()(), own, method)
+    return {name: value for name, value in options.items() if name in SETTINGS or name in known}
 
 
 @functools.cache
@@ -123,7 +139,7 @@ def small_options(method: str, task: str) -> dict[str, Any]:
         general = {"steps": 240, "checkpoint_every": 80} | OFF_POLICY
     if reads_data(method) != "no":
         general |= {"offline": random_data(task)} | ({"online_steps": 100} if reads_data(method) == "first" else {})
-    return general | OWN.get(method, {})
+    return having(method, general) | OWN.get(method, {})
 
 
 def small(method: str, task: str | None = None, **options: Any) -> Settings:
@@ -141,12 +157,46 @@ def flags(options: dict[str, Any]) -> list[str]:
 
 
 def built(method: str, task: str | None = None, **options: Any) -> Any:
-    """The method itself, small and untrained, to be looked at or moved by hand."""
+    """The method's learner, small and untrained, to be looked at or moved by hand."""
     settings = small(method, task, **options)
     return build_method(settings, settings.task)
 
 
-def one_batch(method: Any) -> Transitions:
+def part_of(learner: Any, kind: type) -> Any:
+    """The part of a class among those of the present stage, inside its gradient steps too."""
+    composition = getattr(learner, "learner", learner).composition
+    found = [*composition.parts().values()]
+    for part in list(found):
+        found += part.inner() if isinstance(part, PerStep) else [part.part] if hasattr(part, "part") else []
+    return next(part for part in found if isinstance(part, kind))
+
+
+def drawn(learner: Any, count: int) -> Transitions:
+    """Batches of a method with a replay, one after the other, as they are kept."""
+    found: Transitions = part_of(learner, Draw).draw(learner.context, count)
+    return found
+
+
+def read(learner: Any, rows: Transitions) -> Transitions:
+    """Rows as the networks read them."""
+    found: Transitions = part_of(learner, AsRead)(learner.context, Batch(rows)).rows
+    return found
+
+
+def one_batch(learner: Any) -> Transitions:
     """A batch of a method with a replay as its gradient step gets it, in the default dtype."""
-    rows: Transitions = method.credit(method.draw_batches(1))
+    rows = read(learner, drawn(learner, 1))
     return rows.apply(lambda x: x.to(torch.get_default_dtype()) if x.is_floating_point() else x)  # type: ignore[no-any-return]
+
+
+def gradient_step(learner: Any, rows: Transitions) -> dict[str, Any]:
+    """One gradient step of everything that learns; what is logged."""
+    return step_of(learner).step(learner.context, Batch(rows))
+
+
+def credited(learner: Any, rows: Transitions) -> Batch:
+    """Rows with the credit of a gradient step: its targets."""
+    batch = Batch(rows)
+    for annotate in step_of(learner).credit:
+        batch = annotate(learner.context, batch)
+    return batch

@@ -192,7 +192,10 @@ class States:
             return
         if len(context.observation_space.shape) != 1:
             shape = list(context.observation_space.shape)
-            raise RheostatError(f"normalise_states is for vectors of numbers, and {context.environments.name} shows images {shape}: leave it off.")
+            raise RheostatError(
+                f"normalise_states is for vectors of numbers, and {context.environments.name} shows images {shape}: "
+                "leave it off."
+            )
         if context.offline is None:
             raise RheostatError("normalise_states takes its statistics from a data set: name one with --offline, or leave it off.")
         seen = context.offline.transitions.observation

@@ -363,9 +363,7 @@ class TemperatureStep:
     def step(self, context: Any, batch: Batch) -> Found:
         """One step."""
         model = context.models["temperature"]
-        model.descend(
-            temperature_loss(model.network.log, batch.columns["log_prob"], self.target_entropy(context), form=self.form)
-        )
+        model.descend(temperature_loss(model.network.log, batch.columns["log_prob"], self.target_entropy(context), form=self.form))
         context.finish_update("temperature")
         return {}
 
@@ -446,5 +444,3 @@ class WeightedImitation:
             "action_weight": weight.mean(),
             "capped_share": (weight >= self.cap).float().mean(),
         }
-
-

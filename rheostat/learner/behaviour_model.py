@@ -47,7 +47,9 @@ class CriticOptions:
         if self.form == "sarsa" and self.expectile != 0.7:
             raise RheostatError("expectile is of critics iql: choose them, or leave it alone.")
         if self.form == "iql" and not self.bootstrap_on_truncation:
-            raise RheostatError("bootstrap_on_truncation is of the returns that critics sarsa regress on, and iql has none: leave it alone.")
+            raise RheostatError(
+                "bootstrap_on_truncation is of the returns that critics sarsa regress on: leave it alone, iql has none."
+            )
 
 
 class BehaviourCriticsModel(BehaviourCritics):

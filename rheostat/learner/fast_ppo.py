@@ -1,8 +1,8 @@
 """PPO's update, once for every method that has it: passes of minibatch steps on a clipped surrogate.
 
-Where policy and critic are one model (:class:`~rheostat.learner.control_models.PolicyNetwork`), derivatives are by hand: the objective says
-what is minimised, its ``slopes`` must be its derivative, and the network goes back in its fast form. Where they are two models, each with an
-optimiser of its own (Uni-O4), the same objective goes back by autograd.
+Where policy and critic are one model (:class:`~rheostat.learner.control_models.PolicyNetwork`), derivatives are by hand: the objective
+says what is minimised, its ``slopes`` must be its derivative, and the network goes back in its fast form. Where they are two models, each
+with an optimiser of its own (Uni-O4), the same objective goes back by autograd.
 """
 
 from __future__ import annotations
@@ -82,10 +82,6 @@ class KLStop:
     """Stop the update when the k3 estimate of KL(start || policy) exceeds this; None never stops."""
     when: Literal["before-step", "after-epoch"] = option("after-epoch", short="kl_stop")
     """When to look at target_kl: on every minibatch before its step (PROPS), or after each pass (CleanRL)."""
-
-    def exceeded(self, kl: Tensor, when: str) -> bool:
-        """Whether the update ends here."""
-        return self.target is not None and self.when == when and bool(kl > self.target)
 
 
 @dataclass(frozen=True)
@@ -264,21 +260,24 @@ class FastPPO:
         for logp, advantage, target, value, observed, taken, index in zip(*pieces, strict=True):
             yield Minibatch(observed, taken, MinibatchTargets(logp, advantage, target, value), index)
 
-    def one_pass(
-        self, context: Any, rows: Transitions, observation: Tensor, steps: list[Step], told: list[dict[str, float]]
-    ) -> bool:
+    def one_pass(self, context: Any, rows: Transitions, observation: Tensor, steps: list[Step], told: list[dict[str, float]]) -> bool:
         """One pass over the rows; appends to ``steps``. Returns whether the KL stop ended the update."""
         for minibatch in self.passed(context, rows, observation):
             step = self.gradient_step(context, minibatch, told)
             if step is None:
                 return True
             steps.append(step)
-        last = steps[-1]
-        return (
-            self.stop is not None
-            and self.stop.target is not None
-            and self.stop.exceeded(self.objective.policy_loss(last.log_prob, last.targets).approx_kl, "after-epoch")
-        )
+        return self.stops_after(steps[-1])
+
+    def stops_after(self, last: Step) -> bool:
+        """Whether the KL stop ends the update after a pass whose last step this was."""
+        return self.stops(last, "after-epoch")
+
+    def stops(self, step: Step, when: str) -> bool:
+        """Whether the KL stop ends the update here."""
+        if self.stop is None or self.stop.target is None or self.stop.when != when:
+            return False
+        return bool(self.objective.policy_loss(step.log_prob, step.targets).approx_kl > self.stop.target)
 
     def gradient_step(self, context: Any, minibatch: Minibatch, told: list[dict[str, float]] | None = None) -> Step | None:
         """One step down ``policy - c_H entropy + c_V value`` on a minibatch; None when the KL stop forbids it."""
@@ -305,11 +304,7 @@ class FastPPO:
         with torch.no_grad():
             log_prob, score = now.distribution.log_prob_and_slope(action)
             step = Step(log_prob, now.value, targets)
-            if (
-                self.stop is not None
-                and self.stop.target is not None
-                and self.stop.exceeded(objective.policy_loss(log_prob, targets).approx_kl, "before-step")
-            ):
+            if self.stops(step, "before-step"):
                 return None
             policy, value = objective.slopes(log_prob, now.value, targets)
             outputs = score.mul_(policy.unsqueeze(-1))
@@ -367,6 +362,12 @@ class FastPPO:
             "meter/limited_share": surrogate.limited_share,
             "meter/gradient_norm": norm,
         }
+
+
+def ppo_update(composition: Any) -> FastPPO | None:
+    """The update of a composition's policy, whatever its rhythm; None where no part is PPO's."""
+    inner = [getattr(part, "part", part) for part in getattr(composition, "improve", ())]
+    return next((part for part in inner if isinstance(part, FastPPO)), None)
 
 
 def means(rows: list[dict[str, float]]) -> dict[str, float]:

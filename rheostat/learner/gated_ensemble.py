@@ -1,7 +1,7 @@
 """Several clones of a behaviour, improved by clipped steps around their old policies, which follow only through a gate (Uni-O4).
 
-:mod:`rheostat.methods.control.uni_o4` has the equations. The model named ``members`` holds the policies pi_i and their old policies mu_i; it
-asks the models ``behaviour critics`` and, where there is one, ``world model``.
+:mod:`rheostat.methods.control.uni_o4` has the equations. The model named ``members`` holds the policies pi_i and their old policies mu_i;
+it asks the models ``behaviour critics`` and, where there is one, ``world model``.
 """
 
 from __future__ import annotations

@@ -107,7 +107,9 @@ class Staged:
         names = [stage.name for stage in self.stages]
         for stage in self.stages[:-1]:
             if stage.until is None:
-                raise RheostatError(f"{who}: the stage {stage.name!r} never ends, so {names[-1]!r} is never reached: say until when it lasts.")
+                raise RheostatError(
+                    f"{who}: the stage {stage.name!r} never ends, so {names[-1]!r} is never reached: say until when."
+                )
         if len(set(names)) < len(names):
             raise RheostatError(f"{who} has two stages of one name among {', '.join(names)}: give each its own.")
         for stage in self.stages:

@@ -103,9 +103,7 @@ class ClippedSurrogate:
     def slopes(self, log_prob: Tensor, value: Tensor, targets: MinibatchTargets) -> tuple[Tensor, Tensor]:
         """Derivatives of both losses with respect to every log-probability and every value, ``[N]`` each."""
         policy = policy_slope(log_prob, targets.advantage, denominator_logp=targets.old_logp, limit=self.limiter)
-        critic = value_slope(
-            value, targets.value_target, old_value=targets.old_value, clip=self.value_clip, scale=self.value_scale
-        )
+        critic = value_slope(value, targets.value_target, old_value=targets.old_value, clip=self.value_clip, scale=self.value_scale)
         return policy, critic
 
 

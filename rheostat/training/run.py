@@ -38,8 +38,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.learner.method import Method, NonFinite, iterate
+from rheostat.learner.learner import Learner
+from rheostat.learner.stages import Stages
 from rheostat.methods import table
+from rheostat.parts import NonFinite
 from rheostat.streams import Streams
 from rheostat.training import checkpoint
 from rheostat.training.progress import Progress, Silent
@@ -67,7 +69,7 @@ class Run:
         self.notes: list[str] = []
         self._task = settings.task if task is None else task
         self._policy = policy
-        self._method: Method | None = None
+        self._method: Learner | Stages | None = None
         self._iteration = 0
         self._metrics_bytes = 0
         self._next_checkpoint = settings.checkpoint_interval
@@ -134,7 +136,7 @@ class Run:
         return run
 
     @property
-    def method(self) -> Method:
+    def method(self) -> Learner | Stages:
         """The method, built on first use."""
         if self._method is None:
             torch.set_num_threads(self.settings.threads)
@@ -164,7 +166,7 @@ class Run:
         try:
             with listening() as stop, self._open_logs() as (metrics_file, timings_file):
                 while method.steps < total:
-                    found = method.turn() if hasattr(method, "turn") else iterate(method)
+                    found = method.turn()
                     self._iteration += 1
                     self._keep_rollouts()
                     self._seconds = time.monotonic() - began
@@ -180,7 +182,7 @@ class Run:
                     if method.steps >= self._next_checkpoint and method.steps < total:
                         while self._next_checkpoint <= method.steps:
                             self._next_checkpoint += self.settings.checkpoint_interval
-                        method.prepare_checkpoint() if hasattr(method, "prepare_checkpoint") else method.cut()
+                        method.prepare_checkpoint()
                         self.save()
                     if stop() and method.steps < total:
                         self.save()

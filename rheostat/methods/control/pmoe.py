@@ -36,7 +36,7 @@ from typing import Any, ClassVar, Literal
 
 from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
 from rheostat.collect.control.collectors import RandomFirst
-from rheostat.learner.actor_critic import CriticStep, Critics, Entropy, SoftTarget
+from rheostat.learner.actor_critic import Critics, CriticStep, Entropy, SoftTarget
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.mixture import EntropyOf, Mixture, MixtureActorStep, MixturePolicy, OfDrawnExpert

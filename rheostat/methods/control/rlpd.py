@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
 from rheostat.collect.control.collectors import RandomFirst
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import CriticStep, Critics, Entropy, SoftActorStep, SoftTarget, mean_q, squashed_actor
+from rheostat.learner.actor_critic import Critics, CriticStep, Entropy, SoftActorStep, SoftTarget, mean_q, squashed_actor
 from rheostat.learner.control_models import Trainable
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
@@ -84,7 +84,8 @@ class RLPD:
         """
         if self.target_critics > self.critics.number:
             raise RheostatError(
-                f"target_critics is {self.target_critics}: the target takes at least 1 and at most all of the {self.critics.number} critics."
+                f"target_critics is {self.target_critics}: the target takes at least 1 and at most all of the "
+                f"{self.critics.number} critics."
             )
         models: dict[str, Any] = {"policy": Trainable(squashed_actor(self.hidden), self.learning_rate)}
         models |= self.critics.models(self.hidden, self.learning_rate, self.tau)

@@ -177,9 +177,7 @@ class Drawing:
     def check(self, composition: Any) -> None:
         """Refuse steps that do not divide over the environments."""
         if self.steps % self.environments:
-            raise RheostatError(
-                f"online_batch_steps {self.steps} do not divide over {self.environments} environments: change one of them."
-            )
+            raise RheostatError(f"online_batch_steps {self.steps} do not divide over {self.environments} environments: change one of them.")
 
     def draw(self, context: Any, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Actions for raw observations and their log-probabilities."""
