@@ -10,17 +10,15 @@ from typing import Any
 import torch
 
 from rheostat.api import settings_for
-from rheostat.buffers.control_retainers import Draw
 from rheostat.buffers.offline import OfflineData
-from rheostat.learner.off_policy import AsRead, PerStep, step_of
 from rheostat.methods import table
 from rheostat.options import having as options_having
-from rheostat.parts import Batch
 from rheostat.tasks.control.environments import make
 from rheostat.training.run import build_method
 from rheostat.training.settings import Settings
 from rheostat.training.settings_from_options import SETTINGS
 from rheostat.trajectories import Transitions
+from tests.by_hand import ByHand
 
 CONTROL = [name for name, row in table.METHODS.items() if row.domain == "control"]
 ON_POLICY: dict[str, Any] = {"num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "evaluation_episodes": 0}
@@ -156,47 +154,17 @@ def flags(options: dict[str, Any]) -> list[str]:
     return found
 
 
-def built(method: str, task: str | None = None, **options: Any) -> Any:
-    """The method's learner, small and untrained, to be looked at or moved by hand."""
+def learner(method: str, task: str | None = None, **options: Any) -> Any:
+    """The method's learner, small and untrained."""
     settings = small(method, task, **options)
     return build_method(settings, settings.task)
 
 
-def part_of(learner: Any, kind: type) -> Any:
-    """The part of a class among those of the present stage, inside its gradient steps too."""
-    composition = getattr(learner, "learner", learner).composition
-    found = [*composition.parts().values()]
-    for part in list(found):
-        found += part.inner() if isinstance(part, PerStep) else [part.part] if hasattr(part, "part") else []
-    return next(part for part in found if isinstance(part, kind))
+def built(method: str, task: str | None = None, **options: Any) -> ByHand:
+    """The same, to be looked at or moved by hand."""
+    return ByHand(learner(method, task, **options))
 
 
-def drawn(learner: Any, count: int) -> Transitions:
-    """Batches of a method with a replay, one after the other, as they are kept."""
-    found: Transitions = part_of(learner, Draw).draw(learner.context, count)
-    return found
-
-
-def read(learner: Any, rows: Transitions) -> Transitions:
-    """Rows as the networks read them."""
-    found: Transitions = part_of(learner, AsRead)(learner.context, Batch(rows)).rows
-    return found
-
-
-def one_batch(learner: Any) -> Transitions:
+def one_batch(method: ByHand) -> Transitions:
     """A batch of a method with a replay as its gradient step gets it, in the default dtype."""
-    rows = read(learner, drawn(learner, 1))
-    return rows.apply(lambda x: x.to(torch.get_default_dtype()) if x.is_floating_point() else x)  # type: ignore[no-any-return]
-
-
-def gradient_step(learner: Any, rows: Transitions) -> dict[str, Any]:
-    """One gradient step of everything that learns; what is logged."""
-    return step_of(learner).step(learner.context, Batch(rows))
-
-
-def credited(learner: Any, rows: Transitions) -> Batch:
-    """Rows with the credit of a gradient step: its targets."""
-    batch = Batch(rows)
-    for annotate in step_of(learner).credit:
-        batch = annotate(learner.context, batch)
-    return batch
+    return method.one_batch()

@@ -13,7 +13,6 @@ from rheostat.collect.language.collectors import experts_of
 from rheostat.errors import RheostatError
 from rheostat.learner.dial import Dial
 from rheostat.learner.language import composition_of
-from rheostat.learner.method import iterate
 from rheostat.methods import table
 from rheostat.training.run import Interrupted, Run, build_method
 from rheostat.training.settings import configure, flat, nested
@@ -160,7 +159,7 @@ def test_zero_changes_nothing(model: str) -> None:
     plain, dialled = built("grpo", model), built("grpo", model, **zero)
     assert [plain.turn() for _ in range(2)] == [dialled.turn() for _ in range(2)]
     plain, dialled = control(), control(**zero)
-    assert [iterate(plain) for _ in range(2)] == [iterate(dialled) for _ in range(2)]
+    assert [plain.turn() for _ in range(2)] == [dialled.turn() for _ in range(2)]
 
 
 def test_corrections_of_a_stale_batch() -> None:
@@ -175,7 +174,7 @@ def test_corrections_of_a_stale_batch() -> None:
     }.items():  # fmt: skip
         one = control(**options, **own)
         for _ in range(4):
-            iterate(one)
+            one.turn()
         ends[name] = torch.cat([parameter.flatten() for parameter in weights(one)])
     torch.testing.assert_close(ends["ratio"], ends["weight"], atol=1e-5, rtol=0)
     assert (ends["none"] - ends["ratio"]).abs().max() > 1e-3

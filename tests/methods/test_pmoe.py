@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
 from rheostat.methods.control.pmoe import PMOE
 from rheostat.objectives.mixture_of_experts import relaxed_choice
 from rheostat.policies.control.mixtures import SquashedMixture
@@ -89,7 +88,7 @@ def test_one_expert_is_sac(options: dict[str, Any]) -> None:
         getattr(one, part).load_state_dict(getattr(plain, part).state_dict())
     mine, theirs = {}, {}
     for _ in range(60):
-        mine, theirs = iterate(one) or mine, iterate(plain) or theirs
+        mine, theirs = one.turn() or mine, plain.turn() or theirs
     assert one.updates == plain.updates > 90
     for a, b in ((one.policy.stack, plain.policy.stack), (one.critics.network, plain.critics.network)):
         for x, y in zip(a.parameters(), b.parameters(), strict=True):
@@ -274,7 +273,7 @@ def test_what_is_logged() -> None:
     method = build(mixture_size=3)
     logged: dict[str, float] = {}
     for _ in range(40):
-        logged = iterate(method) or logged
+        logged = method.turn() or logged
     for name in ("share", "best"):
         assert sum(logged[f"mixture/{name}_{k}"] for k in range(3)) == pytest.approx(1.0, abs=1e-5)
     assert 0 < logged["mixture/weight_entropy"] <= torch.tensor(3.0).log().item() + 1e-6

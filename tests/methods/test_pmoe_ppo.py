@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
 from rheostat.masking import standardise
 from rheostat.methods import table
 from rheostat.methods.control.mixture_options import draw_choice, mean_action, weights_loss
@@ -47,7 +46,7 @@ def test_one_expert_is_ppo() -> None:
         own = one.policy.state_dict()
         one.policy.load_state_dict({name: theirs[name].view_as(own[name]) if name in theirs else own[name] for name in own})
         for _ in range(4):
-            mine, other = iterate(one), iterate(plain)
+            mine, other = one.turn(), plain.turn()
         for name, value in plain.policy.state_dict().items():
             torch.testing.assert_close(one.policy.state_dict()[name].view_as(value), value, atol=1e-4, rtol=1e-3)
         for name in ("policy_loss", "value_loss", "entropy", "approx_kl"):
@@ -110,13 +109,13 @@ def test_the_judge_says_which_expert_is_best() -> None:
 
     method.policy.judge.of_many = ahead
     for _ in range(60):
-        metrics = iterate(method)
+        metrics = method.turn()
     assert metrics["mixture/best_2"] == 1.0 and metrics["mixture/share_2"] > 0.8
 
 
 def test_what_is_logged() -> None:
     method = build(mixture_size=3)
-    logged = iterate(method)
+    logged = method.turn()
     for name in ("share", "best"):
         assert sum(logged[f"mixture/{name}_{k}"] for k in range(3)) == pytest.approx(1.0, abs=1e-5)
     assert {"mixture_loss", "judge_loss", "mixture/weight_entropy", "policy_loss", "value_loss", "entropy"} <= set(logged)

@@ -9,7 +9,6 @@ import torch
 
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
 from rheostat.training.run import build_method
 
 SMALL = {"num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "window": 2}
@@ -25,7 +24,7 @@ def test_the_behaviour_policy_restarts_from_the_new_target() -> None:
     method = build("props", behaviour_steps=16, behaviour_target_kl=-1.0)  # the k3 estimate is never below 0: no behaviour step passes
     before = method.parameters.vector.detach().clone()
     for _ in range(4):
-        metrics = iterate(method)
+        metrics = method.turn()
     assert method.updates == 1 and not torch.equal(before, method.parameters.vector)
     assert metrics["behaviour_gradient_steps"] == 0
     assert torch.equal(method.behaviour.parameters.vector, method.parameters.vector)
@@ -35,7 +34,7 @@ def test_the_target_moves_once_per_batch_and_phi_every_block() -> None:
     method = build("props", behaviour_steps=16)
     updates = []
     for _ in range(8):
-        metrics = iterate(method)
+        metrics = method.turn()
         updates.append(method.updates)
         assert "behaviour_kl" in metrics
     assert updates == [0, 0, 0, 1, 1, 1, 1, 2]
@@ -69,7 +68,7 @@ def test_what_is_in_the_window_becomes_less_likely(method_name: str, task: str) 
 
 def test_a_window_of_one_block_has_nothing_to_repair() -> None:
     method = build("props", window=1, behaviour_steps=64)
-    metrics = iterate(method)
+    metrics = method.turn()
     assert "behaviour_kl" not in metrics
     assert torch.equal(method.behaviour.parameters.vector, method.parameters.vector)
 
@@ -90,7 +89,7 @@ def test_learning_from_the_window_uses_the_start_of_the_update_as_reference() ->
 def test_advantage_weighting_needs_advantages_in_every_turn() -> None:
     method = build("props", behaviour_steps=32, advantage_weighted=True)
     for _ in range(3):
-        assert "behaviour_kl" in iterate(method)
+        assert "behaviour_kl" in method.turn()
 
 
 def test_behaviour_steps_must_divide_the_batch() -> None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
 from rheostat.methods.control.uni_o4 import STAGES, UniO4, UniO4Config
 from rheostat.methods.control.uni_o4_members import GatedMembers
 from rheostat.policies.control.squashed import Bounds
@@ -36,7 +35,7 @@ def method(task: str = "Pendulum-v1", **options: Any) -> UniO4:
 def advance(one: UniO4, until: str) -> UniO4:
     """Take turns up to the beginning of a stage, or of acting."""
     while not one.acting and one.stage != until:
-        iterate(one)
+        one.turn()
     return one
 
 
@@ -112,10 +111,10 @@ def test_every_stage_moves_its_own_networks_only() -> None:
             assert torch.equal(weights(one)["members"], weights(one)["old"])
         before = weights(one)
         if stage == "online":
-            iterate(one)
+            one.turn()
         else:
             while not one.acting and one.stage == stage:
-                iterate(one)
+                one.turn()
         after = weights(one)
         moved[stage] = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {
@@ -205,7 +204,7 @@ def test_time_limits_are_no_ends_unless_asked(bootstrap: bool, expected: float) 
 
 def test_a_model_that_stops_early_gives_its_steps_back() -> None:
     one = advance(method(steps=2000, model_patience=1, model_learning_rate=0.0), "model")
-    iterate(one)
+    one.turn()
     assert one.model is not None and one.model.finished and one.model.steps == 100
     assert one.offline_updates == one.steps == one.ends["model"] and one.stage == "cloning"
     assert one.updates == one.lengths["critics"] + 100
@@ -260,7 +259,7 @@ def test_other_gates(gate: str, replaced: int) -> None:
     one = advance(method(gate=gate), "policies")
     clones = weights(one)["old"]
     while not one.acting:
-        iterate(one)
+        one.turn()
     assert one.members.replaced == replaced
     assert torch.equal(weights(one)["old"], weights(one)["members"] if gate == "always" else clones)
 
@@ -276,7 +275,7 @@ def test_scores_on_fixed_starts_differ_by_the_policies_alone() -> None:
 def test_the_best_score_goes_online_with_the_offline_value(monkeypatch: pytest.MonkeyPatch) -> None:
     one, members = gated(monkeypatch, [5.0, 4.0], [0.0, 1.0], [3.0, 2.0], [2.0, 3.0])
     while not one.acting:
-        iterate(one)
+        one.turn()
     assert one.chosen == 1 == members.ranking[0]
     seen = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
     normal = one.normalise(seen)
@@ -287,7 +286,7 @@ def test_the_best_score_goes_online_with_the_offline_value(monkeypatch: pytest.M
 def test_deploying_the_best_takes_the_old_policy_and_its_score(monkeypatch: pytest.MonkeyPatch) -> None:
     one, members = gated(monkeypatch, [5.0, 4.0], [0.0, 1.0], [3.0, 2.0], [2.0, 3.0], deploy="best")
     while not one.acting:
-        iterate(one)
+        one.turn()
     assert one.chosen == 0 == members.ranking[0] and members.replaced == 0  # nothing was better than the clones
     seen = one.normalise(torch.randn(7, 3, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(one.distribution(seen).mean, members.old.distribution(seen).mean[0])
@@ -299,7 +298,7 @@ def test_choosing_by_return_is_booked_as_environment_steps(monkeypatch: pytest.M
     made = []
     make = one.make
     monkeypatch.setattr(one, "make", lambda count, seed: made.append(count) or make(count, seed))
-    metrics = iterate(one)
+    metrics = one.turn()
     assert made == [1, 1] and one.chosen in (0, 1)
     assert one.choice_steps == 2 * 2 * 200 and one.steps == 240 + 800 + 16
     assert metrics["learning_rate"] == pytest.approx(3e-5 * (1 - 800 / 1000))
@@ -365,7 +364,7 @@ def test_online_steps_learn_from_clones(tmp_path: Path) -> None:
     options |= {"num_envs": 8, "online_batch_steps": 128, "online_minibatch": 32, "online_epochs": 4, "gamma": 0.9}
     one = method(task, policy_part=0.0, model_part=0.0, online_steps=3000, normalise_states=False, **options)
     while one.steps < one.budget:
-        iterate(one)
+        one.turn()
     wrong = probes.check("RewardFromBoth", gamma=0.9, continuous=True, act=lambda seen: one.act_on_target(seen).mode())
     assert not wrong, wrong
 
