@@ -363,6 +363,8 @@ def build(
             task; a network where the method makes its own; or a budget in which something would never happen.
     """
     composition = composition_of(config, who)
+    if config.dial.lag:
+        config.dial.check_budget(total_steps // composition.innermost.steps)
     if policy is not None and not any(getattr(model, "takes_network", False) for model in composition.models.values()):
         raise RheostatError(f"{who} makes its own actor and critics: set hidden instead of handing over a network.")
     if offline is not None and not composition.any("reads_data"):
