@@ -15,11 +15,10 @@ import torch
 
 from rheostat import api
 from rheostat.errors import unknown
-from rheostat.methods import table
 from rheostat.tasks.control import probes
 from rheostat.terminal import print_table
 from rheostat.training.run import Run
-from tests.tiny_control import CONTINUOUS, CONTROL, random_data, reads_data, replays
+from tests.tiny_control import CONTINUOUS, CONTROL, discrete, having, random_data, reads_data, replays
 
 GAMMA = 0.9
 FAST = {
@@ -95,13 +94,13 @@ PESSIMISTIC = {"cql", "famo2o", "famo2o-cql", "iql", "uni-o4"}
 
 
 def train_on(method: str, task: str, steps: int, directory: Path, **options: object) -> Run:
-    settings = api.settings_for(method, task, steps=steps, evaluation_episodes=0, **(FAST | OWN.get(method, {}) | options))
+    settings = api.settings_for(method, task, steps=steps, evaluation_episodes=0, **(having(method, FAST) | OWN.get(method, {}) | options))
     return Run.create(directory, settings).train()
 
 
 def train_replay_on(method: str, task: str, updates: int, directory: Path, **options: object) -> Run:
     """A method with a replay; those that begin with a data set learn from uniform actions alone."""
-    options = REPLAY | REPLAY_OWN.get(method, {}) | options
+    options = having(method, REPLAY) | REPLAY_OWN.get(method, {}) | options
     data = {} if reads_data(method) == "no" else {"offline": random_data(task, DATA_STEPS)}
     steps = updates if reads_data(method) == "first" else int(REPLAY["start_steps"] + REPLAY["num_envs"] * updates)  # type: ignore[operator]
     return Run.create(directory, api.settings_for(method, task, steps=steps, evaluation_episodes=0, **data, **options)).train()
@@ -111,8 +110,7 @@ def can_fail(method: str, probe: str, continuous: bool) -> bool:
     """Whether a method can take a probe's actions, and has anything to be checked there."""
     if not replays(method):
         return continuous or method not in CONTINUOUS
-    discrete = table.entry(method).load().discrete
-    return discrete in (None, not continuous) and (method not in NO_VALUE or "Action" in probe or "Both" in probe)
+    return discrete(method) in (None, not continuous) and (method not in NO_VALUE or "Action" in probe or "Both" in probe)
 
 
 def places() -> list[tuple[str, bool]]:
@@ -127,13 +125,13 @@ def mistakes(method: str, probe: str, continuous: bool, directory: Path) -> list
     acted = "Action" in probe or "Both" in probe
     if replays(method):
         run = train_replay_on(method, task, GRADIENT_STEPS.get(probe, 400), directory)
-        value = None if method in NO_VALUE or (method in PESSIMISTIC and acted) else run.method.value  # type: ignore[attr-defined]
-        policy = run.method.act_on_target  # type: ignore[attr-defined]
+        value = None if method in NO_VALUE or (method in PESSIMISTIC and acted) else run.method.context.value
+        policy = run.method.context.act_on_target
     else:
         run = train_on(method, task, STEPS.get(probe, 8_000), directory)
         # where the reward depends on a stochastic continuous action, the value is that of the policy as it still explores
-        value = None if continuous and acted else run.method.policy.value  # type: ignore[attr-defined]
-        policy = run.method.policy.distribution  # type: ignore[attr-defined]
+        value = None if continuous and acted else run.method.policy.value
+        policy = run.method.policy.distribution
     return probes.check(probe, gamma=GAMMA, continuous=continuous, value=value, act=lambda observation: policy(observation).mode())
 
 

@@ -12,10 +12,13 @@ import torch
 from rheostat.api import settings_for
 from rheostat.buffers.offline import OfflineData
 from rheostat.methods import table
+from rheostat.options import having as options_having
 from rheostat.tasks.control.environments import make
 from rheostat.training.run import build_method
 from rheostat.training.settings import Settings
+from rheostat.training.settings_from_options import SETTINGS
 from rheostat.trajectories import Transitions
+from tests.by_hand import ByHand
 
 CONTROL = [name for name, row in table.METHODS.items() if row.domain == "control"]
 ON_POLICY: dict[str, Any] = {"num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "evaluation_episodes": 0}
@@ -68,16 +71,27 @@ def reads_data(method: str) -> str:
 
 
 def replays(method: str) -> bool:
-    """Whether it is built on :class:`~rheostat.learner.off_policy.OffPolicy`."""
-    from rheostat.learner.off_policy import OffPolicy
+    """Whether its gradient steps learn from a replay or a data set."""
+    return hasattr(table.entry(method).load()(), "log")
 
-    return issubclass(table.entry(method).load(), OffPolicy)
+
+def discrete(method: str) -> bool | None:
+    """Whether a method with a replay takes choices among a number of actions; None: those and continuous ones."""
+    found: bool | None = getattr(table.entry(method).load(), "discrete", False)
+    return found
 
 
 def acts_in(method: str) -> str:
     """A small task with actions it can take."""
-    continuous = method in CONTINUOUS or (replays(method) and not table.entry(method).load().discrete)
+    continuous = method in CONTINUOUS or (replays(method) and not discrete(method))
     return "Pendulum-v1" if continuous else "CartPole-v1"
+
+
+def having(method: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Those of some options that a method, or every run, has."""
+    own = {name: value for name, value in options.items() if name not in SETTINGS}
+    known = options_having(table.entry(method).load()(), own, method)
+    return {name: value for name, value in options.items() if name in SETTINGS or name in known}
 
 
 @functools.cache
@@ -123,7 +137,7 @@ def small_options(method: str, task: str) -> dict[str, Any]:
         general = {"steps": 240, "checkpoint_every": 80} | OFF_POLICY
     if reads_data(method) != "no":
         general |= {"offline": random_data(task)} | ({"online_steps": 100} if reads_data(method) == "first" else {})
-    return general | OWN.get(method, {})
+    return having(method, general) | OWN.get(method, {})
 
 
 def small(method: str, task: str | None = None, **options: Any) -> Settings:
@@ -140,13 +154,17 @@ def flags(options: dict[str, Any]) -> list[str]:
     return found
 
 
-def built(method: str, task: str | None = None, **options: Any) -> Any:
-    """The method itself, small and untrained, to be looked at or moved by hand."""
+def learner(method: str, task: str | None = None, **options: Any) -> Any:
+    """The method's learner, small and untrained."""
     settings = small(method, task, **options)
     return build_method(settings, settings.task)
 
 
-def one_batch(method: Any) -> Transitions:
+def built(method: str, task: str | None = None, **options: Any) -> ByHand:
+    """The same, to be looked at or moved by hand."""
+    return ByHand(learner(method, task, **options))
+
+
+def one_batch(method: ByHand) -> Transitions:
     """A batch of a method with a replay as its gradient step gets it, in the default dtype."""
-    rows: Transitions = method.credit(method.draw_batches(1))
-    return rows.apply(lambda x: x.to(torch.get_default_dtype()) if x.is_floating_point() else x)  # type: ignore[no-any-return]
+    return method.one_batch()

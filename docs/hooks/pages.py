@@ -247,8 +247,6 @@ def settings_section(name: str, settings: list[Setting], parent: str | None) -> 
 def refused_of(name: str) -> dict[str, str]:
     """What of the dial a method refuses, and why."""
     cls = METHODS[name].load()
-    if not hasattr(cls, "compose"):
-        return dict(cls.dial_refused)
     found: dict[str, str] = {}
     for part in cls().compose().parts().values():
         found |= getattr(part, "refuses", {})

@@ -211,33 +211,7 @@ def train_command(name: str, preset: str | None = None, kinds: Mapping[str, str]
     row = table.entry(name)
     base = ControlOptions if row.domain == "control" else LanguageOptions
     config = configure(name, {}, preset=preset)
-    if hasattr(config, "compose"):
-        return composed_command(name, row, base, config, kinds or {})
-    from rheostat.learner.control_dial import Dial
-
-    def run(self: Any) -> None:
-        from rheostat import api
-
-        options = {item.name: getattr(self, item.name) for item in dataclasses.fields(base)}
-        options["environment_options"] = {key: json_or_text(value) for key, value in options.pop("environment").items()}
-        if "reward" in options:
-            options["rewards"] = options.pop("reward")
-        method = {item.name: getattr(self.config, item.name) for item in dataclasses.fields(config)} | {"dial": self.dial}
-        defaults = {item.name: getattr(config, item.name) for item in dataclasses.fields(config)}
-        given: frozenset[str] = getattr(self, "given", frozenset())
-        method = {key: value for key, value in method.items() if value != defaults[key] or key in given}  # a preset fills in the rest
-        _announce(api.train(name, options.pop("task") or None, **options, **method))
-
-    # the dial's options keep their prefix (--dial.lag), those of the method have none
-    hidden: Any = [("dial", tyro.conf.Suppress[Dial], field(default=config.dial))]
-    plain: Any = dataclasses.make_dataclass(type(config).__name__, hidden, bases=(type(config),), frozen=True)
-    shown = plain(**{item.name: getattr(config, item.name) for item in dataclasses.fields(config)})
-    fields = [
-        ("config", OmitArgPrefixes[plain], field(default_factory=lambda: shown)),  # type: ignore[misc]
-        ("dial", Dial, field(default=config.dial)),
-    ]
-    namespace = {"run": run, "__doc__": f"{row.title}. `rheostat show {name}` explains the method."}
-    return dataclasses.make_dataclass(f"Train{name.title().replace('-', '')}", fields, bases=(base,), namespace=namespace)
+    return composed_command(name, row, base, config, kinds or {})
 
 
 def composed_command(name: str, row: Any, base: type, config: Any, kinds: Mapping[str, str]) -> type:
@@ -697,8 +671,6 @@ def in_paths(name: str, preset: str | None, words: list[str]) -> tuple[list[str]
     from rheostat.training.settings import configure
 
     config = configure(name, {}, preset=preset)
-    if not hasattr(config, "compose"):
-        return words, {}
     options = options_of(config)
     known = set(short_names(options)) | {item.name for item in dataclasses.fields(LanguageOptions)}
     joined = {each.path.replace(".", "_"): each.path for each in options if "." in each.path}

@@ -9,7 +9,7 @@ resuming it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rheostat.errors import RheostatError
@@ -33,6 +33,7 @@ class Composition:
         improve: how the models move, in order.
         models: by name, in the order in which they are bound.
         measure: of the context and a number of held-out prompts, how the policy is measured; None samples from it and grades.
+        stores: parts that prepare what outlives a turn (data, statistics, the log) before models are bound, in order.
     """
 
     collect: Any
@@ -41,6 +42,7 @@ class Composition:
     improve: list[Any]
     models: dict[str, Any]
     measure: Callable[[Any, int], Metrics] | None = None
+    stores: list[Any] = field(default_factory=list)
 
     @property
     def innermost(self) -> Any:
@@ -50,7 +52,8 @@ class Composition:
     def parts(self) -> dict[str, Any]:
         """Every part by a name that does not depend on positions in lists."""
         return (
-            named(chain(self.collect), "collect")
+            named(self.stores, "stores")
+            | named(chain(self.collect), "collect")
             | named(self.retain, "retain")
             | named(self.credit, "credit")
             | named(self.improve, "improve")
@@ -146,8 +149,9 @@ class Learner:
     def __init__(self, config: Any, composition: Composition, context: Any) -> None:
         self.config, self.composition, self.context = config, composition, context
         for name, model in composition.models.items():
-            context.models[name] = model
-            model.bind(context, name)
+            if context.models.get(name) is not model:  # stages share their models, which are bound once
+                context.models[name] = model
+                model.bind(context, name)
         context.group_size = getattr(composition.collect, "group_size", 1)
         context.measurement = composition.measure
         context.needs_old_scores = composition.gradient_steps > 1 or composition.any("needs_old_logp")
@@ -179,10 +183,14 @@ class Learner:
 
     def improve(self, batch: Batch) -> Metrics:
         """HOW DOES THE POLICY MOVE?"""
+        return self.move(batch) | self.context.finish_turn(batch)
+
+    def move(self, batch: Batch) -> Metrics:
+        """Every update, in order; the turn is not over yet."""
         metrics = dict(batch.metrics)
         for part in self.composition.improve:
             metrics |= part.improve(self.context, batch)
-        return metrics | self.context.finish_turn(batch)
+        return metrics
 
     def turn(self) -> Metrics:
         """One turn of the training loop: what happened, as numbers."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import typing
 from dataclasses import dataclass
 from typing import Any
 
 from rheostat.methods import table
-from rheostat.options import Option, field_documentation, options_of, short_names
+from rheostat.options import Option, options_of, short_names
 from rheostat.training.settings import shown_options
 
 
@@ -33,13 +32,11 @@ def settings_of(name: str) -> list[Setting]:
     """Every option that acts in a method, in order."""
     method = table.entry(name)
     cls = method.load()
-    if not hasattr(cls, "compose"):
-        return _flat_settings(cls)
     found = shown_options(name, cls())
     shorts = {path: short for short, path in short_names(found).items()}
     parent = table.METHODS[method.parent].load()
     before: dict[str, Any] = {}
-    known = parent is not cls and hasattr(parent, "compose")
+    known = parent is not cls
     if known:
         theirs = options_of(parent())
         before = {each.path: each.value for each in theirs}
@@ -68,17 +65,3 @@ def _type_name(hint: Any) -> str:
     if typing.get_origin(hint) is typing.Literal:
         return " | ".join(map(str, typing.get_args(hint)))
     return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "").replace("torch.", "")
-
-
-def _flat_settings(cls: Any) -> list[Setting]:
-    """Of a method whose configuration is one level."""
-    documentation, hints = field_documentation(cls.Config), typing.get_type_hints(cls.Config)
-    return [
-        Setting(item.name, item.name, _type_name(hints[item.name]), default_of(item), documentation[item.name], default_of(item), False)
-        for item in dataclasses.fields(cls.Config)
-    ]
-
-
-def default_of(field: dataclasses.Field[Any]) -> Any:
-    """A field's default value."""
-    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default

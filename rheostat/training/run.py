@@ -40,8 +40,10 @@ from torch import Tensor
 
 from rheostat.credit.verifiers.timing import seconds_of
 from rheostat.errors import RheostatError
-from rheostat.learner.method import Method, NonFinite, iterate
+from rheostat.learner.learner import Learner
+from rheostat.learner.stages import Stages
 from rheostat.methods import table
+from rheostat.parts import NonFinite
 from rheostat.streams import Streams
 from rheostat.training import checkpoint
 from rheostat.training.progress import Progress, Silent
@@ -69,7 +71,7 @@ class Run:
         self.notes: list[str] = []
         self._task = settings.task if task is None else task
         self._policy = policy
-        self._method: Method | None = None
+        self._method: Learner | Stages | None = None
         self._iteration = 0
         self._metrics_bytes = 0
         self._next_checkpoint = settings.checkpoint_interval
@@ -150,7 +152,7 @@ class Run:
             raise RheostatError(f"{path} is damaged: {error}.") from error
 
     @property
-    def method(self) -> Method:
+    def method(self) -> Learner | Stages:
         """The method, built on first use."""
         if self._method is None:
             torch.set_num_threads(self.settings.threads)
@@ -180,7 +182,7 @@ class Run:
         try:
             with listening() as stop, self._open_logs() as (metrics_file, timings_file):
                 while method.steps < total:
-                    found = method.turn() if hasattr(method, "turn") else iterate(method)
+                    found = method.turn()
                     self._iteration += 1
                     self._keep_rollouts()
                     self._seconds = time.monotonic() - began
@@ -199,7 +201,7 @@ class Run:
                     if method.steps >= self._next_checkpoint and method.steps < total:
                         while self._next_checkpoint <= method.steps:
                             self._next_checkpoint += self.settings.checkpoint_interval
-                        method.prepare_checkpoint() if hasattr(method, "prepare_checkpoint") else method.cut()
+                        method.prepare_checkpoint()
                         self.save()
                     if stop() and method.steps < total:
                         self.save()
@@ -331,8 +333,8 @@ class Run:
         """
         tensor = torch.as_tensor(observation)
         tensor = tensor if tensor.dtype == torch.uint8 else tensor.float()
-        act: Callable[[Tensor], Any] = getattr(self.method, "act_on_target", None) or _no_control(self.settings.method)
-        space = self.method.collector.environments.observation_space  # type: ignore[attr-defined]
+        act: Callable[[Tensor], Any] = actor_of(self)
+        space = self.method.context.observation_space  # type: ignore[attr-defined]
         single = tensor.dim() == len(space.shape)
         if tuple(tensor.shape[0 if single else 1 :]) != tuple(space.shape):
             raise RheostatError(f"The policy expects observations of shape {list(space.shape)}, got {list(tensor.shape)}.")
@@ -375,12 +377,12 @@ def build_method(settings: Settings, task: Any, policy: Any = None) -> Any:
     def worlds(num_envs: int, seed: int) -> Environments:
         return make(task, num_envs=num_envs, seed=seed, backend=settings.backend, **settings.environment_options)
 
-    cls = entry.load()
-    data = data_for(cls, settings)
-    method = cls(config, worlds, streams, total_steps=settings.steps, policy=policy, **data)
-    if config.dial.expert_share:
-        method.meet_expert(load_expert(settings))
-    return method
+    from rheostat.learner import control
+
+    expert = load_expert(settings) if config.dial.expert_share else None
+    return control.build(
+        config, settings.method, worlds, streams, settings.steps, expert=expert, policy=policy, **data_for(entry.load(), settings)
+    )
 
 
 def data_for(cls: Any, settings: Settings) -> dict[str, Any]:
@@ -417,8 +419,7 @@ def load_expert(settings: Settings) -> Callable[[Tensor], Any]:
     other = Run.load(settings.experts)
     if other.settings.task != settings.task:
         raise RheostatError(f"The expert in {settings.experts} was trained on {other.settings.task}, not on {settings.task}.")
-    act: Callable[[Tensor], Any] = getattr(other.method, "act_on_target", None) or _no_control(other.settings.method)
-    return act
+    return actor_of(other)
 
 
 @contextmanager
@@ -483,5 +484,13 @@ def _write_atomically(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
-def _no_control(method: str) -> Any:
-    raise RheostatError(f"{method} does not train a control policy: run.policy(observation) does not apply to it.")
+def actor_of(run: Run) -> Callable[[Tensor], Any]:
+    """From raw observations ``[N, ...]`` to the distribution of the learned policy's actions.
+
+    Raises:
+        RheostatError: the run's method trains no control policy.
+    """
+    if table.entry(run.settings.method).domain != "control":
+        raise RheostatError(f"{run.settings.method} does not train a control policy: run.policy(observation) does not apply to it.")
+    act: Callable[[Tensor], Any] = run.method.context.act_on_target  # type: ignore[attr-defined]
+    return act

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import types
-import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -121,24 +119,7 @@ def configure(method: str, overrides: dict[str, Any], *, preset: str | None = No
     Raises:
         RheostatError: unknown method, preset or field (with the nearest), or a value of the wrong kind.
     """
-    cls = table.entry(method).load()
-    if hasattr(cls, "compose"):
-        return composed(method, cls, overrides, preset)
-    hints = typing.get_type_hints(cls.Config)
-    values: dict[str, Any] = {}
-    if preset is not None:
-        presets: dict[str, dict[str, Any]] = getattr(cls, "presets", {})
-        if preset not in presets:
-            raise unknown(f"preset of {method}", preset, presets)
-        values |= presets[preset]
-    for name, value in nested(overrides).items():
-        if name not in hints:
-            raise unknown(f"setting of {method}", name, hints)
-        values[name] = _checked(method, name, value, hints[name])
-    config = cls.Config(**values)
-    config.dial.check(method, cls.dial_refused)
-    cls.derived(config)
-    return config
+    return composed(method, table.entry(method).load(), overrides, preset)
 
 
 def shared_by(methods: Iterable[tuple[str, Mapping[str, Any]]], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -156,9 +137,7 @@ def shared_by(methods: Iterable[tuple[str, Mapping[str, Any]]], shared: Mapping[
     last = ""
     for method, own in methods:
         cls, last = table.entry(method).load(), method
-        mine = dict(shared)
-        if hasattr(cls, "compose"):
-            mine = options.having(cls(), {**shared, **own}, method)
+        mine = options.having(cls(), {**shared, **own}, method)
         used |= mine.keys()
         found.append({name: value for name, value in mine.items() if name not in own} | dict(own))
     for name, value in options.flatten(shared):
@@ -173,9 +152,10 @@ def composed(method: str, cls: Any, overrides: dict[str, Any], preset: str | Non
     if version_0_1.is_old(method, overrides):
         overrides = version_0_1.translated(method, overrides, config)
     if preset is not None:
-        if preset not in cls.presets:
-            raise unknown(f"preset of {method}", preset, cls.presets)
-        config = with_options(config, cls.presets[preset], method)
+        presets: dict[str, dict[str, Any]] = getattr(cls, "presets", {})
+        if preset not in presets:
+            raise unknown(f"preset of {method}", preset, presets)
+        config = with_options(config, presets[preset], method)
     version_0_1.refuse_old_names(method, overrides, options_of(config))
     return changed(method, config, overrides)
 
@@ -198,10 +178,7 @@ def derived(method: str, config: Any) -> dict[str, int | str]:
     Raises:
         RheostatError: an impossible combination, and what to change.
     """
-    row = table.entry(method)
-    if not hasattr(config, "compose"):
-        return row.load().derived(config)
-    if row.domain == "language":
+    if table.entry(method).domain == "language":
         from rheostat.learner import language
 
         return language.derived(config, method)
@@ -225,7 +202,7 @@ def shown_options(method: str, config: Any) -> list[options.Option]:
 
 def plain(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON."""
-    return options.nested(config) if hasattr(config, "compose") else dataclasses.asdict(config)
+    return options.nested(config)
 
 
 def nested(overrides: dict[str, Any]) -> dict[str, Any]:
@@ -248,31 +225,3 @@ def flat(config: dict[str, Any]) -> dict[str, Any]:
     for name, value in config.items():
         found |= {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {name: value}
     return found
-
-
-def _checked(method: str, name: str, value: Any, hint: Any) -> Any:
-    """The value as its declared type, or a sentence."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        hint = next(argument for argument in arguments if argument is not type(None))
-        return _checked(method, name, value, hint)
-    if origin is Literal:
-        if value not in arguments:
-            raise RheostatError(f"{method}: {name} is {value!r}; it must be one of {', '.join(map(str, arguments))}.")
-        return value
-    if origin is tuple:
-        return tuple(value)
-    if dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        assert isinstance(hint, type)
-        inner = typing.get_type_hints(hint)
-        for key in value:
-            if key not in inner:
-                raise unknown(f"setting of {name}", key, inner)
-        return hint(**{key: _checked(method, f"{name}.{key}", each, inner[key]) for key, each in value.items()})
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-        raise RheostatError(f"{method}: {name} is {value!r}; it must be of type {hint.__name__}.")
-    return value

@@ -28,8 +28,8 @@ from rheostat.collect.control.episodes import run_episodes
 from rheostat.collect.control.offline_data import uniform
 from rheostat.collect.control.stepping import Draw
 from rheostat.errors import RheostatError
-from rheostat.learner.method import Metrics
-from rheostat.methods.control.ppo import PPO
+from rheostat.learner.learner import Learner
+from rheostat.parts import Metrics
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.environments import Environments, make
 from rheostat.tasks.language.base_models import cache_root
@@ -131,15 +131,17 @@ class Teacher:
 
     def draw(self, number: int) -> Draw:
         """Sampled actions of one of its policies, with their log-probabilities."""
-        return self._method(number).draw
+        context = self._learner(number).context
+        return cast(Draw, context.draw)
 
-    def _method(self, number: int) -> PPO:
-        method = _build(self.world, self.seed, self.recipe)
+    def _learner(self, number: int) -> Learner:
+        learner = _build(self.world, self.seed, self.recipe)
         state = self._states[number]
-        cast(nn.Module, method.policy).load_state_dict(state["policy"])
-        method.observations.load_state_dict(state["observations"])
-        method.collector.environments.close()
-        return method
+        cast(nn.Module, learner.policy).load_state_dict(state["policy"])
+        if "observations" in learner.context.stores:
+            learner.context.stores["observations"].load_state_dict(state["observations"])
+        learner.context.environments.close()
+        return learner
 
     def training_data(self, number: int, progress: Progress | None = None) -> list[Trajectories]:
         """What it collected before it had this policy: its training is done again until there.
@@ -150,19 +152,19 @@ class Teacher:
         progress = progress or Silent()
         until = self.policies[number]
         blocks: list[Trajectories] = []
-        method = _build(self.world, self.seed, self.recipe)
+        learner = _build(self.world, self.seed, self.recipe)
         progress.note(f"Training the teacher again for the data of its first {until['steps']:,} steps.")
         progress.start(0, until["steps"], "environment steps")
         try:
-            for fresh, metrics in _training(method):
+            for fresh, metrics in _training(learner):
                 blocks.append(fresh)
-                progress.update(method.steps, metrics)
-                if method.updates >= until["updates"]:
+                progress.update(learner.steps, metrics)
+                if learner.updates >= until["updates"]:
                     break
         finally:
             progress.stop()
-            method.collector.environments.close()
-        arrived = cast(nn.Module, method.policy).state_dict()
+            learner.context.environments.close()
+        arrived = cast(nn.Module, learner.policy).state_dict()
         if any(not torch.equal(value, arrived[name]) for name, value in self._states[number]["policy"].items()):
             raise RheostatError(f"Training the teacher again did not arrive at the policy in {self.folder}: remove that folder.")
         return blocks
@@ -221,51 +223,53 @@ def _settings(world: World, seed: int, recipe: TeacherRecipe) -> Settings:
     )
 
 
-def _build(world: World, seed: int, recipe: TeacherRecipe) -> PPO:
+def _build(world: World, seed: int, recipe: TeacherRecipe) -> Learner:
     settings = _settings(world, seed, recipe)
     torch.set_num_threads(settings.threads)  # sums over other numbers of threads differ in their last digits
-    return cast(PPO, build_method(settings, world.task))
+    return cast(Learner, build_method(settings, world.task))
 
 
-def _training(method: PPO) -> Iterator[tuple[Trajectories, Metrics]]:
+def _training(learner: Learner) -> Iterator[tuple[Trajectories, Metrics]]:
     """The training loop, with what was collected in every turn."""
-    while method.steps < method.total_steps:
-        fresh = method.collect()
-        yield fresh, method.improve(method.credit(method.retain(fresh)))
+    while learner.steps < learner.context.total_steps:
+        fresh = learner.collect()
+        yield fresh.rows, learner.improve(learner.credit(learner.retain(fresh)))
 
 
 def _train(world: World, seed: int, recipe: TeacherRecipe, progress: Progress) -> dict[str, Any]:
     """Train a teacher: its policies with their returns, and the reference returns."""
-    method = _build(world, seed, recipe)
+    learner = _build(world, seed, recipe)
+    context = learner.context
     policies: list[dict[str, Any]] = []
     due = 0.0
     progress.start(0, recipe.steps, "environment steps")
     try:
-        for _, metrics in _training(method):
-            last = method.steps >= recipe.steps
-            if last or method.steps >= due:
-                due = method.steps + recipe.steps / recipe.evaluations
-                evaluated = _measure(world, seed, f"policy {method.updates}", method.draw, recipe.evaluation_episodes)
+        for _, metrics in _training(learner):
+            last = learner.steps >= recipe.steps
+            if last or learner.steps >= due:
+                due = learner.steps + recipe.steps / recipe.evaluations
+                evaluated = _measure(world, seed, f"policy {learner.updates}", context.draw, recipe.evaluation_episodes)
                 metrics = metrics | {"evaluation_return": evaluated}
+                seen = context.stores.get("observations")
                 policies.append(
                     {
-                        "steps": method.steps,
-                        "updates": method.updates,
+                        "steps": learner.steps,
+                        "updates": learner.updates,
                         "evaluated": evaluated,
-                        "policy": {name: value.clone() for name, value in cast(nn.Module, method.policy).state_dict().items()},
-                        "observations": method.observations.state_dict(),
+                        "policy": {name: value.clone() for name, value in cast(nn.Module, learner.policy).state_dict().items()},
+                        "observations": {} if seen is None else seen.state_dict(),
                     }
                 )
-            progress.update(method.steps, metrics)
+            progress.update(learner.steps, metrics)
     finally:
         progress.stop()
-        method.collector.environments.close()
+        context.environments.close()
     count = recipe.reference_episodes
     return {
         "policies": policies,
-        "random": _measure(world, seed, "random", uniform(method.collector.environments.action_space), count),
-        "expert": _measure(world, seed, "expert", lambda observation, _: (method.act_on_target(observation).mode(), observation), count),
-        "expert_sampled": _measure(world, seed, "expert sampled", method.draw, count),
+        "random": _measure(world, seed, "random", uniform(context.action_space), count),
+        "expert": _measure(world, seed, "expert", lambda observation, _: (context.act_on_target(observation).mode(), observation), count),
+        "expert_sampled": _measure(world, seed, "expert sampled", context.draw, count),
     }
 
 

@@ -11,33 +11,51 @@ from typing import Any
 
 from torch import Tensor, nn
 
-PARTS: dict[str, str] = {
-    "actor": "policy",
-    "actor_target": "target policy",
+from rheostat.learner.control import ControlContext
+
+CONTROL: dict[str, str] = {
+    "policy": "policy",
+    "target policy": "target policy",
     "critics": "critics",
-    "targets": "target critics",
-    "critic": "critics",
-    "slow": "target critics",
-    "values": "value",
+    "target critics": "target critics",
+    "value": "value",
     "temperature": "temperature",
     "multiplier": "multiplier",
     "balance": "balance",
-    "balance_temperature": "balance temperature",
+    "balance temperature": "balance temperature",
 }
-"""Roles of the parts of methods with a replay."""
+"""Roles of the models of control methods."""
 CRITIC = ("critic", "judge", "value_head")
 """How the names of a critic's weights begin in a network that it shares with the policy."""
 
 
 def weights(method: Any) -> list[tuple[str, Tensor]]:
     """Every weight that learns, and those of target, old and reference networks, each with its role."""
-    if hasattr(method, "composition"):
-        return list(language(method))
-    if hasattr(method, "online"):
-        return list(uni_o4(method))
-    if hasattr(method, "parts"):
-        return [(PARTS[name], tensor) for name, part in method.parts().items() for tensor in of(part.network)]
-    return list(on_policy(method))
+    control_method = isinstance(method.context, ControlContext)
+    return list(control(method.context.models) if control_method else language(method))
+
+
+def control(models: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """Models by name."""
+    if "behaviour critics" in models:
+        yield from uni_o4(models)
+        return
+    for name, model in models.items():
+        if hasattr(model, "policy"):
+            yield from shared(model.policy)
+        elif name == "behaviour":
+            policy, vector, offset = models["policy"].policy, model.parameters.vector.detach(), 0
+            for own, parameter in policy.named_parameters():
+                part = vector[offset : offset + parameter.numel()].view_as(parameter)
+                offset += parameter.numel()
+                if not own.startswith(CRITIC):
+                    yield "behaviour", part
+        elif name in CONTROL:
+            role = CONTROL[name]
+            if name in ("policy", "target policy") and hasattr(models["policy"], "exploration"):  # dqn: the policy is the critics
+                role = {"policy": "critics", "target policy": "target critics"}[name]
+            for tensor in of(model.network):
+                yield role, tensor
 
 
 def of(module: nn.Module) -> list[Tensor]:
@@ -51,22 +69,22 @@ def shared(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
         yield "value" if name.startswith(CRITIC) else "policy", parameter.detach()
 
 
-def uni_o4(method: Any) -> Iterator[tuple[str, Tensor]]:
+def uni_o4(models: Any) -> Iterator[tuple[str, Tensor]]:
     """Critics of the behaviour, a model, the ensemble with its old policies, and what acts."""
     networks = {
-        "behaviour critics": method.critics.critics,
-        "target behaviour critics": method.critics.targets,
-        "behaviour value": method.critics.values,
-        "ensemble": method.members.learner,
-        "old ensemble": method.members.target,
-        "policy": method.online.actor,
-        "value": method.online.values,
+        "behaviour critics": models["behaviour critics"].critics,
+        "target behaviour critics": models["behaviour critics"].targets,
+        "behaviour value": models["behaviour critics"].values,
+        "ensemble": models["members"].learner,
+        "old ensemble": models["members"].target,
+        "policy": models["online policy"],
+        "value": models["value"],
     }
     for role, part in networks.items():
         for tensor in of(part.network):
             yield role, tensor
-    if method.model is not None:
-        for tensor in of(method.model.ensemble):
+    if "world model" in models:
+        for tensor in of(models["world model"].ensemble):
             yield "model", tensor
 
 
@@ -77,15 +95,3 @@ def language(method: Any) -> Iterator[tuple[str, Tensor]]:
     copy = None if reference is None else reference.network._copy
     if copy is not None:
         yield from (("reference", tensor) for role, tensor in shared(copy) if role == "policy")
-
-
-def on_policy(method: Any) -> Iterator[tuple[str, Tensor]]:
-    """PPO's network, and the behaviour policy of those that have one, whose weights are one vector in the order of the learned policy's."""
-    yield from shared(method.policy)
-    if hasattr(method, "behaviour"):
-        vector, offset = method.behaviour.parameters.vector.detach(), 0
-        for name, parameter in method.policy.named_parameters():
-            part = vector[offset : offset + parameter.numel()].view_as(parameter)
-            offset += parameter.numel()
-            if not name.startswith(CRITIC):
-                yield "behaviour", part

@@ -35,7 +35,7 @@ REPLAY: Options = {
     "num_envs": 2, "batch_size": 16, "hidden": (8,), "start_steps": 30, "update_to_data": 0.5, "replay_capacity": 300, "log_every": 20,
     "evaluation_episodes": 0,
 }  # fmt: skip
-DATA: Options = REPLAY | {"offline": "@pendulum-data", "steps": 110, "online_steps": 40, "stop": 4}
+DATA: Options = REPLAY | {"offline": "@pendulum-data", "start_steps": ABSENT, "steps": 110, "online_steps": 40, "stop": 4}
 """Two turns of the loop on a data set, then environment steps."""
 
 LONGER: Options = {"steps": 4, "stop": 3}
@@ -50,8 +50,11 @@ FAMILIES: dict[str, Options] = (
 """All others are language methods."""
 
 OWN: dict[str, Options] = {
-    "a2c": {"epochs": 1, "minibatches": 1},
-    "bc": {"steps": 300, "checkpoint_every": 150, "online_steps": 0, "stop": 2},
+    "a2c": {"clip": ABSENT, "epochs": 1, "minibatches": 1},
+    "bc": {
+        "num_envs": ABSENT, "update_to_data": ABSENT, "replay_capacity": ABSENT,
+        "steps": 300, "checkpoint_every": 150, "online_steps": 0, "stop": 2,
+    },
     "chord": {"max_new_tokens": 48},
     "cql": {"learning_rate": 3e-4, "penalty_actions": 3, "steps": 105, "online_steps": 30, "stop": 3},
     "dapo": {"overlong_buffer": 4, "max_sampling_rounds": 3},
@@ -72,6 +75,7 @@ OWN: dict[str, Options] = {
     "ros": {"behaviour_steps": 32, "stop": 5},
     "sft": {"group_size": ABSENT, "max_new_tokens": 48},
     "uni-o4": {
+        "update_to_data": ABSENT, "replay_capacity": ABSENT,
         "steps": 240, "online_steps": 32, "checkpoint_every": 100, "log_every": 1, "stop": 4,
         "critic_part": 1.0, "model_part": 1.0, "cloning_part": 1.0, "policy_part": 1.0,
         "critic_hidden": (8,), "value_hidden": (8,), "model_hidden": (8,), "model_networks": 3, "model_elites": 2, "model_batch_size": 16,

@@ -90,7 +90,6 @@ def agree(
             rows = one_batch(method)
             step(rows)
             method.gradient_step(rows)
-            method.updates += 1
             found = compare()
             assert all(found.values()), found
         method.close()

@@ -9,22 +9,22 @@ import torch
 
 from rheostat.buffers.offline import OfflineData
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
-from rheostat.methods.control.bc import BC
+from rheostat.learner.control import build
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
 from rheostat.training.settings import configure
+from tests.by_hand import ByHand
 from tests.tiny_control import built, gather, one_batch
 
-TINY = {"num_envs": 1, "batch_size": 32, "hidden": (16,), "learning_rate": 3e-3}
+TINY = {"batch_size": 32, "hidden": (16,), "learning_rate": 3e-3}
 
 
-def cloned(data: OfflineData, task: str, steps: int, **options: Any) -> BC:
+def cloned(data: OfflineData, task: str, steps: int, **options: Any) -> ByHand:
     """A policy that has learned from data made here."""
     config = configure("bc", TINY | options)
-    method = BC(config, lambda rows, seed: make(task, num_envs=rows, seed=seed), Streams(0), total_steps=steps, offline=data)
+    method = ByHand(build(config, "bc", lambda rows, seed: make(task, num_envs=rows, seed=seed), Streams(0), steps, offline=data))
     while method.steps < steps:
-        iterate(method)
+        method.turn()
     return method
 
 
@@ -89,7 +89,7 @@ def test_only_the_best_episodes_are_kept_and_give_the_statistics() -> None:
     kept = method.offline
     assert kept is not None and sorted(kept.returns.tolist()) == sorted(returns.tolist())[-count:]
     assert len(method.replay) == len(kept) < len(data)
-    torch.testing.assert_close(method.shift, kept.transitions.observation.mean(0))
+    torch.testing.assert_close(method.context.stores["observations"].shift, kept.transitions.observation.mean(0))
     method.close()
 
 
@@ -105,9 +105,14 @@ def test_the_smallest_share_keeps_one_episode_and_all_of_them_keep_everything() 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"best_share": 0.0}, r"best_share is 0\.0: a share of the episodes above 0 and at most 1"),
+        ({"best_share": 0.0}, r"best_share is 0\.0; it must be above 0 and at most 1"),
         ({"best_share": 1.1}, "best_share is"),
-        ({"priority": 0.5}, "priority ranks transitions by the error of critics, and bc has none"),
+        ({"priority": 0.5}, "Unknown option of bc 'priority'"),
+        ({"gamma": 0.9}, "Unknown option of bc 'gamma'"),
+        ({"tau": 0.1}, "Unknown option of bc 'tau'"),
+        ({"n_step": 3}, "Unknown option of bc 'n_step'"),
+        ({"reward_scale": 2.0}, "Unknown option of bc 'reward_scale'"),
+        ({"reward_shift": 1.0}, "Unknown option of bc 'reward_shift'"),
         ({"online_steps": 10}, "would only imitate itself in online_steps"),
         ({"imitation": "exact"}, "must be one of deterministic, stochastic"),
     ],

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rheostat.methods import table
-from rheostat.methods.control.dqn import DQN
+from rheostat.learner.off_policy import AsRead
+from rheostat.parts import Batch
 from rheostat.tasks.control import probes
-from rheostat.trajectories import Transitions
 from tests.probing import GAMMA, GRADIENT_STEPS, STEPS, can_fail, mistakes, places, train_on, train_replay_on
-from tests.tiny_control import CONTINUOUS, CONTROL, replays
+from tests.tiny_control import CONTINUOUS, CONTROL, discrete, replays
 
 
 def is_quick(method: str, probe: str, continuous: bool) -> bool:
@@ -19,7 +19,7 @@ def is_quick(method: str, probe: str, continuous: bool) -> bool:
     if method == "ppo":
         return continuous or probe == "TimeLimit"
     if replays(method):
-        return (probe, continuous) == ("RewardFromBoth", not table.entry(method).load().discrete)
+        return (probe, continuous) == ("RewardFromBoth", not discrete(method))
     if method == "a2c":
         return (probe, continuous) in (("RewardFromBoth", False), ("TimeLimit", True))
     if method in CONTINUOUS:
@@ -48,21 +48,21 @@ def test_probe(method: str, probe: str, continuous: bool, tmp_path: Path) -> Non
 def test_the_time_limit_probe_catches_the_wrong_rule(tmp_path: Path) -> None:
     """A method that takes time limits for deaths must fail the probe, and be told so."""
     run = train_on("ppo", probes.task_id("TimeLimit"), STEPS["TimeLimit"], tmp_path / "run", bootstrap_on_truncation=False)
-    wrong = probes.check("TimeLimit", gamma=GAMMA, value=run.method.policy.value)  # type: ignore[attr-defined]
+    wrong = probes.check("TimeLimit", gamma=GAMMA, value=run.method.policy.value)
     assert wrong and "bootstrapping at time limits" in wrong[0]
 
 
 @pytest.mark.slow
 def test_the_time_limit_probe_catches_the_wrong_rule_in_a_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same for a method that learns from single transitions."""
-    right = DQN.credit
+    right = AsRead.__call__
 
-    def wrong(self: DQN, kept: Transitions) -> Transitions:
-        seen = right(self, kept)
-        seen.discount = seen.discount.masked_fill(seen.truncated, 0.0) if len(seen) else seen.discount
+    def wrong(self: AsRead, context: Any, batch: Batch) -> Batch:
+        seen = right(self, context, batch)
+        seen.rows.discount = seen.rows.discount.masked_fill(seen.rows.truncated, 0.0)
         return seen
 
-    monkeypatch.setattr(DQN, "credit", wrong)
+    monkeypatch.setattr(AsRead, "__call__", wrong)
     run = train_replay_on("dqn", probes.task_id("TimeLimit"), GRADIENT_STEPS["TimeLimit"], tmp_path / "run")
-    found = probes.check("TimeLimit", gamma=GAMMA, value=run.method.value)  # type: ignore[attr-defined]
+    found = probes.check("TimeLimit", gamma=GAMMA, value=run.method.context.value)
     assert found and "bootstrapping at time limits" in found[0]

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from rheostat.errors import RheostatError
+from rheostat.learner.actor_critic import SoftActorStep
+from rheostat.methods.control.cql import ConservativeCriticStep
 from rheostat.trajectories import Transitions
 from tests.methods.plain import DELAYED, LIMITED, Twin, agree, follow, same_parameters, slow_copy
 from tests.tiny_control import built, one_batch
@@ -110,9 +112,9 @@ def test_a_step_is_the_plain_one(form: str, task: str) -> None:
 def test_the_penalty_lowers_the_gap_and_moves_no_policy() -> None:
     method = built("cql", conservative_weight=1e3, critic_learning_rate=1e-3)
     rows = one_batch(method)
-    asked = method.ask(rows, 1.0)
+    batch = method.credited(rows)
     before = method.actor.parameters.vector.detach().clone(), method.temperature.value
-    found = [method.regress(rows, asked) for _ in range(4)]
+    found = [method.step(ConservativeCriticStep, batch) for _ in range(4)]
     assert all(later["gap"] < earlier["gap"] for earlier, later in itertools.pairwise(found))
     assert torch.equal(method.actor.parameters.vector, before[0]) and method.temperature.value == before[1]
 
@@ -129,9 +131,14 @@ def test_the_weight_may_change_once_the_policy_acts() -> None:
     method = built("cql", conservative_weight=4.0, conservative_weight_online=1.0)
     gap = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
     rows = one_batch(method)[:2]
-    assert not method.acting and float(method.penalty(gap, rows)) == 4.0 * (1.5 + 3.5)
-    method.offline_updates = method.offline_budget
-    assert method.acting and float(method.penalty(gap, rows)) == 1.5 + 3.5
+
+    def loss() -> float:
+        return float(method.part(ConservativeCriticStep).penalty.loss(method.context, gap, rows, "sum"))
+
+    assert not method.acting and loss() == 4.0 * (1.5 + 3.5)
+    while not method.acting:
+        method.turn()
+    assert loss() == 1.5 + 3.5
 
 
 def test_the_warm_up_reads_the_data_and_not_the_critics() -> None:
@@ -143,7 +150,7 @@ def test_the_warm_up_reads_the_data_and_not_the_critics() -> None:
         else:
             with torch.no_grad():
                 method.critics.parameters.vector.mul_(-1.0)
-        method.actor_step(rows, 0.1)
+        method.step(SoftActorStep, rows, alpha=0.1)
         found: Tensor = method.actor.parameters.vector.detach().clone()
         return found
 
@@ -153,14 +160,14 @@ def test_the_warm_up_reads_the_data_and_not_the_critics() -> None:
     assert not torch.equal(actor_after(None, warm=False), actor_after(0.5, warm=False))
     method = built("cql", imitation_steps=1, learning_rate=1e-2)
     rows = one_batch(method)
-    method.actor_step(rows, 0.1)
+    method.step(SoftActorStep, rows, alpha=0.1)
     assert torch.equal(method.actor.parameters.vector, actor_after(None, warm=True))
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"penalty_actions": 0}, "at least 1 action"),
+        ({"penalty_actions": 0}, "at least 1"),
         ({"conservative_weight": -1.0}, "at least 0"),
         ({"gap_temperature": 0.0}, "above 0"),
         ({"smallest_gap": 1.0, "largest_gap": 0.0}, "must be below"),

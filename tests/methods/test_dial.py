@@ -12,8 +12,6 @@ from rheostat.api import settings_for
 from rheostat.collect.language.collectors import experts_of
 from rheostat.errors import RheostatError
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import composition_of
-from rheostat.learner.method import iterate
 from rheostat.methods import table
 from rheostat.training.run import Interrupted, Run, build_method
 from rheostat.training.settings import configure, flat, nested
@@ -75,14 +73,17 @@ def test_a_lagged_actor_acts_with_old_weights_and_statistics() -> None:
     one = control(steps=1000, **{"dial.lag": 2})
     seen = []
     for update in range(5):
-        observation = one.collector.observation.clone()
-        seen.append((observation, one.act_on_target(observation).parameters.detach().clone(), one.observations.mean.clone()))
+        context = one.context
+        observation = context.collector.observation.clone()
+        policy = context.act_on_target(observation).parameters.detach().clone()
+        seen.append((observation, policy, context.stores["observations"].mean.clone()))
         batch = one.collect()
-        assert batch.version.unique().tolist() == [max(0, update - 2)]
-        assert torch.equal(one.lagged.statistics.mean, seen[max(0, update - 2)][2])
+        assert batch.rows.version.unique().tolist() == [max(0, update - 2)]
+        assert torch.equal(context.models["acting"].statistics.mean, seen[max(0, update - 2)][2])
         one.improve(one.credit(one.retain(batch)))
     old, expected, _ = seen[3]
-    torch.testing.assert_close(one.act(old).parameters, expected)  # after five updates, that of update 3 acts
+    acting = context.models["acting"].exploring(context.see(old, "acting"))
+    torch.testing.assert_close(acting.parameters, expected)  # after five updates, that of update 3 acts
 
 
 def test_measuring_is_of_the_present_policy(model: str) -> None:
@@ -110,7 +111,7 @@ def test_experts_join_every_group(model: str) -> None:
 def test_an_expert_acts_in_worlds_of_its_own(expert: str) -> None:
     one = control(experts=expert, **{"dial.expert_share": 0.5})
     kept = one.retain(one.collect())
-    assert len(kept) == 8 and [int(source) for source in kept.source[:, 0]] == [int(Source.FRESH)] * 4 + [int(Source.EXPERT)] * 4
+    assert len(kept) == 8 and [int(source) for source in kept.rows.source[:, 0]] == [int(Source.FRESH)] * 4 + [int(Source.EXPERT)] * 4
     metrics = one.improve(one.credit(kept))
     assert metrics["meter/share_expert"] == pytest.approx(0.5, abs=0.05) and metrics["meter/expert/kl_behaviour_k3"] > 0
     one.close()
@@ -151,8 +152,8 @@ def test_rows_of_environments_are_replayed() -> None:
 
 def test_updates_per_batch(model: str) -> None:
     assert [built("grpo", model, **{"dial.updates_per_batch": n}).turn()["gradient_steps"] for n in (0, 1, 3)] == [1, 1, 3]
-    assert [iterate(control(**{"dial.updates_per_batch": n}))["gradient_steps"] for n in (0, 1, 3)] == [1, 1, 3]
-    assert iterate(control())["gradient_steps"] == 4
+    assert [control(**{"dial.updates_per_batch": n}).turn()["gradient_steps"] for n in (0, 1, 3)] == [1, 1, 3]
+    assert control().turn()["gradient_steps"] == 4
 
 
 def test_zero_changes_nothing(model: str) -> None:
@@ -160,7 +161,7 @@ def test_zero_changes_nothing(model: str) -> None:
     plain, dialled = built("grpo", model), built("grpo", model, **zero)
     assert [plain.turn() for _ in range(2)] == [dialled.turn() for _ in range(2)]
     plain, dialled = control(), control(**zero)
-    assert [iterate(plain) for _ in range(2)] == [iterate(dialled) for _ in range(2)]
+    assert [plain.turn() for _ in range(2)] == [dialled.turn() for _ in range(2)]
 
 
 def test_corrections_of_a_stale_batch() -> None:
@@ -175,7 +176,7 @@ def test_corrections_of_a_stale_batch() -> None:
     }.items():  # fmt: skip
         one = control(**options, **own)
         for _ in range(4):
-            iterate(one)
+            one.turn()
         ends[name] = torch.cat([parameter.flatten() for parameter in weights(one)])
     torch.testing.assert_close(ends["ratio"], ends["weight"], atol=1e-5, rtol=0)
     assert (ends["none"] - ends["ratio"]).abs().max() > 1e-3
@@ -239,7 +240,8 @@ def test_what_a_method_cannot_honour_is_refused_while_parsing(model: str, expert
     refused("robust-acting cannot honour dial.replay_share", "robust-acting", dial_replay_share=0.5)
     refused("both use earlier batches again", "ppo-buffer", dial_replay_share=0.5)
     refused("it is done twice", "ppo", ratio_to="sampler", sampler_correction="token")
-    refused("a2c has no ratio, so limit does nothing", "a2c", limit="none")
+    refused("a2c has no option limit any more", "a2c", limit="none")
+    refused("Unknown option of a2c 'ratio_to'", "a2c", ratio_to="sampler")
     with pytest.raises(RheostatError, match=r"dial\.lag is 8, but the whole run makes about 2 updates"):
         built("grpo", model, **{"dial.lag": 8})
     with pytest.raises(RheostatError, match=r"dial\.lag is 99, but the whole run makes about 15 updates"):
@@ -253,13 +255,12 @@ def test_what_a_method_cannot_honour_is_refused_while_parsing(model: str, expert
 
 def test_every_method_says_what_it_cannot_honour() -> None:
     names = set(Dial.__dataclass_fields__)
-    for name, row in table.METHODS.items():
+    for name in table.METHODS:
         config = configure(name, {})
         assert config.dial.off
-        refused = {} if row.domain == "language" else row.load().dial_refused
-        if row.domain == "language":
-            for part in composition_of(config, name).parts().values():
-                refused |= getattr(part, "refuses", {})
+        refused: dict[str, str] = {}
+        for part in config.compose().parts().values():
+            refused |= getattr(part, "refuses", {})
         assert set(refused) <= names and all(refused.values()), name
 
 

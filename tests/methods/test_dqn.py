@@ -11,23 +11,23 @@ import torch
 
 import rheostat
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
+from tests.by_hand import ByHand
 from tests.methods.test_off_policy import Images
 from tests.tiny_control import OFF_POLICY, OWN, built, one_batch
 
 
-def filled(task: str = "CartPole-v1", **options: Any) -> Any:
+def filled(task: str = "CartPole-v1", **options: Any) -> ByHand:
     """A method with a replay to draw from."""
     method = built("dqn", task, **({"start_steps": 60} | options))
     while method.steps < 60:
-        iterate(method)
+        method.turn()
     return method
 
 
 def disturb(method: Any) -> None:
     """Make the network and its slow copy differ."""
     with torch.no_grad():
-        method.critic.parameters.vector.add_(torch.randn(method.critic.parameters.vector.shape, generator=torch.Generator().manual_seed(3)))
+        method.actor.parameters.vector.add_(torch.randn(method.actor.parameters.vector.shape, generator=torch.Generator().manual_seed(3)))
 
 
 @pytest.mark.parametrize("double", [False, True])
@@ -36,7 +36,7 @@ def test_the_target_is_the_slow_copys_value_of_the_chosen_action(double: bool) -
     disturb(method)
     rows = one_batch(method)
     rows.discount[::3] = 0.0
-    slow, fast = method.slow.network(rows.next_observation), method.policy(rows.next_observation)
+    slow, fast = method.actor_target.network(rows.next_observation), method.policy(rows.next_observation)
     expected = []
     for i in range(len(rows)):
         best = max(range(2), key=lambda action, i=i: (fast if double else slow)[i, action].item())  # type: ignore[misc]
@@ -77,11 +77,10 @@ def test_errors_beyond_the_limit_pull_with_constant_force() -> None:
 def test_the_slow_copy_takes_over_at_intervals_or_follows_slowly(tau: float, every: int) -> None:
     method = filled(tau=tau, target_every=every)
     for step in range(1, 9):
-        before = method.slow.parameters.vector.clone()
+        before = method.actor_target.parameters.vector.clone()
         method.gradient_step(one_batch(method))
-        method.updates += 1
-        expected = before.lerp(method.critic.parameters.vector.detach(), tau) if step % every == 0 else before
-        torch.testing.assert_close(method.slow.parameters.vector, expected)
+        expected = before.lerp(method.actor.parameters.vector.detach(), tau) if step % every == 0 else before
+        torch.testing.assert_close(method.actor_target.parameters.vector, expected)
     method.close()
 
 
@@ -89,7 +88,7 @@ def test_epsilon_falls_linearly_over_its_share_of_the_budget() -> None:
     method = built("dqn", steps=1000, exploration_share=0.5, exploration_start=1.0, exploration_end=0.1)
     for steps, epsilon in ((0, 1.0), (250, 0.55), (500, 0.1), (900, 0.1)):
         method.collector.steps = steps
-        assert method.exploration == pytest.approx(epsilon)
+        assert method.actor.epsilon == pytest.approx(epsilon)
     method.close()
 
 
@@ -104,14 +103,14 @@ def test_the_explorer_is_greedy_except_for_epsilon_and_knows_its_probabilities(e
     torch.testing.assert_close(torch.bincount(action, minlength=3) / 4_000, expected, atol=0.03, rtol=0)
     torch.testing.assert_close(logp, expected.log()[action])
     assert (method.act_on_target(seen).mode() == best).all()
-    assert method.exploring(seen).log_prob(torch.full((4_000,), (best + 1) % 3)).isfinite().all()
+    assert method.actor.exploring(seen).log_prob(torch.full((4_000,), (best + 1) % 3)).isfinite().all()
     method.close()
 
 
 def test_prioritised_n_step_replay_works_through_the_chassis() -> None:
     method = filled(n_step=3, priority=0.7, gamma=0.9, num_envs=1)
     while method.updates < 20:
-        iterate(method)
+        method.turn()
     tree = method.replay.tree.leaves[: len(method.replay)]
     assert len(tree.unique()) > 10  # errors became priorities
     rows = one_batch(method)
@@ -135,17 +134,17 @@ def test_the_weights_of_a_prioritised_replay_scale_the_loss() -> None:
     method = filled(priority=0.5)
     rows = one_batch(method)
     rows.weight = torch.zeros_like(rows.reward)
-    before = method.critic.parameters.vector.detach().clone()
-    method.critic.optimizer.param_groups[0]["lr"] = 1.0
+    before = method.actor.parameters.vector.detach().clone()
+    method.actor.optimizer.param_groups[0]["lr"] = 1.0
     assert method.gradient_step(rows)["critic_loss"] == 0
-    assert torch.equal(method.critic.parameters.vector, before)
+    assert torch.equal(method.actor.parameters.vector, before)
     method.close()
 
 
 def test_images_are_read_and_learned_from(tmp_path: Path) -> None:
     options = OFF_POLICY | OWN["dqn"] | {"update_to_data": 0.1, "batch_size": 4}
     run = rheostat.train("dqn", Images, directory=tmp_path / "run", progress=False, steps=60, **options)
-    method: Any = run.method
+    method = ByHand(run.method)
     assert method.replay.columns["observation"].dtype == torch.uint8 and method.updates == 2
     assert run.policy(Images().reset(seed=0)[0]) in (0, 1, 2)
     assert math.isfinite(run.metrics[-1]["critic_loss"])
@@ -156,7 +155,7 @@ def test_images_are_read_and_learned_from(tmp_path: Path) -> None:
 def test_an_atari_game_of_envpool_runs_with_its_preset(tmp_path: Path) -> None:
     options = {"replay_capacity": 500, "start_steps": 40, "batch_size": 8, "evaluation_episodes": 0}
     run = rheostat.train("dqn", "Pong-v5", directory=tmp_path / "run", progress=False, preset="atari", steps=60, **options)
-    method: Any = run.method
+    method = ByHand(run.method)
     assert method.updates == 5 and method.replay.columns["observation"].shape[1:] == (4, 84, 84)
     run.close()
 
@@ -170,7 +169,7 @@ def test_two_networks_of_one_seed_are_equal_whatever_the_global_generator_does()
 
         method = method_on("dqn", Images)
         assert torch.equal(torch.get_rng_state(), state)
-        found.append(method.critic.parameters.vector.detach())
+        found.append(method.actor.parameters.vector.detach())
         method.close()
     assert torch.equal(*found)
 
@@ -178,10 +177,10 @@ def test_two_networks_of_one_seed_are_equal_whatever_the_global_generator_does()
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"exploration_end": 1.5}, r"exploration_end is 1\.5: it lies between 0 and 1"),
-        ({"exploration_share": -0.1}, "exploration_share is"),
+        ({"exploration_end": 1.5}, r"exploration.end is 1\.5; it must be at least 0 and at most 1"),
+        ({"exploration_share": -0.1}, "exploration.share is"),
         ({"target_every": 0}, "target_every is 0"),
-        ({"huber": 0.0}, r"huber is 0\.0: it is an error above 0, or None"),
+        ({"huber": 0.0}, r"huber is 0\.0; it must be above 0"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(options: dict[str, Any], sentence: str) -> None:

@@ -7,25 +7,26 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError
-from rheostat.methods.control.famo2o import FamO2O, FamO2OCQL, family_weight
+from rheostat.learner.stages import Stages
+from rheostat.methods.control.famo2o import BalanceStep, Coefficients, FamO2O, FamO2OCQL, family_weight
 from rheostat.objectives.weights import exponential_weight
 from rheostat.policies.control.balance import BalanceModel, coefficient_of, sin_cos_encoding
 from rheostat.policies.parameters import Trained
 from rheostat.training.run import Run, build_method
+from tests.by_hand import ByHand
 from tests.tiny_control import small
 
 
-def built(slug: str, **options: Any) -> Any:
+def built(slug: str, **options: Any) -> ByHand:
     settings = small(slug, **options)
-    return build_method(settings, settings.task)
+    return ByHand(build_method(settings, settings.task))
 
 
-def a_batch(method: Any) -> Any:
-    return method.credit(method.draw_batches(1))
+def a_batch(method: ByHand) -> Any:
+    return method.one_batch()
 
 
 def test_the_encoding_interleaves_sines_and_cosines() -> None:
@@ -65,7 +66,7 @@ def test_the_balance_step_moves_the_balance_model_and_nothing_else(slug: str) ->
     method = built(slug)
     rows = a_batch(method)
     before = {name: part.state_dict()["parameters"].clone() for name, part in method.parts().items()}
-    method.balance_step(rows)
+    method.step(BalanceStep, rows)
     moved = {name for name, part in method.parts().items() if not torch.equal(part.state_dict()["parameters"], before[name])}
     assert moved == ({"balance", "balance_temperature"} if slug == "famo2o" else {"balance"})
 
@@ -74,7 +75,8 @@ def test_the_balance_step_moves_the_balance_model_and_nothing_else(slug: str) ->
 def test_critics_do_not_see_the_coefficient(slug: str) -> None:
     method = built(slug)
     rows = a_batch(method)
-    one, other = (method.members.beside(rows.observation, torch.full((len(rows),), x)) for x in (1.1, 1.4))
+    family = method.learner.config.family
+    one, other = (family.beside(method.context, rows.observation, torch.full((len(rows),), x)) for x in (1.1, 1.4))
     assert torch.equal(method.critics.network(one, rows.action), method.critics.network(other, rows.action))
     assert not torch.equal(method.distribution(one).mean, method.distribution(other).mean)
 
@@ -83,42 +85,38 @@ def test_critics_do_not_see_the_coefficient(slug: str) -> None:
 def test_coefficients_are_uniform_over_data_and_the_models_once_the_policy_acts(slug: str) -> None:
     method = built(slug)
     observation = torch.zeros(2000, 3)
-    drawn = method.members.draw(observation)
+    drawn = method.part(Coefficients).draw(method.context, observation)
     low, high = method.config.coefficient_low, method.config.coefficient_high
     assert drawn.min() < low + 0.02 * (high - low) and drawn.max() > high - 0.02 * (high - low)
     assert abs(drawn.mean().item() - (low + high) / 2) < 0.05 * (high - low)
-    method.offline_updates = method.offline_budget
+    while not method.acting:
+        method.turn()
+    model = method.balance.network
     with torch.no_grad():
-        method.members.model.log_std.fill_(-10.0)  # a model that is sure
-    torch.testing.assert_close(method.members.draw(observation[:5]), method.members.model.mode(observation[:5]), atol=1e-3, rtol=0)
+        model.log_std.fill_(-10.0)  # a model that is sure
+    drawn = method.part(Coefficients).draw(method.context, observation[:5])
+    torch.testing.assert_close(drawn, model.mode(observation[:5]), atol=1e-3, rtol=0)
 
 
 def test_the_policy_acts_by_the_models_choice() -> None:
     method = built("famo2o")
     observation = torch.randn(4, 3)
-    chosen = method.members.beside(observation, method.members.model.mode(observation))
+    chosen = method.learner.config.family.beside(method.context, observation, method.balance.network.mode(observation))
     assert torch.equal(method.distribution(observation).mean, method.distribution(chosen).mean)
 
 
 def test_without_a_model_the_middle_of_the_range_acts() -> None:
     method = built("famo2o", balance="random")
     observation = torch.randn(4, 3)
-    assert torch.equal(method.members.picked(observation), method.members.beside(observation, torch.full((4,), 3.0)))
+    middle = method.learner.config.family.beside(method.context, observation, torch.full((4,), 3.0))
+    assert torch.equal(method.distribution(observation).mean, method.distribution(middle).mean)
 
 
 def test_the_next_state_may_be_judged_by_the_present_coefficient() -> None:
     for choice, same in (("current", True), ("own", False)):
         method = built("famo2o-cql", next_coefficient=choice)
-        seen: dict[str, Tensor] = {}
-        inner = method.ask
-
-        def ask(rows: Any, alpha: float, inner: Any = inner, seen: dict[str, Tensor] = seen) -> Any:
-            seen["here"], seen["there"] = rows.observation[:, 3:], rows.next_observation[:, 3:]
-            return inner(rows, alpha)
-
-        method.ask = ask
-        method.gradient_step(a_batch(method))
-        assert torch.equal(seen["here"], seen["there"]) is same
+        rows = method.credited(a_batch(method)).rows
+        assert torch.equal(rows.observation[:, 3:], rows.next_observation[:, 3:]) is same
 
 
 def test_with_known_values_the_balance_model_finds_the_best_coefficient_of_each_context() -> None:
@@ -144,17 +142,17 @@ def test_refusals() -> None:
 def test_both_forms_go_from_data_to_acting(tmp_path: Path) -> None:
     for slug, kind in (("famo2o", FamO2O), ("famo2o-cql", FamO2OCQL)):
         run = Run.create(tmp_path / slug, small(slug)).train()
-        assert isinstance(run.method, kind)
+        assert isinstance(run.method, Stages) and isinstance(run.method.config, kind)
         last = run.metrics[-1]
         assert {"balance_loss", "coefficient", "meter/share_offline", "meter/share_replay"} <= set(last)
-        assert kind.__name__ and run.method.collector.steps == 100
+        assert run.method.context.collector.steps == 100
 
 
 def test_a_run_is_not_continued_on_other_data(tmp_path: Path) -> None:
     method = built("famo2o")
     state = method.state_dict()
     with pytest.raises(RheostatError, match="began with other data"):
-        method.load_state_dict(state | {"data": "another"})
+        method.load_state_dict(state | {"context": state["context"] | {"data": "another"}})
 
 
 def test_measurements_are_made_where_acting_begins(tmp_path: Path) -> None:

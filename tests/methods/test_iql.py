@@ -13,9 +13,12 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from rheostat.errors import RheostatError
-from rheostat.learner.off_policy import OffPolicy
+from rheostat.learner.actor_critic import WeightedImitation
+from rheostat.learner.stages import Stages
+from rheostat.parts import Batch
 from rheostat.training.run import Run
 from rheostat.trajectories import Source, Transitions
+from tests.by_hand import ByHand
 from tests.methods.plain import DELAYED, LIMITED, Twin, agree, follow, same_parameters, slow_copy
 from tests.tiny_control import built, gather, one_batch, random_data, small
 
@@ -95,7 +98,7 @@ def test_huge_advantages_are_capped() -> None:
         rows = one_batch(method)
         found = method.gradient_step(rows)
         assert torch.isfinite(torch.as_tensor(found["policy_loss"])) and float(found["action_weight"]) <= method.config.weight_cap
-    weight = method.action_weight(rows, torch.tensor([-1e30, 0.0, 1e30]))
+    weight = method.part(WeightedImitation).weight(method.context, Batch(rows), torch.tensor([-1e30, 0.0, 1e30]))
     assert weight.tolist() == [0.0, 1.0, method.config.weight_cap]
 
 
@@ -104,9 +107,8 @@ def rates(**options: Any) -> list[float]:
     method = built("iql", steps=100, update_to_data=1.0, learning_rate=0.01, **options)
     found = []
     for updates in (0, 50, 100 + options["online_steps"]):
-        method.updates = updates
-        method.set_learning_rate()
-        found.append(method.actor.learning_rate / 0.01)
+        method.context.updates = updates
+        found.append(method.part(WeightedImitation).learning_rate(method.context) / 0.01)
     return found
 
 
@@ -121,8 +123,8 @@ def test_rewards_are_rescaled_for_learning_and_reported_as_they_are(tmp_path: Pa
         "iql", reward_scale=0.5, reward_shift=-1.0, log_every=1, online_steps=210, num_envs=1, replay_capacity=500, checkpoint_every=1000
     )
     run = Run.create(tmp_path / "run", settings).train()
-    method: Any = run.method
-    assert isinstance(method, OffPolicy)
+    assert isinstance(run.method, Stages)
+    method = ByHand(run.method)
     kept = method.replay.sample(400, torch.Generator().manual_seed(0))
     assert kept.reward.max() <= -1.0  # Pendulum's rewards are at most 0
     raw = gather("Pendulum-v1", 200).transitions.reward
@@ -139,7 +141,7 @@ def test_rewards_are_rescaled_for_learning_and_reported_as_they_are(tmp_path: Pa
 def test_returns_can_be_given_a_range(tmp_path: Path) -> None:
     task = "rheostat/Probe-RewardFromObservation-Continuous-v0"  # returns of -1 and 1
     method = built("iql", task, scale_returns_to=1000.0)
-    assert method.reward_scale == 500.0
+    assert method.context.stores["learned rewards"].scale == 500.0
     assert set(one_batch(method).reward.abs().tolist()) == {500.0}
 
 
@@ -156,7 +158,7 @@ def test_the_replay_begins_with_the_data_and_the_meter_sees_both_sources(tmp_pat
 def test_a_fixed_share_keeps_data_and_replay_apart(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", small("iql", offline_share=0.25, log_every=10)).train()
     assert run.metrics[-1]["meter/share_offline"] == 0.25
-    method: Any = run.method
+    method = ByHand(run.method)
     assert len(method.replay) == 100 and len(method.data) == 200
 
 
@@ -164,7 +166,7 @@ def test_a_fixed_share_keeps_data_and_replay_apart(tmp_path: Path) -> None:
     ("options", "sentence"),
     [
         ({"offline": None}, "learns from a data set first"),
-        ({"expectile": 1.0}, "lies between 0 and 1"),
+        ({"expectile": 1.0}, "above 0 and below 1"),
         ({"inverse_temperature": -1.0}, "at least 0"),
         ({"weight_cap": 0.0}, "above 0"),
         ({"replay_capacity": 100}, "raise replay_capacity"),

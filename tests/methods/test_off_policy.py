@@ -15,16 +15,18 @@ import torch
 from safetensors.torch import load_file
 
 import rheostat
+from rheostat.buffers.control_retainers import OFFLINE_TURN
+from rheostat.collect.control.collectors import draw_uniform
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
-from rheostat.learner.off_policy import OFFLINE_TURN
+from rheostat.learner.control import build
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
 from rheostat.training.run import Run
 from rheostat.training.settings import configure
 from rheostat.trajectories import Source
+from tests.by_hand import ByHand
 from tests.tasks.worlds import Counting
-from tests.tiny_control import OFF_POLICY, built, small
+from tests.tiny_control import OFF_POLICY, built, having, small
 
 
 class Recorded(Counting):
@@ -86,13 +88,11 @@ class Unbounded(Spoiled):
     action_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float32)
 
 
-def method_on(name: str, task: Any, **options: Any) -> Any:
+def method_on(name: str, task: Any, **options: Any) -> ByHand:
     """A small method on an environment of our own."""
-    from rheostat.methods import table
-
     known = {key: value for key, value in OFF_POLICY.items() if key != "evaluation_episodes"}
     config = configure(name, known | options)
-    return table.entry(name).load()(config, lambda rows, seed: make(task, num_envs=rows, seed=seed), Streams(0), total_steps=10_000)
+    return ByHand(build(config, name, lambda rows, seed: make(task, num_envs=rows, seed=seed), Streams(0), 10_000))
 
 
 # --- how often ------------------------------------------------------------------------------------------------------------------------
@@ -117,7 +117,7 @@ def test_a_run_makes_the_gradient_steps_that_its_ratio_says(ratio: float, envs: 
     method = method_on("sac", Counting, update_to_data=ratio, num_envs=envs, batch_size=4)
     seen = set()
     while method.steps < 100:
-        iterate(method)
+        method.turn()
         assert method.updates == math.floor(Fraction(str(ratio)) * max(0, method.steps - 40))
         seen.add(method.updates)
     assert len(seen) > 10
@@ -128,12 +128,12 @@ def test_a_data_set_is_learned_from_before_anyone_acts() -> None:
     method = built("td3-bc", steps=250, online_steps=20, num_envs=1, update_to_data=0.5)
     turns = []
     while method.steps < 250:
-        iterate(method)
-        turns.append((method.offline_updates, method.collector.steps, len(method.replay)))
+        method.turn()
+        turns.append((method.steps - method.collector.steps, method.collector.steps, len(method.replay)))
     assert turns == [(OFFLINE_TURN, 0, 200), (2 * OFFLINE_TURN, 0, 200), (250, 0, 200)]
     while method.steps < 270:
-        iterate(method)
-    assert (method.collector.steps, method.updates, method.offline_updates) == (20, 260, 250)
+        method.turn()
+    assert (method.collector.steps, method.updates, method.context.spent) == (20, 260, 250)
     method.close()
 
 
@@ -147,7 +147,7 @@ def test_the_replay_holds_the_true_steps_of_the_world_and_nothing_else(name: str
     Recorded.log.clear()
     method = method_on(name, lambda: Recorded(3 if name == "dqn" else 0), num_envs=envs, start_steps=30, batch_size=4)
     while method.steps < 90:
-        iterate(method)
+        method.turn()
     held, size = method.replay.columns, len(method.replay)
     numbers = ("observation", "action", "reward", "next_observation", "terminated", "truncated")
     rows = torch.cat([held[field][:size].reshape(size, -1).double() for field in numbers], 1)
@@ -163,7 +163,7 @@ def test_the_replay_holds_the_true_steps_of_the_world_and_nothing_else(name: str
 def test_envpool_gives_final_observations_too() -> None:
     method = built("dqn", "CartPole-v1", backend="envpool", start_steps=300)
     while method.steps < 300:
-        iterate(method)
+        method.turn()
     held = method.replay.columns
     position, _, angle, _ = held["next_observation"][held["terminated"]].T
     assert len(angle) > 5 and bool(((position.abs() > 2.4) | (angle.abs() > 12 * 2 * math.pi / 360)).all())
@@ -175,10 +175,10 @@ def test_envpool_gives_final_observations_too() -> None:
 @pytest.mark.parametrize(("share", "offline_rows"), [(0.25, 4), (0.5, 8), (0.0, 0), (1.0, 16)])
 def test_a_share_of_every_batch_comes_from_the_data_set(share: float, offline_rows: int) -> None:
     method = built("td3-bc", steps=100, online_steps=40, offline_share=share)
-    iterate(method)
+    method.turn()
     assert method.acting and not len(method.replay)
     while method.steps < 120:
-        iterate(method)
+        method.turn()
     source = method.draw_batches(5).source.view(5, 16)
     assert (source == int(Source.OFFLINE)).sum(1).tolist() == [offline_rows] * 5
     assert (source == int(Source.REPLAY)).sum(1).tolist() == [16 - offline_rows] * 5
@@ -188,7 +188,7 @@ def test_a_share_of_every_batch_comes_from_the_data_set(share: float, offline_ro
 def test_without_a_share_one_buffer_begins_with_the_data_set() -> None:
     method = built("td3-bc", steps=100, online_steps=40, replay_capacity=210)
     while method.steps < 140:
-        iterate(method)
+        method.turn()
     source = method.replay.columns["source"][: len(method.replay)]
     assert len(method.replay) == 210  # the oldest 30 of 200 made room for 40
     assert (source == int(Source.OFFLINE)).sum() == 170 and (source == int(Source.REPLAY)).sum() == 40
@@ -201,22 +201,22 @@ def test_states_are_standardised_by_the_data_set_alone() -> None:
     normal = method.normalise(seen)
     torch.testing.assert_close(normal.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(normal * (seen.std(0, unbiased=False) + 1e-3) + seen.mean(0), seen)
-    before = method.shift.clone()
+    before = method.context.stores["observations"].shift.clone()
     while method.steps < 140:
-        iterate(method)
-    assert torch.equal(method.shift, before)
+        method.turn()
+    assert torch.equal(method.context.stores["observations"].shift, before)
     batch = method.draw_batches(1)
-    torch.testing.assert_close(method.credit(batch).observation, method.normalise(batch.observation))
+    torch.testing.assert_close(method.read(batch).observation, method.normalise(batch.observation))
     method.close()
 
 
 def test_actions_are_unit_actions_inside_and_the_worlds_outside() -> None:
     method = built("sac", "Pendulum-v1", start_steps=20)
     while method.steps < 60:
-        iterate(method)
+        method.turn()
     batch = method.draw_batches(2)
     assert batch.action.abs().max() > 1  # torques up to 2
-    torch.testing.assert_close(method.credit(batch).action, batch.action / 2)
+    torch.testing.assert_close(method.read(batch).action, batch.action / 2)
     policy = method.act_on_target(batch.observation)
     inner = method.distribution(batch.observation)
     torch.testing.assert_close(policy.log_prob(batch.action), inner.log_prob(batch.action / 2) - math.log(2))
@@ -226,7 +226,7 @@ def test_actions_are_unit_actions_inside_and_the_worlds_outside() -> None:
 @pytest.mark.parametrize(("name", "task", "density"), [("sac", "Pendulum-v1", 1 / 4), ("dqn", "CartPole-v1", 1 / 2)])
 def test_the_first_actions_are_uniform_and_know_their_probability(name: str, task: str, density: float) -> None:
     method = built(name, task)
-    action, logp = method.draw_uniform(torch.zeros(2_000, 1), torch.Generator().manual_seed(0))
+    action, logp = draw_uniform(method.context, torch.zeros(2_000, 1), torch.Generator().manual_seed(0))
     torch.testing.assert_close(logp, torch.full((2_000,), math.log(density)))
     middle = {"sac": 0.0, "dqn": 0.5}[name]
     assert action.double().mean().item() == pytest.approx(middle, abs=0.1)
@@ -259,8 +259,8 @@ def test_the_meter_is_one_for_data_of_the_present_policy() -> None:
     for name in ("sac", "td3", "dqn"):
         method = built(name, start_steps=0, update_to_data=0)
         for _ in range(20):
-            iterate(method)
-        found = method.meter(method.credit(method.draw_batches(2)))
+            method.turn()
+        found = method.meter(method.read(method.draw_batches(2)))
         if name != "dqn":  # whose epsilon falls with every step
             assert found["meter/ess"] == pytest.approx(1, abs=1e-3) and found["meter/gap"] == pytest.approx(0, abs=2e-3)
         else:
@@ -272,8 +272,8 @@ def test_the_meter_is_one_for_data_of_the_present_policy() -> None:
 def test_a_policy_without_density_has_no_ratios() -> None:
     method = built("td3", start_steps=20, exploration_noise=0.0)
     while method.steps < 60:
-        iterate(method)
-    found = method.meter(method.credit(method.draw_batches(1)))
+        method.turn()
+    found = method.meter(method.read(method.draw_batches(1)))
     assert "meter/ess" not in found and all(math.isfinite(value) for value in found.values())
     method.close()
 
@@ -283,8 +283,8 @@ def test_evaluating_never_changes_training(name: str, tmp_path: Path) -> None:
     plain = Run.create(tmp_path / "plain", small(name, steps=80))
     watched = Run.create(tmp_path / "watched", small(name, steps=80))
     for _ in range(25):
-        iterate(plain.method)
-        iterate(watched.method)
+        plain.method.turn()
+        watched.method.turn()
     assert watched.method.evaluate(1)["evaluation_episodes"] == 1
     assert plain.train().metrics == watched.train().metrics
 
@@ -312,33 +312,34 @@ def test_a_loss_that_is_no_number_stops_the_run_and_the_batch_is_kept(options: d
 REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
     ("sac", "Pendulum-v1", {"dial.lag": 2}, "sac cannot honour dial.lag: it learns from a replay, so its data are old anyway"),
     ("sac", "Pendulum-v1", {"dial.replay_share": 0.5}, "sac cannot honour dial.replay_share: all it learns from is replay"),
-    ("td3", "Pendulum-v1", {"dial.replay_age": 2}, "td3 cannot honour dial.replay_age: all it learns from is replay; replay_capacity says"),
+    ("td3", "Pendulum-v1", {"dial.replay_age": 2}, "dial.replay_age is the age of replayed data"),
     ("dqn", "CartPole-v1", {"dial.expert_share": 0.5}, "dqn cannot honour dial.expert_share: an expert's data come as a data set"),
     ("td3-bc", "Pendulum-v1", {"dial.updates_per_batch": 2}, "td3-bc cannot honour dial.updates_per_batch: gradient steps per"),
-    ("sac", "CartPole-v1", {}, "SAC needs continuous actions (a Box), and this world has Discrete(2): use dqn for discrete ones."),
-    ("td3", "CartPole-v1", {}, "TD3 needs continuous actions (a Box), and this world has Discrete(2): use dqn for discrete ones."),
-    ("dqn", "Pendulum-v1", {}, "DQN needs discrete actions, and Pendulum-v1 has Box(-2.0, 2.0, (1,), float32): use td3 or sac"),
+    ("sac", "CartPole-v1", {}, "sac needs continuous actions (a Box), and this world has Discrete(2): use dqn for discrete ones."),
+    ("td3", "CartPole-v1", {}, "td3 needs continuous actions (a Box), and this world has Discrete(2): use dqn for discrete ones."),
+    ("dqn", "Pendulum-v1", {}, "dqn needs discrete actions, and Pendulum-v1 has Box(-2.0, 2.0, (1,), float32): use td3 or sac"),
     (
         "sac",
         Unbounded,
         {},
-        "SAC acts inside finite bounds, and this world's actions go from -inf to inf: give the",
+        "sac acts inside finite bounds, and this world's actions go from -inf to inf: give the",
     ),
-    ("sac", lambda: Images(continuous=True), {}, "SAC reads vectors of numbers here, and"),
+    ("sac", lambda: Images(continuous=True), {}, "sac reads vectors of numbers here, and"),
     ("sac", "Pendulum-v1", {"replay_capacity": 10, "batch_size": 256}, "A batch of 256 cannot be drawn from a replay of 10"),
     ("sac", "Pendulum-v1", {"offline": "nowhere"}, "sac learns from its own data only: leave --offline out"),
     ("sac", "Pendulum-v1", {"online_steps": 10}, "online_steps follow a data set, and sac does not begin with one"),
-    ("sac", "Pendulum-v1", {"normalise_states": True}, "normalise_states takes its statistics from a data set"),
-    ("sac", "Pendulum-v1", {"num_envs": 0}, "num_envs is 0: it must be at least 1."),
-    ("sac", "Pendulum-v1", {"batch_size": 0}, "batch_size is 0: it must be at least 1."),
-    ("sac", "Pendulum-v1", {"update_to_data": -1.0}, "update_to_data, start_steps and priority must be at least 0."),
-    ("sac", "Pendulum-v1", {"gamma": 1.5}, "gamma is 1.5: it lies between 0 and 1."),
-    ("sac", "Pendulum-v1", {"n_step": 0}, "n_step is 0: it must be at least 1."),
-    ("td3-bc", "Pendulum-v1", {"offline_share": 1.5}, "offline_share is 1.5: a share of the batch between 0 and 1, or None."),
+    ("rlpd", "Pendulum-v1", {"normalise_states": True}, "normalise_states takes its statistics from a data set"),
+    ("sac", "Pendulum-v1", {"normalise_states": True}, "Unknown option of sac 'normalise_states'"),
+    ("sac", "Pendulum-v1", {"num_envs": 0}, "collect.environments is 0; it must be at least 1."),
+    ("sac", "Pendulum-v1", {"batch_size": 0}, "batches.size is 0; it must be at least 1."),
+    ("sac", "Pendulum-v1", {"update_to_data": -1.0}, "batches.per_environment_step is -1.0; it must be at least 0."),
+    ("sac", "Pendulum-v1", {"gamma": 1.5}, "gamma is 1.5; it must be at least 0 and at most 1."),
+    ("sac", "Pendulum-v1", {"n_step": 0}, "replay.n_step is 0; it must be at least 1."),
+    ("td3-bc", "Pendulum-v1", {"offline_share": 1.5}, "replay.offline_share is 1.5; it must be at least 0 and at most 1."),
     ("td3-bc", "Pendulum-v1", {"offline_share": 0.01}, "offline_share 0.01 of a batch of 16 leaves one source without a row"),
     ("td3-bc", "Pendulum-v1", {"offline_share": 0.5, "priority": 0.6}, "priority ranks one buffer, and offline_share draws from two"),
-    ("td3-bc", "Pendulum-v1", {}, "TD3BC learns from a data set first: name one with --offline"),
-    ("sac", "Pendulum-v1", {"policy": torch.nn.Linear(3, 1)}, "SAC makes its own actor and critics: set hidden instead"),
+    ("td3-bc", "Pendulum-v1", {}, "td3-bc learns from a data set first: name one with --offline"),
+    ("sac", "Pendulum-v1", {"policy": torch.nn.Linear(3, 1)}, "sac makes its own actor and critics: set hidden instead"),
     ("sac", "Pendulum-v1", {"update_to_dat": 1.0}, "did you mean update_to_data"),
 ]
 
@@ -348,7 +349,7 @@ def test_what_cannot_work_is_one_sentence_before_anything_is_written(
     name: str, task: Any, options: dict[str, Any], sentence: str, tmp_path: Path
 ) -> None:
     with pytest.raises(RheostatError) as error:
-        rheostat.train(name, task, directory=tmp_path / "run", progress=False, **({"steps": 100} | OFF_POLICY | options))
+        rheostat.train(name, task, directory=tmp_path / "run", progress=False, **(having(name, {"steps": 100} | OFF_POLICY) | options))
     assert sentence in str(error.value) and "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
 

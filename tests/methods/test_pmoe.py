@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,29 +11,36 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
-from rheostat.methods.control.pmoe import PMOE
+from rheostat.learner.actor_critic import SoftTarget, smallest_q
+from rheostat.learner.control import build as build_learner
+from rheostat.learner.mixture import MixtureActorStep, draw_all, judged
 from rheostat.objectives.mixture_of_experts import relaxed_choice
+from rheostat.options import options_of
+from rheostat.parts import Batch
 from rheostat.policies.control.mixtures import SquashedMixture
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
 from rheostat.training.settings import configure
 from rheostat.trajectories import Transitions
+from tests.by_hand import ByHand
 
 TINY: dict[str, Any] = {"num_envs": 2, "batch_size": 8, "hidden": (8,), "start_steps": 20, "replay_capacity": 200, "log_every": 10}
 WORLD = "rheostat/TwoGoals-v0"
 
 
-def build(method: str = "pmoe", task: str = WORLD, *, seed: int = 0, **options: Any) -> Any:
-    from rheostat.methods import table
-
+def build(method: str = "pmoe", task: str = WORLD, *, seed: int = 0, **options: Any) -> ByHand:
     config = configure(method, TINY | options)
-    return table.entry(method).load()(config, lambda n, s: make(task, num_envs=n, seed=s), Streams(seed), total_steps=1000)
+    return ByHand(build_learner(config, method, lambda n, s: make(task, num_envs=n, seed=s), Streams(seed), 1000))
 
 
-def rows_of(method: PMOE, count: int = 8, seed: int = 0) -> Transitions:
+def components(method: ByHand, observation: Tensor) -> tuple[Tensor, Tensor]:
+    """An action of every expert and its log-probability."""
+    return draw_all(method.context, method.distribution(observation), method.config.entropy_of)
+
+
+def rows_of(method: ByHand, count: int = 8, seed: int = 0) -> Transitions:
     generator = torch.Generator().manual_seed(seed)
-    seen, acted = method.sizes
+    seen, acted = method.context.sizes
     observation, following = torch.randn(2, count, seen, generator=generator)
     return Transitions(
         observation=observation,
@@ -47,31 +55,23 @@ def rows_of(method: PMOE, count: int = 8, seed: int = 0) -> Transitions:
     )  # type: ignore[call-arg]
 
 
-def gradient_of(method: PMOE, rows: Transitions, alpha: float = 0.2) -> tuple[Tensor, dict[str, Any]]:
+def gradient_of(method: ByHand, rows: Transitions, alpha: float = 0.2) -> tuple[Tensor, dict[str, Any]]:
     """The gradient of the actor in a step that moves nothing, ``[P]``, and what is logged."""
-    found: list[Tensor] = []
-
-    def descend(loss: Tensor) -> None:
-        method.actor.parameters.gradient.zero_()
-        loss.backward()
-        found.append(method.actor.parameters.gradient.clone())
-
-    before, method.actor.descend = method.actor.descend, descend  # type: ignore[method-assign, assignment]
-    try:
-        logged = method.actor_step(rows, alpha)
-    finally:
-        method.actor.descend = before  # type: ignore[method-assign]
-    return found[0], logged
+    before = method.actor.parameters.vector.detach().clone()
+    logged = method.step(MixtureActorStep, rows, alpha=alpha)
+    with torch.no_grad():
+        method.actor.parameters.vector.copy_(before)
+    return method.actor.parameters.gradient.clone(), logged
 
 
-def by_expert(method: PMOE, gradient: Tensor) -> Tensor:
+def by_expert(method: ByHand, gradient: Tensor) -> Tensor:
     """Gradient of the last layer's biases, expert by expert: ``[K, 2 D]``."""
     bias = method.actor.parameters.part(gradient, method.policy.stack.biases[-1]).flatten()
     mean, log_std = bias.view(2, *method.policy.shape)
     return torch.cat([mean, log_std], -1)
 
 
-def of_weights(method: PMOE, gradient: Tensor) -> Tensor:
+def of_weights(method: ByHand, gradient: Tensor) -> Tensor:
     return torch.cat([method.actor.parameters.part(gradient, parameter).flatten() for parameter in method.policy.weights.parameters()])
 
 
@@ -89,7 +89,7 @@ def test_one_expert_is_sac(options: dict[str, Any]) -> None:
         getattr(one, part).load_state_dict(getattr(plain, part).state_dict())
     mine, theirs = {}, {}
     for _ in range(60):
-        mine, theirs = iterate(one) or mine, iterate(plain) or theirs
+        mine, theirs = one.turn() or mine, plain.turn() or theirs
     assert one.updates == plain.updates > 90
     for a, b in ((one.policy.stack, plain.policy.stack), (one.critics.network, plain.critics.network)):
         for x, y in zip(a.parameters(), b.parameters(), strict=True):
@@ -120,8 +120,8 @@ def test_all_experts_move_by_the_mean_of_their_losses() -> None:
     everything, _ = gradient_of(method, rows)
     assert bool((by_expert(method, everything) != 0).all())
     method.streams.load_state_dict(state)
-    action, log_prob = method.draw_all(method.distribution(rows.observation))
-    q = method.judge_all(rows, action)
+    action, log_prob = components(method, rows.observation)
+    q = judged(method.context, Batch(rows), action)
     parts = []
     for k in range(3):
         method.actor.parameters.gradient.zero_()
@@ -156,10 +156,10 @@ def test_a_relaxed_choice_with_the_drawn_expert_is_the_ordinary_gradient() -> No
     gradient, _ = gradient_of(method, rows)
     method.streams.load_state_dict(state)
     mixture = method.distribution(rows.observation)
-    action, log_prob = method.draw_all(mixture)
+    action, log_prob = draw_all(method.context, mixture, "component")
     gumbel = -torch.empty_like(mixture.logits).exponential_(generator=method.streams["experts"]).log()
     choice = relaxed_choice(mixture.logits, gumbel, 0.7)
-    q = method.judge(rows, (choice.unsqueeze(-1) * action).sum(1))
+    q = smallest_q(method.context, Batch(rows), (choice.unsqueeze(-1) * action).sum(1))
     method.actor.parameters.gradient.zero_()
     (0.2 * (choice * log_prob).sum(-1) - q).mean().backward()
     torch.testing.assert_close(gradient, method.actor.parameters.gradient)
@@ -188,7 +188,7 @@ def test_weights_learn_to_ask_the_better_expert(gradient: str) -> None:
     method.critics.network = Rises()
     experts = method.policy.stack.biases[-1].detach().clone()
     for _ in range(120):
-        method.actor_step(rows, 0.01)
+        method.step(MixtureActorStep, rows, alpha=0.01)
         with torch.no_grad():
             method.policy.stack.biases[-1].copy_(experts)
     assert method.distribution(rows.observation[:1]).logits.softmax(-1)[0, 1] > 0.8
@@ -230,16 +230,13 @@ def test_the_order_of_the_experts_means_nothing(monkeypatch: pytest.MonkeyPatch)
 # --- options --------------------------------------------------------------------------------------------------------------------------
 
 
-def test_rewards_are_standardised_in_the_batch_if_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rewards_are_standardised_in_the_batch_if_asked_for() -> None:
     method = build(batch_reward_scale=10.0)
-    seen: list[Tensor] = []
-    monkeypatch.setattr(PMOE, "critic_step", lambda self, rows, alpha: seen.append(rows.reward) or {})
-    monkeypatch.setattr(PMOE, "actor_step", lambda self, rows, alpha: {})
     rows = rows_of(method)
     rewards = rows.reward.clone()
-    method.gradient_step(rows)
-    torch.testing.assert_close(seen[0].mean(), torch.zeros(()), atol=1e-5, rtol=0)
-    torch.testing.assert_close(seen[0].std(), torch.tensor(10.0))
+    seen = method.credited(rows).rows.reward
+    torch.testing.assert_close(seen.mean(), torch.zeros(()), atol=1e-5, rtol=0)
+    torch.testing.assert_close(seen.std(), torch.tensor(10.0))
     assert torch.equal(rows.reward, rewards)  # the replay's rows are left alone
 
 
@@ -249,9 +246,9 @@ def test_the_target_is_that_of_a_drawn_expert() -> None:
         method.policy.weights.biases[-1].copy_(torch.tensor([[[50.0, -50.0]]]))
     observation = rows_of(method).next_observation
     state = method.streams.state_dict()
-    action, log_prob = method.draw_soft(observation)
+    action, log_prob = method.part(SoftTarget).sampler(method.context, observation)
     method.streams.load_state_dict(state)
-    every, densities = method.draw_all(method.distribution(observation))
+    every, densities = components(method, observation)
     assert torch.equal(action, every[:, 0]) and torch.equal(log_prob, densities[:, 0])
 
 
@@ -261,7 +258,7 @@ def test_evaluation_by_the_likeliest_or_by_a_drawn_expert() -> None:
         method = build(mixture_size=2, initial_output=None, deterministic=deterministic)
         before = method.streams.state_dict()
         first, second = method.evaluate(3), method.evaluate(3)
-        assert first == second and method.chooser is None
+        assert first == second
         after = method.streams.state_dict()
         assert all(torch.equal(after["streams"][name], before["streams"][name]) for name in before["streams"])
         results[deterministic] = first
@@ -274,7 +271,7 @@ def test_what_is_logged() -> None:
     method = build(mixture_size=3)
     logged: dict[str, float] = {}
     for _ in range(40):
-        logged = iterate(method) or logged
+        logged = method.turn() or logged
     for name in ("share", "best"):
         assert sum(logged[f"mixture/{name}_{k}"] for k in range(3)) == pytest.approx(1.0, abs=1e-5)
     assert 0 < logged["mixture/weight_entropy"] <= torch.tensor(3.0).log().item() + 1e-6
@@ -282,7 +279,7 @@ def test_what_is_logged() -> None:
 
 
 def test_the_authors_preset_is_theirs() -> None:
-    config = configure("pmoe", {}, preset="authors")
+    config = SimpleNamespace(**{each.short: each.value for each in options_of(configure("pmoe", {}, preset="authors"))})
     assert (config.mixture_size, config.actor_hidden, config.hidden) == (2, (512,) * 4, (512,) * 3)
     assert (config.batch_size, config.tau, config.learning_rate) == (300, 0.01, 3e-4)
     assert (config.batch_reward_scale, config.deterministic, config.temperature_form) == (10.0, "sampled", "log")
@@ -291,9 +288,9 @@ def test_the_authors_preset_is_theirs() -> None:
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: build(mixture_size=0), "mixture of 0 experts"),
+        (lambda: build(mixture_size=0), r"mixture\.size is 0; it must be at least 1"),
         (lambda: build(gumbel_temperature=0.0), "gumbel_temperature is 0"),
-        (lambda: build(mixture_coefficient=-1.0), "mixture_coefficient is -1"),
+        (lambda: build(mixture_coefficient=-1.0), r"mixture\.coefficient is -1"),
         (lambda: build(mixture_gradient="reinforce"), "one of frequency, gumbel, score"),
         (lambda: build(task="CartPole-v1"), "needs continuous actions"),
     ],

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
+from rheostat.learner.control import build as build_learner
+from rheostat.learner.fast_ppo import Minibatch, ppo_update
+from rheostat.learner.mixture import mean_action
 from rheostat.masking import standardise
-from rheostat.methods import table
-from rheostat.methods.control.mixture_options import draw_choice, mean_action, weights_loss
-from rheostat.methods.control.ppo import Worth
+from rheostat.objectives.control_terms import MinibatchTargets
 from rheostat.objectives.limits import Clip
 from rheostat.objectives.mixture_of_experts import best_expert
 from rheostat.objectives.policy_gradient import policy_gradient
@@ -31,8 +31,7 @@ WORLD = "rheostat/TwoGoals-v0"
 
 def build(method: str = "pmoe-ppo", task: str = WORLD, *, seed: int = 0, policy: Any = None, **options: Any) -> Any:
     config = configure(method, TINY | ({"judge_hidden": (8,)} if method == "pmoe-ppo" else {}) | options)
-    cls = table.entry(method).load()
-    return cls(config, lambda n, s: make(task, num_envs=n, seed=s), Streams(seed), total_steps=1000, policy=policy)
+    return build_learner(config, method, lambda n, s: make(task, num_envs=n, seed=s), Streams(seed), 1000, policy=policy)
 
 
 def test_one_expert_is_ppo() -> None:
@@ -47,7 +46,7 @@ def test_one_expert_is_ppo() -> None:
         own = one.policy.state_dict()
         one.policy.load_state_dict({name: theirs[name].view_as(own[name]) if name in theirs else own[name] for name in own})
         for _ in range(4):
-            mine, other = iterate(one), iterate(plain)
+            mine, other = one.turn(), plain.turn()
         for name, value in plain.policy.state_dict().items():
             torch.testing.assert_close(one.policy.state_dict()[name].view_as(value), value, atol=1e-4, rtol=1e-3)
         for name in ("policy_loss", "value_loss", "entropy", "approx_kl"):
@@ -56,26 +55,27 @@ def test_one_expert_is_ppo() -> None:
 
 
 @pytest.mark.parametrize("kind", ["frequency", "gumbel", "score"])
-def test_the_gradient_is_that_of_the_sum_of_the_losses(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gradient_is_that_of_the_sum_of_the_losses(kind: str) -> None:
     method = build(mixture_size=3, mixture_gradient=kind, mixture_coefficient=0.7, judge_coefficient=0.3, entropy_coefficient=0.05)
     generator = torch.Generator().manual_seed(0)
     observation, action = torch.randn(9, 4, generator=generator), torch.randn(9, 2, generator=generator)
     start, advantage, target, old = torch.randn(4, 9, generator=generator)
-    worth = Worth(0.1 * start - 2.5, standardise(advantage), target, old)
-    monkeypatch.setattr(method.optimizer, "step", lambda: None)
-    state = method.streams.state_dict()
-    method.gradient_step(observation, action, worth)
-    mine = method.parameters.gradient.clone()
+    targets = MinibatchTargets(0.1 * start - 2.5, standardise(advantage), target, old)
+    model, mixture_options, streams = method.context.models["policy"], method.config.mixture, method.context.streams
+    before, state = model.parameters.vector.detach().clone(), streams.state_dict()
+    ppo_update(method.composition).gradient_step(method.context, Minibatch(observation, action, targets, torch.arange(9)))
+    mine = model.parameters.gradient.clone()
     norm = mine.norm()
 
-    method.streams.load_state_dict(state)
+    with torch.no_grad():
+        model.parameters.vector.copy_(before)
+    streams.load_state_dict(state)
     mixture, value = method.policy.distribution(observation), method.policy.value(observation)
-    samples = mixture.detach().sample_experts(method.streams["experts"])
+    samples = mixture.detach().sample_experts(streams["experts"])
     judge = method.policy.judge
     q = judge.of_many(observation, samples)[0].detach()
-    choice = draw_choice(method.config, mixture.logits, method.streams["experts"])
-    of_weights = weights_loss(
-        method.config,
+    choice = mixture_options.choice(mixture.logits, streams["experts"])
+    of_weights = mixture_options.loss(
         mixture.logits,
         best_expert(q),
         q,
@@ -83,19 +83,19 @@ def test_the_gradient_is_that_of_the_sum_of_the_losses(kind: str, monkeypatch: p
         lambda relaxed: judge(observation, mean_action(relaxed, samples), frozen=True)[0],
     )
     loss = (
-        policy_gradient(mixture.log_prob(action), worth.advantage, denominator_logp=worth.start_logp, limit=Clip(0.2, 0.2)).loss
+        policy_gradient(mixture.log_prob(action), targets.advantage, denominator_logp=targets.old_logp, limit=Clip(0.2, 0.2)).loss
         - 0.05 * mixture.entropy().mean()
         + 0.5 * value_loss(value, target, old_value=old, clip=0.2)
         + 0.3 * (judge(observation, action)[0] - target).square().mean()
         + 0.7 * of_weights
     )
-    method.parameters.gradient.zero_()
+    model.parameters.gradient.zero_()
     loss.backward()
-    theirs = method.parameters.gradient
+    theirs = model.parameters.gradient
     assert theirs.norm() > 0.5 and norm == pytest.approx(0.5, rel=1e-4)  # the limit holds for all parts together
     torch.testing.assert_close(mine * (theirs.norm() / 0.5), theirs, atol=1e-5, rtol=1e-3)
     for part in ("actor_head.weight", "critic_head.weight", "weights.weight", "judge.stack.weights.0", "log_std"):
-        assert bool((method.parameters.part(mine, dict(method.policy.named_parameters())[part]) != 0).any()), part
+        assert bool((model.parameters.part(mine, dict(method.policy.named_parameters())[part]) != 0).any()), part
 
 
 def test_the_judge_says_which_expert_is_best() -> None:
@@ -110,17 +110,16 @@ def test_the_judge_says_which_expert_is_best() -> None:
 
     method.policy.judge.of_many = ahead
     for _ in range(60):
-        metrics = iterate(method)
+        metrics = method.turn()
     assert metrics["mixture/best_2"] == 1.0 and metrics["mixture/share_2"] > 0.8
 
 
 def test_what_is_logged() -> None:
     method = build(mixture_size=3)
-    logged = iterate(method)
+    logged = method.turn()
     for name in ("share", "best"):
         assert sum(logged[f"mixture/{name}_{k}"] for k in range(3)) == pytest.approx(1.0, abs=1e-5)
     assert {"mixture_loss", "judge_loss", "mixture/weight_entropy", "policy_loss", "value_loss", "entropy"} <= set(logged)
-    assert not method.seen
 
 
 def test_evaluation_by_the_likeliest_or_by_a_drawn_expert() -> None:
@@ -130,23 +129,23 @@ def test_evaluation_by_the_likeliest_or_by_a_drawn_expert() -> None:
         with torch.no_grad():
             method.policy.actor_head.bias.copy_(torch.tensor([1.0, 1.0, -1.0, 0.0]))
         first, second = method.evaluate(3), method.evaluate(3)
-        assert first == second and method.chooser is None
+        assert first == second
         results[deterministic] = first
     assert results["likeliest"] != results["sampled"]
 
 
 def test_it_acts_by_the_mixture() -> None:
     method = build(mixture_size=2)
-    found = method.act(torch.zeros(3, 4))
+    found = method.context.models["policy"].exploring(torch.zeros(3, 4))
     assert isinstance(found, MixtureOfGaussians) and found.logits.shape == (3, 2) and found.mean.shape == (3, 2, 2)
 
 
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
-        (lambda: build(mixture_size=0), "mixture of 0 experts"),
+        (lambda: build(mixture_size=0), r"mixture\.size is 0; it must be at least 1"),
         (lambda: build(gumbel_temperature=-1.0), "gumbel_temperature is -1"),
-        (lambda: build(tanh_mean=True), "tanh_mean"),
+        (lambda: build(tanh_mean=True), "Unknown option of pmoe-ppo 'tanh_mean'"),
         (lambda: build(task="CartPole-v1"), "needs continuous actions"),
         (lambda: build(policy=ActorCritic(*spaces())), "ActorCritic is none"),
     ],

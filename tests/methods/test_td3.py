@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
+from rheostat.learner.actor_critic import DeterministicActorStep, first_q
+from rheostat.parts import Batch
+from tests.by_hand import ByHand
 from tests.tiny_control import built, one_batch
 
 
@@ -17,11 +20,11 @@ def vectors(method: Any) -> dict[str, torch.Tensor]:
     return {name: part.parameters.vector.detach().clone() for name, part in method.parts().items()}
 
 
-def filled(name: str = "td3", **options: Any) -> Any:
+def filled(name: str = "td3", **options: Any) -> ByHand:
     """A method with a replay to draw from."""
     method = built(name, start_steps=60, **options)
     while method.steps < 60:
-        iterate(method)
+        method.turn()
     return method
 
 
@@ -32,7 +35,6 @@ def test_the_policy_and_the_slow_copies_move_every_so_many_steps_of_the_critics(
         before = vectors(method)
         found = method.gradient_step(one_batch(method))
         after = vectors(method)
-        method.updates += 1
         due = step % delay == 0
         assert not torch.equal(before["critics"], after["critics"])
         assert torch.equal(before["actor"], after["actor"]) != due and ("policy_loss" in found) == due
@@ -47,9 +49,10 @@ def test_the_policys_step_moves_the_policy_alone_and_up_the_first_critic(name: s
     method = filled() if name == "td3" else built(name)
     rows, before = one_batch(method), vectors(method)
     value = method.critics.network(rows.observation, method.policy(rows.observation))[0].mean()
-    method.actor_step(rows)
+    method.step(DeterministicActorStep, rows)
     after = vectors(method)
-    assert [part for part in before if not torch.equal(before[part], after[part])] == ["actor"]
+    moved = [part for part in before if not torch.equal(before[part], after[part])]
+    assert moved == ["actor", "actor_target"]  # which follows it
     if name == "td3":
         assert method.critics.network(rows.observation, method.policy(rows.observation))[0].mean() > value
     method.close()
@@ -59,11 +62,11 @@ def test_the_second_critic_does_not_steer_the_policy() -> None:
     method = filled()
     rows = one_batch(method)
     action = method.policy(rows.observation)
-    before = method.judge(rows.observation, action)
+    before = first_q(method.context, Batch(rows), action)
     with torch.no_grad():
         for parameter in method.critics.network.parameters():
             parameter[1] += 1.0
-    torch.testing.assert_close(method.judge(rows.observation, action), before)
+    torch.testing.assert_close(first_q(method.context, Batch(rows), action), before)
     method.close()
 
 
@@ -105,7 +108,7 @@ def test_who_acts_is_the_policy_with_noise_and_what_is_learned_is_without() -> N
 def test_imitation_pulls_towards_the_data_where_the_critic_says_nothing() -> None:
     method = built("td3-bc", alpha=0.0, learning_rate=1e-2)
     rows = one_batch(method)
-    distances = [method.actor_step(rows)["distance_to_data"].item() for _ in range(60)]
+    distances = [method.step(DeterministicActorStep, rows)["distance_to_data"].item() for _ in range(60)]
     assert distances[-1] < 0.7 * distances[0]
     method.close()
 
@@ -116,9 +119,8 @@ def test_the_scale_of_the_critic_cancels() -> None:
     for scale in (1.0, 10.0):
         method = built("td3-bc")
         rows, before = one_batch(method), method.actor.parameters.vector.detach().clone()
-        judge = method.judge
-        method.judge = lambda observation, action, judge=judge, scale=scale: scale * judge(observation, action)
-        method.actor_step(rows)
+        scaled = replace(method.part(DeterministicActorStep), q_value=lambda *asked, scale=scale: scale * first_q(*asked))
+        scaled.step(method.context, Batch(rows))
         steps.append(method.actor.parameters.vector.detach() - before)
         method.close()
     torch.testing.assert_close(steps[0], steps[1], rtol=1e-3, atol=1e-6)
@@ -128,7 +130,7 @@ def test_the_scale_of_the_critic_cancels() -> None:
     ("options", "sentence"),
     [
         ({"policy_delay": 0}, "policy_delay is 0"),
-        ({"target_noise": -0.1}, r"target_noise is -0\.1: it must be at least 0"),
+        ({"target_noise": -0.1}, r"target_noise is -0\.1; it must be at least 0"),
         ({"exploration_noise": -0.1}, "exploration_noise is"),
         ({"noise_clip": -0.1}, "noise_clip is"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
-from rheostat.methods.control.uni_o4 import STAGES, UniO4, UniO4Config
-from rheostat.methods.control.uni_o4_members import GatedMembers
+from rheostat.learner.gated_ensemble import GatedMembers
+from rheostat.methods.control.uni_o4 import STAGES, Drawing, UniO4
 from rheostat.policies.control.squashed import Bounds
 from rheostat.tasks.control import probes
 from rheostat.tasks.control.terminations import termination_of
 from rheostat.training.run import Interrupted, Run
-from rheostat.training.settings import configure
+from rheostat.training.settings import configure, derived
+from tests.by_hand import ByHand
 from tests.crash import differences
-from tests.tiny_control import built, random_data, small
+from tests.tiny_control import learner, random_data, small
 from tests.training.test_run import StopAfter
 
 PER_STAGE = 150
@@ -27,20 +28,64 @@ LONG: dict[str, Any] = {"steps": 4 * PER_STAGE, "checkpoint_every": 10_000, "log
 """Two turns per stage: 100 gradient steps, then 50."""
 
 
-def method(task: str = "Pendulum-v1", **options: Any) -> UniO4:
-    found = built("uni-o4", task, **options)
-    assert isinstance(found, UniO4)
-    return found
+class Looked(ByHand):
+    """Uni-O4's learner with the names of its models."""
+
+    @property
+    def stage(self) -> str:
+        """What is being learned."""
+        return str(self.learner.stage.name)
+
+    @property
+    def ends(self) -> dict[str, int]:
+        """Where every stage ends, in gradient steps."""
+        return dict(zip(STAGES, itertools.accumulate(self.lengths.values()), strict=True))
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """Gradient steps of every stage."""
+        return dict(zip(STAGES, self.context.stages, strict=False))
+
+    @property
+    def critics(self) -> Any:
+        """Of the behaviour."""
+        return self.context.models["behaviour critics"]
+
+    @property
+    def model(self) -> Any:
+        """Of the environment."""
+        return self.context.models.get("world model")
+
+    @property
+    def members(self) -> GatedMembers:
+        """The ensemble."""
+        found = self.context.models["members"]
+        assert isinstance(found, GatedMembers)
+        return found
+
+    @property
+    def online(self) -> Any:
+        """The policy that goes online."""
+        return self.context.models["online policy"]
+
+    @property
+    def chosen(self) -> int:
+        """The member that went online."""
+        return int(self.context.models["policy"].chosen)
 
 
-def advance(one: UniO4, until: str) -> UniO4:
+def method(task: str = "Pendulum-v1", **options: Any) -> Looked:
+    return Looked(learner("uni-o4", task, **options))
+
+
+def advance(one: Looked, until: str) -> Looked:
     """Take turns up to the beginning of a stage, or of acting."""
     while not one.acting and one.stage != until:
-        iterate(one)
+        one.turn()
     return one
 
 
-def weights(one: UniO4) -> dict[str, Tensor]:
+def weights(one: Looked) -> dict[str, Tensor]:
     """Everything that can move, as it is now."""
     assert one.model is not None
     found = {
@@ -49,8 +94,8 @@ def weights(one: UniO4) -> dict[str, Tensor]:
         "model": one.model.learner.parameters.vector,
         "members": one.members.learner.parameters.vector,
         "old": one.members.target.parameters.vector,
-        "actor": one.online.actor.parameters.vector,
-        "online values": one.online.values.parameters.vector,
+        "actor": one.online.parameters.vector,
+        "online values": one.context.models["value"].parameters.vector,
     }
     return {name: vector.detach().clone() for name, vector in found.items()}
 
@@ -62,9 +107,9 @@ def test_stages_share_the_steps_in_the_published_proportion() -> None:
     one = method(steps=2710, critic_part=2e6, model_part=3e5, cloning_part=4e5, policy_part=1e4)
     assert one.lengths == {"critics": 2000, "model": 300, "cloning": 400, "policies": 10}
     assert one.arithmetic == {f"steps of the {stage}": one.lengths[stage] for stage in STAGES}
-    published = UniO4Config()
-    assert UniO4.parts_of(published) == (2e6, 3e5, 4e5, 1e4)
-    assert UniO4.derived(published)["shares of the offline steps"] == "critics 73.8 %, model 11.1 %, cloning 14.8 %, policies 0.369 %"
+    published = UniO4()
+    assert tuple(published.parts) == (2e6, 3e5, 4e5, 1e4)
+    assert derived("uni-o4", published)["shares of the offline steps"] == "critics 73.8 %, model 11.1 %, cloning 14.8 %, policies 0.369 %"
 
 
 @pytest.mark.parametrize("steps", [240, 241, 243, 997])
@@ -92,12 +137,11 @@ def test_stopping_in_the_middle_of_every_stage_changes_nothing(stage: str, whole
     halted = Run.create(tmp_path / "halted", small("uni-o4", **LONG))
     with pytest.raises(Interrupted):
         halted.train(progress=StopAfter(turns))
-    one = halted.method
-    assert isinstance(one, UniO4)
+    one = Looked(halted.method)
     if stage == "online":
         assert one.collector.steps == 16
     else:
-        assert one.stage == stage and one.offline_updates - (one.ends[stage] - one.lengths[stage]) == 100  # type: ignore[index]
+        assert one.stage == stage and one.context.gradient_steps == 100
     Run.load(tmp_path / "halted").train()
     assert differences(whole, tmp_path / "halted") == []
 
@@ -112,10 +156,10 @@ def test_every_stage_moves_its_own_networks_only() -> None:
             assert torch.equal(weights(one)["members"], weights(one)["old"])
         before = weights(one)
         if stage == "online":
-            iterate(one)
+            one.turn()
         else:
             while not one.acting and one.stage == stage:
-                iterate(one)
+                one.turn()
         after = weights(one)
         moved[stage] = {name for name in before if not torch.equal(before[name], after[name])}
     assert moved == {
@@ -129,8 +173,8 @@ def test_every_stage_moves_its_own_networks_only() -> None:
 
 def test_actions_are_drawn_from_the_old_policy_and_the_first_step_has_ratio_one() -> None:
     one = advance(method(), "policies")
-    rows = one.credit(one.draw_batches(1))
-    action, advantage, start_logp = one.members.judge(rows.observation)
+    rows = one.read(one.draw_batches(1))
+    action, advantage, start_logp = one.members.evaluate_actions(rows.observation)
     assert action.shape == (2, 16, 1) and advantage.shape == start_logp.shape == (2, 16)
     assert not torch.isin(action, rows.action).any()
     policies = one.members.policies.distribution(rows.observation)
@@ -149,12 +193,12 @@ def test_the_clipped_steps_begin_with_a_fresh_optimiser() -> None:
 def test_advantages_weigh_sides_for_sarsa_only() -> None:
     for critics, ratio in (("sarsa", 0.7 / 0.3), ("iql", 1.0)):
         one = advance(method(critics=critics), "policies")
-        rows = one.credit(one.draw_batches(4))[:64]
+        rows = one.read(one.draw_batches(4))[:64]
         generator = one.streams["updates"]
         kept = generator.get_state()
-        weighed = one.members.judge(rows.observation)[1]
+        weighed = one.members.evaluate_actions(rows.observation)[1]
         generator.set_state(kept)
-        action = one.members.judge(rows.observation)[0]
+        action = one.members.evaluate_actions(rows.observation)[0]
         q = one.critics.q(rows.observation.repeat(2, 1), action.flatten(0, 1)).view(2, 64)
         plain = q - one.critics.value(rows.observation)
         plain = (plain - plain.mean(1, keepdim=True)) / plain.std(1, keepdim=True)
@@ -170,7 +214,7 @@ def test_sarsa_alone_needs_the_next_action() -> None:
 @pytest.mark.parametrize(("decay", "expected"), [("linear", [0.25, 0.125, 0.05]), ("released", [0.25, 0.245, 0.245]), ("none", [0.25] * 3)])
 def test_the_clip_falls_as_asked(decay: str, expected: list[float]) -> None:
     one = method(steps=4000, clip_decay=decay)
-    assert [one.members.clip_at(step) for step in (0, 500, 800)] == pytest.approx(expected)
+    assert [one.members.clipped.clip_at(step, one.members.steps) for step in (0, 500, 800)] == pytest.approx(expected)
 
 
 # --- returns -----------------------------------------------------------------------------------------------------------------------------
@@ -179,15 +223,14 @@ def test_the_clip_falls_as_asked(decay: str, expected: list[float]) -> None:
 @pytest.mark.parametrize("task", [probes.task_id("DelayedReward", True), probes.task_id("TimeLimit", True), "Pendulum-v1"])
 def test_returns_end_with_their_episode(task: str) -> None:
     one = method(task, gamma=0.9, reward_scale=0.5, normalise_states=False)
-    assert one.offline is not None
-    rows = one.offline.transitions
+    rows, data = one.offline.transitions, one.context.stores["data as read"]
     for episode in one.offline.episodes:
         total, left = 0.0, 0.0 if bool(rows.terminated[episode.stop - 1]) else 1.0
         for place in range(episode.stop - 1, episode.start - 1, -1):
             total, left = 0.5 * float(rows.reward[place]) + 0.9 * total, 0.9 * left
-            assert float(one.returns[place]) == pytest.approx(total, rel=1e-4, abs=1e-6)
-            assert float(one.left[place]) == pytest.approx(left, rel=1e-4, abs=1e-6)
-            assert int(one.last[place]) == episode.stop - 1
+            assert float(data.returns[place]) == pytest.approx(total, rel=1e-4, abs=1e-6)
+            assert float(data.left[place]) == pytest.approx(left, rel=1e-4, abs=1e-6)
+            assert int(data.last[place]) == episode.stop - 1
 
 
 @pytest.mark.parametrize(("bootstrap", "expected"), [(True, 10.0), (False, 3.04)])
@@ -205,19 +248,19 @@ def test_time_limits_are_no_ends_unless_asked(bootstrap: bool, expected: float) 
 
 def test_a_model_that_stops_early_gives_its_steps_back() -> None:
     one = advance(method(steps=2000, model_patience=1, model_learning_rate=0.0), "model")
-    iterate(one)
+    one.turn()
     assert one.model is not None and one.model.finished and one.model.steps == 100
-    assert one.offline_updates == one.steps == one.ends["model"] and one.stage == "cloning"
+    assert one.context.spent == one.steps == one.ends["model"] and one.stage == "cloning"
     assert one.updates == one.lengths["critics"] + 100
 
 
 def test_worlds_that_end_end_in_the_model_too() -> None:
     one = method("Hopper-v5", offline=random_data("Hopper-v5", 60), **{"steps": 240})
-    rule, raw = termination_of("Hopper-v5"), one.offline.transitions.next_observation  # type: ignore[union-attr]
+    rule, raw = termination_of("Hopper-v5"), one.offline.transitions.next_observation
     assert rule is not None
-    ended = one.has_ended(one.normalise(raw))
+    ended = one.members.ended(one.normalise(raw))
     assert torch.equal(ended, rule(raw)) and 0 < ended.sum() < len(ended)
-    assert not method().has_ended(torch.full((3, 3), 1e9)).any()  # Pendulum never ends
+    assert not method().members.ended(torch.full((3, 3), 1e9)).any()  # Pendulum never ends
 
 
 class Scripted:
@@ -230,7 +273,7 @@ class Scripted:
         return torch.tensor(self.scores.pop(0))
 
 
-def gated(monkeypatch: pytest.MonkeyPatch, *scores: list[float], **options: Any) -> tuple[UniO4, GatedMembers]:
+def gated(monkeypatch: pytest.MonkeyPatch, *scores: list[float], **options: Any) -> tuple[Looked, GatedMembers]:
     """At the beginning of the clipped steps, with scores as told: first of the clones, then of every evaluation."""
     one = method(steps=240, **options)
     monkeypatch.setattr(one.members, "am_q", Scripted(*scores))
@@ -239,7 +282,7 @@ def gated(monkeypatch: pytest.MonkeyPatch, *scores: list[float], **options: Any)
 
 def test_old_policies_follow_where_the_score_is_better_than_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     one, members = gated(monkeypatch, [0.0, 0.0], [1.0, -1.0], [0.5, 0.5], [2.0, 0.5])
-    seen, rows = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)), one.credit(one.draw_batches(1))
+    seen, rows = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)), one.read(one.draw_batches(1))
     old, best = [members.old.distribution(seen).mean.clone()], []
     for step in range(60):
         now = members.policies.distribution(seen).mean.detach().clone()
@@ -260,7 +303,7 @@ def test_other_gates(gate: str, replaced: int) -> None:
     one = advance(method(gate=gate), "policies")
     clones = weights(one)["old"]
     while not one.acting:
-        iterate(one)
+        one.turn()
     assert one.members.replaced == replaced
     assert torch.equal(weights(one)["old"], weights(one)["members"] if gate == "always" else clones)
 
@@ -276,8 +319,8 @@ def test_scores_on_fixed_starts_differ_by_the_policies_alone() -> None:
 def test_the_best_score_goes_online_with_the_offline_value(monkeypatch: pytest.MonkeyPatch) -> None:
     one, members = gated(monkeypatch, [5.0, 4.0], [0.0, 1.0], [3.0, 2.0], [2.0, 3.0])
     while not one.acting:
-        iterate(one)
-    assert one.chosen == 1 == members.ranking[0]
+        one.turn()
+    assert one.chosen == 1 == members.ranking("last")[0]
     seen = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
     normal = one.normalise(seen)
     torch.testing.assert_close(one.distribution(normal).mean, members.policies.distribution(normal).mean[1])
@@ -287,8 +330,8 @@ def test_the_best_score_goes_online_with_the_offline_value(monkeypatch: pytest.M
 def test_deploying_the_best_takes_the_old_policy_and_its_score(monkeypatch: pytest.MonkeyPatch) -> None:
     one, members = gated(monkeypatch, [5.0, 4.0], [0.0, 1.0], [3.0, 2.0], [2.0, 3.0], deploy="best")
     while not one.acting:
-        iterate(one)
-    assert one.chosen == 0 == members.ranking[0] and members.replaced == 0  # nothing was better than the clones
+        one.turn()
+    assert one.chosen == 0 == members.ranking("best")[0] and members.replaced == 0  # nothing was better than the clones
     seen = one.normalise(torch.randn(7, 3, generator=torch.Generator().manual_seed(0)))
     torch.testing.assert_close(one.distribution(seen).mean, members.old.distribution(seen).mean[0])
 
@@ -298,10 +341,10 @@ def test_choosing_by_return_is_booked_as_environment_steps(monkeypatch: pytest.M
     assert one.chosen == -1 and one.steps == 240
     made = []
     make = one.make
-    monkeypatch.setattr(one, "make", lambda count, seed: made.append(count) or make(count, seed))
-    metrics = iterate(one)
+    monkeypatch.setattr(one.context, "make", lambda count, seed: made.append(count) or make(count, seed))
+    metrics = one.turn()
     assert made == [1, 1] and one.chosen in (0, 1)
-    assert one.choice_steps == 2 * 2 * 200 and one.steps == 240 + 800 + 16
+    assert one.context.spent == 240 + 2 * 2 * 200 and one.steps == 240 + 800 + 16
     assert metrics["learning_rate"] == pytest.approx(3e-5 * (1 - 800 / 1000))
 
 
@@ -312,7 +355,7 @@ def test_the_member_with_the_best_return_is_chosen(monkeypatch: pytest.MonkeyPat
     one.members.scores = torch.tensor([0.0, 2.0, 1.0])
     told = iter([([1.0], [200]), ([5.0], [200])])  # member 1, then member 2; member 0 is not measured
     monkeypatch.setattr(module, "run_episodes", lambda act, worlds, episodes: next(told))
-    one.choose_by_return()
+    one.context.models["policy"].choose_by_return(one.context)
     assert one.chosen == 2
 
 
@@ -320,8 +363,8 @@ def test_online_ratios_start_at_one_and_log_probabilities_are_those_of_the_draw(
     one = advance(method(online_batch_steps=64, num_envs=4), "acting")
     kept = one.retain(one.collect())
     batch = one.credit(kept)
-    log_volume = one.bounds.log_volume  # type: ignore[union-attr]
-    torch.testing.assert_close(batch.learner_logp, kept.sampler_logp + log_volume, atol=1e-4, rtol=1e-4)
+    log_volume = one.context.bounds.log_volume
+    torch.testing.assert_close(batch.rows.learner_logp, kept.rows.sampler_logp + log_volume, atol=1e-4, rtol=1e-4)
     metrics = one.improve(batch)
     assert metrics["meter/kl_behaviour_k3"] == pytest.approx(0.0, abs=1e-6)
     assert metrics["gradient_steps"] == 2 * 64 // 8
@@ -331,9 +374,9 @@ def test_online_ratios_start_at_one_and_log_probabilities_are_those_of_the_draw(
 def test_actions_beyond_the_bounds_are_kept_as_drawn_unless_asked(clipped: bool) -> None:
     one = advance(method(clip_actions=clipped), "acting")
     with torch.no_grad():
-        one.online.actor.network.stack.biases[-1].fill_(9.0)  # means and deviations at their upper limits, 1 and 1
+        one.online.network.stack.biases[-1].fill_(9.0)  # means and deviations at their upper limits, 1 and 1
     observation = torch.randn(64, 3, generator=torch.Generator().manual_seed(0))
-    action, logp = one.draw(observation, torch.Generator().manual_seed(1))
+    action, logp = one.part(Drawing).draw(one.context, observation, torch.Generator().manual_seed(1))
     assert (action.abs() > 2.0).any() == (not clipped)
     unit = action / 2.0
     expected = one.distribution(one.normalise(observation)).log_prob(unit) - torch.tensor(2.0).log()
@@ -365,7 +408,7 @@ def test_online_steps_learn_from_clones(tmp_path: Path) -> None:
     options |= {"num_envs": 8, "online_batch_steps": 128, "online_minibatch": 32, "online_epochs": 4, "gamma": 0.9}
     one = method(task, policy_part=0.0, model_part=0.0, online_steps=3000, normalise_states=False, **options)
     while one.steps < one.budget:
-        iterate(one)
+        one.turn()
     wrong = probes.check("RewardFromBoth", gamma=0.9, continuous=True, act=lambda seen: one.act_on_target(seen).mode())
     assert not wrong, wrong
 
@@ -376,18 +419,18 @@ def test_online_steps_learn_from_clones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"n_step": 3}, "single steps"),
-        ({"offline_share": 0.5}, "single steps"),
+        ({"n_step": 3}, "Unknown option of uni-o4 'n_step'"),
+        ({"offline_share": 0.5}, "Unknown option of uni-o4 'offline_share'"),
         ({"critic_part": 0.0}, "must be above 0"),
         ({"policy_part": -1.0}, "at least 0"),
         ({"model_part": 0.0}, "imagines episodes"),
         ({"deploy": "best", "gate": "never"}, "passed the gate"),
-        ({"expectile": 1.0}, "between 0 and 1"),
-        ({"omega": 1.5}, "between 0 and 1"),
-        ({"horizon": 0}, "horizon is 0"),
+        ({"expectile": 1.0}, "above 0 and below 1"),
+        ({"omega": 1.5}, "at least 0 and at most 1"),
+        ({"horizon": 0}, r"gate\.horizon is 0"),
         ({"num_envs": 3}, "do not divide"),
         ({"diversity_kind": "divergence"}, "must be one of"),
-        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 0}, r"batches\.size is 0"),
     ],
 )
 def test_refusals(options: dict[str, Any], sentence: str) -> None:
@@ -407,4 +450,4 @@ def test_refusals_of_the_run() -> None:
 
 def test_the_small_preset_is_complete() -> None:
     small_config = configure("uni-o4", {}, preset="small")
-    assert "policies 5.41 %" in str(UniO4.derived(small_config)["shares of the offline steps"])
+    assert "policies 5.41 %" in str(derived("uni-o4", small_config)["shares of the offline steps"])

@@ -211,7 +211,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     for file in ("config.json", "metrics.jsonl", "timings.jsonl", "summary.json", "curves.png", "report.html"):
         assert (tmp_path / "run" / file).stat().st_size > 0, file
     description = json.loads((tmp_path / "run" / "config.json").read_text())
-    assert description["settings"]["config"]["learning_rate"] == 3e-4 and "torch" in description["versions"]
+    assert description["settings"]["config"]["update"]["learning_rate"] == 3e-4 and "torch" in description["versions"]
     row = run.metrics[-1]
     for name in (
         "meter/ess",

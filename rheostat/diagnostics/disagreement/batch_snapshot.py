@@ -11,17 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rheostat.buffers.retainers import MarkStale, RecentGroups
 from rheostat.diagnostics.microscope.exact import flat
 from rheostat.diagnostics.microscope.gradients import NO_REWARD, looked_at
 from rheostat.errors import RheostatError
 from rheostat.learner.context import LanguageContext
-from rheostat.learner.dial import Dial
+from rheostat.learner.fast_ppo import ppo_update
 from rheostat.learner.learner import Learner
 from rheostat.learner.update import usable_rows
-from rheostat.methods.control.ppo import PPO
 from rheostat.parts import Batch
 from rheostat.training import checkpoint
 from rheostat.training.run import Run
@@ -91,7 +90,7 @@ def _go_to(run: Run, update: int) -> None:
             state = checkpoint.read(folder / name)["method"]
         except RheostatError:
             continue  # damaged: opening the run has passed over it, too
-        made = state["context"]["counts"].get("policy", 0) if "context" in state else state["updates"]
+        made = state["context"]["counts"].get("policy", 0)
         if made == update:
             run.method.load_state_dict(state)
             return
@@ -137,52 +136,37 @@ def _freeze_language(run: Run, learner: Learner, steps: int, fresh: Any) -> Froz
     return Frozen(run, made, frozen, state, fresh, path, start, logp() if steps else start)
 
 
-def _freeze_control(run: Run, method: PPO, steps: int) -> Frozen:
+def _freeze_control(run: Run, learner: Learner, steps: int) -> Frozen:
+    context, composition = learner.context, learner.composition
     while True:
-        rows = method.retain(method.collect())
-        if method.due:
+        batch = learner.retain(learner.collect())
+        if context.turns % composition.innermost.turns == 0:
             break
-        method.improve(method.credit(rows))  # between two updates of the policy only who acts changes
-    update, frozen = method.updates, rows.clone()
+        learner.improve(learner.credit(batch))  # between two updates of the policy only who acts changes
+    made, frozen = context.updates, batch.rows.clone()
     _require_tokens(run, frozen)
-    network = copy.deepcopy(method.policy)
+    model = context.models["policy"]
+    network = copy.deepcopy(model.policy)
 
     def logp() -> Tensor:
         with torch.no_grad():
-            return method.network.distribution(method.normalise(frozen.observation[frozen.mask])).log_prob(frozen.action[frozen.mask])
+            return model.distribution(context.see(frozen.observation[frozen.mask])).log_prob(frozen.action[frozen.mask])
 
     start = logp().clone()
-    silence(method)
-    method.config = replace(
-        method.config, dial=Dial(), epochs=max(steps, 1), minibatches=1, anneal=False, target_kl=None, sampling_error_every=0
-    )
-    path = _walk(method, [method.parameters.vector], lambda: method.improve(method.credit(frozen.clone())), steps)
-    return Frozen(run, update, frozen, network, None, path, start, logp() if steps else start)
-
-
-def silence(method: PPO) -> None:
-    """Methods that derive who acts next from what they have learned from (ros, props): nobody acts any more."""
-    if hasattr(method, "repair"):
-        method.repair = lambda rows: {}
+    path = [flat([model.parameters.vector])]
+    if steps:
+        update = ppo_update(composition)
+        assert update is not None
+        whole = replace(update, minibatches=1, stop=None)
+        rows = learner.credit(Batch(frozen.clone(), facts=batch.facts)).rows.transitions()
+        observation = context.see(rows.observation)
+        for _ in range(steps):
+            for minibatch in whole.passed(context, rows, observation):
+                whole.gradient_step(context, minibatch)
+            path.append(flat([model.parameters.vector]))
+    return Frozen(run, made, frozen, network, None, path, start, logp() if steps else start)
 
 
 def _require_tokens(run: Run, rows: Trajectories) -> None:
     if not bool(rows.mask.any()):
         raise RheostatError(f"The batch that {run.directory} collects next is empty: there is nothing to replay.")
-
-
-def _walk(method: Any, parameters: list[nn.Parameter], learn: Any, steps: int) -> list[Tensor]:
-    """The parameters before and after every move that ``learn`` makes with the method's own optimiser."""
-    path = [flat(parameters)]
-    if not steps:
-        return path
-    optimizer = method.optimizer
-    step = optimizer.step
-
-    def noted() -> None:
-        step()
-        path.append(flat(parameters))
-
-    optimizer.step = noted
-    learn()
-    return path + [path[-1]] * (steps + 1 - len(path))  # no row to learn from: nothing moves

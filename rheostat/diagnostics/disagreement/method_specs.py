@@ -112,13 +112,13 @@ def config_of(spec: Spec, run: Settings, given: dict[str, Any]) -> Any:
         RheostatError: settings that do not exist or do not fit.
     """
     cls = spec.row.load()
-    known = short_options(cls()) if hasattr(cls, "compose") else cls.Config.__dataclass_fields__
+    known = short_options(cls())
     own = {name: value for name, value in run.config.items() if name != "dial"} if spec.method == run.method else {}
     preset = None
     if not own and spec.row.domain == "language":
         named = None if run.task.startswith(CUSTOM) or run.prompts else run.task
         preset = automatic_preset(spec.method, named, run.model)
     values = {name: value for name, value in given.items() if name in known} | spec.settings
-    if own and hasattr(cls, "compose"):
+    if own:
         return changed(spec.method, configure(spec.method, own), values)
-    return configure(spec.method, own | values, preset=preset)
+    return configure(spec.method, values, preset=preset)

@@ -1,13 +1,12 @@
 """One method on the frozen batch, through its own code: what its gradient step is made of, token by token.
 
-As under the microscope, the optimiser is exchanged for a :class:`~rheostat.diagnostics.microscope.gradients.Recorder`. Weights per token
-come from where the method itself has them: autograd at its log-probabilities (language), or its hand-written slopes (control).
+As under the microscope, the method's own update is asked for its gradient and nothing of it is replaced. Weights per token come from where
+the method itself has them: autograd at its log-probabilities (language), or its hand-written slopes (control).
 """
 
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -19,23 +18,25 @@ from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.groups import Graded
 from rheostat.credit.groups import informative_groups
 from rheostat.credit.verifiers.interface import Scores
-from rheostat.diagnostics.disagreement.batch_snapshot import Frozen, silence
+from rheostat.diagnostics.disagreement.batch_snapshot import Frozen
 from rheostat.diagnostics.disagreement.method_specs import Spec, config_of
 from rheostat.diagnostics.microscope.exact import assign
-from rheostat.diagnostics.microscope.gradients import Recorder, ascent_direction
+from rheostat.diagnostics.microscope.gradients import ascent_direction, walked
 from rheostat.errors import RheostatError
 from rheostat.learner.context import LanguageContext
+from rheostat.learner.control import build as build_control
+from rheostat.learner.fast_ppo import ppo_update
 from rheostat.learner.language import build, composition_of
 from rheostat.learner.learner import Composition, Learner, chain
 from rheostat.learner.update import usable_rows
 from rheostat.masking import select
-from rheostat.methods.control.ppo import PPO, Step, Worth
+from rheostat.options import options_of
 from rheostat.parts import Batch
 from rheostat.policies.language.model import LanguagePolicy
 from rheostat.streams import Streams
 from rheostat.tasks.language.interface import Prompt
 from rheostat.training.language import load_policy
-from rheostat.trajectories import Trajectories, Transitions
+from rheostat.trajectories import Trajectories
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def replay(spec: Spec, frozen: Frozen) -> Replay:
     try:
         if isinstance(method, Learner) and isinstance(method.context, LanguageContext):
             return _language(spec, frozen, method)
-        return _control(spec, frozen, cast(PPO, method))
+        return _control(spec, frozen, cast(Learner, method))
     except RheostatError as error:
         raise RheostatError(f"{spec.label} cannot replay this batch: {error}") from error
 
@@ -178,89 +179,57 @@ def _through_tokens(learner: Learner, parameters: list[Any], batch: Batch, weigh
 # --- control ---------------------------------------------------------------------------------------------------------------------------
 
 
-def _control(spec: Spec, frozen: Frozen, own: PPO) -> Replay:
+def _control(spec: Spec, frozen: Frozen, own: Learner) -> Replay:
     run, moves = frozen.run, len(frozen.path) - 1
     names = (
         "num_envs", "batch_steps", "window", "hidden", "activation", "tanh_mean", "normalise_observations", "normalise_rewards", "gamma",
     )  # fmt: skip
-    given = {name: getattr(own.config, name) for name in names} | {
-        "behaviour_steps": own.config.batch_steps, "sampling_error_every": 0,
-        "epochs": moves + 1, "minibatches": 1, "max_grad_norm": math.inf,
+    mine = {each.short: each.value for each in options_of(own.config)}
+    given = {name: mine[name] for name in names if name in mine} | {
+        "behaviour_steps": mine["batch_steps"], "sampling_error_every": 0, "epochs": moves + 1, "minibatches": 1,
     }  # fmt: skip
-    config, cls = config_of(spec, run.settings, given), spec.row.load()
-    method: PPO = cls(
-        config, lambda num_envs, seed: own.collector.environments, Streams(run.settings.seed), total_steps=run.settings.steps,
+    config, seed = config_of(spec, run.settings, given), run.settings.seed
+    learner = build_control(
+        config, spec.method, lambda num_envs, seed: own.context.environments, Streams(seed), run.settings.steps,
         policy=copy.deepcopy(frozen.policy),
     )  # fmt: skip
-    method.observations.load_state_dict(own.observations.state_dict())
-    method.rewards.load_state_dict(own.rewards.state_dict())
-    method.updates = frozen.update
-    silence(method)
-    acting, rows = _acting_parameters(method, frozen), frozen.rows
-    seen: list[tuple[Tensor, Tensor, Tensor]] = []
-    orders: list[Tensor] = []
-    slopes, learn_once = method.slopes, method.learn_once
-
-    def sloped(step: Step) -> tuple[Tensor, Tensor]:
-        policy, value = slopes(step)
-        seen.append((policy.clone(), method.losses(step)[0].limited, step.worth.advantage))
-        return policy, value
-
-    def ordered(transitions: Transitions, observation: Tensor, steps: list[Step]) -> bool:
-        orders.append(order_of(method, learn_once, transitions, observation))
-        return learn_once(transitions, observation, steps)
-
-    def read() -> Tensor:
-        return torch.cat([method.parameters.part(method.parameters.gradient, p).flatten().clone() for p in acting])
-
-    vector = method.parameters.vector
-    recorder = Recorder(method.optimizer, read, lambda step: assign([vector], frozen.path[min(step, moves)]))
-    method.optimizer = cast(Any, recorder)
-    method.slopes, method.learn_once = cast(Any, sloped), cast(Any, ordered)  # type: ignore[method-assign]
-    method.improve(method.credit(rows.clone()))
-    made = len(recorder.gradients)
-    gradient = recorder.last(moves + 1, sum(p.numel() for p in acting))
+    assert isinstance(learner, Learner)
+    context, update = learner.context, ppo_update(learner.composition)
+    assert update is not None
+    for name in ("observations", "rewards"):
+        if name in context.stores and name in own.context.stores:
+            context.stores[name].load_state_dict(own.context.stores[name].state_dict())
+    context.updates = frozen.update
+    model, rows = context.models["policy"], frozen.rows
+    vector = model.parameters.vector
+    acting = _acting_parameters(context, rows)
+    batch = learner.credit(Batch(rows.clone()))
+    last = walked(learner, update, batch, lambda step: assign([vector], frozen.path[min(step, moves)]), moves + 1)
     count = rows.count()
+    gradient = torch.zeros(sum(p.numel() for p in acting), dtype=torch.float64)
     weight, limited, advantage = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.bool), torch.zeros(count).double()
-    if made == moves + 1:
-        slope, cut, worth = seen[-1]
-        order = orders[-1]
-        weight[order], limited[order], advantage[order] = -slope.double(), cut, worth.double()
+    if last is not None:
+        minibatch, step = last
+        gradient = -torch.cat([model.parameters.part(model.parameters.gradient, p).flatten() for p in acting]).double()
+        slope, _ = update.objective.slopes(step.log_prob, step.value, step.targets)
+        weight[minibatch.index] = -slope.double()
+        limited[minibatch.index] = update.objective.policy_loss(step.log_prob, step.targets).limited
+        advantage[minibatch.index] = step.targets.advantage.double()
     assign([vector], frozen.path[-1])
-    logp = _distribution(method, rows).log_prob(rows.action[rows.mask])
+    logp = _distribution(context, rows).log_prob(rows.action[rows.mask])
     found = torch.autograd.grad((logp * weight.to(logp.dtype)).sum(), acting)
     through = torch.cat([part.flatten() for part in found])
     kept = torch.ones(count, dtype=torch.bool)
-    return Replay(spec, gradient.float(), through, weight, limited, kept, advantage, stopped=made != moves + 1)
+    return Replay(spec, gradient.float(), through, weight, limited, kept, advantage, stopped=last is None)
 
 
-def order_of(method: PPO, learn_once: Any, rows: Transitions, observation: Tensor) -> Tensor:
-    """The order in which a pass is about to take its rows, found by a pass that learns nothing from marked rows."""
-    stream = method.streams["minibatches"]
-    state, step, found = stream.get_state(), method.gradient_step, []
-
-    def marked(observation: Tensor, action: Tensor, worth: Worth) -> Step:
-        found.append(worth.target)
-        return Step(worth.target, worth.target, worth)
-
-    numbered = rows.clone(recurse=False)
-    numbered.value_target = torch.arange(len(rows), dtype=torch.float64)
-    method.gradient_step = marked  # type: ignore[method-assign]
-    try:
-        learn_once(numbered, observation, [])
-    finally:
-        method.gradient_step = step  # type: ignore[method-assign]
-        stream.set_state(state)
-    return torch.cat(found).long()
+def _distribution(context: Any, rows: Trajectories) -> Any:
+    return context.models["policy"].policy.distribution(context.see(rows.observation[rows.mask]))
 
 
-def _distribution(method: PPO, rows: Trajectories) -> Any:
-    return method.policy.distribution(method.normalise(rows.observation[rows.mask]))
-
-
-def _acting_parameters(method: PPO, frozen: Frozen) -> list[Tensor]:
+def _acting_parameters(context: Any, rows: Trajectories) -> list[Tensor]:
     """Parameters that the distribution of actions depends on: not the critic's own."""
-    everything = [p for p in cast(Any, method.policy).parameters() if p.requires_grad]
-    outputs = _distribution(method, frozen.rows[:1]).parameters.sum()
+    everything = [p for p in context.models["policy"].policy.parameters() if p.requires_grad]
+    outputs = _distribution(context, rows[:1]).parameters.sum()
     found = torch.autograd.grad(outputs, everything, allow_unused=True)
     return [parameter for parameter, gradient in zip(everything, found, strict=True) if gradient is not None]

@@ -1,8 +1,8 @@
 """Gradients of the methods, one batch at a time, through their own code.
 
-A method is run as the training loop runs it: ``collect() -> retain() -> credit() -> improve()``. Two things are exchanged: whoever samples
-has the behaviour policy's parameters, and the optimiser is a :class:`Recorder`, which keeps the gradient it is handed and moves the policy
-along the exact path instead. So every method is looked at from the same pair of policies, and nothing of it is written a second time.
+A method is run as the training loop runs it, ``collect() -> retain() -> credit()``, and then its update is asked for the gradient of its
+own terms on the batch (``accumulate``). Whoever samples has the behaviour policy's parameters, and the policy is moved along the exact
+path. So every method is looked at from the same pair of policies, and nothing of it is replaced or written a second time.
 
 What is set aside, so that the gradient is that of the expected reward and is seen whole: the gradient's norm limit, KL and entropy
 regularisers, DAPO's overlong penalty (its buffer is longer than these completions), and, because they change the policy between two
@@ -11,8 +11,8 @@ batches, the running normalisation of observations and rewards. ``options`` brin
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol, cast
 
 import torch
@@ -23,11 +23,12 @@ from rheostat.diagnostics.microscope.estimators import WEIGHTED, composition_of_
 from rheostat.diagnostics.microscope.exact import Problem, assign
 from rheostat.diagnostics.microscope.language_problem import LanguageProblem
 from rheostat.errors import RheostatError, unknown
+from rheostat.learner.control import build as build_control
+from rheostat.learner.fast_ppo import FastPPO, Minibatch, Step, ppo_update
 from rheostat.learner.language import build, composition_of
 from rheostat.learner.learner import Learner
 from rheostat.learner.update import Update, usable_rows
 from rheostat.methods import table
-from rheostat.methods.control.ppo import PPO, PPOConfig
 from rheostat.methods.language.reinforce import Reinforce
 from rheostat.options import options_of, with_options
 from rheostat.parts import Batch
@@ -83,8 +84,8 @@ def domain_of(name: str) -> str:
 
 def looked_at(name: str) -> bool:
     """Whether a method moves a policy by terms over its log-probabilities."""
-    cls = table.entry(name).load()
-    return table.entry(name).domain == "language" if hasattr(cls, "compose") else issubclass(cls, PPO)
+    row = table.entry(name)
+    return row.domain == "language" or ppo_update(row.load()().compose()) is not None
 
 
 def sampler(name: str, problem: Problem, path: list[Tensor], lag: int, *, seed: int, options: dict[str, Any] | None = None) -> Sampler:
@@ -118,44 +119,11 @@ def sampler(name: str, problem: Problem, path: list[Tensor], lag: int, *, seed: 
     return ControlSampler(name, problem, path, lag, seed, options)
 
 
-class Recorder:
-    """In the place of an optimiser: keeps every gradient and moves the policy along a path that was fixed before.
-
-    Args:
-        optimizer: the method's own, whose place it takes.
-        read: the present gradient, a copy.
-        move: puts the policy at the path's step of this number.
-    """
-
-    def __init__(self, optimizer: Any, read: Callable[[], Tensor], move: Callable[[int], None]) -> None:
-        self.read, self.move = read, move
-        self.param_groups: list[dict[str, Any]] = optimizer.param_groups
-        self.state: dict[Tensor, dict[str, Any]] = {}  # no moments
-        self.gradients: list[Tensor] = []
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradient of the parameters."""
-        for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
-            parameter.grad = None
-
-    def step(self) -> None:
-        """Note the gradient and move on."""
-        self.gradients.append(self.read())
-        self.move(len(self.gradients))
-
-    def last(self, steps: int, size: int) -> Tensor:
-        """What the ``steps``-th step was handed, as an ascent direction; 0 where the method made no such step. Starts a new batch."""
-        found = -self.gradients[-1].double() if len(self.gradients) == steps else torch.zeros(size, dtype=torch.float64)
-        self.gradients = []
-        return found
-
-
 def settings(name: str, defaults: dict[str, Any], updates: int, options: dict[str, Any], method: Any) -> dict[str, Any]:
     """The microscope's settings, as far as the method has them, and the user's."""
     chosen = {"epochs": updates + 1, "minibatches": 1, "evaluate_every": 0} | defaults
-    known = short_options(method()) if hasattr(method, "compose") else method.Config.__dataclass_fields__
-    extra = {} if hasattr(method, "compose") else {"max_grad_norm": math.inf}
-    return {key: value for key, value in (chosen | extra).items() if key in known} | options
+    known = short_options(method())
+    return {key: value for key, value in chosen.items() if key in known} | options
 
 
 def short_options(config: Any) -> set[str]:
@@ -239,46 +207,80 @@ class ControlSampler:
     """
 
     def __init__(self, name: str, problem: ControlProblem, path: list[Tensor], lag: int, seed: int, options: dict[str, Any]) -> None:
-        self.problem, self.path, self.lag, self.updates = problem, path, lag, len(path) - 1 - lag
-        cls: type[PPO] = table.entry(name).load()
-        config = cast(PPOConfig, configure(name, settings(name, CONTROL_SETTINGS, self.updates, options, cls)))
+        self.problem, self.path, self.lag = problem, path, lag
+        config = configure(name, settings(name, CONTROL_SETTINGS, len(path) - 1 - lag, options, table.entry(name).load()))
         network = problem.policy()
-        self.method = cls(config, problem.environments, Streams(seed), total_steps=ENDLESS, policy=cast(Any, network))
+        built = build_control(config, name, problem.environments, Streams(seed), ENDLESS, policy=network)
+        assert isinstance(built, Learner)
+        update = ppo_update(built.composition)
+        assert update is not None
+        self.learner, self.update = built, update
         self.parameters: list[Tensor] = [cast(Tensor, network.logits)]
-        critic = problem.state_values(path[lag], config.gamma).float()
+        critic = problem.state_values(path[lag], config.gae.gamma).float()
         assign([cast(Tensor, network.values)], critic)
-        self.recorder = Recorder(self.method.optimizer, self._read, self._move)
-        self.method.optimizer = cast(Any, self.recorder)
-
-    def _read(self) -> Tensor:
-        return self.method.parameters.gradient[: len(self.path[0])].clone()
-
-    def _move(self, step: int) -> None:
-        """Along the path; after its end back to the behaviour policy, which collects next (and from which PROPS derives who acts)."""
-        assign(self.parameters, self.path[self.lag + step] if self.lag + step < len(self.path) else self.path[0])
 
     def gradients(self) -> Iterator[Tensor]:
         """See :class:`Sampler`."""
-        method, turn = self.method, 0
-        window = method.config.window
+        learner, context, turn = self.learner, self.learner.context, 0
+        collector, window = learner.composition.innermost, learner.config.keep.batches
+        others = [part for part in learner.composition.improve if getattr(part, "model", "policy") != "policy"]
         assign(self.parameters, self.path[0])
         while True:
-            kept = method.retain(method.collect())
-            due = method.due
+            batch = learner.retain(learner.collect())
+            due = context.turns % collector.turns == 0
             if due:
-                self._move(0)
-            method.improve(method.credit(kept))
-            if not due:
+                assign(self.parameters, self.path[self.lag])
+            batch = learner.credit(batch)
+            found = self.gradient_on(batch) if due else None
+            for part in others:  # who acts next is derived from whoever collects
+                part.improve(context, batch)
+            if found is None:
                 continue
-            assign(self.parameters, self.path[0])
-            found = self.recorder.last(self.updates + 1, len(self.path[0]))
             turn += 1
             if turn > window and turn % window == 0:  # the first batches begin with fresh episodes, or lack older ones
                 yield found
 
+    def gradient_on(self, batch: Batch) -> Tensor:
+        """The method's ascent direction on a credited batch, ``[P]`` float64, 0 where it stops before; counts an update."""
+        context, size = self.learner.context, len(self.path[0])
+        last = walked(self.learner, self.update, batch, lambda step: assign(self.parameters, self.path[self.lag + step]), self.steps)
+        gradient = context.models[self.update.model].parameters.gradient[:size]
+        found = torch.zeros(size, dtype=torch.float64) if last is None else -gradient.double()
+        context.updates += 1
+        context.finish_update(self.update.model)
+        assign(self.parameters, self.path[0])
+        return found
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps of an update: those that were made, and the one that is looked at."""
+        return len(self.path) - self.lag
+
     def close(self) -> None:
         """See :class:`Sampler`."""
-        self.method.close()
+        self.learner.close()
+
+
+def walked(learner: Learner, update: FastPPO, batch: Batch, move: Callable[[int], None], steps: int) -> tuple[Minibatch, Step] | None:
+    """The last of some gradient steps of a control method on a whole batch along a given path: the gradient is in the vector of the model's
+    parameters, nothing else moves. None where the method stops before it (``target_kl``).
+
+    Args:
+        learner: whose parts have credited the batch.
+        update: of the policy.
+        batch: the credited one.
+        move: puts the policy where it is before the step of this number.
+        steps: how many.
+    """
+    context, rows = learner.context, batch.rows.transitions()
+    observation = context.see(rows.observation, update.model)
+    for number in range(steps):
+        move(number)
+        (minibatch,) = replace(update, minibatches=1).passed(context, rows, observation)
+        step = update.accumulate(context, minibatch)
+        if step is None or (number < steps - 1 and update.stops_after(step)):
+            return None
+    return minibatch, step
 
 
 def first_gradients(source: Sampler, count: int) -> Iterator[Tensor]:

@@ -13,62 +13,35 @@ Checked against: Stable-Baselines3 2.9.2 (``tests/vectors``: baselines-control, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from rheostat.errors import RheostatError
-from rheostat.methods.control.ppo import PPO, PPOConfig, Step
-from rheostat.objectives.limits import DetachedClip
-from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
-from rheostat.objectives.slopes import policy_slope, value_slope
-from rheostat.objectives.value import value_loss
+from rheostat.buffers.control_retainers import Window
+from rheostat.collect.control.collectors import Rollout
+from rheostat.collect.control.statistics import Normalisation
+from rheostat.credit.control_annotations import GAE
+from rheostat.learner.control_models import PolicyNetwork
+from rheostat.learner.dial import Dial
+from rheostat.learner.fast_ppo import FastPPO, Network, SamplingErrorMeter
+from rheostat.learner.learner import Composition
+from rheostat.learner.on_policy import on_policy
+from rheostat.objectives.control_terms import PlainSurrogate, SamplerWeight
 
 
 @dataclass(frozen=True)
-class A2CConfig(PPOConfig):
-    """Stable-Baselines3's defaults: five steps in each of eight environments per update."""
+class A2C:
+    """Stable-Baselines3's defaults: five steps in each of eight environments per update, one pass over the whole rollout at once (a second
+    would be off-policy without a correction), a constant step size, full n-step returns, advantages as they are."""
 
-    batch_steps: int = 40
-    """Environment steps per update, over all environments."""
-    epochs: int = 1
-    """One pass: a second would be off-policy without a correction."""
-    minibatches: int = 1
-    """One minibatch: the whole rollout."""
-    learning_rate: float = 7e-4
-    """RMSprop step size."""
-    anneal: bool = False
-    """Constant learning rate."""
-    lam: float = 1.0
-    """Full n-step returns."""
-    normalise_advantage: bool = False
-    """Advantages as they are."""
+    collect: Rollout = Rollout(steps=40)
+    keep: Window = Window()
+    normalisation: Normalisation = Normalisation()
+    gae: GAE = GAE(lam=1.0)
+    network: Network = Network()
+    sampler: SamplerWeight = SamplerWeight()
+    update: FastPPO = FastPPO(epochs=1, minibatches=1, learning_rate=7e-4, anneal=False, normalise_advantage=False)
+    meter: SamplingErrorMeter = SamplingErrorMeter()
+    dial: Dial = Dial()
+    """How far off-policy the data may be."""
 
-
-class A2C(PPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[PPOConfig]] = A2CConfig
-
-    @classmethod
-    def derived(cls, config: PPOConfig) -> dict[str, int | str]:
-        """PPO's numbers; there is no ratio to choose for."""
-        for name in ("ratio_to", "limit"):
-            if getattr(config, name) != getattr(PPOConfig, name):
-                raise RheostatError(f"a2c has no ratio, so {name} does nothing: use ppo, or correct with sampler_correction.")
-        return super().derived(config)
-
-    def build_optimizer(self) -> torch.optim.Optimizer:
-        """RMSprop as Stable-Baselines3 configures it."""
-        return torch.optim.RMSprop([self.parameters.vector], lr=self.config.learning_rate, alpha=0.99, eps=1e-5)
-
-    def losses(self, step: Step) -> tuple[PolicyLoss, Tensor]:
-        """The plain policy gradient: the log-probability itself is its own denominator, so the ratio is 1."""
-        policy = policy_gradient(step.log_prob, step.worth.advantage, denominator_logp=None, limit=DetachedClip())
-        return policy, value_loss(step.value, step.worth.target, scale=1.0)
-
-    def slopes(self, step: Step) -> tuple[Tensor, Tensor]:
-        """Derivatives of ``losses``."""
-        policy = policy_slope(step.log_prob, step.worth.advantage, denominator_logp=None, limit=DetachedClip())
-        return policy, value_slope(step.value, step.worth.target, scale=1.0)
+    def compose(self) -> Composition:
+        """PPO's four answers with another objective and another optimiser."""
+        return on_policy(self, PlainSurrogate(), policy=PolicyNetwork(self.network, self.update.learning_rate, "rmsprop"))

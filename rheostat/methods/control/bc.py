@@ -21,96 +21,109 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from rheostat.buffers.offline import OfflineData
+from rheostat.buffers.control_retainers import DataAlone, DataSet, Draw, LearnedRewards, States, per_turn
+from rheostat.collect.control.collectors import Nobody
 from rheostat.errors import RheostatError
-from rheostat.learner.off_policy import OffPolicy, OffPolicyConfig, UsesData
+from rheostat.learner.actor_critic import Found
+from rheostat.learner.control_models import Trainable
+from rheostat.learner.dial import Dial
+from rheostat.learner.learner import Composition
+from rheostat.learner.off_policy import AsRead, Batches, Logging, PerStep, UsesData
+from rheostat.learner.stages import GradientSteps, Stage, Staged
 from rheostat.objectives.supervised import squared_distance, weighted_likelihood
+from rheostat.options import option
+from rheostat.parts import Batch
 from rheostat.policies.control.actors import DeterministicActor, TanhMeanActor
 from rheostat.policies.control.discrete_q import ChoiceScores
 from rheostat.policies.control.distributions import Categorical
-from rheostat.policies.control.squashed import UnitPolicy
-from rheostat.policies.parameters import Trained
-from rheostat.tasks.control.environments import Environments
-from rheostat.trajectories import Transitions
+
+Imitation = Literal["deterministic", "stochastic"]
 
 
 @dataclass(frozen=True)
-class BCConfig(OffPolicyConfig):
-    """Plain behaviour cloning of everything."""
+class BestEpisodes(DataSet):
+    """The data set that is imitated."""
 
-    imitation: Literal["deterministic", "stochastic"] = "deterministic"
-    """Of continuous actions: the squared distance of one action, or the likelihood of a Gaussian."""
-    best_share: float = 1.0
+    best_share: float = option(1.0, above=0, at_most=1)
     """Share of the episodes that is imitated, those with the highest returns (%BC)."""
 
+    def prepare(self, context: Any) -> None:
+        """Compare the data set with the environments, and choose; rewards only rank episodes.
 
-class BC(OffPolicy):
-    """See the module docstring."""
+        Raises:
+            RheostatError: as :class:`DataSet`, or steps after the data set: the policy would imitate itself.
+        """
+        if context.online_steps:
+            raise RheostatError("bc imitates a data set and would only imitate itself in online_steps: leave them out, or use td3-bc.")
+        super().prepare(context)
+        context.stores["learned rewards"] = LearnedRewards(1.0, 0.0)
 
-    Config: ClassVar[type[OffPolicyConfig]] = BCConfig
-    config: BCConfig
+
+class ClonedPolicy(Trainable):
+    """The policy of unit actions, or of choices."""
+
+    def __init__(self, hidden: tuple[int, ...], learning_rate: float, imitation: Imitation) -> None:
+        def build(context: Any) -> nn.Module:
+            draw = context.streams["networks"]
+            if context.bounds is None:
+                return ChoiceScores(context.observation_space, int(context.action_space.n), hidden=hidden, generator=draw)
+            actor = DeterministicActor if imitation == "deterministic" else TanhMeanActor
+            return actor(*context.sizes, hidden=hidden, generator=draw)
+
+        super().__init__(build, learning_rate)
+
+    def distribution(self, seen: Tensor) -> Any:
+        """The policy."""
+        return Categorical(self.network(seen)) if isinstance(self.network, ChoiceScores) else self.network.distribution(seen)
+
+
+@dataclass(frozen=True)
+class ImitationStep:
+    """Every action of the data counts as much as any other."""
+
+    models: ClassVar[tuple[str, ...]] = ("policy",)
+
+    def step(self, context: Any, batch: Batch) -> Found:
+        """One step towards the data's actions."""
+        rows, model = batch.rows, context.models["policy"]
+        if isinstance(model.network, DeterministicActor):
+            loss = squared_distance(model.network(rows.observation), rows.action)
+        else:
+            loss = weighted_likelihood(model.distribution(rows.observation).log_prob(rows.action))
+        model.descend(loss)
+        context.finish_update("policy")
+        return {"policy_loss": loss.detach()}
+
+
+@dataclass(frozen=True)
+class BC:
+    """Plain behaviour cloning of everything."""
+
+    data: BestEpisodes = BestEpisodes()
+    keep: DataAlone = DataAlone()
+    states: States = States()
+    batches: Batches = Batches()
+    imitation: Imitation = option("deterministic")
+    """Of continuous actions: the squared distance of one action, or the likelihood of a Gaussian."""
+    learning_rate: float = option(3e-4, at_least=0)
+    """Adam step size."""
+    hidden: tuple[int, ...] = option((256, 256), at_least=1)
+    """Hidden layers for vectors; images have three convolutions and a layer of 512."""
+    log: Logging = Logging()
+    dial: Dial = Dial()
+    """Not for these methods: nobody acts."""
+
     uses_data: ClassVar[UsesData] = "first"
     discrete: ClassVar[bool | None] = None
-    images: ClassVar[bool] = True
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
-    @classmethod
-    def derived(cls, config: OffPolicyConfig) -> dict[str, int | str]:
-        """Numbers that follow from the configuration.
-
-        Raises:
-            RheostatError: no episodes, or priorities without critics.
-        """
-        assert isinstance(config, BCConfig)
-        if not 0 < config.best_share <= 1:
-            raise RheostatError(f"best_share is {config.best_share}: a share of the episodes above 0 and at most 1.")
-        if config.priority:
-            raise RheostatError("priority ranks transitions by the error of critics, and bc has none: leave it at 0.")
-        return super().derived(config)
-
-    def check_data(self, offline: OfflineData | None, world: Environments) -> None:
-        """Refuse steps after the data set: it would imitate itself."""
-        if self.budget > self.offline_budget:
-            raise RheostatError("bc imitates a data set and would only imitate itself in online_steps: leave them out, or use td3-bc.")
-        super().check_data(offline, world)
-
-    def choose(self, offline: OfflineData) -> OfflineData:
-        """The best episodes."""
-        return offline if self.config.best_share == 1 else offline.best(self.config.best_share)
-
-    def build(self) -> None:
-        """The policy alone."""
-        config, draw = self.config, self.streams["networks"]
-        if self.bounds is None:
-            space = self.collector.environments.observation_space
-            self.policy: Any = ChoiceScores(space, self.choices, hidden=config.hidden, generator=draw)
-        else:
-            actor = DeterministicActor if config.imitation == "deterministic" else TanhMeanActor
-            self.policy = actor(*self.sizes, hidden=config.hidden, generator=draw)
-        self.actor = Trained(self.policy, config.learning_rate)
-
-    def parts(self) -> dict[str, Any]:
-        """Everything that learns."""
-        return {"actor": self.actor}
-
-    def distribution(self, observation: Tensor) -> UnitPolicy:
-        """The policy of unit actions, or of choices."""
-        return Categorical(self.policy(observation)) if self.bounds is None else self.policy.distribution(observation)
-
-    def value(self, observation: Tensor) -> Tensor:
-        """There is none.
-
-        Raises:
-            RheostatError: always.
-        """
-        raise RheostatError("bc has no critic, so it knows no values: use td3-bc, iql or cql for those.")
-
-    def gradient_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """One step towards the data's actions."""
-        if self.bounds is not None and self.config.imitation == "deterministic":
-            loss = squared_distance(self.policy(rows.observation), rows.action)
-        else:
-            loss = weighted_likelihood(self.distribution(rows.observation).log_prob(rows.action))
-        self.actor.descend(loss)
-        return {"policy_loss": loss.detach()}
+    def compose(self) -> Staged:
+        """The four answers; when the data set has been learned from, there is nothing more to do."""
+        models = {"policy": ClonedPolicy(self.hidden, self.learning_rate, self.imitation)}
+        read, size = AsRead(discrete=None, images=True), self.batches.size
+        cloning = Composition(Nobody(), [Draw(size, per_turn)], [read], [PerStep(size, [], [ImitationStep()])], models)
+        stages = [Stage("offline", cloning, GradientSteps(lambda context: context.total_steps))]
+        stages.append(Stage("finished", Composition(Nobody(), [], [], [], models)))
+        return Staged(stages, models, stores=[read, self.data, self.states, self.keep, self.log])

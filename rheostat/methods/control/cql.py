@@ -21,16 +21,20 @@ Checked against: CORL (``tests/vectors``: baselines-control, cases cql_critic_im
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
+from rheostat.collect.control.collectors import StepByStep
 from rheostat.errors import RheostatError
-from rheostat.learner.off_policy import OffPolicyConfig, UsesData
-from rheostat.methods.control.sac import SAC, SACConfig
-from rheostat.objectives.actor import TemperatureForm
+from rheostat.learner.actor_critic import Critics, Entropy, Found, QValue, SoftActorStep, SoftTarget, rank, smallest_q, squashed_actor
+from rheostat.learner.control_models import Trainable
+from rheostat.learner.dial import Dial
+from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first
+from rheostat.learner.stages import Staged
 from rheostat.objectives.conservative import (
     conservative_gap,
     conservative_penalty,
@@ -38,69 +42,214 @@ from rheostat.objectives.conservative import (
     multiplier_loss,
     uniform_log_density,
 )
-from rheostat.objectives.temporal_difference import absolute_td_error, critic_loss, td_target
+from rheostat.objectives.temporal_difference import OverCritics, critic_loss, td_target
+from rheostat.options import option
+from rheostat.parts import Batch
 from rheostat.policies.control.actors import Temperature
-from rheostat.policies.parameters import Trained
 from rheostat.trajectories import Transitions
 
 SampledForm = Literal["importance", "plain"]
 
 
-class Asked(NamedTuple):
-    """What a step of the critics takes from policy and slow critics; constants."""
+@dataclass(frozen=True)
+class Penalty:
+    """What pushes the critics down where the data have nothing to say."""
 
-    target: Tensor  # [B]
-    action: Tensor  # [B, 3n, d] of uniform, pi(s), pi(s')
-    log_density: Tensor  # [B, 3n] nats
+    weight: float = option(5.0, short="conservative_weight", at_least=0)
+    """Weight of the gap in the critics' loss."""
+    weight_online: float | None = option(None, short="conservative_weight_online", at_least=0)
+    """The same once the policy acts; None keeps it."""
+    actions: int = option(10, short="penalty_actions", at_least=1)
+    """Actions from each of the three sources (n)."""
+    form: SampledForm = option("importance", short="gap_form")
+    """Actions count by the density that drew them, or (plain) all alike and the data's action with them."""
+    temperature: float = option(1.0, short="gap_temperature", above=0)
+    """t of ``t log mean exp(Q / t)``."""
+    sum_over_actions: bool = option(False)
+    """Sum instead of mean over actions in the importance form (the codes)."""
+    smallest_gap: float | None = option(None)
+    """Gaps of rows below this count as this, and no longer pull; None for no limit."""
+    largest_gap: float | None = option(None)
+    """The same from above."""
+    threshold: float | None = option(None, short="gap_threshold")
+    """Largest wanted mean gap, held by a learned multiplier; None keeps the weight fixed."""
+    initial_multiplier: float = option(1.0, above=0)
+    """Where the multiplier starts (CORL: e)."""
+
+    def __post_init__(self) -> None:
+        low, high = self.smallest_gap, self.largest_gap
+        if low is not None and high is not None and not low < high:
+            raise RheostatError(f"smallest_gap is {low} and largest_gap {high}: the first must be below the second.")
+        if self.sum_over_actions and self.form != "importance":
+            raise RheostatError("sum_over_actions belongs to gap_form importance; the plain form sums already.")
+        if self.threshold is None and self.initial_multiplier != 1.0:
+            raise RheostatError("initial_multiplier is where a learned multiplier starts: set gap_threshold too.")
+
+    @property
+    def online(self) -> Penalty:
+        """Once the policy acts."""
+        return self if self.weight_online is None else replace(self, weight=self.weight_online)
+
+    def gap(self, q: Tensor, others: Tensor, log_density: Tensor) -> Tensor:
+        """By critic and row, ``[K, B]``, from values of the data's actions ``[K, B]`` and of others ``[K, B, 3n]``."""
+        return conservative_gap(
+            q,
+            others,
+            log_density if self.form == "importance" else None,
+            form=self.form,
+            temperature=self.temperature,
+            average=not self.sum_over_actions,
+        )
+
+    def loss(self, context: Any, gap: Tensor, rows: Transitions, over: OverCritics) -> Tensor:
+        """Weight times gap, a scalar; moves the multiplier where there is one."""
+        if self.smallest_gap is not None or self.largest_gap is not None:
+            gap = gap.clamp(self.smallest_gap, self.largest_gap)
+        if self.threshold is None:
+            return conservative_penalty(gap, alpha=self.weight, critics=over, weight=rows.weight)
+        model = context.models["multiplier"]
+        log = model.network.log
+        penalty = conservative_penalty(
+            gap, alpha=self.weight, multiplier=lagrange_multiplier(log), threshold=self.threshold, critics=over, weight=rows.weight
+        )
+        model.descend(multiplier_loss(log, gap, threshold=self.threshold, alpha=self.weight, weight=rows.weight))
+        context.finish_update("multiplier")
+        return penalty
+
+
+def propose(context: Any, observation: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Actions of the policy ``[B, count, d]`` and their log-densities ``[B, count]``, nats."""
+    policy = context.models["policy"].network.distribution(observation)
+    noise = torch.randn((count, *policy.mean.shape), generator=context.streams["updates"])
+    action, log_density = policy.draw(noise)
+    return action.transpose(0, 1), log_density.transpose(0, 1)
 
 
 @dataclass(frozen=True)
-class CQLConfig(SACConfig):
+class BestNextTarget:
+    """``y`` of the best of several next actions of the policy, and alpha as it is now."""
+
+    entropy_in_backup: bool = False
+    actions: int = 10
+    models: ClassVar[tuple[str, ...]] = ("policy", "target critics", "temperature")
+
+    @torch.no_grad()
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows, alpha = batch.rows, context.models["temperature"].network.value
+        action, log_density = propose(context, rows.next_observation, self.actions)
+        value = context.models["target critics"].network.of_many(rows.next_observation, action).amin(0)
+        value, best = value.max(-1)
+        if self.entropy_in_backup:
+            value = value - alpha * log_density.gather(-1, best.unsqueeze(-1)).squeeze(-1)
+        batch.columns["target"] = td_target(rows.reward, value, rows.discount)
+        batch.facts["alpha"] = alpha
+        return batch
+
+
+@dataclass(frozen=True)
+class OtherActions:
+    """Actions that are not the data's: columns ``other actions`` ``[B, 3n, d]`` of uniform, pi(s), pi(s'), and their ``log density``
+    ``[B, 3n]``, nats."""
+
+    actions: int = 10
+    models: ClassVar[tuple[str, ...]] = ("policy",)
+
+    @torch.no_grad()
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows = batch.rows
+        here, here_density = propose(context, rows.observation, self.actions)
+        there, there_density = propose(context, rows.next_observation, self.actions)
+        anywhere = 2 * torch.rand(here.shape, generator=context.streams["updates"]) - 1
+        bound = torch.ones(here.shape[-1])
+        uniform = uniform_log_density(-bound, bound).expand_as(here_density)
+        batch.columns["other actions"] = torch.cat([anywhere, here, there], 1)
+        batch.columns["log density"] = torch.cat([uniform, here_density, there_density], 1)
+        return batch
+
+
+@dataclass(frozen=True)
+class ConservativeCriticStep:
+    """All critics, and the multiplier; the critics take the multiplier from before its step."""
+
+    penalty: Penalty
+    over: OverCritics = "sum"
+    scale: float = 1.0
+    networks: int = 2
+    """Critics."""
+    models: ClassVar[tuple[str, ...]] = ("critics", "multiplier")
+
+    def describe(self) -> dict[str, int | str]:
+        """The size of the penalty."""
+        return {"critic evaluations per row": self.networks * (1 + 3 * self.penalty.actions)}
+
+    def step(self, context: Any, batch: Batch) -> Found:
+        """One step."""
+        rows, model, target = batch.rows, context.models["critics"], batch.columns["target"]
+        q = model.network(rows.observation, rows.action)
+        others = model.network.of_many(rows.observation, batch.columns["other actions"])
+        gap = self.penalty.gap(q, others, batch.columns["log density"])
+        error = critic_loss(q, target, critics=self.over, scale=self.scale, weight=rows.weight)
+        penalty = self.penalty.loss(context, gap, rows, self.over)
+        model.descend(error + penalty)
+        rank(context, rows, q, target)
+        context.finish_update("critics")
+        return {
+            "critic_loss": error.detach(),
+            "penalty_loss": penalty.detach(),
+            "gap": gap.detach().mean(),
+            "multiplier": context.models["multiplier"].network.value,
+            "q": q.detach().mean(),
+            "target": target.mean(),
+        }
+
+
+@dataclass(frozen=True)
+class ImitationFirst:
+    """The likelihood of the data's action in the first gradient steps, then the critics' value."""
+
+    steps: int
+    then: QValue = smallest_q
+
+    def __call__(self, context: Any, batch: Batch, action: Tensor) -> Tensor:
+        """``[B]``."""
+        if context.updates >= self.steps:
+            return self.then(context, batch, action)
+        found: Tensor = context.models["policy"].network.distribution(batch.rows.observation).log_prob(batch.rows.action)
+        return found
+
+
+@dataclass(frozen=True)
+class CQL:
     """The paper's setting for locomotion, with a fixed weight."""
 
-    learning_rate: float = 3e-5
+    collect: StepByStep = StepByStep()
+    replay: ReplayAndData = ReplayAndData()
+    rewards: DataRewards = DataRewards()
+    states: States = States()
+    batches: Rhythm = Rhythm()
+    gamma: float = option(0.99, share=True)
+    """Discount per step."""
+    tau: float = option(0.005, share=True)
+    """Share of the new critics in the target critics after each gradient step."""
+    learning_rate: float = option(3e-5, at_least=0)
     """Adam step size of the policy and of the temperature."""
-    critic_learning_rate: float | None = 3e-4
-    """Adam step size of the critics and of the multiplier; None takes learning_rate."""
-    hidden: tuple[int, ...] = (256, 256, 256)
+    hidden: tuple[int, ...] = option((256, 256, 256), at_least=1)
     """Hidden layers of actor and critics."""
-    entropy_in_backup: bool = False
+    critics: Critics = Critics(learning_rate=3e-4)
+    penalty: Penalty = Penalty()
+    entropy: Entropy = Entropy(form="log")
+    entropy_in_backup: bool = option(False)
     """The entropy of later actions counts in the critics' target."""
-    temperature_form: TemperatureForm = "log"
-    """The temperature's loss has the factor alpha (exp) or log alpha (log)."""
-    conservative_weight: float = 5.0
-    """Weight of the gap in the critics' loss."""
-    conservative_weight_online: float | None = None
-    """The same once the policy acts; None keeps it."""
-    penalty_actions: int = 10
-    """Actions from each of the three sources (n)."""
-    gap_form: SampledForm = "importance"
-    """Actions count by the density that drew them, or (plain) all alike and the data's action with them."""
-    gap_temperature: float = 1.0
-    """t of ``t log mean exp(Q / t)``."""
-    sum_over_actions: bool = False
-    """Sum instead of mean over actions in the importance form (the codes)."""
-    smallest_gap: float | None = None
-    """Gaps of rows below this count as this, and no longer pull; None for no limit."""
-    largest_gap: float | None = None
-    """The same from above."""
-    gap_threshold: float | None = None
-    """Largest wanted mean gap, held by a learned multiplier; None keeps the weight fixed."""
-    initial_multiplier: float = 1.0
-    """Where the multiplier starts (CORL: e)."""
-    best_next_action: bool = False
+    best_next_action: bool = option(False)
     """The target takes the best of ``penalty_actions`` actions at s' instead of one (AntMaze)."""
-    imitation_steps: int = 0
+    imitation_steps: int = option(0, at_least=0)
     """First gradient steps, in which the policy imitates the data instead of asking the critics."""
-    simultaneous: bool = False
+    simultaneous: bool = option(False)
     """The policy is judged by the critics from before their step (CORL), not from after it."""
+    log: Logging = Logging()
+    dial: Dial = Dial()
+    """Not for these methods: replay is what they are."""
 
-
-class CQL(SAC):
-    """See the module docstring."""
-
-    Config: ClassVar[type[OffPolicyConfig]] = CQLConfig
-    config: CQLConfig
     uses_data: ClassVar[UsesData] = "first"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "corl": {"conservative_weight": 10.0, "sum_over_actions": True, "normalise_states": True, "simultaneous": True},
@@ -119,127 +268,60 @@ class CQL(SAC):
         },
     }
 
-    @classmethod
-    def derived(cls, config: OffPolicyConfig) -> dict[str, int | str]:
-        """The chassis's numbers and the size of the penalty."""
-        assert isinstance(config, CQLConfig)
-        if config.penalty_actions < 1:
-            raise RheostatError(f"penalty_actions is {config.penalty_actions}: the penalty needs at least 1 action of each source.")
-        if config.conservative_weight < 0 or (config.conservative_weight_online or 0) < 0:
-            raise RheostatError("conservative_weight and conservative_weight_online must be at least 0.")
-        if not config.gap_temperature > 0:
-            raise RheostatError(f"gap_temperature is {config.gap_temperature}: it must be above 0.")
-        low, high = config.smallest_gap, config.largest_gap
-        if low is not None and high is not None and not low < high:
-            raise RheostatError(f"smallest_gap is {low} and largest_gap {high}: the first must be below the second.")
-        if config.sum_over_actions and config.gap_form != "importance":
-            raise RheostatError("sum_over_actions belongs to gap_form importance; the plain form sums already.")
-        return super().derived(config) | {"critic evaluations per row": config.critics * (1 + 3 * config.penalty_actions)}
+    def compose(self) -> Staged:
+        """SAC's answers on a data set first, with critics that stay below it."""
+        policy = Trainable(squashed_actor(self.hidden), self.learning_rate)
+        step, online = (gradient_step(self, penalty) for penalty in (self.penalty, self.penalty.online))
+        return composition_of(self, {"policy": policy} | models_of(self), step, online)
 
-    def build(self) -> None:
-        """SAC's networks and the multiplier."""
-        super().build()
-        self.multiplier = Temperature(self.config.initial_multiplier)
-        self.constraint = Trained(self.multiplier, self.config.critic_learning_rate or self.config.learning_rate)
 
-    def parts(self) -> dict[str, Any]:
-        """Everything that learns."""
-        return super().parts() | {"multiplier": self.constraint}
+def models_of(method: Any) -> dict[str, Any]:
+    """Models beside the policy of a method of this family, by name."""
+    found = method.critics.models(method.hidden, method.learning_rate, method.tau)
+    found["temperature"] = method.entropy.model(method.learning_rate)
+    rate = method.critics.learning_rate or method.learning_rate
+    found["multiplier"] = Trainable(lambda context: Temperature(method.penalty.initial_multiplier), rate)
+    return dict(found)
 
-    def gradient_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """Critics and policy, each from what the other was before this step or the policy from the new critics; then the slow critics."""
-        alpha = self.temperature.value
-        asked = self.ask(rows, alpha)
-        if self.config.simultaneous:
-            found = self.actor_step(rows, alpha)
-            found |= self.regress(rows, asked)
-        else:
-            found = self.regress(rows, asked)
-            found |= self.actor_step(rows, alpha)
-        self.targets.follow(self.config.tau)
-        return found
 
-    @torch.no_grad()
-    def ask(self, rows: Transitions, alpha: float) -> Asked:
-        """Everything about the policy that the critics' step needs."""
-        target = self.target(rows, alpha)
-        here, here_density = self.propose(rows.observation)
-        there, there_density = self.propose(rows.next_observation)
-        anywhere = 2 * torch.rand(here.shape, generator=self.streams["updates"]) - 1
-        bound = torch.ones(here.shape[-1])
-        return Asked(
-            target,
-            torch.cat([anywhere, here, there], 1),
-            torch.cat([uniform_log_density(-bound, bound).expand_as(here_density), here_density, there_density], 1),
-        )
+def gradient_step(
+    method: Any, penalty: Penalty, *, q_value: QValue = smallest_q, before: tuple[Any, ...] = (), after: tuple[Any, ...] = ()
+) -> PerStep:
+    """Critics and policy, each from what the other was before this step, or the policy from the new critics.
 
-    def propose(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions of the policy ``[B, n, d]`` and their log-densities ``[B, n]``, nats."""
-        policy = self.distribution(observation)
-        noise = torch.randn((self.config.penalty_actions, *policy.mean.shape), generator=self.streams["updates"])
-        action, log_density = policy.draw(noise)
-        return action.transpose(0, 1), log_density.transpose(0, 1)
+    Args:
+        method: its parts.
+        penalty: of the stage.
+        q_value: by which the policy is judged once it no longer imitates.
+        before: annotations before all others.
+        after: updates after all others.
+    """
+    target = SoftTarget(method.entropy_in_backup)
+    if method.best_next_action:
+        target = BestNextTarget(method.entropy_in_backup, penalty.actions)
+    critics = [ConservativeCriticStep(penalty, method.critics.over, method.critics.scale, method.critics.number)]
+    actor = [SoftActorStep(ImitationFirst(method.imitation_steps, q_value)), *method.entropy.steps]
+    updates = [*actor, *critics] if method.simultaneous else [*critics, *actor]
+    return PerStep(method.batches.size, [*before, target, OtherActions(penalty.actions)], [*updates, *after])
 
-    def target(self, rows: Transitions, alpha: float) -> Tensor:
-        """SAC's, or from the best of several next actions, ``[B]``."""
-        if not self.config.best_next_action:
-            return super().target(rows, alpha)
-        with torch.no_grad():
-            action, log_density = self.propose(rows.next_observation)
-            value = self.targets.network.of_many(rows.next_observation, action).amin(0)
-            value, best = value.max(-1)
-            if self.config.entropy_in_backup:
-                value = value - alpha * log_density.gather(-1, best.unsqueeze(-1)).squeeze(-1)
-            return td_target(rows.reward, value, rows.discount)
 
-    def regress(self, rows: Transitions, asked: Asked) -> dict[str, Tensor | float]:
-        """One step of all critics, and of the multiplier; the critics take the multiplier from before its step."""
-        config, network = self.config, self.critics.network
-        q = network(rows.observation, rows.action)
-        gap = conservative_gap(
-            q,
-            network.of_many(rows.observation, asked.action),
-            asked.log_density if config.gap_form == "importance" else None,
-            form=config.gap_form,
-            temperature=config.gap_temperature,
-            average=not config.sum_over_actions,
-        )
-        error = critic_loss(q, asked.target, critics=config.over_critics, scale=config.critic_scale, weight=rows.weight)
-        penalty = self.penalty(gap, rows)
-        self.critics.descend(error + penalty)
-        self.rank(rows, absolute_td_error(q, asked.target))
-        return {
-            "critic_loss": error.detach(),
-            "penalty_loss": penalty.detach(),
-            "gap": gap.detach().mean(),
-            "multiplier": self.multiplier.value,
-            "q": q.detach().mean(),
-            "target": asked.target.mean(),
-        }
+def composition_of(method: Any, models: dict[str, Any], step: PerStep, online: PerStep) -> Staged:
+    """The stages of a method of this family.
 
-    def penalty(self, gap: Tensor, rows: Transitions) -> Tensor:
-        """Weight times gap, a scalar; moves the multiplier where there is one."""
-        config = self.config
-        online = self.acting and config.conservative_weight_online is not None
-        weight = config.conservative_weight_online if online else config.conservative_weight
-        assert weight is not None
-        if config.smallest_gap is not None or config.largest_gap is not None:
-            gap = gap.clamp(config.smallest_gap, config.largest_gap)
-        if config.gap_threshold is None:
-            return conservative_penalty(gap, alpha=weight, critics=config.over_critics, weight=rows.weight)
-        penalty = conservative_penalty(
-            gap,
-            alpha=weight,
-            multiplier=lagrange_multiplier(self.multiplier.log),
-            threshold=config.gap_threshold,
-            critics=config.over_critics,
-            weight=rows.weight,
-        )
-        self.constraint.descend(multiplier_loss(self.multiplier.log, gap, threshold=config.gap_threshold, alpha=weight, weight=rows.weight))
-        return penalty
-
-    def judge(self, rows: Transitions, action: Tensor) -> Tensor:
-        """SAC's; during the warm-up the likelihood of the data's action, ``[B]``."""
-        if self.updates < self.config.imitation_steps:
-            return self.distribution(rows.observation).log_prob(rows.action)
-        return super().judge(rows, action)
+    Args:
+        method: its parts.
+        models: by name.
+        step: a gradient step on the data set.
+        online: one once the policy acts.
+    """
+    return data_first(
+        method.collect,
+        method.replay.with_discount(method.gamma),
+        method.batches.draw(method.replay.share),
+        step,
+        models,
+        stores=[DataSet(), method.rewards, method.states],
+        read=AsRead(),
+        log=method.log,
+        online=online,
+    )

@@ -27,55 +27,131 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rheostat.errors import RheostatError
-from rheostat.learner.off_policy import OffPolicy, OffPolicyConfig
+from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
+from rheostat.collect.control.collectors import RandomFirst
+from rheostat.learner.actor_critic import Found, rank
+from rheostat.learner.control_models import TargetNetwork, Trainable
+from rheostat.learner.dial import Dial
+from rheostat.learner.learner import Composition
+from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, from_replay
 from rheostat.objectives.schedules import PeakSchedule
-from rheostat.objectives.temporal_difference import absolute_td_error, critic_loss, greedy_value, td_target
+from rheostat.objectives.temporal_difference import critic_loss, greedy_value, td_target
+from rheostat.options import option
+from rheostat.parts import Batch
 from rheostat.policies.control.discrete_q import ChoiceScores, scores_of
 from rheostat.policies.control.distributions import Categorical, epsilon_greedy
-from rheostat.policies.parameters import Target, Trained
-from rheostat.trajectories import Transitions
 
 
 @dataclass(frozen=True)
-class DQNConfig(OffPolicyConfig):
-    """CleanRL's setting for vectors."""
+class Exploration:
+    """Uniform actions now and then."""
 
-    batch_size: int = 128
-    """Transitions per gradient step."""
-    tau: float = 1.0
-    """Share of the network in the slow copy when it follows; 1 copies it (Mnih et al.)."""
-    learning_rate: float = 2.5e-4
-    """Adam step size."""
-    hidden: tuple[int, ...] = (120, 84)
-    """Hidden layers for vectors; images have three convolutions and a layer of 512 (Mnih et al.)."""
-    replay_capacity: int = 10_000
-    """Transitions kept; the oldest go first."""
-    start_steps: int = 10_000
-    """Environment steps with uniform actions and without learning."""
-    update_to_data: float = 0.1
-    """Gradient steps per environment step."""
-    double: bool = False
-    """Double DQN (van Hasselt et al. 2016): the network chooses the target's action, the slow copy judges it."""
-    huber: float | None = 1.0
-    """Error above which the loss is linear; None squares."""
-    target_every: int = 50
-    """Gradient steps after which the slow copy follows."""
-    exploration_start: float = 1.0
+    start: float = option(1.0, short="exploration_start", share=True)
     """First epsilon."""
-    exploration_end: float = 0.05
+    end: float = option(0.05, short="exploration_end", share=True)
     """Last epsilon."""
-    exploration_share: float = 0.5
+    share: float = option(0.5, short="exploration_share", share=True)
     """Share of the budget over which epsilon falls."""
 
 
-class DQN(OffPolicy):
-    """See the module docstring."""
+class GreedyPolicy(Trainable):
+    """A network of action values and who acts by it: the greedy policy, or with probability epsilon a uniform action."""
 
-    Config: ClassVar[type[OffPolicyConfig]] = DQNConfig
-    config: DQNConfig
+    def __init__(self, hidden: tuple[int, ...], learning_rate: float, exploration: Exploration) -> None:
+        def build(context: Any) -> ChoiceScores:
+            choices = int(context.action_space.n)
+            return ChoiceScores(context.observation_space, choices, hidden=hidden, generator=context.streams["networks"])
+
+        super().__init__(build, learning_rate)
+        self.exploration = exploration
+
+    def bind(self, context: Any, name: str) -> None:
+        """Build the network; epsilon follows the environment steps."""
+        super().bind(context, name)
+        length = math.ceil(self.exploration.share * context.total_steps)
+        self.schedule = PeakSchedule(self.exploration.start, self.exploration.end, decay=length, decay_form="linear")
+        self.collector = context.collector
+
+    @property
+    def epsilon(self) -> float:
+        """Now."""
+        return self.schedule.at(self.collector.steps)
+
+    def distribution(self, seen: Tensor) -> Categorical:
+        """The greedy policy."""
+        return epsilon_greedy(self.network(seen), 0.0)
+
+    def exploring(self, seen: Tensor) -> Categorical:
+        """The greedy policy, or a uniform action."""
+        return epsilon_greedy(self.network(seen), self.epsilon)
+
+    def value(self, seen: Tensor) -> Tensor:
+        """The largest action value, ``[N]``."""
+        return greedy_value(self.network(seen))
+
+
+@dataclass(frozen=True)
+class GreedyTarget:
+    """``y = r + discount Qbar(s', a*)``, a* the best of the slow copy or (double) of the network."""
+
+    double: bool = False
+    models: ClassVar[tuple[str, ...]] = ("policy", "target policy")
+
+    @torch.no_grad()
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows = batch.rows
+        chooser = context.models["policy"].network(rows.next_observation) if self.double else None
+        value = greedy_value(context.models["target policy"].network(rows.next_observation), chooser)
+        batch.columns["target"] = td_target(rows.reward, value, rows.discount)
+        return batch
+
+
+@dataclass(frozen=True)
+class ActionValueStep:
+    """The taken action's value towards the column ``target``."""
+
+    huber: float | None = 1.0
+    models: ClassVar[tuple[str, ...]] = ("policy",)
+
+    def step(self, context: Any, batch: Batch) -> Found:
+        """One step."""
+        rows, model, target = batch.rows, context.models["policy"], batch.columns["target"]
+        q = scores_of(model.network(rows.observation), rows.action).unsqueeze(0)
+        loss = critic_loss(q, target, huber=self.huber, weight=rows.weight)
+        model.descend(loss)
+        rank(context, rows, q, target)
+        context.finish_update("policy")
+        return {"critic_loss": loss.detach(), "q": q.detach().mean(), "target": target.mean(), "exploration": model.epsilon}
+
+
+@dataclass(frozen=True)
+class DQN:
+    """CleanRL's setting for vectors."""
+
+    collect: RandomFirst = RandomFirst(random_steps=10_000)
+    exploration: Exploration = Exploration()
+    replay: ReplayBuffer = ReplayBuffer(10_000)
+    rewards: Rewards = Rewards()
+    batches: Rhythm = Rhythm(128, 0.1)
+    gamma: float = option(0.99, share=True)
+    """Discount per step."""
+    learning_rate: float = option(2.5e-4, at_least=0)
+    """Adam step size."""
+    hidden: tuple[int, ...] = option((120, 84), at_least=1)
+    """Hidden layers for vectors; images have three convolutions and a layer of 512 (Mnih et al.)."""
+    double: bool = option(False)
+    """Double DQN (van Hasselt et al. 2016): the network chooses the target's action, the slow copy judges it."""
+    huber: float | None = option(1.0, above=0)
+    """Error above which the loss is linear; None squares."""
+    tau: float = option(1.0, share=True)
+    """Share of the network in the slow copy when it follows; 1 copies it (Mnih et al.)."""
+    target_every: int = option(50, at_least=1)
+    """Gradient steps after which the slow copy follows."""
+    log: Logging = Logging()
+    dial: Dial = Dial()
+    """Not for these methods: replay is what they are."""
+
     discrete: ClassVar[bool | None] = True
-    images: ClassVar[bool] = True
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "atari": {
             "batch_size": 32,
@@ -89,67 +165,19 @@ class DQN(OffPolicy):
         }
     }
 
-    @classmethod
-    def derived(cls, config: OffPolicyConfig) -> dict[str, int | str]:
-        """Numbers that follow from the configuration.
-
-        Raises:
-            RheostatError: an epsilon, share or interval outside its range.
-        """
-        assert isinstance(config, DQNConfig)
-        for name in ("exploration_start", "exploration_end", "exploration_share"):
-            if not 0 <= getattr(config, name) <= 1:
-                raise RheostatError(f"{name} is {getattr(config, name)}: it lies between 0 and 1.")
-        if config.target_every < 1:
-            raise RheostatError(f"target_every is {config.target_every}: the slow copy follows every so many steps, at least 1.")
-        if config.huber is not None and not config.huber > 0:
-            raise RheostatError(f"huber is {config.huber}: it is an error above 0, or None to square.")
-        return super().derived(config)
-
-    def build(self) -> None:
-        """One network of action values and its slow copy."""
-        config, world = self.config, self.collector.environments
-        self.policy = ChoiceScores(world.observation_space, self.choices, hidden=config.hidden, generator=self.streams["networks"])
-        self.critic = Trained(self.policy, config.learning_rate)
-        self.slow = Target(self.critic)
-        length = math.ceil(config.exploration_share * self.total_steps)
-        self.schedule = PeakSchedule(config.exploration_start, config.exploration_end, decay=length, decay_form="linear")
-
-    def parts(self) -> dict[str, Any]:
-        """Everything that learns."""
-        return {"critic": self.critic, "slow": self.slow}
-
-    @property
-    def exploration(self) -> float:
-        """epsilon now."""
-        return self.schedule.at(self.collector.steps)
-
-    def distribution(self, observation: Tensor) -> Categorical:
-        """The greedy policy."""
-        return epsilon_greedy(self.policy(observation), 0.0)
-
-    def exploring(self, observation: Tensor) -> Categorical:
-        """The greedy policy, or a uniform action."""
-        return epsilon_greedy(self.policy(observation), self.exploration)
-
-    def value(self, observation: Tensor) -> Tensor:
-        """The largest action value, ``[N]``."""
-        return greedy_value(self.policy(self.normalise(observation)))
-
-    def gradient_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """The network, and now and then its slow copy."""
-        config = self.config
-        target = self.target(rows)
-        q = scores_of(self.policy(rows.observation), rows.action).unsqueeze(0)
-        loss = critic_loss(q, target, huber=config.huber, weight=rows.weight)
-        self.critic.descend(loss)
-        self.rank(rows, absolute_td_error(q, target))
-        if (self.updates + 1) % config.target_every == 0:
-            self.slow.follow(config.tau)
-        return {"critic_loss": loss.detach(), "q": q.detach().mean(), "target": target.mean(), "exploration": self.exploration}
-
-    def target(self, rows: Transitions) -> Tensor:
-        """What the network regresses on, ``[B]``."""
-        with torch.no_grad():
-            chooser = self.policy(rows.next_observation) if self.config.double else None
-            return td_target(rows.reward, greedy_value(self.slow.network(rows.next_observation), chooser), rows.discount)
+    def compose(self) -> Composition:
+        """The four answers."""
+        models = {
+            "policy": GreedyPolicy(self.hidden, self.learning_rate, self.exploration),
+            "target policy": TargetNetwork("policy", self.tau, self.target_every),
+        }
+        return from_replay(
+            self.collect,
+            self.replay.with_discount(self.gamma),
+            self.batches.draw(after=self.collect.random_steps),
+            PerStep(self.batches.size, [GreedyTarget(self.double)], [ActionValueStep(self.huber)]),
+            models,
+            stores=[self.rewards],
+            read=AsRead(discrete=True, images=True),
+            log=self.log,
+        )

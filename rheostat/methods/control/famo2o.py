@@ -33,198 +33,205 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
+from rheostat.collect.control.collectors import StepByStep
 from rheostat.errors import RheostatError
-from rheostat.learner.off_policy import OffPolicyConfig
-from rheostat.methods.control.cql import CQL, CQLConfig
-from rheostat.methods.control.iql import IQL, IQLConfig, ValuesInUse
+from rheostat.learner.actor_critic import Critics, Entropy, Found, smallest_q, soft_draw, squashed_actor, tanh_mean_actor
+from rheostat.learner.control_models import Build, Trainable
+from rheostat.learner.dial import Dial
+from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first
+from rheostat.learner.stages import Staged
+from rheostat.methods.control.cql import Penalty, composition_of, gradient_step, models_of
+from rheostat.methods.control.iql import Cosine, ImplicitCritics, imitation_of
 from rheostat.objectives.actor import deterministic_actor_loss, soft_actor_loss, temperature_loss
 from rheostat.objectives.temporal_difference import least
 from rheostat.objectives.weights import exponential_weight
-from rheostat.policies.control.actors import SquashedActor, TanhMeanActor, Temperature
+from rheostat.options import option
+from rheostat.parts import Batch
+from rheostat.policies.control.actors import Temperature
 from rheostat.policies.control.balance import BalanceModel, sin_cos_encoding
-from rheostat.policies.control.distributions import Gaussian
-from rheostat.policies.control.squashed import SquashedGaussian
-from rheostat.policies.parameters import Trained
-from rheostat.trajectories import Transitions
 
 Balance = Literal["model", "random"]
 
 
 @dataclass(frozen=True)
 class Family:
-    """What both forms have."""
+    """The range of coefficients, and who picks one."""
 
-    coefficient_low: float = 1.0
+    low: float = option(1.0, short="coefficient_low")
     """Smallest balance coefficient."""
-    coefficient_high: float = 5.0
+    high: float = option(5.0, short="coefficient_high")
     """Largest balance coefficient."""
-    encoding_size: int = 6
+    encoding_size: int = option(6, at_least=2)
     """Features of the encoded coefficient; even."""
-    balance: Balance = "model"
+    balance: Balance = option("model")
     """Who picks coefficients once the policy acts: the balance model, or chance (to see what the model is good for)."""
-    balance_learning_rate: float = 3e-4
+    learning_rate: float = option(3e-4, short="balance_learning_rate", at_least=0)
     """Adam step size of the balance model."""
 
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise RheostatError(
+                f"coefficient_low {self.low:g} and coefficient_high {self.high:g} leave nothing to choose between: the first must be below "
+                "the second."
+            )
+        if self.encoding_size % 2:
+            raise RheostatError(f"encoding_size is {self.encoding_size}: sines and cosines come in pairs, so it must be even.")
 
-def check_family(config: Family) -> dict[str, int | str]:
-    """The range, for printing.
-
-    Raises:
-        RheostatError: an empty range, or an odd number of features.
-    """
-    if not config.coefficient_low < config.coefficient_high:
-        raise RheostatError(
-            f"coefficient_low {config.coefficient_low:g} and coefficient_high {config.coefficient_high:g} leave nothing to choose between: "
-            "the first must be below the second."
-        )
-    if config.encoding_size < 2 or config.encoding_size % 2:
-        raise RheostatError(f"encoding_size is {config.encoding_size}: sines and cosines come in pairs, so it must be even and at least 2.")
-    return {"balance coefficients": f"{config.coefficient_low:g} to {config.coefficient_high:g}"}
-
-
-class Members:
-    """The glue both forms share: a state with its encoded coefficient beside it, and who picks the coefficient.
-
-    Args:
-        method: whose networks, streams and phase these are.
-        config: its family settings.
-        released_map: see :func:`rheostat.policies.control.balance.coefficient_of`.
-    """
-
-    def __init__(self, method: IQL | CQL, config: Family, *, released_map: bool = False) -> None:
-        self.method, self.config = method, config
-        seen = method.sizes[0]
-        self.seen = seen
-        self.model = BalanceModel(
-            seen,
-            config.coefficient_low,
-            config.coefficient_high,
-            hidden=method.config.hidden,
-            released_map=released_map,
-            generator=method.streams["networks"],
-        )
-        self.trained = Trained(self.model, config.balance_learning_rate)
-        self.drawn = self.chosen = torch.zeros(0)  # coefficients of the gradient step that is being made: nothing to save
-
-    def beside(self, observation: Tensor, coefficient: Tensor) -> Tensor:
+    def beside(self, context: Any, observation: Tensor, coefficient: Tensor) -> Tensor:
         """``[B, observations + encoding]``."""
-        return torch.cat([observation[:, : self.seen], sin_cos_encoding(coefficient, self.config.encoding_size)], -1)
+        return torch.cat([own(context, observation), sin_cos_encoding(coefficient, self.encoding_size)], -1)
 
-    def picked(self, observation: Tensor) -> Tensor:
-        """Normalised observations with the deterministic choice of the balance model, or (balance random) a coefficient in the middle."""
-        if self.config.balance == "random":
-            middle = (self.config.coefficient_low + self.config.coefficient_high) / 2
-            return self.beside(observation, torch.full((len(observation),), middle))
-        return self.beside(observation, self.model.mode(observation))
+    def model(self, hidden: tuple[int, ...], *, released_map: bool = False) -> Trainable:
+        """The balance model."""
 
-    @torch.no_grad()
-    def draw(self, observation: Tensor) -> Tensor:
-        """Coefficients for learning, ``[B]``: uniform, or from the balance model once the policy acts."""
-        generator = self.method.streams["coefficients"]
-        if self.method.acting and self.config.balance == "model":
-            noise = torch.randn(len(observation), 1, generator=generator)
-            return self.model.draw(observation[:, : self.seen], noise)[0]
-        low, high = self.config.coefficient_low, self.config.coefficient_high
-        return low + (high - low) * torch.rand(len(observation), generator=generator)
+        def build(context: Any) -> BalanceModel:
+            draw = context.streams["networks"]
+            return BalanceModel(context.sizes[0], self.low, self.high, hidden=hidden, released_map=released_map, generator=draw)
 
-    def choose(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Observations with a reparameterised choice of the balance model beside them, and its log-probability ``[B]``."""
-        noise = torch.randn(len(observation), 1, generator=self.method.streams["coefficients"])
-        coefficient, log_prob = self.model.draw(observation[:, : self.seen], noise)
-        self.chosen = coefficient.detach()
-        return self.beside(observation, coefficient), log_prob
+        return Trainable(build, self.learning_rate)
+
+
+def own(context: Any, observation: Tensor) -> Tensor:
+    """An observation without a coefficient beside it."""
+    return observation[:, : context.sizes[0]]
+
+
+class UniversalPolicy(Trainable):
+    """One policy for every coefficient. Of observations alone, the member that the balance model picks (or, by chance, one in the middle);
+    of those with a coefficient beside them, that member."""
+
+    def __init__(self, build: Build, learning_rate: float, family: Family) -> None:
+        super().__init__(build, learning_rate)
+        self.family = family
+
+    def bind(self, context: Any, name: str) -> None:
+        """Build the network; the balance model is bound later."""
+        super().bind(context, name)
+        self.context = context
+
+    def distribution(self, seen: Tensor) -> Any:
+        """The policy of unit actions."""
+        if seen.shape[-1] != self.context.sizes[0]:
+            return self.network.distribution(seen)
+        family = self.family
+        if family.balance == "random":
+            picked = torch.full((len(seen),), (family.low + family.high) / 2)
+        else:
+            picked = self.context.models["balance"].network.mode(seen)
+        return self.network.distribution(family.beside(self.context, seen, picked))
 
 
 @dataclass(frozen=True)
-class FamO2OConfig(Family, IQLConfig):
-    """The authors' setting, with their class's range of coefficients; the preset antmaze is that of their experiments."""
+class Coefficients:
+    """A coefficient for every row, beside its observation and in the column ``coefficient``: uniform, or from the balance model.
 
-    normalise_states: bool = False
-    """Observations as they are, as in the authors' code."""
-    values_in_use: ValuesInUse = "after"
-    """V in the critics' target and in the advantage: from after its step."""
-    anneal: bool | None = False
-    """Constant step sizes."""
-    log_std: tuple[float, float] = (-5.0, 2.0)
-    """Limits of the universal model's log standard deviation."""
+    Args:
+        family: the range.
+        picked: whether the balance model picks.
+        following: whether the next observation has one of its own, that of the present one, or none.
+    """
+
+    family: Family
+    picked: bool = False
+    following: Literal["own", "current", "none"] = "none"
+    models: ClassVar[tuple[str, ...]] = ("balance",)
+
+    def describe(self) -> dict[str, int | str]:
+        """The range."""
+        return {"balance coefficients": f"{self.family.low:g} to {self.family.high:g}"}
+
+    @torch.no_grad()
+    def draw(self, context: Any, observation: Tensor) -> Tensor:
+        """``[B]``."""
+        generator, family = context.streams["coefficients"], self.family
+        if self.picked:
+            noise = torch.randn(len(observation), 1, generator=generator)
+            found: Tensor = context.models["balance"].network.draw(own(context, observation), noise)[0]
+            return found
+        return family.low + (family.high - family.low) * torch.rand(len(observation), generator=generator)
+
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows = batch.rows
+        now = self.draw(context, rows.observation)
+        seen = rows.clone(recurse=False)
+        seen.observation = self.family.beside(context, rows.observation, now)
+        if self.following != "none":
+            later = now if self.following == "current" else self.draw(context, rows.next_observation)
+            seen.next_observation = self.family.beside(context, rows.next_observation, later)
+        found = batch.with_rows(seen)
+        found.columns["coefficient"] = now
+        return found
+
+
+@dataclass(frozen=True)
+class BalanceStep:
+    """What the balance models of both forms share: a reparameterised choice, and what is said of it."""
+
+    family: Family
+
+    def choose(self, context: Any, batch: Batch) -> tuple[Tensor, Tensor, Found]:
+        """Observations with a choice of the balance model beside them, its log-probability ``[B]``, and scalars."""
+        observation = own(context, batch.rows.observation)
+        noise = torch.randn(len(observation), 1, generator=context.streams["coefficients"])
+        coefficient, log_prob = context.models["balance"].network.draw(observation, noise)
+        chosen = coefficient.detach()
+        found = {"coefficient": chosen.mean(), "coefficient_deviation": chosen.std(unbiased=False)}
+        return self.family.beside(context, observation, coefficient), log_prob, found
+
+
+@dataclass(frozen=True)
+class ImplicitBalanceStep(BalanceStep):
+    """The balance model through universal policy and target critics, and its temperature: before anything but V moves."""
+
     target_entropy: float = -0.5
-    """Entropy that the balance model's temperature holds, nats, of the number in (-1, 1)."""
-    initial_temperature: float = 1.0
-    """Where tau starts."""
-    temperature_learning_rate: float = 3e-4
-    """Adam step size of tau."""
-    released_broadcast: bool = False
+    models: ClassVar[tuple[str, ...]] = ("balance", "balance temperature", "policy", "target critics")
+
+    def step(self, context: Any, batch: Batch) -> Found:
+        """One step."""
+        seen, log_prob, found = self.choose(context, batch)
+        policy = context.models["policy"].distribution(seen)
+        noise = torch.randn(policy.mean.shape, generator=context.streams["updates"])
+        action = torch.addcmul(policy.mean, policy.log_std.exp(), noise)
+        q = least(context.models["target critics"].network(batch.rows.observation, action, frozen=True))
+        heat = context.models["balance temperature"]
+        temperature = heat.network.value
+        loss = soft_actor_loss(q, log_prob, temperature)
+        context.models["balance"].descend(loss)
+        heat.descend(temperature_loss(heat.network.log, log_prob, self.target_entropy))
+        for name in ("balance", "balance temperature"):
+            context.finish_update(name)
+        return {"balance_loss": loss.detach(), "balance_temperature": temperature} | found
+
+
+@dataclass(frozen=True)
+class SoftBalanceStep(BalanceStep):
+    """The balance model up the critics, through the universal policy."""
+
+    models: ClassVar[tuple[str, ...]] = ("balance", "policy", "critics")
+
+    def step(self, context: Any, batch: Batch) -> Found:
+        """One step."""
+        seen, _, found = self.choose(context, batch)
+        action, _ = soft_draw(context, seen)
+        loss = deterministic_actor_loss(smallest_q(context, batch, action))
+        context.models["balance"].descend(loss)
+        context.finish_update("balance")
+        return {"balance_loss": loss.detach()} | found
+
+
+@dataclass(frozen=True)
+class FamilyWeights:
+    """How much every action of the data counts, by every row's own coefficient."""
+
+    cap: float = option(100.0, short="weight_cap", above=0)
+    """Largest weight of an action of the data."""
+    released_broadcast: bool = option(False)
     """Weight every row by the batch's mean over coefficients, as the authors' code does."""
 
-
-class FamO2O(IQL):
-    """See the module docstring."""
-
-    Config: ClassVar[type[OffPolicyConfig]] = FamO2OConfig
-    config: FamO2OConfig
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "antmaze": {"expectile": 0.9, "coefficient_low": 8.0, "coefficient_high": 14.0, "reward_shift": -1.0}
-    }
-
-    @classmethod
-    def derived(cls, config: OffPolicyConfig) -> dict[str, int | str]:
-        """IQL's numbers and the range."""
-        assert isinstance(config, FamO2OConfig)
-        return super().derived(config) | check_family(config)
-
-    def build(self) -> None:
-        """IQL's networks, the balance model and its temperature."""
-        super().build()
-        self.members = Members(self, self.config)
-        self.tau = Temperature(self.config.initial_temperature)
-        self.thermostat = Trained(self.tau, self.config.temperature_learning_rate)
-
-    def build_policy(self, seen: int, acted: int, draw: torch.Generator) -> TanhMeanActor:
-        """The universal model."""
-        return super().build_policy(seen + self.config.encoding_size, acted, draw)
-
-    def parts(self) -> dict[str, Any]:
-        """Everything that learns."""
-        return super().parts() | {"balance": self.members.trained, "balance_temperature": self.thermostat}
-
-    def distribution(self, observation: Tensor) -> Gaussian:
-        """Of observations alone, the member that the balance model picks; of those with a coefficient beside them, that member."""
-        alone = observation.shape[-1] == self.members.seen
-        return super().distribution(self.members.picked(observation) if alone else observation)
-
-    def gradient_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """IQL's, every row with a coefficient of its own."""
-        self.members.drawn = self.members.draw(rows.observation)
-        seen = rows.clone(recurse=False)
-        seen.observation = self.members.beside(rows.observation, self.members.drawn)
-        return super().gradient_step(seen)
-
-    def value_step(self, rows: Transitions, best: Tensor) -> dict[str, Tensor | float]:
-        """V, and after it the balance model: both before anything else moves."""
-        return super().value_step(rows, best) | self.balance_step(rows)
-
-    def balance_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """One step of the balance model through universal model and slow critics, and of its temperature."""
-        seen, log_prob = self.members.choose(rows.observation)
-        policy = self.distribution(seen)
-        noise = torch.randn(policy.mean.shape, generator=self.streams["updates"])
-        action = torch.addcmul(policy.mean, policy.log_std.exp(), noise)
-        q = least(self.targets.network(rows.observation, action, frozen=True))
-        tau = self.tau.value
-        loss = soft_actor_loss(q, log_prob, tau)
-        self.members.trained.descend(loss)
-        self.thermostat.descend(temperature_loss(self.tau.log, log_prob, self.config.target_entropy))
-        spread = self.members.chosen
-        return {
-            "balance_loss": loss.detach(),
-            "coefficient": spread.mean(),
-            "coefficient_deviation": spread.std(unbiased=False),
-            "balance_temperature": tau,
-        }
-
-    def action_weight(self, rows: Transitions, advantage: Tensor) -> Tensor:
-        """By every row's own coefficient, ``[B]``."""
-        return family_weight(advantage, self.members.drawn, self.config.weight_cap, broadcast=self.config.released_broadcast)
+    def __call__(self, context: Any, batch: Batch, advantage: Tensor) -> Tensor:
+        """Of advantages ``[B]``."""
+        return family_weight(advantage, batch.columns["coefficient"], self.cap, broadcast=self.released_broadcast)
 
 
 def family_weight(advantage: Tensor, coefficient: Tensor, cap: float = 100.0, *, broadcast: bool = False) -> Tensor:
@@ -246,73 +253,128 @@ def family_weight(advantage: Tensor, coefficient: Tensor, cap: float = 100.0, *,
 
 
 @dataclass(frozen=True)
-class FamO2OCQLConfig(Family, CQLConfig):
+class BalanceTemperature:
+    """Of the balance model's entropy."""
+
+    target_entropy: float = option(-0.5)
+    """Entropy that the balance model's temperature holds, nats, of the number in (-1, 1)."""
+    initial: float = option(1.0, short="initial_temperature", above=0)
+    """Where it starts."""
+    learning_rate: float = option(3e-4, short="temperature_learning_rate", at_least=0)
+    """Adam step size of the balance model's temperature."""
+
+
+@dataclass(frozen=True)
+class FamO2O:
+    """The authors' setting, with their class's range of coefficients; the preset antmaze is that of their experiments."""
+
+    collect: StepByStep = StepByStep()
+    replay: ReplayAndData = ReplayAndData()
+    rewards: DataRewards = DataRewards()
+    states: States = States()
+    batches: Rhythm = Rhythm()
+    gamma: float = option(0.99, share=True)
+    """Discount per step."""
+    learning_rate: float = option(3e-4, at_least=0)
+    """Adam step size of the universal policy."""
+    schedule: Cosine = Cosine(False)
+    hidden: tuple[int, ...] = option((256, 256), at_least=1)
+    """Hidden layers of actor, critics and balance model."""
+    log_std: tuple[float, float] = option((-5.0, 2.0))
+    """Limits of the universal policy's log standard deviation."""
+    critics: ImplicitCritics = ImplicitCritics(values_in_use="after")
+    weights: FamilyWeights = FamilyWeights()
+    family: Family = Family()
+    heat: BalanceTemperature = BalanceTemperature()
+    log: Logging = Logging()
+    dial: Dial = Dial()
+    """Not for these methods: replay is what they are."""
+
+    uses_data: ClassVar[UsesData] = "first"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "antmaze": {"expectile": 0.9, "coefficient_low": 8.0, "coefficient_high": 14.0, "reward_shift": -1.0}
+    }
+
+    def compose(self) -> Staged:
+        """IQL's answers, with a coefficient for every row and a model that picks it once the policy acts."""
+        family = self.family
+        build = tanh_mean_actor(self.hidden, self.log_std, family.encoding_size)
+        models: dict[str, Any] = {"policy": UniversalPolicy(build, self.learning_rate, family)}
+        models |= self.critics.models(self.hidden, self.learning_rate)
+        models["balance"] = family.model(self.hidden)
+        models["balance temperature"] = Trainable(lambda context: Temperature(self.heat.initial), self.heat.learning_rate)
+        imitation = imitation_of(self, self.weights, self.weights.cap)
+        balance = ImplicitBalanceStep(family, self.heat.target_entropy)
+
+        def step(picked: bool) -> PerStep:
+            return self.critics.step(self.batches.size, imitation, before=[Coefficients(family, picked)], between=[balance])
+
+        return data_first(
+            self.collect,
+            self.replay.with_discount(self.gamma),
+            self.batches.draw(self.replay.share),
+            step(False),
+            models,
+            stores=[DataSet(), self.rewards, self.states],
+            read=AsRead(),
+            log=self.log,
+            online=step(family.balance == "model"),
+        )
+
+
+def weighted_q(context: Any, batch: Batch, action: Tensor) -> Tensor:
+    """The smallest critic times the coefficient, ``[B]``."""
+    return batch.columns["coefficient"] * smallest_q(context, batch, action)
+
+
+@dataclass(frozen=True)
+class FamO2OCQL:
     """The authors' locomotion setting over cql."""
 
-    coefficient_low: float = 0.5
-    """Smallest balance coefficient."""
-    coefficient_high: float = 1.5
-    """Largest balance coefficient."""
-    conservative_weight: float = 1.0
-    """Weight of the gap in the critics' loss."""
-    released_map: bool = False
+    collect: StepByStep = StepByStep()
+    replay: ReplayAndData = ReplayAndData()
+    rewards: DataRewards = DataRewards()
+    states: States = States()
+    batches: Rhythm = Rhythm()
+    gamma: float = option(0.99, share=True)
+    """Discount per step."""
+    tau: float = option(0.005, share=True)
+    """Share of the new critics in the target critics after each gradient step."""
+    learning_rate: float = option(3e-5, at_least=0)
+    """Adam step size of the universal policy and of the temperature."""
+    hidden: tuple[int, ...] = option((256, 256, 256), at_least=1)
+    """Hidden layers of actor, critics and balance model."""
+    critics: Critics = Critics(learning_rate=3e-4)
+    penalty: Penalty = Penalty(1.0)
+    entropy: Entropy = Entropy(form="log")
+    entropy_in_backup: bool = option(False)
+    """The entropy of later actions counts in the critics' target."""
+    best_next_action: bool = option(False)
+    """The target takes the best of ``penalty_actions`` actions at s' instead of one (AntMaze)."""
+    imitation_steps: int = option(0, at_least=0)
+    """First gradient steps, in which the policy imitates the data instead of asking the critics."""
+    simultaneous: bool = option(False)
+    """The policy is judged by the critics from before their step (CORL), not from after it."""
+    family: Family = Family(0.5, 1.5)
+    released_map: bool = option(False)
     """Map (-1, 1) onto (2 low - high, high), as the authors' code does: Q can then count negatively."""
-    next_coefficient: Literal["own", "current"] = "own"
+    next_coefficient: Literal["own", "current"] = option("own")
     """The next state has a coefficient of its own, or (the authors' code) that of the present one."""
+    log: Logging = Logging()
+    dial: Dial = Dial()
+    """Not for these methods: replay is what they are."""
 
-
-class FamO2OCQL(CQL):
-    """See the module docstring."""
-
-    Config: ClassVar[type[OffPolicyConfig]] = FamO2OCQLConfig
-    config: FamO2OCQLConfig
+    uses_data: ClassVar[UsesData] = "first"
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
-    @classmethod
-    def derived(cls, config: OffPolicyConfig) -> dict[str, int | str]:
-        """CQL's numbers and the range."""
-        assert isinstance(config, FamO2OCQLConfig)
-        return super().derived(config) | check_family(config)
+    def compose(self) -> Staged:
+        """CQL's answers, with a coefficient for every row and a model that picks it once the policy acts."""
+        family = self.family
+        policy = UniversalPolicy(squashed_actor(self.hidden, family.encoding_size), self.learning_rate, family)
+        models = {"policy": policy} | models_of(self) | {"balance": family.model(self.hidden, released_map=self.released_map)}
 
-    def build(self) -> None:
-        """CQL's networks and the balance model."""
-        super().build()
-        self.members = Members(self, self.config, released_map=self.config.released_map)
+        def step(penalty: Penalty, picked: bool) -> PerStep:
+            draw = Coefficients(family, picked, self.next_coefficient)
+            return gradient_step(self, penalty, q_value=weighted_q, before=(draw,), after=(SoftBalanceStep(family),))
 
-    def build_actor(self) -> SquashedActor:
-        """The universal model."""
-        seen, acted = self.sizes
-        return SquashedActor(seen + self.config.encoding_size, acted, hidden=self.config.hidden, generator=self.streams["networks"])
-
-    def parts(self) -> dict[str, Any]:
-        """Everything that learns."""
-        return super().parts() | {"balance": self.members.trained}
-
-    def distribution(self, observation: Tensor) -> SquashedGaussian:
-        """Of observations alone, the member that the balance model picks; of those with a coefficient beside them, that member."""
-        alone = observation.shape[-1] == self.members.seen
-        return super().distribution(self.members.picked(observation) if alone else observation)
-
-    def gradient_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """CQL's, every row with a coefficient of its own, and then the balance model's."""
-        members = self.members
-        members.drawn = members.draw(rows.observation)
-        later = members.drawn if self.config.next_coefficient == "current" else members.draw(rows.next_observation)
-        seen = rows.clone(recurse=False)
-        seen.observation = members.beside(rows.observation, members.drawn)
-        seen.next_observation = members.beside(rows.next_observation, later)
-        return super().gradient_step(seen) | self.balance_step(rows)
-
-    def judge(self, rows: Transitions, action: Tensor) -> Tensor:
-        """The critics' word times the coefficient, ``[B]``."""
-        q = super().judge(rows, action)
-        return q if self.updates < self.config.imitation_steps else self.members.drawn * q
-
-    def balance_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """One step of the balance model up the critics, through the universal model."""
-        seen, _ = self.members.choose(rows.observation)
-        action, _ = self.draw_soft(seen)
-        loss = deterministic_actor_loss(least(self.critics.network(rows.observation, action, frozen=True)))
-        self.members.trained.descend(loss)
-        spread = self.members.chosen
-        return {"balance_loss": loss.detach(), "coefficient": spread.mean(), "coefficient_deviation": spread.std(unbiased=False)}
+        return composition_of(self, models, step(self.penalty, False), step(self.penalty.online, family.balance == "model"))

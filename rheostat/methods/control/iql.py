@@ -21,146 +21,154 @@ Checked against: CORL (``tests/vectors``: baselines-control, cases iql_step and 
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from rheostat.errors import RheostatError
-from rheostat.learner.off_policy import OffPolicy, OffPolicyConfig, UsesData
-from rheostat.objectives.expectile import expectile_loss
-from rheostat.objectives.supervised import weighted_likelihood
-from rheostat.objectives.temporal_difference import OverCritics, absolute_td_error, critic_loss, least, td_target
+from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
+from rheostat.collect.control.collectors import StepByStep
+from rheostat.learner.actor_critic import (
+    BestOfData,
+    CriticStep,
+    ExpectileStep,
+    ImplicitValues,
+    Weight,
+    WeightedImitation,
+    ensemble_q,
+    state_value,
+    tanh_mean_actor,
+)
+from rheostat.learner.control_models import TargetNetwork, Trainable
+from rheostat.learner.dial import Dial
+from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first
+from rheostat.learner.stages import Staged
+from rheostat.objectives.temporal_difference import OverCritics
 from rheostat.objectives.weights import exponential_weight
-from rheostat.policies.control.actors import LOG_STD, TanhMeanActor
-from rheostat.policies.control.critics import EnsembleQ, StateValue
-from rheostat.policies.control.distributions import Gaussian
-from rheostat.policies.parameters import Target, Trained
-from rheostat.trajectories import Transitions
+from rheostat.options import option
+from rheostat.parts import Batch
+from rheostat.policies.control.actors import LOG_STD
 
 ValuesInUse = Literal["before", "after"]
 
 
 @dataclass(frozen=True)
-class IQLConfig(OffPolicyConfig):
-    """The setting of the locomotion tasks."""
+class ImitationWeights:
+    """How much every action of the data counts."""
 
-    normalise_states: bool = True
-    """Standardise observations by the mean and deviation of the data set (CORL; the authors do not)."""
-    expectile: float = 0.7
-    """Of the data's values that V aims at; 0.5 is their mean, 1 their largest."""
-    inverse_temperature: float = 3.0
+    inverse_temperature: float = option(3.0, at_least=0)
     """beta, in 1 / units of value: 0 imitates the data, large values only their best actions."""
-    weight_cap: float = 100.0
+    cap: float = option(100.0, short="weight_cap", above=0)
     """Largest weight of an action of the data."""
-    values_in_use: ValuesInUse = "before"
+
+    def __call__(self, context: Any, batch: Batch, advantage: Tensor) -> Tensor:
+        """Of advantages ``[B]``."""
+        return exponential_weight(advantage, self.inverse_temperature, self.cap)
+
+
+@dataclass(frozen=True)
+class ImplicitCritics:
+    """V, Q and the target critics, and how they move."""
+
+    expectile: float = option(0.7, above=0, below=1)
+    """Of the data's values that V aims at; 0.5 is their mean, near 1 their largest."""
+    values_in_use: ValuesInUse = option("before")
     """V in the critics' target and in the advantage: from before its step (CORL), or after (the authors)."""
-    over_critics: OverCritics = "mean"
+    over: OverCritics = option("mean", short="over_critics")
     """The critics' loss is the mean over critics (CORL) or their sum (the authors)."""
-    critic_learning_rate: float | None = None
+    learning_rate: float | None = option(None, short="critic_learning_rate", at_least=0)
     """Adam step size of V and Q; None takes learning_rate."""
-    anneal: bool | None = None
+    tau: float = option(0.005, share=True)
+    """Share of the new critics in the target critics after each gradient step."""
+
+    def models(self, hidden: tuple[int, ...], learning_rate: float) -> dict[str, Any]:
+        """By name; ``learning_rate`` is that of the policy."""
+        rate = self.learning_rate or learning_rate
+        return {
+            "critics": Trainable(ensemble_q(hidden), rate),
+            "target critics": TargetNetwork("critics", self.tau),
+            "value": Trainable(state_value(hidden), rate),
+        }
+
+    def step(self, size: int, imitation: WeightedImitation, *, before: Sequence[Any] = (), between: Sequence[Any] = ()) -> PerStep:
+        """V, then Q, then the policy.
+
+        Args:
+            size: rows of a gradient step.
+            imitation: of the policy.
+            before: annotations before all others.
+            between: updates after that of V.
+        """
+        values = ImplicitValues()
+        credit = [*before, BestOfData(), *([values] if self.values_in_use == "before" else [])]
+        again = [values] if self.values_in_use == "after" else []
+        return PerStep(size, credit, [ExpectileStep(self.expectile), *between, *again, CriticStep(self.over), imitation])
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """The policy's step size."""
+
+    anneal: bool | None = option(None)
     """Let the policy's step size fall to 0 by a cosine over the run; None does so where no online phase follows."""
-    log_std: tuple[float, float] = LOG_STD
+    rate: float = 3e-4
+    per_environment_step: float = 1.0
+    """Gradient steps."""
+
+    def __call__(self, context: Any) -> float:
+        """Of the next step."""
+        online = context.budget - context.offline_budget
+        if not (online == 0 if self.anneal is None else self.anneal):
+            return self.rate
+        planned = context.offline_budget + online * self.per_environment_step
+        return self.rate * (0.5 * (1 + math.cos(math.pi * min(1.0, context.updates / max(1.0, planned)))))
+
+
+@dataclass(frozen=True)
+class IQL:
+    """The setting of the locomotion tasks (CORL standardises states, the authors do not)."""
+
+    collect: StepByStep = StepByStep()
+    replay: ReplayAndData = ReplayAndData()
+    rewards: DataRewards = DataRewards()
+    states: States = States(True)
+    batches: Rhythm = Rhythm()
+    gamma: float = option(0.99, share=True)
+    """Discount per step."""
+    learning_rate: float = option(3e-4, at_least=0)
+    """Adam step size of the policy."""
+    schedule: Cosine = Cosine()
+    hidden: tuple[int, ...] = option((256, 256), at_least=1)
+    """Hidden layers of actor and critics."""
+    log_std: tuple[float, float] = option(LOG_STD)
     """Limits of the policy's log standard deviation (the authors: -5 and 2)."""
+    critics: ImplicitCritics = ImplicitCritics()
+    weights: ImitationWeights = ImitationWeights()
+    log: Logging = Logging()
+    dial: Dial = Dial()
+    """Not for these methods: replay is what they are."""
 
-
-class IQL(OffPolicy):
-    """See the module docstring."""
-
-    Config: ClassVar[type[OffPolicyConfig]] = IQLConfig
-    config: IQLConfig
     uses_data: ClassVar[UsesData] = "first"
     presets: ClassVar[dict[str, dict[str, Any]]] = {"antmaze": {"expectile": 0.9, "inverse_temperature": 10.0, "reward_shift": -1.0}}
 
-    @classmethod
-    def derived(cls, config: OffPolicyConfig) -> dict[str, int | str]:
-        """The chassis's numbers, after a look at the two exponents."""
-        assert isinstance(config, IQLConfig)
-        if not 0 < config.expectile < 1:
-            raise RheostatError(f"expectile is {config.expectile}: it lies between 0 and 1, and 0.7 to 0.9 is usual.")
-        if config.inverse_temperature < 0 or config.weight_cap <= 0:
-            raise RheostatError("inverse_temperature must be at least 0 and weight_cap above 0.")
-        return super().derived(config)
+    def compose(self) -> Staged:
+        """The four answers, on a data set first."""
+        models = {"policy": Trainable(tanh_mean_actor(self.hidden, self.log_std), self.learning_rate)}
+        return data_first(
+            self.collect,
+            self.replay.with_discount(self.gamma),
+            self.batches.draw(self.replay.share),
+            self.critics.step(self.batches.size, imitation_of(self, self.weights, self.weights.cap)),
+            models | self.critics.models(self.hidden, self.learning_rate),
+            stores=[DataSet(), self.rewards, self.states],
+            read=AsRead(),
+            log=self.log,
+        )
 
-    def build(self) -> None:
-        """A Gaussian actor, two critics with slow copies, and a value."""
-        config, draw = self.config, self.streams["networks"]
-        seen, acted = self.sizes
-        self.policy = self.build_policy(seen, acted, draw)
-        self.actor = Trained(self.policy, config.learning_rate)
-        rate = config.critic_learning_rate or config.learning_rate
-        self.critics = Trained(EnsembleQ(seen, acted, hidden=config.hidden, generator=draw), rate)
-        self.targets = Target(self.critics)
-        self.values = Trained(StateValue(seen, hidden=config.hidden, generator=draw), rate)
 
-    def build_policy(self, seen: int, acted: int, draw: torch.Generator) -> TanhMeanActor:
-        """The actor, from the features of an observation and of an action."""
-        return TanhMeanActor(seen, acted, hidden=self.config.hidden, log_std=self.config.log_std, generator=draw)
-
-    def parts(self) -> dict[str, Any]:
-        """Everything that learns."""
-        return {"actor": self.actor, "critics": self.critics, "targets": self.targets, "values": self.values}
-
-    def distribution(self, observation: Tensor) -> Gaussian:
-        """The policy of unit actions."""
-        return self.policy.distribution(observation)
-
-    def value(self, observation: Tensor) -> Tensor:
-        """V of raw observations, ``[N]``: the expectile of the data's actions."""
-        return self.values.network(self.normalise(observation))
-
-    def gradient_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """Value, critics, policy, slow critics; all of them read the slow critics as they were."""
-        with torch.no_grad():
-            best = least(self.targets.network(rows.observation, rows.action))
-            value, next_value = self.values.network(rows.observation), self.values.network(rows.next_observation)
-        found = self.value_step(rows, best)
-        if self.config.values_in_use == "after":
-            with torch.no_grad():
-                value, next_value = self.values.network(rows.observation), self.values.network(rows.next_observation)
-        found |= self.critic_step(rows, next_value) | self.actor_step(rows, best - value)
-        self.targets.follow(self.config.tau)
-        return found
-
-    def value_step(self, rows: Transitions, best: Tensor) -> dict[str, Tensor | float]:
-        """One step of V towards an expectile of ``best`` ``[B]``."""
-        value = self.values.network(rows.observation)
-        loss = expectile_loss(value, best, self.config.expectile, weight=rows.weight)
-        self.values.descend(loss)
-        return {"value_loss": loss.detach(), "value": value.detach().mean()}
-
-    def critic_step(self, rows: Transitions, next_value: Tensor) -> dict[str, Tensor | float]:
-        """One step of both critics, from V(s') ``[B]``."""
-        target = td_target(rows.reward, next_value, rows.discount)
-        q = self.critics.network(rows.observation, rows.action)
-        loss = critic_loss(q, target, critics=self.config.over_critics, weight=rows.weight)
-        self.critics.descend(loss)
-        self.rank(rows, absolute_td_error(q, target))
-        return {"critic_loss": loss.detach(), "q": q.detach().mean(), "target": target.mean()}
-
-    def actor_step(self, rows: Transitions, advantage: Tensor) -> dict[str, Tensor | float]:
-        """One step of weighted imitation, from advantages ``[B]``."""
-        weight = self.action_weight(rows, advantage)
-        policy = self.distribution(rows.observation)
-        loss = weighted_likelihood(policy.log_prob(rows.action), weight=weight)
-        self.set_learning_rate()
-        self.actor.descend(loss)
-        return {
-            "policy_loss": loss.detach(),
-            "entropy": policy.entropy().detach().mean(),
-            "advantage": advantage.mean(),
-            "action_weight": weight.mean(),
-            "capped_share": (weight >= self.config.weight_cap).float().mean(),
-        }
-
-    def action_weight(self, rows: Transitions, advantage: Tensor) -> Tensor:
-        """How much every action of the data counts, ``[B]``."""
-        return exponential_weight(advantage, self.config.inverse_temperature, self.config.weight_cap)
-
-    def set_learning_rate(self) -> None:
-        """Of the policy's next step."""
-        annealed = self.config.anneal if self.config.anneal is not None else self.budget == self.offline_budget
-        if annealed:
-            self.actor.learning_rate = self.config.learning_rate * self.cosine()
+def imitation_of(method: Any, weight: Weight, cap: float) -> WeightedImitation:
+    """The policy's update, with the step sizes of a method of this family."""
+    rate = Cosine(method.schedule.anneal, method.learning_rate, method.batches.per_environment_step)
+    return WeightedImitation(weight, cap, learning_rate=rate)

@@ -34,149 +34,102 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
-from rheostat.learner.method import Metrics
-from rheostat.learner.off_policy import OffPolicyConfig
+from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
+from rheostat.collect.control.collectors import RandomFirst
+from rheostat.learner.actor_critic import Critics, CriticStep, Entropy, SoftTarget
+from rheostat.learner.dial import Dial
+from rheostat.learner.learner import Composition
+from rheostat.learner.mixture import EntropyOf, Mixture, MixtureActorStep, MixturePolicy, OfDrawnExpert
+from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, from_replay
 from rheostat.masking import standardise
-from rheostat.methods.control.mixture_options import (
-    MixtureConfig,
-    check_mixture,
-    draw_choice,
-    evaluation_chooser,
-    mean_action,
-    weights_loss,
-)
-from rheostat.methods.control.sac import SAC, SACConfig
-from rheostat.objectives.actor import TemperatureForm, soft_actor_loss
-from rheostat.objectives.mixture_of_experts import best_expert, expert_shares
-from rheostat.objectives.temporal_difference import least, soft_value
+from rheostat.options import option
+from rheostat.parts import Batch
 from rheostat.policies.control.mixture_networks import MixtureActor
-from rheostat.policies.control.mixtures import SquashedMixture, of_expert
-from rheostat.trajectories import Transitions
 
 REWARD_EPSILON = 1e-6
 """Added to the deviation that the rewards of a batch are divided by."""
 
 
 @dataclass(frozen=True)
-class PMOEConfig(MixtureConfig, SACConfig):
+class StandardisedRewards:
+    """The rewards of every batch standardised, times a scale (the authors)."""
+
+    scale: float
+
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows = batch.rows.clone(recurse=False)
+        rows.reward = self.scale * standardise(rows.reward, eps=REWARD_EPSILON)
+        return batch.with_rows(rows)
+
+
+@dataclass(frozen=True)
+class PMOE:
     """The authors' setting, but for the rewards."""
 
-    batch_size: int = 300
-    """Transitions per gradient step."""
-    tau: float = 0.01
-    """Share of the new critics in the slow ones after each gradient step."""
-    hidden: tuple[int, ...] = (512, 512, 512)
-    """Hidden layers of the critics, and of the experts' network unless it has its own."""
-    actor_hidden: tuple[int, ...] | None = None
-    """Hidden layers of the experts' network; None takes hidden."""
-    mixture_hidden: tuple[int, ...] = ()
-    """Hidden layers of the weights' network; none is a single linear layer, as the authors have it."""
-    initial_output: float | None = 3e-3
-    """The experts' last layer starts uniform in +- this; None starts it as sac does."""
-    temperature_form: TemperatureForm = "log"
-    """The temperature's loss has the factor alpha (exp) or log alpha (log)."""
-    update: Literal["max", "all", "sampled"] = "max"
-    """Experts that move in a gradient step: the one with the best action, all (the mean of their losses), or the one that was drawn."""
-    entropy_of: Literal["component", "mixture"] = "component"
-    """Density in the entropy terms: of the expert that acted (the authors), or of the whole mixture."""
-    batch_reward_scale: float | None = None
+    collect: RandomFirst = RandomFirst()
+    replay: ReplayBuffer = ReplayBuffer()
+    rewards: Rewards = Rewards()
+    batch_reward_scale: float | None = option(None)
     """Standardise the rewards of every batch, times this (the authors: 10); None takes them as they are."""
+    batches: Rhythm = Rhythm(300)
+    gamma: float = option(0.99, share=True)
+    """Discount per step."""
+    tau: float = option(0.01, share=True)
+    """Share of the new critics in the target critics after each gradient step."""
+    learning_rate: float = option(3e-4, at_least=0)
+    """Adam step size of the policy, and of everything without one of its own."""
+    hidden: tuple[int, ...] = option((512, 512, 512), at_least=1)
+    """Hidden layers of the critics, and of the experts' network unless it has its own."""
+    actor_hidden: tuple[int, ...] | None = option(None, at_least=1)
+    """Hidden layers of the experts' network; None takes hidden."""
+    mixture_hidden: tuple[int, ...] = option((), at_least=1)
+    """Hidden layers of the weights' network; none is a single linear layer, as the authors have it."""
+    initial_output: float | None = option(3e-3, above=0)
+    """The experts' last layer starts uniform in +- this; None starts it as sac does."""
+    mixture: Mixture = Mixture()
+    update: Literal["max", "all", "sampled"] = option("max")
+    """Experts that move in a gradient step: the one with the best action, all (the mean of their losses), or the one that was drawn."""
+    entropy_of: EntropyOf = option("component")
+    """Density in the entropy terms: of the expert that acted (the authors), or of the whole mixture."""
+    critics: Critics = Critics()
+    entropy: Entropy = Entropy(form="log")
+    entropy_in_backup: bool = option(True)
+    """The entropy of later actions counts in the critics' target."""
+    log: Logging = Logging()
+    dial: Dial = Dial()
+    """Not for these methods: replay is what they are."""
 
-
-class PMOE(SAC):
-    """See the module docstring."""
-
-    Config: ClassVar[type[OffPolicyConfig]] = PMOEConfig
-    config: PMOEConfig
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "authors": {"actor_hidden": (512, 512, 512, 512), "batch_reward_scale": 10.0, "deterministic": "sampled"}
     }
-    policy: MixtureActor  # type: ignore[assignment]
-    chooser: torch.Generator | None = None
-    """Draws the expert of deterministic actions while an evaluation lasts."""
 
-    @classmethod
-    def derived(cls, config: OffPolicyConfig) -> dict[str, int | str]:
-        """As in sac, and the experts."""
-        assert isinstance(config, PMOEConfig)
-        check_mixture(config)
-        return super().derived(config) | {"experts": config.mixture_size}
-
-    def build_actor(self) -> MixtureActor:  # type: ignore[override]
-        """Experts and weights."""
-        config = self.config
-        seen, acted = self.sizes
+    def network(self, context: Any) -> MixtureActor:
+        """Experts and weights, untrained."""
         return MixtureActor(
-            seen,
-            acted,
-            experts=config.mixture_size,
-            hidden=config.hidden if config.actor_hidden is None else config.actor_hidden,
-            mixture_hidden=config.mixture_hidden,
-            initial_output=config.initial_output,
-            generator=self.streams["networks"],
+            *context.sizes,
+            experts=self.mixture.size,
+            hidden=self.hidden if self.actor_hidden is None else self.actor_hidden,
+            mixture_hidden=self.mixture_hidden,
+            initial_output=self.initial_output,
+            generator=context.streams["networks"],
         )
 
-    def distribution(self, observation: Tensor) -> SquashedMixture:  # type: ignore[override]
-        """The mixture of unit actions."""
-        return self.policy.distribution(observation, self.chooser)
-
-    def gradient_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """As in sac, with the rewards of the batch standardised if asked for."""
-        if self.config.batch_reward_scale is not None:
-            rows = rows.clone(recurse=False)
-            rows.reward = self.config.batch_reward_scale * standardise(rows.reward, eps=REWARD_EPSILON)
-        return super().gradient_step(rows)
-
-    def draw_soft(self, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """An action of one drawn expert and its log-probability, for the critics' target."""
-        mixture = self.distribution(observation)
-        index = mixture.choose(self.streams["experts"])
-        action, log_prob = self.draw_all(mixture)
-        return of_expert(action, index), of_expert(log_prob, index)
-
-    def draw_all(self, mixture: SquashedMixture) -> tuple[Tensor, Tensor]:
-        """A reparameterised action of every expert ``[B, K, D]`` and its log-probability ``[B, K]``."""
-        noise = mixture.noise(self.streams["updates"])
-        action, log_prob = mixture.draw(noise)
-        return action, mixture.mixture_log_prob(noise, log_prob) if self.config.entropy_of == "mixture" else log_prob
-
-    def actor_step(self, rows: Transitions, alpha: float) -> dict[str, Tensor | float]:
-        """One step of experts and weights, and of the temperature."""
-        config, mixture = self.config, self.distribution(rows.observation)
-        action, log_prob = self.draw_all(mixture)  # [B, K, D], [B, K]
-        q = self.judge_all(rows, action)
-        best = best_expert(q)
-        choice = draw_choice(config, mixture.logits, self.streams["experts"])
-        if config.update == "all":
-            value, density = q.flatten(), log_prob.flatten()
-        else:
-            moved = best if config.update == "max" else choice.drawn
-            value, density = of_expert(q, moved), of_expert(log_prob, moved)
-        loss = soft_actor_loss(value, density, alpha)
-
-        fixed, constant = action.detach(), log_prob.detach()
-
-        def relaxed_value(relaxed: Tensor) -> Tensor:
-            return soft_value(self.judge(rows, mean_action(relaxed, fixed)), (relaxed * constant).sum(-1), alpha)
-
-        of_weights = weights_loss(config, mixture.logits, best, soft_value(q.detach(), constant, alpha), choice, relaxed_value)
-        self.actor.descend(loss + config.mixture_coefficient * of_weights)
-        entropy = self.temperature_step(density)
-        found: dict[str, Tensor | float] = {f"mixture/{name}": share for name, share in expert_shares(mixture.logits, best).items()}
-        return found | {"policy_loss": loss.detach(), "mixture_loss": of_weights.detach(), "entropy": entropy, "temperature": alpha}
-
-    def judge_all(self, rows: Transitions, action: Tensor) -> Tensor:
-        """The critics' word on an action of every expert, ``[B, K, D]`` to ``[B, K]``; the gradient flows through the action alone."""
-        q = self.critics.network.of_many(rows.observation, action, frozen=True)
-        return least(q.flatten(1)).view(q.shape[1:])
-
-    def evaluate(self, episodes: int) -> Metrics:
-        """Deterministic actions of the likeliest expert, or of one drawn with a stream of its own."""
-        self.chooser = evaluation_chooser(self.config, self.streams, self.updates)
-        try:
-            return super().evaluate(episodes)
-        finally:
-            self.chooser = None
+    def compose(self) -> Composition:
+        """SAC's answers with a mixture for a policy."""
+        models: dict[str, Any] = {"policy": MixturePolicy(self.network, self.learning_rate, self.mixture)}
+        models |= self.critics.models(self.hidden, self.learning_rate, self.tau)
+        models["temperature"] = self.entropy.model(self.learning_rate)
+        rewards = [] if self.batch_reward_scale is None else [StandardisedRewards(self.batch_reward_scale)]
+        target = SoftTarget(self.entropy_in_backup, sampler=OfDrawnExpert(self.entropy_of))
+        actor = MixtureActorStep(self.mixture, self.update, self.entropy_of)
+        updates = [CriticStep(self.critics.over, self.critics.scale), actor, *self.entropy.steps]
+        return from_replay(
+            self.collect,
+            self.replay.with_discount(self.gamma),
+            self.batches.draw(after=self.collect.random_steps),
+            PerStep(self.batches.size, [*rewards, target], updates),
+            models,
+            stores=[self.rewards],
+            read=AsRead(),
+            log=self.log,
+        )

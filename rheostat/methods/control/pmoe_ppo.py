@@ -28,132 +28,68 @@ Checked against: the authors' code (``tests/vectors``: pmoe, cases gmm_log_prob*
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import ClassVar, cast
+from dataclasses import dataclass
+from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
-from rheostat.errors import RheostatError
-from rheostat.learner.method import Metrics
-from rheostat.methods.control.mixture_options import (
-    MixtureConfig,
-    check_mixture,
-    draw_choice,
-    evaluation_chooser,
-    mean_action,
-    weights_loss,
-)
-from rheostat.methods.control.ppo import PPO, MakeEnvironments, PPOConfig, Step, Worth
-from rheostat.objectives.mixture_of_experts import best_expert, expert_shares
-from rheostat.objectives.temporal_difference import critic_loss
-from rheostat.policies.control.actor_critic import ControlPolicy, Evaluation
-from rheostat.policies.control.distributions import Distribution
+from rheostat.buffers.control_retainers import Window
+from rheostat.collect.control.collectors import Rollout
+from rheostat.collect.control.statistics import Normalisation
+from rheostat.credit.control_annotations import GAE
+from rheostat.learner.dial import Dial
+from rheostat.learner.fast_ppo import FastPPO, KLStop, SamplingErrorMeter
+from rheostat.learner.learner import Composition
+from rheostat.learner.mixture import Judge, Mixture, MixturePolicyNetwork, MixtureTerms
+from rheostat.learner.on_policy import on_policy
+from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
+from rheostat.options import option
 from rheostat.policies.control.mixture_networks import MixtureActorCritic
-from rheostat.policies.control.mixtures import MixtureOfGaussians
-from rheostat.streams import Streams, derive_seed
-from rheostat.tasks.control.environments import Environments
+from rheostat.streams import derive_seed
 
 
 @dataclass(frozen=True)
-class PMOEPPOConfig(MixtureConfig, PPOConfig):
-    """The authors' setting, on the environments of ppo."""
+class Experts:
+    """Hidden layers of experts and critic."""
 
-    anneal: bool = False
-    """Decay the learning rate linearly to 0 over the budget."""
-    mixture_size: int = 5
-    """Gaussians in the mixture (K); 1 is the plain policy."""
-    judge_hidden: tuple[int, ...] = (64, 64, 64)
-    """Hidden layers of the judge of actions."""
-    judge_coefficient: float = 1.0
-    """Factor of the judge's loss; one optimiser moves everything, and the limit of the gradient's norm holds for all of it."""
+    hidden: tuple[int, ...] = option((64, 64), at_least=1)
+    """Hidden layers of actor and critic."""
+    activation: Literal["tanh", "relu"] = option("tanh")
+    """Activation of the hidden layers."""
 
 
-class PMOEPPO(PPO):
-    """See the module docstring.
+@dataclass(frozen=True)
+class PMOEPPO:
+    """The authors' setting, on the environments of ppo; a user's network is a
+    :class:`~rheostat.policies.control.mixture_networks.MixtureActorCritic`."""
 
-    Args:
-        config, make, streams, total_steps: as in :class:`~rheostat.methods.control.ppo.PPO`.
-        policy: a :class:`~rheostat.policies.control.mixture_networks.MixtureActorCritic` of your own; None builds one.
+    collect: Rollout = Rollout()
+    keep: Window = Window()
+    normalisation: Normalisation = Normalisation()
+    gae: GAE = GAE()
+    network: Experts = Experts()
+    mixture: Mixture = Mixture(5)
+    judge: Judge = Judge()
+    objective: ClippedSurrogate = ClippedSurrogate()
+    sampler: SamplerWeight = SamplerWeight()
+    stop: KLStop = KLStop()
+    update: FastPPO = FastPPO(anneal=False)
+    meter: SamplingErrorMeter = SamplingErrorMeter()
+    dial: Dial = Dial()
+    """How far off-policy the data may be."""
 
-    Raises:
-        RheostatError: another network, discrete actions, images, or what ppo refuses.
-    """
-
-    Config: ClassVar[type[PPOConfig]] = PMOEPPOConfig
-    config: PMOEPPOConfig
-    chooser: torch.Generator | None = None
-    """Draws the expert of deterministic actions while an evaluation lasts."""
-
-    def __init__(
-        self, config: PMOEPPOConfig, make: MakeEnvironments, streams: Streams, *, total_steps: int, policy: ControlPolicy | None = None
-    ) -> None:
-        if policy is not None and not isinstance(policy, MixtureActorCritic):
-            raise RheostatError(
-                f"pmoe-ppo moves a mixture of experts with a judge, and {type(policy).__name__} is none: use a MixtureActorCritic, or ppo."
-            )
-        self.seen: list[dict[str, float]] = []
-        super().__init__(config, make, streams, total_steps=total_steps, policy=policy)
-
-    @classmethod
-    def derived(cls, config: PPOConfig) -> dict[str, int | str]:
-        """As in ppo, and the experts."""
-        assert isinstance(config, PMOEPPOConfig)
-        check_mixture(config)
-        if config.tanh_mean:
-            raise RheostatError("tanh_mean squashes the mean of a single Gaussian: leave it off for a mixture, or use ppo.")
-        return super().derived(config) | {"experts": config.mixture_size}
-
-    def build_policy(self, environments: Environments) -> MixtureActorCritic:  # type: ignore[override]
-        """The mixture with its critic and its judge."""
-        config = self.config
+    def build(self, context: Any) -> MixtureActorCritic:
+        """The mixture with its critic and its judge, untrained."""
         return MixtureActorCritic(
-            environments.observation_space,
-            environments.action_space,
-            experts=config.mixture_size,
-            hidden=config.hidden,
-            judge_hidden=config.judge_hidden,
-            activation=config.activation,
-            seed=derive_seed(self.streams.seed, "network"),
+            context.observation_space,
+            context.action_space,
+            experts=self.mixture.size,
+            hidden=self.network.hidden,
+            judge_hidden=self.judge.hidden,
+            activation=self.network.activation,
+            seed=derive_seed(context.streams.seed, "network"),
         )
 
-    def act_on_target(self, observation: Tensor) -> Distribution:
-        """As in ppo; in an evaluation, an expert may be drawn for the deterministic action."""
-        mixture = cast(MixtureOfGaussians, super().act_on_target(observation))
-        return mixture if self.chooser is None else replace(mixture, chooser=self.chooser)
-
-    def add_gradient(self, now: Evaluation, observation: Tensor, action: Tensor, worth: Worth, outputs: Tensor) -> None:
-        """The judge's regression on what the actions led to, and the weights' loss."""
-        config, mixture = self.config, cast(MixtureOfGaussians, now.distribution)
-        judge, observation = cast(MixtureActorCritic, self.policy).judge, observation.flatten(1)
-        samples = mixture.sample_experts(self.streams["experts"])  # [B, K, D]
-        value = judge.of_many(observation, samples)[0]  # [B, K]
-        best = best_expert(value)
-        with torch.enable_grad():
-            logits = mixture.logits.clone().requires_grad_()
-            choice = draw_choice(config, logits, self.streams["experts"])
-
-            def relaxed_value(relaxed: Tensor) -> Tensor:
-                return judge(observation, mean_action(relaxed, samples), frozen=True)[0]
-
-            of_weights = weights_loss(config, logits, best, value, choice, relaxed_value)
-            (slope,) = torch.autograd.grad(of_weights, logits)
-            of_judge = critic_loss(judge(observation, action.flatten(1)), worth.target)
-            (config.judge_coefficient * of_judge).backward()
-        outputs[:, : config.mixture_size].add_(slope, alpha=config.mixture_coefficient)
-        shares = {f"mixture/{name}": share for name, share in expert_shares(mixture.logits, best).items()}
-        self.seen.append({"mixture_loss": of_weights.item(), "judge_loss": of_judge.item()} | shares)
-
-    def report(self, steps: list[Step]) -> Metrics:
-        """As in ppo, and what became of the mixture and its judge."""
-        seen, self.seen = self.seen, []
-        means = {name: sum(row[name] for row in seen) / len(seen) for name in seen[0]} if seen else {}
-        return super().report(steps) | means
-
-    def evaluate(self, episodes: int) -> Metrics:
-        """Deterministic actions of the likeliest expert, or of one drawn with a stream of its own."""
-        self.chooser = evaluation_chooser(self.config, self.streams, self.updates)
-        try:
-            return super().evaluate(episodes)
-        finally:
-            self.chooser = None
+    def compose(self) -> Composition:
+        """PPO's four answers with a mixture for a policy, its judge, and the loss of its weights."""
+        policy = MixturePolicyNetwork(self.build, self.update.learning_rate, self.mixture)
+        extra = MixtureTerms(self.mixture, self.judge)
+        return on_policy(self, self.objective, stop=self.stop, extra=extra, policy=policy)

@@ -9,20 +9,35 @@ towards the policy that sampled the old rows: ratios are against the policy at t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-from rheostat.methods.control.ppo import PPO, PPOConfig
+from rheostat.buffers.control_retainers import Window
+from rheostat.collect.control.collectors import Rollout
+from rheostat.collect.control.statistics import Normalisation
+from rheostat.credit.control_annotations import GAE
+from rheostat.learner.dial import Dial
+from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter
+from rheostat.learner.learner import Composition
+from rheostat.learner.on_policy import on_policy
+from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
 
 
 @dataclass(frozen=True)
-class PPOBufferConfig(PPOConfig):
+class PPOBuffer:
     """PPO with a window of two batches."""
 
-    window: int = 2
-    """Batches kept and learned from (b)."""
+    collect: Rollout = Rollout()
+    keep: Window = Window(2)
+    normalisation: Normalisation = Normalisation()
+    gae: GAE = GAE()
+    network: Network = Network()
+    objective: ClippedSurrogate = ClippedSurrogate()
+    sampler: SamplerWeight = SamplerWeight()
+    stop: KLStop = KLStop()
+    update: FastPPO = FastPPO()
+    meter: SamplingErrorMeter = SamplingErrorMeter()
+    dial: Dial = Dial()
+    """How far off-policy the data may be."""
 
-
-class PPOBuffer(PPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[PPOConfig]] = PPOBufferConfig
+    def compose(self) -> Composition:
+        """PPO's four answers; what differs is how many batches are kept."""
+        return on_policy(self, self.objective, stop=self.stop)

@@ -28,53 +28,20 @@ Checked against: both code releases, number by number (``tests/vectors``: props)
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from rheostat.collect.control.behaviour import BehaviourPolicy
-from rheostat.learner.method import Metrics
-from rheostat.methods.control.ppo import PPOConfig
-from rheostat.methods.control.ros import ROS, ROSConfig
-from rheostat.objectives.behaviour import advantage_weight, behaviour_loss
-from rheostat.objectives.kl import kl_estimate
-from rheostat.objectives.slopes import behaviour_slope
-from rheostat.policies.control.distributions import Distribution, Gaussian
-from rheostat.policies.flops import TRAIN
-from rheostat.trajectories import Transitions
-
-
-@dataclass(frozen=True)
-class PROPSConfig(ROSConfig):
-    """The authors' setting for Hopper."""
-
-    learning_rate: float = 1e-3
-    """Adam step size of the target policy."""
-    entropy_coefficient: float = 0.01
-    """Weight of the entropy bonus of the target update."""
-    target_kl: float | None = 0.03
-    """Stop the target update before a minibatch whose k3 KL exceeds this."""
-    kl_stop: Literal["before-step", "after-epoch"] = "before-step"
-    """PROPS looks before every step."""
-    behaviour_steps: int = 256
-    """Environment steps between updates of the behaviour policy (m); must divide batch_steps."""
-    behaviour_learning_rate: float = 1e-3
-    """Adam step size of the behaviour policy; never annealed."""
-    behaviour_epochs: int = 16
-    """Passes over the window per behaviour update."""
-    behaviour_minibatches: int = 16
-    """Minibatches per pass, counted on a full window; their size is the same while it fills."""
-    behaviour_clip: float = 0.3
-    """eps: a row below 1 - eps has been pushed far enough."""
-    behaviour_kl_coefficient: float = 0.3
-    """lambda."""
-    behaviour_target_kl: float = 0.05
-    """delta: stop the behaviour update before a minibatch whose k3 KL exceeds this."""
-    advantage_weighted: bool = False
-    """Push rows down in proportion to their absolute advantage (an option of the first release, off in its runs)."""
+from rheostat.buffers.control_retainers import Window
+from rheostat.collect.control.collectors import Blocks
+from rheostat.collect.control.statistics import Normalisation
+from rheostat.credit.control_annotations import GAE
+from rheostat.learner.behaviour_updates import PropsUpdate
+from rheostat.learner.control_models import Behaviour
+from rheostat.learner.dial import Dial
+from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter
+from rheostat.learner.learner import Composition
+from rheostat.learner.on_policy import on_policy
+from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
 
 
 def _preset(
@@ -92,11 +59,24 @@ def _preset(
     }
 
 
-class PROPS(ROS):
-    """See the module docstring."""
+@dataclass(frozen=True)
+class PROPS:
+    """The authors' setting for Hopper: the update of the policy looks at its KL before every step."""
 
-    Config: ClassVar[type[PPOConfig]] = PROPSConfig
-    config: PROPSConfig
+    collect: Blocks = Blocks(block=256)
+    behaviour: PropsUpdate = PropsUpdate()
+    keep: Window = Window(2)
+    normalisation: Normalisation = Normalisation()
+    gae: GAE = GAE()
+    network: Network = Network()
+    objective: ClippedSurrogate = ClippedSurrogate()
+    sampler: SamplerWeight = SamplerWeight()
+    stop: KLStop = KLStop(0.03, "before-step")
+    update: FastPPO = FastPPO(learning_rate=1e-3, entropy_coefficient=0.01)
+    meter: SamplingErrorMeter = SamplingErrorMeter()
+    dial: Dial = Dial()
+    """How far off-policy the data may be."""
+
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "swimmer": _preset(2048, 1024, 1e-3, 1e-5, 0.03, 0.1, 16, 0.3),
         "hopper": _preset(2048, 256, 1e-3, 1e-3, 0.05, 0.3, 16, 0.3),
@@ -108,56 +88,19 @@ class PROPS(ROS):
         "discrete-v2": _preset(2048, 16, 1e-3, 1e-3, 0.01, 0.0, 4, 0.3) | {"window": 1},
     }
 
-    def build_behaviour(self) -> BehaviourPolicy:
-        """Moved by Adam, whose moments outlive the restarts."""
-        return BehaviourPolicy(self.policy, self.config.behaviour_learning_rate)
-
-    @property
-    def credit_due(self) -> bool:
-        """Advantages are needed in between too when rows are weighted by them."""
-        return self.due or self.config.advantage_weighted
-
-    def repair(self, rows: Transitions) -> Metrics:
-        """Push down what the window holds, in minibatches, until done or stopped."""
-        config = self.config
-        observation = self.normalise(rows.observation)
-        target = self.network.distribution(observation).detach()
-        target_logp = target.log_prob(rows.action)
-        weight = advantage_weight(rows.advantage) if config.advantage_weighted else None
-        seen: list[tuple[Tensor, Tensor]] = []
-        for index in self.behaviour_minibatches(len(rows)):
-            now = self.behaviour.evaluate(observation[index])
-            with torch.no_grad():
-                log_prob, score = now.distribution.log_prob_and_slope(rows.action[index])
-                reference_logp = target_logp[index]
-                if kl_estimate(reference_logp, log_prob).mean() > config.behaviour_target_kl:
-                    break
-                push = behaviour_slope(
-                    log_prob, reference_logp, clip=config.behaviour_clip, weight=None if weight is None else weight[index]
-                )
-                slope = score.mul_(push.unsqueeze(-1))
-                slope.add_(self.kl_slope(now.distribution, target[index]), alpha=config.behaviour_kl_coefficient / len(index))
-                self.behaviour.descend(now, slope, max_grad_norm=config.max_grad_norm)
-            seen.append((log_prob, reference_logp))
-        self.flops += TRAIN * self.weights * sum(len(log_prob) for log_prob, _ in seen)
-        with torch.no_grad():
-            moved = self.behaviour.network.distribution(observation).log_prob(rows.action)
-        metrics = {"behaviour_kl": kl_estimate(target_logp, moved).mean().item(), "behaviour_gradient_steps": len(seen)}
-        if not seen:
-            return metrics | {"behaviour_limited_share": 0.0}
-        log_prob, reference_logp = map(torch.cat, zip(*seen, strict=True))
-        loss = behaviour_loss(log_prob, reference_logp, clip=config.behaviour_clip, kl_coef=0.0)
-        return metrics | {"behaviour_limited_share": loss.limited_share.item()}
-
-    def behaviour_minibatches(self, count: int) -> Iterator[Tensor]:
-        """Indices of rows: every pass in a new random order, in minibatches as large as on a full window."""
-        config = self.config
-        size = max(1, (config.window * config.batch_steps - config.behaviour_steps) // config.behaviour_minibatches)
-        for _ in range(config.behaviour_epochs):
-            yield from torch.randperm(count, generator=self.streams["behaviour"]).split(size)
-
-    def kl_slope(self, behaviour: Distribution, target: Distribution) -> Tensor:
-        """Derivative of every row's KL term with respect to the parameters of ``behaviour``."""
-        if isinstance(behaviour, Gaussian):
-            return behaviour.kl_slope(target) / behaviour.mean.shape[-1]
-        return behaviour.reverse_kl_slope(target)
+    def compose(self) -> Composition:
+        """ROS's answers with another update of the behaviour policy; advantages are needed in between where rows are weighted by them."""
+        update = replace(
+            self.behaviour,
+            block=self.collect.vector_steps,
+            max_grad_norm=self.update.max_grad_norm,
+            window_steps=self.keep.batches * self.collect.steps - self.collect.block,
+        )
+        return on_policy(
+            self,
+            self.objective,
+            stop=self.stop,
+            models={"behaviour": Behaviour(self.behaviour.learning_rate)},
+            improve=(update,),
+            credit_every=1 if self.behaviour.advantage_weighted else None,
+        )

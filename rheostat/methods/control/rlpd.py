@@ -24,86 +24,81 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
+from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
+from rheostat.collect.control.collectors import RandomFirst
 from rheostat.errors import RheostatError
-from rheostat.learner.off_policy import OffPolicyConfig, UsesData
-from rheostat.methods.control.sac import SAC, SACConfig
-from rheostat.objectives.temporal_difference import OverCritics, least
-from rheostat.trajectories import Transitions
+from rheostat.learner.actor_critic import Critics, CriticStep, Entropy, SoftActorStep, SoftTarget, mean_q, squashed_actor
+from rheostat.learner.control_models import Trainable
+from rheostat.learner.dial import Dial
+from rheostat.learner.learner import Composition
+from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, from_replay
+from rheostat.learner.rhythm import Delayed
+from rheostat.options import option
 
 
 @dataclass(frozen=True)
-class RLPDConfig(SACConfig):
-    """The paper's setting for locomotion."""
+class RLPD:
+    """The paper's setting for locomotion: layer normalisation bounds what the critics make of actions outside the data."""
 
-    critics: int = 10
-    """Critics in the ensemble (K)."""
-    critic_normalisation: bool = True
-    """Layer normalisation in the critics, which bounds what they make of actions outside the data."""
-    over_critics: OverCritics = "mean"
-    """The critics' loss is the mean over critics."""
-    target_critics: int = 2
-    """Slow critics of which the target takes the least (Z)."""
-    update_to_data: float = 20.0
-    """Gradient steps of the critics per environment step."""
-    policy_delay: int | None = None
+    collect: RandomFirst = RandomFirst()
+    replay: ReplayAndData = ReplayAndData(offline_share=0.5)
+    rewards: DataRewards = DataRewards()
+    states: States = States()
+    batches: Rhythm = Rhythm(per_environment_step=20.0)
+    gamma: float = option(0.99, share=True)
+    """Discount per step."""
+    tau: float = option(0.005, share=True)
+    """Share of the new critics in the target critics after each gradient step."""
+    learning_rate: float = option(3e-4, at_least=0)
+    """Adam step size of the policy, and of everything without one of its own."""
+    hidden: tuple[int, ...] = option((256, 256), at_least=1)
+    """Hidden layers of actor and critics."""
+    critics: Critics = Critics(10, normalisation=True, over="mean")
+    target_critics: int = option(2, at_least=1)
+    """Target critics of which the target takes the least (Z)."""
+    policy_delay: int | None = option(None, at_least=1)
     """Steps of the critics per step of policy and temperature; None takes update_to_data."""
-    offline_share: float | None = 0.5
-    """Share of every batch that comes from the data set; None draws from one buffer that begins with it."""
-    target_entropy: float | None = None
-    """Entropy that a learned alpha holds, nats; None is minus half the number of action dimensions."""
+    entropy: Entropy = Entropy(share=0.5)
+    entropy_in_backup: bool = option(True)
+    """The entropy of later actions counts in the critics' target."""
+    log: Logging = Logging()
+    dial: Dial = Dial()
+    """Not for these methods: replay is what they are."""
 
-
-class RLPD(SAC):
-    """See the module docstring."""
-
-    Config: ClassVar[type[OffPolicyConfig]] = RLPDConfig
-    config: RLPDConfig
     uses_data: ClassVar[UsesData] = "optional"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "antmaze": {"entropy_in_backup": False, "hidden": (256,) * 3, "target_critics": 1, "reward_shift": -1.0},
         "adroit": {"entropy_in_backup": False, "hidden": (256,) * 3},
     }
 
-    @classmethod
-    def derived(cls, config: OffPolicyConfig) -> dict[str, int | str]:
-        """The chassis's numbers, after a look at how many critics count."""
-        assert isinstance(config, RLPDConfig)
-        if not 1 <= config.target_critics <= config.critics:
-            raise RheostatError(
-                f"target_critics is {config.target_critics}: the target takes at least 1 and at most all of the {config.critics} critics."
-            )
-        if config.policy_delay is not None and config.policy_delay < 1:
-            raise RheostatError(f"policy_delay is {config.policy_delay}: the policy moves every so many steps, so it must be at least 1.")
-        return super().derived(config) | {"critics' steps per step of the policy": cls.delay(config)}
-
-    @staticmethod
-    def delay(config: RLPDConfig) -> int:
+    @property
+    def delay(self) -> int:
         """Steps of the critics per step of policy and temperature."""
-        return config.policy_delay or max(1, round(config.update_to_data))
+        return self.policy_delay or max(1, round(self.batches.per_environment_step))
 
-    def build(self) -> None:
-        """SAC's networks; the entropy that is held is half of SAC's."""
-        super().build()
-        if self.config.target_entropy is None:
-            self.target_entropy /= 2
+    def compose(self) -> Composition:
+        """SAC's answers beside a data set; policy and temperature move now and then.
 
-    def gradient_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """Critics and slow critics; after so many steps the policy and the temperature too."""
-        alpha = self.temperature.value
-        found = self.critic_step(rows, alpha)
-        self.targets.follow(self.config.tau)
-        if (self.updates + 1) % self.delay(self.config) == 0:
-            found |= self.actor_step(rows, alpha)
-        return found
-
-    def bootstrap(self, observation: Tensor, action: Tensor) -> Tensor:
-        """The least of a few slow critics drawn anew, ``[B]``."""
-        chosen = torch.randperm(self.config.critics, generator=self.streams["updates"])[: self.config.target_critics]
-        return least(self.targets.network(observation, action, subset=chosen))
-
-    def judge(self, rows: Transitions, action: Tensor) -> Tensor:
-        """The mean over all critics, ``[B]``; the gradient flows through the action alone."""
-        return self.critics.network(rows.observation, action, frozen=True).mean(0)
+        Raises:
+            RheostatError: more target critics than critics.
+        """
+        if self.target_critics > self.critics.number:
+            raise RheostatError(
+                f"target_critics is {self.target_critics}: the target takes at least 1 and at most all of the "
+                f"{self.critics.number} critics."
+            )
+        models: dict[str, Any] = {"policy": Trainable(squashed_actor(self.hidden), self.learning_rate)}
+        models |= self.critics.models(self.hidden, self.learning_rate, self.tau)
+        models["temperature"] = self.entropy.model(self.learning_rate)
+        late = Delayed(self.delay, [SoftActorStep(mean_q), *self.entropy.steps], "critics' steps per step of the policy")
+        target = SoftTarget(self.entropy_in_backup, self.target_critics)
+        return from_replay(
+            self.collect,
+            self.replay.with_discount(self.gamma),
+            self.batches.draw(self.replay.share, after=self.collect.random_steps),
+            PerStep(self.batches.size, [target], [CriticStep(self.critics.over, self.critics.scale), late]),
+            models,
+            stores=[DataSet(needed=False), self.rewards, self.states],
+            read=AsRead(),
+            log=self.log,
+        )

@@ -21,62 +21,35 @@ every candidate. The sampler's log-probability is that of the mixture for discre
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from rheostat.collect.control.robust_acting import RepairingSampler, ScoreGradients
-from rheostat.errors import RheostatError
-from rheostat.methods.control.ppo import PPO, PPOConfig
-from rheostat.trajectories import Trajectories
+from rheostat.buffers.control_retainers import Window
+from rheostat.collect.control.collectors import RobustActing as Acting
+from rheostat.collect.control.statistics import Normalisation
+from rheostat.credit.control_annotations import GAE
+from rheostat.learner.dial import Dial
+from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter
+from rheostat.learner.learner import Composition
+from rheostat.learner.on_policy import on_policy
+from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
 
 
 @dataclass(frozen=True)
-class RobustActingConfig(PPOConfig):
+class RobustActing:
     """PPO with data collected by Robust On-policy Acting."""
 
-    window: int = 2
-    """Batches kept and learned from (b)."""
-    repair_probability: float = 0.2
-    """rho: share of steps that choose instead of sampling (the authors try 0.02 to 1)."""
-    quantiles: int = 9
-    """Candidates per state for continuous actions."""
+    collect: Acting = Acting()
+    keep: Window = Window(2)
+    normalisation: Normalisation = Normalisation()
+    gae: GAE = GAE()
+    network: Network = Network()
+    objective: ClippedSurrogate = ClippedSurrogate()
+    sampler: SamplerWeight = SamplerWeight()
+    stop: KLStop = KLStop()
+    update: FastPPO = FastPPO()
+    meter: SamplingErrorMeter = SamplingErrorMeter()
+    dial: Dial = Dial()
+    """How far off-policy the data may be."""
 
-
-class RobustActing(PPO):
-    """See the module docstring."""
-
-    Config: ClassVar[type[PPOConfig]] = RobustActingConfig
-    config: RobustActingConfig
-    dial_refused: ClassVar[dict[str, str]] = {
-        "lag": "who acts is the present policy, corrected by what is kept",
-        "replay_share": "it repairs the data of its window, so what is kept is set by window",
-        "expert_share": "it repairs the data of its own policy",
-    }
-
-    @classmethod
-    def derived(cls, config: PPOConfig) -> dict[str, int | str]:
-        """PPO's numbers; refuses a probability outside [0, 1]."""
-        assert isinstance(config, RobustActingConfig)
-        if not 0 <= config.repair_probability <= 1:
-            raise RheostatError(f"repair_probability is {config.repair_probability}: it must lie between 0 and 1.")
-        return super().derived(config)
-
-    def collect(self) -> Trajectories:
-        """WHO ACTS? The target policy, corrected by what is already kept (without the batch that is about to go)."""
-        scores = ScoreGradients(self.policy)
-        steps = self.config.batch_steps // self.config.num_envs
-        kept = self.history.blocks[1:] if self.history.full else self.history.blocks
-        running = torch.zeros(sum(value.numel() for value in scores.parameters.values()))
-        for block in kept:
-            rows = block.transitions()
-            running += scores.total(self.normalise(rows.observation), rows.action)
-        sampler = RepairingSampler(scores, running, epsilon=self.config.repair_probability, quantiles=self.config.quantiles)
-
-        def repairing(raw: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            observation = self.normalise(raw)
-            real = self.collector.environments.upcoming
-            return sampler.draw(observation, self.policy.distribution(observation), generator, real)
-
-        return self.collector.collect(repairing, steps, generator=self.streams["actions"], version=self.updates)
+    def compose(self) -> Composition:
+        """PPO's four answers; what differs is who acts."""
+        return on_policy(self, self.objective, stop=self.stop)

@@ -21,124 +21,40 @@ Checked against: the formula in the authors' code (``tests/vectors``: baselines-
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from rheostat.errors import RheostatError
-from rheostat.learner.off_policy import OffPolicy, OffPolicyConfig
-from rheostat.objectives.actor import deterministic_actor_loss, smoothed_action
-from rheostat.objectives.temporal_difference import absolute_td_error, critic_loss, least, td_target
-from rheostat.policies.control.actors import DeterministicActor
-from rheostat.policies.control.critics import EnsembleQ
-from rheostat.policies.control.squashed import Certain, UnitPolicy
-from rheostat.policies.parameters import Target, Trained
-from rheostat.trajectories import Transitions
+from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
+from rheostat.collect.control.collectors import RandomFirst
+from rheostat.learner.dial import Dial
+from rheostat.learner.learner import Composition
+from rheostat.learner.off_policy import AsRead, Logging, Rhythm, from_replay
+from rheostat.learner.twin_critics import TwinCritics
+from rheostat.options import option
 
 
 @dataclass(frozen=True)
-class TD3Config(OffPolicyConfig):
+class TD3:
     """The authors' setting."""
 
-    start_steps: int = 25_000
-    """Environment steps with uniform actions and without learning, in methods that do not begin with a data set."""
-    exploration_noise: float = 0.1
-    """Standard deviation of the noise on the actions that are taken, in unit actions."""
-    target_noise: float = 0.2
-    """Standard deviation of the noise on the actions of the target, in unit actions."""
-    noise_clip: float = 0.5
-    """Largest size of the target's noise, in unit actions."""
-    policy_delay: int = 2
-    """Steps of the critics per step of the policy and of the slow copies."""
-    critic_learning_rate: float | None = None
-    """Adam step size of the critics; None takes learning_rate."""
+    collect: RandomFirst = RandomFirst(random_steps=25_000)
+    replay: ReplayBuffer = ReplayBuffer()
+    rewards: Rewards = Rewards()
+    batches: Rhythm = Rhythm()
+    gamma: float = option(0.99, share=True)
+    """Discount per step."""
+    networks: TwinCritics = TwinCritics()
+    log: Logging = Logging()
+    dial: Dial = Dial()
+    """Not for these methods: replay is what they are."""
 
-
-class TD3(OffPolicy):
-    """See the module docstring."""
-
-    Config: ClassVar[type[OffPolicyConfig]] = TD3Config
-    config: TD3Config
-
-    @classmethod
-    def derived(cls, config: OffPolicyConfig) -> dict[str, int | str]:
-        """Numbers that follow from the configuration.
-
-        Raises:
-            RheostatError: a noise below 0, or a policy that never moves.
-        """
-        assert isinstance(config, TD3Config)
-        for name in ("exploration_noise", "target_noise", "noise_clip"):
-            if getattr(config, name) < 0:
-                raise RheostatError(f"{name} is {getattr(config, name)}: it must be at least 0.")
-        if config.policy_delay < 1:
-            raise RheostatError(f"policy_delay is {config.policy_delay}: the policy moves every so many steps, so it must be at least 1.")
-        return super().derived(config)
-
-    def build(self) -> None:
-        """A deterministic actor and two critics, all with slow copies."""
-        config = self.config
-        seen, acted = self.sizes
-        draw = self.streams["networks"]
-        self.policy = DeterministicActor(seen, acted, hidden=config.hidden, generator=draw)
-        self.actor = Trained(self.policy, config.learning_rate)
-        self.actor_target = Target(self.actor)
-        self.critics = Trained(
-            EnsembleQ(seen, acted, hidden=config.hidden, generator=draw), config.critic_learning_rate or config.learning_rate
+    def compose(self) -> Composition:
+        """The four answers."""
+        return from_replay(
+            self.collect,
+            self.replay.with_discount(self.gamma),
+            self.batches.draw(after=self.collect.random_steps),
+            self.networks.step(self.batches.size),
+            self.networks.models(),
+            stores=[self.rewards],
+            read=AsRead(),
+            log=self.log,
         )
-        self.targets = Target(self.critics)
-
-    def parts(self) -> dict[str, Any]:
-        """Everything that learns."""
-        return {"actor": self.actor, "actor_target": self.actor_target, "critics": self.critics, "targets": self.targets}
-
-    def distribution(self, observation: Tensor) -> Certain:
-        """The deterministic unit action."""
-        return self.policy.distribution(observation)
-
-    def exploring(self, observation: Tensor) -> UnitPolicy:
-        """The deterministic action with noise."""
-        return Certain(self.policy(observation), self.config.exploration_noise)
-
-    def value(self, observation: Tensor) -> Tensor:
-        """The smaller critic at the policy's action, ``[N]``."""
-        seen = self.normalise(observation)
-        return least(self.critics.network(seen, self.policy(seen)))
-
-    def gradient_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """Critics; every ``policy_delay``-th time the policy and the slow copies too."""
-        found = self.critic_step(rows)
-        if (self.updates + 1) % self.config.policy_delay == 0:
-            found |= self.actor_step(rows)
-            self.actor_target.follow(self.config.tau)
-            self.targets.follow(self.config.tau)
-        return found
-
-    def target(self, rows: Transitions) -> Tensor:
-        """What the critics regress on, ``[B]``."""
-        config = self.config
-        with torch.no_grad():
-            action = self.actor_target.network(rows.next_observation)
-            noise = torch.randn(action.shape, generator=self.streams["updates"])
-            action = smoothed_action(action, noise, scale=config.target_noise, clip=config.noise_clip)
-            return td_target(rows.reward, least(self.targets.network(rows.next_observation, action)), rows.discount)
-
-    def critic_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """One step of both critics; tells a prioritised replay how wrong they were."""
-        target = self.target(rows)
-        q = self.critics.network(rows.observation, rows.action)
-        loss = critic_loss(q, target, weight=rows.weight)
-        self.critics.descend(loss)
-        self.rank(rows, absolute_td_error(q, target))
-        return {"critic_loss": loss.detach(), "q": q.detach().mean(), "target": target.mean()}
-
-    def actor_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """One step of the policy."""
-        loss = deterministic_actor_loss(self.judge(rows.observation, self.policy(rows.observation)))
-        self.actor.descend(loss)
-        return {"policy_loss": loss.detach()}
-
-    def judge(self, observation: Tensor, action: Tensor) -> Tensor:
-        """The first critic's word on the policy's actions ``[B]``; the gradient flows through the action alone."""
-        return self.critics.network(observation, action, frozen=True)[0]

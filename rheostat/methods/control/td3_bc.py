@@ -18,38 +18,47 @@ Checked against: CORL (``tests/vectors``: baselines-control, case td3_bc_step).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from torch import Tensor
-
-from rheostat.learner.off_policy import OffPolicyConfig, UsesData
-from rheostat.methods.control.td3 import TD3, TD3Config
-from rheostat.objectives.actor import behaviour_regularised_loss
-from rheostat.trajectories import Transitions
+from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
+from rheostat.collect.control.collectors import StepByStep
+from rheostat.learner.dial import Dial
+from rheostat.learner.off_policy import AsRead, Logging, Rhythm, UsesData, data_first
+from rheostat.learner.stages import Staged
+from rheostat.learner.twin_critics import TwinCritics
+from rheostat.options import option
 
 
 @dataclass(frozen=True)
-class TD3BCConfig(TD3Config):
+class TD3BC:
     """The paper's setting."""
 
-    normalise_states: bool = True
-    """Standardise observations by the mean and deviation of the data set."""
-    alpha: float = 2.5
+    collect: StepByStep = StepByStep()
+    replay: ReplayAndData = ReplayAndData()
+    rewards: DataRewards = DataRewards()
+    states: States = States(True)
+    batches: Rhythm = Rhythm()
+    gamma: float = option(0.99, share=True)
+    """Discount per step."""
+    networks: TwinCritics = TwinCritics()
+    alpha: float = option(2.5)
     """Weight of the critic against imitation."""
+    log: Logging = Logging()
+    dial: Dial = Dial()
+    """Not for these methods: replay is what they are."""
 
-
-class TD3BC(TD3):
-    """See the module docstring."""
-
-    Config: ClassVar[type[OffPolicyConfig]] = TD3BCConfig
-    config: TD3BCConfig
     uses_data: ClassVar[UsesData] = "first"
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
-    def actor_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """One step of the policy, up the critic and towards the data."""
-        action = self.policy(rows.observation)
-        q = self.judge(rows.observation, action)
-        loss = behaviour_regularised_loss(q, action, rows.action, alpha=self.config.alpha)
-        self.actor.descend(loss)
-        distance = (action.detach() - rows.action).square().mean()
-        return {"policy_loss": loss.detach(), "distance_to_data": distance}
+    def compose(self) -> Staged:
+        """TD3's answers on a data set first; the policy stays near it."""
+        return data_first(
+            self.collect,
+            self.replay.with_discount(self.gamma),
+            self.batches.draw(self.replay.share),
+            self.networks.step(self.batches.size, self.alpha),
+            self.networks.models(),
+            stores=[DataSet(), self.rewards, self.states],
+            read=AsRead(),
+            log=self.log,
+        )

@@ -44,148 +44,287 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rheostat.buffers.offline import OfflineData
-from rheostat.buffers.replay import Replay
+from rheostat.buffers.control_retainers import DataAlone, DataRewards, DataSet, Draw, States, per_turn
+from rheostat.collect.control.collectors import Nobody
 from rheostat.collect.control.episodes import run_episodes
-from rheostat.collect.control.stepping import no_steps
-from rheostat.credit.returns import discounted_return
+from rheostat.credit.control_annotations import GAE, OldValuesApart
 from rheostat.errors import RheostatError
-from rheostat.learner.method import Metrics
-from rheostat.learner.off_policy import OFFLINE_TURN, OffPolicy, OffPolicyConfig, UsesData
-from rheostat.learner.ppo_update import ClippedPhase
-from rheostat.methods.control.uni_o4_members import GatedMembers
-from rheostat.objectives.diverse_cloning import Diversity, OverDimensions
-from rheostat.objectives.meter import off_policyness
-from rheostat.policies.control.behaviour_critics import BehaviourCritics, Kind
-from rheostat.policies.control.critics import StateValue
+from rheostat.learner.actor_critic import state_value
+from rheostat.learner.behaviour_model import (
+    BehaviourCriticsModel,
+    BehaviourCriticStep,
+    CriticOptions,
+    DataReturns,
+    DrawForModel,
+    ModelOptions,
+    ModelStep,
+    ReadData,
+    WorldModel,
+)
+from rheostat.learner.control_models import Trainable
+from rheostat.learner.dial import Dial
+from rheostat.learner.fast_ppo import FastPPO
+from rheostat.learner.gated_ensemble import Choice, ClippedStep, ClippedSteps, CloneStep, Cloning, Gate, GatedMembers
+from rheostat.learner.learner import Composition
+from rheostat.learner.off_policy import AsRead, Batches, Logging, PerStep, UsesData
+from rheostat.learner.stages import GradientSteps, Stage, Staged
+from rheostat.objectives.control_terms import ClippedSurrogate
+from rheostat.options import option
+from rheostat.parts import Batch
 from rheostat.policies.control.distributions import Gaussian
-from rheostat.policies.control.dynamics import DynamicsEnsemble, DynamicsModel
-from rheostat.policies.control.ensembles import GaussianMembers
+from rheostat.policies.control.ensembles import TrainedMembers
 from rheostat.streams import derive_seed
-from rheostat.tasks.control.terminations import termination_of
-from rheostat.trajectories import Source, Trajectories, Transitions
+from rheostat.trajectories import Source
 
-Stage = Literal["critics", "model", "cloning", "policies"]
-STAGES: tuple[Stage, ...] = ("critics", "model", "cloning", "policies")
+STAGES = ("critics", "model", "cloning", "policies")
+ADAM_EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
-class UniO4Config(OffPolicyConfig):
-    """The published setting."""
+class Parts:
+    """The offline stages' steps, in proportion: together they are ``--steps``."""
 
-    batch_size: int = 512
-    """Transitions (or states) per gradient step; of the model: ``model_batch_size``."""
-    learning_rate: float = 1e-4
-    """Adam step size of the cloning."""
-    hidden: tuple[int, ...] = (256, 256, 256)
-    """Hidden layers of the policies."""
-    normalise_states: bool = True
-    """Standardise observations by the mean and deviation of the data set, also online."""
-    critic_part: float = 2_000_000
+    critics: float = option(2_000_000.0, short="critic_part", above=0)
     """Gradient steps of the critics, in proportion to the other parts: together they are ``--steps``."""
-    model_part: float = 300_000
+    model: float = option(300_000.0, short="model_part", at_least=0)
     """Of the model of the world, at most; 0 makes none (then only gates without AM-Q, and the first member is chosen)."""
-    cloning_part: float = 400_000
+    cloning: float = option(400_000.0, short="cloning_part", above=0)
     """Of the cloning."""
-    policy_part: float = 10_000
+    policies: float = option(10_000.0, short="policy_part", at_least=0)
     """Of the clipped policy optimisation; 0 leaves the clones."""
-    activation: Literal["relu", "tanh"] = "relu"
-    """Of the policies' hidden layers (the authors take tanh for HalfCheetah medium and medium-replay)."""
-    critics: Kind = "sarsa"
-    """V and Q of the behaviour, or implicit Q-learning with two critics (the authors: on the medium sets)."""
-    critic_hidden: tuple[int, ...] = (1024, 1024)
-    """Hidden layers of Q."""
-    value_hidden: tuple[int, ...] = (512, 512, 512)
-    """Hidden layers of V."""
-    critic_learning_rate: float = 1e-4
-    """Adam step size of Q and V."""
-    target_every: int = 2
-    """Gradient steps between moves of the slow critics, each by ``tau``."""
-    expectile: float = 0.7
-    """Of the data's values that V aims at (iql)."""
-    bootstrap_on_truncation: bool = True
-    """Returns of episodes that were cut end with V of the last observation; False: with nothing, as the authors have it (sarsa)."""
-    model_networks: int = 7
-    """Networks of the model."""
-    model_elites: int = 5
-    """Best networks of the model, which are used."""
-    model_hidden: tuple[int, ...] = (200, 200, 200, 200)
-    """Hidden layers of the model."""
-    model_learning_rate: float = 1e-3
-    """Adam step size of the model."""
-    model_batch_size: int = 256
-    """Transitions of every network of the model per gradient step."""
-    model_decay: tuple[float, float] = (2.5e-5, 1e-4)
-    """Weight decay of the first and the last layer of the model, in between in equal steps."""
-    model_patience: int = 5
-    """The model stops after so many passes over the data without improvement on the fifth of it that is held out."""
-    members: int = 4
-    """Policies of the ensemble (K)."""
-    diversity: float = 0.1
-    """alpha: how much the members are kept apart while cloning."""
-    diversity_kind: Diversity = "distribution"
-    """A divergence between members; or the released log-likelihood ratio, which only rescales cloning (heuristic)."""
-    diversity_dimensions: OverDimensions = "mean"
-    """That divergence as a mean over action dimensions (the authors) or their sum."""
-    policy_learning_rate: float = 1e-4
-    """Adam step size of the offline policy optimisation, falling to 0 (the authors: 1e-5 on Adroit)."""
-    offline_clip: float = 0.25
-    """Clip range eps of the ratio to the old policy."""
-    clip_decay: Literal["linear", "released", "none"] = "linear"
-    """eps falls to 0 over the stage; or over its first 2 percent as if it would, and stays there; or is constant."""
-    omega: float = 0.7
-    """Weight of positive advantages against that of the others, 1 - omega (sarsa)."""
-    offline_entropy: float = 0.0
-    """Weight of the entropy bonus offline."""
-    gate: Literal["am-q", "always", "never"] = "am-q"
-    """When the old policy follows: if AM-Q is better than ever, at every evaluation, or never (one-step improvement)."""
-    gate_every: int = 100
-    """Gradient steps of the policies between evaluations by the gate."""
-    horizon: int = 1000
-    """Longest imagined episode. Where the task's termination rule is not known, shorter is safer."""
-    starts: int = 512
-    """Imagined episodes of every member per evaluation."""
-    fixed_starts: bool = False
-    """The same start states and draws of the model in every evaluation, so that scores differ by the policies alone."""
-    choose: Literal["am-q", "return"] = "am-q"
-    """Who goes online: the member with the best AM-Q; or, of the best ``choose_among``, the one with the best return in the world."""
-    choose_among: int = 3
-    """Members that are measured in the world."""
-    choose_episodes: int = 10
-    """Episodes of each; their steps are taken from ``--online-steps``."""
-    deploy: Literal["last", "best"] = "last"
-    """The chosen member's policy as it is and its last score, or its last policy that passed the gate and that one's score."""
-    online_batch_steps: int = 2048
+
+    def __iter__(self) -> Any:
+        return iter((self.critics, self.model, self.cloning, self.policies))
+
+    def length(self, stage: int, steps: int) -> int:
+        """Gradient steps of a stage, of so many.
+
+        Raises:
+            RheostatError: a budget that leaves a stage without a step.
+        """
+        ends = [0, *(round(steps * total / sum(self)) for total in itertools.accumulate(self))]
+        found = ends[stage + 1] - ends[stage]
+        if list(self)[stage] and not found:
+            raise RheostatError(
+                f"{steps:,} steps leave none for the stage {STAGES[stage]!r}: raise steps or change the parts (preset small has others)."
+            )
+        return found
+
+    def until(self, stage: int, or_when: Any = None) -> GradientSteps:
+        """The end of a stage."""
+        return GradientSteps(lambda context: self.length(stage, context.total_steps), or_when)
+
+    def describe(self) -> dict[str, int | str]:
+        """The shares."""
+        shares = zip(STAGES, self, strict=True)
+        return {"shares of the offline steps": ", ".join(f"{name} {100 * part / sum(self):.3g} %" for name, part in shares)}
+
+
+@dataclass(frozen=True)
+class Online:
+    """The last stage: PPO from the chosen member and the offline V."""
+
+    environments: int = option(1, short="num_envs", at_least=1)
+    """Environments stepped together."""
+    steps: int = option(2048, short="online_batch_steps", at_least=1)
     """Environment steps per online update."""
-    online_minibatch: int = 128
+    minibatch: int = option(128, short="online_minibatch", at_least=1)
     """Steps per gradient step online."""
-    online_epochs: int = 10
+    epochs: int = option(10, short="online_epochs", at_least=1)
     """Passes over every online batch (the authors: 5 to 30)."""
-    online_learning_rate: float = 3e-5
+    learning_rate: float = option(3e-5, short="online_learning_rate", at_least=0)
     """Adam step size of the policy online (the authors: 1e-5 to 3e-5)."""
-    online_critic_learning_rate: float = 2e-4
+    critic_learning_rate: float = option(2e-4, short="online_critic_learning_rate", at_least=0)
     """Adam step size of V online."""
-    online_anneal: bool = True
+    anneal: bool = option(True, short="online_anneal")
     """Both step sizes fall to 0 over ``--online-steps``."""
-    online_clip: float = 0.05
+    clip: float = option(0.05, short="online_clip", at_least=0)
     """Clip range of the ratio online, and of V around its value before the update."""
-    entropy_coefficient: float = 0.01
+    entropy_coefficient: float = option(0.01)
     """Weight of the entropy bonus online."""
-    lam: float = 0.95
+    lam: float = option(0.95, share=True)
     """GAE lambda."""
-    max_grad_norm: float = 0.5
-    """Gradient norm limit of every policy, and of V online."""
-    log_std_online: Literal["same", "double-tanh"] = "same"
+    log_std: Literal["same", "double-tanh"] = option("same", short="log_std_online")
     """The deviation online is that of the offline network, or squashed again as released."""
-    clip_actions: bool = False
+    clip_actions: bool = option(False)
     """Online log-probabilities are those of the action clipped to its bounds, as released, and not of the draw."""
 
+    def update(self, max_grad_norm: float) -> FastPPO:
+        """Of the policy and V, apart."""
+        return FastPPO(
+            self.epochs,
+            learning_rate=self.learning_rate,
+            anneal=self.anneal,
+            entropy_coefficient=self.entropy_coefficient,
+            max_grad_norm=max_grad_norm,
+            objective=ClippedSurrogate(self.clip, value_scale=1.0),
+            rows=self.steps,
+            minibatch_size=self.minibatch,
+            critic="value",
+            critic_learning_rate=self.critic_learning_rate,
+            model="online policy",
+        )
 
-class UniO4(OffPolicy):
-    """See the module docstring."""
 
-    Config: ClassVar[type[OffPolicyConfig]] = UniO4Config
-    config: UniO4Config
+@dataclass(frozen=True)
+class Drawing:
+    """The deployed policy acts for one batch; the environment clips what leaves the bounds."""
+
+    environments: int
+    steps: int
+    clip_actions: bool = False
+
+    def check(self, composition: Any) -> None:
+        """Refuse steps that do not divide over the environments."""
+        if self.steps % self.environments:
+            raise RheostatError(f"online_batch_steps {self.steps} do not divide over {self.environments} environments: change one of them.")
+
+    def draw(self, context: Any, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Actions for raw observations and their log-probabilities."""
+        policy = context.models["policy"].distribution(context.see(observation))
+        unit = policy.sample(generator)
+        unit = unit.clamp(-1.0, 1.0) if self.clip_actions else unit
+        return context.bounds.to_world(unit), policy.log_prob(unit) - context.bounds.log_volume
+
+    def collect(self, context: Any) -> Batch:
+        """``[environments, steps]``."""
+
+        def draw(observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            return self.draw(context, observation, generator)
+
+        generator, count = context.streams["actions"], self.steps // self.environments
+        return Batch(context.collector.collect(draw, count, generator=generator, version=context.updates))
+
+
+@dataclass(frozen=True)
+class FreshRows:
+    """The fresh batch alone, with the rewards that are learned from."""
+
+    def retain(self, context: Any, batch: Batch) -> Batch:
+        """``[environments, steps]``."""
+        batch.rows.source = torch.full(batch.rows.shape, int(Source.FRESH))
+        return batch.with_rows(context.stores["learned rewards"](batch.rows))
+
+
+class OnlinePolicy(TrainedMembers):
+    """An ensemble of one: what goes online."""
+
+    def __init__(self, cloning: Cloning, online: Online) -> None:
+        self._cloning, self._online = cloning, online
+
+    def bind(self, context: Any, name: str) -> None:
+        """Build the network."""
+        policies = self._cloning.policies(context, 1, squash=self._online.log_std == "double-tanh")
+        super().__init__(policies, self._online.learning_rate, eps=ADAM_EPSILON)
+
+    def distribution(self, seen: Tensor) -> Gaussian:
+        """The policy of unit actions for observations ``[N, n]``."""
+        alone = self.network.distribution(seen)
+        return Gaussian(alone.mean[0], alone.log_std[0])
+
+
+class ChosenMember:
+    """The deployed policy: the chosen member as it is online, or before that the one whose last score is the best."""
+
+    def __init__(self, choice: Choice) -> None:
+        self.choice, self.chosen = choice, -1
+
+    def bind(self, context: Any, name: str) -> None:
+        """Everything it asks is bound already."""
+        self.context, self.models = context, context.models
+
+    @property
+    def network(self) -> Any:
+        """Of the chosen member; before the choice, of all."""
+        return self.models["online policy"].network if self.chosen >= 0 else self.models["members"].policies
+
+    def distribution(self, seen: Tensor) -> Gaussian:
+        """The policy of unit actions."""
+        if self.chosen >= 0:
+            found: Gaussian = self.models["online policy"].distribution(seen)
+            return found
+        members = self.models["members"]
+        everyone, index = members.policies.distribution(seen), int(members.scores.argmax())
+        return Gaussian(everyone.mean[index], everyone.log_std[index])
+
+    exploring = distribution
+
+    def evaluated(self, context: Any) -> Any:
+        """The policy as it is measured."""
+        return self.distribution
+
+    def value(self, seen: Tensor) -> Tensor:
+        """V, ``[N]``."""
+        critic = self.models["value"] if self.chosen >= 0 else self.models["behaviour critics"].values
+        found: Tensor = critic.network(seen)
+        return found
+
+    def become(self, index: int) -> None:
+        """Go on with one member and the offline V."""
+        self.chosen = index
+        candidates = self.models["members"].candidates(self.choice.deploy)
+        self.models["online policy"].network.become(candidates, torch.tensor([index]))
+        self.models["value"].parameters.copy_from(self.models["behaviour critics"].values.parameters)
+
+    def end_offline(self, context: Any) -> None:
+        """Bring the scores up to date, and choose by them."""
+        members = self.models["members"]
+        members.end()
+        if self.choice.by == "am-q":
+            self.become(members.ranking(self.choice.deploy)[0])
+
+    def choose_by_return(self, context: Any) -> None:
+        """Measure the best members in the world, each in one environment, and book their steps."""
+        if self.chosen >= 0:
+            return
+        members, bounds, returns = self.models["members"], context.bounds, {}
+        policies = members.candidates(self.choice.deploy)
+        for index in members.ranking(self.choice.deploy)[: self.choice.among]:
+            environments = context.make(1, derive_seed(context.streams.seed, "choice", index))
+
+            def act(observation: Tensor, index: int = index) -> Tensor:
+                action: Tensor = bounds.to_world(policies.distribution(context.see(observation)).mean[index])
+                return action
+
+            found, lengths = run_episodes(act, environments, self.choice.episodes)
+            environments.close()
+            returns[index] = sum(found) / len(found)
+            context.spent += sum(lengths)
+        self.become(max(returns, key=lambda index: returns[index]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Who was chosen."""
+        return {"chosen": self.chosen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+        self.chosen = state["chosen"]
+
+
+@dataclass(frozen=True)
+class UniO4:
+    """The published setting."""
+
+    parts: Parts = Parts()
+    rewards: DataRewards = DataRewards()
+    states: States = States(True)
+    keep: DataAlone = DataAlone()
+    batches: Batches = Batches(512)
+    gamma: float = option(0.99, share=True)
+    """Discount per step."""
+    critics: CriticOptions = CriticOptions()
+    model: ModelOptions = ModelOptions()
+    cloning: Cloning = Cloning()
+    clipped: ClippedSteps = ClippedSteps()
+    gate: Gate = Gate()
+    choice: Choice = Choice()
+    online: Online = Online()
+    max_grad_norm: float = option(0.5, above=0)
+    """Gradient norm limit of every policy, and of V online."""
+    log: Logging = Logging()
+    dial: Dial = Dial()
+    """Not for this method: nobody acts, and then it is on-policy."""
+
     uses_data: ClassVar[UsesData] = "first"
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {
@@ -206,332 +345,66 @@ class UniO4(OffPolicy):
         }
     }
 
-    @classmethod
-    def derived(cls, config: OffPolicyConfig) -> dict[str, int | str]:
-        """The shares of the stages, after a look at what cannot work."""
-        assert isinstance(config, UniO4Config)
-        super().derived(config)
-        if config.priority or config.offline_share is not None or config.n_step > 1:
-            raise RheostatError("uni-o4 draws single steps of the data set, uniformly: leave priority, offline_share and n_step alone.")
-        if min(config.critic_part, config.cloning_part) <= 0 or min(config.model_part, config.policy_part) < 0:
-            raise RheostatError(
-                "critic_part and cloning_part must be above 0, model_part and policy_part at least 0: they are the stages' proportions."
-            )
-        if config.deploy == "best" and (config.gate != "am-q" or not config.model_part):
-            raise RheostatError("deploy=best takes the policies that passed the gate am-q: use that gate (and a model), or deploy=last.")
-        if config.gate == "am-q" and config.policy_part and not config.model_part:
-            raise RheostatError("The gate am-q imagines episodes in a model: set model_part above 0, or gate to always or never.")
-        counts = ("target_every", "members", "gate_every", "horizon", "starts", "choose_among", "choose_episodes")
-        for name in (*counts, "online_batch_steps", "online_minibatch", "online_epochs", "model_batch_size", "model_patience"):
-            if getattr(config, name) < 1:
-                raise RheostatError(f"{name} is {getattr(config, name)}: it must be at least 1.")
-        if not 0 < config.expectile < 1 or not 0 <= config.omega <= 1:
-            raise RheostatError("expectile lies between 0 and 1, and so does omega.")
-        if config.online_batch_steps % config.num_envs:
-            raise RheostatError(
-                f"online_batch_steps {config.online_batch_steps} do not divide over {config.num_envs} environments: change one of them."
-            )
-        parts = dict(zip(STAGES, cls.parts_of(config), strict=True))
-        shares = ", ".join(f"{name} {100 * part / sum(parts.values()):.3g} %" for name, part in parts.items())
-        return {
-            "shares of the offline steps": shares,
-            "transitions per gradient step": config.batch_size,
-            "gradient steps per online update": config.online_epochs * -(-config.online_batch_steps // config.online_minibatch),
-        }
-
-    @staticmethod
-    def parts_of(config: UniO4Config) -> tuple[float, ...]:
-        """The sizes of the stages, in proportion."""
-        return config.critic_part, config.model_part, config.cloning_part, config.policy_part
-
-    @property
-    def arithmetic(self) -> dict[str, int | str]:
-        """Numbers that follow from the budget too, for printing."""
-        return {f"steps of the {stage}": self.lengths[stage] for stage in STAGES}
-
-    # --- parts ------------------------------------------------------------------------------------------------------------------------
-
-    def build(self) -> None:
-        """Critics, a model, the members with their old policies, and what goes online."""
-        config, draw, (seen, acted) = self.config, self.streams["networks"], self.sizes
-        assert self.offline is not None
-        if config.choose == "return" and self.budget == self.offline_budget:
-            raise RheostatError("choose=return measures members in the world: give it --online-steps to spend, or choose by am-q.")
-        self.ends = self.schedule()
-        self.critics = BehaviourCritics(
-            seen,
-            acted,
-            kind=config.critics,
-            critic_hidden=config.critic_hidden,
-            value_hidden=config.value_hidden,
-            learning_rate=config.critic_learning_rate,
-            tau=config.tau,
-            target_every=config.target_every,
-            expectile=config.expectile,
-            generator=draw,
-        )
-        self.online = ClippedPhase(
-            self.build_policies(1, squash=config.log_std_online == "double-tanh"),
-            StateValue(seen, hidden=config.value_hidden, generator=draw),
-            learning_rates=(config.online_learning_rate, config.online_critic_learning_rate),
-            clip=config.online_clip,
-            epochs=config.online_epochs,
-            minibatch=config.online_minibatch,
-            entropy_coefficient=config.entropy_coefficient,
-            gamma=config.gamma,
-            lam=config.lam,
-            max_grad_norm=config.max_grad_norm,
-        )
-        self.seen_data = super().credit(self.rescaled(self.offline.transitions))  # as the networks read it
-        self.returns, self.left, self.last = self.returns_of(self.offline)
-        self.model = self.build_model() if config.model_part else None
-        self.termination = termination_of(self.collector.environments.name)
-        self.members = GatedMembers(
-            config,
-            self.build_policies(config.members),
-            self.critics,
-            self.model,
-            states=self.seen_data.observation,
-            ended=self.has_ended,
-            steps=self.lengths["policies"],
-            streams=self.streams,
-        )
-        self.chosen = -1
-        self.choice_steps = 0
-
-    def build_policies(self, members: int, *, squash: bool = False) -> GaussianMembers:
-        """Gaussian policies of one shape."""
-        config, draw, (seen, acted) = self.config, self.streams["networks"], self.sizes
-        return GaussianMembers(members, seen, acted, hidden=config.hidden, activation=config.activation, squash=squash, generator=draw)
-
-    def build_model(self) -> DynamicsModel:
-        """The model of the world, over observations and actions as the networks read them."""
-        config, draw, (seen, acted) = self.config, self.streams["networks"], self.sizes
-        return DynamicsModel(
-            DynamicsEnsemble(seen, acted, networks=config.model_networks, hidden=config.model_hidden, generator=draw),
-            self.seen_data,
-            elites=config.model_elites,
-            learning_rate=config.model_learning_rate,
-            batch_size=config.model_batch_size,
-            decay=config.model_decay,
-            patience=config.model_patience,
-            generator=torch.Generator().manual_seed(derive_seed(self.streams.seed, "model data")),  # the same after loading
-        )
-
-    def schedule(self) -> dict[Stage, int]:
-        """Where every stage ends, in gradient steps.
+    def refuse(self) -> None:
+        """Refuse what cannot work together.
 
         Raises:
-            RheostatError: a budget that leaves a stage without a step.
+            RheostatError: a gate or a choice that lacks its model, or an option that does nothing.
         """
-        parts = self.parts_of(self.config)
-        ends = [round(self.offline_budget * total / sum(parts)) for total in itertools.accumulate(parts)]
-        self.lengths = dict(zip(STAGES, (after - before for before, after in itertools.pairwise([0, *ends])), strict=True))
-        for stage, part in zip(STAGES, parts, strict=True):
-            if part and not self.lengths[stage]:
-                raise RheostatError(
-                    f"{self.offline_budget:,} steps leave none for the stage {stage!r}: raise steps or change the parts (preset small has "
-                    "others)."
-                )
-        return dict(zip(STAGES, ends, strict=True))
+        if self.choice.deploy == "best" and (self.gate.rule != "am-q" or not self.parts.model):
+            raise RheostatError("deploy=best takes the policies that passed the gate am-q: use that gate (and a model), or deploy=last.")
+        if self.gate.rule == "am-q" and self.parts.policies and not self.parts.model:
+            raise RheostatError("The gate am-q imagines episodes in a model: set model_part above 0, or gate to always or never.")
+        if self.critics.form == "iql" and self.clipped.omega != 0.7:
+            raise RheostatError("omega weighs advantages of critics sarsa, and those of iql are not weighed: leave it alone.")
 
-    def returns_of(self, offline: OfflineData) -> tuple[Tensor, Tensor, Tensor]:
-        """Per step of the data ``[n]``: the discounted rewards to the end of its episode, the discount of what lies beyond (0 where the
-        world ended), and the place of the episode's last step."""
-        rows, gamma = offline.transitions, self.config.gamma
-        cut = offline.breaks & ~rows.terminated
-        returns = discounted_return(self.seen_data.reward, rows.terminated, cut, gamma=gamma)
-        left = discounted_return(gamma * cut.float(), rows.terminated, cut, gamma=gamma)
-        ends = offline.breaks.nonzero().flatten()
-        return returns, left, ends[torch.searchsorted(ends, torch.arange(len(offline)))]
+    def models(self) -> dict[str, Any]:
+        """By name, in the order in which networks are drawn."""
+        online = Trainable(state_value(self.critics.value_hidden), self.online.critic_learning_rate, eps=ADAM_EPSILON)
+        members = GatedMembers(self.cloning, self.clipped, self.gate, self.max_grad_norm, STAGES.index("policies"))
+        return {
+            "behaviour critics": BehaviourCriticsModel(self.critics),
+            "online policy": OnlinePolicy(self.cloning, self.online),
+            "value": online,
+            **({"world model": WorldModel(self.model)} if self.parts.model else {}),
+            "members": members,
+            "policy": ChosenMember(self.choice),
+        }
 
-    def build_replay(self, offline: OfflineData | None) -> Replay:
-        """Nothing: the policy's own steps are learned from at once."""
-        return Replay(1)
+    def compose(self) -> Staged:
+        """Five stages over shared models: critics, model, cloning, clipped steps offline, and PPO in the world."""
+        self.refuse()
+        models, read, sarsa = self.models(), AsRead(), self.critics.form == "sarsa"
+        chosen, members, world = models["policy"], models["members"], models.get("world model")
 
-    def build_data_replay(self, offline: OfflineData | None) -> Replay:
-        """The data set."""
-        assert offline is not None
-        replay = Replay(len(offline), gamma=self.config.gamma)
-        replay.append_transitions(self.rescaled(offline.transitions), offline.breaks)
-        return replay
+        def offline(draw: Any, step: Any, size: int, *credit: Any) -> Composition:
+            return Composition(Nobody(), [draw], [read], [PerStep(size, credit, [step])], models)
 
-    def parts(self) -> dict[str, Any]:
-        """Everything that learns."""
-        found = {"critics": self.critics, "members": self.members, "online": self.online}
-        return found if self.model is None else found | {"model": self.model}
+        size, rows = self.batches.size, self.model.rows
+        draw = Draw(size, per_turn)
+        returns = [DataReturns(self.critics.bootstrap_on_truncation)] if sarsa else []
+        stalled = None if world is None else lambda context: world.stalled
+        online = Composition(
+            Drawing(self.online.environments, self.online.steps, self.online.clip_actions),
+            [FreshRows()],
+            [AsRead(limited=False), OldValuesApart("online policy"), GAE(self.gamma, self.online.lam)],
+            [self.online.update(self.max_grad_norm)],
+            models,
+        )
+        nothing = Composition(Nobody(), [], [], [], models)
+        fit = offline(DrawForModel(rows), ModelStep(), rows) if world else nothing
+        stages = [
+            Stage("critics", offline(Draw(size, per_turn, sarsa=sarsa), BehaviourCriticStep(), size, *returns), self.parts.until(0)),
+            Stage("model", fit, self.parts.until(1, stalled), finish=lambda context: world.finish() if world else None),
+            Stage("cloning", offline(draw, CloneStep(), size), self.parts.until(2), finish=lambda context: members.begin()),
+            Stage("policies", offline(draw, ClippedStep(), size), self.parts.until(3), finish=chosen.end_offline),
+            Stage("online", online, start=chosen.choose_by_return, log_always=True),
+        ]
+        log = Logging(self.log.every, self.log.evaluate_every, self.log.evaluate_episodes, after_fitting)
+        data = [DataSet(), self.rewards, self.states, self.choice, self.keep, ReadData(read, self.gamma)]
+        return Staged(stages, models, report=True, stores=[self.parts, read, *data, log])
 
-    def distribution(self, observation: Tensor) -> Gaussian:
-        """The policy of unit actions: the chosen member, or before that the one whose last score is the best."""
-        if self.chosen >= 0:
-            return self.online.distribution(observation)
-        everyone, index = self.members.policies.distribution(observation), int(self.members.scores.argmax())
-        return Gaussian(everyone.mean[index], everyone.log_std[index])
 
-    def value(self, observation: Tensor) -> Tensor:
-        """V of raw observations, ``[N]``."""
-        values = self.critics.values if self.chosen < 0 else self.online.values
-        return values.network(self.normalise(observation))
-
-    # --- the four questions -----------------------------------------------------------------------------------------------------------
-
-    @property
-    def steps(self) -> int:
-        """Gradient steps on the data set and environment steps, those of choosing a member included."""
-        return self.offline_updates + self.collector.steps + self.choice_steps
-
-    @property
-    def stage(self) -> Stage:
-        """What is being learned from the data."""
-        return next(stage for stage in STAGES if self.offline_updates < self.ends[stage])
-
-    def collect(self) -> Trajectories:
-        """WHO ACTS? Nobody; then the chosen member, for one batch."""
-        if not self.acting:
-            return no_steps(self.collector.environments)
-        if self.chosen < 0:
-            self.choose_by_return()
-        count = self.config.online_batch_steps // self.config.num_envs
-        return self.collector.collect(self.draw, count, generator=self.streams["actions"], version=self.updates)
-
-    def draw(self, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Actions for raw observations and their log-probabilities; the world clips what leaves the bounds."""
-        assert self.bounds is not None
-        policy = self.distribution(self.normalise(observation))
-        unit = policy.sample(generator)
-        unit = unit.clamp(-1.0, 1.0) if self.config.clip_actions else unit
-        return self.bounds.to_world(unit), policy.log_prob(unit) - self.bounds.log_volume
-
-    def retain(self, fresh: Trajectories) -> Any:
-        """WHAT IS KEPT? The data set: the batches of the next gradient steps. Online the fresh batch alone, ``[E, T]``."""
-        if not self.acting:
-            return self.draw_batches(min(OFFLINE_TURN, self.ends[self.stage] - self.offline_updates))
-        fresh.source = torch.full(fresh.shape, int(Source.FRESH))
-        return self.rescaled(fresh)
-
-    def draw_batches(self, count: int) -> Transitions:
-        """``count`` batches, one after the other; the model's networks have data of their own."""
-        if self.stage == "model":
-            assert self.model is not None and self.offline is not None
-            return self.rescaled(self.offline.transitions[self.model.draw(count, self.streams["model"])])
-        assert self.data is not None
-        sarsa = self.stage == "critics" and self.config.critics == "sarsa"
-        return self.data.sample(count * self.config.batch_size, self.streams["replay"], sarsa=sarsa)
-
-    def credit(self, kept: Any) -> Any:
-        """WHAT IS IT WORTH? Offline what the critics say inside every gradient step; online GAE with the present V."""
-        if isinstance(kept, Transitions):
-            return super().credit(kept)
-        assert self.bounds is not None
-        batch = kept.clone(recurse=False)
-        batch.observation, batch.next_observation = self.normalise(kept.observation), self.normalise(kept.next_observation)
-        batch.action = (kept.action.flatten(2) - self.bounds.centre) / self.bounds.half  # not limited: the policy drew it
-        return self.online.credit(batch)
-
-    def improve(self, batch: Any) -> Metrics:
-        """HOW DOES THE POLICY MOVE? Gradient steps of the present stage, or passes of clipped steps over the online batch."""
-        if isinstance(batch, Trajectories):
-            return self.improve_online(batch.transitions())
-        stage = self.stage
-        size = self.config.model_networks * self.config.model_batch_size if stage == "model" else self.config.batch_size
-        for start in range(0, len(batch), size):
-            rows = batch[start : start + size]
-            self.tally(self.gradient_step(rows), rows)
-            self.updates += 1
-            self.offline_updates += 1
-        if stage == "model" and self.model is not None and self.model.stalled:
-            self.offline_updates = self.ends["model"]  # early stopping: what is left of the stage is not spent
-        if self.offline_updates == self.ends[stage]:
-            self.finish(stage)
-        metrics = self.row(batch)
-        return {"stage": STAGES.index(stage)} | metrics if metrics else {}
-
-    # --- the data set -----------------------------------------------------------------------------------------------------------------
-
-    def gradient_step(self, rows: Transitions) -> dict[str, Tensor | float]:
-        """One step of what the stage learns."""
-        stage = self.stage
-        if stage == "critics":
-            return self.critics.step(rows, None if self.config.critics == "iql" else self.returns_from(rows.index))
-        if stage == "model":
-            assert self.model is not None
-            return self.model.step(rows)
-        if stage == "cloning":
-            return self.members.clone(rows)
-        return self.members.improve(rows, self.offline_updates - self.ends["cloning"])
-
-    def returns_from(self, index: Tensor) -> Tensor:
-        """What V regresses on at places of the data, ``[B]``."""
-        returns = self.returns[index]
-        if not self.config.bootstrap_on_truncation:
-            return returns
-        return returns + self.left[index] * self.critics.value(self.seen_data.next_observation[self.last[index]])
-
-    def has_ended(self, observation: Tensor) -> Tensor:
-        """Whether the world has ended at observations as the networks read them, bool ``[N]``."""
-        if self.termination is None:
-            return torch.zeros(len(observation), dtype=torch.bool)
-        raw = observation if self.shift is None or self.scale is None else observation * self.scale + self.shift
-        return self.termination(raw)
-
-    def finish(self, stage: Stage) -> None:
-        """What follows a stage's last step."""
-        if stage == "model" and self.model is not None:
-            self.model.finish()
-        if stage == "cloning":
-            self.members.begin()
-        if self.acting:
-            self.members.end()
-            if self.config.choose == "am-q":
-                self.become(self.members.ranking[0])
-
-    def choose_by_return(self) -> None:
-        """Measure the best members in the world, each in one environment, and book their steps."""
-        bounds, policies, returns = self.bounds, self.members.candidates, {}
-        assert bounds is not None
-        for index in self.members.ranking[: self.config.choose_among]:
-            worlds = self.make(1, derive_seed(self.streams.seed, "choice", index))
-
-            def act(observation: Tensor, index: int = index) -> Tensor:
-                return bounds.to_world(policies.distribution(self.normalise(observation)).mean[index])
-
-            found, lengths = run_episodes(act, worlds, self.config.choose_episodes)
-            worlds.close()
-            returns[index] = sum(found) / len(found)
-            self.choice_steps += sum(lengths)
-        self.become(max(returns, key=lambda index: returns[index]))
-
-    def become(self, index: int) -> None:
-        """Go on with one member and the offline V."""
-        self.chosen = index
-        self.online.actor.network.become(self.members.candidates, torch.tensor([index]))
-        self.online.values.parameters.copy_from(self.critics.values.parameters)
-
-    # --- the world --------------------------------------------------------------------------------------------------------------------
-
-    def improve_online(self, rows: Transitions) -> Metrics:
-        """Passes of clipped steps over one batch."""
-        assert self.bounds is not None
-        taken = self.steps - self.offline_budget - len(rows)  # before this batch
-        left = max(0.0, 1 - taken / (self.budget - self.offline_budget)) if self.config.online_anneal else 1.0
-        metrics = off_policyness(rows.learner_logp, rows.sampler_logp + self.bounds.log_volume, age=self.updates - rows.version)
-        for found in self.online.learn(rows, left, self.streams["minibatches"]):
-            self.tally(found, rows)
-        self.updates += 1
-        metrics |= {"stage": len(STAGES), "learning_rate": self.online.actor.learning_rate}
-        return metrics | self.row(Transitions.none(), always=True)
-
-    # --- looking and state ------------------------------------------------------------------------------------------------------------
-
-    def meter(self, rows: Transitions) -> Metrics:
-        """How far the policies are from the data, once there are some."""
-        return super().meter(rows) if self.offline_updates > self.ends["model"] else {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything; the data set is named by the run and read again."""
-        return super().state_dict() | {"chosen": self.chosen, "choice_steps": self.choice_steps}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where ``state_dict`` was taken."""
-        super().load_state_dict(state)
-        self.chosen, self.choice_steps = state["chosen"], state["choice_steps"]
+def after_fitting(context: Any) -> bool:
+    """Whether policies have begun to move: how far they are from the data is put on the meter from then on."""
+    return bool(context.steps > sum(context.stages[:2]))

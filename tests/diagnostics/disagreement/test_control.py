@@ -129,7 +129,7 @@ def test_a_stop_before_the_step_is_said(run: Path) -> None:
     ("names", "options", "message"),
     [
         (["ppo", "grpo"], {}, "grpo is a language method and the run is one of ppo, which is for control: name control methods"),
-        (["ppo", "a2c:limit=none"], {}, "a2c:limit=none cannot replay this batch: a2c has no ratio"),
+        (["ppo", "a2c:limit=none"], {}, "a2c:limit=none cannot replay this batch: a2c has no option limit"),
         (["ppo", "ppo:window=2"], {}, "window is the run's"),
         (["ppo", "ppo:minibatches=4"], {}, "minibatches is left alone"),
     ],

@@ -1,0 +1,396 @@
+"""WHAT IS KEPT? as parts, for steps of environments: the last batches, rows of earlier ones, a replay, a data set."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rheostat.buffers.history import History
+from rheostat.buffers.mixing import interleave
+from rheostat.buffers.offline import OfflineData
+from rheostat.buffers.recent import RecentRows
+from rheostat.buffers.replay import Replay
+from rheostat.errors import RheostatError
+from rheostat.options import option
+from rheostat.parts import Batch
+from rheostat.trajectories import Source, Transitions, join_rows
+
+NORM_EPSILON = 1e-3
+"""Added to the deviation that states are divided by (TD3+BC)."""
+OFFLINE_TURN = 100
+"""Gradient steps per turn of the loop while nobody acts."""
+
+
+# --- on-policy ----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Window:
+    """The last batches, as one stretch of time per environment, raw."""
+
+    batches: int = option(1, short="window", at_least=1)
+    """Batches kept and learned from (b); 1 is strictly on-policy data."""
+    turns: int = 1
+    """Turns in which a batch is collected."""
+
+    @property
+    def keeps_history(self) -> bool:
+        """Whether earlier batches are used again."""
+        return self.batches > 1
+
+    def prepare(self, context: Any) -> None:
+        """Make the store."""
+        context.stores["window"] = History(self.batches * self.turns)
+        context.on_restart.append(context.stores["window"].cut)
+
+    def retain(self, context: Any, batch: Batch) -> Batch:
+        """The window, ``[environments, steps]``, oldest step first."""
+        history = context.stores["window"]
+        found = batch.with_rows(history.append(batch.rows))
+        found.facts["full"] = history.full
+        return found
+
+
+class RecentRowsBeside:
+    """Rows of earlier batches join the fresh ones, which keep their number.
+
+    Args:
+        age: oldest data that may be drawn, in policy updates.
+        share: of the batch.
+    """
+
+    def __init__(self, age: int, share: float) -> None:
+        self.share, self.recent = share, RecentRows(age)
+
+    def retain(self, context: Any, batch: Batch) -> Batch:
+        """The fresh rows and, below them, earlier ones."""
+        fresh = batch.rows
+        drawn = self.recent.draw(round(len(fresh) * self.share / (1 - self.share)), context.updates, context.streams["replay"])
+        self.recent.append(fresh, context.updates)
+        return batch if drawn is None else batch.with_rows(join_rows([fresh, drawn]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The batches that may be drawn from."""
+        return self.recent.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over saved batches."""
+        self.recent.load_state_dict(state)
+
+
+# --- data sets ----------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set that is read; it has no options of its own."""
+
+    needed: bool = True
+    """Whether the method cannot do without."""
+    best_share: float = 1.0
+    """Share of the episodes that is read, those with the highest returns."""
+    reads_data: ClassVar[bool] = True
+
+    def prepare(self, context: Any) -> None:
+        """Compare the data set with the environments.
+
+        Raises:
+            RheostatError: there is none, or it is of another task.
+        """
+        if context.offline is None:
+            if self.needed:
+                raise RheostatError(
+                    f"{context.who} learns from a data set first: name one with --offline (`rheostat dataset make` makes one)."
+                )
+            return
+        context.offline.require_spaces(context.observation_space, context.action_space, task=context.environments.name)
+        if self.best_share < 1:
+            context.offline = context.offline.best(self.best_share)
+
+
+@dataclass(frozen=True)
+class Rewards:
+    """What rewards are learned from; what is reported is always the environment's."""
+
+    scale: float = option(1.0, short="reward_scale")
+    """Factor of the rewards that are learned from."""
+    shift: float = option(0.0, short="reward_shift")
+    """Added to every reward after the factor (AntMaze: -1)."""
+
+    def prepare(self, context: Any) -> None:
+        """Put the factor where the stores of steps find it."""
+        context.stores["learned rewards"] = LearnedRewards(self.factor(context.offline), self.shift)
+
+    def factor(self, offline: OfflineData | None) -> float:
+        """Of the rewards."""
+        return self.scale
+
+
+@dataclass(frozen=True)
+class DataRewards(Rewards):
+    """The same, where the factor may follow from the returns of a data set."""
+
+    returns_to: float | None = option(None, short="scale_returns_to", above=0)
+    """Multiply rewards so that the best and the worst return of the data set lie this far apart (IQL on locomotion: 1000)."""
+
+    def factor(self, offline: OfflineData | None) -> float:
+        """Of the rewards.
+
+        Raises:
+            RheostatError: there is no data set, or all its returns are the same.
+        """
+        if self.returns_to is None:
+            return self.scale
+        if offline is None:
+            raise RheostatError("scale_returns_to takes the range of returns from a data set: name one with --offline, or leave it off.")
+        returns = offline.whole_returns
+        spread = float(returns.max() - returns.min()) if len(returns) else 0.0
+        if not spread:
+            raise RheostatError(f"All whole episodes of {offline.name} have the same return: scale_returns_to needs two that differ.")
+        return self.scale * self.returns_to / spread
+
+
+@dataclass(frozen=True)
+class LearnedRewards:
+    """``scale * reward + shift``, in rows or blocks."""
+
+    scale: float
+    shift: float
+
+    def __call__(self, rows: Any) -> Any:
+        """The rows with the rewards that are learned from."""
+        if self.scale == 1.0 and not self.shift:
+            return rows
+        seen = rows.clone(recurse=False)
+        seen.reward = self.scale * rows.reward + self.shift
+        return seen
+
+
+@dataclass(frozen=True)
+class States:
+    """How observations are read."""
+
+    normalise: bool = option(False, short="normalise_states")
+    """Standardise observations by the mean and deviation of the data set."""
+
+    def prepare(self, context: Any) -> None:
+        """Take the statistics, which are frozen for the whole run.
+
+        Raises:
+            RheostatError: there is no data set, or observations are images.
+        """
+        if not self.normalise:
+            return
+        if len(context.observation_space.shape) != 1:
+            shape = list(context.observation_space.shape)
+            raise RheostatError(
+                f"normalise_states is for vectors of numbers, and {context.environments.name} shows images {shape}: leave it off."
+            )
+        if context.offline is None:
+            raise RheostatError("normalise_states takes its statistics from a data set: name one with --offline, or leave it off.")
+        seen = context.offline.transitions.observation
+        context.stores["observations"] = FixedStatistics(seen.mean(0), seen.std(0, unbiased=False) + NORM_EPSILON)
+
+
+@dataclass(frozen=True, eq=False)
+class FixedStatistics:
+    """Observations standardised by numbers that never change, ``[n]`` each."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def normalise(self, observation: Tensor) -> Tensor:
+        """Raw observations to what networks read."""
+        return (observation - self.shift) / self.scale
+
+
+# --- replay -------------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ReplayBuffer:
+    """Every step is kept, and the oldest go first."""
+
+    capacity: int = option(1_000_000, short="replay_capacity", at_least=1)
+    """Transitions kept; the oldest go first."""
+    folder: str | None = option(None, short="replay_folder")
+    """Folder for the file of a replay that needs more than half of the free memory; None takes the system's temporary folder."""
+    n_step: int = option(1, at_least=1)
+    """Rewards summed before bootstrapping."""
+    priority: float = option(0.0, share=True)
+    """Exponent of the priorities of the replay (Schaul et al. 2016); 0 draws uniformly."""
+    gamma: float = 0.99
+
+    @property
+    def share(self) -> float | None:
+        """Of the data set in every batch; None where there is one buffer."""
+        return None
+
+    def with_discount(self, gamma: float) -> Any:
+        """The same with the discount of the method."""
+        return replace(self, gamma=gamma)
+
+    def empty(self, capacity: int, priority: float = 0.0) -> Replay:
+        """A replay of this size, in a file where it is large."""
+        folder = Path(self.folder or tempfile.gettempdir())
+        return Replay(capacity, n_step=self.n_step, gamma=self.gamma, priority=priority, memory_map=folder)
+
+    def prepare(self, context: Any) -> None:
+        """Make the store; one buffer begins with the data set, where there is one and it is not kept apart.
+
+        Raises:
+            RheostatError: the data set does not fit.
+        """
+        offline, rewards = context.offline, context.stores["learned rewards"]
+        replay = self.empty(self.capacity, self.priority)
+        context.stores["replay"], context.ranked = replay, bool(self.priority)
+        context.on_restart.append(replay.cut)
+        if offline is None:
+            return
+        if self.share is not None:
+            data = self.empty(len(offline))
+            context.stores["data"], replay = data, data
+        elif len(offline) > self.capacity:
+            raise RheostatError(
+                f"{offline.name} has {len(offline):,} steps, and the replay that begins with it keeps {self.capacity:,}: "
+                f"raise replay_capacity, or set offline_share to keep both apart."
+            )
+        replay.append_transitions(rewards(offline.transitions), offline.breaks)
+
+    def retain(self, context: Any, batch: Batch) -> Batch:
+        """Keep the fresh steps."""
+        rows = batch.rows
+        rows.source = torch.full(rows.shape, int(Source.REPLAY))
+        context.stores["replay"].append(context.stores["learned rewards"](rows))
+        return batch
+
+
+@dataclass(frozen=True)
+class ReplayAndData(ReplayBuffer):
+    """A replay that begins with the data set, or is drawn from beside it."""
+
+    offline_share: float | None = option(None, share=True)
+    """Share of every batch that comes from the data set once the policy acts; None draws from one buffer that begins with it."""
+
+    @property
+    def share(self) -> float | None:
+        """Of the data set in every batch."""
+        return self.offline_share
+
+    def __post_init__(self) -> None:
+        if self.priority and self.offline_share is not None:
+            raise RheostatError("priority ranks one buffer, and offline_share draws from two: use one of them.")
+
+
+@dataclass(frozen=True)
+class DataAlone:
+    """The data set as the only store of steps; nothing is added."""
+
+    folder: str | None = option(None, short="replay_folder")
+    """Folder for the file of a data set that needs more than half of the free memory; None takes the system's temporary folder."""
+    gamma: float = 0.99
+
+    def prepare(self, context: Any) -> None:
+        """Make the store."""
+        offline = context.offline
+        replay = Replay(len(offline), gamma=self.gamma, memory_map=Path(self.folder or tempfile.gettempdir()))
+        context.stores["replay"] = replay
+        replay.append_transitions(context.stores["learned rewards"](offline.transitions), offline.breaks)
+
+    def retain(self, context: Any, batch: Batch) -> Batch:
+        """Nothing is kept."""
+        return batch
+
+
+# --- drawing ------------------------------------------------------------------------------------------------------------------------------
+
+Due = Callable[[Any], int]
+"""From the learner's context: how many gradient steps are due in this turn."""
+
+
+def per_turn(context: Any) -> int:
+    """As many as a turn has while nobody acts, and no more than the stage."""
+    return min(OFFLINE_TURN, context.length - context.gradient_steps)
+
+
+@cache
+def exact(ratio: float) -> Fraction:
+    """A ratio of whole numbers: a sum of floats would be late."""
+    return Fraction(ratio).limit_denominator(1_000_000)
+
+
+@dataclass(frozen=True)
+class PerEnvironmentStep:
+    """After every turn, ``floor(ratio * environment steps since learning began)`` gradient steps were made."""
+
+    ratio: float
+    after: int = 0
+    """Environment steps before learning."""
+
+    def __call__(self, context: Any) -> int:
+        done = context.counts.get("due", 0)
+        whole = max(0, math.floor(exact(self.ratio) * (context.collector.steps - self.after)) - done)
+        context.counts["due"] = done + whole
+        return whole
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The batches of the gradient steps that are due, one after the other, ``[steps * size]``."""
+
+    size: int
+    due: Due
+    share: float | None = None
+    """Of every stretch of rows, from the data set (RLPD)."""
+    sarsa: bool = False
+    """Whether rows carry the action that was taken next."""
+    refuses: ClassVar[dict[str, str]] = {
+        "lag": "it learns from a replay, so its data are old anyway; replay_capacity says how old",
+        "replay_share": "all it learns from is replay",
+        "replay_age": "all it learns from is replay; replay_capacity says how old",
+        "expert_share": "an expert's data come as a data set (--offline), mixed by offline_share",
+        "updates_per_batch": "gradient steps per environment step are update_to_data",
+    }
+
+    def retain(self, context: Any, batch: Batch) -> Batch:
+        """Transitions; none where no step is due."""
+        count = self.due(context)
+        return Batch(self.draw(context, count) if count else Transitions.none(), facts={"size": self.size})
+
+    def draw(self, context: Any, count: int) -> Transitions:
+        """``count`` batches, one after the other."""
+        replay, data, generator = context.stores["replay"], context.stores.get("data"), context.streams["replay"]
+        theirs = 0 if data is None else round(self.size * (self.share or 0.0))
+        if data is not None and (theirs == self.size or not len(replay)):
+            found: Transitions = data.sample(count * self.size, generator, sarsa=self.sarsa)
+            return found
+        if data is None or not theirs:
+            found = replay.sample(count * self.size, generator, sarsa=self.sarsa)
+            return found
+        return interleave(
+            data.sample(count * theirs, generator, sarsa=self.sarsa),
+            replay.sample(count * (self.size - theirs), generator, sarsa=self.sarsa),
+        )
+
+    def check(self, composition: Any) -> None:
+        """Refuse batches that cannot be drawn."""
+        for part in composition.retain:
+            if isinstance(part, ReplayBuffer) and self.size > part.capacity:
+                raise RheostatError(f"A batch of {self.size} cannot be drawn from a replay of {part.capacity}: raise replay_capacity.")
+        share = self.share or 0.0
+        if 0 < share < 1 and round(self.size * share) in (0, self.size):
+            raise RheostatError(f"offline_share {share:g} of a batch of {self.size} leaves one source without a row: raise batch_size.")
+
+    def describe(self) -> dict[str, int | str]:
+        """Numbers that follow."""
+        often = {"gradient steps per environment step": f"{self.due.ratio:g}"} if isinstance(self.due, PerEnvironmentStep) else {}
+        return often | {"transitions per gradient step": self.size}

@@ -1,0 +1,217 @@
+"""WHO ACTS? as parts: the policy for a batch or a step, nobody, whoever repairs the data, an expert beside the policy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rheostat.collect.control.robust_acting import RepairingSampler, ScoreGradients
+from rheostat.collect.control.stepping import Collector, no_steps
+from rheostat.errors import RheostatError
+from rheostat.options import option
+from rheostat.parts import Batch
+from rheostat.streams import derive_seed
+from rheostat.trajectories import Source, join_rows
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The model named ``acting`` acts for a batch of steps, or for a part of one."""
+
+    environments: int = option(8, short="num_envs", at_least=1)
+    """Environments stepped together."""
+    steps: int = option(2048, short="batch_steps", at_least=1)
+    """Environment steps per update, over all environments (n)."""
+    acting: str = "policy"
+
+    @property
+    def turn_steps(self) -> int:
+        """Environment steps per turn."""
+        return self.steps
+
+    @property
+    def turns(self) -> int:
+        """Turns per batch."""
+        return self.steps // self.turn_steps
+
+    @property
+    def vector_steps(self) -> int:
+        """Steps of every environment per turn."""
+        return self.turn_steps // self.environments
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Who acts."""
+        return (self.acting,)
+
+    def check(self, composition: Any) -> None:
+        """Refuse steps that do not divide over the environments."""
+        if self.turn_steps % self.environments:
+            nearest = max(1, round(self.turn_steps / self.environments)) * self.environments
+            raise RheostatError(
+                f"{self.turn_steps} steps do not divide over {self.environments} environments: use {nearest} steps or another num_envs."
+            )
+
+    def describe(self) -> dict[str, int | str]:
+        """Numbers that follow."""
+        return {"steps per environment and turn": self.vector_steps}
+
+    def collect(self, context: Any) -> Batch:
+        """A block of steps ``[environments, steps]``."""
+        acting = self.acting
+        model, see, in_world_units = context.models[acting], context.see, context.in_world_units
+
+        def draw(observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            distribution = in_world_units(model.exploring(see(observation, acting)))
+            action = distribution.sample(generator)
+            return action, distribution.log_prob(action)
+
+        context.turns += 1
+        generator, version = context.streams["actions"], context.version(acting)
+        return Batch(context.collector.collect(draw, self.vector_steps, generator=generator, version=version))
+
+
+@dataclass(frozen=True)
+class Blocks(Rollout):
+    """A behaviour policy acts for a block of steps at a time; whole batches are several blocks."""
+
+    block: int = option(8, short="behaviour_steps", at_least=1)
+    """Environment steps between updates of the behaviour policy (m); must divide batch_steps."""
+    acting: str = "behaviour"
+
+    @property
+    def turn_steps(self) -> int:
+        """Environment steps per turn."""
+        return self.block
+
+    def check(self, composition: Any) -> None:
+        """Refuse blocks that do not make whole batches."""
+        if self.steps % self.block:
+            raise RheostatError(
+                f"behaviour_steps {self.block} must divide batch_steps {self.steps}: the policy moves after a whole number of blocks."
+            )
+        super().check(composition)
+
+
+@dataclass(frozen=True)
+class RobustActing(Rollout):
+    """The policy acts, corrected by what the window already holds: with some probability it takes the action that repairs most."""
+
+    repair_probability: float = option(0.2, share=True)
+    """rho: share of steps that choose instead of sampling (the authors try 0.02 to 1)."""
+    quantiles: int = option(9, at_least=1)
+    """Candidates per state for continuous actions."""
+    refuses: ClassVar[dict[str, str]] = {
+        "lag": "who acts is the present policy, corrected by what is kept",
+        "replay_share": "it repairs the data of its window, so what is kept is set by window",
+        "expert_share": "it repairs the data of its own policy",
+    }
+
+    def collect(self, context: Any) -> Batch:
+        """The policy, corrected by what is kept (without the batch that is about to go)."""
+        policy, history = context.models[self.acting].policy, context.stores["window"]
+        scores = ScoreGradients(policy)
+        kept = history.blocks[1:] if history.full else history.blocks
+        running = torch.zeros(sum(value.numel() for value in scores.parameters.values()))
+        for block in kept:
+            rows = block.transitions()
+            running += scores.total(context.see(rows.observation), rows.action)
+        sampler = RepairingSampler(scores, running, epsilon=self.repair_probability, quantiles=self.quantiles)
+
+        def repairing(raw: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            observation = context.see(raw)
+            return sampler.draw(observation, policy.distribution(observation), generator, context.environments.upcoming)
+
+        context.turns += 1
+        generator = context.streams["actions"]
+        return Batch(context.collector.collect(repairing, self.vector_steps, generator=generator, version=context.updates))
+
+
+@dataclass(frozen=True)
+class StepByStep:
+    """The policy acts for one step of all environments."""
+
+    environments: int = option(1, short="num_envs", at_least=1)
+    """Environments stepped together."""
+
+    def collect(self, context: Any) -> Batch:
+        """One step, ``[environments, 1]``."""
+        return Batch(context.collector.collect(context.draw, 1, generator=context.streams["actions"], version=context.updates))
+
+
+@dataclass(frozen=True)
+class RandomFirst(StepByStep):
+    """Uniform actions first, then the policy, one step of all environments at a time."""
+
+    random_steps: int = option(5_000, short="start_steps", at_least=0)
+    """Environment steps with uniform actions and without learning."""
+
+    def collect(self, context: Any) -> Batch:
+        """One step, ``[environments, 1]``."""
+        if context.collector.steps >= self.random_steps:
+            return super().collect(context)
+
+        def uniform(observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            return draw_uniform(context, observation, generator)
+
+        return Batch(context.collector.collect(uniform, 1, generator=context.streams["actions"], version=context.updates))
+
+
+def draw_uniform(context: Any, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Uniform actions, inside the bounds or among the choices, and their log-probabilities; for raw observations ``[N, ...]``."""
+    bounds, rows = context.bounds, len(observation)
+    if bounds is None:
+        choices = int(context.action_space.n)
+        return torch.randint(choices, (rows,), generator=generator), torch.full((rows,), -math.log(choices))
+    size = (rows, len(bounds.centre))
+    unit = 2 * torch.rand(size, generator=generator) - 1
+    return bounds.to_world(unit), torch.full((rows,), -size[1] * math.log(2.0) - bounds.log_volume)
+
+
+@dataclass(frozen=True)
+class Nobody:
+    """A turn in which nobody acts."""
+
+    environments: int = 1
+
+    def collect(self, context: Any) -> Batch:
+        """Nothing, ``[environments, 0]``."""
+        return Batch(no_steps(context.environments))
+
+
+class ExpertRows:
+    """Rows of an expert join the batch: a block of its steps, in environments of its own.
+
+    Args:
+        share: of the batch.
+        environments: of the policy.
+        steps: of every environment in a block.
+    """
+
+    def __init__(self, share: float, environments: int, steps: int) -> None:
+        self.rows = max(1, round(environments * share / (1 - share)))
+        self.steps = steps
+
+    def prepare(self, context: Any) -> None:
+        """Make the expert's environments."""
+        seed = context.streams.seed
+        self.collector = Collector(context.make(self.rows, derive_seed(seed, "expert pool")))
+        context.stores["expert environments"] = self.collector
+        context.on_restart.append(lambda: self.collector.restart(derive_seed(seed, "expert pool", context.restarts)))
+
+    def retain(self, context: Any, batch: Batch) -> Batch:
+        """The rows of the batch and, below them, the expert's."""
+        expert = context.expert
+
+        def draw(observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            distribution = expert(observation)
+            action = distribution.sample(generator)
+            return action, distribution.log_prob(action)
+
+        rows = self.collector.collect(draw, self.steps, generator=context.streams["expert"], version=context.updates)
+        rows.source = torch.full(rows.shape, int(Source.EXPERT))
+        return batch.with_rows(join_rows([batch.rows, rows]))

@@ -1,0 +1,446 @@
+"""Parts of gradient steps of actors and critics: what critics regress on, how critics, policies and temperatures move.
+
+An annotation ``(context, batch) -> batch`` runs before everything that learns in a gradient step; an update has ``step(context, batch)``
+and returns scalars for the log. Models have the same names everywhere: ``policy``, ``critics``, ``target critics``, ``temperature``,
+``value``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rheostat.errors import RheostatError
+from rheostat.learner.control_models import Build, TargetNetwork, Trainable
+from rheostat.objectives.actor import (
+    TemperatureForm,
+    behaviour_regularised_loss,
+    deterministic_actor_loss,
+    smoothed_action,
+    soft_actor_loss,
+    temperature_loss,
+)
+from rheostat.objectives.expectile import expectile_loss
+from rheostat.objectives.supervised import weighted_likelihood
+from rheostat.objectives.temporal_difference import (
+    OverCritics,
+    absolute_td_error,
+    critic_loss,
+    least,
+    soft_value,
+    td_target,
+)
+from rheostat.options import option
+from rheostat.parts import Batch, NonFinite
+from rheostat.policies.control.actors import DeterministicActor, SquashedActor, TanhMeanActor, Temperature
+from rheostat.policies.control.critics import EnsembleQ, StateValue
+from rheostat.trajectories import Transitions
+
+Found = dict[str, Any]
+"""Scalars of a gradient step."""
+Sampler = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
+"""From context and observations as read to reparameterised actions ``[B, D]`` and their log-probabilities ``[B]``."""
+QValue = Callable[[Any, Batch, Tensor], Tensor]
+"""From context, batch and actions of the policy to their value ``[B]``; the gradient flows through the action alone."""
+
+
+# --- networks -----------------------------------------------------------------------------------------------------------------------------
+
+
+def squashed_actor(hidden: tuple[int, ...], extra: int = 0) -> Build:
+    """Tanh of a Gaussian; ``extra`` features beside an observation."""
+
+    def build(context: Any) -> nn.Module:
+        seen, acted = context.sizes
+        return SquashedActor(seen + extra, acted, hidden=hidden, generator=context.streams["networks"])
+
+    return build
+
+
+def tanh_mean_actor(hidden: tuple[int, ...], log_std: tuple[float, float], extra: int = 0) -> Build:
+    """A Gaussian around a squashed mean; ``extra`` features beside an observation."""
+
+    def build(context: Any) -> nn.Module:
+        seen, acted = context.sizes
+        return TanhMeanActor(seen + extra, acted, hidden=hidden, log_std=log_std, generator=context.streams["networks"])
+
+    return build
+
+
+def deterministic_actor(hidden: tuple[int, ...]) -> Build:
+    """One action per observation."""
+    return lambda context: DeterministicActor(*context.sizes, hidden=hidden, generator=context.streams["networks"])
+
+
+def ensemble_q(hidden: tuple[int, ...], networks: int = 2, normalise: bool = False) -> Build:
+    """Critics of observations and actions."""
+    return lambda context: EnsembleQ(
+        *context.sizes, networks=networks, hidden=hidden, normalise=normalise, generator=context.streams["networks"]
+    )
+
+
+def state_value(hidden: tuple[int, ...]) -> Build:
+    """A critic of observations."""
+    return lambda context: StateValue(context.sizes[0], hidden=hidden, generator=context.streams["networks"])
+
+
+@dataclass(frozen=True)
+class Critics:
+    """The ensemble of critics and its loss."""
+
+    number: int = option(2, short="critics", at_least=1)
+    """Critics in the ensemble (K)."""
+    normalisation: bool = option(False, short="critic_normalisation")
+    """Layer normalisation in the critics (RLPD)."""
+    learning_rate: float | None = option(None, short="critic_learning_rate", at_least=0)
+    """Adam step size of the critics; None takes learning_rate."""
+    over: OverCritics = option("sum", short="over_critics")
+    """The critics' loss is the sum over critics, or their mean (RLPD)."""
+    scale: float = option(1.0, short="critic_scale")
+    """Factor of the critics' loss (Stable-Baselines3: 0.5)."""
+
+    def models(self, hidden: tuple[int, ...], learning_rate: float, tau: float) -> dict[str, Any]:
+        """Critics and target critics; ``learning_rate`` is that of the policy."""
+        critics = Trainable(ensemble_q(hidden, self.number, self.normalisation), self.learning_rate or learning_rate)
+        return {"critics": critics, "target critics": TargetNetwork("critics", tau)}
+
+
+@dataclass(frozen=True)
+class Entropy:
+    """The temperature of a soft policy."""
+
+    fixed: float | None = option(None, short="temperature", above=0)
+    """Fixed alpha; None learns it."""
+    initial: float = option(1.0, short="initial_temperature", above=0)
+    """Where a learned alpha starts."""
+    target: float | None = option(None, short="target_entropy")
+    """Entropy that a learned alpha holds, nats; None is minus the number of action dimensions (rlpd: half of it)."""
+    form: TemperatureForm = option("exp", short="temperature_form")
+    """The temperature's loss has the factor alpha (exp) or log alpha (log)."""
+    share: float = 1.0
+    """Of the number of action dimensions."""
+
+    def __post_init__(self) -> None:
+        if self.fixed is not None and (self.initial != 1.0 or self.target is not None):
+            raise RheostatError("A fixed temperature learns nothing: leave initial_temperature and target_entropy alone, or temperature.")
+
+    def model(self, learning_rate: float) -> Trainable:
+        """The temperature."""
+        start = self.initial if self.fixed is None else self.fixed
+        return Trainable(lambda context: Temperature(start), learning_rate)
+
+    @property
+    def steps(self) -> list[Any]:
+        """How it moves."""
+        return [] if self.fixed is not None else [TemperatureStep(self.target, self.form, self.share)]
+
+
+# --- what critics regress on --------------------------------------------------------------------------------------------------------------
+
+
+def soft_draw(context: Any, observation: Tensor) -> tuple[Tensor, Tensor]:
+    """A reparameterised action of the policy ``[B, D]`` and its log-probability ``[B]``."""
+    policy = context.models["policy"].network.distribution(observation)
+    found: tuple[Tensor, Tensor] = policy.draw(policy.noise(context.streams["updates"]))
+    return found
+
+
+@dataclass(frozen=True)
+class SoftTarget:
+    """``y = r + discount (min Qbar(s', a') - alpha log pi(a'|s'))``, and alpha as it is now."""
+
+    entropy_in_backup: bool = True
+    subset: int | None = None
+    """Target critics, drawn anew, of which the least counts; None takes all (RLPD)."""
+    sampler: Sampler = soft_draw
+    models: ClassVar[tuple[str, ...]] = ("policy", "target critics", "temperature")
+
+    @torch.no_grad()
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows, alpha = batch.rows, context.models["temperature"].network.value
+        action, log_prob = self.sampler(context, rows.next_observation)
+        value = self.bootstrap(context, rows.next_observation, action)
+        if self.entropy_in_backup:
+            value = soft_value(value, log_prob, alpha)
+        batch.columns["target"] = td_target(rows.reward, value, rows.discount)
+        batch.facts["alpha"] = alpha
+        return batch
+
+    def bootstrap(self, context: Any, observation: Tensor, action: Tensor) -> Tensor:
+        """The target critics' value of what follows, ``[B]``."""
+        network = context.models["target critics"].network
+        if self.subset is None:
+            return least(network(observation, action))
+        chosen = torch.randperm(network.stack.networks, generator=context.streams["updates"])[: self.subset]
+        return least(network(observation, action, subset=chosen))
+
+
+@dataclass(frozen=True)
+class SmoothedTarget:
+    """``y = r + discount min Qbar(s', a')``, a' of the target policy with clipped noise (TD3)."""
+
+    noise: float = 0.2
+    clip: float = 0.5
+    models: ClassVar[tuple[str, ...]] = ("target policy", "target critics")
+
+    @torch.no_grad()
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows = batch.rows
+        action = context.models["target policy"].network(rows.next_observation)
+        noise = torch.randn(action.shape, generator=context.streams["updates"])
+        action = smoothed_action(action, noise, scale=self.noise, clip=self.clip)
+        value = least(context.models["target critics"].network(rows.next_observation, action))
+        batch.columns["target"] = td_target(rows.reward, value, rows.discount)
+        return batch
+
+
+def bounded_draw(context: Any, policy: Any) -> Tensor:
+    """Actions as the environment takes them: inside the bounds, ``[B, D]``."""
+    return policy.sample(context.streams["updates"]).clamp(-1.0, 1.0)
+
+
+@dataclass(frozen=True)
+class PolicyValueTarget:
+    """``y = r + discount min Qbar(s', a')``, a' of the policy, without entropy (AWAC)."""
+
+    models: ClassVar[tuple[str, ...]] = ("policy", "target critics")
+
+    @torch.no_grad()
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows = batch.rows
+        action = bounded_draw(context, context.models["policy"].distribution(rows.next_observation))
+        value = least(context.models["target critics"].network(rows.next_observation, action))
+        batch.columns["target"] = td_target(rows.reward, value, rows.discount)
+        return batch
+
+
+@dataclass(frozen=True)
+class BestOfData:
+    """The smallest target critic of the data's own action, as it was before anything moved (IQL)."""
+
+    models: ClassVar[tuple[str, ...]] = ("target critics",)
+
+    @torch.no_grad()
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows = batch.rows
+        batch.columns["best"] = least(context.models["target critics"].network(rows.observation, rows.action))
+        return batch
+
+
+@dataclass(frozen=True)
+class ImplicitValues:
+    """``y = r + discount V(s')`` and the advantage ``best - V(s)``, with V as it is where this part stands: before its step or after."""
+
+    models: ClassVar[tuple[str, ...]] = ("value",)
+
+    @torch.no_grad()
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows, value = batch.rows, context.models["value"].network
+        batch.columns["advantage"] = batch.columns["best"] - value(rows.observation)
+        batch.columns["target"] = td_target(rows.reward, value(rows.next_observation), rows.discount)
+        return batch
+
+    def step(self, context: Any, batch: Batch) -> Found:
+        """The same between two updates."""
+        self(context, batch)
+        return {}
+
+
+# --- how critics move ---------------------------------------------------------------------------------------------------------------------
+
+
+def rank(context: Any, rows: Transitions, q: Tensor, target: Tensor) -> None:
+    """Tell a prioritised replay how wrong the critics were about rows.
+
+    Args:
+        context: of the learner.
+        rows: of the gradient step.
+        q: ``[K, B]``.
+        target: ``[B]``.
+
+    Raises:
+        NonFinite: an error is not finite.
+    """
+    if not context.ranked:
+        return
+    error = absolute_td_error(q, target)
+    if not bool(error.isfinite().all()):
+        raise NonFinite(f"The critics' error is not finite in gradient step {context.updates + 1}: lower the learning rate", rows)
+    context.stores["replay"].set_priorities(rows.index, error)
+
+
+@dataclass(frozen=True)
+class CriticStep:
+    """All critics towards the column ``target``."""
+
+    over: OverCritics = "sum"
+    scale: float = 1.0
+    models: ClassVar[tuple[str, ...]] = ("critics",)
+
+    def step(self, context: Any, batch: Batch) -> Found:
+        """One step."""
+        rows, critics, target = batch.rows, context.models["critics"], batch.columns["target"]
+        q = critics.network(rows.observation, rows.action)
+        loss = critic_loss(q, target, critics=self.over, scale=self.scale, weight=rows.weight)
+        critics.descend(loss)
+        rank(context, rows, q, target)
+        context.finish_update("critics")
+        return {"critic_loss": loss.detach(), "q": q.detach().mean(), "target": target.mean()}
+
+
+@dataclass(frozen=True)
+class ExpectileStep:
+    """V towards an expectile of the column ``best``."""
+
+    expectile: float = 0.7
+    models: ClassVar[tuple[str, ...]] = ("value",)
+
+    def step(self, context: Any, batch: Batch) -> Found:
+        """One step."""
+        model = context.models["value"]
+        value = model.network(batch.rows.observation)
+        loss = expectile_loss(value, batch.columns["best"], self.expectile, weight=batch.rows.weight)
+        model.descend(loss)
+        context.finish_update("value")
+        return {"value_loss": loss.detach(), "value": value.detach().mean()}
+
+
+# --- how policies move --------------------------------------------------------------------------------------------------------------------
+
+
+def smallest_q(context: Any, batch: Batch, action: Tensor) -> Tensor:
+    """The smallest critic, ``[B]``."""
+    return least(context.models["critics"].network(batch.rows.observation, action, frozen=True))
+
+
+def mean_q(context: Any, batch: Batch, action: Tensor) -> Tensor:
+    """The mean over all critics, ``[B]`` (RLPD)."""
+    found: Tensor = context.models["critics"].network(batch.rows.observation, action, frozen=True).mean(0)
+    return found
+
+
+def first_q(context: Any, batch: Batch, action: Tensor) -> Tensor:
+    """The first critic, ``[B]`` (TD3)."""
+    found: Tensor = context.models["critics"].network(batch.rows.observation, action, frozen=True)[0]
+    return found
+
+
+@dataclass(frozen=True)
+class SoftActorStep:
+    """The policy up the critics with its entropy; leaves the column ``log_prob`` for the temperature."""
+
+    q_value: QValue = smallest_q
+    models: ClassVar[tuple[str, ...]] = ("policy", "critics")
+
+    def step(self, context: Any, batch: Batch) -> Found:
+        """One step."""
+        alpha = batch.facts["alpha"]
+        action, log_prob = soft_draw(context, batch.rows.observation)
+        loss = soft_actor_loss(self.q_value(context, batch, action), log_prob, alpha)
+        context.models["policy"].descend(loss)
+        context.finish_update("policy")
+        batch.columns["log_prob"] = log_prob
+        return {"policy_loss": loss.detach(), "entropy": -log_prob.detach().mean(), "temperature": alpha}
+
+
+@dataclass(frozen=True)
+class TemperatureStep:
+    """A learned temperature, from the column ``log_prob`` of the policy's own actions."""
+
+    target: float | None = None
+    form: TemperatureForm = "exp"
+    share: float = 1.0
+    models: ClassVar[tuple[str, ...]] = ("temperature",)
+
+    def target_entropy(self, context: Any) -> float:
+        """What is held, nats."""
+        return -float(context.sizes[1]) * self.share if self.target is None else self.target
+
+    def step(self, context: Any, batch: Batch) -> Found:
+        """One step."""
+        model = context.models["temperature"]
+        model.descend(temperature_loss(model.network.log, batch.columns["log_prob"], self.target_entropy(context), form=self.form))
+        context.finish_update("temperature")
+        return {}
+
+
+@dataclass(frozen=True)
+class DeterministicActorStep:
+    """The policy up the first critic; with ``alpha``, held near the data's actions (TD3+BC)."""
+
+    alpha: float | None = None
+    q_value: QValue = first_q
+    models: ClassVar[tuple[str, ...]] = ("policy", "critics")
+
+    def step(self, context: Any, batch: Batch) -> Found:
+        """One step."""
+        rows, model = batch.rows, context.models["policy"]
+        action = model.network(rows.observation)
+        q = self.q_value(context, batch, action)
+        found: Found = {}
+        if self.alpha is None:
+            loss = deterministic_actor_loss(q)
+        else:
+            loss = behaviour_regularised_loss(q, action, rows.action, alpha=self.alpha)
+            found["distance_to_data"] = (action.detach() - rows.action).square().mean()
+        model.descend(loss)
+        context.finish_update("policy")
+        return {"policy_loss": loss.detach()} | found
+
+
+Weight = Callable[[Any, Batch, Tensor], Tensor]
+"""From context, batch and advantages ``[B]`` to weights ``[B]``."""
+
+
+def advantage_column(context: Any, batch: Batch, policy: Any) -> Tensor:
+    """As an annotation left it, ``[B]``."""
+    return batch.columns["advantage"]
+
+
+@torch.no_grad()
+def advantage_over_policy(context: Any, batch: Batch, policy: Any) -> Tensor:
+    """What the critics give the data's action beyond one of the policy's own, ``[B]`` (AWAC)."""
+    rows, network = batch.rows, context.models["critics"].network
+    own = least(network(rows.observation, bounded_draw(context, policy)))
+    return least(network(rows.observation, rows.action)) - own
+
+
+@dataclass(frozen=True)
+class WeightedImitation:
+    """Imitation of the data's actions, weighted by their advantages.
+
+    Args:
+        weight: of advantages.
+        cap: largest weight, for the log.
+        advantage: of context, batch and the policy's distribution.
+        learning_rate: of the context; None keeps it.
+    """
+
+    weight: Weight
+    cap: float = 100.0
+    advantage: Callable[[Any, Batch, Any], Tensor] = advantage_column
+    learning_rate: Callable[[Any], float] | None = None
+    models: ClassVar[tuple[str, ...]] = ("policy",)
+
+    def step(self, context: Any, batch: Batch) -> Found:
+        """One step."""
+        rows, model = batch.rows, context.models["policy"]
+        policy = model.distribution(rows.observation)
+        advantage = self.advantage(context, batch, policy)
+        weight = self.weight(context, batch, advantage)
+        loss = weighted_likelihood(policy.log_prob(rows.action), weight=weight)
+        if self.learning_rate is not None:
+            model.learning_rate = self.learning_rate(context)
+        model.descend(loss)
+        context.finish_update("policy")
+        return {
+            "policy_loss": loss.detach(),
+            "entropy": policy.entropy().detach().mean(),
+            "advantage": advantage.mean(),
+            "action_weight": weight.mean(),
+            "capped_share": (weight >= self.cap).float().mean(),
+        }

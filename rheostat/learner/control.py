@@ -1,0 +1,392 @@
+"""The context of control methods, and building a control method's learner.
+
+What outlives a stage is a store: the environments with their collector, replay and data set, statistics. Who acts is the name of a model;
+``see`` gives observations as that model reads them. Time is counted per environment step and, where nobody acts, per gradient step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rheostat.buffers.offline import OfflineData
+from rheostat.collect.control.episodes import measure_returns
+from rheostat.collect.control.stepping import Collector
+from rheostat.errors import RheostatError
+from rheostat.learner.context import LearnerContext
+from rheostat.learner.dial_for_control import rewrite
+from rheostat.learner.learner import Composition, Learner
+from rheostat.learner.stages import Staged, Stages
+from rheostat.objectives.temporal_difference import least
+from rheostat.options import check_domains
+from rheostat.parts import Batch, Metrics
+from rheostat.policies.control.squashed import Bounds, Rescaled
+from rheostat.streams import Streams, derive_seed
+from rheostat.tasks.control.environments import Environments
+
+MakeEnvironments = Callable[[int, int], Environments]
+"""``(num_envs, seed) -> Environments``."""
+Actor = Callable[[Tensor], Any]
+"""Raw observations ``[N, ...]`` to the distribution of actions."""
+
+
+class ControlContext(LearnerContext):
+    """What the parts of a control method share.
+
+    Args:
+        make: builds the task's environments, from their number and a seed.
+        streams: the run's random streams.
+        total_steps: the budget of environment steps, or of gradient steps on a data set that comes first.
+        environments: how many step together.
+        who: the method's name, for sentences.
+        online_steps: environment steps after the data set.
+        offline: the data set.
+        expert: who acts beside the policy.
+        policy: the user's network.
+
+    Attributes:
+        collector: the environments.
+        updates: gradient steps, or PPO updates: the version of the next data.
+        turns: of the loop in which somebody acted.
+        gradient_steps: of the present stage.
+        spent: of the budget, beside the steps of the collector.
+        bounds: of continuous actions, where networks act in ``[-1, 1]``.
+        restarts: how often environments that cannot be saved were made anew.
+        on_restart: what else begins anew then.
+        log: what puts numbers in rows; None where every turn has its own.
+        ranked: whether the replay wants to know how wrong the critics are.
+    """
+
+    def __init__(
+        self,
+        make: MakeEnvironments,
+        streams: Streams,
+        total_steps: int,
+        *,
+        environments: int,
+        who: str,
+        online_steps: int = 0,
+        offline: OfflineData | None = None,
+        expert: Actor | None = None,
+        policy: Any = None,
+    ) -> None:
+        super().__init__(streams, total_steps)
+        self.make, self.who, self.online_steps, self.offline, self.expert = make, who, online_steps, offline, expert
+        if policy is not None:
+            self.networks["policy"] = policy
+        self.collector = Collector(make(environments, derive_seed(streams.seed, "pool", 0)))
+        self.stores["environments"] = self.collector
+        self._updates = 0
+        self.turns = 0
+        self.gradient_steps = 0
+        self.spent = 0
+        self.stage, self.started = 0, -1
+        self.stages: list[int | None] = [None]
+        self.restarts = 0
+        self.bounds: Bounds | None = None
+        self.on_restart: list[Callable[[], None]] = []
+        self.log: Any = None
+        self.ranked = False
+        self._followers: dict[str, list[Any]] = {}
+
+    # --- spaces and units -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def environments(self) -> Environments:
+        """Those that are collected from."""
+        return self.collector.environments
+
+    @property
+    def observation_space(self) -> Any:
+        """Of one environment."""
+        return self.environments.observation_space
+
+    @property
+    def action_space(self) -> Any:
+        """Of one environment."""
+        return self.environments.action_space
+
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Features of an observation and of a continuous action."""
+        assert self.bounds is not None
+        return self.observation_space.shape[0], len(self.bounds.centre)
+
+    @property
+    def images(self) -> bool:
+        """Whether observations are images."""
+        return len(self.observation_space.shape) == 3
+
+    def see(self, observation: Tensor, model: str = "policy") -> Tensor:
+        """Raw observations as a model reads them, by the statistics that belong to it (a lagged policy has those of its time)."""
+        statistics = getattr(self.models.get(model), "statistics", None) or self.stores.get("observations")
+        return observation if statistics is None else statistics.normalise(observation)
+
+    def in_world_units(self, policy: Any) -> Any:
+        """A distribution of unit actions as one of the environment's actions."""
+        return policy if self.bounds is None else Rescaled(policy, self.bounds)
+
+    def act_on_target(self, observation: Tensor) -> Any:
+        """The deployed policy's distribution of actions for raw observations ``[N, ...]``, without exploration noise of the collector."""
+        return self.in_world_units(self.models[self.deployed].distribution(self.see(observation, self.deployed)))
+
+    def draw(self, observation: Tensor, generator: torch.Generator, acting: str = "") -> tuple[Tensor, Tensor]:
+        """Actions of a model as it collects, for raw observations, with the log-probabilities under what really sampled them."""
+        name = acting or self.deployed
+        policy = self.in_world_units(self.models[name].exploring(self.see(observation, name)))
+        action = policy.sample(generator)
+        return action, policy.log_prob(action)
+
+    def value(self, observation: Tensor) -> Tensor:
+        """What the critic thinks of raw observations ``[N, ...]`` under the deployed policy, ``[N]``: V where there is one, else the
+        smallest critic at the policy's deterministic action.
+
+        Raises:
+            RheostatError: there is no critic.
+        """
+        seen, acting = self.see(observation, self.deployed), self.models[self.deployed]
+        if hasattr(acting, "value"):
+            found: Tensor = acting.value(seen)
+        elif "value" in self.models:
+            found = self.models["value"].network(seen)
+        elif "critics" in self.models:
+            found = least(self.models["critics"].network(seen, acting.distribution(seen).mode()))
+        elif hasattr(getattr(acting, "network", None), "value"):
+            found = acting.network.value(seen)
+        else:
+            raise RheostatError(f"{self.who} has no critic, so it knows no values: use td3-bc, iql or cql for those.")
+        return found
+
+    # --- time -------------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def updates(self) -> int:
+        """Gradient steps, or PPO updates, so far: the version of the next data."""
+        return self._updates
+
+    @updates.setter
+    def updates(self, value: int) -> None:
+        self._updates = value
+
+    def version(self, model: str) -> int:
+        """The number of the policy that acts."""
+        return max(0, self._updates - getattr(self.models[model], "lag", 0))
+
+    @property
+    def length(self) -> int | None:
+        """Gradient steps of the present stage; None where it lasts as long as the environments are stepped."""
+        return self.stages[self.stage]
+
+    @property
+    def acting(self) -> bool:
+        """Whether the stages without acting are over."""
+        return self.length is None
+
+    @property
+    def offline_budget(self) -> int:
+        """Gradient steps of the stages without acting."""
+        return sum(length for length in self.stages if length is not None)
+
+    @property
+    def budget(self) -> int:
+        """Everything that may be spent."""
+        return self.total_steps + self.online_steps
+
+    @property
+    def unit(self) -> str:
+        """What the budget counts."""
+        return "gradient steps, then environment steps" if self.offline_budget else "environment steps"
+
+    @property
+    def steps(self) -> int:
+        """How much of the budget has been used."""
+        return self.spent + (0 if self.acting else self.gradient_steps) + self.collector.steps
+
+    def finish_update(self, model: str) -> None:
+        """A model has moved: count it, and let the models that follow it know."""
+        self.counts[model] = self.counts.get(model, 0) + 1
+        for follower in self.followers(model):
+            follower.after_update(self)
+
+    def followers(self, model: str) -> list[Any]:
+        """Models that follow a model."""
+        if model not in self._followers:
+            self._followers[model] = [each for each in self.models.values() if getattr(each, "of", None) == model]
+        return self._followers[model]
+
+    def finish_gradient_step(self) -> None:
+        """Everything that learns in a gradient step has moved."""
+        self._updates += 1
+        self.gradient_steps += 1
+
+    # --- what the learner asks --------------------------------------------------------------------------------------------------------
+
+    def empty(self, batch: Batch) -> bool:
+        """Whether nothing of a batch is learned from."""
+        return not len(batch.rows)
+
+    def finish_turn(self, batch: Batch) -> Metrics:
+        """What the log says of this turn."""
+        return self.collector.metrics() if self.log is None else self.log.row(self, batch)
+
+    def evaluate(self, episodes: int) -> Metrics:
+        """Deterministic actions in a fresh pool with its own seed and frozen statistics; with a data set of known references, the
+        normalised score too."""
+        environments = self.make(min(episodes, 10), derive_seed(self.streams.seed, "evaluation", self._updates))
+        distribution = self.models[self.deployed].evaluated(self)
+
+        def act(observation: Tensor) -> Tensor:
+            action: Tensor = self.in_world_units(distribution(self.see(observation, self.deployed))).mode()
+            return action
+
+        found = measure_returns(act, environments, episodes)
+        if self.offline is not None and self.offline.reference is not None:
+            found["normalised_score"] = self.offline.normalised_score(found["evaluation_return"])
+        return found
+
+    def rollouts(self, count: int) -> list[dict[str, Any]]:
+        """None: there is no text."""
+        return []
+
+    @property
+    def policy(self) -> Any:
+        """The deployed network."""
+        model = self.models[self.deployed]
+        return getattr(model, "policy", None) or model.network
+
+    def prepare_checkpoint(self) -> None:
+        """Environments that cannot be saved start afresh; what was under way is bootstrapped as a truncation."""
+        if self.acting and not self.environments.can_save:
+            self.restarts += 1
+            self.collector.restart(derive_seed(self.streams.seed, "pool", self.restarts))
+            for restart in self.on_restart:
+                restart()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Counters and streams; the data set is named by the run and read again."""
+        own = {name: getattr(self, name) for name in COUNTERS}
+        data = {"data": None if self.offline is None else self.offline.digest}
+        return super().state_dict() | {"own": own} | data
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from a saved state.
+
+        Raises:
+            RheostatError: the data set is not the one it was.
+        """
+        if self.offline is not None and state["data"] != self.offline.digest:
+            raise RheostatError(
+                f"This run began with other data than {self.offline.name} holds now: put that one back, or start a new run."
+            )
+        super().load_state_dict(state)
+        for name in COUNTERS:
+            setattr(self, name, state["own"][name])
+
+    def after_load(self) -> None:
+        """Nothing to bring in order."""
+
+    def close(self) -> None:
+        """Release environments and the files of replays."""
+        for store in self.stores.values():
+            if isinstance(store, Collector):
+                store.environments.close()
+            elif hasattr(store, "close"):
+                store.close()
+
+
+COUNTERS = ("updates", "gradient_steps", "spent", "stage", "started", "turns", "restarts")
+
+
+# --- building -----------------------------------------------------------------------------------------------------------------------------
+
+
+def composition_of(config: Any, who: str) -> Composition | Staged:
+    """A control method's parts with its dial, checked.
+
+    Raises:
+        RheostatError: numbers outside their domains, parts that cannot work together, or a dial that they cannot honour.
+    """
+    check_domains(config, who)
+    composition: Composition | Staged = rewrite(config.dial, config.compose(), who)
+    composition.check(who)
+    return composition
+
+
+def derived(config: Any, who: str) -> dict[str, int | str]:
+    """Numbers that follow from a configuration, for printing.
+
+    Raises:
+        RheostatError: an impossible combination, and what to change.
+    """
+    found: dict[str, int | str] = {}
+    for part in composition_of(config, who).parts().values():
+        if hasattr(part, "describe"):
+            found |= part.describe()
+    return found
+
+
+def hidden_options(config: Any, who: str) -> frozenset[str]:
+    """Paths of options that do nothing in a method: there are none, because a method has only those that act."""
+    return frozenset()
+
+
+def build(
+    config: Any,
+    who: str,
+    make: MakeEnvironments,
+    streams: Streams,
+    total_steps: int,
+    *,
+    online_steps: int = 0,
+    offline: OfflineData | None = None,
+    expert: Actor | None = None,
+    policy: Any = None,
+) -> Learner | Stages:
+    """A control method's learner.
+
+    Args:
+        config: the method's dataclass object.
+        who: its name.
+        make: builds the task's environments, from their number and a seed.
+        streams: the run's random streams.
+        total_steps: the budget of environment steps, or of gradient steps on the data set (methods that begin with one).
+        online_steps: environment steps after the data set.
+        offline: the data set.
+        expert: from raw observations to the distribution that the expert of ``dial.expert_share`` acts by.
+        policy: the user's network.
+
+    Raises:
+        RheostatError: what :func:`composition_of` refuses; a data set where none is read, none where one is needed, or one of another
+            task; a network where the method makes its own; or a budget in which something would never happen.
+    """
+    composition = composition_of(config, who)
+    if config.dial.lag:
+        config.dial.check_budget(total_steps // composition.innermost.steps)
+    if policy is not None and not any(getattr(model, "takes_network", False) for model in composition.models.values()):
+        raise RheostatError(f"{who} makes its own actor and critics: set hidden instead of handing over a network.")
+    if offline is not None and not composition.any("reads_data"):
+        raise RheostatError(f"{who} does not read a data set: leave --offline out, or use a method that does, for example rlpd.")
+    context = ControlContext(
+        make,
+        streams,
+        total_steps,
+        environments=composition.innermost.environments,
+        who=who,
+        online_steps=online_steps,
+        offline=offline,
+        expert=expert,
+        policy=policy,
+    )
+    try:
+        prepared: set[int] = set()
+        for part in composition.parts().values():
+            if hasattr(part, "prepare") and id(part) not in prepared:
+                prepared.add(id(part))
+                part.prepare(context)
+        return Stages(config, composition, context) if isinstance(composition, Staged) else Learner(config, composition, context)
+    except BaseException:
+        context.close()
+        raise

@@ -1,0 +1,71 @@
+"""The dial turned on a control method: rewrites of its composition (:mod:`rheostat.learner.dial` says what the numbers mean)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rheostat.buffers.control_retainers import RecentRowsBeside
+from rheostat.collect.control.collectors import ExpertRows, Rollout
+from rheostat.errors import RheostatError
+from rheostat.learner.control_models import LaggedPolicy
+from rheostat.learner.dial import Dial
+from rheostat.learner.learner import Composition
+from rheostat.learner.stages import Staged
+
+
+def rewrite(dial: Dial, composition: Composition | Staged, who: str) -> Composition | Staged:
+    """The composition with these data.
+
+    Args:
+        dial: how far off-policy they may be.
+        composition: a control method's.
+        who: the method's name, for the sentences.
+
+    Raises:
+        RheostatError: the method lacks the parts for it, or a part says that it cannot honour it.
+    """
+    if dial.off:
+        return composition
+    refuse(dial, composition, who)
+    if isinstance(composition, Staged) or not isinstance(composition.collect, Rollout):
+        raise RheostatError(f"{who} cannot honour the dial: nobody acts for an update of its own.")
+    found = replace(composition, retain=list(composition.retain), improve=list(composition.improve), models=dict(composition.models))
+    rollout = composition.collect
+    if dial.replay_share:
+        if found.any("keeps_history"):
+            windows = [part.batches for part in found.retain if getattr(part, "keeps_history", False)]
+            raise RheostatError(
+                f"window is {windows[0]} and dial.replay_share {dial.replay_share:g}: both use earlier batches again; use one."
+            )
+        found.retain.append(RecentRowsBeside(dial.replay_age, dial.replay_share))
+    if dial.expert_share:
+        found.retain.append(ExpertRows(dial.expert_share, rollout.environments, rollout.vector_steps))
+    if dial.lag:
+        found.models["acting"] = LaggedPolicy(dial.lag)
+        found.collect = replace(rollout, acting="acting")
+    if dial.updates_per_batch is not None:
+        found.improve = [repeated(part, max(1, dial.updates_per_batch)) for part in found.improve]
+    share = dial.replay_share + dial.expert_share
+    found.improve = [part.with_share(share) if hasattr(part, "with_share") else part for part in found.improve]
+    return found
+
+
+def repeated(part: Any, steps: int) -> Any:
+    """An update of the policy with so many passes, each one gradient step; other updates stay."""
+    if hasattr(part, "part"):
+        return replace(part, part=repeated(part.part, steps))
+    return replace(part, epochs=steps, minibatches=1) if getattr(part, "model", None) == "policy" else part
+
+
+def refuse(dial: Dial, composition: Composition | Staged, who: str) -> None:
+    """Refuse what a part of the method says it cannot honour.
+
+    Raises:
+        RheostatError: with the part's reason.
+    """
+    off = Dial()
+    for part in composition.parts().values():
+        for name, why in getattr(part, "refuses", {}).items():
+            if getattr(dial, name) != getattr(off, name):
+                raise RheostatError(f"{who} cannot honour dial.{name}: {why}.")

@@ -1,0 +1,275 @@
+"""Stages: a learner made of learners that share models and stores, one after the other.
+
+    Staged([Stage("offline", ..., until=GradientSteps(...)), Stage("online", ...)], models)
+
+Models pass from stage to stage by name. ``start`` runs once when a stage begins and ``finish`` once when it is over (freeze, choose,
+refresh). Which stage is under way is part of the state, so that a run that is stopped in any of them continues exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rheostat.errors import RheostatError
+from rheostat.learner.context import named
+from rheostat.learner.learner import Composition, Learner
+from rheostat.parts import Batch, Metrics
+
+Hook = Callable[[Any], None]
+"""Of the learner's context."""
+
+
+def nothing(context: Any) -> None:
+    """No hook."""
+
+
+@dataclass(frozen=True)
+class GradientSteps:
+    """A stage ends after so many gradient steps, or when something else says so; its steps count as spent in any case."""
+
+    count: Callable[[Any], int]
+    """Of the context: how many. 0 leaves the stage out."""
+    or_when: Callable[[Any], bool] | None = None
+    """Of the context, after every turn: whether the stage is over already (early stopping)."""
+
+    def over(self, context: Any) -> bool:
+        """Whether the stage is over."""
+        return context.gradient_steps >= self.count(context) or (self.or_when is not None and self.or_when(context))
+
+
+@dataclass
+class Stage:
+    """Parts until a test holds.
+
+    Attributes:
+        name: of the stage.
+        composition: its answers to the four questions.
+        until: when it is over; None lasts until the budget is spent, which only the last stage can.
+        start: once, before its first turn.
+        finish: once, after its last turn.
+        log_always: every turn has a row of the log.
+    """
+
+    name: str
+    composition: Composition
+    until: GradientSteps | None = None
+    start: Hook = nothing
+    finish: Hook = nothing
+    log_always: bool = False
+
+
+@dataclass
+class Staged:
+    """What a method composed of stages says of itself, before anything is built.
+
+    Attributes:
+        stages: in order.
+        models: of all stages, by name, in the order in which they are bound.
+        deployed: name of the model that is evaluated.
+        report: whether the log says which stage is under way.
+    """
+
+    stages: list[Stage]
+    models: dict[str, Any]
+    deployed: str = "policy"
+    report: bool = False
+    stores: list[Any] = field(default_factory=list)
+    """Parts that prepare what all stages share, in order."""
+
+    @property
+    def innermost(self) -> Any:
+        """Who acts in the last stage."""
+        return self.stages[-1].composition.innermost
+
+    def parts(self) -> dict[str, Any]:
+        """Every part by its stage and its own name; what stages share is there once, at its first place."""
+        found: dict[str, Any] = named(self.stores, "stores")
+        seen = {id(part) for part in found.values()}
+        for stage in self.stages:
+            for name, part in stage.composition.parts().items():
+                if id(part) not in seen:
+                    seen.add(id(part))
+                    found[f"{stage.name}.{name}"] = part
+        return found
+
+    def any(self, name: str) -> bool:
+        """Whether some part says so of itself."""
+        return any(bool(getattr(part, name, False)) for part in self.parts().values())
+
+    def check(self, who: str) -> None:
+        """Refuse stages that cannot follow each other, and what the parts refuse.
+
+        Raises:
+            RheostatError: a stage that never ends before another one, two stages of one name, or parts that cannot work together.
+        """
+        names = [stage.name for stage in self.stages]
+        for stage in self.stages[:-1]:
+            if stage.until is None:
+                raise RheostatError(f"{who}: the stage {stage.name!r} never ends, so {names[-1]!r} is never reached: say until when.")
+        if len(set(names)) < len(names):
+            raise RheostatError(f"{who} has two stages of one name among {', '.join(names)}: give each its own.")
+        for stage in self.stages:
+            stage.composition.models = self.models
+            stage.composition.check(who)
+
+
+class Stages:
+    """A method of several stages at work: what a run asks of a :class:`~rheostat.learner.learner.Learner`.
+
+    Args:
+        config: the method's dataclass object, for whoever asks.
+        staged: its stages.
+        context: what they share.
+    """
+
+    def __init__(self, config: Any, staged: Staged, context: Any) -> None:
+        self.config, self.composition, self.context = config, staged, context
+        context.deployed = staged.deployed
+        context.stages = [None if stage.until is None else stage.until.count(context) for stage in staged.stages]
+        for name, model in staged.models.items():
+            context.models[name] = model
+            model.bind(context, name)
+        self.learners = [Learner(config, stage.composition, context) for stage in staged.stages]
+        self._attend()
+
+    # --- the present stage ------------------------------------------------------------------------------------------------------------
+
+    @property
+    def stage(self) -> Stage:
+        """What is under way."""
+        return self.composition.stages[self.context.stage]
+
+    @property
+    def learner(self) -> Learner:
+        """Its learner."""
+        return self.learners[self.context.stage]
+
+    def _begin(self) -> None:
+        """What comes before the first turn of a stage."""
+        while self.context.length == 0:
+            self._finish()
+        if self.context.started < self.context.stage:
+            self.context.started = self.context.stage
+            self.stage.start(self.context)
+
+    def _finish(self) -> None:
+        """The present stage is over, and so are those after it that have no step to make."""
+        context = self.context
+        while True:
+            context.spent += context.length
+            self.stage.finish(context)
+            context.stage, context.gradient_steps = context.stage + 1, 0
+            if context.length != 0:
+                break
+        self._attend()
+
+    def _attend(self) -> None:
+        """What the log must know of the present stage."""
+        if self.context.log is not None:
+            self.context.log.always = self.stage.log_always
+
+    # --- the four questions -----------------------------------------------------------------------------------------------------------
+
+    def collect(self) -> Batch:
+        """WHO ACTS?"""
+        self._begin()
+        return self.learner.collect()
+
+    def retain(self, batch: Batch) -> Batch:
+        """WHAT IS KEPT?"""
+        return self.learner.retain(batch)
+
+    def credit(self, batch: Batch) -> Batch:
+        """WHAT IS IT WORTH?"""
+        return self.learner.credit(batch)
+
+    def improve(self, batch: Batch) -> Metrics:
+        """HOW DOES THE POLICY MOVE? The present stage's gradient steps; then the next stage begins, if it is time."""
+        report = {"stage": self.context.stage} if self.composition.report else {}
+        metrics = self.learner.move(batch)
+        until = self.stage.until
+        if until is not None and until.over(self.context):
+            self._finish()
+        row = self.context.finish_turn(batch)
+        return metrics | report | row if row else metrics
+
+    def turn(self) -> Metrics:
+        """One turn of the training loop."""
+        return self.improve(self.credit(self.retain(self.collect())))
+
+    # --- what a run asks --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def unit(self) -> str:
+        """What the budget counts."""
+        return str(self.context.unit)
+
+    @property
+    def steps(self) -> int:
+        """How much of the budget has been used."""
+        return int(self.context.steps)
+
+    @property
+    def updates(self) -> int:
+        """How many times the policy has been improved."""
+        return int(self.context.updates)
+
+    @property
+    def policy(self) -> Any:
+        """The learned policy."""
+        return self.context.policy
+
+    @property
+    def arithmetic(self) -> dict[str, int | str]:
+        """Numbers that follow from the budget too, for printing."""
+        if not self.composition.report:
+            return {}
+        return {
+            f"steps of the {stage.name}": length
+            for stage, length in zip(self.composition.stages, self.context.stages, strict=True)
+            if length is not None
+        }
+
+    def evaluate(self, episodes: int) -> Metrics:
+        """Measure the deployed policy with random streams of its own; never changes training."""
+        found: Metrics = self.context.evaluate(episodes)
+        return found
+
+    def rollouts(self, count: int) -> list[dict[str, Any]]:
+        """What was sampled last, for looking at; empty where there is no text."""
+        return list(self.context.rollouts(count))
+
+    def prepare_checkpoint(self) -> None:
+        """Called at every scheduled checkpoint, before saving."""
+        self.context.prepare_checkpoint()
+
+    def _remembering(self) -> dict[str, Any]:
+        """Everything that remembers something, each object once, by name."""
+        found: dict[str, Any] = {"context": self.context}
+        found |= {f"models.{name}": model for name, model in self.context.models.items()}
+        found |= {f"stores.{name}": store for name, store in self.context.stores.items()}
+        found |= self.composition.parts()
+        seen: set[int] = set()
+        chosen: dict[str, Any] = {}
+        for name, each in found.items():
+            if hasattr(each, "state_dict") and id(each) not in seen:
+                seen.add(id(each))
+                chosen[name] = each
+        return chosen
+
+    def state_dict(self) -> dict[str, Any]:
+        """Models, stores, parts, the present stage and counters, by name."""
+        return {name: each.state_dict() for name, each in self._remembering().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where ``state_dict`` was taken."""
+        for name, each in self._remembering().items():
+            each.load_state_dict(state[name])
+        self._attend()
+        self.context.after_load()
+
+    def close(self) -> None:
+        """Release environments and models."""
+        self.context.close()

@@ -1,0 +1,74 @@
+"""A deterministic policy and two critics with slow copies of all, as TD3 has them: options, models, and a gradient step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from rheostat.learner.actor_critic import CriticStep, DeterministicActorStep, SmoothedTarget, deterministic_actor, ensemble_q
+from rheostat.learner.control_models import TargetNetwork, Trainable
+from rheostat.learner.off_policy import PerStep
+from rheostat.learner.rhythm import Delayed
+from rheostat.options import option
+from rheostat.policies.control.squashed import Certain, UnitPolicy
+
+
+class NoisyPolicy(Trainable):
+    """A deterministic policy that acts with Gaussian noise.
+
+    Args:
+        hidden: hidden layers.
+        learning_rate: Adam step size.
+        deviation: of the noise, in unit actions.
+    """
+
+    def __init__(self, hidden: tuple[int, ...], learning_rate: float, deviation: float) -> None:
+        super().__init__(deterministic_actor(hidden), learning_rate)
+        self.deviation = deviation
+
+    def exploring(self, seen: Tensor) -> UnitPolicy:
+        """The action with noise."""
+        return Certain(self.network(seen), self.deviation)
+
+
+@dataclass(frozen=True)
+class TwinCritics:
+    """Networks and step sizes."""
+
+    hidden: tuple[int, ...] = option((256, 256), at_least=1)
+    """Hidden layers of actor and critics."""
+    learning_rate: float = option(3e-4, at_least=0)
+    """Adam step size of the policy."""
+    critic_learning_rate: float | None = option(None, at_least=0)
+    """Adam step size of the critics; None takes learning_rate."""
+    tau: float = option(0.005, share=True)
+    """Share of the networks in their slow copies when these follow."""
+    exploration_noise: float = option(0.1, at_least=0)
+    """Standard deviation of the noise on the actions that are taken, in unit actions."""
+    target_noise: float = option(0.2, at_least=0)
+    """Standard deviation of the noise on the actions of the target, in unit actions."""
+    noise_clip: float = option(0.5, at_least=0)
+    """Largest size of the target's noise, in unit actions."""
+    policy_delay: int = option(2, at_least=1)
+    """Steps of the critics per step of the policy and of the slow copies."""
+
+    def models(self) -> dict[str, Any]:
+        """By name."""
+        return {
+            "policy": NoisyPolicy(self.hidden, self.learning_rate, self.exploration_noise),
+            "target policy": TargetNetwork("policy", self.tau),
+            "critics": Trainable(ensemble_q(self.hidden), self.critic_learning_rate or self.learning_rate),
+            "target critics": TargetNetwork("critics", self.tau, self.policy_delay),
+        }
+
+    def step(self, size: int, alpha: float | None = None) -> PerStep:
+        """Critics; every so many times the policy and the slow copies too.
+
+        Args:
+            size: rows of a gradient step.
+            alpha: weight of the critic against imitation (TD3+BC).
+        """
+        target = SmoothedTarget(self.target_noise, self.noise_clip)
+        return PerStep(size, [target], [CriticStep(), Delayed(self.policy_delay, [DeterministicActorStep(alpha)])])

@@ -1,0 +1,129 @@
+"""What a minibatch of control minimises, as parts: PPO's clipped surrogate and A2C's plain one, each with its derivatives by hand.
+
+The losses are those of :mod:`~rheostat.objectives.policy_gradient` and :mod:`~rheostat.objectives.value`, the derivatives those of
+:mod:`~rheostat.objectives.slopes`; nothing is defined here a second time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.objectives.limits import Clip, DetachedClip, Limit, Unlimited
+from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
+from rheostat.objectives.slopes import policy_slope, value_slope
+from rheostat.objectives.value import value_loss
+from rheostat.objectives.weights import importance_weight
+from rheostat.options import option
+from rheostat.trajectories import Transitions
+
+
+class MinibatchTargets(NamedTuple):
+    """What the losses need to know about rows, all ``[N]`` and constant."""
+
+    old_logp: Tensor
+    """The ratio's denominator: the log-probability under the policy when this update began (or under what sampled)."""
+    advantage: Tensor
+    value_target: Tensor
+    """What the critic regresses on."""
+    old_value: Tensor
+    """The critic's value when this update began."""
+
+
+@dataclass(frozen=True)
+class SamplerWeight:
+    """Truncated importance sampling between what sampled and the policy when the update began."""
+
+    correction: Literal["none", "token"] = option("none", short="sampler_correction")
+    """Truncated importance sampling between what sampled and the policy when this update began."""
+    cap: float = option(2.0, short="sampler_cap", above=0)
+    """Cap of that weight."""
+
+    def __post_init__(self) -> None:
+        if not self.on and self.cap != 2.0:
+            raise RheostatError("sampler_cap caps the weights of a sampler correction: choose sampler_correction token too.")
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is corrected."""
+        return self.correction != "none"
+
+    def weight(self, rows: Transitions) -> Tensor:
+        """Capped weights, ``[N]``."""
+        return importance_weight(rows.learner_logp, rows.sampler_logp, cap=self.cap)
+
+
+@dataclass(frozen=True)
+class ClippedSurrogate:
+    """PPO's objective: the clipped ratio, and the critic's error with its change clipped to the same range."""
+
+    epsilon: float = option(0.2, short="clip", at_least=0)
+    """Clip range eps of the ratio."""
+    limit: Literal["clip", "detached", "none"] = option("clip")
+    """PPO's clip; CISPO's clipped constant weight; nothing."""
+    value: bool = option(True, short="clip_value")
+    """Clip the critic's change to the same range (detail 9)."""
+    ratio_to: Literal["start", "sampler"] = option("start")
+    """What the ratio compares the policy with: itself when this update began, or what really sampled (importance sampling)."""
+    value_scale: float = 0.5
+    """Factor of the critic's squared error."""
+
+    def check(self, composition: object) -> None:
+        """Refuse a range that nothing is clipped to."""
+        if self.limit == "none" and not self.value and self.epsilon != 0.2:
+            raise RheostatError("clip is the range of limit and of clip_value, and both are off: leave clip alone.")
+
+    def denominator(self, rows: Transitions) -> Tensor:
+        """Log-probabilities below the ratio, ``[N]``."""
+        return rows.sampler_logp if self.ratio_to == "sampler" else rows.learner_logp
+
+    @property
+    def limiter(self) -> Limit:
+        """How far the ratio may move."""
+        if self.limit == "clip":
+            return Clip(self.epsilon, self.epsilon)
+        return DetachedClip(None, self.epsilon) if self.limit == "detached" else Unlimited()
+
+    @property
+    def value_clip(self) -> float | None:
+        """How far the value may move."""
+        return self.epsilon if self.value else None
+
+    def policy_loss(self, log_prob: Tensor, targets: MinibatchTargets) -> PolicyLoss:
+        """Of log-probabilities ``[N]``."""
+        return policy_gradient(log_prob, targets.advantage, denominator_logp=targets.old_logp, limit=self.limiter)
+
+    def value_loss(self, value: Tensor, targets: MinibatchTargets) -> Tensor:
+        """Of values ``[N]``, a scalar."""
+        return value_loss(value, targets.value_target, old_value=targets.old_value, clip=self.value_clip, scale=self.value_scale)
+
+    def slopes(self, log_prob: Tensor, value: Tensor, targets: MinibatchTargets) -> tuple[Tensor, Tensor]:
+        """Derivatives of both losses with respect to every log-probability and every value, ``[N]`` each."""
+        policy = policy_slope(log_prob, targets.advantage, denominator_logp=targets.old_logp, limit=self.limiter)
+        critic = value_slope(value, targets.value_target, old_value=targets.old_value, clip=self.value_clip, scale=self.value_scale)
+        return policy, critic
+
+
+@dataclass(frozen=True)
+class PlainSurrogate:
+    """A2C's objective: the log-probability itself is its own denominator, so the ratio is 1; the critic's whole squared error."""
+
+    def denominator(self, rows: Transitions) -> Tensor:
+        """None is used; those of the start of the update, ``[N]``."""
+        return rows.learner_logp
+
+    def policy_loss(self, log_prob: Tensor, targets: MinibatchTargets) -> PolicyLoss:
+        """Of log-probabilities ``[N]``."""
+        return policy_gradient(log_prob, targets.advantage, denominator_logp=None, limit=DetachedClip())
+
+    def value_loss(self, value: Tensor, targets: MinibatchTargets) -> Tensor:
+        """Of values ``[N]``, a scalar."""
+        return value_loss(value, targets.value_target, scale=1.0)
+
+    def slopes(self, log_prob: Tensor, value: Tensor, targets: MinibatchTargets) -> tuple[Tensor, Tensor]:
+        """Derivatives of both losses with respect to every log-probability and every value, ``[N]`` each."""
+        policy = policy_slope(log_prob, targets.advantage, denominator_logp=None, limit=DetachedClip())
+        return policy, value_slope(value, targets.value_target, scale=1.0)
