@@ -15,7 +15,6 @@ import torch
 
 from rheostat import api
 from rheostat.errors import unknown
-from rheostat.methods import table
 from rheostat.tasks.control import probes
 from rheostat.terminal import print_table
 from rheostat.training.run import Run

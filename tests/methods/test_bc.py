@@ -10,10 +10,10 @@ import torch
 from rheostat.buffers.offline import OfflineData
 from rheostat.errors import RheostatError
 from rheostat.learner.control import build
-from tests.by_hand import ByHand
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
 from rheostat.training.settings import configure
+from tests.by_hand import ByHand
 from tests.tiny_control import built, gather, one_batch
 
 TINY = {"batch_size": 32, "hidden": (16,), "learning_rate": 3e-3}

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError

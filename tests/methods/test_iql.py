@@ -14,11 +14,11 @@ from torch.distributions import Normal
 
 from rheostat.errors import RheostatError
 from rheostat.learner.actor_critic import WeightedImitation
-from rheostat.parts import Batch
 from rheostat.learner.stages import Stages
-from tests.by_hand import ByHand
+from rheostat.parts import Batch
 from rheostat.training.run import Run
 from rheostat.trajectories import Source, Transitions
+from tests.by_hand import ByHand
 from tests.methods.plain import DELAYED, LIMITED, Twin, agree, follow, same_parameters, slow_copy
 from tests.tiny_control import built, gather, one_batch, random_data, small
 

@@ -15,17 +15,17 @@ import torch
 from safetensors.torch import load_file
 
 import rheostat
-from rheostat.errors import RheostatError
 from rheostat.buffers.control_retainers import OFFLINE_TURN
 from rheostat.collect.control.collectors import draw_uniform
+from rheostat.errors import RheostatError
 from rheostat.learner.control import build
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
 from rheostat.training.run import Run
 from rheostat.training.settings import configure
 from rheostat.trajectories import Source
-from tests.tasks.worlds import Counting
 from tests.by_hand import ByHand
+from tests.tasks.worlds import Counting
 from tests.tiny_control import OFF_POLICY, built, having, small
 
 

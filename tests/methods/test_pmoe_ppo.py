@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.masking import standardise
 from rheostat.learner.control import build as build_learner
 from rheostat.learner.fast_ppo import Minibatch, ppo_update
 from rheostat.learner.mixture import mean_action
+from rheostat.masking import standardise
 from rheostat.objectives.control_terms import MinibatchTargets
 from rheostat.objectives.limits import Clip
 from rheostat.objectives.mixture_of_experts import best_expert

@@ -10,8 +10,8 @@ import torch
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError
 from rheostat.learner.behaviour_updates import RosUpdate, rows_to_repair
-from tests.by_hand import part_of
 from rheostat.training.run import build_method
+from tests.by_hand import part_of
 
 SMALL = {"num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "window": 2}
 
