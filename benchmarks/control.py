@@ -33,10 +33,11 @@ import torch
 
 from benchmarks.rows import Row, dump, machine, median, table
 from rheostat.errors import MissingExtra
-from rheostat.learner.method import iterate
-from rheostat.methods.control.ppo import PPO, PPOConfig
+from rheostat.learner import control
+from rheostat.learner.learner import Learner
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
+from rheostat.training.settings import configure
 
 TASKS = ("CartPole-v1", "HalfCheetah-v5")
 ROLLOUT, MINIBATCH, EPOCHS, HIDDEN = 2048, 256, 10, (64, 64)
@@ -49,21 +50,22 @@ Advance = Callable[[int], Any]
 """Trains for a number of environment steps."""
 
 
-def ours(task: str, *, seed: int = 0, **options: Any) -> PPO:
+def ours(task: str, *, seed: int = 0, **options: Any) -> Learner:
     """Our PPO."""
-    config = PPOConfig(
-        num_envs=OUR_ENVIRONMENTS, batch_steps=ROLLOUT, minibatches=ROLLOUT // MINIBATCH, epochs=EPOCHS, hidden=HIDDEN, **options
-    )
-    return PPO(config, lambda count, pool_seed: make(task, num_envs=count, seed=pool_seed), Streams(seed), total_steps=10**9)
+    sizes = {"num_envs": OUR_ENVIRONMENTS, "batch_steps": ROLLOUT, "minibatches": ROLLOUT // MINIBATCH, "epochs": EPOCHS, "hidden": HIDDEN}
+    config = configure("ppo", sizes | options)
+    found = control.build(config, "ppo", lambda count, pool_seed: make(task, num_envs=count, seed=pool_seed), Streams(seed), 10**9)
+    assert isinstance(found, Learner)
+    return found
 
 
-def train_ours(method: PPO) -> Advance:
+def train_ours(method: Learner) -> Advance:
     """Turns of the training loop. A turn's steps without the rows that only begin an episode are its steps."""
 
     def advance(steps: int) -> None:
         goal = method.steps + steps
         while method.steps < goal:
-            iterate(method)
+            method.turn()
 
     return advance
 

@@ -63,21 +63,17 @@ def method_of(name: str, **options: Any) -> Any:
 
 def advance(method: Any, steps: int) -> int:
     """Turns of the training loop; offline, a turn makes many gradient steps."""
-    from rheostat.learner.method import iterate
-
     before = method.updates
     while method.updates < before + steps:
-        iterate(method)
+        method.turn()
     return method.updates - before
 
 
 def ours_online(name: str) -> Advance:
     """Our SAC or TD3, past its uniform steps."""
-    from rheostat.learner.method import iterate
-
     method = method_of(name, steps=10**7, start_steps=START, replay_capacity=ROWS)
     while method.steps < START:
-        iterate(method)
+        method.turn()
     return lambda steps: advance(method, steps)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from rheostat.methods import table
-from rheostat.methods.control.ppo import PPO
+from rheostat.learner import control
+from rheostat.learner.learner import Learner
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import Environments, make
 from rheostat.training.settings import configure
 
 
-def build(method: str, config: dict[str, Any], arguments: dict[str, Any], *, steps: int, policy: Any = None) -> PPO:
+def build(method: str, config: dict[str, Any], arguments: dict[str, Any], *, steps: int, policy: Any = None) -> Learner:
     """A method of the table on the task of the cell."""
-    return table.entry(method).load()(
-        configure(method, config), world(arguments), Streams(arguments["seed"]), total_steps=steps, policy=policy
-    )
+    found = control.build(configure(method, config), method, world(arguments), Streams(arguments["seed"]), steps, policy=policy)
+    assert isinstance(found, Learner)
+    return found
 
 
 def world(arguments: dict[str, Any]) -> Callable[[int, int], Environments]:

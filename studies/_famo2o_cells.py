@@ -9,6 +9,8 @@ import torch
 
 from rheostat.collect.control.offline_data import record
 from rheostat.experiments.studies.training import DATA
+from rheostat.learner.off_policy import AsRead
+from rheostat.parts import Batch
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.environments import make
 from rheostat.tasks.control.two_halves import halves
@@ -37,17 +39,18 @@ def gather(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
 @torch.no_grad()
 def look(run: Any) -> dict[str, float]:
     """Coefficients left and right, and how far the members at both ends of the range are from the data's actions."""
-    method = run.method
-    if not hasattr(method, "members"):
+    context = run.method.context
+    if "balance" not in context.models:
         return {}
+    family = run.method.config.family
     places = torch.cartesian_prod(torch.linspace(-1, 1, ROW), torch.linspace(-1, 1, ROW))
-    observation = method.normalise(torch.cat([places, torch.zeros_like(places)], -1))
-    coefficient = method.members.model.mode(observation)
-    rows = method.credit(method.offline.transitions[:5000])
+    observation = context.see(torch.cat([places, torch.zeros_like(places)], -1))
+    coefficient = context.models["balance"].network.mode(observation)
+    rows = AsRead()(context, Batch(context.offline.transitions[:5000])).rows
     distance = {}
-    for name in ("low", "high"):
-        value = getattr(method.config, f"coefficient_{name}")
-        member = method.distribution(method.members.beside(rows.observation, torch.full((len(rows),), value)))
+    for name, value in (("low", family.low), ("high", family.high)):
+        beside = family.beside(context, rows.observation, torch.full((len(rows),), value))
+        member = context.models["policy"].distribution(beside)
         distance[f"distance_{name}"] = float((member.mode() - rows.action).square().mean())
     left = places[:, 0] < 0
     right = places[:, 0] > 0

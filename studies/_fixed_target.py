@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rheostat.collect.control.normalise import RunningStatistics
-from rheostat.learner.method import iterate
 from rheostat.objectives.sampling_error import sampling_error_tabular, visit_counts
 from rheostat.policies.control.actor_critic import ActorCritic, TabularSoftmax
 from rheostat.policies.control.sampling_error import neural_sampling_error
@@ -64,21 +63,22 @@ def sampling_error(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     config = {**arguments["config"], **FROZEN, "normalise_observations": target.statistics is not None}
     method = build(arguments["method"], config, arguments, steps=max(arguments["at"]), policy=target.policy)
     if target.statistics is not None:
-        method.observations = target.statistics
-    before = method.parameters.vector.detach().clone()
-    block = method.block_steps(method.config)
+        method.context.stores["observations"] = target.statistics
+    vector = method.context.models["policy"].parameters.vector
+    before = vector.detach().clone()
+    block = method.composition.innermost.turn_steps
     errors: list[float] = []
     rows: list[int] = []
     for step in range(block, max(arguments["at"]) + 1, block):
         kept = method.retain(method.collect())
         if step in arguments["at"]:
-            window = kept.transitions()
-            observation = method.normalise(window.observation)
-            errors.append(error_of(target.policy, observation, window.action, method.streams["sampling error"], arguments.get("epochs", 0)))
+            window = kept.rows.transitions()
+            observation, generator = method.context.see(window.observation), method.context.streams["sampling error"]
+            errors.append(error_of(target.policy, observation, window.action, generator, arguments.get("epochs", 0)))
             rows.append(len(window))
         method.improve(method.credit(kept))
     method.close()
-    assert torch.equal(before, method.parameters.vector), "the target moved"
+    assert torch.equal(before, vector), "the target moved"
     return {"sampling_error": errors, "rows": rows}
 
 
@@ -109,15 +109,16 @@ def fixed_target(arguments: dict[str, Any], folder: Path) -> Target:
     if target["kind"] == "random":
         frozen = {**FROZEN, "normalise_observations": True, "num_envs": 1, "batch_steps": target["warm_up"]}
         method = build("ppo", frozen, arguments | {"seed": derive_seed(seed, "target")}, steps=target["warm_up"])
-        iterate(method)
+        method.turn()
     else:
         stored = load_file(folder / target["cell"] / TARGET)
         method = build("ppo", {"num_envs": 1}, arguments, steps=1)
-        method.observations.load_state_dict({name: stored.pop(name) for name in ("mean", "variance", "count")})
+        method.context.stores["observations"].load_state_dict({name: stored.pop(name) for name in ("mean", "variance", "count")})
         cast(nn.Module, method.policy).load_state_dict(stored)
     method.close()
-    statistics = FrozenStatistics(method.observations.shape)
-    statistics.load_state_dict(method.observations.state_dict())
+    seen = method.context.stores["observations"]
+    statistics = FrozenStatistics(seen.shape)
+    statistics.load_state_dict(seen.state_dict())
     assert isinstance(method.policy, ActorCritic)
     return Target(method.policy, statistics)
 
@@ -126,8 +127,8 @@ def train_target(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     """The cell: train a target with PPO (``task``, ``config``, ``steps``, ``seed``), store it, and return its deterministic evaluation."""
     method = build("ppo", arguments["config"], arguments, steps=arguments["steps"])
     while method.steps < arguments["steps"]:
-        iterate(method)
-    statistics = method.observations
+        method.turn()
+    statistics = method.context.stores["observations"]
     stored = {"mean": statistics.mean, "variance": statistics.variance, "count": torch.tensor(statistics.count)}
     save_file(cast(nn.Module, method.policy).state_dict() | stored, place / TARGET)
     evaluation = method.evaluate(20)

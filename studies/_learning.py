@@ -6,8 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from rheostat.learner.method import iterate
-from rheostat.methods.control.ppo import PPO
+from rheostat.learner.learner import Learner
 from studies._control import build
 
 
@@ -28,7 +27,7 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     shifts: list[float] = []
     while method.steps < arguments["steps"]:
         updates = method.updates
-        metrics = iterate(method)
+        metrics = method.turn()
         if "behaviour_kl" in metrics:
             shifts.append(metrics["behaviour_kl"])
         moved = method.updates > updates
@@ -41,18 +40,18 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     return {"curve": curve} | ({"behaviour_kl": sum(shifts) / len(shifts)} if shifts else {})
 
 
-def evaluate(method: PPO, arguments: dict[str, Any]) -> float:
+def evaluate(method: Learner, arguments: dict[str, Any]) -> float:
     """Mean return of deterministic episodes."""
     return round(method.evaluate(arguments["episodes"])["evaluation_return"], 4)
 
 
-def row_of(method: PPO, metrics: dict[str, float], evaluation: float | None) -> dict[str, float | None]:
+def row_of(method: Learner, metrics: dict[str, float], evaluation: float | None) -> dict[str, float | None]:
     """One row of the curve."""
     error = metrics.get("meter/sampling_error")
     return {
         "steps": method.steps,
         "updates": method.updates,
-        "flops": float(f"{metrics.get('flops', method.flops):.5g}"),
+        "flops": float(f"{metrics.get('flops', method.context.flops):.5g}"),
         "evaluation_return": evaluation,
         "meter/sampling_error": None if error is None else round(error, 8),
     }

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from rheostat.buffers.offline import OfflineData
 from rheostat.experiments.studies.training import DATA
-from rheostat.learner.method import iterate
-from rheostat.methods.control.uni_o4 import UniO4
+from rheostat.learner import control
+from rheostat.learner.stages import Stages
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import Environments, make
 from rheostat.training import checkpoint
@@ -100,12 +100,15 @@ def fork_data(steps: int, seed: int) -> OfflineData:
 # --- arms --------------------------------------------------------------------------------------------------------------------------------
 
 
-def build(arguments: dict[str, Any], place: Path, *, online: int = 0) -> UniO4:
+def build(arguments: dict[str, Any], place: Path, *, online: int = 0) -> Stages:
     """The method on the cell's data; those of the fork are made on the spot, ``rows`` of them."""
     fork = arguments["task"] == "fork"
     data = fork_data(arguments["rows"], arguments["seed"]) if fork else OfflineData.load(place.parent / arguments["data"] / DATA)
     config = configure("uni-o4", arguments["config"])
-    return UniO4(config, world(arguments), Streams(arguments["seed"]), total_steps=arguments["steps"], online_steps=online, offline=data)
+    streams, steps = Streams(arguments["seed"]), arguments["steps"]
+    found = control.build(config, "uni-o4", world(arguments), streams, steps, online_steps=online, offline=data)
+    assert isinstance(found, Stages)
+    return found
 
 
 def world(arguments: dict[str, Any]) -> Callable[[int, int], Environments]:
@@ -123,12 +126,12 @@ def prepare(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         that likes each best, nats; ``spread``: mean deviation of the members' mean actions.
     """
     method = build(arguments, place)
-    while method.stage != "policies":
-        iterate(method)
+    while method.stage.name != "policies":
+        method.turn()
     checkpoint.write(place / STATE, STATE, method.state_dict())
-    rows = method.seen_data[:5_000]
+    rows = method.context.stores["data as read"].rows[:5_000]
     with torch.no_grad():
-        policies = method.members.policies.distribution(rows.observation)
+        policies = method.context.models["members"].policies.distribution(rows.observation)
         coverage = policies.log_prob(rows.action).amax(0).mean()
     spread = policies.mean.std(0).mean() if len(policies.mean) > 1 else torch.zeros(())
     final = measured(method, arguments)
@@ -146,21 +149,22 @@ def improve(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     method = resumed(arguments, place)
     begin = method.steps
     rows = [(0, measured(method, arguments, arguments["looks"]))]
-    while not method.acting:
-        iterate(method)
+    while not method.context.acting:
+        method.turn()
         done = method.steps - begin
-        if done % arguments["look_every"] == 0 and not method.acting:
+        if done % arguments["look_every"] == 0 and not method.context.acting:
             rows.append((done, measured(method, arguments, arguments["looks"])))
     final = measured(method, arguments)
     rows.append((method.steps - begin, final))
     checkpoint.write(place / STATE, STATE, method.state_dict())
     method.close()
+    members = method.context.models["members"]
     return {
         "final": final,
         "curve": {"steps": [float(step) for step, _ in rows], "evaluation_return": [value for _, value in rows]},
-        "replaced": method.members.replaced,
-        "scores": [round(float(score), 4) for score in method.members.scores],
-        "chosen": method.chosen,
+        "replaced": members.replaced,
+        "scores": [round(float(score), 4) for score in members.scores],
+        "chosen": method.context.models["policy"].chosen,
     }
 
 
@@ -177,7 +181,7 @@ def online(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         method = _control.build("ppo", arguments["config"], arguments, steps=budget)
     begin, rows, due = method.steps, [(0, measured(method, arguments, arguments["looks"]))], arguments["look_every"]
     while method.steps - begin < budget:
-        iterate(method)
+        method.turn()
         done = method.steps - begin
         if done >= due or done >= budget:
             due = (done // arguments["look_every"] + 1) * arguments["look_every"]
@@ -187,7 +191,7 @@ def online(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     return {"final": rows[-1][1], "curve": columns}
 
 
-def resumed(arguments: dict[str, Any], place: Path, *, online: int = 0) -> UniO4:
+def resumed(arguments: dict[str, Any], place: Path, *, online: int = 0) -> Stages:
     """The method with the state that another cell left."""
     method = build(arguments, place, online=online)
     method.load_state_dict(checkpoint.read(place.parent / arguments["state"] / STATE / STATE))

@@ -1,10 +1,11 @@
-"""The training loop by hand: a method is four steps, and data flow one way."""
+"""The training loop by hand: a turn is four steps, and data flow one way."""
 
 from __future__ import annotations
 
-from rheostat.methods.control.ppo_buffer import PPOBuffer, PPOBufferConfig
+from rheostat.learner.control import build
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import Environments, make
+from rheostat.training.settings import configure
 
 
 def world(num_envs: int, seed: int) -> Environments:
@@ -12,8 +13,8 @@ def world(num_envs: int, seed: int) -> Environments:
 
 
 def main(turns: int = 3) -> list[dict[str, float]]:
-    config = PPOBufferConfig(num_envs=4, batch_steps=256, minibatches=4)
-    method = PPOBuffer(config, world, Streams(0), total_steps=turns * 256)
+    config = configure("ppo-buffer", {"num_envs": 4, "batch_steps": 256, "minibatches": 4})
+    method = build(config, "ppo-buffer", world, Streams(0), total_steps=turns * 256)
     history = []
     for _ in range(turns):
         fresh = method.collect()  # WHO ACTS?
@@ -22,7 +23,7 @@ def main(turns: int = 3) -> list[dict[str, float]]:
         metrics = method.improve(batch)  # HOW DOES THE POLICY MOVE?
         history.append(metrics)
         stale, ess = metrics.get("meter/share_stale", 0.0), metrics["meter/ess"]
-        print(f"fresh {list(fresh.shape)}  kept {list(kept.shape)}  stale {stale:.2f}  ess {ess:.3f}")
+        print(f"fresh {list(fresh.rows.shape)}  kept {list(kept.rows.shape)}  stale {stale:.2f}  ess {ess:.3f}")
     method.close()
     return history
 

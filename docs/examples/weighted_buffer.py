@@ -14,43 +14,58 @@ bounds the variance.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
-from rheostat.errors import RheostatError
-from rheostat.methods.control.ppo import PPOConfig
-from rheostat.methods.control.ppo_buffer import PPOBuffer, PPOBufferConfig
+from rheostat.buffers.control_retainers import Window
+from rheostat.collect.control.collectors import Rollout
+from rheostat.collect.control.statistics import Normalisation
+from rheostat.credit.control_annotations import GAE
+from rheostat.learner.dial import Dial
+from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter
+from rheostat.learner.learner import Composition
+from rheostat.learner.on_policy import on_policy
+from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
 from rheostat.objectives.weights import importance_weight
-from rheostat.trajectories import Trajectories
+from rheostat.options import option
+from rheostat.parts import Batch
 
 
 @dataclass(frozen=True)
-class WeightedBufferConfig(PPOBufferConfig):
-    """PPO-Buffer and one setting more."""
+class ImportanceWeight:
+    """Advantages of old rows, times how likely they still are."""
 
-    weight_cap: float = 2.0
+    cap: float = option(2.0, short="weight_cap", above=0)
     """C: largest weight of a row."""
+    reads: ClassVar[Sequence[str]] = ("advantage", "learner_logp")
 
-
-class WeightedBuffer(PPOBuffer):
-    """See the module docstring."""
-
-    Config: ClassVar[type[PPOConfig]] = WeightedBufferConfig
-    config: WeightedBufferConfig
-
-    @classmethod
-    def derived(cls, config: PPOConfig) -> dict[str, int | str]:
-        """PPO's numbers; refuses a cap that would switch every row off."""
-        assert isinstance(config, WeightedBufferConfig)
-        if config.weight_cap <= 0:
-            raise RheostatError(f"weight_cap is {config.weight_cap}: it must be above 0.")
-        return super().derived(config)
-
-    def credit(self, kept: Trajectories) -> Trajectories:
-        """WHAT IS IT WORTH? As before, weighted."""
-        batch = super().credit(kept)
-        if self.credit_due:
-            start, sampler = batch.learner_logp, batch.sampler_logp
-            weight = importance_weight(start, sampler, mask=batch.mask, cap=self.config.weight_cap)
-            batch.advantage = batch.advantage * weight
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows = batch.rows
+        weight = importance_weight(rows.learner_logp, rows.sampler_logp, mask=rows.mask, cap=self.cap)
+        rows.advantage = rows.advantage * weight
         return batch
+
+
+@dataclass(frozen=True)
+class WeightedBuffer:
+    """PPO-Buffer and one part more."""
+
+    collect: Rollout = Rollout()
+    keep: Window = Window(2)
+    normalisation: Normalisation = Normalisation()
+    gae: GAE = GAE()
+    weight: ImportanceWeight = ImportanceWeight()
+    network: Network = Network()
+    objective: ClippedSurrogate = ClippedSurrogate()
+    sampler: SamplerWeight = SamplerWeight()
+    stop: KLStop = KLStop()
+    update: FastPPO = FastPPO()
+    meter: SamplingErrorMeter = SamplingErrorMeter()
+    dial: Dial = Dial()
+
+    def compose(self) -> Composition:
+        """WHAT IS IT WORTH? As in ppo-buffer, weighted."""
+        found = on_policy(self, self.objective, stop=self.stop)
+        found.credit.append(self.weight)
+        return found

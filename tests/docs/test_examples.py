@@ -114,8 +114,8 @@ def test_method(example: Any, tmp_path: Path) -> None:
     run = script.main(tmp_path / "run", steps=1536)
     last = run.metrics[-1]
     assert last["meter/share_stale"] == pytest.approx(0.5, abs=0.02) and last["meter/ess"] < 1
-    assert rheostat.load(tmp_path / "run").settings.config["weight_cap"] == 1.5
-    with pytest.raises(RheostatError, match="weight_cap is 0"):
+    assert rheostat.load(tmp_path / "run").settings.config["weight"]["cap"] == 1.5
+    with pytest.raises(RheostatError, match=r"weight\.cap is 0"):
         rheostat.train("weighted-buffer", "CartPole-v1", directory=tmp_path / "other", weight_cap=0.0)
 
 
@@ -136,9 +136,13 @@ def test_method_weighs_old_rows_only(example: Any, tmp_path: Path) -> None:
     settings |= {"normalise_observations": False, "normalise_rewards": False}  # statistics that move make every row a little stale
     run = rheostat.train("weighted-buffer", "CartPole-v1", directory=tmp_path / "run", steps=256, progress=False, **settings)
     method: Any = run.method
-    kept = method.retain(method.collect())
-    weighted = method.credit(kept).advantage
-    plain = super(type(method), method).credit(kept).advantage
+    retained = method.retain(method.collect())
+    kept = retained.rows
+    weighted = method.credit(retained).rows.advantage
+    batch = retained
+    for part in method.composition.credit[:-1]:
+        batch = part(method.context, batch)
+    plain = batch.rows.advantage
     fresh = kept.version == method.updates
     assert torch.allclose(weighted[fresh], plain[fresh], rtol=1e-4, atol=1e-5)
     stale = ~fresh & kept.mask

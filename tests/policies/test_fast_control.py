@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,13 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-from rheostat.learner.method import iterate
-from rheostat.methods.table import entry
+from rheostat.learner.control import build
 from rheostat.policies.control.actor_critic import ActorCritic, Evaluation, evaluate
 from rheostat.policies.control.fast_control import FastPerceptrons, SharedTrunk, fast
 from rheostat.policies.parameters import Adam, ParameterVector
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
+from rheostat.training.settings import configure
 
 VECTOR = spaces.Box(-np.inf, np.inf, (5,))
 ACTIONS = {
@@ -116,18 +115,18 @@ def test_a_subclass_is_left_as_it_is() -> None:
 )
 def test_training_with_either_form_is_the_same_up_to_rounding(task: str, method: str, options: dict[str, Any]) -> None:
     """The plain network goes through autograd, so this compares the whole update with its derivatives by hand."""
-    row = entry(method).load()
-    config = replace(row.Config(), num_envs=4, **({"batch_steps": 128, "epochs": 2} | options))
+    config = configure(method, {"num_envs": 4, "batch_steps": 128, "epochs": 2} | options)
     results = []
     for quick in (True, False):
-        trained = row(config, lambda count, seed: make(task, num_envs=count, seed=seed), Streams(3), total_steps=1000)
+        trained = build(config, method, lambda count, seed: make(task, num_envs=count, seed=seed), Streams(3), 1000)
+        models = trained.context.models
         if not quick:
-            trained.network = trained.policy
-            if hasattr(trained, "behaviour"):
-                trained.behaviour.network = trained.behaviour.network.policy
+            models["policy"].network = models["policy"].policy
+            if "behaviour" in models:
+                models["behaviour"].network = models["behaviour"].network.policy
         for _ in range(4):
-            metrics = iterate(trained)
-        results.append((trained.parameters.vector.detach().clone(), metrics))
+            metrics = trained.turn()
+        results.append((models["policy"].parameters.vector.detach().clone(), metrics))
         trained.close()
     (quick_vector, quick_metrics), (vector, metrics) = results
     torch.testing.assert_close(quick_vector, vector, atol=2e-4, rtol=1e-3)
