@@ -46,7 +46,7 @@ class OffPolicyEvaluation:
         act = getattr(run.method, "act_on_target", None)
         if act is None:
             raise RheostatError(f"{run.settings.method} does not train a control policy: there is nothing to judge by a control data set.")
-        data = load_for(run.method.collector.environments, self.offline)  # type: ignore[attr-defined]
+        data = load_for(run.method.context.environments, self.offline)
         began, last = time.monotonic(), [0.0]
 
         def watch(step: int, loss: float) -> None:

@@ -38,7 +38,7 @@ class Minibatch(NamedTuple):
     """``[N, ...]``, as the networks read them."""
     action: Tensor
     targets: MinibatchTargets
-    index: Tensor
+    places: Tensor
     """int64 ``[N]``, their places in the batch."""
 
 

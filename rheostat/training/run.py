@@ -334,7 +334,7 @@ class Run:
         tensor = torch.as_tensor(observation)
         tensor = tensor if tensor.dtype == torch.uint8 else tensor.float()
         act: Callable[[Tensor], Any] = actor_of(self)
-        space = self.method.context.observation_space  # type: ignore[attr-defined]
+        space = self.method.context.observation_space
         single = tensor.dim() == len(space.shape)
         if tuple(tensor.shape[0 if single else 1 :]) != tuple(space.shape):
             raise RheostatError(f"The policy expects observations of shape {list(space.shape)}, got {list(tensor.shape)}.")
@@ -492,5 +492,5 @@ def actor_of(run: Run) -> Callable[[Tensor], Any]:
     """
     if table.entry(run.settings.method).domain != "control":
         raise RheostatError(f"{run.settings.method} does not train a control policy: run.policy(observation) does not apply to it.")
-    act: Callable[[Tensor], Any] = run.method.context.act_on_target  # type: ignore[attr-defined]
+    act: Callable[[Tensor], Any] = run.method.context.act_on_target
     return act

@@ -212,9 +212,9 @@ def _control(spec: Spec, frozen: Frozen, own: Learner) -> Replay:
         minibatch, step = last
         gradient = -torch.cat([model.parameters.part(model.parameters.gradient, p).flatten() for p in acting]).double()
         slope, _ = update.objective.slopes(step.log_prob, step.value, step.targets)
-        weight[minibatch.index] = -slope.double()
-        limited[minibatch.index] = update.objective.policy_loss(step.log_prob, step.targets).limited
-        advantage[minibatch.index] = step.targets.advantage.double()
+        weight[minibatch.places] = -slope.double()
+        limited[minibatch.places] = update.objective.policy_loss(step.log_prob, step.targets).limited
+        advantage[minibatch.places] = step.targets.advantage.double()
     assign([vector], frozen.path[-1])
     logp = _distribution(context, rows).log_prob(rows.action[rows.mask])
     found = torch.autograd.grad((logp * weight.to(logp.dtype)).sum(), acting)

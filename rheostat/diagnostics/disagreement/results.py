@@ -337,12 +337,12 @@ def _prompt(frozen: Frozen, row: int) -> str:
     if batch.attention is None:
         return f"environment {row}"
     begun = int(batch.mask[row].nonzero()[0])
-    return frozen.run.method.policy.tokenizer.decode(batch.action[row, :begun][batch.attention[row, :begun]].tolist())  # type: ignore[attr-defined]
+    return frozen.run.method.policy.tokenizer.decode(batch.action[row, :begun][batch.attention[row, :begun]].tolist())
 
 
 def _texts(frozen: Frozen, actions: Tensor) -> list[str]:
     if frozen.rows.attention is not None:
-        return [frozen.run.method.policy.tokenizer.decode([token]) for token in actions.tolist()]  # type: ignore[attr-defined]
+        return [frozen.run.method.policy.tokenizer.decode([token]) for token in actions.tolist()]
     if actions.is_floating_point() or actions.dim() > 1:
         return [""] * len(actions)  # several numbers have no room
     return [str(action) for action in actions.tolist()]

@@ -280,6 +280,7 @@ def walked(learner: Learner, update: FastPPO, batch: Batch, move: Callable[[int]
         step = update.accumulate(context, minibatch)
         if step is None or (number < steps - 1 and update.stops_after(step)):
             return None
+    assert step is not None
     return minibatch, step
 
 
