@@ -526,7 +526,7 @@ class OffPolicy:
 
     def evaluate(self, episodes: int) -> Metrics:
         """Deterministic actions in a fresh pool with its own seed; with a data set of known references, the normalised score too."""
-        environments = self.make(min(episodes, 10), derive_seed(self.streams.seed, "evaluation", self.updates))
+        environments = self.make(self.collector.environments.copies_for(episodes), derive_seed(self.streams.seed, "evaluation", self.updates))
         found = measure_returns(lambda observation: self.act_on_target(observation).mode(), environments, episodes)
         if self.offline is not None and self.offline.reference is not None:
             found["normalised_score"] = self.offline.normalised_score(found["evaluation_return"])

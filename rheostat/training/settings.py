@@ -25,8 +25,7 @@ class Settings:
     steps: int = 100_000
     """Budget in the method's unit: environment steps for control, updates (or generated tokens) for language."""
     checkpoint_every: int = 0
-    """Steps between checkpoints; 0 chooses a tenth of the budget. Part of the run's definition: worlds that cannot be saved restart
-    there."""
+    """Steps between checkpoints; 0 chooses a tenth of the budget. It changes nothing but how much a crash can lose."""
     evaluation_episodes: int = 10
     """Episodes of the final evaluation; 0 for none."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
