@@ -40,6 +40,8 @@ from rheostat.trajectories import Source, Trajectories, Transitions
 
 UsesData = Literal["no", "optional", "first"]
 """Whether a method reads a data set: never, beside its own data, or before anything else."""
+NEVER = -100.0
+"""Log-probability on the meter of what the policy cannot draw."""
 OFFLINE_TURN = 100
 """Gradient steps per turn of the loop while nobody acts."""
 NORM_EPSILON = 1e-3
@@ -330,7 +332,7 @@ class OffPolicy:
                     f"{offline.name} has {len(offline):,} steps, and the replay that begins with it keeps {config.replay_capacity:,}: "
                     f"raise replay_capacity, or set offline_share to keep both apart."
                 )
-            replay.append_transitions(self.rescaled(offline.transitions), offline.breaks)
+            replay.append_transitions(self.rescaled(offline.as_drawn), offline.breaks)
         return replay
 
     def empty_replay(self, capacity: int, priority: float = 0.0) -> Replay:
@@ -343,7 +345,7 @@ class OffPolicy:
         if offline is None or self.config.offline_share is None:
             return None
         replay = self.empty_replay(len(offline))
-        replay.append_transitions(self.rescaled(offline.transitions), offline.breaks)
+        replay.append_transitions(self.rescaled(offline.as_drawn), offline.breaks)
         return replay
 
     def derive_reward_scale(self, offline: OfflineData | None) -> float:
@@ -450,6 +452,7 @@ class OffPolicy:
         seen = kept.clone(recurse=False)
         seen.observation, seen.next_observation = self.normalise(kept.observation), self.normalise(kept.next_observation)
         if self.bounds is not None:
+            self.drawn = self.bounds.drawn(kept.action[-self.config.batch_size :])  # what has a density, for the meter
             seen.action = self.bounds.to_unit(kept.action)
             if kept.next_action is not None:
                 seen.next_action = self.bounds.to_unit(kept.next_action)
@@ -516,7 +519,7 @@ class OffPolicy:
         """How far the present policy is from whoever sampled the rows, by source; without ratios where it has no density."""
         with torch.no_grad():
             policy = self.exploring(rows.observation)
-            learner = policy.log_prob(rows.action)
+            learner = policy.log_prob(rows.action if self.bounds is None else self.drawn).clamp_min(NEVER)
             sampler = rows.sampler_logp if self.bounds is None else rows.sampler_logp + self.bounds.log_volume
             sampler = torch.where(learner.isnan(), learner, sampler)
         age = torch.where(rows.source == int(Source.OFFLINE), -1, self.updates - rows.version)
@@ -526,7 +529,8 @@ class OffPolicy:
 
     def evaluate(self, episodes: int) -> Metrics:
         """Deterministic actions in a fresh pool with its own seed; with a data set of known references, the normalised score too."""
-        environments = self.make(self.collector.environments.copies_for(episodes), derive_seed(self.streams.seed, "evaluation", self.updates))
+        copies = self.collector.environments.copies_for(episodes)
+        environments = self.make(copies, derive_seed(self.streams.seed, "evaluation", self.updates))
         found = measure_returns(lambda observation: self.act_on_target(observation).mode(), environments, episodes)
         if self.offline is not None and self.offline.reference is not None:
             found["normalised_score"] = self.offline.normalised_score(found["evaluation_return"])

@@ -508,7 +508,8 @@ class PPO:
 
     def evaluate(self, episodes: int) -> Metrics:
         """Deterministic actions, frozen statistics, a fresh pool with its own seed."""
-        environments = self.make(self.collector.environments.copies_for(episodes), derive_seed(self.streams.seed, "evaluation", self.updates))
+        copies = self.collector.environments.copies_for(episodes)
+        environments = self.make(copies, derive_seed(self.streams.seed, "evaluation", self.updates))
         return measure_returns(lambda observation: self.act_on_target(observation).mode(), environments, episodes)
 
     # --- state --------------------------------------------------------------------------------------------------------------------
