@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 import sys
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -675,6 +676,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "rheostat_environment"):
+            raise
+        print(_their_traceback(error), file=sys.stderr)
+        sys.exit(1)
+
+
+def _their_traceback(error: BaseException) -> str:
+    """The traceback of an error that an environment raised, from its own code on."""
+    trace = error.__traceback__
+    ours = str(Path(__file__).resolve().parents[1])
+    while trace is not None and trace.tb_next is not None:
+        path = trace.tb_frame.f_code.co_filename
+        if not path.startswith(ours) and "/gymnasium/" not in path.replace("\\", "/") and not path.startswith("<"):
+            break
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
 
 
 if __name__ == "__main__":

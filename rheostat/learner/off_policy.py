@@ -289,7 +289,7 @@ class OffPolicy:
             return None
         if self.discrete:
             raise RheostatError(
-                f"{self.name} needs discrete actions, and {world.name} has {world.action_space}: use td3 or sac for continuous ones."
+                f"{self.name} needs discrete actions, and {world.name} has {world.action_space}: use ppo, or sac for a Box of floats."
             )
         return Bounds.of(world.action_space, self.name)
 
@@ -302,7 +302,7 @@ class OffPolicy:
         """Refuse images where the networks cannot read them."""
         shape = list(world.observation_space.shape)
         if len(shape) != 1 and not (self.images and self.bounds is None):
-            raise RheostatError(f"{self.name} reads vectors of numbers here, and {world.name} shows images {shape}: use dqn or ppo.")
+            raise RheostatError(f"{self.name} reads vectors of numbers here, and {world.name} shows images {shape}: use ppo.")
         if len(shape) != 1 and self.config.normalise_states:
             raise RheostatError(f"normalise_states is for vectors of numbers, and {world.name} shows images {shape}: leave it off.")
 
@@ -452,7 +452,7 @@ class OffPolicy:
         seen = kept.clone(recurse=False)
         seen.observation, seen.next_observation = self.normalise(kept.observation), self.normalise(kept.next_observation)
         if self.bounds is not None:
-            self.drawn = self.bounds.drawn(kept.action[-self.config.batch_size :])  # what has a density, for the meter
+            self.drawn = self.bounds.drawn(kept.action)  # what has a density, for the meter
             seen.action = self.bounds.to_unit(kept.action)
             if kept.next_action is not None:
                 seen.next_action = self.bounds.to_unit(kept.next_action)
@@ -519,7 +519,7 @@ class OffPolicy:
         """How far the present policy is from whoever sampled the rows, by source; without ratios where it has no density."""
         with torch.no_grad():
             policy = self.exploring(rows.observation)
-            learner = policy.log_prob(rows.action if self.bounds is None else self.drawn).clamp_min(NEVER)
+            learner = policy.log_prob(rows.action if self.bounds is None else self.drawn[-len(rows) :]).clamp_min(NEVER)
             sampler = rows.sampler_logp if self.bounds is None else rows.sampler_logp + self.bounds.log_volume
             sampler = torch.where(learner.isnan(), learner, sampler)
         age = torch.where(rows.source == int(Source.OFFLINE), -1, self.updates - rows.version)

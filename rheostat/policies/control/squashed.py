@@ -100,11 +100,13 @@ class Bounds:
         """
         low, high = getattr(space, "low", None), getattr(space, "high", None)
         if low is None or high is None:
-            raise RheostatError(f"{method} needs continuous actions (a Box), and this world has {space}: use dqn for discrete ones.")
+            raise RheostatError(
+                f"{method} needs continuous actions (a Box), and this world has {space}: use ppo, or dqn for one Discrete choice."
+            )
         if not (np.isfinite(low).all() and np.isfinite(high).all() and (high > low).all()):
             raise RheostatError(
                 f"{method} acts inside finite bounds, and this world's actions go from {low.min()} to {high.max()}: give the action "
-                "space finite bounds."
+                "space finite bounds (gymnasium.wrappers.RescaleAction), or use ppo, which needs none."
             )
         low, high = (torch.as_tensor(np.asarray(x, dtype=np.float32).reshape(-1)) for x in (low, high))
         return cls((low + high) / 2, (high - low) / 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -85,6 +86,12 @@ def _copies_of(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> 
 
     from rheostat.tasks.control.copies import whose
 
+    module = task.partition(":")[0] if ":" in task else ""
+    if module and importlib.util.find_spec(module.partition(".")[0]) is None:
+        raise RheostatError(
+            f"There is no module {module!r}, neither installed nor in the working directory: start rheostat where {module}.py is, or name "
+            "its folder in PYTHONPATH."
+        )
     try:
         return _sync([lambda: gymnasium.make(task, disable_env_checker=True, **options)] * num_envs, task, seed)
     except gymnasium.error.DependencyNotInstalled as error:
@@ -92,12 +99,6 @@ def _copies_of(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> 
             raise MissingExtra("box2d", "box2d", f"The Gymnasium task {task}") from error
         raise RheostatError(f"The Gymnasium task {task} needs a package that is not installed: {error}") from error
     except ImportError as error:
-        module = task.partition(":")[0]
-        if ":" in task and getattr(error, "name", None) == module:
-            raise RheostatError(
-                f"There is no module {module!r}, neither installed nor in the working directory: start rheostat where {module}.py is, or "
-                "name its folder in PYTHONPATH."
-            ) from error
         hint = f": pip install {error.name}" if error.name else ""
         raise RheostatError(f"The Gymnasium task {task} needs a package that is not installed ({error}){hint}.") from error
     except (gymnasium.error.Error, TypeError) as error:
