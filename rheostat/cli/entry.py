@@ -182,7 +182,17 @@ class LanguageOptions(TrainOptions):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the model's weights."""
     adapter_rank: int = 0
-    """Train LoRA adapters of this rank instead of the whole model; 0 trains everything."""
+    """Train LoRA adapters of this rank instead of the whole model; 0 trains everything, or the adapters that the model's folder holds."""
+    adapter_alpha: float | None = None
+    """Scale of new adapters; by default twice the rank."""
+    adapter_targets: tuple[str, ...] = ()
+    """Modules that get new adapters, by the end of their names; by default every linear one but the head."""
+    export: Literal["merged", "adapters"] = "merged"
+    """Export the model with its adapters merged into it, or the adapters alone."""
+    recompute: bool = False
+    """Gradient checkpointing: less memory, a third more computing (Llama family)."""
+    engine: Literal["embedded", "continuous"] = "embedded"
+    """Who samples: our engine, or transformers' continuous batching (whose runs do not repeat exactly)."""
     rollouts_kept: int = 64
     """Completions stored per update for looking at."""
     experts: str | None = None

@@ -310,7 +310,7 @@ class Run:
             return None
         path, temporary = self.directory / "model", self.directory / ".model.writing"
         shutil.rmtree(temporary, ignore_errors=True)
-        save(temporary)
+        save(temporary, **({"adapters_only": True} if self.settings.export == "adapters" else {}))
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
         return path
