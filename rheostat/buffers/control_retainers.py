@@ -264,7 +264,7 @@ class ReplayBuffer:
                 f"{offline.name} has {len(offline):,} steps, and the replay that begins with it keeps {self.capacity:,}: "
                 f"raise replay_capacity, or set offline_share to keep both apart."
             )
-        replay.append_transitions(rewards(offline.transitions), offline.breaks)
+        replay.append_transitions(rewards(offline.as_drawn), offline.breaks)
 
     def retain(self, context: Any, batch: Batch) -> Batch:
         """Keep the fresh steps."""
@@ -304,7 +304,7 @@ class DataAlone:
         offline = context.offline
         replay = Replay(len(offline), gamma=self.gamma, memory_map=Path(self.folder or tempfile.gettempdir()))
         context.stores["replay"] = replay
-        replay.append_transitions(context.stores["learned rewards"](offline.transitions), offline.breaks)
+        replay.append_transitions(context.stores["learned rewards"](offline.as_drawn), offline.breaks)
 
     def retain(self, context: Any, batch: Batch) -> Batch:
         """Nothing is kept."""

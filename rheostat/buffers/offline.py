@@ -111,6 +111,15 @@ class OfflineData:
         return len(self.breaks)
 
     @property
+    def as_drawn(self) -> Transitions:
+        """The steps with the actions that the policy drew, which ``sampler_logp`` is of; the world clipped some of them."""
+        if self.drawn_action is None:
+            return self.transitions
+        rows = self.transitions.clone(recurse=False)
+        rows.action = self.drawn_action
+        return rows
+
+    @property
     def behaviour(self) -> str:
         """Who acted, in words; empty where unknown."""
         return str(self.facts.get("behaviour", ""))

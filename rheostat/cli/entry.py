@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shlex
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -184,7 +185,17 @@ class LanguageOptions(TrainOptions):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the model's weights."""
     adapter_rank: int = 0
-    """Train LoRA adapters of this rank instead of the whole model; 0 trains everything."""
+    """Train LoRA adapters of this rank instead of the whole model; 0 trains everything, or the adapters that the model's folder holds."""
+    adapter_alpha: float | None = None
+    """Scale of new adapters; by default twice the rank."""
+    adapter_targets: tuple[str, ...] = ()
+    """Modules that get new adapters, by the end of their names; by default every linear one but the head."""
+    export: Literal["merged", "adapters"] = "merged"
+    """Export the model with its adapters merged into it, or the adapters alone."""
+    recompute: bool = False
+    """Gradient checkpointing: less memory, a third more computing (Llama family)."""
+    engine: Literal["embedded", "continuous"] = "embedded"
+    """Who samples: our engine, or transformers' continuous batching (whose runs do not repeat exactly)."""
     rollouts_kept: int = 64
     """Completions stored per update for looking at."""
     experts: str | None = None
@@ -744,6 +755,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("Stopped.", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        if not hasattr(error, "rheostat_environment"):
+            raise
+        print(_their_traceback(error), file=sys.stderr)
+        sys.exit(1)
+
+
+def _their_traceback(error: BaseException) -> str:
+    """The traceback of an error that an environment raised, from its own code on."""
+    trace = error.__traceback__
+    ours = str(Path(__file__).resolve().parents[1])
+    while trace is not None and trace.tb_next is not None:
+        path = trace.tb_frame.f_code.co_filename
+        if not path.startswith(ours) and "/gymnasium/" not in path.replace("\\", "/") and not path.startswith("<"):
+            break
+        trace = trace.tb_next
+    return "".join(traceback.format_exception(type(error), error, trace))
 
 
 if __name__ == "__main__":

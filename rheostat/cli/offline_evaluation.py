@@ -67,6 +67,7 @@ class OffPolicyEvaluation:
                 f"{row.value:,.4g}",
                 f"{row.standard_error:,.3g}",
                 "" if row.effective_episodes is None else f"{row.effective_episodes:,.1f}",
+                row.horizon,
             )
             for row in rows
         ]
@@ -75,7 +76,13 @@ class OffPolicyEvaluation:
         )
         print_table(
             title,
-            ["estimator", "value", "standard error", "effective episodes"],
+            ["estimator", "value", "standard error", "effective episodes", "over"],
             cells,
             numbers=["value", "standard error", "effective episodes"],
         )
+        for row in rows:
+            if row.converged is False:
+                print(
+                    f"Note: the fit of {row.estimator} had not settled after {self.fqe.steps:,} steps, which its standard error includes: "
+                    "raise --steps."
+                )

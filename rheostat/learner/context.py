@@ -268,8 +268,8 @@ class LanguageContext(LearnerContext):
         """Everything is loaded: the engine takes over the weights."""
         self.sync_engine()
 
-    def prepare_checkpoint(self) -> None:
-        """Nothing to bring in order: between two turns no generation is in flight."""
+    def restart_episodes(self) -> None:
+        """Nothing to begin anew: between two turns no generation is in flight."""
 
     def close(self) -> None:
         """Release graders that run in processes of their own."""

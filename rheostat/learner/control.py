@@ -235,7 +235,8 @@ class ControlContext(LearnerContext):
     def evaluate(self, episodes: int) -> Metrics:
         """Deterministic actions in a fresh pool with its own seed and frozen statistics; with a data set of known references, the
         normalised score too."""
-        environments = self.make(min(episodes, 10), derive_seed(self.streams.seed, "evaluation", self._updates))
+        copies = self.environments.copies_for(episodes)
+        environments = self.make(copies, derive_seed(self.streams.seed, "evaluation", self._updates))
         distribution = self.models[self.deployed].evaluated(self)
 
         def act(observation: Tensor) -> Tensor:
@@ -257,8 +258,8 @@ class ControlContext(LearnerContext):
         model = self.models[self.deployed]
         return getattr(model, "policy", None) or model.network
 
-    def prepare_checkpoint(self) -> None:
-        """Environments that cannot be saved start afresh; what was under way is bootstrapped as a truncation."""
+    def restart_episodes(self) -> None:
+        """Environments that could not be brought back start afresh; what was under way is bootstrapped as a truncation."""
         if self.acting and not self.environments.can_save:
             self.restarts += 1
             self.collector.restart(derive_seed(self.streams.seed, "pool", self.restarts))

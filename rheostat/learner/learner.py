@@ -226,9 +226,9 @@ class Learner:
         """What was sampled last, for looking at; at most about ``count`` rows, empty where there is no text."""
         return self.context.rollouts(count)
 
-    def prepare_checkpoint(self) -> None:
-        """Called at every scheduled checkpoint, before saving."""
-        self.context.prepare_checkpoint()
+    def restart_episodes(self) -> None:
+        """Called after loading where environments could not be brought back: new episodes begin."""
+        self.context.restart_episodes()
 
     # --- state ----------------------------------------------------------------------------------------------------------------------------
 

@@ -30,6 +30,9 @@ from rheostat.trajectories import Source, Transitions
 UsesData = Literal["no", "optional", "first"]
 """Whether a method reads a data set: never, beside its own data, or before anything else."""
 
+NEVER = -100.0
+"""Log-probability on the meter of what the policy cannot draw."""
+
 
 @dataclass(frozen=True)
 class Batches:
@@ -81,12 +84,12 @@ class AsRead:
         if not (isinstance(context.action_space, Discrete) and self.discrete is not False):
             if self.discrete:
                 raise RheostatError(
-                    f"{who} needs discrete actions, and {environments.name} has {context.action_space}: use td3 or sac for continuous ones."
+                    f"{who} needs discrete actions, and {environments.name} has {context.action_space}: use ppo, or sac for a Box of floats."
                 )
             context.bounds = Bounds.of(context.action_space, who)
         shape = list(context.observation_space.shape)
         if len(shape) != 1 and not (self.images and context.bounds is None):
-            raise RheostatError(f"{who} reads vectors of numbers here, and {environments.name} shows images {shape}: use dqn or ppo.")
+            raise RheostatError(f"{who} reads vectors of numbers here, and {environments.name} shows images {shape}: use ppo.")
 
     def __call__(self, context: Any, batch: Batch) -> Batch:
         kept, bounds = batch.rows, context.bounds
@@ -95,6 +98,7 @@ class AsRead:
         if not self.limited:
             rows.action = (kept.action.flatten(2) - bounds.centre) / bounds.half
         elif bounds is not None:
+            batch.columns["drawn"] = bounds.drawn(kept.action)  # what has a density, for the meter
             rows.action = bounds.to_unit(kept.action)
             if kept.next_action is not None:
                 rows.next_action = bounds.to_unit(kept.next_action)
@@ -246,7 +250,9 @@ class Log:
         self.sums, self.counts = {}, {}
         metered = self.options.metered is None or self.options.metered(context)
         if isinstance(batch.rows, Transitions) and len(batch.rows) and metered:
-            metrics |= meter(context, batch.rows[-batch.facts["size"] :])
+            last = slice(-batch.facts["size"], None)
+            drawn = batch.columns.get("drawn")
+            metrics |= meter(context, batch.rows[last], None if drawn is None else drawn[last])
         metrics |= context.collector.metrics() if context.acting else {}
         metrics["replay"] = sum(len(context.stores[name]) for name in ("replay", "data") if name in context.stores)
         return metrics
@@ -266,16 +272,17 @@ def next_multiple(steps: int, interval: int) -> int:
     return (steps // interval + 1) * interval
 
 
-def meter(context: Any, rows: Transitions) -> Metrics:
+def meter(context: Any, rows: Transitions, drawn: Tensor | None = None) -> Metrics:
     """How far the present policy is from whoever sampled the rows, by source; without ratios where it has no density.
 
     Args:
         context: of the learner.
         rows: as the networks read them.
+        drawn: ``[n, D]`` unit actions as they were drawn, which the environment may have clipped; None: as in the rows.
     """
     with torch.no_grad():
         policy = context.models[context.deployed].exploring(rows.observation)
-        learner = policy.log_prob(rows.action)
+        learner = policy.log_prob(rows.action if drawn is None else drawn).clamp_min(NEVER)
         sampler = rows.sampler_logp if context.bounds is None else rows.sampler_logp + context.bounds.log_volume
         sampler = torch.where(learner.isnan(), learner, sampler)
     age = torch.where(rows.source == int(Source.OFFLINE), -1, context.updates - rows.version)

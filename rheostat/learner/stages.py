@@ -241,9 +241,9 @@ class Stages:
         """What was sampled last, for looking at; empty where there is no text."""
         return list(self.context.rollouts(count))
 
-    def prepare_checkpoint(self) -> None:
-        """Called at every scheduled checkpoint, before saving."""
-        self.context.prepare_checkpoint()
+    def restart_episodes(self) -> None:
+        """Called after loading where environments could not be brought back: new episodes begin."""
+        self.context.restart_episodes()
 
     def _remembering(self) -> dict[str, Any]:
         """Everything that remembers something, each object once, by name."""

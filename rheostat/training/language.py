@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from rheostat.collect.language.generation.continuous import ContinuousEngine
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
+from rheostat.collect.language.generation.engine import Engine
 from rheostat.collect.language.groups import World
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.credit.verifiers.references import check_columns, check_references
@@ -16,6 +21,7 @@ from rheostat.errors import MissingExtra, RheostatError
 from rheostat.learner.language import composition_of
 from rheostat.learner.learner import Composition
 from rheostat.methods import table
+from rheostat.policies.language.loading import base_of_adapters
 from rheostat.policies.language.model import LanguagePolicy
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.base_models import base_model_path, build_base_model
@@ -29,6 +35,7 @@ from rheostat.tasks.language.task_list import language_task
 from rheostat.training.run import CUSTOM
 from rheostat.training.settings import Settings
 
+ENGINES: dict[str, Callable[[LanguagePolicy], Engine]] = {"embedded": EmbeddedEngine, "continuous": ContinuousEngine}
 ROOM = 2048  # tokens a prompt may have when neither task nor model sets a limit
 
 
@@ -55,11 +62,14 @@ def build_world(settings: Settings, config: Any, task: Any = None, policy: Any =
         raise RheostatError("reward_needs says what reward functions of your own need, and there are none: name them with --reward.")
     verifier = graders_of(settings, found)
     if isinstance(policy, tuple):
-        learner = LanguagePolicy(*policy, device=settings.device, value_head=value_head)
+        own = {"device": settings.device, "value_head": value_head, "recompute": settings.recompute}
+        learner = LanguagePolicy(*policy, **own, adapters=new_adapters(settings))
     elif policy is None or isinstance(policy, LanguagePolicy):
         learner = policy or load_policy(settings, found, value_head)
     else:
         raise RheostatError(f"policy is a {type(policy).__name__}: give a LanguagePolicy, or a pair (model, tokenizer).")
+    if settings.export == "adapters" and not learner.adapted:
+        raise RheostatError("There are no adapters to export alone: set adapter_rank, or export merged.")
     limits = found.limits
     new_tokens = config.sampling.max_new_tokens or limits.max_new_tokens
     room = (learner.longest or limits.max_prompt_tokens + new_tokens) - new_tokens
@@ -79,7 +89,7 @@ def build_world(settings: Settings, config: Any, task: Any = None, policy: Any =
             check_references(verifier, rows)
     experts = load_experts(settings, composition, found, learner, verifier, new_tokens)
     special = settings.reward_text == "special"
-    return World(found, learner, EmbeddedEngine(learner), timed(verifier), encoder, new_tokens, limits.stop, experts, special)
+    return World(found, learner, ENGINES[settings.engine](learner), timed(verifier), encoder, new_tokens, limits.stop, experts, special)
 
 
 def graders_of(settings: Settings, task: LanguageTask) -> Verifier:
@@ -217,16 +227,55 @@ def model_path(settings: Settings, task: LanguageTask) -> str:
     return str(build_base_model(name, progress=not built))  # a bar while it is built, silence where the cache has it
 
 
+def new_adapters(settings: Settings) -> Any:
+    """The configuration of the adapters that the settings ask for; None where they ask for none.
+
+    Raises:
+        RheostatError: a scale or targets of adapters without a rank; MissingExtra without peft.
+    """
+    for name in ("adapter_alpha", "adapter_targets"):
+        if getattr(settings, name) and not settings.adapter_rank:
+            raise RheostatError(f"{name} is about new adapters, and there are none: set adapter_rank.")
+    if not settings.adapter_rank:
+        return None
+    try:
+        from peft import LoraConfig
+    except ImportError as error:
+        raise MissingExtra("peft", "peft", "Training adapters") from error
+    alpha = 2 * settings.adapter_rank if settings.adapter_alpha is None else settings.adapter_alpha
+    targets: Any = list(settings.adapter_targets) or "all-linear"
+    return LoraConfig(r=settings.adapter_rank, lora_alpha=alpha, target_modules=targets)  # type: ignore[arg-type]
+
+
+def check_saved_adapters(settings: Settings, path: str) -> None:
+    """Refuse settings of new adapters that contradict those in the model's folder, which the run goes on with.
+
+    Raises:
+        RheostatError: another rank, scale or targets.
+    """
+    saved = json.loads((Path(path) / "adapter_config.json").read_text())
+    targets = saved.get("target_modules")
+    for name, given, found in (
+        ("adapter_rank", settings.adapter_rank, saved.get("r")),
+        ("adapter_alpha", settings.adapter_alpha, saved.get("lora_alpha")),
+        ("adapter_targets", sorted(settings.adapter_targets), sorted(targets) if isinstance(targets, list) else [targets]),
+    ):
+        if given and given != found:
+            raise RheostatError(
+                f"{name} is {given}, but the adapters in {path}, which the run goes on with, have {found}: leave the option out, or merge "
+                "the adapters into their base model and name that."
+            )
+
+
 def load_policy(settings: Settings, task: LanguageTask, value_head: bool) -> LanguagePolicy:
     """The language policy that the settings describe."""
     options: dict[str, Any] = {"device": settings.device, "dtype": settings.dtype, "value_head": value_head}
-    if settings.adapter_rank:
-        try:
-            from peft import LoraConfig
-        except ImportError as error:
-            raise MissingExtra("peft", "peft", "Training adapters") from error
-        options["adapters"] = LoraConfig(r=settings.adapter_rank, lora_alpha=2 * settings.adapter_rank, target_modules="all-linear")
+    options["recompute"] = settings.recompute
     path = model_path(settings, task)
+    if base_of_adapters(path) is None:
+        options["adapters"] = new_adapters(settings)
+    else:
+        check_saved_adapters(settings, path)
     with torch.random.fork_rng(devices=[]):  # peft draws the adapters from the global generator, which stays as it was
         torch.manual_seed(derive_seed(settings.seed, "adapters"))
         return LanguagePolicy.load(path, **options)

@@ -10,9 +10,9 @@
 
 Exactness. Everything a run remembers is in the checkpoint, and the metrics file is cut back to where the checkpoint was taken, so that
 ``train N, kill, resume, train N`` ends bit for bit where ``train 2N`` does. Worlds that can save their state (Gymnasium's) are saved.
-EnvPool's cannot, so at every *scheduled* checkpoint both the interrupted and the uninterrupted run start a freshly seeded pool, and
-episodes under way are bootstrapped as truncations. A stop in between (Ctrl-C, SIGTERM) changes nothing of this: the pool's seed and the
-actions since are saved, and resuming replays them.
+EnvPool's and those of users are brought back by repeating what happened since their episodes began
+(:mod:`rheostat.tasks.control.pools`, :mod:`rheostat.tasks.control.recording`). No checkpoint changes anything: curves do not depend on how
+often a run is saved, and no episode is cut. Opening a run steps no world; where a resume cannot bring one back, it says so.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,19 +37,17 @@ from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from rheostat.credit.verifiers.timing import seconds_of
 from rheostat.errors import RheostatError
 from rheostat.learner.learner import Learner
 from rheostat.learner.stages import Stages
-from rheostat.methods import table
 from rheostat.parts import NonFinite
-from rheostat.streams import Streams
 from rheostat.training import checkpoint
+from rheostat.training.building import actor_of, build_method, no_control
 from rheostat.training.progress import Progress, Silent
 from rheostat.training.sandboxing import keep_sandbox
-from rheostat.training.settings import Settings, configure
+from rheostat.training.settings import Settings
 from rheostat.training.sinks import Sink, open_sinks
 from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, remarks, silent_rewards
 
@@ -65,12 +64,17 @@ class Run:
         finished: whether the budget is spent.
     """
 
-    def __init__(self, directory: Path, settings: Settings, task: Any = None, policy: Any = None) -> None:
+    def __init__(
+        self, directory: Path, settings: Settings, task: Any = None, policy: Any = None, facts: dict[str, Any] | None = None
+    ) -> None:
         self.directory, self.settings = Path(directory), settings
         self.finished = False
         self.notes: list[str] = []
-        self._task = settings.task if task is None else task
+        without = task is None and facts is not None and settings.task.startswith(CUSTOM)  # open for acting only
+        self._task = settings.task if task is None and not without else task
         self._policy = policy
+        self._facts = facts
+        self._said: list[str] = []  # what resuming could not bring back
         self._method: Learner | Stages | None = None
         self._iteration = 0
         self._metrics_bytes = 0
@@ -98,6 +102,10 @@ class Run:
         try:
             directory.mkdir(parents=True, exist_ok=True)
             description = {"settings": settings.to_json(), "versions": versions(), "command": command_line()}
+            if run.worlds is not None and run.worlds.facts is not None:
+                description["environment"] = run.worlds.facts.to_json()
+            if policy is not None and isinstance(policy, torch.nn.Module):
+                description["network"] = f"{type(policy).__module__}.{type(policy).__qualname__}"
             _write_atomically(directory / "config.json", json.dumps(description, indent=2))
             keep_sandbox(directory, run.method)
         except OSError as error:
@@ -115,16 +123,23 @@ class Run:
             RheostatError: no run there, a damaged configuration, or no usable checkpoint.
         """
         directory = Path(directory)
-        settings = cls.settings_in(directory)
+        description = cls.description_in(directory)
+        settings = description["settings"]
         if sandbox is not None:
             settings = dataclasses.replace(settings, sandbox=cast(Any, sandbox))
-        if settings.task.startswith(CUSTOM) and task is None:
+        facts = description.get("environment")
+        if settings.task.startswith(CUSTOM) and task is None and facts is None:
             raise RheostatError(
                 f"{directory} was trained on a Python environment or other object ({settings.task.removeprefix(CUSTOM)}): open it with "
                 "rheostat.load(directory, task=...), handing over the environment or task, or with the prompts=... and rewards=... that "
                 "were objects."
             )
-        run = cls(directory, settings, task, policy)
+        if policy is None and description.get("network"):
+            raise RheostatError(
+                f"{directory} was trained with a network of your own ({description['network']}): open it in Python with "
+                "rheostat.load(directory, policy=...) (or resume), handing over a network of the same shape."
+            )
+        run = cls(directory, settings, task, policy, facts)
         name, state, run.notes = checkpoint.read_newest(directory / "checkpoints")
         try:
             run.method.load_state_dict(state["method"])
@@ -134,18 +149,25 @@ class Run:
             ) from error
         run._iteration, run._metrics_bytes = state["iteration"], state["metrics_bytes"]
         run._next_checkpoint, run.finished = state["next_checkpoint"], state["finished"]
+        run._said = list(state.get("said", []))
         return run
 
+    @classmethod
+    def settings_in(cls, directory: str | Path) -> Settings:
+        """What defines the run in a directory; see :meth:`description_in`."""
+        return cls.description_in(directory)["settings"]
+
     @staticmethod
-    def settings_in(directory: str | Path) -> Settings:
-        """What defines the run in a directory.
+    def description_in(directory: str | Path) -> dict[str, Any]:
+        """What defines the run in a directory (``settings``), and what is known about its environment and network.
 
         Raises:
             RheostatError: there is none, or its configuration is damaged.
         """
         path = Path(directory) / "config.json"
         try:
-            return Settings(**json.loads(path.read_text())["settings"])
+            description = json.loads(path.read_text())
+            return description | {"settings": Settings(**description["settings"])}
         except FileNotFoundError as error:
             raise RheostatError(f"There is no run in {directory}: it has no config.json.") from error
         except (json.JSONDecodeError, KeyError, TypeError) as error:
@@ -156,8 +178,13 @@ class Run:
         """The method, built on first use."""
         if self._method is None:
             torch.set_num_threads(self.settings.threads)
-            self._method = build_method(self.settings, self._task, self._policy)
+            self._method = build_method(self.settings, self._task, self._policy, self._facts)
         return self._method
+
+    @property
+    def worlds(self) -> Any:
+        """What makes the environments of a control run (:class:`rheostat.training.building.WorldsOfRun`); None for language runs."""
+        return getattr(self.method.context, "make", None)
 
     # --- the loop -------------------------------------------------------------------------------------------------------------------
 
@@ -176,6 +203,7 @@ class Run:
         progress = progress or Silent()
         outputs: list[Sink] = open_sinks(sinks, self.directory, self.settings.to_json())
         method, total = self.method, self.settings.budget
+        self._wake(progress)
         self._seconds = self._restore_logs()
         began = time.monotonic() - self._seconds
         progress.start(method.steps, total, method.unit)
@@ -184,11 +212,13 @@ class Run:
                 while method.steps < total:
                     found = method.turn()
                     self._iteration += 1
-                    self._keep_rollouts()
                     self._seconds = time.monotonic() - began
+                    with self._writing():
+                        self._keep_rollouts()
                     if found:  # methods that move with every step speak now and then only
                         metrics = {"iteration": self._iteration, "steps": method.steps, "updates": method.updates} | found
-                        self._log(metrics, metrics_file, timings_file)
+                        with self._writing():
+                            self._log(metrics, metrics_file, timings_file)
                         for sink in outputs:
                             sink.log(method.steps, metrics)
                         progress.update(method.steps, metrics)
@@ -201,31 +231,68 @@ class Run:
                     if method.steps >= self._next_checkpoint and method.steps < total:
                         while self._next_checkpoint <= method.steps:
                             self._next_checkpoint += self.settings.checkpoint_interval
-                        method.prepare_checkpoint()
                         self.save()
                     if stop() and method.steps < total:
                         self.save()
                         raise Interrupted(self.directory)
         except NonFinite as error:
             raise RheostatError(f"{error}; {self._keep_culprit(error)}") from error
-        except OSError as error:
-            raise RheostatError(f"Could not write the logs of {self.directory}: {error}; make room and resume the run.") from error
         finally:
             progress.stop()
             for sink in outputs:
                 sink.close()
+        self._finish(method)
+        return self
+
+    def _wake(self, progress: Progress) -> None:
+        """Bring the worlds back to where they were; where that cannot be done, begin new episodes and say so."""
+        if self.worlds is None or not hasattr(self.worlds, "wake"):
+            return
+        notes, restart = self.worlds.wake()
+        if restart:
+            self.method.restart_episodes()
+        for note in notes:
+            self._said.append(note)
+            self.notes.append(note)
+            progress.note(note)
+            warnings.warn(note, stacklevel=3)
+
+    def _finish(self, method: Learner | Stages) -> None:
+        """Save, evaluate, save again: a failing evaluation loses nothing."""
+        self.save()
         summary: dict[str, Any] = {"steps": method.steps, "updates": method.updates, "seconds": round(self._seconds, 2)}
-        if self.settings.evaluation_episodes:
-            summary |= method.evaluate(self.settings.evaluation_episodes)
+        said = remarks(self.metrics) + self._said
+        kept = {"remarks": said} if said else {}
+        try:
+            if self.settings.evaluation_episodes:
+                if hasattr(self.worlds, "park"):
+                    self.worlds.park()  # an evaluation never needs more copies than training did
+                summary |= method.evaluate(self.settings.evaluation_episodes)
+        except Exception as error:
+            error.add_note(
+                f"This happened in the final evaluation. Training is complete and saved: evaluate the policy with `rheostat evaluate "
+                f"{self.directory}` or rheostat.load({str(self.directory)!r}).evaluate(...)."
+            )
+            self._close_books(summary | {"remarks": [*said, f"The final evaluation failed: {type(error).__name__}: {error}"]})
+            raise
         grading = seconds_of(getattr(getattr(method, "world", None), "verifier", None))
         summary |= {f"seconds in reward {name}": round(seconds, 2) for name, seconds in grading.items()}
         summary = {name: value for name, value in summary.items() if not isinstance(value, float) or math.isfinite(value)}
-        said = remarks(self.metrics)
-        _write_atomically(self.directory / "summary.json", json.dumps(summary | ({"remarks": said} if said else {}), indent=2))
+        self._close_books(summary | kept)
+
+    def _close_books(self, summary: dict[str, Any]) -> None:
+        with self._writing():
+            _write_atomically(self.directory / "summary.json", json.dumps(summary, indent=2))
         self.export()
         self.finished = True
         self.save()
-        return self
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RheostatError(f"Could not write the logs of {self.directory}: {error}; make room and resume the run.") from error
 
     def _log(self, metrics: dict[str, Any], metrics_file: Any, timings_file: Any) -> None:
         """A row of numbers and a row of seconds. JSON knows no NaN: what is not a number (the mean reward of no graded row) is left out."""
@@ -244,7 +311,7 @@ class Run:
             return None
         path, temporary = self.directory / "model", self.directory / ".model.writing"
         shutil.rmtree(temporary, ignore_errors=True)
-        save(temporary)
+        save(temporary, **({"adapters_only": True} if self.settings.export == "adapters" else {}))
         shutil.rmtree(path, ignore_errors=True)
         os.replace(temporary, path)
         return path
@@ -257,6 +324,7 @@ class Run:
             "metrics_bytes": self._metrics_bytes,
             "next_checkpoint": self._next_checkpoint,
             "finished": self.finished,
+            "said": list(self._said),
         }
         return checkpoint.write(self.directory / "checkpoints", f"iteration-{self._iteration:09d}", state)
 
@@ -326,21 +394,40 @@ class Run:
         """The learned policy's deterministic action for one raw observation, or for a batch of them.
 
         Args:
-            observation: array or tensor ``[...]`` or ``[N, ...]`` of raw observations.
+            observation: what the environment gives (an array, or a dict or tuple of arrays), or several of them with a leading axis N in
+                every array.
 
         Returns:
-            A NumPy action of the same batching, to hand to the environment (continuous actions are not clipped).
+            A NumPy action in the environment's own action space (its shape, dtype, bounds and first category), or N of them: hand it over
+            as it is.
+
+        Raises:
+            RheostatError: an observation of another shape, or a method that does not train a control policy.
         """
-        tensor = torch.as_tensor(observation)
-        tensor = tensor if tensor.dtype == torch.uint8 else tensor.float()
-        act: Callable[[Tensor], Any] = actor_of(self)
-        space = self.method.context.observation_space
-        single = tensor.dim() == len(space.shape)
-        if tuple(tensor.shape[0 if single else 1 :]) != tuple(space.shape):
-            raise RheostatError(f"The policy expects observations of shape {list(space.shape)}, got {list(tensor.shape)}.")
+        act = actor_of(self)
+        environments = self.method.context.environments
+        tensor, single = environments.encode(observation)
         with torch.no_grad():
-            action = act(tensor.unsqueeze(0) if single else tensor).mode()
-        return (action[0] if single else action).numpy()
+            action = environments.decode(act(tensor).mode())
+        return action[0] if single else action
+
+    def evaluate(self, episodes: int = 20, *, task: Any = None, environment_options: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Measure the policy by whole episodes with deterministic actions; training is not touched.
+
+        Args:
+            episodes: how many.
+            task: another environment with the same spaces than the one it was trained on, in any form that training takes.
+            environment_options: options of that environment.
+
+        Raises:
+            RheostatError: spaces that differ, or a run on a Python environment without it.
+        """
+        if task is None and environment_options is None:
+            return self.method.evaluate(episodes)
+        if self.worlds is None or not hasattr(self.worlds, "instead"):
+            no_control(self.settings.method)
+        with self.worlds.instead(task, environment_options):
+            return self.method.evaluate(episodes)
 
     def plot(self, path: str | Path | None = None) -> Path:
         """Draw the run's curves as PNG; returns where."""
@@ -360,66 +447,6 @@ class Interrupted(Exception):
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         super().__init__(f"Stopped and saved. Continue with: rheostat resume {directory}")
-
-
-def build_method(settings: Settings, task: Any, policy: Any = None) -> Any:
-    """The method of a run on its task."""
-    entry = table.entry(settings.method)
-    config = configure(settings.method, settings.config)
-    streams = Streams(settings.seed)
-    if entry.domain == "language":
-        from rheostat.learner import language
-        from rheostat.training.language import build_world
-
-        return language.build(config, settings.method, build_world(settings, config, task, policy), streams, settings.steps)
-    from rheostat.tasks.control.environments import Environments, make
-
-    def worlds(num_envs: int, seed: int) -> Environments:
-        return make(task, num_envs=num_envs, seed=seed, backend=settings.backend, **settings.environment_options)
-
-    from rheostat.learner import control
-
-    expert = load_expert(settings) if config.dial.expert_share else None
-    return control.build(
-        config, settings.method, worlds, streams, settings.steps, expert=expert, policy=policy, **data_for(entry.load(), settings)
-    )
-
-
-def data_for(cls: Any, settings: Settings) -> dict[str, Any]:
-    """What a method that learns from data sets is given besides: ``offline`` and ``online_steps``; nothing for the others.
-
-    Raises:
-        RheostatError: a data set or steps after it for a method that cannot use them, or a data set that cannot be read.
-    """
-    uses = getattr(cls, "uses_data", "no")
-    if settings.online_steps and uses != "first":
-        raise RheostatError(f"online_steps follow a data set, and {settings.method} does not begin with one: its steps are all online.")
-    if uses == "no":
-        if settings.offline is not None:
-            raise RheostatError(
-                f"{settings.method} learns from its own data only: leave --offline out, or use a method that reads a data set."
-            )
-        return {}
-    data = None
-    if settings.offline is not None:
-        from rheostat.collect.control.offline_data import load_for
-
-        data = load_for(None, settings.offline)  # the method compares it with its world
-    return {"offline": data} | ({"online_steps": settings.online_steps} if uses == "first" else {})
-
-
-def load_expert(settings: Settings) -> Callable[[Tensor], Any]:
-    """The policy of another control run, as the expert of ``dial.expert_share``.
-
-    Raises:
-        RheostatError: none was named, or it was trained on another task.
-    """
-    if settings.experts is None:
-        raise RheostatError("dial.expert_share needs an expert: name the directory of a run whose policy is one (--experts DIRECTORY).")
-    other = Run.load(settings.experts)
-    if other.settings.task != settings.task:
-        raise RheostatError(f"The expert in {settings.experts} was trained on {other.settings.task}, not on {settings.task}.")
-    return actor_of(other)
 
 
 @contextmanager
@@ -482,15 +509,3 @@ def _write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.writing")
     temporary.write_text(text)
     os.replace(temporary, path)
-
-
-def actor_of(run: Run) -> Callable[[Tensor], Any]:
-    """From raw observations ``[N, ...]`` to the distribution of the learned policy's actions.
-
-    Raises:
-        RheostatError: the run's method trains no control policy.
-    """
-    if table.entry(run.settings.method).domain != "control":
-        raise RheostatError(f"{run.settings.method} does not train a control policy: run.policy(observation) does not apply to it.")
-    act: Callable[[Tensor], Any] = run.method.context.act_on_target
-    return act

@@ -70,10 +70,4 @@ def sandbox_line(directory: Path) -> str | None:
     found = read_sandbox(directory)
     if found is None:
         return None
-    parts = []
-    for grader in found.get("graders", []):
-        opted = f", opted out of {', '.join(grader['needs'])}" if grader.get("needs") else ""
-        worked = f", not stopped when tried: {', '.join(grader['worked'])}" if grader.get("worked") else ""
-        stopped = f", stopped when tried: {', '.join(grader['stopped'])}" if grader.get("stopped") else ""
-        parts.append(f"{grader['grader']}: {grader['level']}{opted}{stopped}{worked}")
-    return "; ".join(parts) or str(found.get("level"))
+    return "; ".join(Standing.from_json(grader).sentence() for grader in found.get("graders", [])) or str(found.get("level"))

@@ -27,8 +27,7 @@ class Settings:
     steps: int = 100_000
     """Budget in the method's unit: environment steps for control, updates (or generated tokens) for language."""
     checkpoint_every: int = 0
-    """Steps between checkpoints; 0 chooses a tenth of the budget. Part of the run's definition: worlds that cannot be saved restart
-    there."""
+    """Steps between checkpoints; 0 chooses a tenth of the budget. It changes nothing but how much a crash can lose."""
     evaluation_episodes: int = 10
     """Episodes of the final evaluation; 0 for none."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
@@ -70,7 +69,18 @@ class Settings:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Language: precision of the model's weights."""
     adapter_rank: int = 0
-    """Language: train LoRA adapters of this rank instead of the whole model (needs peft); 0 trains everything."""
+    """Language: train LoRA adapters of this rank instead of the whole model (needs peft); 0 trains everything, or goes on with the adapters
+    that the model's folder holds."""
+    adapter_alpha: float | None = None
+    """Language: scale of new adapters, which add alpha / rank times their product; None takes twice the rank."""
+    adapter_targets: tuple[str, ...] = ()
+    """Language: modules that get new adapters, by the end of their names; empty takes every linear one but the head."""
+    export: Literal["merged", "adapters"] = "merged"
+    """Language: the exported model has its adapters merged into it, or is a folder of the adapters alone."""
+    recompute: bool = False
+    """Language: keep only each layer's input and compute the layer again in the backward pass (gradient checkpointing, Llama family)."""
+    engine: Literal["embedded", "continuous"] = "embedded"
+    """Language: who samples: our engine, or transformers' continuous batching (whose runs do not repeat exactly)."""
     experts: str | None = None
     """Control: the directory of a run whose policy is the expert of ``dial.expert_share``. Language: a file of expert rows (JSON lines or
     parquet), each a prompt and its completion, as text or chat messages; None takes the completions of the prompts' own rows, or the task's

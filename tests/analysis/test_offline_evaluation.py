@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from rheostat.training.run import Run
 from tests.tiny_control import random_data, small
 
 GAMMA = 0.9
-QUICK = FQEConfig(steps=600, batch_size=32, learning_rate=1e-2, target_every=20, hidden=(16,), gamma=GAMMA)
+QUICK = FQEConfig(steps=1500, batch_size=32, learning_rate=1e-2, target_every=20, hidden=(16,), gamma=GAMMA)
 
 
 def by_chance(task: str, steps: int = 600) -> OfflineData:
@@ -64,7 +65,9 @@ def test_time_limits_are_bootstrapped_through() -> None:
     data = by_chance(probes.task_id("TimeLimit"))
     rows = evaluate_offline(leaning(0.5), data, ("data", "fqe"), config=QUICK)
     assert rows[0].value == pytest.approx(sum(GAMMA**t for t in range(5)), abs=0.05)
-    assert rows[1].value > 8  # towards 1 / (1 - gamma) = 10
+    assert rows[1].value == pytest.approx(10, abs=0.1)  # 1 / (1 - gamma)
+    (limited,) = evaluate_offline(leaning(0.5), data, ("fqe",), config=replace(QUICK, horizon=5))
+    assert limited.value == pytest.approx(rows[0].value, abs=0.05) and limited.horizon == "5 steps"
 
 
 def test_refusals() -> None:

@@ -1,1 +1,1 @@
-"""What people bring to a language run, as they bring it: models, files, rewards and objects."""
+"""What people bring, as they bring it: environments, data sets and networks; models, files, rewards and objects."""

@@ -14,7 +14,6 @@ from rheostat.collect.language.generation.checked import ROWS, CheckedEngine
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.sampling import Sampling, row_streams
 from rheostat.errors import RheostatError
-from rheostat.learner.method import iterate
 from rheostat.policies.language.model import LanguagePolicy
 from rheostat.training.run import build_method
 from rheostat.training.settings_from_options import settings_for
@@ -53,7 +52,7 @@ def test_the_worst_gap_is_a_metric_of_every_update(model: str, prompts: str, dig
 def test_a_run_with_a_lag_is_compared_with_the_weights_that_act(model: str, prompts: str, digits: str) -> None:
     one = method(model, prompts, digits, steps=4, learning_rate=1e-2, **{"dial.lag": 1})
     for _ in range(3):
-        found = iterate(one)
+        found = one.turn()
     assert found is not None and found["meter/parity_worst"] < 1e-3 and found["meter/kl_behaviour_k3"] > 1e-4
 
 
@@ -63,11 +62,11 @@ def test_an_engine_with_other_weights_is_refused(right: int, model: str, prompts
     one.world.engine = Stale(one.policy, right)
     if right == 2:
         one.announce()
-        iterate(one)  # its weights are right until it misses an announcement
+        one.turn()  # its weights are right until it misses an announcement
     else:
         one.announce()
     with pytest.raises(RheostatError, match=r"does not sample from the policy of update .*differ by"):
-        iterate(one)
+        one.turn()
 
 
 def test_an_engine_of_another_model_is_refused(model: str, prompts: str, digits: str) -> None:
@@ -78,7 +77,7 @@ def test_an_engine_of_another_model_is_refused(model: str, prompts: str, digits:
             parameter.add_(torch.randn_like(parameter) * 0.1)
     one.world.engine = EmbeddedEngine(other)
     with pytest.raises(RheostatError, match="Parity check failed"):
-        iterate(one)
+        one.turn()
 
 
 def test_few_rows_are_scored_and_only_after_an_announcement(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,7 +117,8 @@ def test_opting_out(graders, tmp_path):
     with Isolated(f"{graders}:reads", timeout=5, needs=("files",)) as verifier:
         assert verifier.score([Rollout("p", str(tmp_path / "three"))]).reward.tolist() == [3.0]
         (standing,) = verifier.standings()
-    assert standing.level == "process" and standing.needs == ("files",) and "opted out of: files" in standing.sentence()
+    assert standing.level == "process" and standing.needs == ("files",) and "opted out of files" in standing.sentence()
+    assert levels.Standing.from_json(standing.to_json()) == standing
     assert rewards(f"{graders}:starts", "a", needs=("programs",)) == [1.0]
     assert rewards(f"{graders}:count", "a", "b", needs=("state",)) == [1.0, 2.0]
 

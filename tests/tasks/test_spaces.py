@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from rheostat.errors import RheostatError
 from rheostat.tasks.control import make
-from rheostat.tasks.control.spaces import ActionDecoder, ObservationEncoder
+from rheostat.tasks.control.actions import ActionDecoder
+from rheostat.tasks.control.spaces import ObservationEncoder
 from tests.tasks.worlds import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Spaces, Text, Tuple
 
 
@@ -26,10 +27,10 @@ def observed(space: Any, **options: Any) -> tuple[Any, torch.Tensor]:
     return environment.given, encoded[0]
 
 
-def test_dict_and_tuple_observations_are_concatenated_in_the_order_of_the_space() -> None:
+def test_dict_and_tuple_observations_are_concatenated_by_name() -> None:
     space = Dict([("z", Box(-1, 1, (2, 2), np.float64)), ("a", Tuple((Discrete(3), Box(-1, 1, (), np.float32)))), ("m", MultiBinary(2))])
     raw, encoded = observed(space)
-    expected = [*raw["z"].ravel(), *np.eye(3)[raw["a"][0]], raw["a"][1], *raw["m"]]
+    expected = [*np.eye(3)[raw["a"][0]], raw["a"][1], *raw["m"], *raw["z"].ravel()]
     torch.testing.assert_close(encoded, torch.tensor(np.array(expected, dtype=np.float32)))
 
 
@@ -127,5 +128,5 @@ def test_decoding_keeps_what_lies_within_the_bounds(values: list[float], bound: 
     decode = ActionDecoder(Box(-bound, bound, (len(values),), np.float64), "Toy", 1)
     action = torch.tensor([values])
     command = torch.from_numpy(decode(action))
-    inside = action.abs() <= np.float32(bound)
-    assert torch.equal(command[inside], action[inside]) and (command.abs() <= np.float32(bound)).all()
+    inside = action.double().abs() <= bound
+    assert torch.equal(command[inside], action[inside].double()) and (command.abs() <= bound).all()

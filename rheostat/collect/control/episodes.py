@@ -16,15 +16,19 @@ def run_episodes(act: Callable[[Tensor], Tensor], environments: Environments, ep
     """Returns and lengths of exactly ``episodes`` episodes.
 
     Every environment contributes the same number of episodes (up to rounding), whatever their length: counting the first episodes to
-    *finish* would over-represent short ones. A world without an end is cut after 100,000 vector steps and what ran then counts as it
-    stands.
+    *finish* would over-represent short ones. Episode k of Gymnasium worlds is seeded with ``seed + k``, so that the result does not depend
+    on how many environments take part. A world without an end is cut after 100,000 vector steps and what ran then counts as it stands.
 
     Args:
         act: raw observations ``[E, ...]`` to raw actions ``[E, ...]``.
         environments: freshly seeded; used from a reset.
         episodes: how many, at least 1.
+
+    Returns:
+        In the order of the episodes.
     """
     rows = environments.num_envs
+    environments.seed_episodes()
     quota = torch.full((rows,), episodes // rows) + (torch.arange(rows) < episodes % rows)
     returns: list[list[float]] = [[] for _ in range(rows)]
     lengths: list[list[int]] = [[] for _ in range(rows)]
@@ -46,13 +50,16 @@ def run_episodes(act: Callable[[Tensor], Tensor], environments: Environments, ep
                 length[row] = 0
             if all(len(returns[row]) >= quota[row] for row in range(rows)):
                 break
-    return [x for row in returns for x in row], [x for row in lengths for x in row]
+    order = [(j, row) for j in range(max(map(len, returns))) for row in range(rows) if j < len(returns[row])]
+    return [returns[row][j] for j, row in order], [lengths[row][j] for j, row in order]
 
 
 def measure_returns(act: Callable[[Tensor], Tensor], environments: Environments, episodes: int) -> dict[str, float]:
     """Mean and deviation of the returns of :func:`run_episodes`, their mean length and number; closes the environments."""
-    returns, lengths = run_episodes(act, environments, episodes)
-    environments.close()
+    try:
+        returns, lengths = run_episodes(act, environments, episodes)
+    finally:
+        environments.close()
     values = torch.tensor(returns, dtype=torch.float64)
     return {
         "evaluation_return": values.mean().item(),

@@ -27,7 +27,7 @@ class Collector:
 
     def __init__(self, environments: Environments) -> None:
         self.environments = environments
-        self.observation = environments.reset()
+        self._observation = environments.reset() if environments.opened else None  # else when somebody acts, unless a state is loaded
         rows = environments.num_envs
         self.running_return = torch.zeros(rows, dtype=torch.float64)
         self.running_length = torch.zeros(rows, dtype=torch.int64)
@@ -35,6 +35,17 @@ class Collector:
         self.lengths: deque[int] = deque(maxlen=EPISODES_KEPT)
         self.episodes = 0
         self.steps = 0
+
+    @property
+    def observation(self) -> Tensor:
+        """What the policy sees next, ``[E, ...]``."""
+        if self._observation is None:
+            self._observation = self.environments.reset()
+        return self._observation
+
+    @observation.setter
+    def observation(self, value: Tensor) -> None:
+        self._observation = value
 
     def collect(self, draw: Draw, steps: int, *, generator: torch.Generator, version: int) -> Trajectories:
         """``steps`` vector steps with actions from ``draw``: raw observations and a generator to actions and their log-probabilities.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from rheostat.errors import RheostatError
 from rheostat.policies.control.distributions import Categorical, Distribution, Gaussian, MultiCategorical
+from rheostat.policies.control.pixels import Pixels, layer
+from rheostat.policies.control.views import Views
 
 
 class ControlPolicy(Protocol):
@@ -72,14 +74,6 @@ def evaluate(policy: ControlPolicy, observation: Tensor, *, critic: bool = True)
     return Evaluation(policy.distribution(observation), policy.value(observation) if critic else None)
 
 
-def layer(inputs: int, outputs: int, gain: float) -> nn.Linear:
-    """A linear layer with orthogonal weights of the given gain and zero bias."""
-    linear = nn.Linear(inputs, outputs)
-    nn.init.orthogonal_(linear.weight, gain)
-    nn.init.zeros_(linear.bias)
-    return linear
-
-
 def body(inputs: int, hidden: tuple[int, ...], activation: type[nn.Module]) -> nn.Sequential:
     """Hidden layers of a multilayer perceptron, ``[N, inputs] -> [N, hidden[-1]]``."""
     modules: list[nn.Module] = []
@@ -88,35 +82,8 @@ def body(inputs: int, hidden: tuple[int, ...], activation: type[nn.Module]) -> n
     return nn.Sequential(*modules)
 
 
-class Pixels(nn.Module):
-    """A small convolutional network for uint8 images ``[N, C, H, W] -> [N, features]``; kernels shrink to fit images below 36 pixels."""
-
-    def __init__(self, shape: tuple[int, ...], features: int = 256) -> None:
-        super().__init__()
-        channels, height, width = shape
-        if min(height, width) >= 36:
-            plan = [(32, 8, 4), (64, 4, 2), (64, 3, 1)]
-        else:
-            plan = [(32, 3, 1), (64, min(3, height, width), 2 if min(height, width) > 12 else 1)]
-        modules: list[nn.Module] = []
-        for outputs, kernel, stride in plan:
-            convolution = nn.Conv2d(channels, outputs, min(kernel, height, width), stride)
-            nn.init.orthogonal_(convolution.weight, math.sqrt(2))
-            nn.init.zeros_(cast(Tensor, convolution.bias))
-            modules += [convolution, nn.ReLU()]
-            channels = outputs
-        self.convolutions = nn.Sequential(*modules, nn.Flatten())
-        with torch.no_grad():
-            width_out = self.convolutions(torch.zeros(1, *shape)).shape[1]
-        self.project = nn.Sequential(layer(width_out, features, math.sqrt(2)), nn.ReLU())
-
-    def forward(self, observation: Tensor) -> Tensor:
-        """``[N, features]``."""
-        return self.project(self.convolutions(observation.float() / 255))
-
-
 class ActorCritic(nn.Module):
-    """Separate actor and critic over vectors, or a shared convolutional trunk over images.
+    """Separate actor and critic over vectors, or a shared convolutional trunk over images; over vectors that hold pictures, both.
 
     Args:
         observation_space: a Gymnasium ``Box`` (vector, or uint8 image ``[C, H, W]``).
@@ -175,9 +142,10 @@ class ActorCritic(nn.Module):
                 self.actor_body: nn.Module = nn.Identity()
                 self.critic_body: nn.Module = nn.Identity()
             else:
-                self.trunk = nn.Flatten()
+                views = Views(observation_space) if getattr(observation_space, "pictures", ()) else None
+                self.trunk = nn.Flatten() if views is None else views
                 kind = {"tanh": nn.Tanh, "relu": nn.ReLU}[activation]
-                inputs = math.prod(shape)
+                inputs = math.prod(shape) if views is None else views.width
                 self.actor_body = body(inputs, hidden, kind)
                 self.critic_body = body(inputs, hidden, kind)
                 width = critic_width = hidden[-1] if hidden else inputs

@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rheostat.policies.control.actor_critic import Pixels
 from rheostat.policies.control.critics import Stack
+from rheostat.policies.control.pixels import Pixels
+from rheostat.policies.control.views import Views
 
 PIXEL_FEATURES = 512
 """Width of the layer above the convolutions (Mnih et al. 2015)."""
@@ -35,6 +36,12 @@ class ChoiceScores(nn.Module):
                 torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
                 self.trunk = Pixels(shape, PIXEL_FEATURES)
             self.stack = Stack(1, PIXEL_FEATURES, (), choices, generator=generator)
+        elif getattr(observation_space, "pictures", ()):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+                views = Views(observation_space)
+            self.trunk = views
+            self.stack = Stack(1, views.width, hidden, choices, generator=generator)
         else:
             self.stack = Stack(1, shape[0], hidden, choices, generator=generator)
 

@@ -134,7 +134,7 @@ class FastEvaluation(Evaluation):
 
 
 class SharedTrunk:
-    """Stands in for a ``policy`` over images, whose actor and critic read the same convolutions."""
+    """Stands in for a ``policy`` whose actor and critic read the same convolutions."""
 
     def __init__(self, policy: ActorCritic) -> None:
         self.policy, self.distribution, self.value = policy, policy.distribution, policy.value
@@ -142,7 +142,8 @@ class SharedTrunk:
     def evaluate(self, observation: Tensor, *, critic: bool = True) -> Evaluation:
         """Distribution and value from one pass, and the way back to the parameters."""
         features = self.policy.trunk(observation)
-        return Evaluation(self.policy.head(features), self.policy.critic_head(features).squeeze(-1) if critic else None)
+        value = self.policy.critic_head(self.policy.critic_body(features)).squeeze(-1) if critic else None
+        return Evaluation(self.policy.head(self.policy.actor_body(features)), value)
 
 
 def fast(policy: ControlPolicy, parameters: ParameterVector) -> ControlPolicy:

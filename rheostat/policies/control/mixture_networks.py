@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from rheostat.errors import RheostatError
-from rheostat.policies.control.actor_critic import body, layer
+from rheostat.policies.control.actor_critic import body
 from rheostat.policies.control.actors import LOG_STD
 from rheostat.policies.control.critics import EnsembleQ, Stack
 from rheostat.policies.control.mixtures import MixtureOfGaussians, SquashedMixture
+from rheostat.policies.control.pixels import layer
 
 
 def require_experts(experts: int) -> None:

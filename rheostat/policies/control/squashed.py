@@ -20,6 +20,8 @@ from rheostat.policies.control.distributions import Gaussian
 LOG_2 = math.log(2.0)
 EDGE = 1.0 - 1e-6
 """Actions of others are taken back to this before the inverse of tanh."""
+BEYOND = 1.0 + 1e-5
+"""An action further out than rounding explains."""
 
 
 @dataclass(slots=True)
@@ -64,9 +66,10 @@ class SquashedGaussian:
         return self.mean.tanh()
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """``[N]``, nats, of unit actions; an action at the bound counts as just inside."""
+        """``[N]``, nats, of unit actions; an action at the bound counts as just inside, one beyond it is never drawn: minus infinity."""
         u = action.clamp(-EDGE, EDGE).atanh()
-        return self._log_prob(u, action, (u - self.mean) * (-self.log_std).exp(), None)
+        found = self._log_prob(u, action, (u - self.mean) * (-self.log_std).exp(), None)
+        return torch.where((action.abs() > BEYOND).any(-1), -torch.inf, found)
 
 
 class UnitPolicy(Protocol):
@@ -97,11 +100,13 @@ class Bounds:
         """
         low, high = getattr(space, "low", None), getattr(space, "high", None)
         if low is None or high is None:
-            raise RheostatError(f"{method} needs continuous actions (a Box), and this world has {space}: use dqn for discrete ones.")
+            raise RheostatError(
+                f"{method} needs continuous actions (a Box), and this world has {space}: use ppo, or dqn for one Discrete choice."
+            )
         if not (np.isfinite(low).all() and np.isfinite(high).all() and (high > low).all()):
             raise RheostatError(
                 f"{method} acts inside finite bounds, and this world's actions go from {low.min()} to {high.max()}: give the action "
-                "space finite bounds."
+                "space finite bounds (gymnasium.wrappers.RescaleAction), or use ppo, which needs none."
             )
         low, high = (torch.as_tensor(np.asarray(x, dtype=np.float32).reshape(-1)) for x in (low, high))
         return cls((low + high) / 2, (high - low) / 2)
@@ -111,8 +116,12 @@ class Bounds:
         return torch.addcmul(self.centre, self.half, unit)
 
     def to_unit(self, action: Tensor) -> Tensor:
-        """``[N, ...]`` actions in the world's units as unit actions ``[N, D]``, limited to ``[-1, 1]``."""
-        return ((action.reshape(len(action), -1) - self.centre) / self.half).clamp(-1.0, 1.0)
+        """``[N, ...]`` actions in the world's units as unit actions ``[N, D]``, limited to ``[-1, 1]``: what the world did with them."""
+        return self.drawn(action).clamp(-1.0, 1.0)
+
+    def drawn(self, action: Tensor) -> Tensor:
+        """``[N, ...]`` actions in the world's units as the unit actions ``[N, D]`` that were drawn, which may lie beyond the bounds."""
+        return (action.reshape(len(action), -1) - self.centre) / self.half
 
     @property
     def log_volume(self) -> float:
@@ -136,13 +145,14 @@ class Rescaled:
         return self.bounds.to_world(self.unit.mode())
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """``[N]``, nats, of actions in the world's units."""
-        return self.unit.log_prob(self.bounds.to_unit(action)) - self.bounds.log_volume
+        """``[N]``, nats, of actions in the world's units as they were drawn: what the world clips, it clips after this."""
+        return self.unit.log_prob(self.bounds.drawn(action)) - self.bounds.log_volume
 
 
 @dataclass(slots=True)
 class Certain:
-    """A deterministic unit action with Gaussian exploration noise, limited to the bounds (TD3); its density is that before the limit."""
+    """A deterministic unit action with Gaussian exploration noise (TD3). A draw may leave the bounds: the world clips it, and what was
+    drawn is what has this density."""
 
     action: Tensor  # [N, D]
     deviation: float = 0.0
@@ -152,7 +162,7 @@ class Certain:
         if not self.deviation:
             return self.action
         noise = torch.randn(self.action.shape, generator=generator, dtype=self.action.dtype)
-        return (self.action + self.deviation * noise).clamp(-1.0, 1.0)
+        return self.action + self.deviation * noise
 
     def mode(self) -> Tensor:
         """The action itself, ``[N, D]``."""

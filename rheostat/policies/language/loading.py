@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,9 +10,10 @@ from typing import Any
 
 import torch
 
-from rheostat.errors import RheostatError
+from rheostat.errors import MissingExtra, RheostatError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 SPARE_ROWS = 1024  # models round their vocabulary up for speed; more unused rows than this (or 5 %) are another tokenizer's
 
 
@@ -49,23 +51,56 @@ def resolve_dtype(dtype: str | torch.dtype) -> torch.dtype:
 
 
 def load_model(path: str | Path, device: torch.device, dtype: torch.dtype, **options: Any) -> Any:
-    """A causal LM from a Hugging Face folder (or hub name), on ``device`` in ``dtype``.
+    """A causal LM from a Hugging Face folder (or hub name), on ``device`` in ``dtype``; from a folder of adapters, their base with the
+    adapters on it, ready to be trained on. Code that a model's folder brings along is never run.
 
     Raises:
-        RheostatError: there is no such model, or it is not a causal LM.
+        RheostatError: there is no such model, it is not a causal LM, or it needs code of its own.
     """
     from transformers import AutoModelForCausalLM
 
+    base = base_of_adapters(path)
     try:
         with without_bars():
-            model: Any = AutoModelForCausalLM.from_pretrained(str(path), dtype=dtype, **options)
-    except (OSError, ValueError) as error:
-        raise RheostatError(_not_loaded("model", path, error)) from error
+            model: Any = AutoModelForCausalLM.from_pretrained(str(base or path), dtype=dtype, trust_remote_code=False, **options)
+            if base is not None:
+                model = _with_saved_adapters(model, path)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        if "trust_remote_code" in str(error) or "remote code" in str(error):
+            raise RheostatError(
+                f"The model {str(path)!r} brings code of its own, which is never run here (trust_remote_code stays off): use a model that "
+                "transformers knows by itself."
+            ) from error
+        raise RheostatError(_not_loaded("model", base or path, error)) from error
     for tensor in (*model.parameters(), *model.buffers()):
         # Loaded weights are views of the file, at whatever byte it puts them. Memory of their own is aligned, so that products take the
         # same path in every process (sums of floats depend on it), and the file may be replaced while the model is in use.
         tensor.data = tensor.data.clone()
     return model.to(device)
+
+
+def base_of_adapters(path: str | Path) -> str | None:
+    """The base model that a folder of ``peft`` adapters names; None for a folder of another kind.
+
+    Raises:
+        RheostatError: adapters that name no base model.
+    """
+    config = Path(path) / "adapter_config.json"
+    if not config.is_file():
+        return None
+    base = json.loads(config.read_text()).get("base_model_name_or_path")
+    if not base:
+        raise RheostatError(f"The adapters in {path} do not say what they sit on: set base_model_name_or_path in {config.name}.")
+    beside = Path(path) / base
+    return str(beside) if beside.is_dir() else str(base)
+
+
+def _with_saved_adapters(model: Any, path: str | Path) -> Any:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise MissingExtra("peft", "peft", "Training adapters") from error
+    return PeftModel.from_pretrained(model, str(path), is_trainable=True)
 
 
 @contextmanager
@@ -91,7 +126,8 @@ def load_tokenizer(path: str | Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(str(path))
+        has_own = not Path(path).is_dir() or any((Path(path) / name).is_file() for name in TOKENIZER_FILES)
+        return AutoTokenizer.from_pretrained(str(path if has_own else base_of_adapters(path) or path), trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise RheostatError(_not_loaded("tokenizer", path, error)) from error
 

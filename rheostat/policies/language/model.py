@@ -276,7 +276,7 @@ class LanguagePolicy(nn.Module):
             yield
 
     def reference(self, *, whole: bool = False) -> Reference:
-        """This policy as it is now, frozen; with adapters, the base model they sit on (no copy is made), or ``whole``, a copy with them."""
+        """This policy as it is now, frozen. With adapters only those are copied, or with ``whole`` everything."""
         return Reference(self, whole=whole)
 
     def _find_decoder(self) -> decoders.Decoder | None:
@@ -307,30 +307,49 @@ class LanguagePolicy(nn.Module):
 class Reference:
     """A frozen policy to measure the distance to.
 
-    With adapters it is the base model, reached by switching them off; otherwise (or ``whole``) a copy, whose weights belong in the run's
-    state.
+    With adapters the base model is shared. Adapters that do nothing yet are switched off; those that were trained before the run began are
+    part of the policy it begins with, so their weights are kept and put in place while the reference scores. Without adapters (or
+    ``whole``) it is a copy. What is kept belongs in the run's state.
     """
 
     def __init__(self, policy: LanguagePolicy, *, whole: bool = False) -> None:
         self._copy = None if policy.adapted and not whole else copy.deepcopy(policy).requires_grad_(False)
         self._policy = policy
+        self._adapters: dict[str, Tensor] = {}
+        if self._copy is None and not _adds_nothing(policy.model):
+            self._adapters = {name: p.detach().clone() for name, p in policy.model.named_parameters() if p.requires_grad}
 
     @torch.no_grad()
     def score(self, action: Tensor, attention: Tensor, mask: Tensor, **options: Any) -> TokenScores:
         """As :meth:`LanguagePolicy.score`, without a gradient."""
         if self._copy is not None:
             return self._copy.score(action, attention, mask, **options)
-        with self._policy.without_adapters():
+        with self._in_place() if self._adapters else self._policy.without_adapters():
             return self._policy.score(action, attention, mask, **options)
 
+    @contextmanager
+    def _in_place(self) -> Iterator[None]:
+        """The kept adapters in the place of the present ones; the memory is exchanged, so nobody sees a weight change."""
+        parameters = dict(self._policy.model.named_parameters())
+        present = {name: parameters[name].data for name in self._adapters}
+        try:
+            for name, kept in self._adapters.items():
+                parameters[name].data = kept
+            yield
+        finally:
+            for name, data in present.items():
+                parameters[name].data = data
+
     def state_dict(self) -> dict[str, Any]:
-        """Weights of the copy; empty with adapters, where the policy's own state holds them."""
-        return {} if self._copy is None else dict(self._copy.state_dict())
+        """Weights of the copy, or the adapters that were kept; empty where the base model alone is the reference."""
+        return dict(self._adapters) if self._copy is None else dict(self._copy.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put saved weights back."""
         if self._copy is not None:
             self._copy.load_state_dict(state)
+        for name, kept in self._adapters.items():
+            kept.copy_(state[name])
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
@@ -348,7 +367,21 @@ def _nothing(mask: Tensor, entropy: bool, value: bool) -> TokenScores:
     return TokenScores(zeros, zeros if entropy else None, zeros if value else None, zeros if value else None)
 
 
+def _adds_nothing(model: nn.Module) -> bool:
+    """Whether adapters leave the base model as it is: LoRA adds the product of two matrices, of which new ones have the second at 0."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if not trained or not all("lora_" in name for name in trained):
+        return False
+    second = [parameter for name, parameter in trained.items() if "lora_B" in name or "lora_embedding_B" in name]
+    return bool(second) and not any(bool(parameter.any()) for parameter in second)
+
+
 def _with_adapters(model: nn.Module, adapters: Any) -> nn.Module:
+    if hasattr(model, "disable_adapter"):
+        present = getattr(model.active_peft_config, "r", None)
+        if present != getattr(adapters, "r", None):
+            raise RheostatError(f"The model carries adapters of rank {present} already, which are trained on: leave out the new ones.")
+        return model
     try:
         from peft import get_peft_model
     except ImportError as error:

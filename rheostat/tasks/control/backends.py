@@ -7,13 +7,17 @@ saved) is handled in :mod:`rheostat.tasks.control.environments`.
 
 from __future__ import annotations
 
+import functools
+import json
 import os
+import types
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
 from rheostat.errors import RheostatError, unknown
+from rheostat.tasks.control.pools import RollingPools, draws_only_in_reset, replay_bounds
 
 if TYPE_CHECKING:
     from gymnasium.vector import VectorEnv
@@ -33,7 +37,7 @@ class Outcome(NamedTuple):
 
 
 class EnvPoolWorlds:
-    """An EnvPool pool. It is seeded when it is made and only then: ``reset(seed=...)`` is accepted by EnvPool and ignored."""
+    """EnvPool pools. A pool is seeded when it is made and only then: ``reset(seed=...)`` is accepted by EnvPool and ignored."""
 
     backend: Backend = "envpool"
     autoreset: Autoreset = "next-step"
@@ -44,20 +48,25 @@ class EnvPoolWorlds:
         self._task = task
         self._options = options
         self._threads = min(num_envs, threads or _usable_cores())
-        self.start(seed)
-        config = self._pool.config
+        self._pools = RollingPools(self._make, num_envs, seed, replay_bounds(task), self._draws_only_in_reset)
+        pool = self._pools.pools[0]
+        with warnings.catch_warnings():  # the first look at the spaces casts their float64 bounds, with a warning nobody can act on
+            warnings.simplefilter("ignore")
+            self.observation_space = pool.observation_space
+            self.action_space = pool.action_space
+        config = pool.config
         if config.get("max_num_players", 1) > 1:
             raise RheostatError(
                 f"The EnvPool task {task} has up to {config['max_num_players']} players per environment; "
                 "only single-player tasks are supported."
             )
 
-    def start(self, seed: int) -> None:
+    def _make(self, rows: int, seed: int) -> Any:
         import envpool
 
         try:
-            self._pool = envpool.make(
-                self._task, env_type="gymnasium", num_envs=self.num_envs, seed=seed, num_threads=self._threads, **self._options
+            return envpool.make(
+                self._task, env_type="gymnasium", num_envs=rows, seed=seed, num_threads=min(rows, self._threads), **self._options
             )
         except ImportError as error:
             raise RheostatError(f"The EnvPool task {self._task} lacks something this machine does not have: {error}") from error
@@ -67,19 +76,42 @@ class EnvPoolWorlds:
                 if option not in known:
                     raise unknown(f"option of the EnvPool task {self._task}", option, known) from error
             raise RheostatError(f"EnvPool could not make {self._task} with options {self._options}: {error}") from error
-        with warnings.catch_warnings():  # the first look at the spaces casts their float64 bounds, with a warning nobody can act on
-            warnings.simplefilter("ignore")
-            self.observation_space = self._pool.observation_space
-            self.action_space = self._pool.action_space
+
+    def _draws_only_in_reset(self) -> bool:
+        return _verdict(self._task, json.dumps(self._options, sort_keys=True, default=str), self._make)
+
+    def start(self, seed: int) -> None:
+        self._pools.start(seed)
 
     def reset(self) -> Any:
-        return self._pool.reset()[0]
+        return self._pools.reset()
 
     def step(self, action: np.ndarray) -> Outcome:
-        return Outcome(*self._pool.step(action))
+        return Outcome(*self._pools.step(action))
+
+    def save(self) -> dict[str, Any]:
+        """What brings the pools back; see :mod:`rheostat.tasks.control.pools`."""
+        return self._pools.state_dict()
+
+    def load(self, state: dict[str, Any]) -> Any:
+        """Bring them back; returns the raw observations they show then."""
+        return self._pools.load_state_dict(state)
 
     def close(self) -> None:
-        self._pool.close()
+        self._pools.close()
+
+
+@functools.cache
+def _asked() -> dict[tuple[str, str], bool]:
+    return {}
+
+
+def _verdict(task: str, options: str, make: Any) -> bool:
+    """Whether a task draws in ``reset`` alone, tried once per process, task and options."""
+    known = _asked()
+    if (task, options) not in known:
+        known[task, options] = draws_only_in_reset(make)
+    return known[task, options]
 
 
 def _usable_cores() -> int:
@@ -92,8 +124,16 @@ class GymnasiumWorlds:
     backend: Backend = "gymnasium"
     reuses_buffers = True  # the arrays it returns may be overwritten by the next step
 
-    def __init__(self, vector: VectorEnv, task: str, seed: int) -> None:
-        self.vector = vector
+    def __init__(self, vector: VectorEnv, task: str, seed: int, *, owned: bool = True) -> None:
+        from gymnasium.vector import SyncVectorEnv
+
+        from rheostat.tasks.control.state import record
+
+        self.vector, self._owned = vector, owned
+        if type(vector) is SyncVectorEnv:  # its own way of merging infos fails where a value changes its type
+            vector._add_info = types.MethodType(_collect, vector)  # type: ignore[method-assign]
+        if isinstance(vector, SyncVectorEnv):
+            vector.envs = [record(environment) for environment in vector.envs]
         self.num_envs = vector.num_envs
         self.autoreset = _autoreset_mode(vector, task)
         self.observation_space = vector.single_observation_space
@@ -104,13 +144,22 @@ class GymnasiumWorlds:
     def start(self, seed: int) -> None:
         self._seed: int | None = seed
 
+    def started(self) -> None:
+        """The first reset is behind them: the next one does not seed."""
+        self._seed = None
+
     def reset(self) -> Any:
         seed, self._seed = self._seed, None
         try:
             return self.vector.reset(seed=seed)[0]
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             self._explain(error)
             raise
+
+    def seed_episodes(self) -> None:
+        """Seed every episode from the next ``start`` on, where the copies are ours; see :class:`rheostat.tasks.control.copies.Copies`."""
+        if hasattr(self.vector, "seed_episodes"):
+            self.vector.seed_episodes()
 
     def reset_ended(self, ended: np.ndarray) -> Any:
         """Begin new episodes where ``ended``, in DISABLED autoreset mode; returns raw observations of all environments."""
@@ -119,7 +168,7 @@ class GymnasiumWorlds:
     def step(self, action: np.ndarray) -> Outcome:
         try:
             observation, reward, terminated, truncated, info = self.vector.step(action)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             self._explain(error)
             raise
         outcome = Outcome(observation, np.asarray(reward), np.array(terminated, dtype=bool), np.array(truncated, dtype=bool), info)
@@ -144,10 +193,15 @@ class GymnasiumWorlds:
         return _take(final, self.observation_space, rows)
 
     def close(self) -> None:
-        self.vector.close()
+        if self._owned:  # what the user made stays open
+            self.vector.close()
 
     def _explain(self, error: Exception) -> None:
         """Turn gymnasium's complaint about what an environment returned into a sentence; errors of the environment's own code stay."""
+        from rheostat.tasks.control.copies import whose
+
+        if isinstance(error, RheostatError) or whose(error):
+            return
         index = None
         trace = error.__traceback__
         while trace is not None:
@@ -180,6 +234,16 @@ class GymnasiumWorlds:
 
 
 Worlds = EnvPoolWorlds | GymnasiumWorlds
+
+
+def _collect(vector: Any, infos: dict[str, Any], info: dict[str, Any], index: int) -> dict[str, Any]:
+    """In place of Gymnasium's ``_add_info``: one dict per environment as it is, and the final observations where they are needed."""
+    infos.setdefault("infos", [{}] * vector.num_envs)[index] = info
+    if "final_obs" in info:
+        if "final_obs" not in infos:
+            infos["final_obs"] = np.full(vector.num_envs, None, dtype=object)
+        infos["final_obs"][index] = info["final_obs"]
+    return infos
 
 
 def _autoreset_mode(vector: VectorEnv, task: str) -> Autoreset:

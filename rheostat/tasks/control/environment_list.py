@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from rheostat.errors import MissingExtra, RheostatError, unknown
@@ -31,7 +35,7 @@ def find(
         if task.num_envs != num_envs:
             raise RheostatError(f"The vector environment given has {task.num_envs} environments, but num_envs={num_envs} was asked for.")
         _refuse(options, "a vector environment that is already made")
-        return GymnasiumWorlds(task, _name_of(task), seed), _name_of(task)
+        return GymnasiumWorlds(task, _name_of(task), seed, owned=False), _name_of(task)
     if isinstance(task, gymnasium.Env):
         if num_envs != 1:
             raise RheostatError(
@@ -39,7 +43,7 @@ def find(
             )
         _refuse(options, "an environment that is already made")
         name = _name_of(task)
-        return _sync([lambda: task], name, seed), name
+        return _sync([lambda: task], name, seed, owned=False), name
     if callable(task):
         name = getattr(task, "__name__", type(task).__name__)
         return _sync([lambda: task(**options)] * num_envs, name, seed), name
@@ -72,8 +76,24 @@ def _by_name(
         if backend == "gymnasium":
             raise unknown("Gymnasium task", task, gymnasium.registry)
         raise unknown("control task", task, {*gymnasium.registry, *_envpool_ids()})
+    with working_directory_on_path(":" in task):
+        return _copies_of(task, num_envs, seed, options), task
+
+
+def _copies_of(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> GymnasiumWorlds:
+    """Copies of a task that Gymnasium knows, or a module registers."""
+    import gymnasium
+
+    from rheostat.tasks.control.copies import whose
+
+    module = task.partition(":")[0] if ":" in task else ""
+    if module and importlib.util.find_spec(module.partition(".")[0]) is None:
+        raise RheostatError(
+            f"There is no module {module!r}, neither installed nor in the working directory: start rheostat where {module}.py is, or name "
+            "its folder in PYTHONPATH."
+        )
     try:
-        vector = gymnasium.make_vec(task, num_envs, vectorization_mode="sync", disable_env_checker=True, **options)
+        return _sync([lambda: gymnasium.make(task, disable_env_checker=True, **options)] * num_envs, task, seed)
     except gymnasium.error.DependencyNotInstalled as error:
         if "box2d" in str(error).lower():
             raise MissingExtra("box2d", "box2d", f"The Gymnasium task {task}") from error
@@ -82,8 +102,28 @@ def _by_name(
         hint = f": pip install {error.name}" if error.name else ""
         raise RheostatError(f"The Gymnasium task {task} needs a package that is not installed ({error}){hint}.") from error
     except (gymnasium.error.Error, TypeError) as error:
+        if whose(error) and not isinstance(error, gymnasium.error.Error) and not _refuses_options(error):
+            raise
         raise RheostatError(f"Gymnasium could not make {task} with options {options}: {error}") from error
-    return GymnasiumWorlds(vector, task, seed), task
+
+
+def _refuses_options(error: BaseException) -> bool:
+    """Whether a TypeError comes from a call with arguments a constructor does not have."""
+    return "unexpected keyword argument" in str(error)
+
+
+@contextmanager
+def working_directory_on_path(wanted: bool) -> Iterator[None]:
+    """Modules of the working directory can be imported, as with ``python -m``: a console script does not look there."""
+    here = os.getcwd()
+    if not wanted or here in sys.path or "" in sys.path:
+        yield
+        return
+    sys.path.append(here)  # last: nothing installed is hidden by it
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
 def known_tasks() -> dict[str, list[str]]:
@@ -109,10 +149,10 @@ def _envpool_ids() -> list[str]:
     return envpool.list_all_envs()
 
 
-def _sync(makers: list[Callable[[], Env]], name: str, seed: int) -> GymnasiumWorlds:
-    from gymnasium.vector import SyncVectorEnv
+def _sync(makers: list[Callable[[], Env]], name: str, seed: int, *, owned: bool = True) -> GymnasiumWorlds:
+    from rheostat.tasks.control.copies import Copies
 
-    return GymnasiumWorlds(SyncVectorEnv(makers, copy=False), name, seed)
+    return GymnasiumWorlds(Copies(makers, name, owned=owned), name, seed)
 
 
 def _name_of(environment: Any) -> str:

@@ -27,15 +27,18 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.tasks.control.backends import Autoreset, Backend, GymnasiumWorlds, Outcome, Worlds
+from rheostat.tasks.control.actions import ActionDecoder
+from rheostat.tasks.control.backends import Backend, GymnasiumWorlds, Outcome, Worlds
+from rheostat.tasks.control.cursor import Cursor
 from rheostat.tasks.control.environment_list import find, known_tasks
-from rheostat.tasks.control.spaces import ActionDecoder, ObservationEncoder
-from rheostat.tasks.control.state import Cursor, load_worlds, savable, save_worlds
+from rheostat.tasks.control.facts import Facts
+from rheostat.tasks.control.restoring import Open, Restorable, cursor_for
+from rheostat.tasks.control.spaces import ObservationEncoder
 
 if TYPE_CHECKING:
     import gymnasium
 
-__all__ = ["Environments", "Step", "check_seed", "known_tasks", "make"]
+__all__ = ["Environments", "Step", "asleep", "check_seed", "known_tasks", "make"]
 
 
 @dataclass(slots=True)
@@ -51,8 +54,11 @@ class Step:
     info: dict[str, Any] = field(default_factory=dict)  # the backend's own extras (success flags, ...), as it returns them
 
 
-class Environments:
+class Environments(Restorable):
     """``num_envs`` copies of one task, stepped together. Make it with :func:`make`.
+
+    Worlds are opened when they are first needed where ``facts`` say what they are like: a run can act in their units, and be saved again,
+    without ever opening them.
 
     Attributes:
         name: the task's id.
@@ -60,31 +66,54 @@ class Environments:
         num_envs: number of environments E.
         autoreset: the convention of the world underneath (see the module's table).
         observation_space: a Box, float32 ``[n]`` or uint8 ``[C, H, W]``, of one encoded observation.
-        action_space: Box float32, Discrete, MultiDiscrete or MultiBinary of one action.
+        action_space: Box float32, Discrete, MultiDiscrete or MultiBinary of one action, with one axis.
         seed: the seed of the present pool.
         steps: steps taken since the pool was made, counted per environment, fake rows included.
+        can_save: False where a saved state could not be brought back, until new episodes begin.
+        notes: sentences about what a resume could not bring back.
     """
 
-    def __init__(self, worlds: Worlds, name: str, seed: int, fields: tuple[str, ...] | None = None) -> None:
-        self._worlds = worlds
-        self.name = name
-        self.backend: Backend = worlds.backend
-        self.num_envs = worlds.num_envs
-        self.autoreset: Autoreset = worlds.autoreset
-        self._encode = ObservationEncoder(worlds.observation_space, name, fields=fields, copy=worlds.reuses_buffers)
-        self._decode = ActionDecoder(worlds.action_space, name, worlds.num_envs)
+    def __init__(
+        self,
+        worlds: Worlds | None,
+        name: str,
+        seed: int,
+        fields: tuple[str, ...] | None = None,
+        *,
+        facts: Facts | None = None,
+        num_envs: int = 0,
+        open: Open | None = None,
+    ) -> None:
+        assert worlds is not None or (facts is not None and open is not None)
+        facts = facts if worlds is None else Facts.of(worlds, name)
+        assert facts is not None
+        self.facts = facts
+        self._opened, self._open = worlds, open
+        self.name = facts.name
+        self.backend: Backend = facts.backend
+        self.num_envs = num_envs if worlds is None else worlds.num_envs
+        self.autoreset = facts.autoreset
+        self._encode = ObservationEncoder(facts.observation_space, self.name, fields=fields, copy=facts.reuses_buffers)
+        self._decode = ActionDecoder(facts.action_space, self.name, self.num_envs)
         self.observation_space: gymnasium.spaces.Box = self._encode.space
         self.action_space: gymnasium.Space = self._decode.space
         self.seed = seed
         self.steps = 0
+        self.can_save = True
+        self.notes: list[str] = []
         self._observation: Tensor | None = None
         self._ended = np.zeros(self.num_envs, dtype=bool)
-        self.can_save = savable(worlds)
-        self._cursor = Cursor(seed)
+        self._cursor: Cursor | None = None
+        self._pending: dict[str, Any] | None = None  # a state that is put in when the worlds are opened
+        if worlds is not None:
+            self._cursor = cursor_for(worlds, seed)
+
+    # -- beginning --------------------------------------------------------------------------------------------------------------
 
     def reset(self) -> Tensor:
         """Begin a new episode in every environment; returns the observations ``[E, ...]``."""
-        if self._observation is not None and not self.can_save:
+        self.wake()
+        if self._observation is not None and self._cursor is not None:
             self._cursor.record_reset()
         return self._reset()
 
@@ -96,27 +125,60 @@ class Environments:
     def restart(self, seed: int) -> Tensor:
         """Begin anew with another seed, as if just made; returns the first observations ``[E, ...]``."""
         self.seed = check_seed(seed, self.num_envs)
+        self._pending = None
         self._worlds.start(seed)
-        self._cursor = Cursor(seed)
+        self._cursor = cursor_for(self._worlds, seed)
         self.steps = 0
+        self.can_save = True
         return self._reset()
+
+    def copies_for(self, episodes: int) -> int:
+        """How many environments an evaluation of so many episodes takes: never more than there are, where each may be a simulator of its
+        own; up to 10 of EnvPool's, which are cheap."""
+        return max(1, min(episodes, 10) if self.backend == "envpool" else min(episodes, 10, self.num_envs))
+
+    def seed_episodes(self) -> None:
+        """Give every episode a seed of its own (``seed + i + j * num_envs``), where the world's copies are ours to seed; call it before the
+        reset of an evaluation."""
+        worlds = self._worlds
+        if isinstance(worlds, GymnasiumWorlds):
+            worlds.seed_episodes()
+
+    # -- acting -----------------------------------------------------------------------------------------------------------------
+
+    def encode(self, raw: Any) -> tuple[Tensor, bool]:
+        """Raw observations as the policy reads them, ``[N, ...]``, and whether ``raw`` was a single one.
+
+        Args:
+            raw: one observation as the world gives it, or several with a leading axis in every array; or as :class:`Step` gives them.
+
+        Raises:
+            RheostatError: neither.
+        """
+        return self._encode.any(raw)
+
+    def decode(self, action: Tensor) -> np.ndarray:
+        """Actions of the policy ``[N, k]`` as the world takes them: clipped, in its dtype and shape, from its first category."""
+        return self._decode(action, len(action))
 
     def step(self, action: Tensor) -> Step:
         """Take the policy's raw action in every environment.
 
         Args:
-            action: ``[E]`` integers for Discrete, ``[E, k]`` for MultiDiscrete and MultiBinary, ``[E, *shape]`` floats for Box. Box actions
-                are clipped to the bounds for the world; the caller keeps the raw action.
+            action: ``[E]`` integers for Discrete, ``[E, k]`` for MultiDiscrete and MultiBinary, ``[E, k]`` floats for Box (k numbers,
+                whatever its shape). Box actions are clipped to the bounds for the world; the caller keeps the raw action.
 
         Raises:
             RheostatError: no reset before, a malformed action, or an observation or reward that is not finite or has the wrong shape.
         """
         if self._observation is None:
             raise RheostatError(f"Call reset() before the first step() of {self.name}.")
+        self.wake()
         command = self._decode(action)
-        if not self.can_save:
-            self._cursor.record(command)
-        return self._advance(command)
+        step = self._advance(command)
+        if self._cursor is not None:
+            self._cursor.record(command, step.observation, step.reward)
+        return step
 
     def _reset(self) -> Tensor:
         self._observation = self._encode(self._worlds.reset(), self.num_envs)
@@ -172,64 +234,6 @@ class Environments:
                     f"{self.seed}: {value[row].flatten()[:8].tolist()}. Correct the environment."
                 )
 
-    # -- exact state ------------------------------------------------------------------------------------------------------------
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything needed to continue bit for bit: nested dicts and lists of tensors, numbers and strings.
-
-        Worlds that can be saved are saved (``can_save``). The others, EnvPool among them, are described by a rewindable cursor: the seed of
-        the pool and every action since it was made. Call :meth:`restart` at checkpoints to keep it short.
-        """
-        if self._observation is None:
-            raise RheostatError(f"Call reset() before saving the state of {self.name}: there is no state yet.")
-        state: dict[str, Any] = {
-            "name": self.name,
-            "backend": self.backend,
-            "num_envs": self.num_envs,
-            "seed": self.seed,
-            "steps": self.steps,
-            "observation": self._observation.clone(),
-            "ended": torch.from_numpy(self._ended.copy()),
-        }
-        if self.can_save:
-            state["worlds"] = save_worlds(self._worlds)
-        else:
-            state["cursor"] = self._cursor.state_dict()
-        return state
-
-    def load_state_dict(self, state: dict[str, Any]) -> Tensor:
-        """Continue where ``state`` was saved; returns the current observation ``[E, ...]``.
-
-        Raises:
-            RheostatError: the state is of another task, backend or number of environments, or a replay did not arrive at the saved
-                observation (an environment that is not deterministic given its seed, or another version of it).
-        """
-        for key, mine in (("name", self.name), ("backend", self.backend), ("num_envs", self.num_envs)):
-            if state[key] != mine:
-                raise RheostatError(f"The saved environments have {key} {state[key]!r}, these have {mine!r}: make them as they were.")
-        self.seed = state["seed"]
-        self._worlds.start(self.seed)
-        if "worlds" in state:
-            self._reset()  # allocates the buffers of the vector environment
-            load_worlds(self._worlds, state["worlds"])
-        else:
-            self._cursor = Cursor.from_state_dict(state["cursor"])
-            self._cursor.replay(self._reset, self._advance)
-            assert self._observation is not None
-            if not torch.equal(self._observation, state["observation"]):
-                raise RheostatError(
-                    f"Replaying {len(self._cursor.actions)} steps of {self.name} did not arrive at the saved observation: it is not "
-                    "deterministic given its seed, or its version changed. Give it save_state() and load_state(state) to make it resumable."
-                )
-        self.steps = state["steps"]
-        self._ended = state["ended"].numpy().copy()
-        self._observation = state["observation"].clone()
-        return self._observation
-
-    def close(self) -> None:
-        """Free the worlds."""
-        self._worlds.close()
-
 
 def check_seed(seed: int, num_envs: int) -> int:
     """``seed`` itself, if every environment's seed fits (EnvPool keeps seeds in 31 bits)."""
@@ -264,11 +268,41 @@ def make(
         RheostatError: unknown id (with the nearest ones), unsupported spaces, impossible options.
         MissingExtra: the environment needs a package that is not installed.
 
-    A Gymnasium environment resumes exactly if it is deterministic given its seed; one that defines ``save_state()`` (plain data: numbers,
-    strings, arrays, lists, dicts) and ``load_state(state)`` is saved directly, which is faster and needs no determinism.
+    A Gymnasium environment that defines ``save_state()`` (plain data: numbers, strings, arrays, lists, dicts) and ``load_state(state)`` is
+    saved directly. Any other is recorded: it resumes exactly if it is deterministic given its seed, its attributes and its actions.
+    ``replayable = False`` in its class says that it must not be repeated (hardware): then a resume begins new episodes.
     """
     if num_envs < 1:
         raise RheostatError(f"num_envs must be at least 1, not {num_envs}.")
     check_seed(seed, num_envs)
-    worlds, name = find(task, num_envs=num_envs, seed=seed, backend=backend, threads=threads, options=env_kwargs)
-    return Environments(worlds, name, seed, fields)
+
+    def open(rows: int, seed: int) -> tuple[Worlds, str]:
+        return find(task, num_envs=rows, seed=seed, backend=backend, threads=threads, options=env_kwargs)
+
+    worlds, name = open(num_envs, seed)
+    return Environments(worlds, name, seed, fields, open=open)
+
+
+def asleep(
+    facts: Facts, task: Any, *, num_envs: int, seed: int, backend: Backend | Literal["auto"] = "auto", **env_kwargs: Any
+) -> Environments:
+    """As :func:`make`, but the worlds are opened only when they are needed.
+
+    Args:
+        facts: what they are like.
+        task: as for :func:`make`, or None: needing the worlds is an error then.
+        num_envs: number of environments E.
+        seed: environment i is seeded with ``seed + i``.
+        backend: as for :func:`make`.
+        env_kwargs: options of the environment.
+    """
+
+    def open(rows: int, seed: int) -> tuple[Worlds, str]:
+        if task is None:
+            raise RheostatError(
+                f"This run was trained on a Python environment ({facts.name}) and is open without it, which is enough for its policy and "
+                "its records: to step it, open the run with rheostat.load(directory, task=...), or resume(directory, task=...)."
+            )
+        return find(task, num_envs=rows, seed=check_seed(seed, rows), backend=backend, threads=None, options=env_kwargs)
+
+    return Environments(None, facts.name, seed, facts=facts, num_envs=num_envs, open=open)

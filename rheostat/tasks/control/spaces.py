@@ -20,6 +20,32 @@ if TYPE_CHECKING:
     from gymnasium import Space
 
 LARGEST_ONE_HOT = 65_536
+LEAST_PICTURE = 8
+"""Rows and columns from which a uint8 Box inside a Dict or Tuple is read as a picture; smaller ones are numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """How pixels become ``[C, H, W]``: reshaped, their axes reordered, frames and channels joined."""
+
+    axes: tuple[int, ...]  # of one raw picture, after the batch axis
+    shape: tuple[int, int, int]  # [C, H, W]
+
+    @classmethod
+    def of(cls, space: Space) -> Picture:
+        """Of a uint8 Box of two to four axes; the channel axis is the shorter of the first and the last, after an axis of frames."""
+        raw = space.shape or ()
+        if len(raw) == 2:
+            return cls((0, 1), (1, *raw))
+        frames = (0,) if len(raw) == 4 else ()
+        first, middle, last = range(len(frames), len(frames) + 3)
+        order = (first, middle, last) if raw[first] <= raw[last] else (last, first, middle)
+        channels = math.prod(raw[axis] for axis in (*frames, order[0]))
+        return cls((*frames, *order), (channels, raw[order[1]], raw[order[2]]))
+
+    def turn(self, pixels: np.ndarray) -> np.ndarray:
+        """``[N, *raw]`` to ``[N, C, H, W]``, a view where possible."""
+        return pixels.transpose(0, *(axis + 1 for axis in self.axes)).reshape(len(pixels), *self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,21 +59,27 @@ class Leaf:
     offset: np.ndarray | None  # one-hot: column of category 0 of each component, [k]
     first: np.ndarray | None  # one-hot: lowest category of each component, [k]
     sizes: np.ndarray | None  # one-hot: number of categories of each component, [k]
+    picture: Picture | None = None  # pixels: how they are turned to channels first
 
     @property
     def field(self) -> str:
         return "observation" + "".join(f"[{key!r}]" for key in self.path)
 
 
-def leaves_of(space: Space, task: str) -> list[Leaf]:
-    """The leaves of an observation space in the space's own order.
+def leaves_of(space: Space, task: str, *, in_order: bool = False) -> list[Leaf]:
+    """The leaves of an observation space, entries of a Dict by name, so that the order in which they were written down does not matter.
+
+    Args:
+        space: of one observation.
+        task: for sentences.
+        in_order: the entries of the outermost Dict as they come instead.
 
     Raises:
         RheostatError: text, sequences, graphs or unions, or a discrete space too large to encode one-hot.
     """
     leaves: list[Leaf] = []
     column = 0
-    for path, part in _walk(space):
+    for path, part in _walk(space, in_order=in_order):
         sizes, first = _categories(part)
         if sizes is not None:
             width = int(sizes.sum())
@@ -61,21 +93,24 @@ def leaves_of(space: Space, task: str) -> list[Leaf]:
         elif type(part).__name__ in ("Box", "MultiBinary"):
             assert part.shape is not None
             width = math.prod(part.shape)
-            leaves.append(Leaf(path, tuple(part.shape), column, width, None, None, None))
+            picture = Picture.of(part) if path and is_image(part) and min(Picture.of(part).shape[1:]) >= LEAST_PICTURE else None
+            leaves.append(Leaf(path, tuple(part.shape), column, width, None, None, None, picture))
         else:
             where = "".join(f"[{key!r}]" for key in path)
             raise RheostatError(
                 f"The observation{where} of {task} is a {type(part).__name__} space, which has no fixed-size vector form: "
-                "choose other entries with fields=(...), or wrap the environment to give Box, Discrete, Dict or Tuple observations."
+                "wrap the environment to leave this entry out (gymnasium.wrappers.FilterObservation) or to give Box, Discrete, Dict or "
+                "Tuple observations; rheostat.tasks.control.make can choose entries with fields=(...)."
             )
         column += width
     return leaves
 
 
-def _walk(space: Space, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Space]]:
+def _walk(space: Space, path: tuple[Any, ...] = (), *, in_order: bool = False) -> Iterator[tuple[tuple[Any, ...], Space]]:
     kind = type(space).__name__
     if kind == "Dict":
-        for key, part in space.spaces.items():  # type: ignore[attr-defined]
+        entries = list(space.spaces.items())  # type: ignore[attr-defined]
+        for key, part in entries if in_order else sorted(entries, key=lambda entry: str(entry[0])):
             yield from _walk(part, (*path, key))
     elif kind == "Tuple":
         for key, part in enumerate(space.spaces):  # type: ignore[attr-defined]
@@ -95,16 +130,58 @@ def _categories(space: Any) -> tuple[np.ndarray | None, np.ndarray | None]:
 
 
 def is_image(space: Space) -> bool:
-    """A uint8 Box of two or three axes: pixels."""
-    return type(space).__name__ == "Box" and space.dtype == np.uint8 and space.shape is not None and len(space.shape) in (2, 3)
+    """A uint8 Box of two to four axes: pixels, perhaps of several frames."""
+    return type(space).__name__ == "Box" and space.dtype == np.uint8 and space.shape is not None and len(space.shape) in (2, 3, 4)
+
+
+def pictures_in(space: Any) -> tuple[tuple[int, tuple[int, int, int]], ...]:
+    """The pictures inside encoded vectors of this space: first column and ``[C, H, W]`` of each, pixels from 0 to 1."""
+    return getattr(space, "pictures", ())
+
+
+def entries_of(space: Any) -> tuple[tuple[str, int], ...] | None:
+    """Names and widths of the entries of encoded vectors of this space; None where they are one array."""
+    return getattr(space, "entries", None)
+
+
+def stacked(raw: Any) -> Any:
+    """One observation with a leading axis of 1 in every array."""
+    if isinstance(raw, dict):
+        return {key: stacked(value) for key, value in raw.items()}
+    if isinstance(raw, tuple):
+        return tuple(stacked(value) for value in raw)
+    return np.asarray(raw)[None]
+
+
+def arrays(raw: Any) -> Any:
+    """Stacked observations as arrays."""
+    if isinstance(raw, dict):
+        return {key: arrays(value) for key, value in raw.items()}
+    return tuple(arrays(value) for value in raw) if isinstance(raw, tuple) else np.asarray(raw)
+
+
+def rows_of(space: Space, raw: Any) -> int | None:
+    """How many observations ``raw`` holds, stacked; None for a single one.
+
+    Args:
+        space: of one observation.
+        raw: one, or several with a leading axis in every array.
+    """
+    path, part = next(iter(_walk(space)))
+    for key in path:
+        raw = raw[key]
+    found = np.shape(raw)
+    return int(found[0]) if len(found) == len(part.shape or ()) + 1 else None
 
 
 class ObservationEncoder:
     """Raw batched observations to one tensor.
 
-    - a uint8 Box of two or three axes stays uint8 and becomes ``[E, C, H, W]``; the channel axis is the shorter of the first and the last;
+    - a uint8 Box of two to four axes stays uint8 and becomes ``[E, C, H, W]``; the channel axis is the shorter of the first and the last of
+      the three last axes, and a first of four is frames, joined with the channels;
     - everything else becomes one float32 vector ``[E, n]``: Box and MultiBinary are flattened, Discrete and MultiDiscrete one-hot encoded,
-      Dict and Tuple entries concatenated in the order of the space.
+      Dict and Tuple entries concatenated, those of a Dict by name. Pictures among them take their columns with channels first and pixels
+      from 0 to 1, and the encoded space says where they are (:func:`pictures_in`), for a network of their own.
 
     Args:
         space: the observation space of one environment.
@@ -120,6 +197,7 @@ class ObservationEncoder:
         from gymnasium.spaces import Box, Dict
 
         self._key: str | None = None  # the one entry of a Dict that is used alone
+        self._whole = space
         if fields is not None:
             if not isinstance(space, Dict) or not set(fields) <= set(space.spaces):
                 have = ", ".join(space.spaces) if isinstance(space, Dict) else "it is not a Dict"
@@ -131,39 +209,41 @@ class ObservationEncoder:
                 space = _subset(space, fields)
         self._copy = copy
         self._task = task
-        self._image_axes: tuple[int, ...] | None = None
+        self._picture: Picture | None = None
+        self.raw_space = space
         self.space: Box
         if is_image(space):
             assert space.shape is not None
-            shape = space.shape if len(space.shape) == 3 else (1, *space.shape)
             self._image_shape = space.shape
-            self._image_axes = (0, 1, 2, 3) if shape[0] <= shape[2] else (0, 3, 1, 2)
-            self.space = Box(0, 255, tuple(shape[axis - 1] for axis in self._image_axes[1:]), np.uint8)
+            self._picture = Picture.of(space)
+            self.space = Box(0, 255, self._picture.shape, np.uint8)
             return
-        self._leaves = leaves_of(space, task)
+        self._leaves = leaves_of(space, task, in_order=fields is not None)
         self._width = sum(leaf.width for leaf in self._leaves)
         self._plain = len(self._leaves) == 1 and not self._leaves[0].path and self._leaves[0].sizes is None
         self.space = Box(-np.inf, np.inf, (self._width,), np.float32)
+        if self._leaves[0].path:
+            names: Any = tuple((leaf.field, leaf.width) for leaf in self._leaves)
+            pictures: Any = tuple((leaf.start, leaf.picture.shape) for leaf in self._leaves if leaf.picture is not None)
+            self.space.entries, self.space.pictures = names, pictures  # type: ignore[attr-defined]
 
     def __call__(self, raw: Any, rows: int) -> Tensor:
         """Encode ``rows`` stacked observations.
 
         Raises:
-            RheostatError: an entry has another shape than the space says, is not numeric, or is a category outside its space.
+            RheostatError: an entry is missing, has another shape than the space says, is not numeric, or is a category outside its space.
         """
         if self._key is not None:
             raw = raw[self._key]
-        if self._image_axes is not None:
+        if self._picture is not None:
             pixels = np.asarray(raw)
             if pixels.shape != (rows, *self._image_shape) or pixels.dtype != np.uint8:
                 raise RheostatError(
                     f"The observation of {self._task} has shape {list(pixels.shape)} and dtype {pixels.dtype}; "
                     f"its space says {[rows, *self._image_shape]} uint8."
                 )
-            if pixels.ndim == 3:
-                pixels = pixels[:, None]
-            channels_first = pixels.transpose(self._image_axes)
-            return torch.from_numpy(np.array(channels_first, order="C") if self._copy else np.ascontiguousarray(channels_first))
+            turned = self._picture.turn(pixels)
+            return torch.from_numpy(np.array(turned, order="C") if self._copy else np.ascontiguousarray(turned))
         if self._plain:
             value = self._check(raw, self._leaves[0], rows)
             flat = value.reshape(rows, self._width)
@@ -171,14 +251,51 @@ class ObservationEncoder:
         vector = np.zeros((rows, self._width), dtype=np.float32)
         for leaf in self._leaves:
             value = raw
-            for key in leaf.path:
-                value = value[key]
+            try:
+                for key in leaf.path:
+                    value = value[key]
+            except (KeyError, IndexError, TypeError) as error:
+                raise RheostatError(f"The {leaf.field} is missing in what {self._task} gave: its observation_space has it.") from error
             value = self._check(value, leaf, rows)
-            if leaf.sizes is None:
+            if leaf.picture is not None:
+                np.divide(leaf.picture.turn(value).reshape(rows, -1), 255, out=vector[:, leaf.start : leaf.start + leaf.width])
+            elif leaf.sizes is None:
                 vector[:, leaf.start : leaf.start + leaf.width] = value.reshape(rows, leaf.width)
             else:
                 self._one_hot(vector, value.reshape(rows, -1), leaf)
         return torch.from_numpy(vector)
+
+    def any(self, raw: Any) -> tuple[Tensor, bool]:
+        """Observations in any form, ``[N, ...]``, and whether ``raw`` was a single one.
+
+        Args:
+            raw: one observation as the world gives it, several with a leading axis in every array, or what encoding them gave.
+
+        Raises:
+            RheostatError: none of these.
+        """
+        space, ready = self.raw_space if self._key is None else self._whole, self.space
+        if self._is_encoded(raw):
+            tensor = torch.as_tensor(raw)
+            tensor = tensor if ready.dtype == np.uint8 else tensor.float()
+            single = tensor.dim() == len(ready.shape)
+            return (tensor.unsqueeze(0) if single else tensor), single
+        if space.shape is not None and not any(np.shape(raw) == (*lead, *space.shape) for lead in ((), np.shape(raw)[:1])):
+            raise RheostatError(f"The policy expects observations of shape {list(space.shape)}, got {list(np.shape(raw))}.")
+        try:
+            rows = rows_of(space, raw)
+        except (KeyError, IndexError, TypeError) as error:
+            raise RheostatError(f"An observation of {self._task} is in {space}; this one lacks {error}.") from error
+        return (self(stacked(raw), 1), True) if rows is None else (self(arrays(raw), rows), False)
+
+    def _is_encoded(self, raw: Any) -> bool:
+        """Whether an array has the shape of encoded observations, and not that of raw ones."""
+        if isinstance(raw, dict | tuple):
+            return False
+        shape, ready, space = tuple(np.shape(raw)), self.space.shape, self.raw_space
+        if space.shape is not None and len(shape) - len(space.shape) in (0, 1) and shape[len(shape) - len(space.shape) :] == space.shape:
+            return isinstance(raw, Tensor) and space.shape == ready
+        return len(shape) - len(ready) in (0, 1) and shape[len(shape) - len(ready) :] == ready
 
     def _check(self, value: Any, leaf: Leaf, rows: int) -> np.ndarray:
         value = np.asarray(value)
@@ -209,76 +326,3 @@ def _subset(space: Any, fields: tuple[str, ...]) -> Space:
     from gymnasium.spaces import Dict
 
     return Dict([(field, space.spaces[field]) for field in fields])
-
-
-class ActionDecoder:
-    """The policy's raw action to the array the world gets.
-
-    Box actions are clipped to their bounds for the world only (PPO detail 27: the policy stores and scores the raw action).
-
-    Attributes:
-        space: the action space the policy sees: Box float32, Discrete from 0, MultiDiscrete from 0 (also for a Box of bounded integers) or
-            MultiBinary.
-    """
-
-    def __init__(self, space: Space, task: str, num_envs: int) -> None:
-        from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
-
-        self._task = task
-        self._low: Any = None
-        self._high: Any = None
-        self._first: Any = None
-        self._largest: Any = None
-        self.space: Space
-        if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
-            low, high = space.low.astype(np.float32), space.high.astype(np.float32)
-            self.space = Box(low, high, dtype=np.float32)
-            if np.isfinite(low).any() or np.isfinite(high).any():
-                self._low, self._high = torch.from_numpy(low), torch.from_numpy(high)
-            shape = space.shape
-        elif isinstance(space, Discrete):
-            self.space, shape = Discrete(int(space.n)), ()
-            self._first, self._largest = np.int64(space.start), np.uint64(space.n - 1)
-        elif isinstance(space, Box) and np.issubdtype(space.dtype, np.integer) and space.is_bounded() and len(space.shape) == 1:
-            low = space.low.astype(np.int64)
-            choices: Any = space.high.astype(np.int64) - low + 1
-            self.space, shape = MultiDiscrete(choices), space.shape
-            self._first, self._largest = low, (choices - 1).astype(np.uint64)
-        elif isinstance(space, MultiDiscrete):
-            if space.nvec.ndim != 1:
-                raise RheostatError(f"The action of {task} is MultiDiscrete with {space.nvec.ndim} axes; only one axis is supported.")
-            self.space, shape = MultiDiscrete(space.nvec), space.nvec.shape
-            self._first, self._largest = space.start.astype(np.int64), (space.nvec - 1).astype(np.uint64)
-        elif isinstance(space, MultiBinary):
-            self.space, shape = space, space.shape
-            self._first, self._largest = np.int64(0), np.uint64(1)
-        else:
-            raise RheostatError(
-                f"The action of {task} is {space}; supported are a Box of floats, a Box of bounded integers with one axis, Discrete, "
-                "MultiDiscrete and MultiBinary: wrap the environment, for example with gymnasium.wrappers.TransformAction."
-            )
-        self._shape = (num_envs, *shape)
-
-    def __call__(self, action: Tensor) -> np.ndarray:
-        """A fresh array, float32 or int64, that the caller may keep.
-
-        Raises:
-            RheostatError: wrong shape, a NaN or infinite action, or a category outside the space.
-        """
-        if tuple(action.shape) != self._shape:
-            raise RheostatError(f"The action for {self._task} has shape {list(action.shape)}; {list(self._shape)} is needed.")
-        action = action.detach().cpu()
-        if self._first is None:
-            action = action.to(torch.float32)
-            command = (action.clone() if self._low is None else action.clamp(self._low, self._high)).numpy()
-            # Clipping turns an infinity into a bound, which is a legal action; what is left to refuse is NaN (or infinity without bounds).
-            if not math.isfinite(np.vdot(command, command)) and not np.isfinite(command).all():
-                row = int(np.argwhere(~np.isfinite(command))[0][0])
-                raise RheostatError(f"The policy's action for environment {row} of {self._task} is not finite: the policy has diverged.")
-            return command
-        if action.is_floating_point():
-            raise RheostatError(f"The action for {self._task} has dtype {action.dtype}; its space {self.space} needs integers.")
-        choice = action.to(torch.int64).numpy()
-        if (choice.view(np.uint64) > self._largest).any():  # a negative number is a huge one without its sign
-            raise RheostatError(f"An action for {self._task} lies outside {self.space}: smallest {choice.min()}, largest {choice.max()}.")
-        return choice + self._first

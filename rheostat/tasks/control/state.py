@@ -1,22 +1,21 @@
-"""Exact state of environments: real snapshots where a world can be saved, a rewindable cursor where it cannot.
+"""Exact state of Gymnasium environments: real snapshots where a world can be saved, a recording where it cannot.
 
 A Gymnasium environment can be saved when every layer of it can: our own worlds and any environment with ``save_state()`` and
 ``load_state(state)``, classic control, toy text and MuJoCo from Gymnasium itself, under Gymnasium's standard wrappers. The generator
 behind ``np_random`` is saved here for all of them, so ``save_state`` need not bother with it.
 
-EnvPool cannot save or restore. It is deterministic, so the seed and all actions since the pool was made are a complete description.
+Any other Gymnasium environment is recorded (:mod:`rheostat.tasks.control.recording`), and EnvPool pools keep what brings them back
+themselves (:mod:`rheostat.tasks.control.pools`). What is left, batched environments without ``save_state``, is replayed from its seed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from rheostat.tasks.control.backends import GymnasiumWorlds, Worlds
+from rheostat.tasks.control.recording import Recorder, pack, unpack
 
 # What changes after construction, by the exact class (a subclass may hold more).
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -51,45 +50,6 @@ STATELESS = {
 MUJOCO_ATTRIBUTES = ("goal", "goal_pos", "cylinder_pos")  # Reacher and Pusher keep their targets beside the simulation
 
 
-# -- plain data ----------------------------------------------------------------------------------------------------------------------
-
-
-def pack(value: Any) -> Any:
-    """A value as nested dicts and lists of tensors, numbers and strings, so that :func:`unpack` gives the same types back."""
-    if value is None or type(value) in (bool, float, str):
-        return value
-    if type(value) is int:
-        return value if abs(value) < 2**63 else {"big": hex(value)}  # PCG64 holds 128 bits
-    if isinstance(value, np.generic):
-        return {"scalar": str(value)} if value.dtype.kind == "U" else {"scalar": torch.from_numpy(np.array(value))}
-    if isinstance(value, np.ndarray):
-        return {"array": torch.from_numpy(value.copy())}
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, (tuple, list)):
-        return {"tuple" if isinstance(value, tuple) else "list": [pack(item) for item in value]}
-    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
-        return {"dict": {key: pack(item) for key, item in value.items()}}
-    raise TypeError(f"cannot save a {type(value).__name__}")
-
-
-def unpack(value: Any) -> Any:
-    """The inverse of :func:`pack`."""
-    if not isinstance(value, dict):
-        return value.clone() if isinstance(value, Tensor) else value
-    ((kind, content),) = value.items()
-    if kind == "big":
-        return int(content, 16)
-    if kind == "scalar":
-        return np.str_(content) if isinstance(content, str) else content.numpy()[()]
-    if kind == "array":
-        return content.numpy().copy()
-    if kind == "dict":
-        return {key: unpack(item) for key, item in content.items()}
-    items = [unpack(item) for item in content]
-    return tuple(items) if kind == "tuple" else items
-
-
 # -- one Gymnasium environment -------------------------------------------------------------------------------------------------------
 
 
@@ -98,7 +58,7 @@ def _layers(environment: Any) -> list[Any]:
     import gymnasium
 
     layers = [environment]
-    while isinstance(layers[-1], gymnasium.Wrapper):
+    while isinstance(layers[-1], gymnasium.Wrapper) and not isinstance(layers[-1], Recorder):
         layers.append(layers[-1].env)
     return layers
 
@@ -125,8 +85,15 @@ def environment_savable(environment: Any) -> bool:
     return all(_layer_savable(layer) for layer in _layers(environment))
 
 
+def record(environment: Any) -> Any:
+    """The environment itself where it can be saved, else recorded from now on."""
+    return environment if environment_savable(environment) else Recorder(environment)
+
+
 def save_environment(environment: Any) -> dict[str, Any]:
     """The state of one Gymnasium environment, wrappers and generator included."""
+    if isinstance(environment, Recorder):
+        return {"recording": environment.save_state()}
     layers = []
     for layer in _layers(environment):
         if _has_own_state(layer):
@@ -138,8 +105,15 @@ def save_environment(environment: Any) -> dict[str, Any]:
     return {"layers": layers, "generator": _save_generator(environment.unwrapped)}
 
 
-def load_environment(environment: Any, state: dict[str, Any]) -> None:
-    """Put one Gymnasium environment, made in the same way, into a saved state."""
+def load_environment(environment: Any, state: dict[str, Any]) -> list[str]:
+    """Put one Gymnasium environment, made in the same way, into a saved state; returns sentences about what cannot be known.
+
+    Raises:
+        Lost: it was recorded and cannot be brought back.
+    """
+    if "recording" in state:
+        return (environment if isinstance(environment, Recorder) else Recorder(environment)).load_state(state["recording"])
+    environment.reset(seed=0)  # some wrappers want to have seen one
     for layer, saved in zip(_layers(environment), state["layers"], strict=True):
         if _has_own_state(layer):
             layer.load_state(unpack(saved))
@@ -149,6 +123,7 @@ def load_environment(environment: Any, state: dict[str, Any]) -> None:
             for name, value in saved.items():
                 setattr(layer, name, unpack(value))
     _load_generator(environment.unwrapped, state["generator"])
+    return []
 
 
 def _save_generator(owner: Any) -> Any:
@@ -210,20 +185,15 @@ def _fixed_arrays(model: Any) -> list[str]:
 # -- batches of environments ---------------------------------------------------------------------------------------------------------
 
 
-def savable(worlds: Worlds) -> bool:
-    """Whether the worlds can be saved as they are (otherwise the cursor describes them)."""
+def savable(worlds: Any) -> bool:
+    """Whether Gymnasium worlds can be saved (or are recorded); the others are replayed from their seed."""
     from gymnasium.vector import SyncVectorEnv
 
-    if not isinstance(worlds, GymnasiumWorlds):
-        return False
-    if type(worlds.vector) is SyncVectorEnv:
-        return all(environment_savable(environment) for environment in worlds.vector.envs)
-    return _has_own_state(worlds.vector)
+    return isinstance(worlds.vector, SyncVectorEnv) or _has_own_state(worlds.vector)
 
 
-def save_worlds(worlds: Worlds) -> dict[str, Any]:
-    """The state of savable worlds."""
-    assert isinstance(worlds, GymnasiumWorlds)
+def save_worlds(worlds: Any) -> dict[str, Any]:
+    """The state of savable Gymnasium worlds."""
     vector: Any = worlds.vector
     if _has_own_state(vector):
         return {"own": pack(vector.save_state()), "generator": _save_generator(vector)}
@@ -233,62 +203,17 @@ def save_worlds(worlds: Worlds) -> dict[str, Any]:
     }
 
 
-def load_worlds(worlds: Worlds, state: dict[str, Any]) -> None:
-    """Put savable worlds into a saved state."""
-    assert isinstance(worlds, GymnasiumWorlds)
+def load_worlds(worlds: Any, state: dict[str, Any]) -> list[str]:
+    """Put savable Gymnasium worlds into a saved state; returns sentences about what cannot be known.
+
+    Raises:
+        Lost: an environment cannot be brought back.
+    """
     vector: Any = worlds.vector
     if "own" in state:
         vector.load_state(unpack(state["own"]))
         _load_generator(vector, state["generator"])
-        return
-    for environment, saved in zip(vector.envs, state["environments"], strict=True):
-        load_environment(environment, saved)
+        return []
+    said = [load_environment(environment, saved) for environment, saved in zip(vector.envs, state["environments"], strict=True)]
     vector._autoreset_envs = state["autoreset"].numpy().copy()
-
-
-class Cursor:
-    """A seed and everything done since: the whole state of a deterministic world that cannot be saved.
-
-    Attributes:
-        seed: of the pool.
-        actions: one array ``[E, ...]`` per step, as given to the world.
-        resets: the numbers of steps after which ``reset()`` was called again.
-    """
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-        self.actions: list[np.ndarray] = []
-        self.resets: list[int] = []
-
-    def record(self, action: np.ndarray) -> None:
-        """Note one step."""
-        self.actions.append(action)
-
-    def record_reset(self) -> None:
-        """Note a reset of all environments in the middle."""
-        self.resets.append(len(self.actions))
-
-    def replay(self, reset: Callable[[], Any], step: Callable[[np.ndarray], Any]) -> None:
-        """Do everything again on fresh worlds of the same seed."""
-        resets = list(self.resets)
-        reset()
-        for index, action in enumerate(self.actions):
-            while resets and resets[0] == index:
-                resets.pop(0)
-                reset()
-            step(action)
-        for _ in resets:
-            reset()
-
-    def state_dict(self) -> dict[str, Any]:
-        """Seed, resets, and actions ``[T, E, ...]`` (None before the first step)."""
-        actions = torch.from_numpy(np.stack(self.actions)) if self.actions else None
-        return {"seed": self.seed, "resets": list(self.resets), "actions": actions}
-
-    @classmethod
-    def from_state_dict(cls, state: dict[str, Any]) -> Cursor:
-        """The cursor that was saved."""
-        cursor = cls(state["seed"])
-        cursor.resets = list(state["resets"])
-        cursor.actions = [] if state["actions"] is None else list(state["actions"].numpy())
-        return cursor
+    return sorted({sentence for each in said for sentence in each})

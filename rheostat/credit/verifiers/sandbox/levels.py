@@ -15,7 +15,7 @@ file, to connect to a port, to read a variable and the trainer's ``/proc`` entry
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,14 +76,18 @@ class Standing:
             "refused": self.refused,
         }
 
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Standing:
+        """The way back."""
+        lists = {name: tuple(content.get(name, ())) for name in ("needs", "stopped", "worked")}
+        return cls(str(content.get("grader")), str(content.get("level")), **lists, refused=dict(content.get("refused", {})))
+
     def sentence(self) -> str:
         """One line for people."""
-        if self.level == "off":
-            return f"{self.grader}: no sandbox"
-        opted = f", opted out of: {', '.join(self.needs)}" if self.needs else ""
-        stopped = f"; stopped when tried: {', '.join(self.stopped)}" if self.stopped else ""
-        worked = f"; worked when tried: {', '.join(self.worked)}" if self.worked else ""
-        return f"{self.grader}: level {self.level}{opted}{stopped}{worked}"
+        opted = f", opted out of {', '.join(self.needs)}" if self.needs else ""
+        stopped = f", stopped when tried: {', '.join(self.stopped)}" if self.stopped else ""
+        worked = f", not stopped when tried: {', '.join(self.worked)}" if self.worked else ""
+        return f"{self.grader}: {'no sandbox' if self.level == 'off' else self.level}{opted}{stopped}{worked}"
 
 
 def rank(level: str) -> int:

@@ -1,0 +1,355 @@
+"""Bringing back an environment that nobody taught to save itself: what it held before its present episode, and that episode's actions.
+
+Before every reset the plain attributes of the environment and its wrappers are kept (numbers, text, arrays, lists, dicts, generators, and
+objects made of these), so that a curriculum or a counter that lives across episodes comes back with it. The resume puts them into a new
+environment, resets it and repeats the actions. A checksum of everything the environment answered says whether it went the same way; where
+it did not (it draws from somewhere else, it reads a clock), the resume says so and a new episode begins.
+
+An object that is no plain data and outlives ``reset`` (a simulator's handle) may hold anything. Then everything since the environment was
+made is repeated, up to :data:`LONGEST` steps. An environment with ``replayable = False`` (hardware) is never repeated.
+"""
+
+from __future__ import annotations
+
+import collections
+import datetime
+import enum
+import fractions
+import functools
+import logging
+import pathlib
+import random
+import re
+import types
+import zlib
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from rheostat.tasks.control.cursor import LONGEST, WHY, Lost
+
+CONSTANT = (
+    types.ModuleType, type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, gymnasium.envs.registration.EnvSpec,
+    pathlib.PurePath, enum.Enum, re.Pattern, np.dtype, datetime.date, datetime.timedelta, fractions.Fraction, logging.Logger, range,
+)  # fmt: skip
+
+
+HEAP = 1 << 9
+"""Flag of a class that a ``class`` statement made."""
+
+
+class NotPlain(TypeError):
+    """A value that cannot be written down."""
+
+
+# -- plain data ------------------------------------------------------------------------------------------------------------------------
+
+
+def pack(value: Any) -> Any:
+    """A value as nested dicts and lists of tensors, numbers and strings, so that :func:`unpack` gives the same types back.
+
+    Raises:
+        NotPlain: it holds something else.
+    """
+    kind = type(value)
+    if value is None or kind in (bool, float, str):
+        return value
+    if kind is int:
+        return value if abs(value) < 2**63 else {"big": hex(value)}  # PCG64 holds 128 bits
+    if isinstance(value, np.generic):
+        return {"scalar": str(value)} if value.dtype.kind == "U" else {"scalar": torch.from_numpy(np.array(value))}
+    if kind is np.ndarray and value.dtype.kind in "biufc":
+        return {"array": torch.from_numpy(value.copy())}
+    if kind is Tensor:
+        return value.clone()
+    if kind in (tuple, list, set, frozenset):
+        return {kind.__name__: [pack(item) for item in value]}
+    if kind is collections.deque:
+        return {"deque": [pack(list(value)), value.maxlen]}
+    if kind is bytes:
+        return {"bytes": value.hex()}
+    if kind in (dict, collections.OrderedDict, collections.defaultdict, collections.Counter):
+        if kind is dict and all(isinstance(key, str) for key in value):
+            return {"dict": {key: pack(item) for key, item in value.items()}}
+        if kind is dict:
+            return {"pairs": [[pack(key), pack(item)] for key, item in value.items()]}
+    raise NotPlain(f"cannot save a {kind.__name__}")
+
+
+def unpack(value: Any) -> Any:
+    """The inverse of :func:`pack`."""
+    if not isinstance(value, dict):
+        return value.clone() if isinstance(value, Tensor) else value
+    ((kind, content),) = value.items()
+    if kind == "big":
+        return int(content, 16)
+    if kind == "scalar":
+        return np.str_(content) if isinstance(content, str) else content.numpy()[()]
+    if kind == "array":
+        return content.numpy().copy()
+    if kind == "dict":
+        return {key: unpack(item) for key, item in content.items()}
+    if kind == "pairs":
+        return {unpack(key): unpack(item) for key, item in content}
+    if kind == "deque":
+        return collections.deque(unpack(content[0]), maxlen=content[1])
+    if kind == "bytes":
+        return bytes.fromhex(content)
+    return {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}[kind](unpack(item) for item in content)
+
+
+# -- attributes ------------------------------------------------------------------------------------------------------------------------
+
+
+def attributes_of(owner: Any, seen: dict[int, str], path: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+    """The plain attributes of an object, packed, and those that are not plain, by their paths.
+
+    Args:
+        owner: the object.
+        seen: mutable things that were met before, by identity, and where: a second path to one is noted as such, so that they stay one.
+        path: of the owner: the number of its layer, then names.
+    """
+    plain: dict[str, Any] = {}
+    other: dict[str, Any] = {}
+    for name, value in vars(owner).items():
+        where = f"{path}{name}"  # "0/sim.clock"
+        if name == "env" and isinstance(owner, gymnasium.Wrapper):
+            continue
+        if isinstance(value, CONSTANT):
+            continue
+        if not isinstance(value, str | int | float | bool | tuple | bytes | frozenset | np.generic | None):
+            if id(value) in seen:
+                plain[name] = {"alias": seen[id(value)]}
+                continue
+            seen[id(value)] = where
+        if isinstance(value, np.random.Generator):
+            plain[name] = {"generator": pack(value.bit_generator.state)}
+        elif isinstance(value, random.Random) and type(value) is random.Random:
+            plain[name] = {"random": pack(value.getstate())}
+        elif isinstance(value, np.random.RandomState):
+            plain[name] = {"legacy": pack(value.get_state())}
+        elif isinstance(value, gymnasium.Space):
+            plain[name] = {"space": _space_generators(value)}
+        elif _is_plain_object(value):
+            inner, beyond = attributes_of(value, seen, where + ".")
+            plain[name] = {"object": inner}
+            other |= beyond
+        else:
+            try:
+                plain[name] = {"value": pack(value)}
+            except NotPlain:
+                other[where] = value
+    return plain, other
+
+
+def put_attributes(owner: Any, saved: dict[str, Any], aliases: list[tuple[Any, str, str]]) -> None:
+    """Put packed attributes into an object that was made in the same way; second paths to one thing are added to ``aliases``.
+
+    Raises:
+        Lost: the object is built differently now.
+    """
+    for name, entry in saved.items():
+        ((kind, content),) = entry.items()
+        if kind == "alias":
+            aliases.append((owner, name, content))
+            continue
+        if kind == "value":
+            setattr(owner, name, unpack(content))
+            continue
+        if kind == "generator":
+            state = unpack(content)
+            bits = getattr(np.random, state["bit_generator"])()
+            bits.state = state
+            setattr(owner, name, np.random.Generator(bits))
+            continue
+        if kind == "random":
+            setattr(owner, name, random.Random())
+            getattr(owner, name).setstate(unpack(content))
+            continue
+        if kind == "legacy":
+            setattr(owner, name, np.random.RandomState())
+            getattr(owner, name).set_state(unpack(content))
+            continue
+        present = vars(owner).get(name)
+        if present is None:
+            raise Lost(f"its attribute {name} is not there before the first reset")
+        if kind == "space":
+            _put_space_generators(present, content)
+        else:
+            put_attributes(present, content, aliases)
+    for name in [name for name, value in vars(owner).items() if name not in saved and _is_scalar(value)]:
+        delattr(owner, name)  # it did not exist yet
+
+
+def _is_scalar(value: Any) -> bool:
+    return type(value) in (bool, int, float, str, np.ndarray)
+
+
+def _is_plain_object(value: Any) -> bool:
+    """An instance of ordinary Python classes, whose attributes are all there is to it."""
+    if isinstance(value, gymnasium.Env | gymnasium.Wrapper | torch.nn.Module) or not hasattr(value, "__dict__"):
+        return False
+    ordinary = [cls for cls in type(value).__mro__ if cls is not object]
+    return all(cls.__flags__ & HEAP and type(cls).__module__ in ("builtins", "abc") and not vars(cls).get("__slots__") for cls in ordinary)
+
+
+def _parts(space: Any) -> list[Any]:
+    inner = getattr(space, "spaces", None)
+    parts = list(inner.values()) if isinstance(inner, dict) else list(inner) if inner is not None else []
+    return [space, *(each for part in parts for each in _parts(part))]
+
+
+def _space_generators(space: Any) -> list[Any]:
+    return [None if part._np_random is None else pack(part._np_random.bit_generator.state) for part in _parts(space)]
+
+
+def _put_space_generators(space: Any, saved: list[Any]) -> None:
+    for part, state in zip(_parts(space), saved, strict=True):
+        if state is None:
+            part._np_random = None
+            continue
+        state = unpack(state)
+        bits = getattr(np.random, state["bit_generator"])()
+        bits.state = state
+        part._np_random = np.random.Generator(bits)
+
+
+# -- one environment -------------------------------------------------------------------------------------------------------------------
+
+
+class Recorder(gymnasium.Wrapper):
+    """Around one environment, outermost: keeps what brings it back. It changes nothing that the environment says."""
+
+    def __init__(self, environment: Any) -> None:
+        super().__init__(environment)
+        self.layers = [environment]
+        while isinstance(self.layers[-1], gymnasium.Wrapper):
+            self.layers.append(self.layers[-1].env)
+        self.reason = "" if getattr(environment.unwrapped, "replayable", True) else "it says that it cannot be replayed"
+        self.kept: list[str] = []  # what outlives reset and is no plain data
+        self.resets = 0
+        self.before: list[dict[str, Any]] | None = None
+        self.log: list[tuple[str, Any]] = []  # ("reset", seed) or ("step", action)
+        self.checksum = 0
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        """As the environment."""
+        other: dict[str, Any] = {}
+        earlier = (self.before, self.log, self.checksum)
+        if not self.reason and not self.kept:
+            self.before, other = self._look()
+            self.log, self.checksum = [], 0
+        answer = self.env.reset(seed=seed) if options is None else self.env.reset(seed=seed, options=options)
+        if self.reason:
+            return answer
+        if other:
+            now = self._look()[1]
+            self.kept = [name for name, value in other.items() if now.get(name) is value]
+            if self.kept and self.resets == 1:  # the first reset made it
+                self.before, self.log, self.checksum = earlier
+            elif self.kept and self.resets > 1:
+                self.reason = f"its {self._name(self.kept[0])} is kept from episode to episode and cannot be saved"
+        self.resets += 1
+        self.log.append(("reset", seed))
+        self._note(answer[0] if isinstance(answer, tuple) and answer else answer)
+        return answer
+
+    @staticmethod
+    def _name(path: str) -> str:
+        return path.partition("/")[2]
+
+    def step(self, action: Any) -> Any:
+        """As the environment."""
+        if not self.reason:
+            self.log.append(("step", np.array(action)))
+            if len(self.log) > LONGEST:
+                kept = f"its {self._name(self.kept[0])} is kept from episode to episode" if self.kept else ""
+                what = kept or "its episode is too long to be repeated"
+                self.reason = f"{what} and {LONGEST:,} steps are the most that are repeated"
+                self.log, self.before = [], None
+        answer = self.env.step(action)
+        if not self.reason and isinstance(answer, tuple) and len(answer) == 5:
+            self._note(answer[:4])
+        return answer
+
+    def _look(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        seen = {id(layer): f"{number}/" for number, layer in enumerate(self.layers)}
+        found = [attributes_of(layer, seen, f"{number}/") for number, layer in enumerate(self.layers)]
+        return [plain for plain, _ in found], {name: value for _, other in found for name, value in other.items()}
+
+    def _note(self, answer: Any) -> None:
+        """Add what the environment said to the checksum."""
+        if isinstance(answer, dict):
+            for key in sorted(answer, key=str):
+                self._note(answer[key])
+        elif isinstance(answer, tuple | list):
+            for part in answer:
+                self._note(part)
+        elif isinstance(answer, bool | int | float | np.ndarray | np.generic):
+            self.checksum = zlib.crc32(np.ascontiguousarray(answer).tobytes(), self.checksum)
+        elif isinstance(answer, Tensor):
+            self.checksum = zlib.crc32(answer.detach().cpu().numpy().tobytes(), self.checksum)
+
+    @property
+    def class_state(self) -> dict[str, Any]:
+        """Numbers and text in the classes of the environment and its wrappers: shared by all copies, and not brought back."""
+        found: dict[str, Any] = {}
+        for layer in self.layers:
+            for cls in type(layer).__mro__:
+                if cls.__module__.split(".")[0] not in ("gymnasium", "builtins", "typing", "abc", "rheostat"):
+                    values = {f"{cls.__name__}.{key}": value for key, value in vars(cls).items() if type(value) in (bool, int, float, str)}
+                    found |= {key: value for key, value in values.items() if not key.split(".")[1].startswith("__")}
+        return found
+
+    def save_state(self) -> dict[str, Any]:
+        """Plain data, tensors among them."""
+        facts = {"reason": self.reason, "classes": self.class_state, "resets": self.resets}
+        if self.reason:
+            return facts
+        actions = [value for kind, value in self.log if kind == "step"]
+        return facts | {
+            "before": self.before,
+            "kept": list(self.kept),
+            "kinds": [kind == "reset" for kind, _ in self.log],
+            "seeds": [value for kind, value in self.log if kind == "reset"],
+            "actions": torch.from_numpy(np.stack(actions)) if actions else None,
+            "checksum": self.checksum,
+        }
+
+    def load_state(self, state: dict[str, Any]) -> list[str]:
+        """Bring a newly made environment there; returns sentences about what cannot be known.
+
+        Raises:
+            Lost: it cannot be brought back, or went another way.
+        """
+        self.reason, self.kept, self.resets = state["reason"], list(state.get("kept", [])), state["resets"]
+        if self.reason:
+            raise Lost(self.reason)
+        now = self.class_state
+        changed = [name for name, value in state["classes"].items() if name in now and now[name] != value]
+        self.before = state["before"]
+        assert self.before is not None
+        aliases: list[tuple[Any, str, str]] = []
+        for layer, saved in zip(self.layers, self.before, strict=True):
+            put_attributes(layer, saved, aliases)
+        for owner, name, path in aliases:
+            number, _, names = path.partition("/")
+            setattr(owner, name, functools.reduce(getattr, names.split(".") if names else [], self.layers[int(number)]))
+        self.log, self.checksum = [], 0
+        seeds, actions = list(state["seeds"]), [] if state["actions"] is None else list(state["actions"].numpy())
+        for is_reset in state["kinds"]:
+            if is_reset:
+                seed = seeds.pop(0)
+                self.log.append(("reset", seed))
+                self._note(self.env.reset(seed=seed)[0])
+            else:
+                action = actions.pop(0)
+                action = action[()] if action.ndim == 0 else action
+                self.log.append(("step", np.array(action)))
+                self._note(self.env.step(action)[:4])
+        if self.checksum != state["checksum"]:
+            raise Lost(f"repeating its last {len(state['kinds']):,} steps went another way: {WHY}")
+        return [f"it keeps numbers in its class ({', '.join(changed)}), which are not brought back"] if changed else []

@@ -1,0 +1,196 @@
+"""Opening worlds when they are needed, and bringing them back to where they were: the half of ``Environments`` that is not stepping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.streams import derive_seed
+from rheostat.tasks.control.backends import EnvPoolWorlds, GymnasiumWorlds, Worlds
+from rheostat.tasks.control.cursor import Cursor, Lost
+from rheostat.tasks.control.facts import Facts
+
+Open = Callable[[int, int], tuple[Worlds, str]]
+"""``(num_envs, seed)`` to opened worlds and their name."""
+
+
+class Restorable:
+    """Worlds that may not be open yet, and their exact state."""
+
+    facts: Facts
+    name: str
+    backend: str
+    num_envs: int
+    seed: int
+    steps: int
+    can_save: bool
+    notes: list[str]
+    _opened: Worlds | None
+    _open: Open | None
+    _cursor: Cursor | None
+    _pending: dict[str, Any] | None
+    _observation: Tensor | None
+    _ended: np.ndarray
+    _encode: Any
+
+    def _reset(self) -> Tensor:
+        raise NotImplementedError
+
+    def _advance(self, command: np.ndarray) -> Any:
+        raise NotImplementedError
+
+    def restart(self, seed: int) -> Tensor:
+        """Begin anew with another seed."""
+        raise NotImplementedError
+
+    # -- opening and closing ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _worlds(self) -> Worlds:
+        if self._opened is None:
+            assert self._open is not None
+            self._opened, name = self._open(self.num_envs, self.seed)
+            found, mine = Facts.of(self._opened, name), self.facts
+            if (found.observation_space, found.action_space) != (mine.observation_space, mine.action_space):
+                raise RheostatError(
+                    f"{name} now has the observations {found.observation_space} and actions {found.action_space}; the run knows "
+                    f"{mine.observation_space} and {mine.action_space}: open it with the environment it was trained on."
+                )
+            self._cursor = cursor_for(self._opened, self.seed)
+        return self._opened
+
+    @property
+    def opened(self) -> bool:
+        """Whether worlds exist."""
+        return self._opened is not None
+
+    def wake(self) -> None:
+        """Open the worlds and bring them to the state that was loaded, if that has not been done."""
+        if self._pending is not None:
+            state, self._pending = self._pending, None
+            self._load(state)
+
+    def park(self) -> None:
+        """Free the worlds and remember where they are; they open again when they are needed."""
+        if self._opened is None or self._open is None:
+            return
+        if self._observation is not None:
+            self._pending = self.state_dict()
+        self._opened.close()
+        self._opened = None
+
+    # -- exact state ------------------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue bit for bit: nested dicts and lists of tensors, numbers and strings.
+
+        Nothing is restarted for it. EnvPool's pools and recorded Gymnasium environments keep what brings them back
+        (:mod:`rheostat.tasks.control.pools`, :mod:`rheostat.tasks.control.recording`); worlds that can be saved are saved.
+        """
+        if self._observation is None:
+            raise RheostatError(f"Call reset() before saving the state of {self.name}: there is no state yet.")
+        if self._pending is not None:
+            return self._pending
+        state: dict[str, Any] = {
+            "name": self.name,
+            "backend": self.backend,
+            "num_envs": self.num_envs,
+            "seed": self.seed,
+            "steps": self.steps,
+            "observation": self._observation.clone(),
+            "ended": torch.from_numpy(self._ended.copy()),
+        }
+        worlds = self._worlds
+        if self._cursor is not None:
+            state["cursor"] = self._cursor.state_dict()
+        elif isinstance(worlds, EnvPoolWorlds):
+            state["pools"] = worlds.save()
+        else:
+            from rheostat.tasks.control.state import save_worlds
+
+            state["worlds"] = save_worlds(worlds)
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> Tensor:
+        """Continue where ``state`` was saved; returns the current observation ``[E, ...]``.
+
+        Worlds that are not open yet are brought there when they are first needed (:meth:`wake`). A world that cannot be brought back (it is
+        not deterministic given its seed, or says so) begins new episodes: ``notes`` says why, and ``can_save`` is False until
+        :meth:`restart`.
+
+        Raises:
+            RheostatError: the state is of another task, backend or number of environments.
+        """
+        for key, mine in (("name", self.name), ("backend", self.backend), ("num_envs", self.num_envs)):
+            if state[key] != mine:
+                raise RheostatError(f"The saved environments have {key} {state[key]!r}, these have {mine!r}: make them as they were.")
+        if self._opened is not None:
+            return self._load(state)
+        self._pending = state
+        self._place(state)
+        assert self._observation is not None
+        return self._observation
+
+    def _place(self, state: dict[str, Any]) -> None:
+        """The numbers beside the worlds."""
+        self.seed, self.steps = state["seed"], state["steps"]
+        self._ended = state["ended"].numpy().copy()
+        self._observation = state["observation"].clone()
+
+    def _load(self, state: dict[str, Any]) -> Tensor:
+        """Bring opened worlds to a state."""
+        self.seed, self._observation = state["seed"], None
+        worlds = self._worlds
+        try:
+            self._bring(worlds, state)
+        except Lost as reason:
+            self.notes.append(
+                f"The environments of {self.name} could not be brought back to where they were, because {reason}: every environment begins "
+                "a new episode, and what it keeps across episodes begins anew. Give it save_state() and load_state(state) to make it "
+                "resumable."
+            )
+            observation = self.restart(derive_seed(state["seed"], "after", state["steps"]))
+            self.can_save = False
+            return observation
+        self._place(state)
+        assert self._observation is not None
+        return self._observation
+
+    def _bring(self, worlds: Worlds, state: dict[str, Any]) -> None:
+        if "pools" in state:
+            assert isinstance(worlds, EnvPoolWorlds)
+            arrived = self._encode(worlds.load(state["pools"]), self.num_envs)
+            if not torch.equal(arrived, state["observation"]):
+                raise Lost("repeating the steps since their episodes began did not arrive at the saved observation: another version of it?")
+        elif "worlds" in state:
+            from rheostat.tasks.control.state import load_worlds
+
+            assert isinstance(worlds, GymnasiumWorlds)
+            worlds.start(self.seed)
+            if "own" in state["worlds"]:
+                self._reset()  # lets a batched world make its arrays
+            said = load_worlds(worlds, state["worlds"])
+            self.notes += [f"The environments of {self.name} were brought back, but {sentence}." for sentence in said]
+            worlds.started()
+        else:
+            worlds.start(self.seed)
+            self._cursor = Cursor.from_state_dict(state["cursor"])
+            self._cursor.replay(self._reset, self._advance)
+
+    def close(self) -> None:
+        """Free the worlds."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None if self._open is not None else self._opened
+
+
+def cursor_for(worlds: Worlds, seed: int) -> Cursor | None:
+    """A replay from the seed, for batched worlds that can do nothing better."""
+    from rheostat.tasks.control.state import savable
+
+    return None if isinstance(worlds, EnvPoolWorlds) or savable(worlds) else Cursor(seed)

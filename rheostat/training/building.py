@@ -1,0 +1,193 @@
+"""From a run's settings to its method on its task, with the environments it makes."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.methods import table
+from rheostat.streams import Streams
+from rheostat.training.settings import Settings, configure
+
+if TYPE_CHECKING:
+    from rheostat.tasks.control.environments import Environments
+    from rheostat.tasks.control.facts import Facts
+
+
+class WorldsOfRun:
+    """Makes the environments of a control run: ``worlds(num_envs, seed)``.
+
+    Args:
+        task: an id, an environment, a function that makes one, or a vector environment; None where the run is open without it.
+        settings: of the run.
+        facts: what the environments are like, where that is known: they are then opened when they are first needed.
+    """
+
+    def __init__(self, task: Any, settings: Settings, facts: Facts | None = None) -> None:
+        self.task, self.settings, self.facts = task, settings, facts
+        self.options = dict(settings.environment_options)
+        self._lazy = facts is not None
+        self._made: list[weakref.ref[Environments]] = []
+
+    def __call__(self, num_envs: int, seed: int) -> Environments:
+        from rheostat.tasks.control.environments import asleep, make
+
+        if not isinstance(self.task, str) and hasattr(self.task, "single_observation_space"):
+            num_envs = self.task.num_envs  # a vector environment has as many as it has
+        if not isinstance(self.task, str) and not isinstance(self.task, type) and hasattr(self.task, "observation_space"):
+            self.park()  # one object, used in turn
+        where: dict[str, Any] = {"num_envs": num_envs, "seed": seed, "backend": self.settings.backend}
+        if self._lazy and self.facts is not None:
+            found = asleep(self.facts, self.task, **where, **self.options)
+        else:
+            found = make(self.task, **where, **self.options)
+            if self.facts is None:
+                self.facts = found.facts
+        self._made.append(weakref.ref(found))
+        return found
+
+    @property
+    def alive(self) -> list[Environments]:
+        """The environments that are still in use."""
+        self._made = [each for each in self._made if each() is not None]
+        return [found for each in self._made if (found := each()) is not None]
+
+    def wake(self) -> tuple[list[str], bool]:
+        """Bring all environments to the states that were loaded; returns what could not be done, and whether new episodes must begin."""
+        for environments in self.alive:
+            environments.wake()
+        notes = [note for environments in self.alive for note in environments.notes]
+        for environments in self.alive:
+            environments.notes = []
+        return notes, not all(environments.can_save for environments in self.alive)
+
+    def park(self) -> None:
+        """Free all worlds; they open again where they were when they are needed."""
+        for environments in self.alive:
+            environments.park()
+
+    @contextmanager
+    def instead(self, task: Any, options: dict[str, Any] | None) -> Iterator[None]:
+        """Inside, environments are made of another task with the same spaces.
+
+        Raises:
+            RheostatError: its spaces differ.
+        """
+        from rheostat.buffers.offline_checks import agree
+        from rheostat.tasks.control.environments import make
+
+        mine = self.facts
+        before = (self.task, self.options, self.facts, self._lazy)
+        self.task = self.task if task is None else task
+        self.options = self.options if options is None else dict(options)
+        self.facts, self._lazy = None, False
+        try:
+            if mine is not None:
+                theirs = make(self.task, num_envs=getattr(task, "num_envs", 1), seed=0, backend=self.settings.backend, **self.options)
+                known = _spaces_of(mine)
+                for kind, space, other in zip(
+                    ("observations", "actions"), known, (theirs.observation_space, theirs.action_space), strict=True
+                ):
+                    if not agree(space, other, bounds=kind == "actions"):
+                        raise RheostatError(
+                            f"The policy knows the {kind} {space}, and {theirs.name} has {other}: evaluate it where they agree."
+                        )
+                theirs.close()
+            yield
+        finally:
+            self.task, self.options, self.facts, self._lazy = before
+
+
+def _spaces_of(facts: Facts) -> tuple[Any, Any]:
+    """Observation and action space as policies see them."""
+    from rheostat.tasks.control.actions import ActionDecoder
+    from rheostat.tasks.control.spaces import ObservationEncoder
+
+    return ObservationEncoder(facts.observation_space, facts.name).space, ActionDecoder(facts.action_space, facts.name, 1).space
+
+
+def build_method(settings: Settings, task: Any, policy: Any = None, facts: dict[str, Any] | None = None) -> Any:
+    """The method of a run on its task.
+
+    Args:
+        settings: what defines the run.
+        task: a name or an object; None for a run on a Python environment that is opened without it.
+        policy: the user's own network.
+        facts: what the environments are like, where that was saved; then they are opened only when they are needed.
+    """
+    entry = table.entry(settings.method)
+    config = configure(settings.method, settings.config)
+    streams = Streams(settings.seed)
+    if entry.domain == "language":
+        from rheostat.learner import language
+        from rheostat.training.language import build_world
+
+        return language.build(config, settings.method, build_world(settings, config, task, policy), streams, settings.steps)
+    from rheostat.learner import control
+    from rheostat.tasks.control.facts import Facts
+
+    worlds = WorldsOfRun(task, settings, None if facts is None else Facts.from_json(facts))
+    expert = load_expert(settings) if config.dial.expert_share else None
+    data = data_for(entry.load(), settings)
+    return control.build(config, settings.method, worlds, streams, settings.steps, expert=expert, policy=policy, **data)
+
+
+def data_for(cls: Any, settings: Settings) -> dict[str, Any]:
+    """What a method that learns from data sets is given besides: ``offline`` and ``online_steps``; nothing for the others.
+
+    Raises:
+        RheostatError: a data set or steps after it for a method that cannot use them, or a data set that cannot be read.
+    """
+    uses = getattr(cls, "uses_data", "no")
+    if settings.online_steps and uses != "first":
+        raise RheostatError(f"online_steps follow a data set, and {settings.method} does not begin with one: its steps are all online.")
+    if uses == "no":
+        if settings.offline is not None:
+            raise RheostatError(
+                f"{settings.method} learns from its own data only: leave --offline out, or use a method that reads a data set."
+            )
+        return {}
+    data = None
+    if settings.offline is not None:
+        from rheostat.collect.control.offline_data import load_for
+
+        data = load_for(None, settings.offline)  # the method compares it with its world
+    return {"offline": data} | ({"online_steps": settings.online_steps} if uses == "first" else {})
+
+
+def load_expert(settings: Settings) -> Callable[[Tensor], Any]:
+    """The policy of another control run, as the expert of ``dial.expert_share``.
+
+    Raises:
+        RheostatError: none was named, or it was trained on another task.
+    """
+    if settings.experts is None:
+        raise RheostatError("dial.expert_share needs an expert: name the directory of a run whose policy is one (--experts DIRECTORY).")
+    from rheostat.training.run import Run
+
+    other = Run.load(settings.experts)
+    if other.settings.task != settings.task:
+        raise RheostatError(f"The expert in {settings.experts} was trained on {other.settings.task}, not on {settings.task}.")
+    return actor_of(other)
+
+
+def actor_of(run: Any) -> Callable[[Tensor], Any]:
+    """From raw observations ``[N, ...]`` to the distribution of a run's learned policy's actions.
+
+    Raises:
+        RheostatError: the run's method trains no control policy.
+    """
+    if table.entry(run.settings.method).domain != "control":
+        no_control(run.settings.method)
+    act: Callable[[Tensor], Any] = run.method.context.act_on_target
+    return act
+
+
+def no_control(method: str) -> Any:
+    """Refuse what only control policies can do."""
+    raise RheostatError(f"{method} does not train a control policy: run.policy(observation) does not apply to it.")
