@@ -62,7 +62,7 @@ def build_world(settings: Settings, config: Any, task: Any = None, policy: Any =
         raise RheostatError("reward_needs says what reward functions of your own need, and there are none: name them with --reward.")
     verifier = graders_of(settings, found)
     if isinstance(policy, tuple):
-        own = {"device": settings.device, "value_head": value_head, "recompute": settings.recompute}
+        own: dict[str, Any] = {"device": settings.device, "value_head": value_head, "recompute": settings.recompute}
         learner = LanguagePolicy(*policy, **own, adapters=new_adapters(settings))
     elif policy is None or isinstance(policy, LanguagePolicy):
         learner = policy or load_policy(settings, found, value_head)
