@@ -59,7 +59,7 @@ class Judged:
     """A policy as the estimators ask it.
 
     Args:
-        act: raw observations ``[N, ...]`` to a distribution of the world's actions (``run.method.act_on_target``).
+        act: raw observations ``[N, ...]`` to a distribution of the world's actions (``run.method.context.act_on_target``).
         data: for the spaces.
         streams: draws actions.
     """

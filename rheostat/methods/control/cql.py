@@ -296,7 +296,7 @@ def gradient_step(
         before: annotations before all others.
         after: updates after all others.
     """
-    target: Any = SoftTarget(method.entropy_in_backup)
+    target: SoftTarget | BestNextTarget = SoftTarget(method.entropy_in_backup)
     if method.best_next_action:
         target = BestNextTarget(method.entropy_in_backup, penalty.actions)
     critics = [ConservativeCriticStep(penalty, method.critics.over, method.critics.scale, method.critics.number)]
