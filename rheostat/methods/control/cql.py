@@ -29,8 +29,9 @@ from torch import Tensor
 
 from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
 from rheostat.collect.control.collectors import StepByStep
+from rheostat.credit.td_annotations import SoftTarget
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import Critics, Entropy, Found, QValue, SoftActorStep, SoftTarget, rank, smallest_q, squashed_actor
+from rheostat.learner.actor_critic import Critics, Entropy, Found, QValue, SoftActorStep, rank, smallest_q, squashed_actor
 from rheostat.learner.control_models import Trainable
 from rheostat.learner.dial import Dial
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first
