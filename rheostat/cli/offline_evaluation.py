@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
@@ -43,10 +43,11 @@ class OffPolicyEvaluation:
         from rheostat.collect.control.offline_data import load_for
 
         run = api.load(self.run_directory)
-        act = getattr(run.method, "act_on_target", None)
+        context: Any = run.method.context
+        act = getattr(context, "act_on_target", None)
         if act is None:
             raise RheostatError(f"{run.settings.method} does not train a control policy: there is nothing to judge by a control data set.")
-        data = load_for(run.method.context.environments, self.offline)
+        data = load_for(context.environments, self.offline)
         began, last = time.monotonic(), [0.0]
 
         def watch(step: int, loss: float) -> None:

@@ -1,7 +1,7 @@
-"""Parts of gradient steps of actors and critics: what critics regress on, how critics, policies and temperatures move.
+"""Parts of gradient steps of actors and critics: their networks, and how critics, policies and temperatures move.
 
-An annotation ``(context, batch) -> batch`` runs before everything that learns in a gradient step; an update has ``step(context, batch)``
-and returns scalars for the log. Models have the same names everywhere: ``policy``, ``critics``, ``target critics``, ``temperature``,
+What critics regress on is in :mod:`rheostat.credit.td_annotations`. An update has ``step(context, batch)`` and returns scalars for the log.
+Models have the same names everywhere: ``policy``, ``critics``, ``target critics``, ``temperature``,
 ``value``.
 """
 
@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from rheostat.credit.td_annotations import bounded_draw, soft_draw
 from rheostat.errors import RheostatError
 from rheostat.learner.control_models import Build, TargetNetwork, Trainable
 from rheostat.objectives.actor import (
     TemperatureForm,
     behaviour_regularised_loss,
     deterministic_actor_loss,
-    smoothed_action,
     soft_actor_loss,
     temperature_loss,
 )
@@ -31,8 +31,6 @@ from rheostat.objectives.temporal_difference import (
     absolute_td_error,
     critic_loss,
     least,
-    soft_value,
-    td_target,
 )
 from rheostat.options import option
 from rheostat.parts import Batch, NonFinite
@@ -42,8 +40,6 @@ from rheostat.trajectories import Transitions
 
 Found = dict[str, Any]
 """Scalars of a gradient step."""
-Sampler = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
-"""From context and observations as read to reparameterised actions ``[B, D]`` and their log-probabilities ``[B]``."""
 QValue = Callable[[Any, Batch, Tensor], Tensor]
 """From context, batch and actions of the policy to their value ``[B]``; the gradient flows through the action alone."""
 
@@ -137,117 +133,6 @@ class Entropy:
     def steps(self) -> list[Any]:
         """How it moves."""
         return [] if self.fixed is not None else [TemperatureStep(self.target, self.form, self.share)]
-
-
-# --- what critics regress on --------------------------------------------------------------------------------------------------------------
-
-
-def soft_draw(context: Any, observation: Tensor) -> tuple[Tensor, Tensor]:
-    """A reparameterised action of the policy ``[B, D]`` and its log-probability ``[B]``."""
-    policy = context.models["policy"].network.distribution(observation)
-    found: tuple[Tensor, Tensor] = policy.draw(policy.noise(context.streams["updates"]))
-    return found
-
-
-@dataclass(frozen=True)
-class SoftTarget:
-    """``y = r + discount (min Qbar(s', a') - alpha log pi(a'|s'))``, and alpha as it is now."""
-
-    entropy_in_backup: bool = True
-    subset: int | None = None
-    """Target critics, drawn anew, of which the least counts; None takes all (RLPD)."""
-    sampler: Sampler = soft_draw
-    models: ClassVar[tuple[str, ...]] = ("policy", "target critics", "temperature")
-
-    @torch.no_grad()
-    def __call__(self, context: Any, batch: Batch) -> Batch:
-        rows, alpha = batch.rows, context.models["temperature"].network.value
-        action, log_prob = self.sampler(context, rows.next_observation)
-        value = self.bootstrap(context, rows.next_observation, action)
-        if self.entropy_in_backup:
-            value = soft_value(value, log_prob, alpha)
-        batch.columns["target"] = td_target(rows.reward, value, rows.discount)
-        batch.facts["alpha"] = alpha
-        return batch
-
-    def bootstrap(self, context: Any, observation: Tensor, action: Tensor) -> Tensor:
-        """The target critics' value of what follows, ``[B]``."""
-        network = context.models["target critics"].network
-        if self.subset is None:
-            return least(network(observation, action))
-        chosen = torch.randperm(network.stack.networks, generator=context.streams["updates"])[: self.subset]
-        return least(network(observation, action, subset=chosen))
-
-
-@dataclass(frozen=True)
-class SmoothedTarget:
-    """``y = r + discount min Qbar(s', a')``, a' of the target policy with clipped noise (TD3)."""
-
-    noise: float = 0.2
-    clip: float = 0.5
-    models: ClassVar[tuple[str, ...]] = ("target policy", "target critics")
-
-    @torch.no_grad()
-    def __call__(self, context: Any, batch: Batch) -> Batch:
-        rows = batch.rows
-        action = context.models["target policy"].network(rows.next_observation)
-        noise = torch.randn(action.shape, generator=context.streams["updates"])
-        action = smoothed_action(action, noise, scale=self.noise, clip=self.clip)
-        value = least(context.models["target critics"].network(rows.next_observation, action))
-        batch.columns["target"] = td_target(rows.reward, value, rows.discount)
-        return batch
-
-
-def bounded_draw(context: Any, policy: Any) -> Tensor:
-    """Actions as the environment takes them: inside the bounds, ``[B, D]``."""
-    return policy.sample(context.streams["updates"]).clamp(-1.0, 1.0)
-
-
-@dataclass(frozen=True)
-class PolicyValueTarget:
-    """``y = r + discount min Qbar(s', a')``, a' of the policy, without entropy (AWAC)."""
-
-    models: ClassVar[tuple[str, ...]] = ("policy", "target critics")
-
-    @torch.no_grad()
-    def __call__(self, context: Any, batch: Batch) -> Batch:
-        rows = batch.rows
-        action = bounded_draw(context, context.models["policy"].distribution(rows.next_observation))
-        value = least(context.models["target critics"].network(rows.next_observation, action))
-        batch.columns["target"] = td_target(rows.reward, value, rows.discount)
-        return batch
-
-
-@dataclass(frozen=True)
-class BestOfData:
-    """The smallest target critic of the data's own action, as it was before anything moved (IQL)."""
-
-    models: ClassVar[tuple[str, ...]] = ("target critics",)
-
-    @torch.no_grad()
-    def __call__(self, context: Any, batch: Batch) -> Batch:
-        rows = batch.rows
-        batch.columns["best"] = least(context.models["target critics"].network(rows.observation, rows.action))
-        return batch
-
-
-@dataclass(frozen=True)
-class ImplicitValues:
-    """``y = r + discount V(s')`` and the advantage ``best - V(s)``, with V as it is where this part stands: before its step or after."""
-
-    models: ClassVar[tuple[str, ...]] = ("value",)
-
-    @torch.no_grad()
-    def __call__(self, context: Any, batch: Batch) -> Batch:
-        rows, value = batch.rows, context.models["value"].network
-        batch.columns["advantage"] = batch.columns["best"] - value(rows.observation)
-        batch.columns["target"] = td_target(rows.reward, value(rows.next_observation), rows.discount)
-        return batch
-
-    def step(self, context: Any, batch: Batch) -> Found:
-        """The same between two updates."""
-        self(context, batch)
-        return {}
 
 
 # --- how critics move ---------------------------------------------------------------------------------------------------------------------

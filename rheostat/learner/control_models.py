@@ -102,7 +102,7 @@ class PolicyNetwork:
         """Take the user's network or build one; count its weights."""
         self.policy: Any = context.networks.get(name) or self._build(context)
         self.parameters = ParameterVector(cast(nn.Module, self.policy))
-        self.network = fast(cast(Any, self.policy), self.parameters)
+        self.network: Any = fast(cast(Any, self.policy), self.parameters)
         self.optimizer: Optimizer
         if self._kind == "adam":
             self.optimizer = Adam(self.parameters.vector, self._rate, eps=1e-5)

@@ -39,7 +39,7 @@ class Minibatch(NamedTuple):
     action: Tensor
     targets: MinibatchTargets
     places: Tensor
-    """int64 ``[N]``, their places in the batch."""
+    """int64 ``[N]``, where they are in the batch."""
 
 
 class Step(NamedTuple):

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.learner.gated_ensemble import GatedMembers
-from rheostat.methods.control.uni_o4 import STAGES, Drawing, UniO4
+from rheostat.learner.going_online import Drawing
+from rheostat.methods.control.uni_o4 import STAGES, UniO4
 from rheostat.policies.control.squashed import Bounds
 from rheostat.tasks.control import probes
 from rheostat.tasks.control.terminations import termination_of
@@ -349,7 +350,7 @@ def test_choosing_by_return_is_booked_as_environment_steps(monkeypatch: pytest.M
 
 
 def test_the_member_with_the_best_return_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    import rheostat.methods.control.uni_o4 as module
+    import rheostat.learner.going_online as module
 
     one = advance(method(choose="return", members=3, choose_among=2, online_steps=100), "acting")
     one.members.scores = torch.tensor([0.0, 2.0, 1.0])

@@ -25,7 +25,10 @@ def run_of(logits: Tensor, mean: Tensor, log_std: float = -3.0, **others: Any) -
         centre = mean.expand(rows, *mean.shape)
         return SquashedMixture(logits.expand(rows, logits.shape[-1]), centre, torch.full_like(centre, log_std))
 
-    return SimpleNamespace(method=SimpleNamespace(streams=Streams(0), distribution=distribution, act_on_target=distribution, **others))
+    context = SimpleNamespace(
+        streams=Streams(0), act_on_target=distribution, models={"policy": SimpleNamespace(distribution=distribution)}, stores=others
+    )
+    return SimpleNamespace(method=SimpleNamespace(context=context))
 
 
 BOTH = torch.stack([torch.stack([PEAK, PEAK]), torch.stack([-PEAK, -PEAK])])

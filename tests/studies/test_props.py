@@ -52,11 +52,11 @@ def test_a_stored_target_acts_as_it_did_in_training(tmp_path: Path) -> None:
     seen = fixed.statistics.normalise
     method = _fixed_target.build("ppo", arguments["config"], arguments, steps=128)  # type: ignore[arg-type]
     while method.steps < 128:
-        _fixed_target.iterate(method)
+        method.turn()
     observation = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(fixed.policy.distribution(seen(observation)).parameters, method.act_on_target(observation).parameters)
-        torch.testing.assert_close(fixed.policy.value(seen(observation)), method.policy.value(method.normalise(observation)))
+        torch.testing.assert_close(fixed.policy.distribution(seen(observation)).parameters, method.context.act_on_target(observation).parameters)
+        torch.testing.assert_close(fixed.policy.value(seen(observation)), method.policy.value(method.context.see(observation)))
     before = seen(observation)
     fixed.statistics.update(100 + observation)
     assert torch.equal(seen(observation), before)  # frozen

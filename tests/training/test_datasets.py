@@ -118,9 +118,9 @@ def test_a_cached_teacher_is_not_trained_again_and_another_recipe_is_another_tea
 
 def test_log_probabilities_are_those_of_the_policy_that_acted(cache: Path) -> None:
     teacher, data = teacher_for(World("CartPole-v1"), 0, SMALL, cache=cache), made("expert", cache)
-    method = teacher._method(len(teacher.policies) - 1)
+    context = teacher._learner(len(teacher.policies) - 1).context
     with torch.no_grad():
-        again = method.act_on_target(data.transitions.observation).log_prob(data.transitions.action)
+        again = context.act_on_target(data.transitions.observation).log_prob(data.transitions.action)
     assert torch.allclose(again, data.transitions.sampler_logp, atol=1e-5)
 
 

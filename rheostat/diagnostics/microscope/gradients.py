@@ -35,10 +35,7 @@ from rheostat.parts import Batch
 from rheostat.streams import Streams
 from rheostat.training.settings import configure
 
-NO_REWARD = {
-    "sft": "it imitates demonstrations and never sees a reward",
-    "dpo": "it learns from preference pairs and never sees a reward",
-}
+NO_REWARD = {"sft": "it imitates demonstrations and never sees a reward"}
 """Methods without a policy gradient of the reward, and why."""
 ENDLESS = 2**40  # budget of a method that is only looked at
 
@@ -274,14 +271,15 @@ def walked(learner: Learner, update: FastPPO, batch: Batch, move: Callable[[int]
     """
     context, rows = learner.context, batch.rows.transitions()
     observation = context.see(rows.observation, update.model)
+    last: tuple[Minibatch, Step] | None = None
     for number in range(steps):
         move(number)
         (minibatch,) = replace(update, minibatches=1).passed(context, rows, observation)
         step = update.accumulate(context, minibatch)
         if step is None or (number < steps - 1 and update.stops_after(step)):
             return None
-    assert step is not None
-    return minibatch, step
+        last = minibatch, step
+    return last
 
 
 def first_gradients(source: Sampler, count: int) -> Iterator[Tensor]:

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
 from rheostat.collect.control.collectors import StepByStep
+from rheostat.credit.td_annotations import SoftTarget
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import Critics, Entropy, Found, QValue, SoftActorStep, SoftTarget, rank, smallest_q, squashed_actor
+from rheostat.learner.actor_critic import Critics, Entropy, Found, QValue, SoftActorStep, rank, smallest_q, squashed_actor
 from rheostat.learner.control_models import Trainable
 from rheostat.learner.dial import Dial
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first
@@ -296,7 +297,7 @@ def gradient_step(
         before: annotations before all others.
         after: updates after all others.
     """
-    target: Any = SoftTarget(method.entropy_in_backup)
+    target: SoftTarget | BestNextTarget = SoftTarget(method.entropy_in_backup)
     if method.best_next_action:
         target = BestNextTarget(method.entropy_in_backup, penalty.actions)
     critics = [ConservativeCriticStep(penalty, method.critics.over, method.critics.scale, method.critics.number)]

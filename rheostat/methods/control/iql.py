@@ -30,17 +30,8 @@ from torch import Tensor
 
 from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
 from rheostat.collect.control.collectors import StepByStep
-from rheostat.learner.actor_critic import (
-    BestOfData,
-    CriticStep,
-    ExpectileStep,
-    ImplicitValues,
-    Weight,
-    WeightedImitation,
-    ensemble_q,
-    state_value,
-    tanh_mean_actor,
-)
+from rheostat.credit.td_annotations import BestOfData, ImplicitValues
+from rheostat.learner.actor_critic import CriticStep, ExpectileStep, Weight, WeightedImitation, ensemble_q, state_value, tanh_mean_actor
 from rheostat.learner.control_models import TargetNetwork, Trainable
 from rheostat.learner.dial import Dial
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first

@@ -36,7 +36,8 @@ from typing import Any, ClassVar, Literal
 
 from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
 from rheostat.collect.control.collectors import RandomFirst
-from rheostat.learner.actor_critic import Critics, CriticStep, Entropy, SoftTarget
+from rheostat.credit.td_annotations import SoftTarget
+from rheostat.learner.actor_critic import Critics, CriticStep, Entropy
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.mixture import EntropyOf, Mixture, MixtureActorStep, MixturePolicy, OfDrawnExpert

@@ -26,7 +26,8 @@ from typing import Any
 
 from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
 from rheostat.collect.control.collectors import RandomFirst
-from rheostat.learner.actor_critic import Critics, CriticStep, Entropy, SoftActorStep, SoftTarget, squashed_actor
+from rheostat.credit.td_annotations import SoftTarget
+from rheostat.learner.actor_critic import Critics, CriticStep, Entropy, SoftActorStep, squashed_actor
 from rheostat.learner.control_models import Trainable
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition

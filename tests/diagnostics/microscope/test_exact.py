@@ -18,6 +18,7 @@ from rheostat.diagnostics.microscope.gradients import ControlSampler, LanguageSa
 from rheostat.diagnostics.microscope.language_problem import LanguageProblem, TinyWords
 from rheostat.diagnostics.microscope.problems import build_problem
 from rheostat.errors import RheostatError
+from rheostat.parts import Batch
 from rheostat.trajectories import Trajectories
 
 LAG = 6
@@ -195,9 +196,7 @@ def test_a2c_with_an_exact_critic_is_the_policy_gradient_per_step() -> None:
             source=torch.zeros(1, 2, dtype=torch.int64),
             batch_size=[1, 2],
         )
-        looked._move(0)
-        looked.method.improve(looked.method.credit(rows))
-        total += p[episode] * looked.recorder.last(1, len(total))
+        total += p[episode] * looked.gradient_on(looked.learner.credit(Batch(rows)))
     looked.close()
     assert error(2 * total, problem.exact(problem.theta)[1]) < ROUNDING
 

@@ -1,0 +1,160 @@
+"""The way online of Uni-O4: who is chosen, how it acts, and what of its steps is learned from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rheostat.collect.control.episodes import run_episodes
+from rheostat.errors import RheostatError
+from rheostat.learner.gated_ensemble import Choice, Cloning
+from rheostat.parts import Batch
+from rheostat.policies.control.distributions import Gaussian
+from rheostat.policies.control.ensembles import TrainedMembers
+from rheostat.streams import derive_seed
+from rheostat.trajectories import Source
+
+ADAM_EPSILON = 1e-5
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """The deployed policy acts for one batch; the environment clips what leaves the bounds."""
+
+    environments: int
+    steps: int
+    clip_actions: bool = False
+
+    def check(self, composition: Any) -> None:
+        """Refuse steps that do not divide over the environments."""
+        if self.steps % self.environments:
+            raise RheostatError(f"online_batch_steps {self.steps} do not divide over {self.environments} environments: change one of them.")
+
+    def draw(self, context: Any, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Actions for raw observations and their log-probabilities."""
+        policy = context.models["policy"].distribution(context.see(observation))
+        unit = policy.sample(generator)
+        unit = unit.clamp(-1.0, 1.0) if self.clip_actions else unit
+        return context.bounds.to_world(unit), policy.log_prob(unit) - context.bounds.log_volume
+
+    def collect(self, context: Any) -> Batch:
+        """``[environments, steps]``."""
+
+        def draw(observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            return self.draw(context, observation, generator)
+
+        generator, count = context.streams["actions"], self.steps // self.environments
+        return Batch(context.collector.collect(draw, count, generator=generator, version=context.updates))
+
+
+@dataclass(frozen=True)
+class FreshRows:
+    """The fresh batch alone, with the rewards that are learned from."""
+
+    def retain(self, context: Any, batch: Batch) -> Batch:
+        """``[environments, steps]``."""
+        batch.rows.source = torch.full(batch.rows.shape, int(Source.FRESH))
+        return batch.with_rows(context.stores["learned rewards"](batch.rows))
+
+
+class OnlinePolicy(TrainedMembers):
+    """An ensemble of one: what goes online.
+
+    Args:
+        cloning: the shape of the policies.
+        learning_rate: Adam step size.
+        squash: whether the deviation is squashed again, as released.
+    """
+
+    def __init__(self, cloning: Cloning, learning_rate: float, *, squash: bool = False) -> None:
+        self._cloning, self._rate, self._squash = cloning, learning_rate, squash
+
+    def bind(self, context: Any, name: str) -> None:
+        """Build the network."""
+        super().__init__(self._cloning.policies(context, 1, squash=self._squash), self._rate, eps=ADAM_EPSILON)
+
+    def distribution(self, seen: Tensor) -> Gaussian:
+        """The policy of unit actions for observations ``[N, n]``."""
+        alone = self.network.distribution(seen)
+        return Gaussian(alone.mean[0], alone.log_std[0])
+
+
+class ChosenMember:
+    """The deployed policy: the chosen member as it is online, or before that the one whose last score is the best."""
+
+    def __init__(self, choice: Choice) -> None:
+        self.choice, self.chosen = choice, -1
+
+    def bind(self, context: Any, name: str) -> None:
+        """Everything it asks is bound already."""
+        self.context, self.models = context, context.models
+
+    @property
+    def network(self) -> Any:
+        """Of the chosen member; before the choice, of all."""
+        return self.models["online policy"].network if self.chosen >= 0 else self.models["members"].policies
+
+    def distribution(self, seen: Tensor) -> Gaussian:
+        """The policy of unit actions."""
+        if self.chosen >= 0:
+            found: Gaussian = self.models["online policy"].distribution(seen)
+            return found
+        members = self.models["members"]
+        everyone, index = members.policies.distribution(seen), int(members.scores.argmax())
+        return Gaussian(everyone.mean[index], everyone.log_std[index])
+
+    exploring = distribution
+
+    def evaluated(self, context: Any) -> Any:
+        """The policy as it is measured."""
+        return self.distribution
+
+    def value(self, seen: Tensor) -> Tensor:
+        """V, ``[N]``."""
+        critic = self.models["value"] if self.chosen >= 0 else self.models["behaviour critics"].values
+        found: Tensor = critic.network(seen)
+        return found
+
+    def become(self, index: int) -> None:
+        """Go on with one member and the offline V."""
+        self.chosen = index
+        candidates = self.models["members"].candidates(self.choice.deploy)
+        self.models["online policy"].network.become(candidates, torch.tensor([index]))
+        self.models["value"].parameters.copy_from(self.models["behaviour critics"].values.parameters)
+
+    def end_offline(self, context: Any) -> None:
+        """Bring the scores up to date, and choose by them."""
+        members = self.models["members"]
+        members.end()
+        if self.choice.by == "am-q":
+            self.become(members.ranking(self.choice.deploy)[0])
+
+    def choose_by_return(self, context: Any) -> None:
+        """Measure the best members in the world, each in one environment, and book their steps."""
+        if self.chosen >= 0:
+            return
+        members, bounds, returns = self.models["members"], context.bounds, {}
+        policies = members.candidates(self.choice.deploy)
+        for index in members.ranking(self.choice.deploy)[: self.choice.among]:
+            environments = context.make(1, derive_seed(context.streams.seed, "choice", index))
+
+            def act(observation: Tensor, index: int = index) -> Tensor:
+                action: Tensor = bounds.to_world(policies.distribution(context.see(observation)).mean[index])
+                return action
+
+            found, lengths = run_episodes(act, environments, self.choice.episodes)
+            environments.close()
+            returns[index] = sum(found) / len(found)
+            context.spent += sum(lengths)
+        self.become(max(returns, key=lambda index: returns[index]))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Who was chosen."""
+        return {"chosen": self.chosen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken."""
+        self.chosen = state["chosen"]
