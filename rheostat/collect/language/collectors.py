@@ -25,7 +25,7 @@ from rheostat.policies.flops import FORWARD
 
 def batch_of(graded: Graded) -> Batch:
     """A graded batch as it goes through the learner."""
-    return Batch(graded.trajectories, metrics=dict(graded.metrics), facts={"graded": graded})
+    return Batch(graded.trajectories, dict(graded.columns), metrics=dict(graded.metrics), facts={"graded": graded})
 
 
 @dataclass(frozen=True)
