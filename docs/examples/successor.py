@@ -43,8 +43,8 @@ class Partner:
         self.shown, self.rng = int(str(prompt.content)[1]), np.random.default_rng(seed & 0xFFFFFFFF)
 
     def reply(self, said: Said) -> Reply:
-        """A reward for every right answer; the first wrong one ends the conversation."""
-        right = said.text == str((self.shown + 1) % 10)
+        """A reward for every right answer (``8`` or ``#8``); the first wrong one ends the conversation."""
+        right = said.text.removeprefix("#") == str((self.shown + 1) % 10)
         self.shown = int(self.rng.integers(10))
         return Reply(f"{self.shown}?", Grade(float(right), {"right": float(right)}), terminated=not right)
 

@@ -44,7 +44,7 @@ class GuessNumber(LanguageTask):
     """Numbers that a range has at least."""
     turns: int = 4
     """Guesses."""
-    validation_share: float = 0.1
+    validation_share: float = 0.2
     """Share of all games (a range and the number in it) set aside for validation."""
     name: str = "guess-number"
 
