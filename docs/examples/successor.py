@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,7 +51,7 @@ class Partner:
 
 
 def main(model: str, directory: Path, steps: int = 150) -> Run:
-    sizes = {"prompts_per_batch": 16, "group_size": 16, "evaluate_every": 0}
+    sizes: dict[str, Any] = {"prompts_per_batch": 16, "group_size": 16, "evaluate_every": 0}
     return rheostat.train("grpo", Successor(), model=model, directory=directory, steps=steps, **sizes)
 
 
