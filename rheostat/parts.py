@@ -23,7 +23,7 @@ from rheostat.errors import RheostatError
 from rheostat.masking import Aggregation, natural_denominator
 from rheostat.options import option
 from rheostat.streams import Streams
-from rheostat.trajectories import Source, Trajectories, Transitions
+from rheostat.trajectories import Source, Trajectories, Transitions, join_columns
 
 Metrics = dict[str, float]
 
@@ -78,8 +78,13 @@ class Batch:
         return [*found, self[torch.cat(now)]]
 
     def with_rows(self, rows: Any) -> Batch:
-        """The same batch with other rows of the same number and order."""
-        return Batch(rows, self.columns, self.units, self.metrics, self.facts)
+        """The same batch with other rows of the same number and order, or with further ones below them, whose columns are 0."""
+        extra = len(rows) - len(self)
+        columns = self.columns
+        if extra:
+            empty = {name: value.new_zeros((extra, *value.shape[1:])) for name, value in columns.items()}
+            columns = {name: join_columns([value, empty[name]], rows.shape[-1]) for name, value in columns.items()}
+        return Batch(rows, columns, self.units, self.metrics, self.facts)
 
 
 def _in_order(units: Tensor) -> list[Tensor]:

@@ -138,6 +138,11 @@ def join_rows(parts: list[Trajectories]) -> Trajectories:
     return Trajectories(**fields, batch_size=[sum(len(part) for part in parts), width])  # type: ignore[arg-type]
 
 
+def join_columns(parts: list[Tensor], width: int) -> Tensor:
+    """A column of several batches, one below the other; columns of steps ``[B, T]`` are padded at the end with 0 to ``[B, width]``."""
+    return torch.cat([part if part.dim() < 2 else torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
+
+
 def _padded(name: str, value: Tensor, width: int) -> Tensor:
     """``[B, T, ...]`` with empty steps appended up to ``width``."""
     extra = width - value.shape[1]

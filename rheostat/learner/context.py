@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 
 from rheostat.collect.language.collectors import SamplingOptions
+from rheostat.collect.language.conversations import collector_of
 from rheostat.collect.language.generation.sampling import Sampling
-from rheostat.collect.language.groups import Graded, PromptCollector, World
+from rheostat.collect.language.groups import Graded, World
 from rheostat.collect.language.rollout_records import rollout_rows
 from rheostat.credit.verifiers.interface import Progress
 from rheostat.options import option
@@ -132,15 +133,16 @@ class LanguageContext(LearnerContext):
         super().__init__(streams, total_steps)
         self.world, self.evaluation, self.unit, self.value_head = world, evaluation, unit, value_head
         self.networks["policy"] = world.policy
-        self.longest = sampling.max_new_tokens or world.max_new_tokens
+        self.collector = collector_of(world, streams.seed, max_invalid_share=max_invalid_share)
+        turn = sampling.max_new_tokens or world.max_new_tokens
+        self.longest = turn * self.collector.turns
         self.sampling = Sampling(
             temperature=sampling.temperature,
             top_k=sampling.top_k,
             top_p=sampling.top_p,
-            max_new_tokens=self.longest,
+            max_new_tokens=turn,
             stop_strings=world.stop,
         )
-        self.collector = PromptCollector(world, streams.seed, max_invalid_share=max_invalid_share)
         self.acting = "policy"
         self.learner_tokens = 0
         self.weights = matrix_weights(world.policy)
@@ -173,17 +175,18 @@ class LanguageContext(LearnerContext):
         options: dict[str, Any] = {name: getattr(self.sampling, name) for name in ("temperature", "top_k", "top_p")}
         if hasattr(trained, "optimizer"):
             if count and not torch.is_grad_enabled():
-                self.count_flops(FORWARD, rows)
+                self.count_flops(FORWARD, rows, model)
             value = self.value_head and model == self.deployed
             return trained.network.score(rows.action, rows.attention, rows.mask, entropy=entropy, value=value, **options)
         if count:
-            self.count_flops(FORWARD, rows)
+            self.count_flops(FORWARD, rows, model)
         with torch.no_grad():
             return trained.network.score(rows.action, rows.attention, rows.mask, entropy=entropy, **options)
 
-    def count_flops(self, operations: int, rows: Trajectories) -> None:
-        """Count a pass over rows that costs so many operations per weight and token."""
-        self.flops += operations * self.weights * tokens_seen(rows)
+    def count_flops(self, operations: int, rows: Trajectories, model: str = "policy") -> None:
+        """Count a model's pass over rows that costs so many operations per weight and token."""
+        weights = getattr(self.models.get(model), "weights", self.weights)
+        self.flops += operations * weights * tokens_seen(rows)
 
     def sync_engine(self) -> None:
         """Tell the engine whose weights sample from now on: the present ones, or with a lag older ones."""

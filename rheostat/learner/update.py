@@ -119,7 +119,7 @@ class Update:
         Raises:
             NonFinite: a loss or the gradient is not finite; carries the rows.
         """
-        context.count_flops(TRAIN, batch.rows)
+        context.count_flops(TRAIN, batch.rows, self.model)
         total = self.accumulate(context, batch, before)
         norm = context.models[self.model].step()
         if not bool(norm.isfinite()) or not all(bool(value.isfinite()) for value in total.values()):
@@ -197,7 +197,7 @@ class Update:
             return {}
         with torch.no_grad():
             logp = torch.cat([context.score(part.rows, self.model, count=False).logp for part in batch.split(size)])
-        context.count_flops(FORWARD, batch.rows)
+        context.count_flops(FORWARD, batch.rows, self.model)
         return {name: value for term in waiting for name, value in term.begin(logp, batch).items()}
 
     def meter(self, context: Any, batch: Batch, before: Before) -> Metrics:

@@ -109,6 +109,13 @@ METHODS: dict[str, Entry] = {
         "vectors, probes, resume, study",
     ),
     "ppo-lm": Entry("rheostat.methods.language.ppo_lm:PPOLM", "language", "PPO with a critic on tokens", "2203.02155", VECTORS),
+    "process-reward": Entry(
+        "rheostat.methods.language.process_reward:ProcessReward",
+        "language",
+        "A reward model on tokens learns beside the policy",
+        "2410.08146",
+        "laws, resume",
+    ),
     "props": Entry(
         "rheostat.methods.control.props:PROPS",
         "control",

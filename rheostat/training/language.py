@@ -55,6 +55,8 @@ def build_world(settings: Settings, config: Any, task: Any = None, policy: Any =
     value_head = composition.any("needs_value_head")
     found = task if isinstance(task, LanguageTask) else named_task(settings)
     found.wall_off(settings.sandbox, tuple(settings.reward_needs))
+    if found.episodes() is not None:
+        check_turns(settings, composition, found)
     measured = bool(config.evaluation.every or settings.evaluation_episodes)
     if measured:
         found.validation(1)  # refuse now, not at the first measurement, where there is nothing to validate on
@@ -90,6 +92,18 @@ def build_world(settings: Settings, config: Any, task: Any = None, policy: Any =
     experts = load_experts(settings, composition, found, learner, verifier, new_tokens)
     special = settings.reward_text == "special"
     return World(found, learner, ENGINES[settings.engine](learner), timed(verifier), encoder, new_tokens, limits.stop, experts, special)
+
+
+def check_turns(settings: Settings, composition: Composition, task: LanguageTask) -> None:
+    """Refuse what belongs to single completions, for a task of several turns.
+
+    Raises:
+        RheostatError: rewards of the user's, or experts.
+    """
+    if settings.rewards:
+        raise RheostatError(f"{task.name} has several turns, which its environment grades: leave out --reward.")
+    if settings.experts is not None or composition.any("uses_experts"):
+        raise RheostatError(f"{task.name} has several turns, and an expert's completion is a single one: choose a method without experts.")
 
 
 def graders_of(settings: Settings, task: LanguageTask) -> Verifier:

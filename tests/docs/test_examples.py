@@ -19,15 +19,15 @@ from rheostat.errors import RheostatError
 from rheostat.experiments.studies.results import run_study
 from rheostat.methods import table
 from rheostat.reporting.study_figures import draw_into
-from rheostat.tasks.language import ChainSum, character_tokenizer
+from rheostat.tasks.language import ChainSum, Prompt, Said, character_tokenizer
 from rheostat.tasks.language.demonstrations import read_demonstrations
 from rheostat.tasks.language.files import load_prompts
 from tests.tiny_language import model as random_model
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TESTED = {
-    "batch_size", "corridor", "kernel", "largest", "loop", "network", "offline_data", "reward_own", "reward_trl", "reward_verl",
-    "try_weighted_buffer", "verdicts", "weighted_buffer",
+    "batch_size", "corridor", "critic_apart", "kernel", "largest", "loop", "network", "offline_data", "reward_own", "reward_trl",
+    "reward_verl", "successor", "try_weighted_buffer", "verdicts", "weighted_buffer",
 }  # fmt: skip
 
 
@@ -172,6 +172,43 @@ def test_language_task(example: Any, tmp_path: Path) -> None:
     expert = task.expert(prompt, np.random.default_rng(0))
     grades = task.verifier().score([prompt.rollout(expert), prompt.rollout("9"), prompt.rollout(f"1;{expert}")])
     assert grades.reward.tolist() == [1.0, 0.0, 1.0]
+
+
+def saved(folder: Path) -> str:
+    """A tiny random model that speaks in characters."""
+    tokenizer = character_tokenizer()
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    random_model("qwen3", vocabulary=len(tokenizer), **sizes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def test_task_of_several_turns(example: Any, tmp_path: Path) -> None:
+    successor = example("successor")
+    run = successor.main(saved(tmp_path / "model"), tmp_path / "run", steps=2)
+    assert run.settings.task == "custom:Successor" and run.metrics[-1]["turns"] >= 1 and "reward/right" in run.metrics[-1]
+    episodes = successor.Successor().episodes()
+    episodes.reset([Prompt("37?")] * 2, [5, 5])
+    first = episodes.step([0, 1], [Said("8"), Said("7")])
+    assert first.scores.reward.tolist() == [1, 0] and first.over == [False, True]
+    following = str((int(first.observations[0][0]) + 1) % 10)
+    again = successor.Successor().episodes()
+    again.load_state_dict(episodes.state_dict())
+    assert again.step([0], [Said(following)]).scores.reward.tolist() == [1]
+
+
+def test_method_of_two_models(example: Any, tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "steps": 3,
+        "prompts_per_batch": 8,
+        "learning_rate": 1e-3,
+        "reward_learning_rate": 1e-3,
+        "evaluation_episodes": 0,
+    }
+    run = example("critic_apart").main(saved(tmp_path / "model"), tmp_path / "run", ChainSum(), **options)
+    state = run.method.state_dict()
+    assert state["context"]["counts"] == {"reward": 3, "policy": 3} and {"models.policy", "models.reward"} <= set(state)
+    assert "reward_model/loss" in run.metrics[-1] and rheostat.load(tmp_path / "run", task=ChainSum()).method.updates == 3
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,8 @@ RELATIVES: dict[str, Options] = {
     "ppo-lm/lag": LAG | LONGER,
     "ppo-lm/replayed": REPLAYED | LONGER,
     "ppo-lm/repeated": REPEATED,
+    "process-reward/plain": {},
+    "process-reward/passes": {"reward_passes": 2, "reward_learning_rate": 1e-2, "micro_batch_rows": 3} | STEPS,
     "reinforce/plain": {},
     "reinforce/reward": {"advantage": "reward"},
     "reinforce/lag": LAG | LONGER,

@@ -25,7 +25,7 @@ from rheostat.policies.flops import FORWARD
 
 def batch_of(graded: Graded) -> Batch:
     """A graded batch as it goes through the learner."""
-    return Batch(graded.trajectories, metrics=dict(graded.metrics), facts={"graded": graded})
+    return Batch(graded.trajectories, dict(graded.columns), metrics=dict(graded.metrics), facts={"graded": graded})
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class SamplingOptions:
     """The distribution completions are drawn from."""
 
     max_new_tokens: int = option(0, at_least=0)
-    """Longest completion in tokens; 0 takes the task's own limit."""
+    """Longest completion in tokens (in a conversation: longest turn); 0 takes the task's own limit."""
     temperature: float = option(1.0, above=0)
     """Sampling temperature; log-probabilities are defined after it on both sides."""
     top_k: int = option(0, at_least=0)

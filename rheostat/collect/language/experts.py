@@ -22,6 +22,7 @@ from rheostat.parts import Batch
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.demonstrations import Completion, own_completion, short
 from rheostat.tasks.language.encoding import Turn
+from rheostat.tasks.language.episodes import grade
 from rheostat.tasks.language.interface import Prompt
 from rheostat.trajectories import Source, Trajectories, join_rows
 
@@ -95,7 +96,7 @@ def with_experts(collector: PromptCollector, own: Graded, count: int, progress: 
         prompt.rollout(text, ids, truncated=long, raw=raw)
         for prompt, text, ids, long, raw in zip(prompts, texts, written, cut, raws, strict=True)
     ]
-    scores = world.verifier.score(rollouts, progress)
+    scores = grade(prompts, rollouts, world.verifier, progress)
     rows.reward = reward_at_last_token(torch.where(scores.valid, scores.reward, torch.zeros(())), rows.mask)
     rows.valid = scores.valid[:, None].expand(rows.shape)
     joined = join([own, Graded(rows, prompts, texts, scores, {})], len(own.prompts) + len(prompts))

@@ -17,8 +17,9 @@ from rheostat.policies.language.model import LanguagePolicy
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.demonstrations import Demonstrations
 from rheostat.tasks.language.encoding import PromptEncoder
+from rheostat.tasks.language.episodes import grade
 from rheostat.tasks.language.interface import LanguageTask, Prompt
-from rheostat.trajectories import Trajectories, join_rows
+from rheostat.trajectories import Trajectories, join_columns, join_rows
 
 
 @dataclass
@@ -67,6 +68,8 @@ class Graded:
     """Of every row, decoded."""
     scores: Scores
     metrics: dict[str, float] = field(default_factory=dict)
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    """Of every row, ``[B]`` or ``[B, T]``: what goes into the batch's columns."""
 
     def select(self, rows: Tensor) -> Graded:
         """The rows of a bool or index tensor ``[B]``."""
@@ -78,6 +81,7 @@ class Graded:
             [self.completions[i] for i in chosen],
             self.scores.select(chosen),
             self.metrics,
+            {name: value[index] for name, value in self.columns.items()},
         )
 
 
@@ -99,6 +103,16 @@ class PromptCollector:
         self.graded_rows = 0
         self.held_out: list[tuple[Prompt, list[int] | None]] = []  # validation prompts, encoded when first needed
 
+    @property
+    def turns(self) -> int:
+        """Turns that the policy has, each of at most as many tokens as the sampling says."""
+        return 1
+
+    @property
+    def grader(self) -> str:
+        """Who grades, for messages."""
+        return f"The reward {self.world.verifier.name!r}"
+
     def collect(self, prompts: int, group_size: int, sampling: Sampling, *, version: int, progress: Progress) -> Graded:
         """``prompts`` groups of ``group_size`` completions from the present policy."""
         drawn, numbers = self.draw(prompts)
@@ -116,7 +130,7 @@ class PromptCollector:
         graded = self.sample(drawn, group_size, sampling, **options)
         self.generated_tokens += graded.trajectories.count()
         self.graded_rows += len(graded.prompts)
-        require_valid(graded.scores, self.max_invalid_share, grader=f"The reward {self.world.verifier.name!r}")
+        require_valid(graded.scores, self.max_invalid_share, grader=self.grader)
         graded.metrics |= self.world.checked.metrics()
         dropped = self.world.encoder.dropped + getattr(self.world.task, "dropped", 0)
         graded.metrics |= {"prompts_dropped": dropped} if dropped else {}
@@ -150,10 +164,24 @@ class PromptCollector:
             prompt.rollout(opening + text, ids, truncated=long, raw=opening + raw)
             for prompt, opening, text, ids, long, raw in zip(prompts, given, texts, tokens, cut, raws, strict=True)
         ]
-        scores = self.world.verifier.score(rollouts, progress)
+        scores = grade(prompts, rollouts, self.world.verifier, progress)
+        reward = reward_at_last_token(torch.where(scores.valid, scores.reward, torch.zeros(())), rows.mask)
+        return self.graded(rows, prompts, texts, scores, numbers, group_size, reward=reward)
+
+    def graded(
+        self,
+        rows: Trajectories,
+        prompts: list[Prompt],
+        texts: list[str],
+        scores: Scores,
+        numbers: list[int],
+        group_size: int,
+        *,
+        reward: Tensor,
+    ) -> Graded:
+        """Sampled rows with their verdicts and their rewards ``[B, T]``."""
         shape = rows.shape
-        reward = torch.where(scores.valid, scores.reward, torch.zeros(()))
-        rows.reward = reward_at_last_token(reward, rows.mask)
+        rows.reward = reward
         rows.valid = scores.valid[:, None].expand(shape)
         group = torch.tensor([number for number in numbers for _ in range(group_size)])
         rows.group = group[:, None].expand(shape)
@@ -224,4 +252,7 @@ def join(parts: list[Graded], rows: int) -> Graded | None:
     prompts = [prompt for part in parts for prompt in part.prompts][:rows]
     completions = [text for part in parts for text in part.completions][:rows]
     scores = Scores.joined([part.scores for part in parts]).select(range(len(prompts)))
-    return Graded(trajectories, prompts, completions, scores, parts[-1].metrics)
+    width = trajectories.shape[1]
+    names = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
+    columns = {name: join_columns([part.columns[name] for part in parts], width)[:rows] for name in names}
+    return Graded(trajectories, prompts, completions, scores, parts[-1].metrics, columns)

@@ -85,8 +85,8 @@ class Guide:
             content: str | list[Message] = (
                 prompt.content + text if isinstance(prompt.content, str) else [*prompt.content, {"role": "assistant", "content": text}]
             )
-            return Guided(Prompt(content, prompt.answer, prompt.columns, prompt.key), plain + ids, text)
-        shown = Prompt(appended(prompt.content, self.separator + text), prompt.answer, prompt.columns, prompt.key)
+            return Guided(replace(prompt, content=content), plain + ids, text)
+        shown = replace(prompt, content=appended(prompt.content, self.separator + text))
         return Guided(shown, encode_prompt(shown, tokenizer, encoder.template_options), "")
 
 

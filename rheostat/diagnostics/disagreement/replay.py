@@ -100,7 +100,7 @@ def _language(spec: Spec, frozen: Frozen, own: Learner) -> Replay:
     size = int((rows.group[:, 0] == rows.group[0, 0]).sum())
     sampling = own.context.sampling
     given = {name: getattr(sampling, name) for name in ("temperature", "top_k", "top_p")} | {
-        "prompts_per_batch": len(rows) // size, "group_size": size, "max_new_tokens": own.context.longest,
+        "prompts_per_batch": len(rows) // size, "group_size": size, "max_new_tokens": sampling.max_new_tokens,
         "micro_batch_rows": own.composition.update_of().micro_batch_rows,
         "epochs": moves + 1, "minibatches": 1, "evaluate_every": 0, "budget": "updates",
     }  # fmt: skip

@@ -243,9 +243,8 @@ class LanguagePolicy(nn.Module):
         result = TokenScores(_spread(logp, mask), None if spread is None else _spread(spread, mask))
         if not value or self.value_head is None:
             return result
-        after = _spread(self.value_head(hidden), needed)
-        earlier = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], 1)
-        return replace(result, value=torch.where(mask, earlier, 0.0), next_value=torch.where(mask, after, 0.0))
+        earlier, after = _around(self.value_head(hidden), needed, mask)
+        return replace(result, value=earlier, next_value=after)
 
     def hidden_states(self, action: Tensor, attention: Tensor, needed: Tensor) -> Tensor:
         """Final hidden states ``[n, C]`` of the needed positions ``[B, T]``, row-major.
@@ -350,6 +349,28 @@ class Reference:
             self._copy.load_state_dict(state)
         for name, kept in self._adapters.items():
             kept.copy_(state[name])
+
+
+def values_of_tokens(policy: LanguagePolicy, head: ValueHead, action: Tensor, attention: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """A head's values of the states before and after each masked token, ``[B, T]`` each and 0 elsewhere.
+
+    Args:
+        policy: whose hidden states.
+        head: on them.
+        action, attention, mask: as in :meth:`LanguagePolicy.score`.
+
+    Raises:
+        RheostatError: as there.
+    """
+    needed = mask | torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
+    return _around(head(policy.hidden_states(action, attention, needed)), needed, mask)
+
+
+def _around(values: Tensor, needed: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Values ``[n]`` of the needed positions, as those before and after each masked token ``[B, T]``."""
+    after = _spread(values, needed)
+    earlier = torch.cat([torch.zeros_like(after[:, :1]), after[:, :-1]], 1)
+    return torch.where(mask, earlier, 0.0), torch.where(mask, after, 0.0)
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:

@@ -7,7 +7,9 @@
 from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
 from rheostat.tasks.language.characters import character_tokenizer
 from rheostat.tasks.language.encoding import PromptEncoder, encode_prompt
+from rheostat.tasks.language.episodes import OneTurn, Partners, Reply, Said, Step, TextEpisodes
 from rheostat.tasks.language.files import FilePrompts, load_prompts
+from rheostat.tasks.language.guess_number import GuessNumber
 from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, PromptStream
 from rheostat.tasks.language.reasoning import ReasoningGym
 from rheostat.tasks.language.recipes import BASE_RECIPES, BaseRecipe, Lesson, ModelSize, base_recipe
@@ -19,14 +21,21 @@ __all__ = [
     "BaseRecipe",
     "ChainSum",
     "FilePrompts",
+    "GuessNumber",
     "LanguageTask",
     "Lesson",
     "Limits",
     "ModelSize",
+    "OneTurn",
+    "Partners",
     "Prompt",
     "PromptEncoder",
     "PromptStream",
     "ReasoningGym",
+    "Reply",
+    "Said",
+    "Step",
+    "TextEpisodes",
     "base_recipe",
     "character_tokenizer",
     "encode_prompt",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -140,7 +140,7 @@ class Demonstrations:
             if side == "validation":
                 unwanted[number] = "validation prompts"
             answer = own.answer if own.answer is not None else row.answer
-            rows[number] = Prompt(own.content, answer, {**own.columns, **row.columns}, own.key)
+            rows[number] = replace(own, answer=answer, columns={**own.columns, **row.columns})
         return Demonstrations(rows, self.name, self.missing, self.places, self.dropped).without(unwanted)
 
     def at_most(self, tokens: int, tokenizer: PreTrainedTokenizerBase, on_long: OnLong = "error") -> Demonstrations:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerFast
 
+    from rheostat.tasks.language.episodes import TextEpisodes
+
 Split = Literal["train", "validation"]
 Message = dict[str, str]
 
@@ -54,6 +56,8 @@ class Prompt:
     """Whatever else the row holds; reward functions are handed it."""
     key: str = ""
     """Stable name of the content; computed when left empty."""
+    grader: Verifier | None = field(default=None, compare=False, repr=False)
+    """Grades the completions of this prompt in the place of the run's rewards."""
 
     def __post_init__(self) -> None:
         if not self.key:
@@ -165,6 +169,13 @@ class LanguageTask(ABC):
     @abstractmethod
     def verifier(self) -> Verifier:
         """A grader of this task's prompts."""
+
+    def episodes(self) -> TextEpisodes | None:
+        """New conversations of this task, where it has several turns; None: the prompt, one completion, and the verifier.
+
+        Both the limit ``max_new_tokens`` and the run's setting of that name are then of one turn.
+        """
+        return None
 
     @property
     def base(self) -> str | None:

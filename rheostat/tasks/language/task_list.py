@@ -8,18 +8,22 @@ from typing import Any
 
 from rheostat.errors import unknown
 from rheostat.tasks.language.chain_sum import ChainSum
+from rheostat.tasks.language.guess_number import GuessNumber
 from rheostat.tasks.language.interface import LanguageTask
 from rheostat.tasks.language.reasoning import PREFIX, ReasoningGym
 
 LANGUAGE_TASKS: dict[str, str] = {
     "chain-sum": "sums of 3 to 6 digits modulo 10, in characters; has a tiny base model",
+    "guess-number": "a number to be guessed, higher or lower, in several turns; plays with the base of chain-sum",
     f"{PREFIX}NAME": "any data set of reasoning-gym (extra 'reasoning')",
 }
+WORLDS: dict[str, type[Any]] = {"chain-sum": ChainSum, "guess-number": GuessNumber}
+"""Worlds of characters, whose fields are their knobs."""
 
 
 def is_language_task(name: str) -> bool:
     """Whether :func:`language_task` knows the name."""
-    return name == "chain-sum" or name.startswith(PREFIX)
+    return name in WORLDS or name.startswith(PREFIX)
 
 
 def language_task(name: str, **knobs: Any) -> LanguageTask:
@@ -28,12 +32,13 @@ def language_task(name: str, **knobs: Any) -> LanguageTask:
     Raises:
         RheostatError: unknown name or knob, or knobs that make no world.
     """
-    if name == "chain-sum":
+    if name in WORLDS:
         known = knobs_of(name)
         for knob in knobs:
             if knob not in known:
-                raise unknown("knob of chain-sum", knob, known)
-        return ChainSum(**knobs)
+                raise unknown(f"knob of {name}", knob, known)
+        world: LanguageTask = WORLDS[name](**knobs)
+        return world
     if name.startswith(PREFIX):
         return ReasoningGym(name.removeprefix(PREFIX), **knobs)
     raise unknown("language task", name, LANGUAGE_TASKS)
@@ -47,7 +52,7 @@ def knobs_of(name: str) -> list[str]:
     """
     if not is_language_task(name):
         raise unknown("language task", name, LANGUAGE_TASKS)
-    if name == "chain-sum":
-        return [field.name for field in dataclasses.fields(ChainSum) if field.name != "name"]
+    if name in WORLDS:
+        return [field.name for field in dataclasses.fields(WORLDS[name]) if field.name != "name"]
     parameters = inspect.signature(ReasoningGym.__init__).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]

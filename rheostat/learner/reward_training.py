@@ -1,0 +1,89 @@
+"""A second trained model: a reward model with its own optimiser, updated on the batch's graded completions before the policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from rheostat.learner.models import Trainable
+from rheostat.learner.update import Update
+from rheostat.objectives.outcome_regression import OutcomeRegression
+from rheostat.options import option
+from rheostat.parts import Aggregate, Batch, Metrics, Tokens, Weighted
+from rheostat.policies.language.reward_model import TokenRewardModel
+
+
+class RewardModel(Trainable):
+    """A trained copy of another model's network with a scalar head on every token.
+
+    Args:
+        of: name of the model whose network is copied as the run begins.
+        learning_rate: AdamW step size.
+        weight_decay: of matrices.
+        max_grad_norm: global gradient norm limit.
+    """
+
+    def __init__(self, of: str, learning_rate: float, weight_decay: float, max_grad_norm: float) -> None:
+        super().__init__(learning_rate, weight_decay, max_grad_norm)
+        self.copied = of  # not ``of``: it does not follow that model's updates
+
+    def bind(self, context: Any, name: str) -> None:
+        """Copy the network and build the optimiser."""
+        context.networks[name] = TokenRewardModel(context.networks[self.copied])
+        super().bind(context, name)
+
+    @property
+    def weights(self) -> int:
+        """Weights that a pass multiplies with."""
+        return int(self.network.weights)
+
+
+@dataclass(frozen=True)
+class RewardModelUpdate:
+    """Gradient steps of the reward model: regression of the outcome on every token."""
+
+    learning_rate: float = option(1e-6, short="reward_learning_rate", at_least=0)
+    """AdamW step size of the reward model."""
+    passes: int = option(1, short="reward_passes", at_least=1)
+    """Passes of the reward model over a batch, a gradient step each."""
+    weight_decay: float = option(0.0, short="reward_weight_decay", at_least=0)
+    """AdamW weight decay of the reward model."""
+    max_grad_norm: float = option(1.0, short="reward_max_grad_norm", above=0)
+    """Global gradient norm limit of the reward model."""
+    micro_batch_rows: int = 0
+    """Rows per forward and backward pass; 0 takes them all. The result does not depend on it."""
+    model: ClassVar[str] = "reward"
+
+    @property
+    def terms(self) -> tuple[Weighted, ...]:
+        """What it descends."""
+        return (Weighted(OutcomeRegression(Tokens(Aggregate("token-mean"))), name="reward_model"),)
+
+    @property
+    def update(self) -> Update:
+        """The loop over gradient steps."""
+        return Update(
+            epochs=self.passes,
+            micro_batch_rows=self.micro_batch_rows,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            terms=self.terms,
+            model=self.model,
+        )
+
+    def trained(self, of: str = "policy") -> RewardModel:
+        """The model that this moves, a copy of another one."""
+        return RewardModel(of, self.learning_rate, self.weight_decay, self.max_grad_norm)
+
+    def improve(self, context: Any, batch: Batch) -> Metrics:
+        """Move the reward model; tokens are counted where the policy learns from them.
+
+        Raises:
+            NonFinite: a loss or the gradient is not finite; carries the batch.
+        """
+        counted = context.learner_tokens
+        found = self.update.improve(context, batch)
+        context.learner_tokens = counted
+        names = {"reward_model_loss": "loss", "meter/gradient_norm": "gradient_norm"}
+        return {f"reward_model/{names[name]}": value for name, value in found.items() if name in names}

@@ -1,0 +1,117 @@
+"""Methods of groups on a game of several turns: they train, resume exactly, and micro-batches change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import rheostat
+from rheostat.api import settings_for
+from rheostat.errors import RheostatError
+from rheostat.tasks.language import GuessNumber
+from rheostat.training.run import Interrupted, Run, build_method
+from tests.crash import differences
+from tests.learners import credited, descend_plainly, weights
+from tests.methods.test_language_methods import save
+from tests.training.test_run import StopAfter
+
+SMALL: dict[str, Any] = {
+    "prompts_per_batch": 4, "group_size": 4, "learning_rate": 1e-3, "evaluate_every": 0, "evaluation_episodes": 0, "steps": 3,
+    "checkpoint_every": 2, "threads": 1,
+}  # fmt: skip
+OWN: dict[str, dict[str, Any]] = {"dapo": {"max_sampling_rounds": 2}, "ppo-lm": {"minibatches": 2}}
+METHODS = ["grpo", "dapo", "rloo", "gspo", "nft", "reinforce-pp", "ppo-lm"]
+
+
+class Easy(GuessNumber):
+    """Two numbers, six turns: a random model finds some of them."""
+
+    def __init__(self) -> None:
+        super().__init__(largest=1, smallest_range=2, turns=6, validation_share=0.3)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return save(tmp_path_factory.mktemp("model"))
+
+
+def small(method: str, model: str, **options: Any) -> Any:
+    return settings_for(method, Easy(), **(SMALL | OWN.get(method, {}) | {"model": model} | options))
+
+
+def built(method: str, model: str, **options: Any) -> Any:
+    return build_method(small(method, model, **options), Easy())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stopping_anywhere_changes_nothing(method: str, model: str, tmp_path: Path) -> None:
+    options = {"evaluate_every": 2, "evaluation_prompts": 2}
+    whole = Run.create(tmp_path / "whole", small(method, model, **options), task=Easy())
+    start = weights(whole.method.policy)
+    whole.train()
+    assert not torch.equal(start, weights(whole.method.policy))
+    assert whole.metrics[1]["turns"] > 1 and "validation_turns" in whole.metrics[1] and "reward/found" in whole.metrics[0]
+    halted = Run.create(tmp_path / "halted", small(method, model, **options), task=Easy())
+    with pytest.raises(Interrupted, match="rheostat resume"):
+        halted.train(progress=StopAfter(1))
+    Run.load(tmp_path / "halted", task=Easy()).train()
+    assert differences(tmp_path / "whole", tmp_path / "halted") == []
+
+
+@pytest.mark.parametrize("method", ["grpo", "ppo-lm"])
+def test_micro_batches_change_nothing(method: str, model: str) -> None:
+    ends = []
+    for rows in (0, 1, 3):
+        one = built(method, model, micro_batch_rows=rows)
+        descend_plainly(one, 1.0)
+        start = weights(one.policy)
+        one.turn()
+        ends.append(weights(one.policy))
+        assert (ends[-1] - start).abs().max() > 1e-4
+    for other in ends[1:]:
+        torch.testing.assert_close(other, ends[0], atol=1e-6, rtol=1e-4)
+
+
+def test_the_batch_of_an_update(model: str) -> None:
+    one = built("grpo", model)
+    batch = credited(one)
+    rows, turn = batch.rows, batch.columns["turn"]
+    assert turn.shape == rows.shape and torch.equal(turn > 0, rows.mask) and int(turn.max()) > 1
+    assert one.context.longest == 6 * one.context.sampling.max_new_tokens == 18
+    with torch.no_grad():
+        logp = one.context.score(rows).logp
+    torch.testing.assert_close(logp[rows.mask], rows.sampler_logp[rows.mask], atol=1e-4, rtol=1e-4)
+    said = rows.attention & ~rows.mask & (rows.mask.cumsum(1) > 0)
+    assert bool(said.any()) and not bool(rows.advantage[said].any()) and bool(rows.advantage[rows.mask].any())
+
+
+def test_the_dial_knows_conversations(model: str) -> None:
+    one = built("grpo", model, **{"dial.replay_share": 0.5, "dial.lag": 1, "steps": 5})
+    for _ in range(3):
+        batch = credited(one)
+        one.improve(batch)
+    assert len(batch.rows) > 16 and batch.columns["turn"].shape == batch.rows.shape
+    assert not bool(batch.columns["turn"][16:].any()), "nobody has kept the turns of what is replayed"
+
+
+def test_what_belongs_to_single_completions_is_refused(model: str, tmp_path: Path) -> None:
+    for method, options, sentence in (
+        ("luffy", {}, "choose a method without experts"),
+        ("sft", {"group_size": None}, "choose a method without experts"),
+        ("grpo", {"rewards": ("length",)}, "which its environment grades: leave out --reward"),
+        ("grpo", {"dial.expert_share": 0.25}, "choose a method without experts"),
+    ):
+        chosen = {name: value for name, value in (SMALL | options).items() if value is not None}
+        with pytest.raises(RheostatError, match=sentence) as error:
+            rheostat.train(method, "guess-number", model=model, directory=tmp_path / method, progress=False, **chosen)
+        assert "\n" not in str(error.value)
+
+
+def test_by_name(model: str, tmp_path: Path) -> None:
+    options = SMALL | {"steps": 1, "environment_options": {"turns": 2}}
+    run = rheostat.train("grpo", "guess-number", model=model, directory=tmp_path / "run", progress=False, **options)
+    shown = run.method.rollouts(4)
+    assert run.metrics[-1]["turns"] <= 2 and any(mark in shown[0]["completion"] for mark in "\n")
