@@ -39,7 +39,7 @@ class Trees:
     prompts: int = option(16, short="prompts_per_batch", at_least=1)
     """Prompts per batch."""
     width: int = option(16, short="group_size", at_least=1)
-    """Completions per prompt (W); a tree may end with a few more, and none are dropped."""
+    """Completions per prompt (W): a tree ends with exactly as many, or with fewer where it is not refilled."""
     segment: int = option(512, at_least=1)
     """Tokens of a segment (S)."""
     depth: int = option(0, short="tree_depth", at_least=0)
@@ -79,12 +79,12 @@ class Trees:
 
     @property
     def group_size(self) -> int:
-        """Rows of a usual tree."""
+        """Rows of a tree."""
         return self.width
 
     @property
     def rows(self) -> int:
-        """Rows of a usual batch."""
+        """Rows of a batch."""
         return self.prompts * self.width
 
     def bind(self, context: Any) -> None:
