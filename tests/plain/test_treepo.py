@@ -83,7 +83,7 @@ def grow(one: Any, prompt: list[int], number: int) -> tuple[list[Path], int]:
                     samples, missing = samples + 1, missing - 1
                 if not missing:
                     break
-    return leaves, tokens
+    return sorted(leaves, key=lambda leaf: leaf.sample), tokens
 
 
 def rows_of(batch: Any) -> list[tuple[list[int], list[int], tuple[int, ...], int]]:

@@ -36,8 +36,8 @@ class Node:
     parent: Node | None
     number: int
     """In its tree."""
-    stream: int
-    """Random stream of the sample that made it."""
+    sample: int
+    """Whose noise drew it: of its tree's samples."""
     tokens: Tensor
     """``[n]`` int64."""
     logp: Tensor
@@ -70,10 +70,10 @@ class Node:
 
 @dataclass
 class Fork:
-    """A node (None: the root) that is about to grow one segment for every stream."""
+    """A node (None: the root) that is about to grow one segment for every sample."""
 
     node: Node | None
-    streams: list[int]
+    samples: list[int]
 
     @property
     def length(self) -> int:
@@ -202,19 +202,27 @@ class Tree:
         count = rules.root_branches or rules.branches
         if rules.root_random:
             count = int(torch.randint(rules.branches, count + 1, (), generator=self.chance))
-        self.forks = [Fork(None, self.new_streams(count))]
+        self.forks = [Fork(None, self.new_samples(count))]
 
-    def new_streams(self, count: int) -> list[int]:
-        """Of the next samples."""
+    def new_samples(self, count: int) -> list[int]:
+        """Numbers of the next samples."""
         first, self.samples = self.samples, self.samples + count
-        if self.samples > len(self._streams):
-            self._streams = row_streams(self._noise, self._update, [self.number], 2 * self.samples).tolist()
-        return self._streams[first : self.samples]
+        return list(range(first, self.samples))
 
-    def add(self, fork: Fork, stream: int, tokens: Tensor, logp: Tensor, versions: Tensor) -> Node:
+    def stream(self, sample: int) -> int:
+        """The random stream of a sample, as :func:`~rheostat.collect.language.generation.sampling.row_streams` names it in a group."""
+        if sample >= len(self._streams):
+            self._streams = row_streams(self._noise, self._update, [self.number], 2 * (sample + 1)).tolist()
+        return self._streams[sample]
+
+    def leaves(self) -> list[tuple[Node, Ending]]:
+        """Finished paths in the order of their samples."""
+        return sorted(self.finished, key=lambda leaf: leaf[0].sample)
+
+    def add(self, fork: Fork, sample: int, tokens: Tensor, logp: Tensor, versions: Tensor) -> Node:
         """A new segment behind a fork."""
         self.nodes += 1
-        return Node(fork.node, self.nodes - 1, stream, tokens, logp, versions)
+        return Node(fork.node, self.nodes - 1, sample, tokens, logp, versions)
 
     def branch(self, grown: list[tuple[Node, Ending | None]]) -> None:
         """Decide which segments go on, and with how many branches.
@@ -229,7 +237,7 @@ class Tree:
             rules = self.rules
             total = branch_budget(rules.width, len(self.finished), len(ended), len(alive), rules.branches)
             self.forks = [
-                Fork(node, [node.stream, *self.new_streams(copies - 1)])
+                Fork(node, [node.sample, *self.new_samples(copies - 1)])
                 for node, copies in zip(alive, rules.branching.copies(alive, total), strict=True)
             ]
         else:
@@ -249,7 +257,7 @@ class Tree:
             path = node.path if node else []
             keep = int(torch.randint(len(path), (), generator=self.chance)) if path else 0  # at least one segment is removed
             count = min(self.rules.branches, missing)
-            forks.append(Fork(path[keep - 1] if keep else None, self.new_streams(count)))
+            forks.append(Fork(path[keep - 1] if keep else None, self.new_samples(count)))
             missing, self.refilled = missing - count, self.refilled + count
             if not missing:
                 break

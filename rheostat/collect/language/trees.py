@@ -119,7 +119,7 @@ class Trees:
         while any(tree.forks for tree in trees):
             one, two = self.grow(context, [tree for tree in trees if tree.forks])
             generated, prefilled = generated + one, prefilled + two
-        leaves = [(tree, node, why) for tree in trees for node, why in tree.finished]
+        leaves = [(tree, node, why) for tree in trees for node, why in tree.leaves()]
         if all(why == Ending.REPETITION for *_, why in leaves):
             raise RheostatError(
                 f"All branches were pruned: every segment of this batch repeats {self.repetition_window} characters "
@@ -129,19 +129,19 @@ class Trees:
         return self.batch_of(context, leaves, prompt_of, trees, generated, prefilled)
 
     def grow(self, context: Any, trees: list[Tree]) -> tuple[int, int]:
-        """One segment for every stream of every fork; returns the tokens that were generated and that were computed again before them."""
+        """One segment for every sample of every fork; returns the tokens that were generated and that were computed again before them."""
         sampling: Sampling = context.sampling
         engine = context.world.engine
         forks = [(tree, fork) for tree in trees for fork in tree.forks]
         calls: dict[tuple[int, int], list[int]] = {}
         for index, (_, fork) in enumerate(forks):
             width = min(self.segment, context.longest - fork.length)
-            calls.setdefault((len(fork.streams), width), []).append(index)
+            calls.setdefault((len(fork.samples), width), []).append(index)
         pieces: dict[int, list[tuple[Tensor, Tensor, Tensor, bool]]] = {}
         generated = prefilled = 0
         for (copies, width), members in sorted(calls.items()):
             prompts = [forks[index][0].ids + (node.ids() if (node := forks[index][1].node) else []) for index in members]
-            streams = torch.tensor([stream for index in members for stream in forks[index][1].streams])
+            streams = torch.tensor([tree.stream(sample) for tree, fork in (forks[index] for index in members) for sample in fork.samples])
             before = torch.tensor([forks[index][1].length for index in members]).repeat_interleave(copies)
             found: Generations = engine.generate(
                 prompts, streams=continued(streams, before), group_size=copies, sampling=replace(sampling, max_new_tokens=width)
@@ -157,9 +157,9 @@ class Trees:
                 ]
         grown: dict[int, list[tuple[Node, Ending | None]]] = {tree.number: [] for tree in trees}
         for index, (tree, fork) in enumerate(forks):
-            for stream, (tokens, logp, versions, ended) in zip(fork.streams, pieces[index], strict=True):
+            for sample, (tokens, logp, versions, ended) in zip(fork.samples, pieces[index], strict=True):
                 end = self.stop_string(context, fork, tokens)
-                node = tree.add(fork, stream, tokens[:end], logp[:end], versions[:end])
+                node = tree.add(fork, sample, tokens[:end], logp[:end], versions[:end])
                 grown[tree.number].append((node, self.ending(context, node, tree.depth, ended or end is not None)))
         for tree in trees:
             tree.branch(grown[tree.number])

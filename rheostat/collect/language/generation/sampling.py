@@ -108,7 +108,7 @@ def continued(streams: Tensor, steps: Tensor | int) -> Tensor:
     Returns:
         ``[rows]`` int64 with ``uniforms(continued(streams, k), 0, n) == uniforms(streams, k, n)``.
     """
-    return _unmix(_mix(streams) + steps * GOLDEN)
+    return _unmix(_mix(streams) + torch.as_tensor(steps, device=streams.device) * GOLDEN)
 
 
 def uniforms(streams: Tensor, first: int, count: int) -> Tensor:
