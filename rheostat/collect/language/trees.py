@@ -58,6 +58,7 @@ class Trees:
     """End paths in whose last segment a stretch of characters occurs so often; 0 ends none."""
     repetition_window: int = option(32, at_least=1)
     """Characters of that stretch."""
+    writes: ClassVar[tuple[str, ...]] = ("path",)
     refuses: ClassVar[Mapping[str, str]] = {
         "replay_share": "a replayed row does not carry the path that its advantage is computed from",
         "expert_share": "an expert's completion has no path in a tree",

@@ -17,8 +17,9 @@ KEPT       trees whose rewards differ (sampled until the batch is full), for ``e
 WORTH      a verifier's reward, relative to every group of the leaf's path; whitened over the batch, no group by its own deviation.
 MOVES      PPO's clip of 0.2 / 0.28 with a dual clip of 10; tokens weigh equally; no KL.
 
-What differs from grpo: a group is a tree, whose members share their beginnings; the group's mean is one of several baselines; nothing is divided by a group's deviation; DAPO's dynamic sampling, clip and overlong penalty. Shared tokens stand in the
-row of every leaf below them and are trained with each leaf's advantage: their average is what the node is worth.
+What differs from grpo: a group is a tree, whose members share their beginnings; the group's mean is one of several baselines; nothing is
+divided by a group's deviation; DAPO's dynamic sampling, clip and overlong penalty. Shared tokens stand in the row of every leaf below
+them and are trained with each leaf's advantage: their average is what the node is worth.
 
 Other answers to the same questions: ``advantage`` root (the whole tree alone), progress (a segment's node against its parent) and siblings
 (SPO's); ``tree.branching`` by probability; ``tree.root_random`` draws the first branches between ``branches`` and ``root_branches`` (2 to 8
@@ -102,5 +103,4 @@ class TreePO:
             credit=[OldScores(), *self.kl.annotations, self.overlong, self.advantage.with_segment(self.tree.segment)],
             improve=[self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens))],
             models=policy_models(self.update, self.kl),
-            collects=frozenset({"path"}),
         )
