@@ -30,7 +30,11 @@ before they are read); a dried-up tree continues from text that its row does not
 were cut off (here a path is always continued from the ids of its row); truncation by 0 tokens empties a row; the training script's fallback
 window of -1 raises. Rewards are -1 and +1 there and the task's own here, which whitening makes equal but for the overlong penalty: its
 largest value is one right answer here, half of one there. Whether an answer is boxed plays no part in the variant that was kept; a
-task that ends with its answer has stop strings. Leaves of a tree are not independent: the root's mean leans to subtrees with many leaves.
+task that ends with its answer has stop strings.
+
+Leaves of a tree are no independent completions: what paths that have ended would have grown is handed to the living ones, so long
+completions are more frequent than the policy makes them, and the root's mean leans to subtrees with many leaves. The reward of a batch is
+therefore not the policy's accuracy; measurements sample for themselves.
 
 Reconstruction: the paper's text was not at hand; equations, defaults and growing rules are from the authors' code, the random first
 branches from the name of an experiment. The embedded engine keeps no cache between segments and computes prefixes again:
