@@ -6,11 +6,11 @@ Equations (R_i the reward of leaf i; g_0 all leaves of its prompt, g_j those bel
     a_i0 = R_i - mean(g_0)          a_ij = R_i - mean(g_j)  where |g_j| > 1
     A_i  = average of the a_ij, on all tokens of the leaf, then (A - mean) / sqrt(var + 1e-8) over all tokens of the batch
     L    = token mean of max(-A r, -A clip(r, 0.8, 1.28)), where A < 0 at most -10 A
+    branches of a tree's next segment = max( min(W - finished, d (finished now + a)), a ),      a = its paths alive
 
-Growing (W finished paths, segments of S tokens, D segments at most, d branches; per prompt and segment, a paths alive)
-    branches = max( min(W - finished, d (finished now + a)), a ), spread evenly, the last path takes the remainder
-    a path ends at its end token, at the longest completion, at depth D, or when a segment repeats itself
-    a tree that dries up below W branches again inside its finished paths, at random segment boundaries
+A tree grows to W finished paths in segments of S tokens, with d branches each while the width allows: spread evenly, the last path takes
+the remainder. A path ends at its end token, at the longest completion, at D segments, or when a segment repeats itself. A tree that dries
+up below W branches again inside its finished paths, at random segment boundaries.
 
 WHO ACTS   the policy grows a tree for each prompt, segment by segment: what paths have in common is generated once.
 KEPT       trees whose rewards differ (sampled until the batch is full), for ``epochs`` x ``minibatches`` gradient steps.
