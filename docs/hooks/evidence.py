@@ -81,6 +81,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "td3": {"baselines-control": ("td3_target",)},
     "td3-bc": {"baselines-control": ("td3_*",)},
     "tis": {"baselines-llm": ("tis/*", "tis_trl/*", "loss/clip_higher_with_sampler_weights/*")},
+    "treepo": {"treepo": ("*",)},
     "uni-o4": {"uni-o4": ("*",)},
 }
 """Which recorded cases compute the parts that a method is made of: patterns of names, by file."""

@@ -159,6 +159,9 @@ METHODS: dict[str, Entry] = {
         "rheostat.methods.control.td3_bc:TD3BC", "control", "TD3 near the data", "2106.06860", "vectors (CORL), probes, resume"
     ),
     "tis": Entry("rheostat.methods.language.tis:TIS", "language", "Truncated importance sampling", "-", VECTORS),
+    "treepo": Entry(
+        "rheostat.methods.language.treepo:TreePO", "language", "Completions grown as trees, credited by subtrees", "2508.17445", OWN_CODE
+    ),
     "uni-o4": Entry(
         "rheostat.methods.control.uni_o4:UniO4", "control", "One clipped objective, offline and online", "2311.03351", OWN_CODE
     ),

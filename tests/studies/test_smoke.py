@@ -36,7 +36,7 @@ def test_smoke(slug: str, tmp_path: Path) -> None:
     assert {**again.result, "provenance": None} == {**done.result, "provenance": None}
 
 
-@pytest.mark.parametrize("slug", study_names())
+@pytest.mark.parametrize("slug", [slug for slug in study_names() if result_path(slug).exists()])
 def test_committed_results_can_be_read(slug: str) -> None:
     assert standing(load_study(slug)).code in ("current", "other code", "none")
     result = read_result(result_path(slug))

@@ -126,21 +126,37 @@ class Dynamic:
     def collect(self, context: Any) -> Batch:
         """At most as many groups as the inner collector's batch has; the last round's groups where none carries a signal."""
         wanted = self.rows // self.group_size
-        parts: list[Graded] = []
+        parts: list[Batch] = []
         kept = seen = rounds = 0
         while True:
-            part: Graded = self.inner.collect(context).facts["graded"]
-            rows = part.trajectories
+            part: Batch = self.inner.collect(context)
+            rows = part.rows
             rounds, seen = rounds + 1, seen + wanted
-            part = part.select(informative_groups(rows.reward.sum(1), rows.group[:, 0], valid=rows.valid[:, 0]))
-            kept += len(part.prompts) // self.group_size
+            part = selected(part, informative_groups(rows.reward.sum(1), rows.group[:, 0], valid=rows.valid[:, 0]))
+            kept += len(part.rows.group[:, 0].unique())
             parts.append(part)
             if kept >= wanted or rounds == self.max_rounds:
                 break
-        found = join([part for part in parts if part.prompts], sum(len(part.prompts) for part in parts))
-        found = part if found is None else found.select(first_groups(found.trajectories.group[:, 0], wanted))
-        found.metrics = dict(found.metrics) | {"sampling_rounds": rounds, "informative_share": kept / seen}
-        return batch_of(found)
+        found = joined([part for part in parts if len(part)])
+        found = part if found is None else selected(found, first_groups(found.rows.group[:, 0], wanted))
+        found.metrics = found.metrics | {"sampling_rounds": rounds, "informative_share": kept / seen}
+        return found
+
+
+def selected(batch: Batch, keep: Tensor) -> Batch:
+    """The rows of a bool tensor ``[B]`` of a graded batch, with their columns."""
+    graded: Graded = batch.facts["graded"].select(keep)
+    columns = {name: value[keep] for name, value in batch.columns.items()}
+    return Batch(graded.trajectories, columns, metrics=batch.metrics, facts=batch.facts | {"graded": graded})
+
+
+def joined(parts: list[Batch]) -> Batch | None:
+    """Graded batches one below the other, with their columns ``[B]`` or ``[B, k]``; None where there are none."""
+    graded = join([part.facts["graded"] for part in parts], sum(map(len, parts)))
+    if graded is None:
+        return None
+    columns = {name: torch.cat([part.columns[name] for part in parts]) for name in parts[0].columns}
+    return Batch(graded.trajectories, columns, metrics=parts[-1].metrics, facts=parts[-1].facts | {"graded": graded})
 
 
 def first_groups(group: Tensor, count: int) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rheostat.collect.language.generation.checked import CheckedEngine
-from rheostat.collect.language.generation.engine import Engine, FinishReason
+from rheostat.collect.language.generation.engine import Engine, FinishReason, Generations
 from rheostat.collect.language.generation.sampling import Sampling, row_streams
 from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.credit.verifiers.interface import Progress, Scores, Verifier, require_valid
@@ -128,7 +128,11 @@ class PromptCollector:
     def answer(self, drawn: list[tuple[Prompt, list[int]]], group_size: int, sampling: Sampling, **options: Any) -> Graded:
         """As :meth:`sample`, but entered in the books, and refused where graders failed on too many rows."""
         graded = self.sample(drawn, group_size, sampling, **options)
-        self.generated_tokens += graded.trajectories.count()
+        return self.enter(graded, graded.trajectories.count())
+
+    def enter(self, graded: Graded, generated_tokens: int) -> Graded:
+        """Enter a graded batch in the books; refused where graders failed on too many rows."""
+        self.generated_tokens += generated_tokens
         self.graded_rows += len(graded.prompts)
         require_valid(graded.scores, self.max_invalid_share, grader=self.grader)
         graded.metrics |= self.world.checked.metrics()
@@ -154,15 +158,29 @@ class PromptCollector:
         """
         streams = row_streams(derive_seed(self.seed, purpose), version, numbers, group_size)
         found = self.world.engine.generate([ids for _, ids in drawn], streams=streams, group_size=group_size, sampling=sampling)
-        rows = found.trajectories(self.world.policy.pad_id)
+        given = [opening for opening in openings or [""] * len(drawn) for _ in range(group_size)]
         prompts = [prompt for prompt, _ in drawn for _ in range(group_size)]
+        return self.grade(found, prompts, [number for number in numbers for _ in range(group_size)], progress=progress, given=given)
+
+    def grade(
+        self, found: Generations, prompts: list[Prompt], numbers: list[int], *, progress: Progress | None, given: list[str] | None = None
+    ) -> Graded:
+        """Grades for completions, whoever sampled them; changes no state.
+
+        Args:
+            found: ``N`` completions.
+            prompts: of every completion.
+            numbers: group of every completion.
+            progress: of the training, for rewards that depend on it.
+            given: what of each answer is given already, which graders see before the completion.
+        """
+        rows = found.trajectories(self.world.policy.pad_id)
         tokens = found.completions()
         texts, raws = self.world.texts(tokens)
         cut = (found.finish == FinishReason.LENGTH).tolist()
-        given = [opening for opening in openings or [""] * len(drawn) for _ in range(group_size)]
         rollouts = [
             prompt.rollout(opening + text, ids, truncated=long, raw=opening + raw)
-            for prompt, opening, text, ids, long, raw in zip(prompts, given, texts, tokens, cut, raws, strict=True)
+            for prompt, opening, text, ids, long, raw in zip(prompts, given or [""] * len(texts), texts, tokens, cut, raws, strict=True)
         ]
         scores = grade(prompts, rollouts, self.world.verifier, progress)
         reward = reward_at_last_token(torch.where(scores.valid, scores.reward, torch.zeros(())), rows.mask)
@@ -183,8 +201,7 @@ class PromptCollector:
         shape = rows.shape
         rows.reward = reward
         rows.valid = scores.valid[:, None].expand(shape)
-        group = torch.tensor([number for number in numbers for _ in range(group_size)])
-        rows.group = group[:, None].expand(shape)
+        rows.group = torch.tensor(numbers)[:, None].expand(shape)
         graded = Graded(rows, prompts, texts, scores)
         graded.metrics = self.summary(graded)
         return graded

@@ -65,6 +65,19 @@ def _mix(x: Tensor) -> Tensor:
     return x ^ _shift_right(x, 31)
 
 
+def _unmix(x: Tensor) -> Tensor:
+    """The inverse of :func:`_mix`."""
+    x = (x ^ _shift_right(x, 31) ^ _shift_right(x, 62)) * _inverse(SECOND)
+    x = (x ^ _shift_right(x, 27) ^ _shift_right(x, 54)) * _inverse(FIRST)
+    return x ^ _shift_right(x, 30) ^ _shift_right(x, 60)
+
+
+def _inverse(odd: int) -> int:
+    """Of multiplication by an odd number modulo 2^64, as a signed 64-bit number."""
+    found = pow(odd, -1, 2**64)
+    return found - 2**64 if found >= 2**63 else found
+
+
 def row_streams(seed: int, update: int, prompts: Sequence[int] | Tensor, group_size: int) -> Tensor:
     """Names of the random streams of ``group_size`` samples of each prompt.
 
@@ -83,6 +96,19 @@ def row_streams(seed: int, update: int, prompts: Sequence[int] | Tensor, group_s
     for part in (torch.tensor(update, dtype=torch.int64), prompt, sample):
         key = _mix((key ^ part) + GOLDEN)
     return key
+
+
+def continued(streams: Tensor, steps: Tensor | int) -> Tensor:
+    """Streams that begin where others are after some steps, so that a completion made in several calls draws the noise of one made at once.
+
+    Args:
+        streams: ``[rows]`` int64.
+        steps: drawn before; a number, or one for every row.
+
+    Returns:
+        ``[rows]`` int64 with ``uniforms(continued(streams, k), 0, n) == uniforms(streams, k, n)``.
+    """
+    return _unmix(_mix(streams) + torch.as_tensor(steps, device=streams.device) * GOLDEN)
 
 
 def uniforms(streams: Tensor, first: int, count: int) -> Tensor:
