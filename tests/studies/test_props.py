@@ -55,7 +55,9 @@ def test_a_stored_target_acts_as_it_did_in_training(tmp_path: Path) -> None:
         method.turn()
     observation = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        torch.testing.assert_close(fixed.policy.distribution(seen(observation)).parameters, method.context.act_on_target(observation).parameters)
+        torch.testing.assert_close(
+            fixed.policy.distribution(seen(observation)).parameters, method.context.act_on_target(observation).parameters
+        )
         torch.testing.assert_close(fixed.policy.value(seen(observation)), method.policy.value(method.context.see(observation)))
     before = seen(observation)
     fixed.statistics.update(100 + observation)
