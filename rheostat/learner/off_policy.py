@@ -84,7 +84,8 @@ class AsRead:
         if not (isinstance(context.action_space, Discrete) and self.discrete is not False):
             if self.discrete:
                 raise RheostatError(
-                    f"{who} needs discrete actions, and {environments.name} has {context.action_space}: use ppo, or sac for Boxes of floats."
+                    f"{who} needs discrete actions, and {environments.name} has {context.action_space}: use ppo, or sac for a Box of "
+                    "floats."
                 )
             context.bounds = Bounds.of(context.action_space, who)
         shape = list(context.observation_space.shape)

@@ -161,7 +161,7 @@ class Conversations(PromptCollector):
         rows, turn_of = self._rows(talks, [ids for _, ids in drawn], found.tokens.device)
         texts = ["\n".join(talk.lines) for talk in talks]
         reward = torch.where(scores.valid[:, None], rows.reward, torch.zeros(()))
-        graded = self.graded(rows, prompts, texts, scores, numbers, group_size, reward=reward)
+        graded = self.graded(rows, prompts, texts, scores, [number for number in numbers for _ in range(group_size)], reward=reward)
         graded.columns["turn"] = turn_of
         taken = turn_of.amax(1).float()
         graded.metrics |= {"turns": taken.mean().item(), "out_of_room_share": sum(bool(talk.message) for talk in talks) / len(talks)}

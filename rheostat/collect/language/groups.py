@@ -184,7 +184,7 @@ class PromptCollector:
         ]
         scores = grade(prompts, rollouts, self.world.verifier, progress)
         reward = reward_at_last_token(torch.where(scores.valid, scores.reward, torch.zeros(())), rows.mask)
-        return self.graded(rows, prompts, texts, scores, numbers, group_size, reward=reward)
+        return self.graded(rows, prompts, texts, scores, numbers, reward=reward)
 
     def graded(
         self,
@@ -193,11 +193,10 @@ class PromptCollector:
         texts: list[str],
         scores: Scores,
         numbers: list[int],
-        group_size: int,
         *,
         reward: Tensor,
     ) -> Graded:
-        """Sampled rows with their verdicts and their rewards ``[B, T]``."""
+        """Sampled rows with their verdicts, the number of every row's group and their rewards ``[B, T]``."""
         shape = rows.shape
         rows.reward = reward
         rows.valid = scores.valid[:, None].expand(shape)
