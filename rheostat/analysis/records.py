@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from rheostat.analysis.metrics import AXES, BOOKS, FINALS, HEADLINES
 from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
+from rheostat.options import flatten, options_of
 from rheostat.training.run import CUSTOM, read_jsonl
 from rheostat.training.settings import Settings, configure, flat
 
@@ -345,15 +346,18 @@ def regenerate(record: Record) -> str:
         preset = None
         if table.entry(record.method).domain == "language":
             preset = automatic_preset(record.method, None if settings.get("prompts") else record.task, settings.get("model"))
-        defaults |= flat(json.loads(json.dumps(dataclasses.asdict(configure(record.method, {}, preset=preset)))))
-    given = {key: value for key, value in settings.items() if key not in spelled} | flat(settings.get("config", {}))
+        known = options_of(configure(record.method, {}, preset=preset))
+        plain = {each.path: json.loads(json.dumps(each.value)) for each in known}
+        defaults |= plain | {each.short: plain[each.path] for each in known}  # runs of version 0.1 have short names alone
+    given = {key: value for key, value in settings.items() if key not in spelled} | dict(flatten(settings.get("config", {})))
     missing = object()
     for key, value in given.items():
         if value == defaults.get(key, missing):
             continue
         flag = "reward" if key == "rewards" else key.replace("_", "-")
         if isinstance(value, bool):
-            words.append(f"--{flag}" if value else f"--no-{flag}")
+            part, dot, name = flag.rpartition(".")
+            words.append(f"--{flag}" if value else f"--{part}{dot}no-{name}")
         else:
             words += [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     if settings.get("environment_options"):

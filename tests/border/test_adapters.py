@@ -67,7 +67,7 @@ def test_training_goes_on_with_them_and_the_reference_is_the_start(rank: int, ad
     torch.testing.assert_close(logits(one.policy.model), sft_logits(model, adapter))  # type: ignore[attr-defined]
     first, second = one.turn(), one.turn()
     assert first is not None and abs(first["kl_reference"]) < 1e-6 and second is not None and second["kl_reference"] > 1e-5
-    reference = one.reference  # type: ignore[attr-defined]
+    reference = one.context.models["reference"].network  # type: ignore[attr-defined]
     with reference._in_place():
         torch.testing.assert_close(logits(one.policy.model), sft_logits(model, adapter))  # type: ignore[attr-defined]
     assert (logits(one.policy.model) - sft_logits(model, adapter)).abs().max() > 1e-4  # type: ignore[attr-defined]
@@ -86,7 +86,7 @@ def test_new_adapters_have_the_base_as_their_reference(model: str, prompts: str,
     )
     config = one.policy.model.active_peft_config  # type: ignore[attr-defined]
     assert (config.r, config.lora_alpha, config.target_modules) == (2, 6.0, {"q_proj", "up_proj"})
-    assert one.reference.state_dict() == {}  # type: ignore[attr-defined]
+    assert one.context.models["reference"].network.state_dict() == {}  # type: ignore[attr-defined]
     first = one.turn()
     assert first is not None and abs(first["kl_reference"]) < 1e-6
 
@@ -142,7 +142,7 @@ def test_recompute_and_the_other_engine(model: str, prompts: str, digits: str, t
     run = rheostat.train(
         "grpo", model=model, prompts=prompts, rewards=digits, directory=tmp_path / "other", engine="continuous", **(SMALL | {"steps": 1})
     )
-    assert type(run.method.world.checked.engine).__name__ == "ContinuousEngine" and run.metrics[0]["meter/parity_worst"] < 1e-3
+    assert type(run.method.context.world.checked.engine).__name__ == "ContinuousEngine" and run.metrics[0]["meter/parity_worst"] < 1e-3
 
 
 def test_code_of_a_models_own_is_never_run(model: str, tmp_path: Path) -> None:

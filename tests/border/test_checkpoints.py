@@ -60,7 +60,7 @@ def test_the_curve_of_a_good_policy_shows_whole_episodes(tmp_path: Path) -> None
     }
     run = rheostat.train("ppo", "CartPole-v1", directory=tmp_path / "run", progress=False, **options)
     assert run.metrics[-1]["episode_length"] == run.metrics[-1]["episode_return"]
-    steps = run.method.collector
+    steps = run.method.context.collector
     assert sum(steps.lengths) + int(steps.running_length.sum()) <= run.method.steps
     if steps.episodes <= 100:
         assert sum(steps.lengths) + int(steps.running_length.sum()) == run.method.steps

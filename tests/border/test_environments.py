@@ -217,7 +217,7 @@ def test_the_result_of_an_evaluation_does_not_depend_on_the_copies(tmp_path: Pat
         environments = [make(Line, num_envs=k, seed=7) for k in (1, 3, 10)]
         from rheostat.collect.control.episodes import run_episodes
 
-        results = [run_episodes(lambda seen: run.method.act_on_target(seen).mode(), each, 10)[0] for each in environments]  # noqa: B023
+        results = [run_episodes(lambda seen: run.method.context.act_on_target(seen).mode(), each, 10)[0] for each in environments]  # noqa: B023
         np.testing.assert_allclose(results[0], results[1], rtol=1e-5)
         np.testing.assert_allclose(results[0], results[2], rtol=1e-5)
         found.append(run)

@@ -64,7 +64,7 @@ def test_cut_rows_stay_cut_in_groups(digits: str, model: str, tmp_path: Path) ->
     path = write_rows(tmp_path / "p.jsonl", rows)
     options = SMALL | {"steps": 1, "max_new_tokens": 24, "dial": {"expert_share": 0.25}}
     run = rheostat.train("grpo", model=model, prompts=path, experts=path, rewards=(digits,), directory=tmp_path / "run", **options)
-    graded = run.method.graded
+    graded = run.method.context.graded
     mine = [row for row, text in enumerate(graded.completions) if text == "it goes on and"]
     assert len(mine) == 4 and graded.trajectories.truncated[mine].any(1).all() and not graded.trajectories.terminated[mine].any()
 
@@ -153,14 +153,14 @@ def test_rows_that_bring_their_completion_need_no_second_file(column: str, metho
     alone = rheostat.train(method, model=model, prompts=path, rewards=(digits,), directory=tmp_path / "alone", **options)
     both = rheostat.train(method, model=model, prompts=path, experts=path, rewards=(digits,), directory=tmp_path / "both", **options)
     for run in (alone, both):
-        assert "it is 3" in run.method.graded.completions
+        assert "it is 3" in run.method.context.graded.completions
 
 
 def test_a_file_of_whole_chats_is_enough_for_sft(model: str, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [{"messages": [*row["prompt"], *COMPLETION]} for row in sums()])
     options = SMALL | {"max_new_tokens": 24, "group_size": 1, "steps": 2}
     run = rheostat.train("sft", model=model, experts=path, directory=tmp_path / "run", **options)
-    assert run.metrics[-1]["policy_loss"] < run.metrics[0]["policy_loss"] + 1 and set(run.method.graded.completions) == {"it is 3"}
+    assert run.metrics[-1]["policy_loss"] < run.metrics[0]["policy_loss"] + 1 and set(run.method.context.graded.completions) == {"it is 3"}
     with pytest.raises(RheostatError, match=r"is missing .*Name the answer column"):  # what is measured has to be graded
         measured = options | {"evaluate_every": 1, "environment_options": {"validation_share": 0.2}}
         rheostat.train("sft", model=model, experts=path, directory=tmp_path / "no", **measured)

@@ -149,7 +149,7 @@ def test_stops_end_completions(model: str, prompts: str, digits: str, tmp_path: 
     letter = words.encode("a", add_special_tokens=False)[0]
     for name, options in {"texts": {"stop": ["a", "e"]}, "ids": {"stop_ids": [letter]}}.items():
         run = train(model, prompts, digits, tmp_path / name, environment_options=options, max_new_tokens=200, prompts_per_batch=8)
-        graded = run.method.graded.trajectories
+        graded = run.method.context.graded.trajectories
         ends = [row[mask].tolist()[-1] for row, mask in zip(graded.action, graded.mask, strict=True)]
         stopped = [words.decode([end]) for end, over in zip(ends, graded.terminated.any(1).tolist(), strict=True) if over]
         assert any("a" in text for text in stopped) and run.metrics[-1]["truncated_share"] < 1
@@ -161,7 +161,7 @@ def test_template_options_reach_every_prompt(digits: str, tmp_path: Path) -> Non
     path.write_text(CHATML.replace("assistant\n{%", "assistant\n{% if enable_thinking is false %}<none>{% endif %}{%"))
     prompts = write_rows(tmp_path / "p.jsonl", sums())
     run = train(folder, prompts, digits, tmp_path / "run", environment_options={"template_options": {"enable_thinking": False}})
-    rows = run.method.graded.trajectories
+    rows = run.method.context.graded.trajectories
     words = LanguagePolicy.load(folder).tokenizer
     assert all("<none>" in words.decode(row[real].tolist()) for row, real in zip(rows.action, rows.attention, strict=True))
 
