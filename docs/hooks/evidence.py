@@ -25,6 +25,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "cispo": {"baselines-llm": ("loss/cispo_*", "trl/cispo/*")},
     "cql": {"baselines-control": ("cql_*", "sac_*", "tanh_gaussian_*")},
     "dapo": {"baselines-llm": ("loss/clip_higher/*", "trl/dapo/token_hi*", "dapo/*")},
+    "dpo": {"baselines-preference": ("dpo_*", "cdpo_*")},
     "dr-grpo": {
         "baselines-llm": (
             "adv/grpo_std_False",
@@ -54,6 +55,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "gspo": {"baselines-llm": ("loss/gspo*", "trl/grpo/sequence_*")},
     "iql": {"baselines-control": ("iql_*",)},
     "luffy": {"baselines-llm": ("loss/luffy/*",)},
+    "nft": {"nft": ("*",)},
     "pmoe": {"pmoe": ("sac_update*",)},
     "pmoe-ppo": {"pmoe": ("gmm_log_prob*", "ppo_total_loss")},
     "ppo": {"baselines-control": ("gae_*", "ppo_*"), "props": ("target_ppo_minibatch", "gae_over_reordered_buffer")},

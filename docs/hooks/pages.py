@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 from rheostat.learner.dial import Dial
 from rheostat.methods.table import METHODS, Entry
 from rheostat.options import field_documentation, options_of
-from rheostat.training.describe import Setting, default_of, settings_of
+from rheostat.training.describe import Setting, settings_of
 from rheostat.training.settings import Settings
 
 DOMAINS = {
@@ -74,7 +74,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 
 def run_settings() -> str:
     """Every field of a run's settings that a user gives."""
-    defaults = {field.name: default_of(field) for field in dataclasses.fields(Settings)}
+    defaults = {
+        item.name: item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default for item in dataclasses.fields(Settings)
+    }
     rows = [
         f"| `{name}` | {value(defaults[name]) if defaults[name] not in (dataclasses.MISSING, (), {}) else ''} | {cell(prose(text))} |"
         for name, text in field_documentation(Settings).items()
