@@ -13,6 +13,7 @@ import torch
 from rheostat.collect.language.generation.continuous import ContinuousEngine
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.engine import Engine
+from rheostat.collect.language.generation.trial import try_generation
 from rheostat.collect.language.groups import World
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.credit.verifiers.references import check_columns, check_references
@@ -75,6 +76,8 @@ def build_world(settings: Settings, config: Any, method: Any, task: Any = None, 
             f"The model has {learner.longest} positions, which leaves no room for a prompt before {new_tokens} new tokens: "
             "lower max_new_tokens."
         )
+    if settings.engine == "embedded":
+        try_generation(learner)
     add_ends(learner, limits)
     longest = min(limits.max_prompt_tokens or ROOM, room)
     encoder = PromptEncoder(learner.tokenizer, longest, settings.long, dict(limits.template_options))
