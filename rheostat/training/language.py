@@ -104,8 +104,9 @@ def graders_of(settings: Settings, task: LanguageTask) -> Verifier:
         return load_rewards(list(settings.rewards), list(settings.reward_weights) or None, **options, **walls)
     if isinstance(task, FilePrompts | Regraded):
         return task.verifier(list(settings.reward_weights) or None, **{name: value for name, value in options.items() if value})
-    for name in ("reward_weights", "reward_timeout"):
-        if getattr(settings, name):
+    given = {"reward_weights": settings.reward_weights, "reward_timeout": settings.reward_timeout, "reward_calls": options["single"]}
+    for name, value in given.items():
+        if value:
             raise RheostatError(f"{name} is about the rewards of --reward, but none was given and {task.name} grades in its own way.")
     return task.verifier()
 
