@@ -75,7 +75,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def run_settings() -> str:
     """Every field of a run's settings that a user gives."""
     defaults = {
-        item.name: item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default for item in dataclasses.fields(Settings)
+        item.name: item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+        for item in dataclasses.fields(Settings)
     }
     rows = [
         f"| `{name}` | {value(defaults[name]) if defaults[name] not in (dataclasses.MISSING, (), {}) else ''} | {cell(prose(text))} |"

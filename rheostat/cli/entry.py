@@ -19,6 +19,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 
 from rheostat.cli.datasets import Dataset
 from rheostat.cli.disagreement import Disagree
+from rheostat.cli.language_models import Export
 from rheostat.cli.microscope import Microscope
 from rheostat.cli.offline_evaluation import OffPolicyEvaluation
 from rheostat.cli.studies import Claims, StudyCommand
@@ -308,8 +309,26 @@ class Resume:
 class Evaluate:
     """Evaluate a run's policy: control by deterministic actions in fresh environments, language by samples on the validation split."""
 
-    run_directory: Positional[Path]
-    """Directory of the run."""
+    run_directory: Positional[Path | None] = None
+    """Directory of the run; leave it out where --model names a model that no run has trained."""
+    model: str | None = None
+    """Language: a Hugging Face folder, hub name or base-model recipe to measure as it is: a baseline."""
+    task: str | None = None
+    """With --model: the task; or leave it out and give --prompts."""
+    prompts: Path | None = None
+    """With --model: a file of prompts; a twentieth of them is validated on, or what --environment validation_share says."""
+    reward: tuple[str, ...] = ()
+    """With --model: reward functions, as for training."""
+    environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """With --model: options of the task, as names and JSON values."""
+    max_new_tokens: int = 0
+    """With --model: longest completion in tokens; 0 takes the task's own limit."""
+    temperature: float = 1.0
+    """With --model: sampling temperature."""
+    device: str = "cpu"
+    """With --model: cpu or cuda."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """With --model: precision of the model's weights."""
     episodes: int | None = None
     """Number of episodes (20) or, for language, of validation prompts (200); at least 1."""
     samples: int = 4
@@ -328,6 +347,16 @@ class Evaluate:
 
         if self.episodes is not None and self.episodes < 1:
             raise RheostatError(f"--episodes is {self.episodes}: evaluate at least 1.")
+        if self.model is not None:
+            if self.run_directory is not None:
+                raise RheostatError("A run and a --model are two things to evaluate: name one of them.")
+            self.language(self.baseline(self.model))
+            return
+        if self.run_directory is None:
+            raise RheostatError("Say what to evaluate: the directory of a run, or a model with --model.")
+        ignored = [name for name in ("task", "prompts", "reward", "environment", "max_new_tokens") if getattr(self, name)]
+        if ignored:
+            raise RheostatError(f"--{ignored[0].replace('_', '-')} goes with --model: a run is evaluated on its own task.")
         run = api.load(self.run_directory, sandbox=self.sandbox)
         for note in run.notes:
             print(note, file=sys.stderr)
@@ -342,12 +371,21 @@ class Evaluate:
         else:
             print_table("Evaluation", ["result", "value"], list(result.items()), numbers=["value"])
 
+    def baseline(self, model: str) -> Any:
+        """The model as a run that has not trained."""
+        from rheostat.cli.language_models import baseline
+
+        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature}
+        options |= {"device": self.device, "dtype": self.dtype, "sandbox": self.sandbox or "best"}
+        environment = {key: json_or_text(value) for key, value in self.environment.items()}
+        return baseline(model, self.task, self.prompts, self.reward, environment, **options)
+
     def language(self, run: Any) -> None:
         """Evaluate a language run."""
         from rheostat.experiments.language_runs import evaluate_language, result_rows
         from rheostat.training.sandboxing import weaker_here
 
-        if less := weaker_here(self.run_directory, run.method):
+        if self.run_directory is not None and (less := weaker_here(self.run_directory, run.method)):
             print(f"Note: {less}.", file=sys.stderr)
 
         summary = evaluate_language(run, self.episodes or 200, self.samples, threshold=self.threshold, answers=self.answers)
@@ -355,14 +393,14 @@ class Evaluate:
         prompts = summary.pass_at[1].n
         run.close()
         if self.json:
-            facts = {"run": str(self.run_directory), "steps": run.method.steps, "prompts": prompts, "samples": self.samples}
+            facts = {"run": str(self.run_directory or self.model), "steps": run.method.steps, "prompts": prompts, "samples": self.samples}
             print_json(facts | {"results": rows})
             return
 
         def interval(row: dict[str, Any]) -> str:
             return "" if row["low"] is None else f"[{row['low']:.4g}, {row['high']:.4g}]"
 
-        title = f"{run.settings.method} on {run.settings.task}: {prompts} validation prompts, {self.samples} completions each"
+        title = f"{self.model or run.settings.method} on {run.settings.task}: {prompts} validation prompts, {self.samples} completions each"
         cells = [(row["result"], f"{row['estimate']:.4g}", interval(row)) for row in rows]
         print_table(title, ["result", "estimate", "95 % interval"], cells, numbers=["estimate"])
 
@@ -627,6 +665,7 @@ COMMANDS: dict[str, Any] = {
     "train": None,
     "resume": Resume,
     "evaluate": Evaluate,
+    "export": Export,
     "compare": Compare,
     "sweep": Sweep,
     "study": StudyCommand,

@@ -13,6 +13,7 @@ import torch
 from rheostat.collect.language.generation.continuous import ContinuousEngine
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.engine import Engine
+from rheostat.collect.language.generation.trial import try_generation
 from rheostat.collect.language.groups import World
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.credit.verifiers.references import check_columns, check_references
@@ -80,6 +81,8 @@ def build_world(settings: Settings, config: Any, task: Any = None, policy: Any =
             f"The model has {learner.longest} positions, which leaves no room for a prompt before {new_tokens} new tokens: "
             "lower max_new_tokens."
         )
+    if settings.engine == "embedded":
+        try_generation(learner)
     add_ends(learner, limits)
     longest = min(limits.max_prompt_tokens or ROOM, room)
     encoder = PromptEncoder(learner.tokenizer, longest, settings.long, dict(limits.template_options))
@@ -118,8 +121,9 @@ def graders_of(settings: Settings, task: LanguageTask) -> Verifier:
         return load_rewards(list(settings.rewards), list(settings.reward_weights) or None, **options, **walls)
     if isinstance(task, FilePrompts | Regraded):
         return task.verifier(list(settings.reward_weights) or None, **{name: value for name, value in options.items() if value})
-    for name in ("reward_weights", "reward_timeout"):
-        if getattr(settings, name):
+    given = {"reward_weights": settings.reward_weights, "reward_timeout": settings.reward_timeout, "reward_calls": options["single"]}
+    for name, value in given.items():
+        if value:
             raise RheostatError(f"{name} is about the rewards of --reward, but none was given and {task.name} grades in its own way.")
     return task.verifier()
 

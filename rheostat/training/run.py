@@ -39,7 +39,7 @@ import torch
 from safetensors.torch import save_file
 
 from rheostat.credit.verifiers.timing import seconds_of
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, unknown
 from rheostat.learner.learner import Learner
 from rheostat.learner.stages import Stages
 from rheostat.parts import NonFinite
@@ -114,9 +114,10 @@ class Run:
         return run
 
     @classmethod
-    def load(cls, directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None) -> Run:
+    def load(cls, directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None, at: str | None = None) -> Run:
         """Open a run at its newest whole checkpoint; ``notes`` names damaged ones that were passed over.
 
+        ``at`` names another checkpoint that is kept.
         ``sandbox`` takes the place of the run's own setting, to look at a run where that does not hold.
 
         Raises:
@@ -140,7 +141,12 @@ class Run:
                 "rheostat.load(directory, policy=...) (or resume), handing over a network of the same shape."
             )
         run = cls(directory, settings, task, policy, facts)
-        name, state, run.notes = checkpoint.read_newest(directory / "checkpoints")
+        if at is None:
+            name, state, run.notes = checkpoint.read_newest(directory / "checkpoints")
+        elif at in (kept := checkpoint.names(directory / "checkpoints")):
+            name, state = at, checkpoint.read(directory / "checkpoints" / at)
+        else:
+            raise unknown(f"checkpoint of {directory}", at, kept)
         try:
             run.method.load_state_dict(state["method"])
         except (KeyError, RuntimeError) as error:

@@ -55,7 +55,27 @@ TOKENIZERS: dict[str, dict[str, Any]] = {
     "adds_eos": {"bos": "<bos>", "post": "<bos> $A <|im_end|>"},
     "nopad": {"pad": None},
 }
+LINEAR = {
+    "head_dim": 16, "linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 8,
+    "num_hidden_layers": 4,
+}  # fmt: skip
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "qwen3_5": ("Qwen3_5TextConfig", LINEAR),
+    "qwen3_next": (
+        "Qwen3NextConfig",
+        LINEAR | {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "shared_expert_intermediate_size": 16},
+    ),
+    "lfm2": ("Lfm2Config", {"full_attn_idxs": [1]}),
+    "mamba": ("MambaConfig", {"state_size": 8}),
+    "mamba2": ("Mamba2Config", {"state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 1, "expand": 2}),
+    "falcon_h1": (
+        "FalconH1Config",
+        {"mamba_d_ssm": 32, "mamba_n_heads": 4, "mamba_d_head": 8, "mamba_d_state": 8, "mamba_n_groups": 1, "mamba_chunk_size": 16},
+    ),
+    "minimax": (
+        "MiniMaxConfig",
+        {"num_local_experts": 2, "block_size": 8, "head_dim": 8, "layer_types": ["linear_attention", "full_attention"]},
+    ),
     "bos": ("LlamaConfig", {}),
     "adds_eos": ("LlamaConfig", {}),
     "nopad": ("GPT2Config", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 256, "pad_token_id": None}),

@@ -55,6 +55,12 @@ def test_what_would_be_ignored_is_refused(options: dict[str, Any], message: str,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("options", [{"reward_weights": (1.0,)}, {"reward_timeout": 3.0}, {"reward_calls": "single"}])
+def test_options_of_rewards_need_rewards(options: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(RheostatError, match=f"{next(iter(options))} is about the rewards of --reward"):
+        rheostat.train("grpo", "chain-sum", model="nowhere", directory=tmp_path / "run", **(SMALL | options))
+
+
 def test_a_judge_of_a_whole_batch_is_never_asked_alone(model: str, prompts: str, tmp_path: Path) -> None:
     with pytest.raises(RheostatError, match=r"'rank' failed on 16 of 16 .*its limit of 1 s.*--reward-timeout"):
         train(model, prompts, tmp_path / "short", "rank", reward_timeout=1.0)

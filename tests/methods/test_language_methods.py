@@ -284,11 +284,9 @@ def refused(sentence: str, model: str, task: Any = None, **options: Any) -> None
 
 
 def test_bad_input_is_one_sentence(model: str, tmp_path: Path) -> None:
-    endless, padless = character_tokenizer(), character_tokenizer()
+    endless = character_tokenizer()
     endless.eos_token = None
-    padless.pad_token = None
     refused("no end token", save(tmp_path / "endless", tokenizer=endless))
-    refused("no padding token", save(tmp_path / "padless", tokenizer=padless))
     refused("disagree about the vocabulary", save(tmp_path / "short", vocabulary=12))
     refused("Could not load a model", str(tmp_path / "nothing"))
     refused("overlong_buffer is 13, more than the 12 tokens", model, overlong_buffer=13)

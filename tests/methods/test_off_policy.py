@@ -317,7 +317,7 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
     ("td3-bc", "Pendulum-v1", {"dial.updates_per_batch": 2}, "td3-bc cannot honour dial.updates_per_batch: gradient steps per"),
     ("sac", "CartPole-v1", {}, "sac needs continuous actions (a Box), and this world has Discrete(2): use dqn for discrete ones."),
     ("td3", "CartPole-v1", {}, "td3 needs continuous actions (a Box), and this world has Discrete(2): use dqn for discrete ones."),
-    ("dqn", "Pendulum-v1", {}, "dqn needs discrete actions, and Pendulum-v1 has Box(-2.0, 2.0, (1,), float32): use td3 or sac"),
+    ("dqn", "Pendulum-v1", {}, "dqn needs discrete actions, and Pendulum-v1 has Box(-2.0, 2.0, (1,), float32): use ppo, or sac"),
     (
         "sac",
         Unbounded,

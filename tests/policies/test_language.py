@@ -198,19 +198,26 @@ def adapters() -> object:
     return peft.LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False)
 
 
-def test_with_adapters_the_reference_is_the_model_without_them() -> None:
+def test_with_adapters_the_reference_is_the_policy_as_it_is_now() -> None:
     plain = LanguagePolicy(tiny.model())
     policy = LanguagePolicy(tiny.model(), adapters=adapters())
     assert policy.decoder is not None and policy.adapted
     action, attention, mask = tiny.rows()
-    base = plain.score(action, attention, mask).logp.detach()
+    base, now = (one.score(action, attention, mask).logp.detach() for one in (plain, policy))
+    assert (now - base).abs().max() > 1e-3
     reference = policy.reference()
-    assert reference.state_dict() == {}
-    assert (policy.score(action, attention, mask).logp - base).abs().max() > 1e-3
-    torch.testing.assert_close(reference.score(action, attention, mask).logp, base)
+    assert set(reference.state_dict()) == {name for name, parameter in policy.model.named_parameters() if parameter.requires_grad}
     policy.score(action, attention, mask).logp.sum().backward()
     trained = {name for name, parameter in policy.model.named_parameters() if parameter.grad is not None}
     assert trained and all("lora" in name for name in trained)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            parameter.mul_(0.0 if "lora_B" in name else 1.0)  # as new adapters are: they add nothing
+    torch.testing.assert_close(reference.score(action, attention, mask).logp, now)
+    torch.testing.assert_close(policy.score(action, attention, mask).logp, base)
+    fresh = policy.reference()
+    assert fresh.state_dict() == {}  # the base model alone
+    torch.testing.assert_close(fresh.score(action, attention, mask).logp, base)
 
 
 def test_state_goes_round_and_dtype_and_device_are_explicit() -> None:
@@ -298,8 +305,7 @@ def test_models_tokenizers_and_devices_that_do_not_fit_are_refused(tmp_path: Pat
         LanguagePolicy(tiny.model(vocabulary=4000), tiny.tokenizer())
     with pytest.raises(RheostatError, match=r"no end token.*set tokenizer\.eos_token"):
         LanguagePolicy(tiny.model(), tiny.tokenizer(eos_token=None))
-    with pytest.raises(RheostatError, match=r"no padding token: set tokenizer\.pad_token"):
-        LanguagePolicy(tiny.model(), tiny.tokenizer(pad_token=None))
+    assert LanguagePolicy(tiny.model(), tiny.tokenizer(pad_token=None)).pad_id == tiny.EOS  # masks go by position, never by token
     with pytest.raises(RheostatError, match="no causal language model"):
         LanguagePolicy(tiny.model().model)
     with pytest.raises(RheostatError, match="Unknown device 'tpu9'"):

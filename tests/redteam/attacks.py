@@ -123,7 +123,7 @@ _add("gain means", {
     "a listening socket": "import socket; socket.create_server(('127.0.0.1', 0)); got = 'GOT'",
     "a user namespace": "got = 'GOT' if L.unshare(0x10000000) == 0 else ''",
     "a mount namespace": "got = 'GOT' if L.unshare(0x20000) == 0 else ''",
-    "a mount": "got = 'GOT' if L.mount(b'none', b'/tmp', b'tmpfs', 0, b'ro') == 0 and L.umount2(b'/tmp', 2) == 0 else ''",
+    "a mount": "got = 'GOT' if L.mount(b'none', FOLDER.encode(), b'tmpfs', 0, b'') == 0 and L.umount2(FOLDER.encode(), 2) == 0 else ''",
     "another root": "import os; os.chroot('/usr'); got = 'GOT'",
     "another user": "import os; os.setuid(12345); got = 'GOT'",
     "other groups": "import os; os.setgroups([4]); got = 'GOT'",

@@ -148,7 +148,7 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
 
     Raises:
         RheostatError: the tokenizer has ids the model has no embedding for, the model has many more embeddings than the tokenizer has
-            ids, or there is no padding or no end token.
+            ids, or there is no end token. A padding token is not needed, because masks go by position and never by token.
     """
     rows, ids = model.get_input_embeddings().weight.shape[0], len(tokenizer)
     if ids > rows or rows - ids > max(SPARE_ROWS, rows // 20):
@@ -160,11 +160,6 @@ def check_vocabulary(model: Any, tokenizer: Any) -> None:
         raise RheostatError(
             "The tokenizer has no end token, so no completion could ever end by itself: set tokenizer.eos_token to the token that closes "
             "an answer in the model's training data (often '<|endoftext|>', or '<|im_end|>' for chat models)."
-        )
-    if tokenizer.pad_token_id is None:
-        raise RheostatError(
-            "The tokenizer has no padding token: set tokenizer.pad_token (tokenizer.pad_token = tokenizer.eos_token is fine here, because "
-            "masks go by position and never by token)."
         )
 
 

@@ -101,6 +101,7 @@ class LanguagePolicy(nn.Module):
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids(self.causal, tokenizer)
         self.share_prompts, self.recompute = share_prompts, recompute
+        self.cached = True  # whether generation may use the model's own cache (asked by collect.language.generation.trial)
         config = self.causal.config
         self._scale = float(getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0))
         self._softcap = getattr(config, "final_logit_softcapping", None)
@@ -173,7 +174,10 @@ class LanguagePolicy(nn.Module):
     @property
     def pad_id(self) -> int:
         """What padding is filled with; its value never matters."""
-        return int(self.tokenizer.pad_token_id) if self.tokenizer is not None else 0
+        if self.tokenizer is None:
+            return 0
+        pad = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
 
     def train(self, mode: bool = True) -> LanguagePolicy:
         """Accept the call, but keep dropout off (see the module's docstring)."""

@@ -6,6 +6,7 @@ rows into their places, so that a compaction copies as many rows as have finishe
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, Protocol
 
 import torch
@@ -33,7 +34,9 @@ class CachedDecoding(Protocol):
 
 def decoding(policy: LanguagePolicy, most_new: int) -> CachedDecoding:
     """The faster way this policy's model allows."""
-    return PackedDecoding(policy.decoder, most_new) if policy.decoder is not None else ModuleDecoding(policy)
+    if policy.decoder is not None:
+        return PackedDecoding(policy.decoder, most_new)
+    return ModuleDecoding(policy) if policy.cached else RecomputedDecoding(policy)
 
 
 class PackedDecoding:
@@ -126,10 +129,16 @@ class PackedDecoding:
 
 
 class ModuleDecoding:
-    """For every other architecture: its own forward pass and Hugging Face's dynamic cache, prompts padded on the left."""
+    """For every other architecture: its own forward pass and Hugging Face's cache, prompts padded on the left.
+
+    The cache holds whatever the layers need (keys and values, windows, convolution and recurrent states); rows are repeated, moved and
+    dropped by index, which every kind of layer knows how to do.
+    """
 
     def __init__(self, policy: LanguagePolicy) -> None:
         self.policy = policy
+        takes = inspect.signature(policy.causal.base_model.forward).parameters
+        self._argument = "cache_params" if "cache_params" in takes else "past_key_values"
 
     def prefill(self, prompts: list[list[int]], group_size: int) -> Tensor:
         from transformers import DynamicCache
@@ -143,14 +152,14 @@ class ModuleDecoding:
         padded, real = padded.to(device), real.to(device)
         self._cache: Any = DynamicCache(config=self.policy.causal.config)
         hidden = self._run(padded, real, (real.cumsum(1) - 1).clamp(min=0))
-        self._cache.batch_repeat_interleave(group_size)
+        self._cache.reorder_cache(torch.arange(len(prompts), device=device).repeat_interleave(group_size))  # type: ignore[arg-type]
         self._real = real.repeat_interleave(group_size, 0)
         return hidden
 
     def _run(self, ids: Tensor, real: Tensor, positions: Tensor) -> Tensor:
-        return self.policy.causal.base_model(
-            input_ids=ids, attention_mask=real, position_ids=positions, past_key_values=self._cache, use_cache=True
-        ).last_hidden_state[:, -1]
+        cache = {self._argument: self._cache}
+        model = self.policy.causal.base_model
+        return model(input_ids=ids, attention_mask=real, position_ids=positions, use_cache=True, **cache).last_hidden_state[:, -1]
 
     def step(self, tokens: Tensor) -> Tensor:
         position = self._real.sum(1, keepdim=True)
@@ -160,5 +169,36 @@ class ModuleDecoding:
     def keep(self, holes: Tensor, movers: Tensor, count: int) -> None:
         order = torch.arange(len(self._real), device=self._real.device)
         order[holes] = movers
-        self._cache.batch_select_indices(order[:count])
+        self._cache.reorder_cache(order[:count])
         self._real = self._real[order[:count]]
+
+
+class RecomputedDecoding:
+    """For models whose cache cannot be used: the whole row again for every token, by the forward pass that scores. Slow, and right."""
+
+    def __init__(self, policy: LanguagePolicy) -> None:
+        self.policy = policy
+
+    def prefill(self, prompts: list[list[int]], group_size: int) -> Tensor:
+        self._rows = [list(prompt) for prompt in prompts for _ in range(group_size)]
+        return self._last(prompts)
+
+    def step(self, tokens: Tensor) -> Tensor:
+        for row, token in zip(self._rows, tokens.tolist(), strict=True):
+            row.append(token)
+        return self._last(self._rows)
+
+    def _last(self, rows: list[list[int]]) -> Tensor:
+        width, device = max(map(len, rows)), self.policy.device
+        ids = torch.full((len(rows), width), self.policy.pad_id)
+        real = torch.zeros(len(rows), width, dtype=torch.bool)
+        for index, row in enumerate(rows):
+            ids[index, width - len(row) :], real[index, width - len(row) :] = torch.tensor(row), True
+        needed = torch.zeros_like(real)
+        needed[:, -1] = True
+        return self.policy.hidden_states(ids.to(device), real.to(device), needed.to(device))
+
+    def keep(self, holes: Tensor, movers: Tensor, count: int) -> None:
+        for hole, mover in zip(holes.tolist(), movers.tolist(), strict=True):
+            self._rows[hole] = self._rows[mover]
+        del self._rows[count:]
