@@ -75,7 +75,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
 def run_settings() -> str:
     """Every field of a run's settings that a user gives."""
     defaults = {
-        item.name: item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+        item.name: item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
         for item in dataclasses.fields(Settings)
     }
     rows = [

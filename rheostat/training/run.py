@@ -281,7 +281,7 @@ class Run:
             )
             self._close_books(summary | {"remarks": [*said, f"The final evaluation failed: {type(error).__name__}: {error}"]})
             raise
-        grading = seconds_of(getattr(getattr(method, "world", None), "verifier", None))
+        grading = seconds_of(getattr(getattr(method.context, "world", None), "verifier", None))
         summary |= {f"seconds in reward {name}": round(seconds, 2) for name, seconds in grading.items()}
         summary = {name: value for name, value in summary.items() if not isinstance(value, float) or math.isfinite(value)}
         self._close_books(summary | kept)

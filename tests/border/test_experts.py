@@ -149,7 +149,7 @@ def test_rows_that_bring_their_completion_need_no_second_file(column: str, metho
     else:
         rows = [row | {column: COMPLETION} for row in sums()]
     path = write_rows(tmp_path / "rows.jsonl", rows)
-    options = SMALL | {"max_new_tokens": 24, "steps": 1, "group_size": 1 if method == "sft" else 4}
+    options = {name: value for name, value in SMALL.items() if name != "group_size" or method != "sft"} | {"max_new_tokens": 24, "steps": 1}
     alone = rheostat.train(method, model=model, prompts=path, rewards=(digits,), directory=tmp_path / "alone", **options)
     both = rheostat.train(method, model=model, prompts=path, experts=path, rewards=(digits,), directory=tmp_path / "both", **options)
     for run in (alone, both):
@@ -158,7 +158,7 @@ def test_rows_that_bring_their_completion_need_no_second_file(column: str, metho
 
 def test_a_file_of_whole_chats_is_enough_for_sft(model: str, tmp_path: Path) -> None:
     path = write_rows(tmp_path / "rows.jsonl", [{"messages": [*row["prompt"], *COMPLETION]} for row in sums()])
-    options = SMALL | {"max_new_tokens": 24, "group_size": 1, "steps": 2}
+    options = {name: value for name, value in SMALL.items() if name != "group_size"} | {"max_new_tokens": 24, "steps": 2}
     run = rheostat.train("sft", model=model, experts=path, directory=tmp_path / "run", **options)
     assert run.metrics[-1]["policy_loss"] < run.metrics[0]["policy_loss"] + 1 and set(run.method.context.graded.completions) == {"it is 3"}
     with pytest.raises(RheostatError, match=r"is missing .*Name the answer column"):  # what is measured has to be graded

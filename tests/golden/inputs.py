@@ -118,6 +118,18 @@ def prompts() -> str:
     return str(path)
 
 
+def pairs() -> str:
+    """A file of preference pairs: the right digit, and a wrong and longer answer."""
+    rows = [
+        {"prompt": f"{a}+{b}=", "answer": str((a + b) % 10), "chosen": str((a + b) % 10), "rejected": f"{(a + b + 1) % 10}{a}"}
+        for a in range(10)
+        for b in range(10)
+    ]
+    path = folder() / "pairs.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
 # --- control ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -185,6 +197,7 @@ INPUTS: dict[str, Callable[[], Any]] = {
     "@shaped": Shaped,
     "@model": base_model,
     "@prompts": prompts,
+    "@pairs": pairs,
     "@images": lambda: Images,
     "@network": OwnNetwork,
     "@expert": expert,

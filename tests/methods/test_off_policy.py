@@ -315,8 +315,18 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
     ("td3", "Pendulum-v1", {"dial.replay_age": 2}, "dial.replay_age is the age of replayed data"),
     ("dqn", "CartPole-v1", {"dial.expert_share": 0.5}, "dqn cannot honour dial.expert_share: an expert's data come as a data set"),
     ("td3-bc", "Pendulum-v1", {"dial.updates_per_batch": 2}, "td3-bc cannot honour dial.updates_per_batch: gradient steps per"),
-    ("sac", "CartPole-v1", {}, "sac needs continuous actions (a Box), and this world has Discrete(2): use dqn for discrete ones."),
-    ("td3", "CartPole-v1", {}, "td3 needs continuous actions (a Box), and this world has Discrete(2): use dqn for discrete ones."),
+    (
+        "sac",
+        "CartPole-v1",
+        {},
+        "sac needs continuous actions (a Box), and this world has Discrete(2): use ppo, or dqn for one Discrete choice.",
+    ),
+    (
+        "td3",
+        "CartPole-v1",
+        {},
+        "td3 needs continuous actions (a Box), and this world has Discrete(2): use ppo, or dqn for one Discrete choice.",
+    ),
     ("dqn", "Pendulum-v1", {}, "dqn needs discrete actions, and Pendulum-v1 has Box(-2.0, 2.0, (1,), float32): use ppo, or sac"),
     (
         "sac",

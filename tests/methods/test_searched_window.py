@@ -20,7 +20,7 @@ from tests.training.test_run import StopAfter
 
 FIXED: dict[str, Any] = {"clip": "searched", "clip_low_step": 0.0, "clip_high_step": 0.0}
 WIDE: dict[str, Any] = {"clip": "searched", "clip_low": 0.4, "target": 0.55, "clip_low_step": 0.1}
-UNKNOWN = ("bapo", "cispo", "gmpo", "gspo", "luffy", "reinforce", "remix", "rft", "sft")
+UNKNOWN = ("bapo", "cispo", "gmpo", "gspo", "luffy", "nft", "reinforce", "remix", "rft", "sft")
 """Methods with one rule, or none, for how far a ratio may move: ``clip`` is no choice there."""
 REFUSED = {name: f"Unknown option of {name} 'clip'" for name in UNKNOWN} | {
     "rloo": "The searched clip cannot use ratio 'sequence-product': it searches the bounds of token ratios",
@@ -53,7 +53,8 @@ def test_only_the_fixed_setting_is_in_the_way() -> None:
 
 @pytest.mark.parametrize("method", TAKEN)
 def test_the_window_moves_in_training(method: str, model: str) -> None:
-    needed = {"kl_coefficient": 0.0} | ({"kl": "loss"} if method in ("reinforce-pp", "ppo-lm") else {})
+    needed: dict[str, Any] = {} if method == "process-reward" else {"kl_coefficient": 0.0}
+    needed |= {"kl": "loss"} if method in ("reinforce-pp", "ppo-lm") else {}
     one = built(method, model, steps=4, learning_rate=1e-2, epochs=2, minibatches=2, **needed, **WIDE, **{"dial.lag": 1})
     metrics = [one.turn() for _ in range(3)]
     assert max(row["meter/clip_high"] for row in metrics) > 1.2001
