@@ -190,7 +190,7 @@ RELATIVES: dict[str, Options] = {
     "dpo/plain": {"task": "prompts", "prompts": "@pairs"},
     "dpo/ipo": {"task": "prompts", "prompts": "@pairs", "link": "ipo", "micro_batch_rows": 2} | STEPS,
     "nft/plain": {},
-    "nft/odds": {"prompt_weight": "odds", "ratio": "sequence", "divisor": 10.0, "dynamic": "none"},
+    "nft/odds": {"prompt_weight": "odds", "ratio": "sequence", "divisor": 10.0, "dynamic": "none", "max_sampling_rounds": ABSENT},
     "treepo/plain": {},
     "process-reward/plain": {},
     "process-reward/passes": {"reward_passes": 2, "reward_learning_rate": 1e-2, "micro_batch_rows": 3} | STEPS,

@@ -319,13 +319,13 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
         "sac",
         "CartPole-v1",
         {},
-        "sac needs continuous actions (a Box), and this world has Discrete(2): use ppo, or dqn for one Discrete choice.",
+        "sac needs continuous actions (a Box), and this world has Discrete(2): use ppo, or dqn for",
     ),
     (
         "td3",
         "CartPole-v1",
         {},
-        "td3 needs continuous actions (a Box), and this world has Discrete(2): use ppo, or dqn for one Discrete choice.",
+        "td3 needs continuous actions (a Box), and this world has Discrete(2): use ppo, or dqn for",
     ),
     ("dqn", "Pendulum-v1", {}, "dqn needs discrete actions, and Pendulum-v1 has Box(-2.0, 2.0, (1,), float32): use ppo, or sac"),
     (
