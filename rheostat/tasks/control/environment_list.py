@@ -93,6 +93,8 @@ def _copies_of(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> 
             "its folder in PYTHONPATH."
         )
     try:
+        if "vector_kwargs" in options:  # Gymnasium's own vector, for another autoreset mode
+            return GymnasiumWorlds(gymnasium.make_vec(task, num_envs=num_envs, vectorization_mode="sync", **options), task, seed)
         return _sync([lambda: gymnasium.make(task, disable_env_checker=True, **options)] * num_envs, task, seed)
     except gymnasium.error.DependencyNotInstalled as error:
         if "box2d" in str(error).lower():
