@@ -40,8 +40,9 @@ def negative_aware_terms(
 ) -> Tensor:
     """The weighted negative log-likelihood ratio of every token, or of every row; minimise its sum.
 
-    With R = pi / pi_old and N = (1 - r R) / (1 - r) it is ``-w(r) log max(R, 0)`` where the answer is right and
-    ``-w(r) negative_weight log max(N, floor)`` where it is wrong, both with straight-through maxima. At R = 1 the gradient by a token's
+    With R = pi / pi_old and N = (1 - r R) / (1 - r) it is ``-w(r) log R`` where the answer is right and
+    ``-w(r) negative_weight log max(N, floor)`` where it is wrong, with a straight-through maximum. Log-ratios are clamped at 10 from above,
+    where the gradient ends; below there is no bound, and every value is finite. At R = 1 the gradient by a token's
     log-prob is -w where the answer is right and w r / (1 - r) where it is wrong: minus GRPO's advantage with the population's deviation for
     ``odds``, minus Dr. GRPO's for ``wrong-share``.
 
@@ -74,9 +75,9 @@ def negative_aware_terms(
         rate, scale, right = rate[:, None], scale[:, None], right[:, None]
     else:
         change = masked_sum(change, mask, -1)
-    likelihood = change.clamp(max=LARGEST_LOG_RATIO).exp()
-    implied = (1 - rate * likelihood) / (1 - rate)
-    positive = -straight_through_max(likelihood, 0.0).log()
+    change = change.clamp(max=LARGEST_LOG_RATIO)
+    implied = (1 - rate * change.exp()) / (1 - rate)
+    positive = -change  # not the logarithm of the exponential, which is -inf where the ratio underflows
     negative = -straight_through_max(implied, floor).log()
     terms = scale * (right * positive + negative_weight * (1 - right) * negative)
     return select(terms, mask) if ratio == "token" else terms

@@ -85,6 +85,20 @@ def test_the_maximum_has_slope_one_everywhere() -> None:
     assert x.grad is not None and x.grad.tolist() == [1.0, 1.0, 1.0]
 
 
+@pytest.mark.parametrize("ratio", ["token", "sequence"])
+@pytest.mark.parametrize("change", [-1e4, -200.0, -104.0, -50.0, -1e-3, 0.0, 5.0, 9.9, 50.0, 200.0, 1e4])
+def test_every_ratio_has_a_finite_loss_and_slope(change: float, ratio: Any) -> None:
+    """A right token's slope is -w however unlikely it has become, and ends at the clamp; in single precision exp(-104) is 0."""
+    logp = torch.full((2, 1), change, requires_grad=True)
+    right, rate, mask = torch.tensor([1.0, 0.0]), torch.tensor([0.25, 0.25]), torch.ones(2, 1, dtype=torch.bool)
+    terms = negative_aware_terms(logp, torch.zeros(2, 1), right, rate, mask, ratio=ratio)
+    terms.sum().backward()
+    assert logp.grad is not None and bool(terms.isfinite().all()) and bool(logp.grad.isfinite().all())
+    assert terms.flatten()[0].item() == pytest.approx(-0.75 * min(change, 10.0))
+    assert logp.grad[0].item() == (-0.75 if change < 10 else 0.0)
+    assert logp.grad[1].item() >= 0 and terms.flatten()[1].item() <= 0
+
+
 def test_groups_of_one_kind_teach_nothing(model: str) -> None:
     one = built("nft", model, Hopeless(), max_invalid_share=1.0, max_sampling_rounds=2)
     start = weights(one.policy)
