@@ -82,9 +82,14 @@ class Batch:
         extra = len(rows) - len(self)
         columns = self.columns
         if extra:
-            empty = {name: value.new_zeros((extra, *value.shape[1:])) for name, value in columns.items()}
-            columns = {name: join_columns([value, empty[name]], rows.shape[-1]) for name, value in columns.items()}
+            below = {name: value.new_zeros((extra, *self._shape_of(value, rows))) for name, value in columns.items()}
+            columns = {name: join_columns([value, below[name]]) for name, value in columns.items()}
         return Batch(rows, columns, self.units, self.metrics, self.facts)
+
+    def _shape_of(self, column: Tensor, rows: Any) -> Sequence[int]:
+        """What follows the number of rows in the shape of a column, for other rows: as wide as they are where it is a column of steps."""
+        of_steps = column.dim() > 1 and column.shape[:2] == self.rows.shape[:2]
+        return (rows.shape[1], *column.shape[2:]) if of_steps else column.shape[1:]
 
 
 def _in_order(units: Tensor) -> list[Tensor]:

@@ -138,9 +138,16 @@ def join_rows(parts: list[Trajectories]) -> Trajectories:
     return Trajectories(**fields, batch_size=[sum(len(part) for part in parts), width])  # type: ignore[arg-type]
 
 
-def join_columns(parts: list[Tensor], width: int) -> Tensor:
-    """A column of several batches, one below the other; columns of steps ``[B, T]`` are padded at the end with 0 to ``[B, width]``."""
-    return torch.cat([part if part.dim() < 2 else torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
+def join_columns(parts: list[Tensor]) -> Tensor:
+    """A column of several batches, one below the other.
+
+    A column of steps ``[B, T]`` is padded at the end with 0 to its longest part, as the rows are; ``[B]``, and ``[B, k]`` with one k in
+    every part, need nothing.
+    """
+    if parts[0].dim() < 2:
+        return torch.cat(parts)
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
 
 
 def _padded(name: str, value: Tensor, width: int) -> Tensor:

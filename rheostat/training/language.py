@@ -101,8 +101,11 @@ def check_turns(settings: Settings, composition: Composition, task: LanguageTask
     """Refuse what belongs to single completions, for a task of several turns.
 
     Raises:
-        RheostatError: rewards of the user's, or experts.
+        RheostatError: rewards of the user's, experts, or a part whose rows are single completions.
     """
+    for part in composition.parts().values():
+        if hasattr(part, "single_turn"):
+            raise RheostatError(f"{task.name} has several turns, but {part.single_turn}: choose a method that samples groups.")
     if settings.rewards:
         raise RheostatError(f"{task.name} has several turns, which its environment grades: leave out --reward.")
     if settings.experts is not None or composition.any("uses_experts"):

@@ -11,6 +11,7 @@ import torch
 import rheostat
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError
+from rheostat.parts import Batch
 from rheostat.tasks.language import GuessNumber
 from rheostat.training.run import Interrupted, Run, build_method
 from tests.crash import differences
@@ -88,6 +89,33 @@ def test_the_batch_of_an_update(model: str) -> None:
     assert bool(said.any()) and not bool(rows.advantage[said].any()) and bool(rows.advantage[rows.mask].any())
 
 
+@pytest.mark.parametrize("method", ["dapo", "nft"])
+def test_dynamic_sampling_joins_rounds_of_different_widths(method: str, model: str) -> None:
+    """The rows of a round are as wide as its longest conversation; the joined ones keep their rewards, turns and masks."""
+    one = built(method, model, max_sampling_rounds=8, minibatches=1, prompts_per_batch=2, group_size=2)
+    inner = one.composition.innermost
+    parts: list[Batch] = []
+    collect = type(inner).collect
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(inner), "collect", lambda self, context: parts.append(collect(self, context)) or parts[-1])
+        found = [one.collect() for _ in range(4)]
+    assert len({part.rows.shape[1] for part in parts}) > 1 and max(batch.metrics["sampling_rounds"] for batch in found) > 1
+    sampled = {told for part in parts for told in _told(part)}
+    for batch in found:
+        assert batch.columns["turn"].shape == batch.rows.shape and torch.equal(batch.columns["turn"] > 0, batch.rows.mask)
+        assert set(_told(batch)) <= sampled
+        one.improve(one.credit(one.retain(batch)))
+
+
+def _told(batch: Batch) -> list[tuple[Any, ...]]:
+    """Of every row its group, the policy's tokens, their turns and rewards."""
+    rows, turn = batch.rows, batch.columns["turn"]
+    return [
+        (int(rows.group[i, 0]), *(tuple(values[i][rows.mask[i]].tolist()) for values in (rows.action, turn, rows.reward)))
+        for i in range(len(rows))
+    ]
+
+
 def test_the_dial_knows_conversations(model: str) -> None:
     one = built("grpo", model, **{"dial.replay_share": 0.5, "dial.lag": 1, "steps": 5})
     for _ in range(3):
@@ -103,6 +131,8 @@ def test_what_belongs_to_single_completions_is_refused(model: str, tmp_path: Pat
         ("sft", {"group_size": None}, "choose a method without experts"),
         ("grpo", {"rewards": ("length",)}, "which its environment grades: leave out --reward"),
         ("grpo", {"dial.expert_share": 0.25}, "choose a method without experts"),
+        ("treepo", {"segment": 1}, "guess-number has several turns, but a path through a tree is one completion: choose a method that"),
+        ("dpo", {"prompts_per_batch": None, "group_size": None}, "several turns, but both answers of a preference pair are one completion"),
     ):
         chosen = {name: value for name, value in (SMALL | options).items() if value is not None}
         with pytest.raises(RheostatError, match=sentence) as error:

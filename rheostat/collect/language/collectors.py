@@ -21,6 +21,7 @@ from rheostat.errors import RheostatError
 from rheostat.options import option
 from rheostat.parts import Batch
 from rheostat.policies.flops import FORWARD
+from rheostat.trajectories import join_columns
 
 
 def batch_of(graded: Graded) -> Batch:
@@ -151,11 +152,11 @@ def selected(batch: Batch, keep: Tensor) -> Batch:
 
 
 def joined(parts: list[Batch]) -> Batch | None:
-    """Graded batches one below the other, with their columns ``[B]`` or ``[B, k]``; None where there are none."""
+    """Graded batches one below the other, with their columns; None where there are none."""
     graded = join([part.facts["graded"] for part in parts], sum(map(len, parts)))
     if graded is None:
         return None
-    columns = {name: torch.cat([part.columns[name] for part in parts]) for name in parts[0].columns}
+    columns = {name: join_columns([part.columns[name] for part in parts]) for name in parts[0].columns}
     return Batch(graded.trajectories, columns, metrics=parts[-1].metrics, facts=parts[-1].facts | {"graded": graded})
 
 

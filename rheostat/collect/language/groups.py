@@ -268,7 +268,6 @@ def join(parts: list[Graded], rows: int) -> Graded | None:
     prompts = [prompt for part in parts for prompt in part.prompts][:rows]
     completions = [text for part in parts for text in part.completions][:rows]
     scores = Scores.joined([part.scores for part in parts]).select(range(len(prompts)))
-    width = trajectories.shape[1]
     names = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
-    columns = {name: join_columns([part.columns[name] for part in parts], width)[:rows] for name in names}
+    columns = {name: join_columns([part.columns[name] for part in parts])[:rows] for name in names}
     return Graded(trajectories, prompts, completions, scores, parts[-1].metrics, columns)

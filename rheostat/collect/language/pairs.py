@@ -59,6 +59,7 @@ class Pairs:
     ungraded: ClassVar[bool] = True
     makes_units: ClassVar[bool] = True
     writes: ClassVar[tuple[str, ...]] = ("chosen",)
+    single_turn: ClassVar[str] = "both answers of a preference pair are one completion"
     refuses: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("lag", "replay_share", "expert_share"), "nobody samples, every row is an annotation"
     )

@@ -59,6 +59,7 @@ class Trees:
     repetition_window: int = option(32, at_least=1)
     """Characters of that stretch."""
     writes: ClassVar[tuple[str, ...]] = ("path",)
+    single_turn: ClassVar[str] = "a path through a tree is one completion"
     refuses: ClassVar[Mapping[str, str]] = {
         "replay_share": "a replayed row does not carry the path that its advantage is computed from",
         "expert_share": "an expert's completion has no path in a tree",
