@@ -43,6 +43,7 @@ from rheostat.experiments.studies import (
     Results,
     Study,
     above,
+    average,
     better,
     curves,
     exact,
@@ -271,11 +272,6 @@ def second_half(cells: dict[int, Cell], result: Results, metric: str) -> dict[in
     """Mean over the second half of training, by seed."""
     columns = {seed: result(cell)["curve"][metric] for seed, cell in cells.items()}
     return {seed: float(np.mean(values[len(values) // 2 :])) for seed, values in columns.items()}
-
-
-def average(cells: dict[int, Cell], result: Results, metric: str) -> dict[int, float]:
-    """Mean over training, by seed."""
-    return {seed: float(np.mean(result(cell)["curve"][metric])) for seed, cell in cells.items()}
 
 
 STUDY = Study("bapo", "BAPO", "arXiv 2510.18927", claims, full=Sizes(), smoke=SMOKE)

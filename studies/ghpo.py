@@ -39,6 +39,7 @@ from rheostat.experiments.studies import (
     Results,
     Study,
     above,
+    average,
     better,
     curves,
     finals,
@@ -150,7 +151,7 @@ def claims(sizes: Sizes) -> list[Claim]:
         return Judgement(conditions, {name: summary(found) for name, found in last.items()})
 
     def failing(result: Results) -> dict[int, float]:
-        return {seed: float(np.mean(result(cell)["curve"]["all_wrong_share"])) for seed, cell in cells["GRPO"].items()}
+        return average(cells["GRPO"], result, "all_wrong_share")
 
     fails = Precondition("groups fail", "share of groups of GRPO without a success", failing, least=0.1)
 

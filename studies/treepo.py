@@ -29,8 +29,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from rheostat.experiments.studies import (
     Arm,
     Cell,
@@ -38,6 +36,7 @@ from rheostat.experiments.studies import (
     Judgement,
     Results,
     Study,
+    average,
     better,
     curves,
     finals,
@@ -205,11 +204,6 @@ def credit(sizes: Sizes, config: dict[str, Any], world: dict[str, Any]) -> Claim
 def correlations(cells: Mapping[int, Cell], result: Results, name: str) -> dict[int, float]:
     """By seed; 0 where nothing varies."""
     return {seed: float(result(cell)["correlation"][name] or 0.0) for seed, cell in cells.items()}
-
-
-def average(cells: Mapping[int, Cell], result: Results, metric: str) -> dict[int, float]:
-    """Mean over training, by seed."""
-    return {seed: float(np.mean(result(cell)["curve"][metric])) for seed, cell in cells.items()}
 
 
 STUDY = Study("treepo", "TreePO", "arXiv 2508.17445", claims, full=Sizes(), smoke=SMOKE)

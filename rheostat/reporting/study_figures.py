@@ -13,6 +13,7 @@ from rheostat.analysis.metrics import FINALS
 from rheostat.analysis.records import Record
 from rheostat.analysis.verdict import Outcome
 from rheostat.experiments.studies.study import Study
+from rheostat.options import flatten
 from rheostat.reporting.plots import STYLE
 from rheostat.reporting.report import Section
 
@@ -33,7 +34,7 @@ def records_of(result: dict[str, Any]) -> list[Record]:
     for claim in result["claims"]:
         for arm, seeds in claim["curves"].items():
             shown = claim["arms"].get(arm, {})
-            config = {key: value for key, value in (shown.get("config") or {}).items() if not isinstance(value, dict)}
+            config = dict(flatten(shown.get("config") or {}))
             for seed, curve in seeds.items():
                 columns = {name: np.array([np.nan if x is None else x for x in values], dtype=np.float64) for name, values in curve.items()}
                 final = next((name for name in FINALS if name in columns), None)

@@ -16,7 +16,7 @@ from rheostat.experiments.studies.rules import (
     within,
 )
 from rheostat.experiments.studies.study import Claim, Columns, Effect, Judgement, Precondition, Results, Study
-from rheostat.experiments.studies.training import Arm, areas, curves, finals, reaches, trained
+from rheostat.experiments.studies.training import Arm, areas, average, curves, finals, reaches, trained
 
 __all__ = [
     "Arm",
@@ -33,6 +33,7 @@ __all__ = [
     "alike",
     "areas",
     "as_json",
+    "average",
     "better",
     "curves",
     "exact",

@@ -2,8 +2,8 @@
 
 A study goes through three steps. The **pilot** runs a few seeds of its own (1000, 1001, ...), which are never judged: they show whether the
 task can tell anything at all (preconditions) and how far results spread, so that margins can be chosen. The **declaration** (looks, level,
-margins, preconditions) is stored beside the first cell of the study's own seeds; from then on another one is refused. The **looks** are
-taken in their order, and none is left out.
+margins, preconditions, the words of every claim and the code that judges it) is stored beside the first cell of the study's own seeds; from
+then on another one is refused. The **looks** are taken in their order, and none is left out.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rheostat.analysis.verdict import Rule
+from rheostat.analysis.verdict import RULE
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies.jobs import Record
+from rheostat.experiments.studies.judges import code_of
 from rheostat.experiments.studies.rules import Condition, Seeds
 
 if TYPE_CHECKING:
@@ -28,6 +29,11 @@ PILOT_SEED = 1000
 """The first seed of pilots; those of studies lie below."""
 PILOT_SEEDS = 4
 FILE = "declaration.json"
+HASHED = {
+    "words": "its title, the published claim or its setting was worded otherwise",
+    "judge": "its judge, or a precondition's measure, was other code",
+}
+"""Parts of a declaration of which only a hash is stored, as what a change of them means."""
 
 
 @dataclass(frozen=True)
@@ -81,15 +87,17 @@ def not_testable(preconditions: Sequence[Mapping[str, Any]]) -> list[Condition]:
     ]
 
 
-def declared(claims: Sequence[Claim], rule: Rule) -> dict[str, Any]:
+def declared(claims: Sequence[Claim]) -> dict[str, Any]:
     """What is fixed before the first seed, as plain JSON."""
     return {
-        "looks": list(rule.looks),
-        "alpha": rule.alpha,
+        "looks": list(RULE.looks),
+        "alpha": RULE.alpha,
         "claims": {
             claim.name: {
                 "margins": dict(claim.margins),
                 "preconditions": {one.name: [one.least, one.most] for one in claim.preconditions},
+                "words": digest({"title": claim.title, "published": claim.published, "setting": claim.setting}),
+                "judge": code_of(claim.judge, *(one.value for one in claim.preconditions)),
             }
             for claim in claims
         },
@@ -105,7 +113,7 @@ def require_same(slug: str, before: Mapping[str, Any], now: Mapping[str, Any]) -
     """Refuse to declare something else than before.
 
     Raises:
-        RheostatError: looks, level, a margin or a precondition are not what they were when the data were made.
+        RheostatError: looks, level, or a claim's margins, preconditions, words or judge are not what they were when the data were made.
     """
     if digest(before) == digest(now):
         return
@@ -121,6 +129,11 @@ def require_same(slug: str, before: Mapping[str, Any], now: Mapping[str, Any]) -
                 raise RheostatError(
                     f"{where}, claim {name!r}: its {kind} were {_words(held[kind])} when the first seeds were run and are "
                     f"{_words(mine[kind])} now; they are declared before the data exist."
+                )
+        for kind, meaning in HASHED.items():
+            if held.get(kind) != mine[kind]:
+                raise RheostatError(
+                    f"{where}, claim {name!r}: {meaning} when the first seeds were run; both are declared before the data exist."
                 )
     gone = ", ".join(sorted(set(before["claims"]) - set(now["claims"])))
     raise RheostatError(f"{where} has data for claims that it no longer makes: {gone}; leaving claims out would be choosing among results.")
@@ -168,23 +181,23 @@ def keep(folder: Path, slug: str, declaration: Mapping[str, Any], look: int | No
     os.replace(temporary, folder / FILE)
 
 
-def looks_to_take(slug: str, rule: Rule, seeds: int | None, taken: Sequence[int]) -> tuple[int, ...]:
+def looks_to_take(slug: str, seeds: int | None, taken: Sequence[int]) -> tuple[int, ...]:
     """The looks of one call, in order.
 
     Raises:
         RheostatError: ``seeds`` is no look, a look before it was not taken, or one after it was.
     """
     if seeds is None:
-        return rule.looks
-    names = ", ".join(map(str, rule.looks))
-    if seeds < rule.looks[0]:
+        return RULE.looks
+    names = ", ".join(map(str, RULE.looks))
+    if seeds < RULE.looks[0]:
         raise RheostatError(f"{seeds} seeds decide nothing: run them as a pilot with --pilot --seeds {seeds}, or look at {names} seeds.")
-    if seeds not in rule.looks:
+    if seeds not in RULE.looks:
         raise RheostatError(f"The study {slug} is looked at after {names} seeds, not after {seeds}.")
-    skipped = [look for look in rule.looks if look < seeds and look not in taken]
+    skipped = [look for look in RULE.looks if look < seeds and look not in taken]
     if skipped:
         raise RheostatError(f"The study {slug} has not been looked at with {skipped[0]} seeds yet: no look is skipped, take that first.")
     later = [look for look in taken if look > seeds]
     if later:
         raise RheostatError(f"The study {slug} has been looked at with {later[-1]} seeds: going back would be choosing among results.")
-    return tuple(look for look in rule.looks if look <= seeds)
+    return tuple(look for look in RULE.looks if look <= seeds)

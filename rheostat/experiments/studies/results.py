@@ -142,7 +142,7 @@ def run_study(
     looks: tuple[int | None, ...] = (seeds,)
     if judged_by_looks:
         held = declaration.read_record(folder)
-        looks = declaration.looks_to_take(study.slug, study.rule, seeds, [] if held is None else held["looks"])
+        looks = declaration.looks_to_take(study.slug, seeds, [] if held is None else held["looks"])
     conditions = _preconditions(study, out) if judged_by_looks and form == "declared" else {}
     records: dict[str, Record] = {}
     judged: dict[str, tuple[Claim, dict[str, Any]]] = {}
@@ -166,7 +166,7 @@ def run_study(
         for claim in complete:
             judged[claim.name] = claim, report_of(claim, records, measured.get(claim.name))
         if judged_by_looks:
-            declaration.keep(folder, study.slug, declaration.declared(claims, study.rule), look if form == "declared" else None)
+            declaration.keep(folder, study.slug, declaration.declared(claims), look if form == "declared" else None)
         if all(report["verdict"] != "undecided" for _, report in judged.values()):
             break
     reports = [judged[claim.name][1] for claim in claims if claim.name in judged]
@@ -178,7 +178,7 @@ def run_study(
         "paper": study.paper,
         "form": form,
         "pilot": any(report["pilot"] for report in reports),
-        "declaration": declaration.declared(claims, study.rule),
+        "declaration": declaration.declared(claims),
         "content": content_of(used),
         "verdicts": {report["name"]: report["verdict"] for report in reports},
         "claims": reports,
@@ -212,7 +212,7 @@ def _preconditions(study: Study, out: Path) -> dict[str, list[dict[str, Any]]]:
 
 def _hold_to_declaration(study: Study, claims: list[Claim], folder: Path, out: Path) -> None:
     """Store what is declared before the first cell, and refuse another declaration than that of the cells or of a result."""
-    now = declaration.declared(claims, study.rule)
+    now = declaration.declared(claims)
     declaration.keep(folder, study.slug, now)
     path = out / f"{study.slug}.json"
     if path.exists():
@@ -293,6 +293,8 @@ class Standing:
     seeds: tuple[int, ...] = ()
     """Fewest and most seeds of its claims."""
     commit: str = ""
+    declared: bool = True
+    """Whether the study still declares what it did when the result was made."""
 
     def __str__(self) -> str:
         if self.code == "none":
@@ -300,7 +302,7 @@ class Standing:
         seeds = " to ".join(map(str, dict.fromkeys(self.seeds)))
         kind = {"pilot": f"pilot, {seeds} seeds, decides nothing", "exact": "exact"}.get(self.kind, f"by the rule, {seeds} seeds")
         code = "of the present code" if self.code == "current" else f"of other code (commit {self.commit[:10]})"
-        return f"{kind}, {code}"
+        return f"{kind}, {code}" + ("" if self.declared else ", declared otherwise since")
 
 
 def standing(study: Study) -> Standing:
@@ -320,7 +322,13 @@ def standing(study: Study) -> Standing:
     counts = [len(claim["seeds"]) for claim in result["claims"]]
     kind = "pilot" if result["pilot"] else "looked at" if study.seeded else "exact"
     code = "current" if _is_current(study, result) else "other code"
-    return Standing(code, kind, (min(counts), max(counts)) if counts else (), result["provenance"]["commit"])
+    seeds = (min(counts), max(counts)) if counts else ()
+    return Standing(code, kind, seeds, result["provenance"]["commit"], _declares(study, result["declaration"]))
+
+
+def _declares(study: Study, held: dict[str, Any] | None) -> bool:
+    """Whether the study declares what a result was judged by; one that is older than the rule has nothing to hold it to."""
+    return held is None or declaration.digest(held) == declaration.digest(declaration.declared(study.claims(study.sizes())))
 
 
 def _is_current(study: Study, result: dict[str, Any]) -> bool:

@@ -83,12 +83,17 @@ def _read(path: Path) -> tuple[str, tuple[str, ...]]:
 
 def meaning(source: str) -> str:
     """The syntax of a module without comments, docstrings, layout and line numbers."""
+    return ast.dump(bare(ast.parse(source)))
+
+
+def bare(tree: ast.AST) -> ast.AST:
+    """A syntax tree without its docstrings (changed in place)."""
 
     class Bare(ast.NodeTransformer):
         def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
             return None if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str) else node
 
-    return ast.dump(Bare().visit(ast.parse(source)))
+    return Bare().visit(tree)
 
 
 def _locate(name: str) -> Path | None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from rheostat.analysis.verdict import RULE, Rule, holm
+from rheostat.analysis.verdict import RULE, holm
 from rheostat.errors import RheostatError, unknown
 from rheostat.experiments.studies.declaration import PILOT_SEED, PILOT_SEEDS, Precondition, not_testable
 from rheostat.experiments.studies.jobs import Cell, Record
@@ -107,7 +107,6 @@ class Study:
     smoke: Any
     draw: Callable[[dict[str, Any], Path], None] | None = None
     """Draws the result into a picture of its own; by default the curves."""
-    rule: Rule = RULE
 
     @property
     def seeded(self) -> bool:
@@ -127,7 +126,7 @@ class Study:
             if pilot or seeds is not None:
                 raise RheostatError(f"The study {self.slug} has no seeds: it is computed in one piece, without a pilot.")
             return found
-        count = seeds or (PILOT_SEEDS if pilot else None if smoke else self.rule.looks[0])
+        count = seeds or (PILOT_SEEDS if pilot else None if smoke else RULE.looks[0])
         changes: dict[str, int] = {} if count is None else dict.fromkeys(_seed_fields(found), count)
         if pilot:
             if not hasattr(found, "first_seed"):

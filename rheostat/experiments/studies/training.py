@@ -183,6 +183,11 @@ def finals(cells: Mapping[int, Cell], result: Results) -> dict[int, float]:
     return {seed: float(result(cell)["final"]) for seed, cell in cells.items()}
 
 
+def average(cells: Mapping[int, Cell], result: Results, metric: str) -> dict[int, float]:
+    """Mean of a metric over training, by seed."""
+    return {seed: float(np.mean(result(cell)["curve"][metric])) for seed, cell in cells.items()}
+
+
 def reaches(arm: str, arms: Mapping[str, Mapping[int, Cell]], *, least: float | None = None, most: float | None = None) -> Precondition:
     """A precondition: an arm's mean final performance in the pilot lies within bounds, so that there is something to gain or to lose."""
     return Precondition(f"{arm} in range", f"final performance of {arm}", lambda result: finals(arms[arm], result), least, most)

@@ -49,6 +49,8 @@ class Trial:
     least: float = 0.5
     first: int | None = None
     names: tuple[str, ...] = ("clear", "open")
+    said: str = "p"
+    strict: bool = False
 
     def claims(self, sizes: Sizes) -> list[Claim]:
         start = sizes.first_seed if self.first is None else self.first
@@ -68,8 +70,13 @@ class Trial:
                 b = values("B", result) if gap else {seed: x + (-1) ** seed * 0.5 for seed, x in a.items()}
                 return Judgement([better("A and B", a, b, margin=self.margin)])
 
+            def judge_strictly(result: Results) -> Judgement:
+                judged = judge(result)
+                return Judgement([*judged.conditions, *judged.conditions])
+
             room = Precondition("room", "B", lambda result: values("B", result), least=self.least)
-            return Claim(name, name.title(), "p", "s", arms, judge, margins={"number": self.margin}, preconditions=(room,))
+            used = judge_strictly if self.strict else judge
+            return Claim(name, name.title(), self.said, "s", arms, used, margins={"number": self.margin}, preconditions=(room,))
 
         return [claim(name, self.gap if name == "clear" else 0.0) for name in self.names]
 
@@ -152,6 +159,11 @@ def test_a_failed_precondition_is_not_testable_and_not_run(run: Runner, tmp_path
     ("change", "words"),
     [
         ({"margin": 0.5}, "claim 'clear': its margins were number 0.05 when the first seeds were run and are number 0.5 now"),
+        (
+            {"said": "more"},
+            "claim 'clear': its title, the published claim or its setting was worded otherwise",
+        ),
+        ({"strict": True}, "claim 'clear': its judge, or a precondition's measure, was other code when the first seeds were run"),
         ({"names": ("clear", "open", "new")}, "data that are older than its claim 'new'"),
         ({"names": ("clear",)}, "has data for claims that it no longer makes: open; leaving claims out would be choosing"),
     ],
@@ -171,7 +183,7 @@ def test_what_is_declared_after_the_data_is_refused(run: Runner, tmp_path: Path,
 def test_other_looks_are_refused_too(run: Runner, tmp_path: Path) -> None:
     run(pilot=True)
     run(seeds=8)
-    now = declaration.declared(Trial().claims(Sizes()), Study("x", "X", "-", Trial().claims, Sizes(), Sizes()).rule)
+    now = declaration.declared(Trial().claims(Sizes()))
     with pytest.raises(RheostatError, match=r"made under the looks \[8, 12, 16, 24\], not \[100\]"):
         declaration.require_same("trial", now, now | {"looks": [100]})
     (tmp_path / "cells" / declaration.FILE).write_text("{")
@@ -225,6 +237,8 @@ def test_standing(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert str(standing(study)) == "pilot, 4 seeds, decides nothing, of the present code"
     run()
     assert str(standing(study)) == "by the rule, 8 to 24 seeds, of the present code"
+    for change in ({"said": "more"}, {"strict": True}, {"margin": 0.5}):
+        assert str(standing(dataclasses.replace(Trial(), **change).study)).endswith("of the present code, declared otherwise since")
     found = standing(Trial(gap=2.0).study)
     assert (found.code, found.kind) == ("other code", "looked at") and "of other code (commit " in str(found)
     old = json.loads((tmp_path / "trial.json").read_text())
