@@ -7,7 +7,7 @@ independent      16 completions of a prompt for themselves: a tree whose root ha
 tree, root       two branches of a segment until 16 paths are alive; a path is compared with its whole tree
 tree, sub-groups the same trees; a path is compared with every group it belongs to, averaged (TreePO)
 
-Equal in all arms: base, prompts of a seed, 16 prompts x 16 completions, dynamic sampling, clip, overlong penalty, advantages whitened over
+Equal in all arms: base, prompts of a seed, 8 prompts x 16 completions, dynamic sampling, clip, overlong penalty, advantages whitened over
 the batch, AdamW with learning rate 2e-4 and no weight decay, one gradient step per batch, and the number of generated tokens, of which a
 shared beginning costs one. The noise of a completion is the same in all arms up to where it branches. No arm was tuned.
 
@@ -17,7 +17,7 @@ tokens     a finished completion costs at least 25 % fewer generated tokens in b
            training.
 accuracy   at the same number of generated tokens, both tree arms end not below the independent one by more than two points.
 credit     on trees of the base model, advantages of segments from sub-groups correlate better with what the segments change (the value of
-           a node minus that of its parent, each from 64 completions) than advantages from the whole tree alone.
+           a node minus that of its parent, each from 32 completions) than advantages from the whole tree alone.
 
 Accuracy is that of one sampled completion per held-out prompt at temperature 1. What cannot be shown here: GPU hours, and what a cache of
 shared beginnings saves; the engine here computes them again for every segment, which generated tokens do not count.
@@ -78,11 +78,11 @@ class Sizes:
     """What differs between the study and its smoke form."""
 
     seeds: int = 8
-    tokens: int = 120_000
-    prompts: int = 16
+    tokens: int = 60_000
+    prompts: int = 8
     group_size: int = 16
     held_out: int = 512
-    rollouts: int = 64
+    rollouts: int = 32
     terms: int = 8
     model: str = "chain-sum-short"
     first_seed: int = 0
@@ -110,7 +110,7 @@ def claims(sizes: Sizes) -> list[Claim]:
             "environment_options": world,
         },
         metrics=METRICS,
-        cost=60.0,
+        cost=30.0,
     )
     setting = (
         f"chain-sum with 3 to {sizes.terms} terms from {sizes.model}, {sizes.tokens:,} generated tokens in batches of {sizes.prompts} "
