@@ -21,6 +21,26 @@ if TYPE_CHECKING:
     from rheostat.diagnostics.microscope.results import Look
 
 
+class DrawnRun(Run):
+    """A run that draws its own curves."""
+
+    def plot(self, path: str | Path | None = None) -> Path:
+        """Draw the run's curves.
+
+        Args:
+            path: of the picture (.png, .svg or .pdf); None takes ``curves.png`` in the run's directory.
+
+        Returns:
+            Where it is.
+
+        Raises:
+            RheostatError: another suffix, or a place that cannot be written.
+        """
+        from rheostat.reporting.plots import plot_run
+
+        return plot_run(self, self.directory / "curves.png" if path is None else path)
+
+
 def train(
     method: str,
     task: Any = None,
@@ -31,7 +51,7 @@ def train(
     progress: bool | Progress = True,
     sinks: tuple[str, ...] = (),
     **options: Any,
-) -> Run:
+) -> DrawnRun:
     """Train a method on a task.
 
     Args:
@@ -58,7 +78,7 @@ def train(
     task = task_of_prompts(method, options) if task is None or task == "" else task
     settings = settings_for(method, task, preset=preset, **options)
     where = Path(directory) if directory else free_directory(f"{method}-{settings.task.removeprefix(CUSTOM)}-s{settings.seed}")
-    run = Run.create(where, settings, task=None if isinstance(task, str) else task, policy=policy)
+    run = DrawnRun.create(where, settings, task=None if isinstance(task, str) else task, policy=policy)
     return finish(run, progress, sinks)
 
 
@@ -70,7 +90,7 @@ def resume(
     progress: bool | Progress = True,
     sinks: tuple[str, ...] = (),
     **objects: Any,
-) -> Run:
+) -> DrawnRun:
     """Continue an interrupted run to its end, exactly as if it had never stopped.
 
     Args:
@@ -88,14 +108,14 @@ def resume(
     return finish(run, progress, sinks)
 
 
-def finish(run: Run, progress: bool | Progress, sinks: tuple[str, ...]) -> Run:
+def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...]) -> DrawnRun:
     """Train to the end of the budget, then draw the curves and write the report."""
     from rheostat.reporting.report import write_report
     from rheostat.reporting.rollouts import rollouts_section
 
     display = (Bar(run.directory.name) if progress else Silent()) if isinstance(progress, bool) else progress
     if progress:
-        derived = derived_numbers(run.settings.method, run.method.config) | getattr(run.method, "arithmetic", {})
+        derived = derived_numbers(run.settings.method, run.method.config) | run.method.arithmetic
         arithmetic = ", ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in derived.items())
         print(f"{run.directory}: {arithmetic}", file=sys.stderr)
     run.train(progress=display, sinks=sinks)
@@ -105,7 +125,7 @@ def finish(run: Run, progress: bool | Progress, sinks: tuple[str, ...]) -> Run:
     return run
 
 
-def load(directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None, **objects: Any) -> Run:
+def load(directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None, **objects: Any) -> DrawnRun:
     """Open a run, finished or not, at its newest whole checkpoint; objects as in :func:`resume`.
 
     ``sandbox`` takes the place of the run's own setting.
@@ -119,7 +139,7 @@ def load(directory: str | Path, *, task: Any = None, policy: Any = None, sandbox
         named = None if settings.task.startswith(CUSTOM) or settings.prompts else settings.task
         given = handed_over(settings.method, named if task is None else task, policy, kept | objects)
         task, policy = (None if isinstance(given.task, str) else given.task), given.policy
-    return Run.load(directory, task=task, policy=policy, sandbox=sandbox)
+    return DrawnRun.load(directory, task=task, policy=policy, sandbox=sandbox)
 
 
 def compare(methods: list[str], task: str, *, seeds: int = 8, **options: Any) -> Any:

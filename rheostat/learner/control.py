@@ -19,6 +19,7 @@ from rheostat.errors import RheostatError
 from rheostat.learner.context import LearnerContext
 from rheostat.learner.dial_for_control import rewrite
 from rheostat.learner.learner import Composition, Learner
+from rheostat.learner.running import RunningMethod
 from rheostat.learner.stages import Staged, Stages
 from rheostat.objectives.temporal_difference import least
 from rheostat.options import check_domains
@@ -345,7 +346,7 @@ def build(
     offline: OfflineData | None = None,
     expert: Actor | None = None,
     policy: Any = None,
-) -> Learner | Stages:
+) -> RunningMethod:
     """A control method's learner.
 
     Args:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rheostat.errors import RheostatError
 from rheostat.learner.context import named
+from rheostat.learner.running import RunningMethod
 from rheostat.parts import Batch, Metrics
 from rheostat.trajectories import Trajectories, Transitions
 
@@ -137,8 +138,8 @@ def chain(collector: Any) -> Iterator[Any]:
         collector = getattr(collector, "inner", None)
 
 
-class Learner:
-    """A method at work.
+class Learner(RunningMethod):
+    """A method of one composition at work.
 
     Args:
         config: the method's dataclass object, for whoever asks.
@@ -147,21 +148,15 @@ class Learner:
     """
 
     def __init__(self, config: Any, composition: Composition, context: Any) -> None:
-        self.config, self.composition, self.context = config, composition, context
-        for name, model in composition.models.items():
-            if context.models.get(name) is not model:  # stages share their models, which are bound once
-                context.models[name] = model
-                model.bind(context, name)
+        super().__init__(config, composition, context)
+        self.bind_models()
         context.group_size = getattr(composition.collect, "group_size", 1)
         context.measurement = composition.measure
         context.needs_old_scores = composition.gradient_steps > 1 or composition.any("needs_old_logp")
-        self._parts = composition.parts()
-        for part in [*self._parts.values(), *composition.terms()]:
+        for part in [*composition.parts().values(), *composition.terms()]:
             if hasattr(part, "bind"):
                 part.bind(context)
         context.after_load()
-
-    # --- the four questions -----------------------------------------------------------------------------------------------------------
 
     def collect(self) -> Batch:
         """WHO ACTS?"""
@@ -191,74 +186,6 @@ class Learner:
         for part in self.composition.improve:
             metrics |= part.improve(self.context, batch)
         return metrics
-
-    def turn(self) -> Metrics:
-        """One turn of the training loop: what happened, as numbers."""
-        return self.improve(self.credit(self.retain(self.collect())))
-
-    # --- what a run asks ----------------------------------------------------------------------------------------------------------------
-
-    @property
-    def unit(self) -> str:
-        """What the budget counts."""
-        return self.context.unit
-
-    @property
-    def steps(self) -> int:
-        """How much of the budget has been used."""
-        return self.context.steps
-
-    @property
-    def updates(self) -> int:
-        """How many times the deployed policy has been improved."""
-        return self.context.updates
-
-    @property
-    def policy(self) -> Any:
-        """The learned policy."""
-        return self.context.policy
-
-    def evaluate(self, episodes: int) -> Metrics:
-        """Measure the deployed policy with random streams of its own; never changes training."""
-        return self.context.evaluate(episodes)
-
-    def rollouts(self, count: int) -> list[dict[str, Any]]:
-        """What was sampled last, for looking at; at most about ``count`` rows, empty where there is no text."""
-        return self.context.rollouts(count)
-
-    def restart_episodes(self) -> None:
-        """Called after loading where environments could not be brought back: new episodes begin."""
-        self.context.restart_episodes()
-
-    # --- state ----------------------------------------------------------------------------------------------------------------------------
-
-    def _remembering(self) -> dict[str, Any]:
-        """Everything that remembers something, each object once, by name."""
-        found: dict[str, Any] = {"context": self.context}
-        found |= {f"models.{name}": model for name, model in self.context.models.items()}
-        found |= {f"stores.{name}": store for name, store in self.context.stores.items()}
-        found |= self._parts
-        seen: set[int] = set()
-        chosen: dict[str, Any] = {}
-        for name, each in found.items():
-            if hasattr(each, "state_dict") and id(each) not in seen:
-                seen.add(id(each))
-                chosen[name] = each
-        return chosen
-
-    def state_dict(self) -> dict[str, Any]:
-        """Models, stores, parts and counters, by name."""
-        return {name: each.state_dict() for name, each in self._remembering().items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where ``state_dict`` was taken."""
-        for name, each in self._remembering().items():
-            each.load_state_dict(state[name])
-        self.context.after_load()
-
-    def close(self) -> None:
-        """Release environments, graders and models."""
-        self.context.close()
 
 
 def first(parts: Sequence[Any], kind: type) -> int | None:

@@ -15,6 +15,7 @@ from typing import Any
 from rheostat.errors import RheostatError
 from rheostat.learner.context import named
 from rheostat.learner.learner import Composition, Learner
+from rheostat.learner.running import RunningMethod
 from rheostat.parts import Batch, Metrics
 
 Hook = Callable[[Any], None]
@@ -115,7 +116,7 @@ class Staged:
             stage.composition.check(who)
 
 
-class Stages:
+class Stages(RunningMethod):
     """A method of several stages at work: what a run asks of a :class:`~rheostat.learner.learner.Learner`.
 
     Args:
@@ -125,12 +126,10 @@ class Stages:
     """
 
     def __init__(self, config: Any, staged: Staged, context: Any) -> None:
-        self.config, self.composition, self.context = config, staged, context
+        super().__init__(config, staged, context)
         context.deployed = staged.deployed
         context.stages = [None if stage.until is None else stage.until.count(context) for stage in staged.stages]
-        for name, model in staged.models.items():
-            context.models[name] = model
-            model.bind(context, name)
+        self.bind_models()
         self.learners = [Learner(config, stage.composition, context) for stage in staged.stages]
         self._attend()
 
@@ -195,32 +194,6 @@ class Stages:
         row = self.context.finish_turn(batch)
         return metrics | report | row if row else metrics
 
-    def turn(self) -> Metrics:
-        """One turn of the training loop."""
-        return self.improve(self.credit(self.retain(self.collect())))
-
-    # --- what a run asks --------------------------------------------------------------------------------------------------------------
-
-    @property
-    def unit(self) -> str:
-        """What the budget counts."""
-        return str(self.context.unit)
-
-    @property
-    def steps(self) -> int:
-        """How much of the budget has been used."""
-        return int(self.context.steps)
-
-    @property
-    def updates(self) -> int:
-        """How many times the policy has been improved."""
-        return int(self.context.updates)
-
-    @property
-    def policy(self) -> Any:
-        """The learned policy."""
-        return self.context.policy
-
     @property
     def arithmetic(self) -> dict[str, int | str]:
         """Numbers that follow from the budget too, for printing."""
@@ -232,44 +205,7 @@ class Stages:
             if length is not None
         }
 
-    def evaluate(self, episodes: int) -> Metrics:
-        """Measure the deployed policy with random streams of its own; never changes training."""
-        found: Metrics = self.context.evaluate(episodes)
-        return found
-
-    def rollouts(self, count: int) -> list[dict[str, Any]]:
-        """What was sampled last, for looking at; empty where there is no text."""
-        return list(self.context.rollouts(count))
-
-    def restart_episodes(self) -> None:
-        """Called after loading where environments could not be brought back: new episodes begin."""
-        self.context.restart_episodes()
-
-    def _remembering(self) -> dict[str, Any]:
-        """Everything that remembers something, each object once, by name."""
-        found: dict[str, Any] = {"context": self.context}
-        found |= {f"models.{name}": model for name, model in self.context.models.items()}
-        found |= {f"stores.{name}": store for name, store in self.context.stores.items()}
-        found |= self.composition.parts()
-        seen: set[int] = set()
-        chosen: dict[str, Any] = {}
-        for name, each in found.items():
-            if hasattr(each, "state_dict") and id(each) not in seen:
-                seen.add(id(each))
-                chosen[name] = each
-        return chosen
-
-    def state_dict(self) -> dict[str, Any]:
-        """Models, stores, parts, the present stage and counters, by name."""
-        return {name: each.state_dict() for name, each in self._remembering().items()}
-
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where ``state_dict`` was taken."""
-        for name, each in self._remembering().items():
-            each.load_state_dict(state[name])
+        """Continue exactly where ``state_dict`` was taken, in the stage that was under way then."""
+        super().load_state_dict(state)
         self._attend()
-        self.context.after_load()
-
-    def close(self) -> None:
-        """Release environments and models."""
-        self.context.close()

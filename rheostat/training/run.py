@@ -33,15 +33,14 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from safetensors.torch import save_file
 
 from rheostat.credit.verifiers.timing import seconds_of
 from rheostat.errors import RheostatError, unknown
-from rheostat.learner.learner import Learner
-from rheostat.learner.stages import Stages
+from rheostat.learner.running import RunningMethod
 from rheostat.parts import NonFinite
 from rheostat.training import checkpoint
 from rheostat.training.building import actor_of, build_method, no_control
@@ -75,7 +74,7 @@ class Run:
         self._policy = policy
         self._facts = facts
         self._said: list[str] = []  # what resuming could not bring back
-        self._method: Learner | Stages | None = None
+        self._method: RunningMethod | None = None
         self._iteration = 0
         self._metrics_bytes = 0
         self._next_checkpoint = settings.checkpoint_interval
@@ -84,7 +83,7 @@ class Run:
     # --- making and opening ---------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, directory: str | Path, settings: Settings, *, task: Any = None, policy: Any = None) -> Run:
+    def create(cls, directory: str | Path, settings: Settings, *, task: Any = None, policy: Any = None) -> Self:
         """A new run in a new directory.
 
         Raises:
@@ -114,7 +113,9 @@ class Run:
         return run
 
     @classmethod
-    def load(cls, directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None, at: str | None = None) -> Run:
+    def load(
+        cls, directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None, at: str | None = None
+    ) -> Self:
         """Open a run at its newest whole checkpoint; ``notes`` names damaged ones that were passed over.
 
         ``at`` names another checkpoint that is kept.
@@ -180,7 +181,7 @@ class Run:
             raise RheostatError(f"{path} is damaged: {error}.") from error
 
     @property
-    def method(self) -> Learner | Stages:
+    def method(self) -> RunningMethod:
         """The method, built on first use."""
         if self._method is None:
             torch.set_num_threads(self.settings.threads)
@@ -194,7 +195,7 @@ class Run:
 
     # --- the loop -------------------------------------------------------------------------------------------------------------------
 
-    def train(self, *, progress: Progress | None = None, sinks: tuple[str, ...] = ()) -> Run:
+    def train(self, *, progress: Progress | None = None, sinks: tuple[str, ...] = ()) -> Self:
         """Spend what is left of the budget: collect, retain, credit, improve.
 
         Ctrl-C and SIGTERM save and stop; a second Ctrl-C stops at once.
@@ -263,7 +264,7 @@ class Run:
             progress.note(note)
             warnings.warn(note, stacklevel=3)
 
-    def _finish(self, method: Learner | Stages) -> None:
+    def _finish(self, method: RunningMethod) -> None:
         """Save, evaluate, save again: a failing evaluation loses nothing."""
         self.save()
         summary: dict[str, Any] = {"steps": method.steps, "updates": method.updates, "seconds": round(self._seconds, 2)}
@@ -434,12 +435,6 @@ class Run:
             no_control(self.settings.method)
         with self.worlds.instead(task, environment_options):
             return self.method.evaluate(episodes)
-
-    def plot(self, path: str | Path | None = None) -> Path:
-        """Draw the run's curves as PNG; returns where."""
-        from rheostat.reporting.plots import plot_run
-
-        return plot_run(self, Path(path) if path else self.directory / "curves.png")
 
     def close(self) -> None:
         """Release worlds and models."""

@@ -32,10 +32,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("cli",),
 )
 """From the ground up; rooms of one layer may import each other."""
-PRESENT_FAILURES: set[str] = {
-    "rheostat.training.run",
-}
-"""Modules that import upwards today, each to be taken out of here when it no longer does."""
 
 
 @cache
@@ -92,9 +88,6 @@ def test_no_import_climbs(name: str) -> None:
     if mine is None:
         return
     climbing = sorted(other for other in imports(name) if (theirs := level(other)) is not None and theirs > mine)
-    if name in PRESENT_FAILURES:
-        assert climbing, "it no longer climbs: take it out of PRESENT_FAILURES"
-        pytest.xfail(f"imports {', '.join(climbing)}")
     assert climbing == []
 
 

@@ -1,0 +1,119 @@
+"""A method at work, whatever it is made of: the loop over the four questions, what a run asks of it, and its state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from rheostat.parts import Batch, Metrics
+
+
+class RunningMethod(ABC):
+    """A method's parts, bound to the models and data of a run.
+
+    Args:
+        config: the method's dataclass object, for whoever asks.
+        composition: its parts, or its stages.
+        context: what they share.
+    """
+
+    def __init__(self, config: Any, composition: Any, context: Any) -> None:
+        self.config, self.composition, self.context = config, composition, context
+
+    def bind_models(self) -> None:
+        """Bind every model once, in order; what is bound already (stages share their models) stays as it is."""
+        for name, model in self.composition.models.items():
+            if self.context.models.get(name) is not model:
+                self.context.models[name] = model
+                model.bind(self.context, name)
+
+    # --- the four questions -----------------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def collect(self) -> Batch:
+        """WHO ACTS?"""
+
+    @abstractmethod
+    def retain(self, batch: Batch) -> Batch:
+        """WHAT IS KEPT?"""
+
+    @abstractmethod
+    def credit(self, batch: Batch) -> Batch:
+        """WHAT IS IT WORTH?"""
+
+    @abstractmethod
+    def improve(self, batch: Batch) -> Metrics:
+        """HOW DOES THE POLICY MOVE?"""
+
+    def turn(self) -> Metrics:
+        """One turn of the training loop: what happened, as numbers."""
+        return self.improve(self.credit(self.retain(self.collect())))
+
+    # --- what a run asks --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def unit(self) -> str:
+        """What the budget counts."""
+        return str(self.context.unit)
+
+    @property
+    def steps(self) -> int:
+        """How much of the budget has been used."""
+        return int(self.context.steps)
+
+    @property
+    def updates(self) -> int:
+        """How many times the deployed policy has been improved."""
+        return int(self.context.updates)
+
+    @property
+    def policy(self) -> Any:
+        """The learned policy."""
+        return self.context.policy
+
+    @property
+    def arithmetic(self) -> dict[str, int | str]:
+        """Numbers that follow from the budget, for printing."""
+        return {}
+
+    def evaluate(self, episodes: int) -> Metrics:
+        """Measure the deployed policy with random streams of its own; never changes training."""
+        return dict(self.context.evaluate(episodes))
+
+    def rollouts(self, count: int) -> list[dict[str, Any]]:
+        """What was sampled last, for looking at; at most about ``count`` rows, empty where there is no text."""
+        return list(self.context.rollouts(count))
+
+    def restart_episodes(self) -> None:
+        """Called after loading where environments could not be brought back: new episodes begin."""
+        self.context.restart_episodes()
+
+    # --- state ------------------------------------------------------------------------------------------------------------------------
+
+    def _remembering(self) -> dict[str, Any]:
+        """Everything that remembers something, each object once, by name."""
+        found: dict[str, Any] = {"context": self.context}
+        found |= {f"models.{name}": model for name, model in self.context.models.items()}
+        found |= {f"stores.{name}": store for name, store in self.context.stores.items()}
+        found |= self.composition.parts()
+        seen: set[int] = set()
+        chosen: dict[str, Any] = {}
+        for name, each in found.items():
+            if hasattr(each, "state_dict") and id(each) not in seen:
+                seen.add(id(each))
+                chosen[name] = each
+        return chosen
+
+    def state_dict(self) -> dict[str, Any]:
+        """Models, stores, parts and counters, by name."""
+        return {name: each.state_dict() for name, each in self._remembering().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue exactly where ``state_dict`` was taken."""
+        for name, each in self._remembering().items():
+            each.load_state_dict(state[name])
+        self.context.after_load()
+
+    def close(self) -> None:
+        """Release environments, graders and models."""
+        self.context.close()
