@@ -388,7 +388,8 @@ def build(
             if hasattr(part, "prepare") and id(part) not in prepared:
                 prepared.add(id(part))
                 part.prepare(context)
-        return Stages(config, composition, context) if isinstance(composition, Staged) else Learner(config, composition, context)
+        with torch.random.fork_rng(devices=[]):  # layers draw weights from the global generator before ours replace them
+            return Stages(config, composition, context) if isinstance(composition, Staged) else Learner(config, composition, context)
     except BaseException:
         context.close()
         raise

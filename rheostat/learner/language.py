@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import torch
+
 from rheostat.buffers.retainers import Valid
 from rheostat.collect.language.collectors import Dynamic, ExpertsInside, Groups
 from rheostat.collect.language.groups import World
@@ -203,4 +205,5 @@ def build(config: Any, who: str, world: World, streams: Streams, total_steps: in
         value_head=composition.any("needs_value_head"),
     )
     context.acting = "acting" if "acting" in composition.models else "policy"
-    return Learner(config, composition, context)
+    with torch.random.fork_rng(devices=[]):  # heads of further models draw weights from the global generator before ours replace them
+        return Learner(config, composition, context)

@@ -231,15 +231,14 @@ class Log:
             counts[name] = counts.get(name, 0) + 1
 
     def row(self, context: Any, batch: Batch) -> Metrics:
-        """A row of metrics and a measurement of the policy, where they are due; else nothing."""
+        """A row of metrics and a measurement of the policy, each where it is due: measuring moves no row and cuts no mean."""
         options, steps = self.options, context.steps
         begins = context.offline_budget > 0 and steps == context.offline_budget  # the last gradient step before anyone acts
-        measured = bool(options.evaluate_every) and (begins or steps >= min(self.next_evaluation, context.budget))
-        if not (self.always or measured or begins or steps >= min(self.next_row, context.budget)):
-            return {}
-        self.next_row = next_multiple(steps, options.every)
-        metrics = self.report(context, batch)
-        if measured:
+        metrics: Metrics = {}
+        if self.always or begins or steps >= min(self.next_row, context.budget):
+            self.next_row = next_multiple(steps, options.every)
+            metrics = self.report(context, batch)
+        if options.evaluate_every and (begins or steps >= min(self.next_evaluation, context.budget)):
             self.next_evaluation = next_multiple(steps, options.evaluate_every)
             metrics |= context.evaluate(options.evaluate_episodes)
         return metrics

@@ -106,6 +106,11 @@ def _language(spec: Spec, frozen: Frozen, own: Learner) -> Replay:
     }  # fmt: skip
     config = config_of(spec, run.settings, given)
     composition = composition_of(config, spec.method)
+    for part in chain(composition.collect):
+        if written := getattr(part, "writes", ()):
+            raise RheostatError(
+                f"it needs what {type(part).__name__} finds out while sampling ({', '.join(written)}), which no batch keeps."
+            )
     policy = _policy(frozen, own, composition.any("needs_value_head"))  # untrained still: a reference is a copy of where the run began
     world = replace(own.context.world, policy=policy, engine=EmbeddedEngine(policy))
     learner = build(config, spec.method, world, Streams(run.settings.seed), run.settings.steps, composition=composition)

@@ -130,7 +130,7 @@ class ControlProblem(Problem):
 
     def policy(self) -> nn.Module:
         """A network of its own for a method, with this table of logits and values of 0."""
-        network = TabularSoftmax(self.world.num_states, self.world.num_actions)
+        network = TabularSoftmax(self.world.num_states, self.world.num_actions, generator=torch.Generator())
         assign([network.logits], self.theta)
         return network
 
