@@ -11,6 +11,7 @@ import tomllib
 from typing import Any
 
 import evidence
+import house
 from docstrings import MethodText, cell, prose, read
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -60,12 +61,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in the tables of the pages on configuration and on mixed data."""
+    """Fill in tables and the picture of the house."""
     for mark, table in (
         ("<!-- settings -->", run_settings),
         ("<!-- dial -->", dial),
         ("<!-- extras -->", extras),
         ("<!-- mixtures -->", evidence.mixtures),
+        ("<!-- house -->", house.picture),
+        ("<!-- rooms -->", house.table),
     ):
         if mark in markdown:
             markdown = markdown.replace(mark, table())

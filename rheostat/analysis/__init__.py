@@ -1,1 +1,1 @@
-"""What logged numbers mean: statistics over seeds, verdicts, curves, records, offline evaluation. Numbers in, numbers out."""
+"""What logged numbers mean: statistics over seeds, verdicts, curves, records, offline evaluation."""

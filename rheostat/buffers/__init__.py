@@ -1,1 +1,1 @@
-"""WHAT IS KEPT? History windows, replay, expert and offline data, mixing, filters."""
+"""WHAT IS KEPT? History windows, replay, data sets, mixing, filters, as retainers."""

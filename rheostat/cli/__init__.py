@@ -1,4 +1,4 @@
-"""The command line: one module per group of commands, ``main`` puts them together."""
+"""The command line: one module per group of commands, ``entry`` puts them together."""
 
 from __future__ import annotations
 

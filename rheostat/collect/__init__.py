@@ -1,1 +1,1 @@
-"""WHO ACTS? Vector-environment stepping, token generation, behaviour policies."""
+"""WHO ACTS? Collectors: stepping of environments, generation of tokens, behaviour policies."""

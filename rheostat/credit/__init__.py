@@ -1,1 +1,1 @@
-"""WHAT IS IT WORTH? Returns, advantages, group statistics, verifiers: pure functions of tensors."""
+"""WHAT IS IT WORTH? Returns, advantages, group statistics: pure functions of tensors, and annotations made of them; verifiers."""

@@ -1,1 +1,1 @@
-"""The machine that every method is composed for: models, parts, updates, stages, the dial."""
+"""What binds the parts of a method to a run: the learner, models, updates, stages, the dial."""

@@ -1,1 +1,1 @@
-"""One file per published system, plus the baselines they are compared with; ``table`` lists them all."""
+"""One file per published system, plus the baselines they are compared with; ``table.py`` lists them."""

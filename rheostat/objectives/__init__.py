@@ -1,1 +1,1 @@
-"""HOW DOES THE POLICY MOVE? Ratio, limiter, weight, aggregation, regularisers: pure functions of tensors."""
+"""HOW DOES THE POLICY MOVE? Ratios, clips, weights, regularisers: pure functions of tensors, and terms made of them."""

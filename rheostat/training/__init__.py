@@ -1,1 +1,1 @@
-"""The loop, the run directory, exact checkpoints, progress, logs, seeds and the meter."""
+"""Runs: the loop around a learner, the directory, exact checkpoints, progress, logs."""

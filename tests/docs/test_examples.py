@@ -26,8 +26,8 @@ from tests.tiny_language import model as random_model
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TESTED = {
-    "batch_size", "corridor", "critic_apart", "kernel", "largest", "loop", "network", "offline_data", "reward_own", "reward_trl",
-    "reward_verl", "successor", "try_weighted_buffer", "verdicts", "weighted_buffer",
+    "batch_size", "corridor", "critic_apart", "grpo_by_parts", "kernel", "largest", "loop", "network", "offline_data",
+    "reward_own", "reward_trl", "reward_verl", "successor", "try_weighted_buffer", "verdicts", "weighted_buffer",
 }  # fmt: skip
 
 
@@ -56,6 +56,11 @@ def test_loop(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
     history = example("loop").main()
     assert [round(row.get("meter/share_stale", 0.0), 1) for row in history] == [0.0, 0.5, 0.5]
     assert "fresh [4, 64]  kept [4, 128]" in capsys.readouterr().out
+
+
+def test_grpo_by_parts(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    example("grpo_by_parts").main()
+    assert capsys.readouterr().out in (EXAMPLES.parent / "four-questions.md").read_text()
 
 
 def test_batch_size(example: Any, tmp_path: Path) -> None:

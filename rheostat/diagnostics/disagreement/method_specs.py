@@ -54,8 +54,9 @@ def read_specs(names: Sequence[str], options: Mapping[str, Any]) -> list[Spec]:
     if len(specs) < 2:
         raise RheostatError("Name at least two methods to compare, for example `rheostat disagree RUN grpo rloo cispo`.")
     for spec in specs:
-        if sum(other.label == spec.label for other in specs) > 1:
-            raise RheostatError(f"{spec.label} is named twice: give one of them other settings, for example {spec.method}:clip=none.")
+        if sum(each.label == spec.label for each in specs) > 1:
+            other = "limit=none" if spec.row.domain == "control" else "clip=none"
+            raise RheostatError(f"{spec.label} is named twice: give one of them other settings, for example {spec.method}:{other}.")
     return specs
 
 

@@ -35,7 +35,10 @@ from rheostat.parts import Batch
 from rheostat.streams import Streams
 from rheostat.training.settings import configure
 
-NO_REWARD = {"sft": "it imitates demonstrations and never sees a reward"}
+NO_REWARD = {
+    "dpo": "its loss compares the two completions of a pair and weighs no reward",
+    "sft": "it imitates demonstrations and never sees a reward",
+}
 """Methods without a policy gradient of the reward, and why."""
 ENDLESS = 2**40  # budget of a method that is only looked at
 

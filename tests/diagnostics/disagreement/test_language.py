@@ -318,6 +318,7 @@ def test_every_method_replays_or_says_why_not(model: str, tmp_path: Path) -> Non
         (["grpo", "grop"], {}, "Unknown method 'grop': did you mean grpo"),
         (["grpo", "ppo"], {}, "ppo is a control method and the run is one of grpo, which is for language: name language methods"),
         (["grpo", "sft"], {}, "sft cannot replay the batch of another method: it imitates demonstrations"),
+        (["grpo", "dpo"], {}, "dpo cannot replay the batch of another method: its loss compares the two completions"),
         (["grpo", "grpo"], {}, "grpo is named twice"),
         (["grpo", "rloo:limit"], {}, "without a name or a value, 'limit': write rloo:NAME=VALUE"),
         (["grpo", "rloo:"], {}, "without a name or a value"),

@@ -173,6 +173,7 @@ def test_advantage_estimators_are_what_they_are() -> None:
         (["grop"], {}, "Unknown method or estimator 'grop': did you mean grpo"),
         (["is:sequnce"], {}, "did you mean is:sequence"),
         (["sft"], {}, "no policy gradient of the reward to look at: it imitates"),
+        (["dpo"], {}, "no policy gradient of the reward to look at: its loss compares"),
         (["grpo", "ppo"], {}, "grpo is a language method and ppo a control method"),
         (["grpo", "kl:k3"], {}, "look at them in two calls"),
         (["grpo"], {"problem": "gridworld"}, "needs a language problem and gridworld is one of control"),
