@@ -16,8 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
+import rheostat
 from rheostat.buffers.control_retainers import Window
 from rheostat.collect.control.collectors import Rollout
 from rheostat.collect.control.statistics import Normalisation
@@ -26,10 +28,12 @@ from rheostat.learner.dial import Dial
 from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter
 from rheostat.learner.learner import Composition
 from rheostat.learner.on_policy import on_policy
+from rheostat.methods.table import METHODS, Entry
 from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
 from rheostat.objectives.weights import importance_weight
 from rheostat.options import option
 from rheostat.parts import Batch
+from rheostat.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -69,3 +73,22 @@ class WeightedBuffer:
         found = on_policy(self, self.objective, stop=self.stop)
         found.credit.append(self.weight)
         return found
+
+
+METHODS["weighted-buffer"] = Entry(
+    path="weighted_buffer:WeightedBuffer",
+    domain="control",
+    title="PPO-Buffer with importance weights",
+    paper="-",
+    verified="an example",
+)
+
+
+def main(directory: Path, steps: int = 4096) -> Run:
+    settings = {"batch_steps": 512, "minibatches": 8, "weight_cap": 1.5}
+    return rheostat.train("weighted-buffer", "CartPole-v1", directory=directory, steps=steps, **settings)
+
+
+if __name__ == "__main__":
+    run = main(Path("runs/weighted-buffer"))
+    print({name: round(run.metrics[-1][name], 3) for name in ("episode_return", "meter/ess", "meter/share_stale")})

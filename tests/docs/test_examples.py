@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,19 @@ from rheostat.credit.verifiers import Rollout, load_rewards
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies.results import run_study
 from rheostat.methods import table
+from rheostat.parts import Aggregate, Batch, Tokens
 from rheostat.reporting.study_figures import draw_into
 from rheostat.tasks.language import ChainSum, Prompt, Said, character_tokenizer
 from rheostat.tasks.language.demonstrations import read_demonstrations
 from rheostat.tasks.language.files import load_prompts
+from rheostat.trajectories import Trajectories
 from tests.tiny_language import model as random_model
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TESTED = {
-    "batch_size", "corridor", "critic_apart", "grpo_by_parts", "kernel", "largest", "loop", "network", "offline_data",
-    "reward_own", "reward_trl", "reward_verl", "successor", "try_weighted_buffer", "verdicts", "weighted_buffer",
+    "asym_re", "batch_size", "corridor", "critic_apart", "grpo_by_parts", "kernel", "largest", "loop", "network", "offline_data",
+    "reward_own", "reward_trl", "reward_verl", "successor", "topr_attempts", "verdicts", "weighted_buffer",
+    "worlds",
 }  # fmt: skip
 
 
@@ -64,7 +67,7 @@ def test_grpo_by_parts(example: Any, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_batch_size(example: Any, tmp_path: Path) -> None:
-    done = run_study(example("batch_size").STUDY, draw=draw_into, smoke=True, jobs=0, cells=tmp_path)
+    done = run_study(example("asym_re", "batch_size").STUDY, draw=draw_into, smoke=True, jobs=0, cells=tmp_path)
     assert done.result["verdicts"] == {"batch size": "undecided"} and done.path.with_suffix(".png").exists()
 
 
@@ -115,8 +118,7 @@ def test_network(example: Any, tmp_path: Path) -> None:
 
 
 def test_method(example: Any, tmp_path: Path) -> None:
-    script = example("try_weighted_buffer")
-    run = script.main(tmp_path / "run", steps=1536)
+    run = example("weighted_buffer").main(tmp_path / "run", steps=1536)
     last = run.metrics[-1]
     assert last["meter/share_stale"] == pytest.approx(0.5, abs=0.02) and last["meter/ess"] < 1
     assert rheostat.load(tmp_path / "run").settings.config["weight"]["cap"] == 1.5
@@ -136,7 +138,7 @@ def test_expert_rows_belong_to_their_task() -> None:
 
 
 def test_method_weighs_old_rows_only(example: Any, tmp_path: Path) -> None:
-    example("try_weighted_buffer")
+    example("weighted_buffer")
     settings: dict[str, Any] = {"batch_steps": 256, "minibatches": 4, "num_envs": 4, "evaluation_episodes": 0}
     settings |= {"normalise_observations": False, "normalise_rewards": False}  # statistics that move make every row a little stale
     run = rheostat.train("weighted-buffer", "CartPole-v1", directory=tmp_path / "run", steps=256, progress=False, **settings)
@@ -189,7 +191,7 @@ def saved(folder: Path) -> str:
 
 
 def test_task_of_several_turns(example: Any, tmp_path: Path) -> None:
-    successor = example("successor")
+    successor = example("successor", "topr_attempts")
     run = successor.main(saved(tmp_path / "model"), tmp_path / "run", steps=2)
     assert run.settings.task == "custom:Successor" and run.metrics[-1]["turns"] >= 1 and "reward/right" in run.metrics[-1]
     episodes = successor.Successor().episodes()
@@ -214,6 +216,87 @@ def test_method_of_two_models(example: Any, tmp_path: Path) -> None:
     state = run.method.state_dict()
     assert state["context"]["counts"] == {"reward": 3, "policy": 3} and {"models.policy", "models.reward"} <= set(state)
     assert "reward_model/loss" in run.metrics[-1] and rheostat.load(tmp_path / "run", task=ChainSum()).method.updates == 3
+
+
+SMALL: dict[str, Any] = {"prompts_per_batch": 8, "max_new_tokens": 6, "evaluation_episodes": 0, "evaluate_every": 0, "progress": False}
+
+
+def test_method_with_a_moved_baseline(example: Any, tmp_path: Path) -> None:
+    module = example("asym_re")
+    model = saved(tmp_path / "model")
+    run = module.main(model, tmp_path / "run", ChainSum(), steps=6, group_size=4, **SMALL)
+    assert run.metrics[-1]["meter/share_stale"] == 1 and run.metrics[0].get("meter/share_stale", 0) == 0
+    learner: Any = run.method
+    batch = learner.retain(learner.collect())
+    batch.rows.reward[0, -1] += 1  # at least one group with two rewards
+    rows = learner.credit(batch).rows
+    reward = rows.reward.sum(1)
+    mean = reward.view(-1, 4).mean(1).repeat_interleave(4)
+    wanted = torch.where(rows.mask, (reward - mean + 0.1)[:, None], 0.0)
+    assert torch.allclose(rows.advantage, wanted, atol=1e-6)
+    with pytest.raises(RheostatError, match="one gradient step per batch"):
+        module.main(model, tmp_path / "other", ChainSum(), epochs=2, **SMALL)
+
+
+def test_method_from_nothing(example: Any, tmp_path: Path) -> None:
+    module = example("topr_attempts")
+    model = saved(tmp_path / "model")
+    run = module.main(model, tmp_path / "run", ChainSum(), steps=2, **SMALL)
+    assert 1 < run.metrics[-1]["attempts"] <= 4 and run.metrics[-1]["gradient_steps"] == 4
+    learner: Any = run.method
+    batch = learner.collect()
+    numbers, reward = batch.rows.group[:, 0], batch.rows.reward.sum(1)
+    assert numbers[:8].tolist() == sorted(numbers.unique().tolist()), "everybody has a first attempt"
+    for number in numbers.unique():
+        mine = reward[numbers == number]
+        assert len(mine) == 4 or mine[-1] >= 1, "the last attempt is right, or the fourth"
+        assert (mine[:-1] < 1).all(), "nobody tries again after a right answer"
+    texts = {row: batch.rows.action[row, batch.rows.mask[row]].tolist() for row in range(len(batch))}
+    again = [(a, b) for a in texts for b in texts if a < b and numbers[a] == numbers[b]]
+    assert any(texts[a] != texts[b] for a, b in again), "another attempt is another answer"
+    with pytest.raises(RheostatError, match=r"cannot honour dial\.expert_share: a prompt has attempts"):
+        module.main(model, tmp_path / "other", ChainSum(), dial={"expert_share": 0.5}, **SMALL)
+
+
+def test_taper_obeys_the_laws(example: Any) -> None:
+    module = example("topr_attempts")
+    term = module.Taper(Tokens(Aggregate("sequence-sum")))
+    rows = tiny_rows(6, 5)
+    rows.reward[:, -1] = torch.tensor([1.0, 0.0, 1.0, 0.0, 0.0, 1.0])
+    rows.sampler_logp[~rows.mask] = torch.nan
+    logp = (rows.sampler_logp + torch.linspace(-1, 1, 30).view(6, 5)).nan_to_num(7.0).requires_grad_()
+
+    def gradient(order: list[int], sizes: list[int]) -> torch.Tensor:
+        batch = Batch(rows[order])
+        denominator = term.denominator(batch, SimpleNamespace(longest=5))
+        losses = [
+            term(SimpleNamespace(logp=logp[order][index]), batch[index], denominator, None)[0] for index in torch.arange(6).split(sizes)
+        ]
+        return torch.autograd.grad(sum(losses), logp)[0]
+
+    whole = gradient([0, 1, 2, 3, 4, 5], [6])
+    assert torch.allclose(whole, gradient([4, 2, 0, 5, 1, 3], [1, 3, 2])), "order of rows and micro-batches change nothing"
+    assert (whole[~rows.mask] == 0).all() and whole.isfinite().all(), "masked NaN does no harm"
+    right = rows.reward.sum(1) >= 1
+    assert torch.allclose(whole[right][rows.mask[right]], torch.tensor(-1 / 6)), "right completions: the likelihood"
+    ratio = torch.where(rows.mask, logp.detach() - rows.sampler_logp, 0.0).sum(1).exp().clamp(max=1)
+    for row in (~right).nonzero().flatten():
+        assert torch.allclose(whole[row][rows.mask[row]], ratio[row] / 6), "wrong ones: tapered"
+
+
+def tiny_rows(count: int, length: int) -> Trajectories:
+    """Rows ``[count, length]`` of tokens with log-probabilities, the first tokens masked out."""
+    no = torch.zeros(count, length, dtype=torch.bool)
+    return Trajectories(
+        action=torch.zeros(count, length, dtype=torch.long),
+        mask=torch.arange(length)[None] >= torch.arange(count)[:, None] % 3,
+        reward=torch.zeros(count, length),
+        terminated=no,
+        truncated=no.clone(),
+        sampler_logp=-torch.rand((count, length), generator=torch.Generator().manual_seed(0)) - 0.1,
+        source=torch.zeros(count, length, dtype=torch.long),
+        batch_size=[count, length],
+    )
 
 
 @pytest.mark.parametrize(

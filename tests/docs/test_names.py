@@ -124,7 +124,9 @@ def test_commands_in_sentences_exist() -> None:
 
 
 def test_tools_exist() -> None:
-    """`python -m tests.crash` and others are modules."""
+    """`python -m tests.crash` and others are modules; `python FILE.py` is an example."""
+    scripts = [words[1] for _, line in SHELL for words in [line.split()] if words[0] == "python" and words[1].endswith(".py")]
+    assert scripts and all((EXAMPLES / name).exists() or (ROOT / name).exists() for name in scripts), scripts
     texts = [(str(block), line) for block, line in SHELL] + [(str(each), each.text) for each in fragments()]
     found = {(where, name) for where, text in texts for name in PYTHON_TOOLS.findall(text)}
     assert found
