@@ -207,10 +207,9 @@ class LanguageContext(LearnerContext):
 
     def finish_turn(self, batch: Batch) -> Metrics:
         """Counters, and a measurement where one is due."""
-        graded: Graded | None = batch.facts.get("graded")
-        if graded is not None:
-            graded.trajectories = batch.rows[: len(graded.prompts)]  # with what was found out about them, for looking at
-            self.graded = graded
+        self.graded = batch.facts.get("graded")
+        if self.graded is not None:
+            self.graded.trajectories = batch.rows[: len(self.graded.prompts)]  # with what was found out about them, for looking at
         metrics: Metrics = {
             "generated_tokens": self.collector.generated_tokens,
             "learner_tokens": self.learner_tokens,

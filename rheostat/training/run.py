@@ -357,12 +357,10 @@ class Run:
 
     def _keep_rollouts(self) -> None:
         """Store what the method sampled in this turn, compressed and bounded: a file per update, thinned out as they become many."""
-        rollouts = getattr(self.method, "rollouts", None)
-        if rollouts is None or not self.settings.rollouts_kept:
+        if not self.settings.rollouts_kept or not (rows := self.method.rollouts(self.settings.rollouts_kept)):
             return
         folder = self.directory / "rollouts"
         folder.mkdir(exist_ok=True)
-        rows = rollouts(self.settings.rollouts_kept)
         text = "".join(json.dumps(row) + "\n" for row in rows)
         path = folder / f"update-{self._iteration:07d}.jsonl.gz"
         path.write_bytes(gzip.compress(text.encode(), mtime=0))

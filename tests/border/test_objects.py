@@ -105,8 +105,11 @@ def test_a_path_of_prompts_is_remembered_beside_functions(model: str, prompts: s
         ({"rewards": (length,), "reward_timeout": 3.0}, "length runs in the trainer's process, without a time limit"),
         ({"experts": sums()}, "experts is a list: name a file"),
         ({"task": "chain-sum", "prompts": sums()}, "leave the task out"),
+        ({"task": "guess-number", "prompts": None}, "guess-number has several turns, which its environment grades: leave the rewards out"),
         ({"prompts": {"train": sums()}}, "pass one of its entries"),
         ({"rewards": (length,), "reward_weights": (1.0, 2.0)}, "1 rewards have 2 weights"),
+        ({"rewards": (length,), "reward_weights": (0.0,)}, "all 0"),
+        ({"rewards": (length,), "reward_weights": (float("nan"),)}, "nan of a reward"),
     ],
 )
 def test_objects_that_do_not_fit(options: dict[str, Any], message: str, model: str, prompts: str, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ def test_weights_of_the_command_line(model: str, prompts: str, tmp_path: Path) -
         ({"environment_options": {"reward_options": {"timeout": 3}}}, "no effect beside --reward"),
         ({"reward_timeout": 0.0}, "give seconds above 0"),
         ({"reward_timeout": -1.0}, "give seconds above 0"),
+        ({"reward_timeout": float("inf")}, "give seconds above 0"),
+        ({"reward_timeout": float("nan")}, "give seconds above 0"),
     ],
 )
 def test_what_would_be_ignored_is_refused(options: dict[str, Any], message: str, model: str, prompts: str, tmp_path: Path) -> None:

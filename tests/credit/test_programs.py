@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rheostat.credit.verifiers import Problem, ProgramTests, Rollout, load_reward
-from rheostat.credit.verifiers.programs import program_of
+from rheostat.credit.verifiers.fences import program_in
 from rheostat.credit.verifiers.sandbox import values
 from rheostat.credit.verifiers.sandbox.wire import Garbled
 from rheostat.errors import RheostatError
@@ -157,10 +157,46 @@ def test_by_name():
     verifier.close()
 
 
-def test_where_the_program_stands():
-    assert program_of("x = 1") == "x = 1"
-    assert program_of("```python\na\n```\n```py\nb\n```") == "b\n"
-    assert program_of("```\na\n``` then ```python\nunfinished") == "unfinished"
+DOCSTRING = 'def f():\n    """\n    ```python\n    >>> f()\n    ```\n    """\n    return "```"\n'
+STANDS = {
+    "no fence": ("x = 1", "x = 1"),
+    "the last of several": ("```python\na\n```\n```py\nb\n```", "b\n"),
+    "no end": ("```\na\n``` then ```python\nunfinished", "unfinished"),
+    "an end and no line after it": ("```python\na\n```", "a\n"),
+    "nothing in it": ("```python\n```", ""),
+    "output after the program": ("```python\na\n```\nOutput:\n```\n3\n```\nand\n```text\n4\n```", "a\n"),
+    "a shell after the program": ("```\na\n```\n```bash\npython a.py\n```", "a\n"),
+    "another language before it": ("```text\nplan\n```\nso\n```\na\n```\n", "a\n"),
+    "only another language": ("```c++\nint a;\n```\nDone.", "int a;\n"),
+    "a name after the language": ('```python title="a.py"\na\n```', "a\n"),
+    "a version": ("```python3.11\na\n```", "a\n"),
+    "a capital": ("``` Python\na\n```", "a\n"),
+    "attributes": ("```{.python .numberLines}\na\n```", "a\n"),
+    "carriage returns": ("So:\r\n```python\r\na\r\nb\r\n```\r\nDone.\r\n", "a\nb\n"),
+    "tildes": ("~~~python\na = '```'\n```\n~~~\n", "a = '```'\n```\n"),
+    "tags around it": ("<answer>```python\na\n```</answer>", "a\n"),
+    "a list around it": ("1. So\n\n   ```python\n   if a:\n       b\n   ```\n", "if a:\n    b\n"),
+    "a fence in a docstring": (f"```python\n{DOCSTRING}```\nDone.", DOCSTRING),
+    "a longer fence around it": ("````markdown\nSo:\n```python\na\n```\n````\n", "a\n"),
+    "a longer fence without a name": ("````\n```python\na\n```\n````\n", "a\n"),
+    "a first try left open": ("```python\na(\n```python\nb\n```", "b\n"),
+    "code within a line": ("Use ```x```\nor ``` y ``` here.\n```python\na\n```", "a\n"),
+    "no fence but code within a line": ("Use ```x``` here.", "Use ```x``` here."),
+    "other ends of lines": ("```python\na = '\u2028\x0c'\n```", "a = '\u2028\x0c'\n"),
+}
+
+
+@pytest.mark.parametrize("kind", STANDS)
+def test_where_the_program_stands(kind):
+    completion, program = STANDS[kind]
+    assert program_in(completion) == program
+
+
+@given(st.text("`~ \nmd", max_size=60))
+def test_any_fences_are_read(text):
+    assert len(program_in(text)) <= len(text)
+    nested = "".join(f"{'`' * width}md\n" for width in range(300, 2, -1))
+    assert program_in(nested + text + "\n") is not None
 
 
 plain = st.recursive(

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rheostat.credit.verifiers import ExactMatch, FunctionVerifier, Grade, Rollout, Scores, Verifier, require_valid
+from rheostat.credit.verifiers import (
+    ExactMatch,
+    FunctionVerifier,
+    Grade,
+    Rollout,
+    Scores,
+    Verifier,
+    WeightedSum,
+    load_rewards,
+    require_valid,
+)
 from rheostat.credit.verifiers.answers import EXTRACTORS, extractor
 from rheostat.credit.verifiers.conventions import grades_of
 from rheostat.errors import RheostatError
@@ -54,6 +67,108 @@ def test_a_reward_that_is_not_finite_is_a_failure_that_says_so():
     assert scores.valid.tolist() == [False, False, True]
     assert "nan" in scores.messages[0] and "inf" in scores.messages[1]
     assert scores.invalid_share == pytest.approx(2 / 3)
+
+
+class Raises:
+    def __float__(self):
+        raise ZeroDivisionError
+
+    def __repr__(self):
+        raise ZeroDivisionError
+
+
+NUMBERS = [
+    (True, 1.0),
+    (np.float64(0.5), 0.5),
+    (np.float16(0.5), 0.5),
+    (np.int8(-3), -3.0),
+    (np.bool_(True), 1.0),
+    (np.array([2.0]), 2.0),
+    (torch.tensor(2), 2.0),
+    (Decimal("0.25"), 0.25),
+    (Fraction(1, 4), 0.25),
+    (3.4e38, 3.4e38),
+    (10**38, 1e38),
+]
+NO_NUMBERS = [
+    *(
+        "1e400",
+        "1.0",
+        b"1",
+        bytearray(b"1"),
+        [1.0],
+        {"a": 1},
+        object(),
+        1j,
+        np.complex64(1),
+        torch.tensor(1j),
+        np.array([1.0, 2.0]),
+        Raises(),
+    ),
+    *(10**400, -(10**400), 10**5000, Decimal("1e400"), Decimal("NaN"), Decimal("sNaN"), math.nan, math.inf, -math.inf, 3.5e38, -1e300),
+    *(np.float32("nan"), np.datetime64("2020"), torch.tensor(math.inf)),
+]
+
+
+@pytest.mark.parametrize(("given", "value"), NUMBERS, ids=repr)
+def test_whatever_is_a_number_is_a_reward(given, value):
+    for grade in (FunctionVerifier(lambda rollout: given), FunctionVerifier(lambda rollout: {"score": given, "part": given})):
+        scores = grade.score([Rollout("q", "a")])
+        assert scores.valid.all() and scores.reward.item() == pytest.approx(value, rel=1e-6)
+    assert Scores.from_grades([Grade(given, {"part": given})]).parts["part"].item() == pytest.approx(value, rel=1e-6)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("given", NO_NUMBERS, ids=lambda value: type(value).__name__)
+def test_what_is_no_finite_number_is_a_failure_in_one_sentence(given):
+    for returned in ({"score": given}, Grade(given), *([] if isinstance(given, dict) else [given])):
+        scores = FunctionVerifier(lambda rollout, returned=returned: returned).score([Rollout("q", "a")])
+        assert scores.failed.all() and scores.reward.isnan().all(), returned
+        assert "not a number" in scores.messages[0] or "not a reward" in scores.messages[0]
+        assert "\n" not in scores.messages[0] and len(scores.messages[0]) < 200
+    alone = Scores.from_grades([Grade(given), Grade(0.0, {"part": given})])
+    assert alone.failed.tolist() == [True, False] and alone.parts["part"][1].isnan()
+
+
+@pytest.mark.parametrize(
+    ("reward", "valid", "message"),
+    [([1.0, math.inf], [True, True], "Row 1 .* reward is inf"), ([1.0], [True, True], "shapes"), ([[1.0], [2.0]], [True, True], "shapes")],
+)
+def test_scores_that_contradict_themselves_are_refused(reward, valid, message):
+    with pytest.raises(RheostatError, match=message):
+        Scores(torch.tensor(reward), torch.tensor(valid), torch.zeros(len(valid), dtype=torch.bool))
+
+
+def constant(name, value):
+    return FunctionVerifier(lambda rollout: value, name)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ((0.0, 0.0), "all 0"),
+        ((1.0, math.nan), "nan of a reward is not a finite number"),
+        ((math.inf, 1.0), "inf of a reward"),
+        (("a", 1.0), "'a' of a reward"),
+        ((10**400, 1.0), "not a finite number"),
+        ((1.0,), "2 rewards have 1 weights"),
+        ((), "2 rewards have 0 weights"),
+    ],
+)
+def test_weights_that_cannot_weigh(weights, message):
+    for make in (
+        lambda: WeightedSum([constant("a", 1.0), constant("b", 2.0)], weights),
+        lambda: load_rewards(["nowhere.py:f"] * 2, weights),
+    ):
+        with pytest.raises(RheostatError, match=message):
+            make()
+
+
+def test_sums_beyond_float32_are_failures():
+    scores = WeightedSum([constant("a", 3e38), constant("b", 3e38)]).score([Rollout("q", "a")])
+    assert scores.failed.all() and "not a reward" in scores.messages[0] and scores.parts["a"].isfinite().all()
+    scores = WeightedSum([constant("a", 3e38), constant("b", math.inf)], [-1, 0]).score([Rollout("q", "a")])
+    assert scores.valid.all() and scores.reward.item() == pytest.approx(-3e38)
 
 
 def test_too_many_failures_stop_with_the_first_reasons():

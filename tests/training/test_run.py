@@ -224,6 +224,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     ):
         assert name in row, name
     assert run.summary["evaluation_episodes"] == 2
+    assert not (tmp_path / "run" / "rollouts").exists()  # there is no text to keep
 
 
 def test_training_in_a_thread_does_not_touch_signals(tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from rheostat.credit.verifiers.answers import ExactMatch
 from rheostat.credit.verifiers.conventions import FunctionVerifier, name_of
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
+from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of, number_of, shown
 from rheostat.credit.verifiers.isolation import Isolated
 from rheostat.credit.verifiers.loading import load_object
 from rheostat.credit.verifiers.programs import ProgramTests
@@ -60,7 +61,7 @@ def load_reward(
     Raises:
         RheostatError: it cannot be found, loaded or called, or no such sandbox holds here; MissingExtra for ``math`` without math-verify.
     """
-    if timeout is not None and timeout <= 0:
+    if timeout is not None and not 0 < timeout < math.inf:
         raise RheostatError(f"The time limit of a reward is {timeout:g} s: give seconds above 0.")
     candidates(sandbox, needs)  # refuse an impossible pair now
     in_this_process = isinstance(reward, str) and not isolate and not reward.startswith("exact")
@@ -108,12 +109,12 @@ def load_rewards(
     """One verifier for one or several rewards; ``options`` as in :func:`load_reward`.
 
     Raises:
-        RheostatError: none given, or not one weight for each.
+        RheostatError: none given, or weights that :class:`WeightedSum` refuses.
     """
     if not rewards:
         raise RheostatError("There is no reward: give at least one.")
-    if weights is not None and len(weights) != len(rewards):
-        raise RheostatError(f"{len(rewards)} rewards have {len(weights)} weights: give one weight for each reward.")
+    if weights is not None:
+        weights = _weights(weights, len(rewards))
     verifiers = [load_reward(reward, **options) for reward in rewards]
     return verifiers[0] if len(verifiers) == 1 and weights is None else WeightedSum(verifiers, weights)
 
@@ -153,14 +154,12 @@ class WeightedSum:
         weights: one for each; None: all 1.
 
     Raises:
-        RheostatError: not one weight for each.
+        RheostatError: not one weight for each, a weight that is no finite number, or weights that are all 0.
     """
 
     def __init__(self, verifiers: Sequence[Verifier], weights: Sequence[float] | None = None) -> None:
-        weights = [1.0] * len(verifiers) if weights is None else [float(weight) for weight in weights]
-        if not verifiers or len(weights) != len(verifiers):
-            raise RheostatError(f"{len(verifiers)} rewards have {len(weights)} weights: give one weight for each reward.")
-        self.verifiers, self.weights = list(verifiers), weights
+        self.verifiers = list(verifiers)
+        self.weights = _weights([1.0] * len(verifiers) if weights is None else weights, len(verifiers))
         self.name = "+".join(verifier.name for verifier in verifiers)
         self.names = _distinct([verifier.name for verifier in verifiers])
 
@@ -184,6 +183,19 @@ class WeightedSum:
         for verifier in self.verifiers:
             if hasattr(verifier, "close"):
                 verifier.close()
+
+
+def _weights(weights: Sequence[float], count: int) -> list[float]:
+    """One finite weight for each reward, not all of them 0."""
+    if not count or len(weights) != count:
+        raise RheostatError(f"{count} rewards have {len(weights)} weights: give one weight for each reward.")
+    found = [number_of(weight) for weight in weights]
+    for given, weight in zip(weights, found, strict=True):
+        if weight is None or not math.isfinite(weight):
+            raise RheostatError(f"The weight {shown(given)} of a reward is not a finite number.")
+    if not any(found):
+        raise RheostatError("The weights of the rewards are all 0, so that no completion has a reward: weigh at least one of them.")
+    return cast("list[float]", found)
 
 
 def _add(total: Grade, grade: Grade, weight: float, name: str) -> None:

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 from rheostat.credit.verifiers.asynchronous import EventLoop, Raised, is_async
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
+from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of, number_of, shown
 from rheostat.credit.verifiers.loading import describe
 from rheostat.credit.verifiers.sandbox.levels import Standing
 from rheostat.errors import RheostatError
@@ -253,17 +253,17 @@ class Grader:
                     "it must have the key 'score'."
                 )
             return self._read_dict(value)
-        number = _number(value)
-        return Grade.failure(f"it returned {value!r:.80}, which is not a number") if number is None else Grade(number)
+        number = number_of(value)
+        return Grade.failure(f"it returned {shown(value)}, which is not a number") if number is None else Grade(number)
 
     def _read_dict(self, value: Mapping[Any, Any]) -> Grade:
-        numbers = {str(key): _number(entry) for key, entry in value.items()}
+        numbers = {str(key): number_of(entry) for key, entry in value.items()}
         parts = {key: number for key, number in numbers.items() if number is not None and key != "score"}
         notes = {str(key): str(entry) for key, entry in value.items() if numbers[str(key)] is None and key != "score" and entry is not None}
         if value["score"] is None:
             return Grade(None, parts, notes)
         if numbers["score"] is None:
-            return Grade(None, parts, notes, True, f"its score is {value['score']!r:.80}, which is not a number")
+            return Grade(None, parts, notes, True, f"its score is {shown(value['score'])}, which is not a number")
         return Grade(numbers["score"], parts, notes)
 
     def _from_scores(self, scores: Scores, count: int) -> list[Grade]:
@@ -344,12 +344,3 @@ class _Log:
 
     def log_metric(self, name: str, value: Any) -> None:
         self.metrics[name] = float(value)
-
-
-def _number(value: Any) -> float | None:
-    if isinstance(value, (str, bytes)) or value is None:
-        return None
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError):
-        return None

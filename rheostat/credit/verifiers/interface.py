@@ -10,6 +10,7 @@ This module does not import torch until scores are built, so that the processes 
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -18,6 +19,9 @@ from rheostat.errors import RheostatError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+LARGEST = (2.0 - 2.0**-23) * 2.0**127
+"""The largest float32, which is what rewards are kept as."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,11 @@ class Grade:
 
 @dataclass(frozen=True)
 class Scores:
-    """The verdict on ``N`` rollouts."""
+    """The verdict on ``N`` rollouts.
+
+    Raises:
+        RheostatError: columns of another length, or a valid row whose reward is not finite.
+    """
 
     reward: Tensor
     """[N] float32; NaN where not valid."""
@@ -86,6 +94,17 @@ class Scores:
     """Scalars a grader logged about the whole batch."""
     messages: dict[int, str] = field(default_factory=dict)
     """Row -> why it is invalid (or what else the reader should know about its grading)."""
+
+    def __post_init__(self) -> None:
+        columns = {"reward": self.reward, "valid": self.valid, "abstained": self.abstained, **self.parts, **self.notes}
+        sizes = {name: list(getattr(column, "shape", (len(column),))) for name, column in columns.items()}
+        if any(size != sizes["reward"] or len(size) != 1 for size in sizes.values()):
+            raise RheostatError(f"Scores hold one value per rollout in every column, but the shapes are {sizes}.")
+        wrong = (self.valid & ~self.reward.isfinite()).nonzero().flatten().tolist()
+        if wrong:
+            raise RheostatError(
+                f"Row {wrong[0]} of the scores is valid, but its reward is {self.reward[wrong[0]].item()}: a finite number is needed."
+            )
 
     def __len__(self) -> int:
         return int(self.reward.shape[0])
@@ -135,7 +154,7 @@ class Scores:
 
     @classmethod
     def from_grades(cls, grades: Sequence[Grade], metrics: Mapping[str, float] | None = None) -> Scores:
-        """Stack the grades of ``N`` rows. A reward or part that is not finite makes its row invalid or the part NaN."""
+        """Stack the grades of ``N`` rows. A reward or part that is no finite float32 makes its row invalid or the part NaN."""
         import torch
 
         grades = [_finite(grade) for grade in grades]
@@ -152,13 +171,52 @@ class Scores:
         )
 
 
+def number_of(value: Any) -> float | None:
+    """What may stand for a number (Python's, numpy's, a tensor of one, a truth value) as a float; None for everything else.
+
+    Text is no number, whatever it says. What lies beyond every float becomes infinite.
+    """
+    if value is None or isinstance(value, (str, bytes, bytearray)):
+        return None
+    try:
+        plain = value.item() if hasattr(value, "item") else value
+        if isinstance(plain, numbers.Complex) and not isinstance(plain, numbers.Real):
+            return None
+        return float(plain)
+    except OverflowError:
+        return math.inf if plain > 0 else -math.inf
+    except Exception:  # the value is the user's, and so is what it raises
+        return None
+
+
+def shown(value: Any) -> str:
+    """A value of the user's in a message, in one short line."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an int of more digits than Python writes, a ``__repr__`` that raises
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _finite(grade: Grade) -> Grade:
-    grade = replace(grade, message=_written(grade.message), notes={_written(name): _written(text) for name, text in grade.notes.items()})
+    """A grade whose numbers float32 holds and whose texts can be written."""
+    notes = {_written(name): _written(text) for name, text in grade.notes.items()}
+    parts = {name: _or_nan(number_of(part)) for name, part in grade.parts.items()}
+    grade = replace(grade, message=_written(grade.message), notes=notes, parts=parts)
     if grade.failed:
         return Grade(None, grade.parts, grade.notes, True, grade.message or "the grader failed")
-    if grade.reward is not None and not math.isfinite(grade.reward):
-        return Grade(None, grade.parts, grade.notes, True, f"the grader returned {grade.reward}, which is not a reward")
-    return grade
+    if grade.reward is None:
+        return grade
+    reward = _or_nan(number_of(grade.reward))
+    if math.isnan(reward):
+        why = f"the grader returned {shown(grade.reward)}, which is not a reward: rewards are finite numbers of at most {LARGEST:.2g}"
+        return Grade(None, grade.parts, grade.notes, True, why)
+    return replace(grade, reward=reward)
+
+
+def _or_nan(value: float | None) -> float:
+    """A number that float32 holds; NaN for every other."""
+    return value if value is not None and abs(value) <= LARGEST else math.nan
 
 
 def grades_of(scores: Scores) -> list[Grade]:

@@ -7,6 +7,7 @@ verl users saw every reward become 0 that way).
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -67,7 +68,7 @@ class Isolated:
         memory: int = 1024,
         together: int = 1,
     ) -> None:
-        if timeout <= 0 or start_timeout <= 0:
+        if not (0 < timeout < math.inf and 0 < start_timeout < math.inf):
             raise RheostatError(
                 f"The time limits of a grader are seconds above 0; got timeout={timeout:g}, start_timeout={start_timeout:g}."
             )

@@ -15,12 +15,13 @@ is wrong, not invalid.
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from rheostat.credit.verifiers.fences import program_in
 from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores
 from rheostat.credit.verifiers.sandbox import values, wire
 from rheostat.credit.verifiers.sandbox.levels import Standing
@@ -29,7 +30,6 @@ from rheostat.credit.verifiers.sandbox.worker.programs import RETURNED, ProgramH
 from rheostat.errors import RheostatError
 
 LONGEST_PROGRAM = 100_000
-_FENCE = re.compile(r"```[ \t]*(?:python|py|python3)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class ProgramTests:
     ) -> None:
         if credit not in ("all", "share"):
             raise RheostatError(f"The credit of a program is 'all' or 'share', not {credit!r}.")
-        if timeout <= 0 or workers < 1 or memory < 1 or tolerance < 0:
+        if not 0 < timeout < math.inf or workers < 1 or memory < 1 or not 0 <= tolerance < math.inf:
             raise RheostatError(
                 "Programs need a time limit and a memory limit above 0, at least one worker and a tolerance of at least 0; "
                 f"got timeout={timeout:g}, memory={memory}, workers={workers}, tolerance={tolerance:g}."
@@ -155,7 +155,7 @@ class ProgramTests:
     def _grade(self, worker: GradingProcess, rollout: Rollout) -> Grade:
         try:
             problem = Problem.from_columns(rollout.columns)
-            outcome = self._run(worker, program_of(rollout.completion), problem)
+            outcome = self._run(worker, program_in(rollout.completion), problem)
         except RheostatError as error:
             return Grade.failure(str(error))
         share = sum(outcome.passed) / len(outcome.passed)
@@ -204,9 +204,3 @@ class ProgramTests:
         except wire.Garbled as error:
             return f"the program returned {error}"
         return "" if values.same(found, test.output, self.tolerance) else "the output is not the expected one"
-
-
-def program_of(completion: str) -> str:
-    """The program in a completion: its last fenced block, or all of it where there is none."""
-    found = _FENCE.findall(completion)
-    return found[-1] if found else completion

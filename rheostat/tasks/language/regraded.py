@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from rheostat.credit.verifiers import Verifier, load_rewards
+from rheostat.errors import RheostatError
 from rheostat.tasks.language.interface import LanguageTask, Prompt, PromptStream, Split
 
 
@@ -18,9 +19,14 @@ class Regraded(LanguageTask):
     Args:
         task: that makes the prompts.
         rewards: functions, verifiers or names.
+
+    Raises:
+        RheostatError: a task of several turns, which its environment grades.
     """
 
     def __init__(self, task: LanguageTask, rewards: Sequence[Any]) -> None:
+        if task.episodes() is not None:
+            raise RheostatError(f"{task.name} has several turns, which its environment grades: leave the rewards out.")
         self.task, self.rewards = task, list(rewards)
         self.name, self.limits, self.validation_share = task.name, task.limits, task.validation_share
 
