@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.tasks.control import Environments, make
-from rheostat.tasks.control.recording import pack, unpack
+from rheostat.tasks.control.plain_data import NotPlain, pack, unpack
 from tests.tasks.test_environments import actions
 from tests.tasks.worlds import Clock, Counting, SavableCounting
 
@@ -263,5 +264,77 @@ def test_packing_keeps_arrays_and_generators() -> None:
     array = unpack(pack(np.arange(6, dtype=np.int16).reshape(2, 3)))
     assert array.dtype == np.int16 and array.tolist() == [[0, 1, 2], [3, 4, 5]]
     assert unpack(through_json(pack({1, 2}))) == {1, 2} and unpack(through_json(pack({1: (2, b"x")}))) == {1: (2, b"x")}
-    with pytest.raises(TypeError, match="Thread"):
-        pack(threading.Thread())
+    counts = Counter("aab")
+    assert unpack(through_json(pack(counts))) == counts and type(unpack(pack(OrderedDict(a=1)))) is OrderedDict
+    wanted = torch.ones(2, requires_grad=True)
+    assert not unpack(pack({"t": wanted * 2}))["t"].requires_grad
+
+
+def chain(length: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(length):
+        found = [found]
+    return found
+
+
+CLOSED: list[Any] = []
+CLOSED.append(CLOSED)
+STRANGE = {
+    "Thread": threading.Thread(),
+    "datetime64": np.datetime64("2020-01-01"),
+    "timedelta64": np.timedelta64(3, "s"),
+    "longdouble": np.longdouble(1) / 3,
+    "complex long double": np.clongdouble(1j),
+    "dates": np.array(["2020-01-01"], dtype="datetime64[D]"),
+    "texts": np.array(["a"]),
+    "objects": np.array([object()]),
+    "long doubles": np.zeros(2, np.longdouble),
+    "records": np.zeros(2, [("a", int)]),
+    "bytes": np.bytes_(b"a"),
+    "foreign": np.zeros(2, ">f8"),
+    "masked": np.ma.zeros(2),
+    "a long chain": chain(100_000),
+    "closed": CLOSED,
+    "deep in a key": {(1, (2, np.datetime64("2020"))): 3},
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_what_is_not_plain_says_so(name: str) -> None:
+    for value in (STRANGE[name], [STRANGE[name]], {"a": (STRANGE[name],)}):
+        with pytest.raises(NotPlain):
+            pack(value)
+
+
+class Node:
+    """Of a list that is linked by hand."""
+
+    def __init__(self, following: Any) -> None:
+        self.following = following
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_an_environment_may_hold_what_is_not_plain(name: str) -> None:
+    class Holding(Counting):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nodes: Any = None
+            for _ in range(3_000):
+                self.nodes = Node(self.nodes)
+
+        def reset(self, **options: Any) -> Any:
+            self.held = [STRANGE[name]]  # anew in every episode
+            return super().reset(**options)
+
+    require_exact_resume(make(Holding, num_envs=2, seed=5), make(Holding, num_envs=2, seed=99), 15, 5)
+
+
+def test_a_state_that_is_not_plain_is_refused_in_one_sentence() -> None:
+    class Dated(SavableCounting):
+        def save_state(self) -> dict[str, Any]:
+            return {"when": np.datetime64("2020-01-01")}
+
+    environments = make(Dated, num_envs=1, seed=0)
+    environments.reset()
+    with pytest.raises(RheostatError, match=r"save_state\(\) of Dated returns holds numpy data of type datetime64\[D\]: return numbers"):
+        environments.state_dict()

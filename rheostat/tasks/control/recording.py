@@ -11,7 +11,6 @@ made is repeated, up to :data:`LONGEST` steps. An environment with ``replayable 
 
 from __future__ import annotations
 
-import collections
 import datetime
 import enum
 import fractions
@@ -30,6 +29,7 @@ import torch
 from torch import Tensor
 
 from rheostat.tasks.control.cursor import LONGEST, WHY, Lost
+from rheostat.tasks.control.plain_data import DEEPEST, NotPlain, pack, restore_generator, save_generator, unpack
 
 CONSTANT = (
     types.ModuleType, type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, gymnasium.envs.registration.EnvSpec,
@@ -41,76 +41,17 @@ HEAP = 1 << 9
 """Flag of a class that a ``class`` statement made."""
 
 
-class NotPlain(TypeError):
-    """A value that cannot be written down."""
-
-
-# -- plain data ------------------------------------------------------------------------------------------------------------------------
-
-
-def pack(value: Any) -> Any:
-    """A value as nested dicts and lists of tensors, numbers and strings, so that :func:`unpack` gives the same types back.
-
-    Raises:
-        NotPlain: it holds something else.
-    """
-    kind = type(value)
-    if value is None or kind in (bool, float, str):
-        return value
-    if kind is int:
-        return value if abs(value) < 2**63 else {"big": hex(value)}  # PCG64 holds 128 bits
-    if isinstance(value, np.generic):
-        return {"scalar": str(value)} if value.dtype.kind == "U" else {"scalar": torch.from_numpy(np.array(value))}
-    if kind is np.ndarray and value.dtype.kind in "biufc":
-        return {"array": torch.from_numpy(value.copy())}
-    if kind is Tensor:
-        return value.clone()
-    if kind in (tuple, list, set, frozenset):
-        return {kind.__name__: [pack(item) for item in value]}
-    if kind is collections.deque:
-        return {"deque": [pack(list(value)), value.maxlen]}
-    if kind is bytes:
-        return {"bytes": value.hex()}
-    if kind in (dict, collections.OrderedDict, collections.defaultdict, collections.Counter):
-        if kind is dict and all(isinstance(key, str) for key in value):
-            return {"dict": {key: pack(item) for key, item in value.items()}}
-        if kind is dict:
-            return {"pairs": [[pack(key), pack(item)] for key, item in value.items()]}
-    raise NotPlain(f"cannot save a {kind.__name__}")
-
-
-def unpack(value: Any) -> Any:
-    """The inverse of :func:`pack`."""
-    if not isinstance(value, dict):
-        return value.clone() if isinstance(value, Tensor) else value
-    ((kind, content),) = value.items()
-    if kind == "big":
-        return int(content, 16)
-    if kind == "scalar":
-        return np.str_(content) if isinstance(content, str) else content.numpy()[()]
-    if kind == "array":
-        return content.numpy().copy()
-    if kind == "dict":
-        return {key: unpack(item) for key, item in content.items()}
-    if kind == "pairs":
-        return {unpack(key): unpack(item) for key, item in content}
-    if kind == "deque":
-        return collections.deque(unpack(content[0]), maxlen=content[1])
-    if kind == "bytes":
-        return bytes.fromhex(content)
-    return {"tuple": tuple, "list": list, "set": set, "frozenset": frozenset}[kind](unpack(item) for item in content)
-
-
 # -- attributes ------------------------------------------------------------------------------------------------------------------------
 
 
-def attributes_of(owner: Any, seen: dict[int, str], path: str = "") -> tuple[dict[str, Any], dict[str, Any]]:
+def attributes_of(owner: Any, seen: dict[int, str], path: str = "", depth: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
     """The plain attributes of an object, packed, and those that are not plain, by their paths.
 
     Args:
         owner: the object.
         seen: mutable things that were met before, by identity, and where: a second path to one is noted as such, so that they stay one.
         path: of the owner: the number of its layer, then names.
+        depth: objects around the owner; a chain of more than :data:`DEEPEST` is not plain.
     """
     plain: dict[str, Any] = {}
     other: dict[str, Any] = {}
@@ -126,15 +67,15 @@ def attributes_of(owner: Any, seen: dict[int, str], path: str = "") -> tuple[dic
                 continue
             seen[id(value)] = where
         if isinstance(value, np.random.Generator):
-            plain[name] = {"generator": pack(value.bit_generator.state)}
+            plain[name] = {"generator": save_generator(value)}
         elif isinstance(value, random.Random) and type(value) is random.Random:
             plain[name] = {"random": pack(value.getstate())}
         elif isinstance(value, np.random.RandomState):
             plain[name] = {"legacy": pack(value.get_state())}
         elif isinstance(value, gymnasium.Space):
             plain[name] = {"space": _space_generators(value)}
-        elif _is_plain_object(value):
-            inner, beyond = attributes_of(value, seen, where + ".")
+        elif depth < DEEPEST and _is_plain_object(value):
+            inner, beyond = attributes_of(value, seen, where + ".", depth + 1)
             plain[name] = {"object": inner}
             other |= beyond
         else:
@@ -160,10 +101,7 @@ def put_attributes(owner: Any, saved: dict[str, Any], aliases: list[tuple[Any, s
             setattr(owner, name, unpack(content))
             continue
         if kind == "generator":
-            state = unpack(content)
-            bits = getattr(np.random, state["bit_generator"])()
-            bits.state = state
-            setattr(owner, name, np.random.Generator(bits))
+            setattr(owner, name, restore_generator(content))
             continue
         if kind == "random":
             setattr(owner, name, random.Random())
@@ -203,18 +141,20 @@ def _parts(space: Any) -> list[Any]:
 
 
 def _space_generators(space: Any) -> list[Any]:
-    return [None if part._np_random is None else pack(part._np_random.bit_generator.state) for part in _parts(space)]
+    return [save_generator(part._np_random) for part in _parts(space)]
 
 
 def _put_space_generators(space: Any, saved: list[Any]) -> None:
     for part, state in zip(_parts(space), saved, strict=True):
-        if state is None:
-            part._np_random = None
-            continue
-        state = unpack(state)
-        bits = getattr(np.random, state["bit_generator"])()
-        bits.state = state
-        part._np_random = np.random.Generator(bits)
+        part._np_random = restore_generator(state)
+
+
+def layers_of(environment: Any) -> list[Any]:
+    """The wrappers from the outermost to the environment itself, or to its :class:`Recorder`."""
+    layers = [environment]
+    while isinstance(layers[-1], gymnasium.Wrapper) and not isinstance(layers[-1], Recorder):
+        layers.append(layers[-1].env)
+    return layers
 
 
 # -- one environment -------------------------------------------------------------------------------------------------------------------
@@ -225,9 +165,7 @@ class Recorder(gymnasium.Wrapper):
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
-        self.layers = [environment]
-        while isinstance(self.layers[-1], gymnasium.Wrapper):
-            self.layers.append(self.layers[-1].env)
+        self.layers = layers_of(environment)
         self.reason = "" if getattr(environment.unwrapped, "replayable", True) else "it says that it cannot be replayed"
         self.kept: list[str] = []  # what outlives reset and is no plain data
         self.resets = 0

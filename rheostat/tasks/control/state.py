@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rheostat.tasks.control.recording import Recorder, pack, unpack
+from rheostat.errors import RheostatError
+from rheostat.tasks.control.plain_data import NotPlain, pack, restore_generator, save_generator, unpack
+from rheostat.tasks.control.recording import Recorder, layers_of
 
 # What changes after construction, by the exact class (a subclass may hold more).
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
@@ -53,16 +55,6 @@ MUJOCO_ATTRIBUTES = ("goal", "goal_pos", "cylinder_pos")  # Reacher and Pusher k
 # -- one Gymnasium environment -------------------------------------------------------------------------------------------------------
 
 
-def _layers(environment: Any) -> list[Any]:
-    """The wrappers from the outermost to the environment itself."""
-    import gymnasium
-
-    layers = [environment]
-    while isinstance(layers[-1], gymnasium.Wrapper) and not isinstance(layers[-1], Recorder):
-        layers.append(layers[-1].env)
-    return layers
-
-
 def _class(layer: Any) -> str:
     return f"{type(layer).__module__}.{type(layer).__qualname__}"
 
@@ -82,7 +74,7 @@ def _layer_savable(layer: Any) -> bool:
 
 def environment_savable(environment: Any) -> bool:
     """Whether every layer of a Gymnasium environment can be saved."""
-    return all(_layer_savable(layer) for layer in _layers(environment))
+    return all(_layer_savable(layer) for layer in layers_of(environment))
 
 
 def record(environment: Any) -> Any:
@@ -95,14 +87,15 @@ def save_environment(environment: Any) -> dict[str, Any]:
     if isinstance(environment, Recorder):
         return {"recording": environment.save_state()}
     layers = []
-    for layer in _layers(environment):
+    for layer in layers_of(environment):
         if _has_own_state(layer):
-            layers.append(pack(layer.save_state()))
+            layers.append(_own_state(layer))
         elif _is_mujoco(layer):
             layers.append(_save_mujoco(layer))
         else:
             layers.append({name: pack(getattr(layer, name)) for name in ATTRIBUTES.get(_class(layer), ()) if hasattr(layer, name)})
-    return {"layers": layers, "generator": _save_generator(environment.unwrapped)}
+    # _np_random is None until first used; asking for np_random would seed it from the operating system
+    return {"layers": layers, "generator": save_generator(environment.unwrapped._np_random)}
 
 
 def load_environment(environment: Any, state: dict[str, Any]) -> list[str]:
@@ -114,7 +107,7 @@ def load_environment(environment: Any, state: dict[str, Any]) -> list[str]:
     if "recording" in state:
         return (environment if isinstance(environment, Recorder) else Recorder(environment)).load_state(state["recording"])
     environment.reset(seed=0)  # some wrappers want to have seen one
-    for layer, saved in zip(_layers(environment), state["layers"], strict=True):
+    for layer, saved in zip(layers_of(environment), state["layers"], strict=True):
         if _has_own_state(layer):
             layer.load_state(unpack(saved))
         elif _is_mujoco(layer):
@@ -122,23 +115,22 @@ def load_environment(environment: Any, state: dict[str, Any]) -> list[str]:
         else:
             for name, value in saved.items():
                 setattr(layer, name, unpack(value))
-    _load_generator(environment.unwrapped, state["generator"])
+    environment.unwrapped._np_random = restore_generator(state["generator"])
     return []
 
 
-def _save_generator(owner: Any) -> Any:
-    # _np_random is None until first used; asking for np_random would seed it from the operating system.
-    return None if owner._np_random is None else pack(owner._np_random.bit_generator.state)
+def _own_state(layer: Any) -> Any:
+    """What a layer saves of itself.
 
-
-def _load_generator(owner: Any, state: Any) -> None:
-    if state is None:
-        owner._np_random = None
-        return
-    saved = unpack(state)
-    bits = getattr(np.random, saved["bit_generator"])()
-    bits.state = saved
-    owner._np_random = np.random.Generator(bits)
+    Raises:
+        RheostatError: it is no plain data.
+    """
+    try:
+        return pack(layer.save_state())
+    except NotPlain as error:
+        raise RheostatError(
+            f"What save_state() of {type(layer).__name__} returns holds {error}: return numbers, text, arrays and containers of these."
+        ) from error
 
 
 def _save_mujoco(environment: Any) -> dict[str, Any]:
@@ -196,7 +188,7 @@ def save_worlds(worlds: Any) -> dict[str, Any]:
     """The state of savable Gymnasium worlds."""
     vector: Any = worlds.vector
     if _has_own_state(vector):
-        return {"own": pack(vector.save_state()), "generator": _save_generator(vector)}
+        return {"own": _own_state(vector), "generator": save_generator(vector._np_random)}
     return {
         "environments": [save_environment(environment) for environment in vector.envs],
         "autoreset": torch.from_numpy(vector._autoreset_envs.copy()),
@@ -212,7 +204,7 @@ def load_worlds(worlds: Any, state: dict[str, Any]) -> list[str]:
     vector: Any = worlds.vector
     if "own" in state:
         vector.load_state(unpack(state["own"]))
-        _load_generator(vector, state["generator"])
+        vector._np_random = restore_generator(state["generator"])
         return []
     said = [load_environment(environment, saved) for environment, saved in zip(vector.envs, state["environments"], strict=True)]
     vector._autoreset_envs = state["autoreset"].numpy().copy()
