@@ -96,7 +96,7 @@ class Scores:
     """Row -> why it is invalid (or what else the reader should know about its grading)."""
 
     def __post_init__(self) -> None:
-        columns = {"reward": self.reward, "valid": self.valid, "abstained": self.abstained, **self.parts, **self.notes}
+        columns: dict[str, Any] = {"reward": self.reward, "valid": self.valid, "abstained": self.abstained, **self.parts, **self.notes}
         sizes = {name: list(getattr(column, "shape", (len(column),))) for name, column in columns.items()}
         if any(size != sizes["reward"] or len(size) != 1 for size in sizes.values()):
             raise RheostatError(f"Scores hold one value per rollout in every column, but the shapes are {sizes}.")
