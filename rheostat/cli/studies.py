@@ -27,6 +27,8 @@ class StudyCommand:
     """Name of the study; --list shows them. With --smoke, no name means every study."""
     list: bool = False
     """List the studies and what their results are worth."""
+    restamp: bool = False
+    """Carry results over to the present code where the golden runs of their methods are equal; no name means every study. Runs nothing."""
     smoke: bool = False
     """A tiny form of everything, in seconds; proves nothing."""
     pilot: bool = False
@@ -50,6 +52,9 @@ class StudyCommand:
 
         if self.list:
             self.show_list()
+            return
+        if self.restamp:
+            self.carry_over()
             return
         if not self.name and not self.smoke:
             raise RheostatError(f"Say which study to run: {', '.join(results.study_names())}.")
@@ -80,6 +85,33 @@ class StudyCommand:
                 print(json.dumps(done.result, indent=1))
                 continue
             show(done)
+
+    def carry_over(self) -> None:
+        """Re-stamp results; of one study a refusal is an error, of all of them it is a line.
+
+        Raises:
+            RheostatError: another option beside it; a named study without a result, or one that cannot be carried over.
+        """
+        from rheostat.experiments.studies import restamp, results
+
+        if self != StudyCommand(self.name, restamp=True):
+            raise RheostatError("--restamp goes with the name of a study and with nothing else: it runs nothing.")
+        root = results.studies_folder().parent
+        for slug in [self.name] if self.name else results.study_names():
+            study, path = results.load_study(slug), results.result_path(slug)
+            paths = [each for each in (path, results.pilot_path(path.parent, slug)) if each.exists()]
+            if not paths and self.name:
+                raise RheostatError(f"The study {slug} has no result to carry over: run `rheostat study {slug}`.")
+            for each in paths:
+                what = slug if each == path else f"{slug}, pilot"
+                try:
+                    done = restamp.restamp(study, each, root)
+                except RheostatError as error:
+                    if self.name:
+                        raise RheostatError(f"The result of {what} cannot be carried over: {str(error).rstrip('.')}.") from error
+                    print(f"{what}: not carried over: {error}")
+                    continue
+                print(f"{what}: {done or 'of the present code already'}")
 
     def show_list(self) -> None:
         """Studies, their claims and the standing of their results."""
@@ -190,7 +222,7 @@ class Claims:
                 _plain(row),
                 "; ".join(row.conditions),
                 row.date,
-                row.commit,
+                f"{row.commit}, carried over to {row.carried_to}" if row.carried_to else row.commit,
             )
             for row in found
         ]

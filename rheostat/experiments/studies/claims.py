@@ -8,7 +8,7 @@ from typing import Any
 
 from rheostat.analysis.format import effect_text, found_text
 from rheostat.errors import RheostatError
-from rheostat.experiments.studies.results import read_result, result_path, studies_folder, study_names
+from rheostat.experiments.studies.results import carried_to, read_result, result_path, studies_folder, study_names
 
 START, END = "<!-- claims: written by `rheostat claims --write` -->", "<!-- claims: end -->"
 SIGN = {
@@ -45,6 +45,8 @@ class Row:
     """The p-value over all looks, adjusted for all claims of the study."""
     date: str
     commit: str
+    carried_to: str
+    """The commit that the result was carried over to by equal golden runs; empty if it was not."""
 
     def to_json(self) -> dict[str, Any]:
         """As a plain object: ``effect`` is the number, ``measure`` says of what."""
@@ -92,6 +94,7 @@ def rows(folder: Path | None = None) -> list[Row]:
                     holm_p=claim["holm_p"],
                     date=source["date"],
                     commit=source["commit"][:10],
+                    carried_to=carried_to(source),
                 )
             )
     return found
@@ -144,7 +147,7 @@ def markdown_table(found: list[Row]) -> str:
         last = row.slug
         holm = "–" if row.holm_p is None else f"{row.holm_p:.3g}"
         cells = [system, row.title, ", ".join(row.arms), str(row.seeds), effect_of(row), margins_of(row), verdict_of(row), holm]
-        lines.append("| " + " | ".join(_cell(text) for text in (*cells, f"{row.date}, `{row.commit}`")) + " |")
+        lines.append("| " + " | ".join(_cell(text) for text in (*cells, _source(row))) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -172,7 +175,7 @@ def summary_table(found: list[Row]) -> str:
             "<br>".join((f"margin: {margins_of(first)}", *first.conditions)),
             verdict_of(first),
             _joined(counts),
-            f"{first.date}, `{first.commit}`",
+            _source(first),
         ]
         lines.append("| " + " | ".join(_cell(text) for text in cells) + " |")
     return "\n".join(lines) + "\n"
@@ -217,7 +220,7 @@ def page(found: list[Row]) -> str:
         parts += [
             f"{source['cells']} cells, {source['cpu_hours']} CPU hours on {source['machine']['processor']} "
             f"({source['machine']['cores']} cores), "
-            f"{source['date']}, commit `{source['commit'][:10]}`.",
+            f"{source['date']}, commit {_commit(source['commit'][:10], carried_to(source))}.",
             "",
         ]
     return "\n".join(parts).rstrip("\n") + "\n"
@@ -255,6 +258,14 @@ def write() -> list[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(targets()[path])
     return changed
+
+
+def _source(row: Row) -> str:
+    return f"{row.date}, {_commit(row.commit, row.carried_to)}"
+
+
+def _commit(commit: str, carried: str) -> str:
+    return f"`{commit}`" + (f", carried over to `{carried}` by equal golden runs" if carried else "")
 
 
 def _condition(condition: dict[str, Any]) -> str:

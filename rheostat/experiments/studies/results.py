@@ -6,7 +6,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -293,6 +293,8 @@ class Standing:
     seeds: tuple[int, ...] = ()
     """Fewest and most seeds of its claims."""
     commit: str = ""
+    carried_to: str = ""
+    """The commit that it was carried over to by equal golden runs."""
     declared: bool = True
     """Whether the study still declares what it did when the result was made."""
 
@@ -302,6 +304,7 @@ class Standing:
         seeds = " to ".join(map(str, dict.fromkeys(self.seeds)))
         kind = {"pilot": f"pilot, {seeds} seeds, decides nothing", "exact": "exact"}.get(self.kind, f"by the rule, {seeds} seeds")
         code = "of the present code" if self.code == "current" else f"of other code (commit {self.commit[:10]})"
+        code += f", carried over from {self.commit[:10]} to {self.carried_to} by equal golden runs" if self.carried_to else ""
         return f"{kind}, {code}" + ("" if self.declared else ", declared otherwise since")
 
 
@@ -323,7 +326,8 @@ def standing(study: Study) -> Standing:
     kind = "pilot" if result["pilot"] else "looked at" if study.seeded else "exact"
     code = "current" if _is_current(study, result) else "other code"
     seeds = (min(counts), max(counts)) if counts else ()
-    return Standing(code, kind, seeds, result["provenance"]["commit"], _declares(study, result["declaration"]))
+    source = result["provenance"]
+    return Standing(code, kind, seeds, source["commit"], carried_to(source), _declares(study, result["declaration"]))
 
 
 def _declares(study: Study, held: dict[str, Any] | None) -> bool:
@@ -335,10 +339,21 @@ def _is_current(study: Study, result: dict[str, Any]) -> bool:
     """Whether every claim was made by the present code and configuration."""
     if result["declaration"] is None:  # no claim says what it was made from
         return content_of(study.claims(study.sizes())) == result["content"]
+    return all(
+        held["verdict"] == "not testable here" or (claim is not None and content_of([claim]) == held.get("content"))
+        for held, claim in present(study, result)
+    )
+
+
+def present(study: Study, result: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Claim | None]]:
+    """The stored claims of a result, each with the one that the study makes now of as many seeds; None where it makes it no more."""
     for held in result["claims"]:
         seeds = len(held["seeds"]) if study.seeded else None
         claims = study.claims(study.sizes(pilot=result["form"] == "pilot", seeds=seeds))
-        mine = [claim for claim in claims if claim.name == held["name"]]
-        if held["verdict"] != "not testable here" and (not mine or content_of(mine) != held.get("content")):
-            return False
-    return True
+        yield held, next((claim for claim in claims if claim.name == held["name"]), None)
+
+
+def carried_to(source: Mapping[str, Any]) -> str:
+    """The commit that a result was carried over to (:mod:`rheostat.experiments.studies.restamp`), shortened; empty if it was not."""
+    steps = source.get("carried_over", [])
+    return steps[-1]["to"][:10] if steps else ""

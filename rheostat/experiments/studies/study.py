@@ -209,10 +209,6 @@ def _report(claim: Claim, judged: Judgement, preconditions: list[dict[str, Any]]
     for where, columns in _each(curves):
         _check_curve(f"claim {claim.name!r}, {where}", columns)
     effect = judged.effect or effect_of(judged.conditions)
-    arms = {}
-    for arm, cells in claim.arms.items():
-        shown = next(iter(cells.values())).arguments
-        arms[arm] = {key: shown[key] for key in ("method", "task", "config", "arm", "settings", *BUDGETS) if key in shown}
     return {
         "name": claim.name,
         "title": claim.title,
@@ -228,10 +224,17 @@ def _report(claim: Claim, judged: Judgement, preconditions: list[dict[str, Any]]
         "pilot": claim.seeded and judged_seeds and (max(seeds) >= PILOT_SEED or len(seeds) < RULE.looks[0]),
         "content": content_of([claim]),
         "seeds": seeds,
-        "arms": arms,
+        "arms": arms_of(claim),
         "metrics": judged.metrics,
         "curves": curves,
     }
+
+
+def arms_of(claim: Claim) -> dict[str, dict[str, Any]]:
+    """What every arm is, by the arguments of its first cell."""
+    shown = {arm: next(iter(cells.values())).arguments for arm, cells in claim.arms.items()}
+    keys = ("method", "task", "config", "arm", "settings", *BUDGETS)
+    return {arm: {key: arguments[key] for key in keys if key in arguments} for arm, arguments in shown.items()}
 
 
 def effect_of(conditions: list[Condition]) -> Effect | None:
