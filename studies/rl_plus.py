@@ -50,7 +50,7 @@ from rheostat.experiments.studies import (
     summary,
     trained,
 )
-from rheostat.methods.language.rl_plus import external_denominator
+from rheostat.objectives.foreign_terms import external_denominator
 
 SHARED: dict[str, Any] = {
     "learning_rate": 2e-4,

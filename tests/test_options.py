@@ -225,7 +225,7 @@ def test_shared_options_reach_those_that_have_them() -> None:
 
 
 def test_documentation_of_bases_is_kept() -> None:
-    from rheostat.methods.language.rl_plus import MixedAdvantage
+    from rheostat.credit.annotations import MixedAdvantage
 
     found = field_documentation(MixedAdvantage)
     assert found["form"].startswith("What a completion's reward") and found["statistics"].startswith("Whose rewards")

@@ -17,12 +17,12 @@ from torch import Tensor
 from rheostat.buffers.history import History
 from rheostat.buffers.mixing import interleave
 from rheostat.buffers.offline import OfflineData
-from rheostat.buffers.recent import RecentRows
 from rheostat.buffers.replay import Replay
+from rheostat.buffers.retainers import RecentGroups
 from rheostat.errors import RheostatError
 from rheostat.options import option
 from rheostat.parts import Batch
-from rheostat.trajectories import Source, Transitions, join_rows
+from rheostat.trajectories import Source, Transitions
 
 NORM_EPSILON = 1e-3
 """Added to the deviation that states are divided by (TD3+BC)."""
@@ -60,31 +60,8 @@ class Window:
         return found
 
 
-class RecentRowsBeside:
-    """Rows of earlier batches join the fresh ones, which keep their number.
-
-    Args:
-        age: oldest data that may be drawn, in policy updates.
-        share: of the batch.
-    """
-
-    def __init__(self, age: int, share: float) -> None:
-        self.share, self.recent = share, RecentRows(age)
-
-    def retain(self, context: Any, batch: Batch) -> Batch:
-        """The fresh rows and, below them, earlier ones."""
-        fresh = batch.rows
-        drawn = self.recent.draw(round(len(fresh) * self.share / (1 - self.share)), context.updates, context.streams["replay"])
-        self.recent.append(fresh, context.updates)
-        return batch if drawn is None else batch.with_rows(join_rows([fresh, drawn]))
-
-    def state_dict(self) -> dict[str, Any]:
-        """The batches that may be drawn from."""
-        return self.recent.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over saved batches."""
-        self.recent.load_state_dict(state)
+class RecentRowsBeside(RecentGroups):
+    """Rows of earlier batches join the fresh ones: rows of control have no groups, so every one is drawn for itself."""
 
 
 # --- data sets ----------------------------------------------------------------------------------------------------------------------------

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
+from rheostat.options import option
+from rheostat.parts import Context
 from rheostat.trajectories import Transitions
 
 
@@ -39,6 +42,37 @@ def mixed_counts(size: int, stale_share: float, *, window: int | None = None) ->
                 f"fresh ones each holds only {window * fresh}: lower the share or widen the window."
             )
     return fresh, stale
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The stale part of a batch, and until when there is one."""
+
+    share: float = option(0.4, short="stale_share", at_least=0, below=1)
+    """Share p of a batch's groups that come from the window, up to the switch."""
+    window: int = option(2, at_least=1)
+    """Steps N whose rollouts are remembered."""
+    until: int = option(50, short="switch_after", at_least=0)
+    """Step T after which every batch is fresh; 0 mixes to the end."""
+
+    def __post_init__(self) -> None:
+        if self.share and 0 < self.until < self.window:
+            raise RheostatError(
+                f"window is {self.window}, but the run mixes for switch_after {self.until} steps, so it never keeps that many: lower "
+                "window or raise switch_after."
+            )
+
+    def mixing(self, context: Context) -> bool:
+        """Whether the present batch takes groups from the window."""
+        return not self.until or context.updates < self.until
+
+    def counts(self, prompts: int) -> tuple[int, int]:
+        """Fresh and stale groups of a mixed batch.
+
+        Raises:
+            RheostatError: a share or a window that cannot work.
+        """
+        return mixed_counts(prompts, self.share, window=self.window)
 
 
 def interleave(offline: Transitions, online: Transitions) -> Transitions:

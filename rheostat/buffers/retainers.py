@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from rheostat.buffers.mixing import Mixture
 from rheostat.buffers.recent import RecentRows
 from rheostat.options import option
 from rheostat.parts import Batch, Context
@@ -70,9 +71,10 @@ class RecentGroups:
         return round(fresh * self.share / (1 - self.share))
 
     def retain(self, context: Context, batch: Batch) -> Batch:
+        """The fresh rows and, below them, earlier ones."""
         rows = batch.rows
-        groups = len(rows.group[:, 0].unique())
-        drawn = self.recent.draw(self.count(groups), context.updates, context.streams["replay"])
+        fresh = len(rows) if rows.group is None else len(rows.group[:, 0].unique())
+        drawn = self.recent.draw(self.count(fresh), context.updates, context.streams["replay"])
         self.recent.append(rows.clone(recurse=False), context.updates)
         return batch if drawn is None else batch.with_rows(join_rows([rows, drawn]))
 
@@ -83,3 +85,27 @@ class RecentGroups:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over saved batches."""
         self.recent.load_state_dict(state)
+
+
+class StaleGroups(RecentGroups):
+    """Whole groups of the last steps fill a batch up, until its mixture ends and the window is emptied (ReMix).
+
+    Args:
+        mixture: how many, from which steps, and until when.
+        prompts: groups of a batch, fresh and stale.
+    """
+
+    def __init__(self, mixture: Mixture, prompts: int) -> None:
+        super().__init__(mixture.window, mixture.share)
+        self.mixture, self.stale = mixture, mixture.counts(prompts)[1]
+
+    def count(self, fresh: int) -> int:
+        """Groups to draw, whatever the number of fresh ones."""
+        return self.stale
+
+    def retain(self, context: Context, batch: Batch) -> Batch:
+        """The fresh groups, and those drawn from the window."""
+        if self.mixture.mixing(context):
+            return super().retain(context, batch)
+        self.recent = RecentRows(self.age)
+        return batch

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from rheostat.credit.groups import group_statistics, split_advantage, to_tokens
 from rheostat.credit.token_advantages import Advantage, token_advantages
 from rheostat.credit.token_returns import token_gae
 from rheostat.credit.token_rewards import kl_shaped_reward, overlong_penalty, reward_at_last_token
@@ -158,6 +159,55 @@ class GroupAdvantage:
             start_logp=rows.learner_logp,
             reference_logp=rows.reference_logp,
         )
+
+
+@dataclass(frozen=True)
+class MixedAdvantage(GroupAdvantage):
+    """Relative to the mixed group, or to the policy's own rows in it."""
+
+    statistics: Literal["all", "own"] = option("all")
+    """Whose rewards make the group's mean and deviation: those of all its rows, or of the policy's own."""
+    external_weight: float = option(1.0)
+    """Factor on the advantage of expert tokens."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.statistics == "own" and self.form not in ("grpo", "mean-baseline"):
+            raise RheostatError("statistics 'own' is for the advantages grpo and mean-baseline, which have a mean of the group.")
+
+    def of(self, rows: Trajectories, reward: Tensor) -> Tensor:
+        """Token advantages ``[B, T]`` from row rewards ``[B]``."""
+        expert = rows.source[:, 0] == int(Source.EXPERT)
+        if self.statistics == "all":
+            found = super().of(rows, reward)
+        else:
+            options: dict[str, Any] = {
+                "scale": "group" if self.form == "grpo" else "none",
+                "eps": 1e-6 if self.epsilon is None else self.epsilon,
+                "valid": rows.valid[:, 0],
+            }
+            found = to_tokens(split_advantage(reward, rows.group[:, 0], ~expert, **options), rows.mask)
+        return torch.where(expert[:, None], self.external_weight * found, found)
+
+
+@dataclass(frozen=True)
+class LabelsAndRates:
+    """Which completions are right, and the share of right ones in each group; groups without both kinds leave the mask."""
+
+    threshold: float = option(1.0)
+    """Smallest reward that counts as right."""
+    writes: ClassVar[Sequence[str]] = ("right", "rate")
+
+    def __call__(self, context: Context, batch: Batch) -> Batch:
+        rows = batch.rows
+        valid = rows.valid[:, 0]
+        right = (rows.reward.sum(1) >= self.threshold).float()
+        rate = group_statistics(right, rows.group[:, 0], valid=valid).mean
+        informative = (rate > 0) & (rate < 1) & valid
+        rows.mask = rows.mask & informative[:, None]
+        batch.columns |= {"right": right, "rate": rate}
+        batch.metrics["mixed_share"] = informative.float().mean().item()
+        return batch
 
 
 @dataclass(frozen=True)

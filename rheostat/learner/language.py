@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -20,7 +20,7 @@ from rheostat.learner.update import Update
 from rheostat.objectives.kl import KLEstimator
 from rheostat.objectives.terms import Entropy, ReferenceKL
 from rheostat.options import option
-from rheostat.parts import Tokens, Weighted
+from rheostat.parts import Aggregate, Tokens, Weighted
 from rheostat.streams import Streams
 
 
@@ -72,32 +72,59 @@ class RewardKL:
         return []
 
 
+class Regularised(Protocol):
+    """Options of methods that may hold the policy near the starting model, or its entropy up."""
+
+    @property
+    def kl(self) -> LossKL | RewardKL: ...
+    @property
+    def entropy_coefficient(self) -> float: ...
+
+
+class GroupMethod(Regularised, Protocol):
+    """Options that the methods of GRPO's family share, under these names."""
+
+    @property
+    def groups(self) -> Groups: ...
+    @property
+    def keep(self) -> Valid: ...
+    @property
+    def advantage(self) -> GroupAdvantage: ...
+    @property
+    def aggregate(self) -> Aggregate: ...
+    @property
+    def update(self) -> Update: ...
+
+
 def group_policy_gradient(
-    collect: Any,
-    advantage: GroupAdvantage,
-    update: Update,
-    *,
-    keep: Valid,
-    kl: LossKL | RewardKL,
-    overlong: OverlongPenalty | None = None,
+    method: GroupMethod, *terms: Weighted, collect: Any = None, overlong: OverlongPenalty | None = None
 ) -> Composition:
     """What the methods of GRPO's family share: graded groups, credited relative to each other and learned from at once.
 
     Args:
-        collect: groups.
-        advantage: what a completion is worth.
-        update: with its terms.
-        keep: which rows stay in the mask.
-        kl: to the starting model.
+        method: its options; its regularisers are on everybody's tokens.
+        terms: what it minimises beside them.
+        collect: other rows than the method's groups.
         overlong: a punishment of long completions.
     """
     return Composition(
-        collect=collect,
-        retain=[keep],
-        credit=[OldScores(), *kl.annotations, *([] if overlong is None else [overlong]), advantage.with_kl(kl.penalty)],
-        improve=[update],
-        models=policy_models(update, kl),
+        collect=method.groups if collect is None else collect,
+        retain=[method.keep],
+        credit=[
+            OldScores(),
+            *method.kl.annotations,
+            *([] if overlong is None else [overlong]),
+            method.advantage.with_kl(method.kl.penalty),
+        ],
+        improve=[method.update.of(*terms, *regularisers(method, Tokens(method.aggregate)))],
+        models=policy_models(method.update, method.kl),
     )
+
+
+def regularisers(method: Regularised, tokens: Tokens) -> list[Weighted]:
+    """A KL to the starting model and an entropy bonus on some tokens, where the method's options ask for them."""
+    bonus = entropy_bonus(method.entropy_coefficient, tokens)
+    return [*method.kl.terms(tokens), *([] if bonus is None else [bonus])]
 
 
 def with_experts_inside(groups: Groups, count: int) -> ExpertsInside:

@@ -35,7 +35,10 @@ class MinibatchTargets(NamedTuple):
 
 @dataclass(frozen=True)
 class SamplerWeight:
-    """Truncated importance sampling between what sampled and the policy when the update began."""
+    """Truncated importance sampling between what sampled and the policy when the update began, for single steps.
+
+    :class:`~rheostat.objectives.terms.SamplerCorrection` is the same for rows of tokens, where a weight may also be of a whole completion.
+    """
 
     correction: Literal["none", "token"] = option("none", short="sampler_correction")
     """Truncated importance sampling between what sampled and the policy when this update began."""

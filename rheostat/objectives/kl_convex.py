@@ -9,11 +9,17 @@ that keeps improving is held back less by its start and damped more in its steps
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.objectives.kl import KLEstimator, categorical_kl, kl_estimate
+from rheostat.objectives.terms import TokenTerm
+from rheostat.options import option
+from rheostat.parts import Batch, Context, Report
 
 
 def convex_share(step: int, *, start: int = 50, interval: int = 10, drop: float = 0.1, floor: float = 0.5) -> float:
@@ -79,3 +85,45 @@ def exact_kl_convex(logits: Tensor, base_logits: Tensor, previous_logits: Tensor
 def _check_share(share: float) -> None:
     if not 0 <= share <= 1:
         raise RheostatError(f"The share of the base model is {share}: it must lie in [0, 1].")
+
+
+# --- as parts ---------------------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ConvexSchedule:
+    """lambda(k), the weight of the base model in KL-Convex; steps count from 1."""
+
+    start: int = option(50, short="convex_start", at_least=0)
+    """Last step at which the base model has all the weight of the KL."""
+    interval: int = option(10, short="convex_interval", at_least=1)
+    """Steps between two drops of it."""
+    drop: float = option(0.1, short="convex_drop", share=True)
+    """Size of a drop."""
+    floor: float = option(0.5, short="convex_floor", share=True)
+    """Least weight of the base model."""
+
+    @property
+    def falls(self) -> bool:
+        """Whether there is ever a second anchor."""
+        return self.drop > 0 and self.floor < 1
+
+    def at(self, update: int) -> float:
+        """The weight in an update, which is counted from 0."""
+        return convex_share(update + 1, start=self.start, interval=self.interval, drop=self.drop, floor=self.floor)
+
+
+@dataclass(frozen=True)
+class KLConvex(TokenTerm):
+    """The KL to the base model and to the policy one update ago, in the proportion of a schedule."""
+
+    schedule: ConvexSchedule = ConvexSchedule()
+    estimator: KLEstimator = "k3"
+    reads: ClassVar[Sequence[str]] = ("reference_logp",)
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        rows, mask = batch.rows, self.mask(batch)
+        share = self.schedule.at(context.updates)
+        kl = kl_convex(scores.logp, rows.reference_logp, rows.previous_logp, share=share, estimator=self.estimator, mask=mask)
+        value = self.reduce(kl, batch, denominator)
+        return value, Report(sums={"kl_reference": value.detach()})

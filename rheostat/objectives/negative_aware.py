@@ -6,13 +6,17 @@ place of pi_plus, the negative policy is ``(pi_old - r pi) / (1 - r)``, so that 
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.masking import masked_sum, require_same_shape, select
+from rheostat.objectives.terms import TokenTerm, old_logp
+from rheostat.parts import Batch, Context, Report
 
 PromptWeight = Literal["uniform", "wrong-share", "odds"]
 """w(r): 1; 1 - r; sqrt((1 - r) / r). The released code's ``normalize`` 0, 1 and 2."""
@@ -81,3 +85,34 @@ def negative_aware_terms(
     negative = -straight_through_max(implied, floor).log()
     terms = scale * (right * positive + negative_weight * (1 - right) * negative)
     return select(terms, mask) if ratio == "token" else terms
+
+
+@dataclass(frozen=True)
+class NegativeAware(TokenTerm):
+    """See :func:`~rheostat.objectives.negative_aware.negative_aware_terms`."""
+
+    weight: PromptWeight = "wrong-share"
+    negative_weight: float = 1.0
+    floor: float = 1.0
+    ratio: Literal["token", "sequence"] = "token"
+    divisor: float = 1000.0
+    reads: ClassVar[Sequence[str]] = ("right", "rate")
+
+    def denominator(self, batch: Batch, context: Context) -> Tensor:
+        """A constant, as released."""
+        return torch.tensor(self.divisor)
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        rows, mask = batch.rows, self.mask(batch)
+        found = negative_aware_terms(
+            scores.logp,
+            old_logp(scores, rows),
+            batch.columns["right"],
+            batch.columns["rate"],
+            mask,
+            negative_weight=self.negative_weight,
+            weight=self.weight,
+            floor=self.floor,
+            ratio=self.ratio,
+        )
+        return found.sum() / denominator, Report()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Required, TypedDict
 
 from torch import Tensor
 
@@ -12,7 +12,7 @@ from rheostat.errors import RheostatError
 from rheostat.masking import aggregate
 from rheostat.objectives.kl import KLEstimator, kl_estimate
 from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, Unlimited
-from rheostat.objectives.policy_gradient import policy_gradient
+from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
 from rheostat.objectives.searched_clip import SearchedClip, behaviour_logp, search_metrics
 from rheostat.objectives.supervised import weighted_likelihood
@@ -53,7 +53,10 @@ def old_logp(scores: Any, rows: Trajectories) -> Tensor:
 
 @dataclass(frozen=True)
 class SamplerCorrection:
-    """Truncated importance sampling between the sampler and the learner at the start of the update."""
+    """Truncated importance sampling between the sampler and the learner at the start of the update, for rows of tokens.
+
+    :class:`~rheostat.objectives.control_terms.SamplerWeight` is the same for single steps of control, which have no whole sequence.
+    """
 
     level: Literal["none", "token", "sequence"] = option("none", short="sampler_correction")
     """A weight per token, one per completion, or none."""
@@ -76,16 +79,51 @@ class SamplerCorrection:
         return importance_weight(rows.learner_logp, rows.sampler_logp, mask=mask, level=self.level, cap=self.cap)
 
 
+class Kernel(TypedDict, total=False):
+    """Arguments of :func:`~rheostat.objectives.policy_gradient.policy_gradient` that tell surrogates apart."""
+
+    denominator_logp: Required[Tensor | None]
+    limit: Required[Limit]
+    ratio: RatioKind
+    log_clamp: tuple[float, float] | None
+    weight: Tensor | None
+
+
 @dataclass(frozen=True)
-class PolicyGradient(TokenTerm):
-    """The clipped surrogate: ``- weight * clip(ratio) * advantage``, see :func:`~rheostat.objectives.policy_gradient.policy_gradient`."""
+class Surrogate(TokenTerm):
+    """``- weight * limit(ratio, advantage)`` on tokens; subclasses say what the ratio is to, and how far it may move."""
+
+    reads: ClassVar[Sequence[str]] = ("advantage",)
+
+    def kernel(self, scores: Any, batch: Batch) -> Kernel:
+        """The denominator of the ratio, its limit, and what else differs from the kernel's defaults."""
+        raise NotImplementedError
+
+    def told(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
+        """What is said of the loss."""
+        return Report(means={"approx_kl": found.approx_kl, "meter/limited_share": found.limited_share}, limited=found.limited)
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        found = policy_gradient(
+            scores.logp,
+            batch.rows.advantage,
+            mask=self.mask(batch),
+            aggregate=self.tokens.aggregate.mode,
+            denominator=denominator,
+            **self.kernel(scores, batch),
+        )
+        return found.loss, self.told(found, scores, batch)
+
+
+@dataclass(frozen=True)
+class PolicyGradient(Surrogate):
+    """The surrogate of tokens that the policy sampled: its ratio is to the policy when this update began."""
 
     clip: AnyClip = Clip()
     ratio: RatioKind = "token"
     clamp_log_ratio: bool = True
     """Clamp token log-ratios to +-20 before exponentiating, as verl does."""
     correction: SamplerCorrection = SamplerCorrection()
-    reads: ClassVar[Sequence[str]] = ("advantage",)
 
     def __post_init__(self) -> None:
         if isinstance(self.clip, SearchedClip):
@@ -111,38 +149,50 @@ class PolicyGradient(TokenTerm):
         assert isinstance(self.clip, SearchedClip)
         return {"bounds": self.clip.find(logp, batch.rows, self.mask(batch))}
 
-    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
-        rows, mask = batch.rows, self.mask(batch)
-        bounds = None
+    def kernel(self, scores: Any, batch: Batch) -> Kernel:
+        """The clip, with bounds that were searched for where it has none, and the weights of the sampler correction."""
+        rows = batch.rows
         if isinstance(self.clip, SearchedClip):
-            bounds = batch.facts.get("bounds") or self.clip.find(scores.logp, rows, mask)
-            limit: Limit = self.clip.clip(bounds)
+            limit: Limit = self.clip.clip(batch.facts["bounds"])
             denominator_logp = behaviour_logp(scores.logp, rows)
         else:
             limit, denominator_logp = self.clip, old_logp(scores, rows)
         clamped = self.clamp_log_ratio and self.ratio == "token" and not isinstance(limit, LogClip)
-        found = policy_gradient(
-            scores.logp,
-            rows.advantage,
-            denominator_logp=denominator_logp,
-            mask=mask,
-            limit=limit,
-            ratio=self.ratio,
-            log_clamp=LOG_CLAMP if clamped else None,
-            weight=self.correction.weight(rows, mask),
-            aggregate=self.tokens.aggregate.mode,
-            denominator=denominator,
-        )
-        means = {"approx_kl": found.approx_kl, "meter/limited_share": found.limited_share}
-        if bounds is not None:
-            means |= search_metrics(bounds, found, scores.logp, scores.entropy, rows, mask)
-        return found.loss, Report(means=means, limited=found.limited)
+        return {
+            "denominator_logp": denominator_logp,
+            "limit": limit,
+            "ratio": self.ratio,
+            "log_clamp": LOG_CLAMP if clamped else None,
+            "weight": self.correction.weight(rows, self.mask(batch)),
+        }
+
+    def told(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
+        """What is said of the loss, and of the search."""
+        report = super().told(found, scores, batch)
+        if isinstance(self.clip, SearchedClip):
+            report.means |= search_metrics(batch.facts["bounds"], found, scores.logp, scores.entropy, batch.rows, self.mask(batch))
+        return report
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        if self.needs_whole_step and "bounds" not in batch.facts:  # the batch is the whole step
+            batch = replace(batch, facts=batch.facts | self.begin(scores.logp, batch))
+        return super().__call__(scores, batch, denominator, context)
 
     def summary(self, batch: Batch) -> dict[str, float]:
         """What is said once of a whole update."""
         mask = self.mask(batch)
         weight = self.correction.weight(batch.rows, mask)
         return {} if weight is None else {"meter/capped_share": (weight[mask] >= self.correction.cap).float().mean().item()}
+
+
+@dataclass(frozen=True)
+class OneStepLikelihood(PolicyGradient):
+    """``-A log p``, for a single gradient step: a second one would be off-policy without a correction."""
+
+    def check(self, composition: Any) -> None:
+        """Refuse a second gradient step on the same data, whoever asks for it."""
+        if composition.gradient_steps > 1:
+            raise RheostatError("REINFORCE takes one gradient step per batch: use epochs 1 and minibatches 1, or grpo for several.")
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from rheostat.buffers.retainers import StaleGroups
 from rheostat.errors import RheostatError
-from rheostat.methods.language.remix import StaleGroups
 from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import configure
 from rheostat.trajectories import Source
@@ -85,7 +85,7 @@ def test_nothing_is_limited_when_a_step_begins(model: str, monkeypatch: pytest.M
         credit = credited(one)
         batch = credit.rows
         with monkeypatch.context() as patch, torch.no_grad():
-            seen = policy_losses(patch, "rheostat.methods.language.remix")
+            seen = policy_losses(patch)
             losses(one, credit)
         found[correction] = seen[0]
         stale = batch.mask & (batch.source == int(Source.REPLAY))

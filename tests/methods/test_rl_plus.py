@@ -10,7 +10,7 @@ import torch
 
 from rheostat.credit.groups import split_advantage
 from rheostat.errors import RheostatError
-from rheostat.methods.language.rl_plus import external_denominator, external_limit
+from rheostat.objectives.foreign_terms import external_denominator, external_limit
 from rheostat.objectives.limits import Unlimited
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.weights import expert_weight

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rheostat.credit.groups import grpo_advantage, split_advantage
 from rheostat.masking import aggregate, masked_mean, select
-from rheostat.methods.language.rl_plus import External, external_denominator, external_limit
+from rheostat.objectives.foreign_terms import External, external_denominator, external_limit
 from rheostat.objectives.limits import Clip, Limit, Unlimited
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.weights import expert_weight

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rheostat.buffers.mixing import Mixture
 from rheostat.collect.language.experts import demonstration, expert_rows, with_experts
 from rheostat.collect.language.groups import Graded, join
 from rheostat.credit.groups import check_groups, informative_groups
@@ -73,6 +74,31 @@ class Groups:
         context.count_flops(FORWARD, graded.trajectories)
         check_groups(graded.trajectories.group[:, 0], self.size)
         return batch_of(graded)
+
+
+@dataclass(frozen=True)
+class MixedGroups(Groups):
+    """Fresh groups of a mixed batch, or of a whole one after the switch."""
+
+    mixture: Mixture = Mixture()
+
+    def collect(self, context: Any) -> Batch:
+        prompts = self.mixture.counts(self.prompts)[0] if self.mixture.mixing(context) else self.prompts
+        return Groups(prompts, self.size).collect(context)
+
+    def describe(self) -> dict[str, int | str]:
+        """For printing."""
+        fresh, stale = self.mixture.counts(self.prompts)
+        until = f"up to update {self.mixture.until}" if self.mixture.until else "to the end"
+        return {"groups of a mixed batch": f"{fresh} fresh, {stale} stale, {until}"}
+
+    def check_budget(self, updates: int) -> None:
+        """Refuse a switch that never comes."""
+        if self.mixture.until >= updates:
+            raise RheostatError(
+                f"switch_after is {self.mixture.until}, but the run makes {updates} updates, so the policy would never be reincarnated: "
+                "lower it, raise the budget, or set it to 0 to mix to the end."
+            )
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ class HeldOutPairs:
         Args:
             context: of the learner.
             count: prompts of the validation side, at most.
-            term: a :class:`~rheostat.methods.language.dpo.PreferenceTerm`.
+            term: a :class:`~rheostat.objectives.preference.PreferenceTerm`.
         """
         drawn = [
             (prompt, ids) for prompt in context.world.task.validation(count) if (ids := context.world.encoder.encode(prompt)) is not None

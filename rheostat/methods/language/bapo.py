@@ -15,7 +15,7 @@ MOVES      PPO's clip with two bounds that are searched for in every gradient st
 What differs from grpo: the ratio is to the *behaviour* policy (``sampler_logp``), never to the learner at the start of the update, with
 which r would be 1 in the first step and the search would do nothing; the window is searched for; tokens weigh equally; no KL. Where
 nobody knows who sampled (experts), the denominator is the learner at the start of the update, as in grpo. All of it is the setting
-``limit=searched`` (``rheostat/learner/searched_clip.py``), which the other methods of token ratios take, too: ``rheostat train chord
+``clip=searched`` (``rheostat/objectives/searched_clip.py``), which the other methods of token ratios take, too: ``rheostat train chord
 chain-sum --preset tiny-searched`` puts BAPO's window on CHORD's mixture.
 
 Paper and released code differ (``--search released``): the code measures the quotient positive / negative without w, moves the *lower*
@@ -43,7 +43,7 @@ from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient
+from rheostat.learner.language import LossKL, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.searched_clip import SearchedClip
@@ -81,12 +81,4 @@ class BAPO:
 
     def compose(self) -> Composition:
         """The four answers."""
-        tokens = Tokens(self.aggregate)
-        surrogate = PolicyGradient(tokens, self.clip)
-        return group_policy_gradient(
-            self.groups,
-            self.advantage,
-            self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
-            keep=self.keep,
-            kl=self.kl,
-        )
+        return group_policy_gradient(self, Weighted(PolicyGradient(Tokens(self.aggregate), self.clip)))

@@ -42,7 +42,7 @@ from rheostat.credit.annotations import GroupAdvantage, OldScores
 from rheostat.errors import RheostatError
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, entropy_bonus, policy_models
+from rheostat.learner.language import LossKL, policy_models, regularisers
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Logged, Update
 from rheostat.objectives.limits import Clip
@@ -119,8 +119,7 @@ class CHORD:
         imitation = Likelihood(experts, self.expert_weight, self.cutoff)
         update = self.update.of(
             Weighted(surrogate, Complement(self.mu)),
-            *self.kl.terms(own),
-            entropy_bonus(self.entropy_coefficient, own),
+            *regularisers(self, own),
             Weighted(imitation, self.mu, "expert"),
         )
         return Composition(

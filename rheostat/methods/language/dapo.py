@@ -23,7 +23,7 @@ from rheostat.collect.language.collectors import Dynamic, Groups, SamplingOption
 from rheostat.credit.annotations import GroupAdvantage, OverlongPenalty
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, dynamic, entropy_bonus, group_policy_gradient
+from rheostat.learner.language import LossKL, dynamic, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import Clip
@@ -59,13 +59,5 @@ class DAPO:
 
     def compose(self) -> Composition:
         """The four answers."""
-        tokens = Tokens(self.aggregate)
-        surrogate = PolicyGradient(tokens, self.clip, correction=self.correction)
-        return group_policy_gradient(
-            dynamic(self.dynamic, self.groups),
-            self.advantage,
-            self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
-            keep=self.keep,
-            overlong=self.overlong,
-            kl=self.kl,
-        )
+        surrogate = PolicyGradient(Tokens(self.aggregate), self.clip, correction=self.correction)
+        return group_policy_gradient(self, Weighted(surrogate), collect=dynamic(self.dynamic, self.groups), overlong=self.overlong)

@@ -40,7 +40,7 @@ from rheostat.collect.language.hints import Hints
 from rheostat.credit.annotations import GroupAdvantage
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient
+from rheostat.learner.language import LossKL, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import Clip
@@ -77,12 +77,5 @@ class GHPO:
 
     def compose(self) -> Composition:
         """The four answers."""
-        tokens = Tokens(self.aggregate)
-        surrogate = PolicyGradient(tokens, self.clip, correction=self.correction)
-        return group_policy_gradient(
-            self.hints.over(self.groups),
-            self.advantage,
-            self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
-            keep=self.keep,
-            kl=self.kl,
-        )
+        surrogate = PolicyGradient(Tokens(self.aggregate), self.clip, correction=self.correction)
+        return group_policy_gradient(self, Weighted(surrogate), collect=self.hints.over(self.groups))

@@ -20,7 +20,7 @@ from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient
+from rheostat.learner.language import LossKL, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import LogClip
@@ -51,12 +51,4 @@ class GMPO:
 
     def compose(self) -> Composition:
         """The four answers: one ratio per completion, with the gradient through the mean of its clipped token log-ratios."""
-        tokens = Tokens(self.aggregate)
-        surrogate = PolicyGradient(tokens, self.clip, "sequence")
-        return group_policy_gradient(
-            self.groups,
-            self.advantage,
-            self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
-            keep=self.keep,
-            kl=self.kl,
-        )
+        return group_policy_gradient(self, Weighted(PolicyGradient(Tokens(self.aggregate), self.clip, "sequence")))

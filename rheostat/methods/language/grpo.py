@@ -27,10 +27,10 @@ from typing import Any, ClassVar
 
 from rheostat.buffers.retainers import Valid
 from rheostat.collect.language.collectors import Dynamic, Groups, SamplingOptions
-from rheostat.credit.annotations import GroupAdvantage, OldScores, OverlongPenalty
+from rheostat.credit.annotations import GroupAdvantage, OverlongPenalty
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, RewardKL, dynamic, entropy_bonus, policy_models
+from rheostat.learner.language import LossKL, RewardKL, dynamic, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import Clip
@@ -74,12 +74,5 @@ class GRPO:
 
     def compose(self) -> Composition:
         """The four answers."""
-        tokens = Tokens(self.aggregate)
-        surrogate = PolicyGradient(tokens, self.clip, self.ratio, self.clamp_log_ratio, self.correction)
-        return Composition(
-            collect=dynamic(self.dynamic, self.groups),
-            retain=[self.keep],
-            credit=[OldScores(), *self.kl.annotations, self.overlong, self.advantage.with_kl(self.kl.penalty)],
-            improve=[self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens))],
-            models=policy_models(self.update, self.kl),
-        )
+        surrogate = PolicyGradient(Tokens(self.aggregate), self.clip, self.ratio, self.clamp_log_ratio, self.correction)
+        return group_policy_gradient(self, Weighted(surrogate), collect=dynamic(self.dynamic, self.groups), overlong=self.overlong)

@@ -16,26 +16,22 @@ Checked against: the authors' code (``tests/vectors``: baselines-llm).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
-
-import torch
-from torch import Tensor
 
 from rheostat.buffers.retainers import Valid
 from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient, with_experts_inside
+from rheostat.learner.language import LossKL, group_policy_gradient, with_experts_inside
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
-from rheostat.objectives.limits import PolicyShaping, Unlimited
-from rheostat.objectives.policy_gradient import policy_gradient
-from rheostat.objectives.terms import PolicyGradient, TokenTerm
+from rheostat.objectives.foreign_terms import ShapedExperts
+from rheostat.objectives.limits import Unlimited
+from rheostat.objectives.terms import PolicyGradient
 from rheostat.options import option
-from rheostat.parts import Aggregate, Batch, Context, Report, Tokens, Weighted
+from rheostat.parts import Aggregate, Tokens, Weighted
 from rheostat.trajectories import Source
 
 
@@ -62,38 +58,7 @@ class LUFFY:
 
     def compose(self) -> Composition:
         """The four answers."""
-        everybody = Tokens(self.aggregate)
         own = PolicyGradient(Tokens(self.aggregate, without=Source.EXPERT), Unlimited(), clamp_log_ratio=False)
         experts = ShapedExperts(Tokens(self.aggregate, only=Source.EXPERT), self.shaping)
-        return group_policy_gradient(
-            with_experts_inside(self.groups, 1),
-            self.advantage,
-            self.update.of(
-                Weighted(own),
-                Weighted(experts, name="expert"),
-                *self.kl.terms(everybody),
-                entropy_bonus(self.entropy_coefficient, everybody),
-            ),
-            keep=self.keep,
-            kl=self.kl,
-        )
-
-
-@dataclass(frozen=True)
-class ShapedExperts(TokenTerm):
-    """``- f(p) A`` with ``f(p) = p / (p + gamma)``, p the probability of an expert's token under the learner."""
-
-    gamma: float = 0.1
-    reads: ClassVar[Sequence[str]] = ("advantage",)
-
-    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
-        found = policy_gradient(
-            scores.logp,
-            batch.rows.advantage,
-            denominator_logp=torch.zeros_like(scores.logp),
-            mask=self.mask(batch),
-            limit=PolicyShaping(self.gamma),
-            aggregate=self.tokens.aggregate.mode,
-            denominator=denominator,
-        )
-        return found.loss, Report()
+        collect = with_experts_inside(self.groups, 1)
+        return group_policy_gradient(self, Weighted(own), Weighted(experts, name="expert"), collect=collect)

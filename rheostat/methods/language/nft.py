@@ -21,46 +21,20 @@ Checked against: the authors' code for the group statistics, its loss transcribe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
 from rheostat.buffers.retainers import Valid
 from rheostat.collect.language.collectors import Dynamic, Groups, SamplingOptions
-from rheostat.credit.annotations import OldScores
-from rheostat.credit.groups import group_statistics
+from rheostat.credit.annotations import LabelsAndRates, OldScores
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, dynamic, entropy_bonus, policy_models
+from rheostat.learner.language import LossKL, dynamic, policy_models, regularisers
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
-from rheostat.objectives.negative_aware import PromptWeight, negative_aware_terms
-from rheostat.objectives.terms import TokenTerm, old_logp
+from rheostat.objectives.negative_aware import NegativeAware, PromptWeight
 from rheostat.options import option
-from rheostat.parts import Aggregate, Batch, Context, Report, Tokens, Weighted
-
-
-@dataclass(frozen=True)
-class LabelsAndRates:
-    """Which completions are right, and the share of right ones in each group; groups without both kinds leave the mask."""
-
-    threshold: float = option(1.0)
-    """Smallest reward that counts as right."""
-    writes: ClassVar[Sequence[str]] = ("right", "rate")
-
-    def __call__(self, context: Context, batch: Batch) -> Batch:
-        rows = batch.rows
-        valid = rows.valid[:, 0]
-        right = (rows.reward.sum(1) >= self.threshold).float()
-        rate = group_statistics(right, rows.group[:, 0], valid=valid).mean
-        informative = (rate > 0) & (rate < 1) & valid
-        rows.mask = rows.mask & informative[:, None]
-        batch.columns |= {"right": right, "rate": rate}
-        batch.metrics["mixed_share"] = informative.float().mean().item()
-        return batch
+from rheostat.parts import Aggregate, Tokens, Weighted
 
 
 @dataclass(frozen=True)
@@ -103,38 +77,7 @@ class NFT:
             retain=[self.keep],
             credit=[OldScores(), *self.kl.annotations, self.labels],
             improve=[
-                self.update.of(Weighted(likelihood), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
+                self.update.of(Weighted(likelihood), *regularisers(self, tokens)),
             ],
             models=policy_models(self.update, self.kl),
         )
-
-
-@dataclass(frozen=True)
-class NegativeAware(TokenTerm):
-    """See :func:`~rheostat.objectives.negative_aware.negative_aware_terms`."""
-
-    weight: PromptWeight = "wrong-share"
-    negative_weight: float = 1.0
-    floor: float = 1.0
-    ratio: Literal["token", "sequence"] = "token"
-    divisor: float = 1000.0
-    reads: ClassVar[Sequence[str]] = ("right", "rate")
-
-    def denominator(self, batch: Batch, context: Context) -> Tensor:
-        """A constant, as released."""
-        return torch.tensor(self.divisor)
-
-    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
-        rows, mask = batch.rows, self.mask(batch)
-        found = negative_aware_terms(
-            scores.logp,
-            old_logp(scores, rows),
-            batch.columns["right"],
-            batch.columns["rate"],
-            mask,
-            negative_weight=self.negative_weight,
-            weight=self.weight,
-            floor=self.floor,
-            ratio=self.ratio,
-        )
-        return found.sum() / denominator, Report()

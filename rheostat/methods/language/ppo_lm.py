@@ -23,7 +23,7 @@ from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import OldScores, OverlongPenalty, TokenGAE
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, RewardKL, entropy_bonus, policy_models
+from rheostat.learner.language import LossKL, RewardKL, policy_models, regularisers
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import Clip
@@ -72,8 +72,7 @@ class PPOLM:
             improve=[
                 self.update.of(
                     Weighted(surrogate),
-                    *self.kl.terms(tokens),
-                    entropy_bonus(self.entropy_coefficient, tokens),
+                    *regularisers(self, tokens),
                     Weighted(TokenValue(tokens, self.value_clip), self.value_coefficient, "value"),
                 )
             ],

@@ -18,14 +18,13 @@ from typing import Any, ClassVar
 from rheostat.buffers.retainers import Valid
 from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage
-from rheostat.errors import RheostatError
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient
+from rheostat.learner.language import LossKL, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import DetachedClip
-from rheostat.objectives.terms import PolicyGradient, SamplerCorrection
+from rheostat.objectives.terms import OneStepLikelihood, SamplerCorrection
 from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted
 
@@ -52,22 +51,5 @@ class Reinforce:
 
     def compose(self) -> Composition:
         """The four answers: the log-likelihood itself, weighted by the advantage."""
-        tokens = Tokens(self.aggregate)
-        likelihood = OneStepLikelihood(tokens, DetachedClip(), correction=self.correction)
-        return group_policy_gradient(
-            self.groups,
-            self.advantage,
-            self.update.of(Weighted(likelihood), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens)),
-            keep=self.keep,
-            kl=self.kl,
-        )
-
-
-@dataclass(frozen=True)
-class OneStepLikelihood(PolicyGradient):
-    """``-A log p``, for a single gradient step: a second one would be off-policy without a correction."""
-
-    def check(self, composition: Composition) -> None:
-        """Refuse a second gradient step on the same data, whoever asks for it."""
-        if composition.gradient_steps > 1:
-            raise RheostatError("REINFORCE takes one gradient step per batch: use epochs 1 and minibatches 1, or grpo for several.")
+        likelihood = OneStepLikelihood(Tokens(self.aggregate), DetachedClip(), correction=self.correction)
+        return group_policy_gradient(self, Weighted(likelihood))

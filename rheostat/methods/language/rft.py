@@ -18,7 +18,7 @@ from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import OldScores
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, entropy_bonus, policy_models
+from rheostat.learner.language import LossKL, policy_models, regularisers
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.terms import Likelihood
@@ -52,6 +52,6 @@ class RFT:
             collect=self.groups,
             retain=[self.keep, self.right],
             credit=[OldScores(), *self.kl.annotations],
-            improve=[self.update.of(Weighted(Likelihood(tokens)), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens))],
+            improve=[self.update.of(Weighted(Likelihood(tokens)), *regularisers(self, tokens))],
             models=policy_models(self.update, self.kl),
         )

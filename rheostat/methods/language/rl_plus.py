@@ -32,62 +32,24 @@ Checked against: the authors' code (``tests/vectors``: rl-plus).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
-
-import torch
-from torch import Tensor
+from typing import Any, ClassVar
 
 from rheostat.buffers.retainers import Valid
 from rheostat.collect.language.collectors import Groups, SamplingOptions
-from rheostat.credit.annotations import GroupAdvantage
-from rheostat.credit.groups import split_advantage, to_tokens
+from rheostat.credit.annotations import MixedAdvantage
 from rheostat.errors import RheostatError
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, entropy_bonus, group_policy_gradient, with_experts_inside
+from rheostat.learner.language import LossKL, group_policy_gradient, with_experts_inside
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
-from rheostat.objectives.limits import Clip, Limit, Unlimited
-from rheostat.objectives.policy_gradient import policy_gradient
-from rheostat.objectives.ratio import external_logp, mixture_logp
-from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection, TokenTerm, old_logp
-from rheostat.objectives.weights import expert_weight
+from rheostat.objectives.foreign_terms import External, ExternalExperts
+from rheostat.objectives.limits import Unlimited
+from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection
 from rheostat.options import option
-from rheostat.parts import Aggregate, Batch, Context, Report, Tokens, Weighted
-from rheostat.trajectories import Source, Trajectories
-
-External = Literal["mixed", "certain", "learner"]
-
-
-@dataclass(frozen=True)
-class MixedAdvantage(GroupAdvantage):
-    """Relative to the mixed group, or to the policy's own rows in it."""
-
-    statistics: Literal["all", "own"] = option("all")
-    """Whose rewards make the group's mean and deviation: those of all its rows, or of the policy's own."""
-    external_weight: float = option(1.0)
-    """Factor on the advantage of expert tokens."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.statistics == "own" and self.form not in ("grpo", "mean-baseline"):
-            raise RheostatError("statistics 'own' is for the advantages grpo and mean-baseline, which have a mean of the group.")
-
-    def of(self, rows: Trajectories, reward: Tensor) -> Tensor:
-        """Token advantages ``[B, T]`` from row rewards ``[B]``."""
-        expert = rows.source[:, 0] == int(Source.EXPERT)
-        if self.statistics == "all":
-            found = super().of(rows, reward)
-        else:
-            options: dict[str, Any] = {
-                "scale": "group" if self.form == "grpo" else "none",
-                "eps": 1e-6 if self.epsilon is None else self.epsilon,
-                "valid": rows.valid[:, 0],
-            }
-            found = to_tokens(split_advantage(reward, rows.group[:, 0], ~expert, **options), rows.mask)
-        return torch.where(expert[:, None], self.external_weight * found, found)
+from rheostat.parts import Aggregate, Tokens, Weighted
+from rheostat.trajectories import Source
 
 
 @dataclass(frozen=True)
@@ -128,64 +90,8 @@ class RLPlus:
 
     def compose(self) -> Composition:
         """The four answers."""
-        everybody = Tokens(self.aggregate)
         own = PolicyGradient(Tokens(self.aggregate, without=Source.EXPERT), self.clip, clamp_log_ratio=False, correction=self.correction)
-        experts = ExternalExperts(
-            Tokens(self.aggregate, only=Source.EXPERT), self.external, self.omega, self.external_cap, self.exploration
-        )
-        return group_policy_gradient(
-            with_experts_inside(self.groups, self.expert_rows),
-            self.advantage,
-            self.update.of(
-                Weighted(own),
-                Weighted(experts, name="expert"),
-                *self.kl.terms(everybody),
-                entropy_bonus(self.entropy_coefficient, everybody),
-            ),
-            keep=self.keep,
-            kl=self.kl,
-        )
-
-
-@dataclass(frozen=True)
-class ExternalExperts(TokenTerm):
-    """``-rho A sg[(1 - p)^gamma]`` on expert tokens: multiple importance sampling, and an advantage that explores."""
-
-    external: External = "mixed"
-    omega: float = 0.5
-    cap: float | None = None
-    gamma: float = 0.5
-    reads: ClassVar[Sequence[str]] = ("advantage",)
-
-    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
-        found = policy_gradient(
-            scores.logp,
-            batch.rows.advantage,
-            denominator_logp=external_denominator(old_logp(scores, batch.rows), self.external, self.omega),
-            mask=self.mask(batch),
-            limit=external_limit(self.cap),
-            weight=expert_weight(scores.logp, "exploration", gamma=self.gamma),
-            aggregate=self.tokens.aggregate.mode,
-            denominator=denominator,
-        )
-        return found.loss, Report()
-
-
-def external_denominator(start_logp: Tensor, external: External = "mixed", omega: float = 0.5) -> Tensor:
-    """Log of what an expert token's ratio is divided by: (p_old + omega) / 2 with the expert estimated, 1, or p_old.
-
-    Args:
-        start_logp: log-prob of expert tokens under the learner at the start of the update, any shape.
-        external: see :class:`RLPlus`.
-        omega: share of the constant in the estimate.
-    """
-    if external == "certain":
-        return torch.zeros_like(start_logp)
-    if external == "learner":
-        return start_logp
-    return mixture_logp([start_logp, external_logp(start_logp, flat=omega)])
-
-
-def external_limit(cap: float | None) -> Limit:
-    """Nothing, or a cap on the expert tokens' ratio whatever the sign of the advantage."""
-    return Unlimited() if cap is None else Clip(1.0, cap - 1.0, upper=cap)
+        theirs = Tokens(self.aggregate, only=Source.EXPERT)
+        experts = ExternalExperts(theirs, self.external, self.omega, self.external_cap, self.exploration)
+        collect = with_experts_inside(self.groups, self.expert_rows)
+        return group_policy_gradient(self, Weighted(own), Weighted(experts, name="expert"), collect=collect)

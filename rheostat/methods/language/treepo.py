@@ -54,7 +54,7 @@ from rheostat.credit.annotations import OldScores, OverlongPenalty
 from rheostat.credit.tree_advantages import AnyTreeAdvantage, SubgroupAdvantage
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import LossKL, dynamic, entropy_bonus, policy_models
+from rheostat.learner.language import LossKL, dynamic, policy_models, regularisers
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.objectives.limits import Clip
@@ -105,6 +105,6 @@ class TreePO:
             collect=dynamic(self.dynamic, self.tree),
             retain=[self.keep],
             credit=[OldScores(), *self.kl.annotations, self.overlong, self.advantage.with_segment(self.tree.segment)],
-            improve=[self.update.of(Weighted(surrogate), *self.kl.terms(tokens), entropy_bonus(self.entropy_coefficient, tokens))],
+            improve=[self.update.of(Weighted(surrogate), *regularisers(self, tokens))],
             models=policy_models(self.update, self.kl),
         )

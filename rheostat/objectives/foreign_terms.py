@@ -1,0 +1,102 @@
+"""Terms of tokens that the policy did not sample as it is now: an expert's, or its own of some updates ago.
+
+Who knows the sampler's probability puts it below the ratio; for an expert nobody knows it, so it is taken as certain, or estimated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rheostat.objectives.limits import Clip, Limit, PolicyShaping, Unlimited
+from rheostat.objectives.policy_gradient import PolicyLoss
+from rheostat.objectives.ratio import LOG_CLAMP, external_logp, mixture_logp, window_centre
+from rheostat.objectives.terms import Kernel, Surrogate, old_logp
+from rheostat.objectives.weights import expert_weight
+from rheostat.parts import Batch, Report
+from rheostat.trajectories import Source
+
+External = Literal["mixed", "certain", "learner"]
+"""What an expert token's ratio is divided by: the mean of the learner at the start of the update and an estimate of the expert; 1; that
+learner alone."""
+Centre = Literal["mix", "behaviour", "none"]
+"""Window around the current policy and ratio to the sampler; window around 1 instead; or no ratio to the sampler at all."""
+
+
+@dataclass(frozen=True)
+class ExpertSurrogate(Surrogate):
+    """The surrogate of an expert's tokens: its ratio compares with no policy of ours, so no distance is told."""
+
+    def told(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
+        """Nothing beside the loss."""
+        return Report()
+
+
+@dataclass(frozen=True)
+class ShapedExperts(ExpertSurrogate):
+    """``- f(p) A`` with ``f(p) = p / (p + gamma)``, p the probability of an expert's token under the learner (LUFFY)."""
+
+    gamma: float = 0.1
+
+    def kernel(self, scores: Any, batch: Batch) -> Kernel:
+        """The expert is taken as certain, so the ratio is p."""
+        return {"denominator_logp": torch.zeros_like(scores.logp), "limit": PolicyShaping(self.gamma)}
+
+
+@dataclass(frozen=True)
+class ExternalExperts(ExpertSurrogate):
+    """``- rho A sg[(1 - p)^gamma]`` on expert tokens: multiple importance sampling, and an advantage that explores (RL-PLUS)."""
+
+    external: External = "mixed"
+    omega: float = 0.5
+    cap: float | None = None
+    gamma: float = 0.5
+
+    def kernel(self, scores: Any, batch: Batch) -> Kernel:
+        """The expert's probability is estimated."""
+        return {
+            "denominator_logp": external_denominator(old_logp(scores, batch.rows), self.external, self.omega),
+            "limit": external_limit(self.cap),
+            "weight": expert_weight(scores.logp, "exploration", gamma=self.gamma),
+        }
+
+
+@dataclass(frozen=True)
+class MixSurrogate(Surrogate):
+    """The clipped surrogate, importance-weighted to the sampler and limited around the current policy (ReMix)."""
+
+    clip: Clip = Clip()
+    correction: Centre = "mix"
+    clamp_log_ratio: bool = True
+
+    def kernel(self, scores: Any, batch: Batch) -> Kernel:
+        """The sampler of stale rows is known; a fresh row's is the policy when this update began."""
+        rows, clamp = batch.rows, LOG_CLAMP if self.clamp_log_ratio else None
+        start = old_logp(scores, rows)
+        own = (rows.source == int(Source.FRESH)) | rows.sampler_logp.isnan()
+        behaviour = start if self.correction == "none" else torch.where(own, start, rows.sampler_logp)
+        centre = window_centre(start, behaviour, self.mask(batch), log_clamp=clamp) if self.correction == "mix" else 1.0
+        return {"denominator_logp": behaviour, "limit": replace(self.clip, centre=centre), "log_clamp": clamp}
+
+
+def external_denominator(start_logp: Tensor, external: External = "mixed", omega: float = 0.5) -> Tensor:
+    """Log of what an expert token's ratio is divided by: (p_old + omega) / 2 with the expert estimated, 1, or p_old.
+
+    Args:
+        start_logp: log-prob of expert tokens under the learner at the start of the update, any shape.
+        external: see :data:`External`.
+        omega: share of the constant in the estimate.
+    """
+    if external == "certain":
+        return torch.zeros_like(start_logp)
+    if external == "learner":
+        return start_logp
+    return mixture_logp([start_logp, external_logp(start_logp, flat=omega)])
+
+
+def external_limit(cap: float | None) -> Limit:
+    """Nothing, or a cap on the expert tokens' ratio whatever the sign of the advantage."""
+    return Unlimited() if cap is None else Clip(1.0, cap - 1.0, upper=cap)
