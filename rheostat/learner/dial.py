@@ -15,7 +15,6 @@ answer, and the meter shows the price.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -76,15 +75,20 @@ class Dial:
                 "that has learned: lower the lag or raise the budget."
             )
 
-    def refuse(self, composition: Composition, who: str) -> None:
+    def refuse(self, composition: Any, who: str) -> None:
         """Refuse what a part of the method says it cannot honour.
+
+        Args:
+            composition: a method's parts, in one stage or in several.
+            who: the method's name, for the sentence.
 
         Raises:
             RheostatError: with the part's reason.
         """
+        off = Dial()
         for part in composition.parts().values():
             for name, why in getattr(part, "refuses", {}).items():
-                if getattr(self, name) != getattr(Dial, name, next(f.default for f in dataclasses.fields(Dial) if f.name == name)):
+                if getattr(self, name) != getattr(off, name):
                     raise RheostatError(f"{who} cannot honour dial.{name}: {why}.")
 
     def rewrite(self, composition: Composition, who: str) -> Composition:

@@ -27,7 +27,7 @@ def rewrite(dial: Dial, composition: Composition | Staged, who: str) -> Composit
     """
     if dial.off:
         return composition
-    refuse(dial, composition, who)
+    dial.refuse(composition, who)
     if isinstance(composition, Staged) or not isinstance(composition.collect, Rollout):
         raise RheostatError(f"{who} cannot honour the dial: nobody acts for an update of its own.")
     found = replace(composition, retain=list(composition.retain), improve=list(composition.improve), models=dict(composition.models))
@@ -56,16 +56,3 @@ def repeated(part: Any, steps: int) -> Any:
     if hasattr(part, "part"):
         return replace(part, part=repeated(part.part, steps))
     return replace(part, epochs=steps, minibatches=1) if getattr(part, "model", None) == "policy" else part
-
-
-def refuse(dial: Dial, composition: Composition | Staged, who: str) -> None:
-    """Refuse what a part of the method says it cannot honour.
-
-    Raises:
-        RheostatError: with the part's reason.
-    """
-    off = Dial()
-    for part in composition.parts().values():
-        for name, why in getattr(part, "refuses", {}).items():
-            if getattr(dial, name) != getattr(off, name):
-                raise RheostatError(f"{who} cannot honour dial.{name}: {why}.")

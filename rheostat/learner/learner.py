@@ -16,9 +16,7 @@ from rheostat.errors import RheostatError
 from rheostat.learner.context import named
 from rheostat.learner.running import RunningMethod
 from rheostat.parts import Batch, Metrics
-from rheostat.trajectories import Trajectories, Transitions
 
-FIELDS = frozenset(Trajectories.__annotations__) | frozenset(Transitions.__annotations__)
 ALWAYS = frozenset({"action", "mask", "reward", "terminated", "truncated", "sampler_logp", "source", "version", "group", "valid"})
 """What collectors fill in."""
 
@@ -117,7 +115,7 @@ class Composition:
                 raise RheostatError(f"{who}: {name} cannot keep whole the units that {type(maker).__name__} makes: leave it out.")
             maker = part if getattr(part, "makes_units", False) else maker
         for part in [*self.parts().values(), *self.terms()]:
-            for name in getattr(part, "models", ()) if not isinstance(part, Composition) else ():
+            for name in getattr(part, "models", ()):
                 if name not in self.models:
                     raise RheostatError(f"{who} asks for the model {name!r}, which it does not have: it has {', '.join(self.models)}.")
             if hasattr(part, "check"):

@@ -77,13 +77,11 @@ class RewardModelUpdate:
         return RewardModel(of, self.learning_rate, self.weight_decay, self.max_grad_norm)
 
     def improve(self, context: Any, batch: Batch) -> Metrics:
-        """Move the reward model; tokens are counted where the policy learns from them.
+        """Move the reward model.
 
         Raises:
             NonFinite: a loss or the gradient is not finite; carries the batch.
         """
-        counted = context.learner_tokens
         found = self.update.improve(context, batch)
-        context.learner_tokens = counted
         names = {"reward_model_loss": "loss", "meter/gradient_norm": "gradient_norm"}
         return {f"reward_model/{names[name]}": value for name, value in found.items() if name in names}

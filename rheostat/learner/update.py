@@ -84,7 +84,8 @@ class Update:
             metrics |= moments_on_the_meter(model.optimizer)
             for each in self.terms:
                 metrics |= each.term.summary(batch) if hasattr(each.term, "summary") else {}
-            context.learner_tokens += int(rows.mask.sum()) * self.epochs
+            if self.model == context.deployed:
+                context.learner_tokens += int(rows.mask.sum()) * self.epochs
         return metrics | {"gradient_steps": len(reports)}
 
     def prepare(self, context: Any) -> None:
