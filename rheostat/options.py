@@ -20,11 +20,12 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from rheostat.errors import RheostatError, unknown
 
 KIND = "kind"
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -244,6 +245,64 @@ def check_domains(config: Any, who: str) -> None:
     """
     for each in options_of(config):
         checked(who, each, each.value)
+
+
+def refuse_idle(config: Any, who: str, context: Any = None) -> None:
+    """Refuse options that are set away from the method's default and cannot act under the other ones.
+
+    A part (or the method itself) says which of its options these are: ``idle(method)`` returns ``{path below the part: why}`` from the
+    method's configuration alone, and ``idle_in(method, context)`` returns the same for a run, whose spaces and budgets are known.
+
+    Args:
+        config: the method's dataclass object.
+        who: its name, for the sentence.
+        context: the learner's, before anything is spent; None asks the configuration alone.
+
+    Raises:
+        RheostatError: naming the option and why it cannot act.
+    """
+    question, arguments = ("idle", (config,)) if context is None else ("idle_in", (config, context))
+    usual = _defaults(config)
+    for prefix, part in _parts_of(config):
+        for name, why in getattr(part, question, lambda *_: {})(*arguments).items():
+            value = _value_at(part, name)
+            if value != usual.get(prefix + name, value):
+                raise RheostatError(f"{who}: {prefix}{name} would do nothing: {why}.")
+
+
+def _parts_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """A method and every part of it, with the prefix of its options' paths."""
+    yield prefix, config
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if is_part(value):
+            yield from _parts_of(value, f"{prefix}{item.name}.")
+
+
+def _value_at(part: Any, path: str) -> Any:
+    """The value of an option by its path below a part."""
+    for name in path.split("."):
+        part = getattr(part, name)
+    return part
+
+
+def _defaults(config: Any) -> dict[str, Any]:
+    """``{path: default}`` of a method's options; those of a part that is another than the method's own are that part's."""
+    found: dict[str, Any] = {}
+    for item in dataclasses.fields(config):
+        value, default = getattr(config, item.name), item.default
+        if not is_part(value):
+            found |= {} if default is dataclasses.MISSING else {item.name: default}
+        elif type(default) is type(value):
+            found |= {f"{item.name}.{each.path}": each.value for each in options_of(default)}
+        else:
+            found |= {f"{item.name}.{path}": usual for path, usual in _defaults(value).items()}
+    return found
+
+
+def value_or(value: Value | None, default: Value) -> Value:
+    """The value of an option that may be left to another one: ``default`` where it is None, and 0 is a value like any other."""
+    return default if value is None else value
 
 
 def checked(who: str, each: Option, value: Any) -> Any:

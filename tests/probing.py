@@ -101,6 +101,8 @@ def train_on(method: str, task: str, steps: int, directory: Path, **options: obj
 def train_replay_on(method: str, task: str, updates: int, directory: Path, **options: object) -> Run:
     """A method with a replay; those that begin with a data set learn from uniform actions alone."""
     options = having(method, REPLAY) | REPLAY_OWN.get(method, {}) | options
+    if reads_data(method) == "first":
+        options.pop("update_to_data", None)  # nobody acts
     data = {} if reads_data(method) == "no" else {"offline": random_data(task, DATA_STEPS)}
     steps = updates if reads_data(method) == "first" else int(REPLAY["start_steps"] + REPLAY["num_envs"] * updates)  # type: ignore[operator]
     return Run.create(directory, api.settings_for(method, task, steps=steps, evaluation_episodes=0, **data, **options)).train()

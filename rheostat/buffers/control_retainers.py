@@ -26,6 +26,8 @@ from rheostat.trajectories import Source, Transitions
 
 NORM_EPSILON = 1e-3
 """Added to the deviation that states are divided by (TD3+BC)."""
+NEVER_ACTS = "nobody acts in this run, so give it online_steps, or leave it alone"
+"""Why an option of acting cannot act where a data set is all there is."""
 OFFLINE_TURN = 100
 """Gradient steps per turn of the loop while nobody acts."""
 
@@ -262,6 +264,12 @@ class ReplayAndData(ReplayBuffer):
     def share(self) -> float | None:
         """Of the data set in every batch."""
         return self.offline_share
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        if context.offline is None:
+            return {"offline_share": "there is no data set to take a share from, so name one with --offline, or leave it alone"}
+        return {"offline_share": NEVER_ACTS} if context.never_acts else {}
 
     def __post_init__(self) -> None:
         if self.priority and self.offline_share is not None:

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from rheostat.credit.td_annotations import bounded_draw, soft_draw
-from rheostat.errors import RheostatError
 from rheostat.learner.control_models import Build, TargetNetwork, Trainable
 from rheostat.objectives.actor import (
     TemperatureForm,
@@ -32,7 +31,7 @@ from rheostat.objectives.temporal_difference import (
     critic_loss,
     least,
 )
-from rheostat.options import option
+from rheostat.options import option, value_or
 from rheostat.parts import Batch, NonFinite
 from rheostat.policies.control.actors import DeterministicActor, SquashedActor, TanhMeanActor, Temperature
 from rheostat.policies.control.critics import EnsembleQ, StateValue
@@ -93,15 +92,19 @@ class Critics:
     normalisation: bool = option(False, short="critic_normalisation")
     """Layer normalisation in the critics (RLPD)."""
     learning_rate: float | None = option(None, short="critic_learning_rate", at_least=0)
-    """Adam step size of the critics; None takes learning_rate."""
+    """Adam step size of the critics; None takes learning_rate, and 0 keeps them as they begin."""
     over: OverCritics = option("sum", short="over_critics")
     """The critics' loss is the sum over critics, or their mean (RLPD)."""
     scale: float = option(1.0, short="critic_scale")
     """Factor of the critics' loss (Stable-Baselines3: 0.5)."""
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {"over": "the sum over one critic is its mean, so leave it alone, or raise critics"} if self.number == 1 else {}
+
     def models(self, hidden: tuple[int, ...], learning_rate: float, tau: float) -> dict[str, Any]:
         """Critics and target critics; ``learning_rate`` is that of the policy."""
-        critics = Trainable(ensemble_q(hidden, self.number, self.normalisation), self.learning_rate or learning_rate)
+        critics = Trainable(ensemble_q(hidden, self.number, self.normalisation), value_or(self.learning_rate, learning_rate))
         return {"critics": critics, "target critics": TargetNetwork("critics", tau)}
 
 
@@ -120,9 +123,10 @@ class Entropy:
     share: float = 1.0
     """Of the number of action dimensions."""
 
-    def __post_init__(self) -> None:
-        if self.fixed is not None and (self.initial != 1.0 or self.target is not None):
-            raise RheostatError("A fixed temperature learns nothing: leave initial_temperature and target_entropy alone, or temperature.")
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        why = "a fixed temperature learns nothing, so leave it alone, or leave temperature out"
+        return {} if self.fixed is None else dict.fromkeys(("initial", "target", "form"), why)
 
     def model(self, learning_rate: float) -> Trainable:
         """The temperature."""

@@ -43,6 +43,10 @@ class CriticOptions:
     bootstrap_on_truncation: bool = option(True)
     """Returns of episodes that were cut end with V of the last observation; False: with nothing, as the authors have it (sarsa)."""
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {} if self.tau else {"target_every": "tau is 0, so the target critics never follow; raise it, or leave it alone"}
+
     def __post_init__(self) -> None:
         if self.form == "sarsa" and self.expectile != 0.7:
             raise RheostatError("expectile is of critics iql: choose them, or leave it alone.")

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rheostat.buffers.control_retainers import Window
+from rheostat.errors import RheostatError
 from rheostat.objectives.behaviour import advantage_weight, behaviour_loss
 from rheostat.objectives.kl import kl_estimate
 from rheostat.objectives.slopes import behaviour_slope, ros_slope
@@ -51,6 +53,14 @@ class RosUpdate:
     target: str = "policy"
     refuses: ClassVar[dict[str, str]] = REFUSES
 
+    def check(self, composition: Any) -> None:
+        """Refuse a window that never holds anything beside the block that is about to go."""
+        if any(isinstance(part, Window) and part.batches * part.turns == 1 for part in composition.retain):
+            raise RheostatError(
+                "behaviour_steps is a whole batch and window is 1, so nothing is kept that the behaviour policy could repair: lower "
+                "behaviour_steps, or raise window."
+            )
+
     def improve(self, context: Any, batch: Batch) -> Metrics:
         """Restart from the policy as it is now and move."""
         context.models[self.model].restart_from(context.models[self.target].parameters)
@@ -90,6 +100,12 @@ class PropsUpdate(RosUpdate):
     """Push rows down in proportion to their absolute advantage (an option of the first release, off in its runs)."""
     window_steps: int = 0
     """Environment steps that a full window holds beside the newest block."""
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        if self.passes * self.pieces > 1:
+            return {}
+        return {"target_kl": "the first step of an update starts at a KL of 0, and there is no second one, so leave it alone"}
 
     def update_behaviour(self, context: Any, rows: Transitions) -> Metrics:
         """Every step on some rows."""

@@ -22,7 +22,7 @@ from rheostat.learner.learner import Composition, Learner
 from rheostat.learner.running import RunningMethod
 from rheostat.learner.stages import Staged, Stages
 from rheostat.objectives.temporal_difference import least
-from rheostat.options import check_domains
+from rheostat.options import check_domains, refuse_idle
 from rheostat.parts import Batch, Metrics
 from rheostat.policies.control.squashed import Bounds, Rescaled
 from rheostat.streams import Streams, derive_seed
@@ -51,6 +51,7 @@ class ControlContext(LearnerContext):
     Attributes:
         collector: the environments.
         updates: gradient steps, or PPO updates: the version of the next data.
+        data_first: whether a data set is learned from before anybody acts.
         turns: of the loop in which somebody acted.
         gradient_steps: of the present stage.
         spent: of the budget, beside the steps of the collector.
@@ -81,6 +82,7 @@ class ControlContext(LearnerContext):
         self.collector = Collector(make(environments, derive_seed(streams.seed, "pool", 0)))
         self.stores["environments"] = self.collector
         self._updates = 0
+        self.data_first = False
         self.turns = 0
         self.gradient_steps = 0
         self.spent = 0
@@ -94,6 +96,11 @@ class ControlContext(LearnerContext):
         self._followers: dict[str, list[Any]] = {}
 
     # --- spaces and units -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def never_acts(self) -> bool:
+        """Whether the run only learns from a data set."""
+        return self.data_first and not self.online_steps
 
     @property
     def environments(self) -> Environments:
@@ -115,6 +122,13 @@ class ControlContext(LearnerContext):
         """Features of an observation and of a continuous action."""
         assert self.bounds is not None
         return self.observation_space.shape[0], len(self.bounds.centre)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether actions are vectors of floats."""
+        from gymnasium.spaces import Box
+
+        return isinstance(self.action_space, Box)
 
     @property
     def images(self) -> bool:
@@ -309,9 +323,11 @@ def composition_of(config: Any, who: str) -> Composition | Staged:
     """A control method's parts with its dial, checked.
 
     Raises:
-        RheostatError: numbers outside their domains, parts that cannot work together, or a dial that they cannot honour.
+        RheostatError: numbers outside their domains, options that cannot act, parts that cannot work together, or a dial that they
+            cannot honour.
     """
     check_domains(config, who)
+    refuse_idle(config, who)
     composition: Composition | Staged = rewrite(config.dial, config.compose(), who)
     composition.check(who)
     return composition
@@ -361,8 +377,9 @@ def build(
         policy: the user's network.
 
     Raises:
-        RheostatError: what :func:`composition_of` refuses; a data set where none is read, none where one is needed, or one of another
-            task; a network where the method makes its own; or a budget in which something would never happen.
+        RheostatError: what :func:`composition_of` refuses; an option that cannot act in this run; a data set where none is read, none
+            where one is needed, or one of another task; a network where the method makes its own; or a budget in which something would
+            never happen.
     """
     composition = composition_of(config, who)
     if config.dial.lag:
@@ -382,6 +399,7 @@ def build(
         expert=expert,
         policy=policy,
     )
+    context.data_first = isinstance(composition, Staged)
     try:
         prepared: set[int] = set()
         for part in composition.parts().values():
@@ -389,7 +407,9 @@ def build(
                 prepared.add(id(part))
                 part.prepare(context)
         with torch.random.fork_rng(devices=[]):  # layers draw weights from the global generator before ours replace them
-            return Stages(config, composition, context) if isinstance(composition, Staged) else Learner(config, composition, context)
+            found = Stages(config, composition, context) if isinstance(composition, Staged) else Learner(config, composition, context)
+        refuse_idle(config, who, context)
+        return found
     except BaseException:
         context.close()
         raise

@@ -31,6 +31,10 @@ BATCH_EPSILON = 1e-5
 """Added to the deviation of the advantages of a whole batch (Uni-O4)."""
 
 
+OWN_NETWORK = "the network that was handed over is as it is, so leave it alone"
+"""Why an option of a network that the method makes cannot act."""
+
+
 class Minibatch(NamedTuple):
     """Rows of a gradient step."""
 
@@ -62,6 +66,13 @@ class Network:
     tanh_mean: bool = option(False)
     """Squash the Gaussian mean (what the code of PROPS v1 does)."""
 
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        if "policy" in context.networks:
+            return dict.fromkeys(("hidden", "activation", "tanh_mean"), OWN_NETWORK)
+        found = dict.fromkeys(("hidden", "activation"), "images are read by convolutions of a fixed shape, so leave it alone")
+        return (found if context.images else {}) | ({} if context.continuous else {"tanh_mean": "choices have no mean, so leave it alone"})
+
     def __call__(self, context: Any) -> ActorCritic:
         """Untrained, for the spaces of the environments."""
         return ActorCritic(
@@ -82,6 +93,15 @@ class KLStop:
     """Stop the update when the k3 estimate of KL(start || policy) exceeds this; None never stops."""
     when: Literal["before-step", "after-epoch"] = option("after-epoch", short="kl_stop")
     """When to look at target_kl: on every minibatch before its step (PROPS), or after each pass (CleanRL)."""
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        if self.target is None:
+            return {"when": "nothing stops an update without target_kl, so set that too, or leave it alone"}
+        looks = method.update.epochs if self.when == "after-epoch" else method.update.gradient_steps
+        if looks > 1 or method.dial.updates_per_batch is not None:
+            return {}
+        return {"target": f"an update is over when kl_stop {self.when} could first stop it, so raise epochs, or leave it alone"}
 
 
 @dataclass(frozen=True)
@@ -156,6 +176,12 @@ class FastPPO:
         """The same with other rows, which are this share of the batch."""
         return replace(self, rows=round(self.rows / (1 - share)))
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        if method.dial.updates_per_batch is None:
+            return {}
+        return dict.fromkeys(("epochs", "minibatches"), "dial.updates_per_batch says how many gradient steps there are, so use one of both")
+
     @property
     def reads(self) -> tuple[str, ...]:
         """What must have been written."""
@@ -170,12 +196,9 @@ class FastPPO:
         """Refuse more minibatches than rows, and corrections that are made twice."""
         if self.rows and not self.minibatch_size and self.minibatches > self.rows:
             raise RheostatError(f"{self.minibatches} minibatches cannot be cut from {self.rows} rows: use at most {self.rows}.")
-        if isinstance(self.objective, ClippedSurrogate):
-            self.objective.check(composition)
-            if self.objective.ratio_to == "sampler" and self.sampler is not None and self.sampler.on:
-                raise RheostatError(
-                    "ratio_to='sampler' and sampler_correction both correct for what sampled: use one, or it is done twice."
-                )
+        to_sampler = isinstance(self.objective, ClippedSurrogate) and self.objective.ratio_to == "sampler"
+        if to_sampler and self.sampler is not None and self.sampler.on:
+            raise RheostatError("ratio_to='sampler' and sampler_correction both correct for what sampled: use one, or it is done twice.")
 
     def describe(self) -> dict[str, int | str]:
         """Numbers that follow."""

@@ -52,6 +52,16 @@ class Cloning:
     dimensions: OverDimensions = option("mean", short="diversity_dimensions")
     """That divergence as a mean over action dimensions (the authors) or their sum."""
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        if self.members == 1:
+            why = "one member has no other to differ from, so leave it alone, or raise members"
+            return dict.fromkeys(("diversity", "divergence", "dimensions"), why)
+        if not self.diversity:
+            return dict.fromkeys(("divergence", "dimensions"), "diversity is 0, so raise it, or leave this alone")
+        heuristic = self.divergence == "heuristic"
+        return {"dimensions": "diversity_kind heuristic has no divergence, so leave it alone"} if heuristic else {}
+
     def policies(self, context: Any, members: int, *, squash: bool = False) -> GaussianMembers:
         """Untrained policies of unit actions."""
         draw = context.streams["networks"]

@@ -12,7 +12,7 @@ from torch import Tensor
 from rheostat.errors import RheostatError
 from rheostat.learner.actor_critic import Found
 from rheostat.learner.control_models import Build, PolicyNetwork, Trainable
-from rheostat.learner.fast_ppo import Minibatch
+from rheostat.learner.fast_ppo import OWN_NETWORK, Minibatch
 from rheostat.objectives.actor import soft_actor_loss
 from rheostat.objectives.mixture_of_experts import best_expert, expert_shares, frequency_loss, relaxed_choice, score_loss
 from rheostat.objectives.temporal_difference import critic_loss, least, soft_value
@@ -46,6 +46,14 @@ class Mixture:
     def __post_init__(self) -> None:
         if self.gumbel_temperature != 1.0 and self.gradient != "gumbel":
             raise RheostatError("gumbel_temperature is that of a relaxed choice: set mixture_gradient gumbel too.")
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        if self.size == 1:
+            why = "one expert has nothing to choose between, so leave it alone, or raise mixture_size"
+            return dict.fromkeys(("gradient", "coefficient", "gumbel_temperature", "deterministic"), why)
+        why = "mixture_coefficient is 0, so the weights have no loss; raise it, or leave this alone"
+        return {} if self.coefficient else dict.fromkeys(("gradient", "gumbel_temperature"), why)
 
     def choice(self, logits: Tensor, generator: torch.Generator) -> Choice:
         """Draw from the weights ``softmax(logits)``, ``[B, K]``."""
@@ -236,6 +244,10 @@ class Judge:
     """Hidden layers of the judge of actions."""
     coefficient: float = option(1.0, short="judge_coefficient")
     """Factor of the judge's loss; one optimiser moves everything, and the limit of the gradient's norm holds for all of it."""
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return {"hidden": OWN_NETWORK} if "policy" in context.networks else {}
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rheostat.buffers.control_retainers import Draw, PerEnvironmentStep, per_turn
+from rheostat.buffers.control_retainers import NEVER_ACTS, Draw, PerEnvironmentStep, per_turn
 from rheostat.collect.control.collectors import Nobody
 from rheostat.errors import RheostatError
 from rheostat.learner.learner import Composition
@@ -48,6 +48,10 @@ class Rhythm(Batches):
 
     per_environment_step: float = option(1.0, short="update_to_data", at_least=0)
     """Gradient steps per environment step."""
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return {"per_environment_step": NEVER_ACTS} if context.never_acts else {}
 
     def draw(self, share: float | None = None, after: int = 0) -> Draw:
         """The batches that are due.
@@ -190,6 +194,10 @@ class Logging:
     """Episodes of such a measurement."""
     metered: Callable[[Any], bool] | None = None
     """Of the context: whether the batch of a turn is put on the meter; None always."""
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {} if self.evaluate_every else {"evaluate_episodes": "evaluate_every is 0, so set that too, or leave it alone"}
 
     def prepare(self, context: Any) -> None:
         """Make the log."""

@@ -12,7 +12,7 @@ from rheostat.learner.actor_critic import CriticStep, DeterministicActorStep, de
 from rheostat.learner.control_models import TargetNetwork, Trainable
 from rheostat.learner.off_policy import PerStep
 from rheostat.learner.rhythm import Delayed
-from rheostat.options import option
+from rheostat.options import option, value_or
 from rheostat.policies.control.squashed import Certain, UnitPolicy
 
 
@@ -43,7 +43,7 @@ class TwinCritics:
     learning_rate: float = option(3e-4, at_least=0)
     """Adam step size of the policy."""
     critic_learning_rate: float | None = option(None, at_least=0)
-    """Adam step size of the critics; None takes learning_rate."""
+    """Adam step size of the critics; None takes learning_rate, and 0 keeps them as they begin."""
     tau: float = option(0.005, share=True)
     """Share of the networks in their slow copies when these follow."""
     exploration_noise: float = option(0.1, at_least=0)
@@ -55,12 +55,21 @@ class TwinCritics:
     policy_delay: int = option(2, at_least=1)
     """Steps of the critics per step of the policy and of the slow copies."""
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        found: dict[str, str] = {}
+        if not self.target_noise:
+            found["noise_clip"] = "target_noise is 0, so there is no noise to limit; raise it, or leave noise_clip alone"
+        elif not self.noise_clip:
+            found["target_noise"] = "noise_clip is 0, which leaves no noise; raise it, or leave target_noise alone"
+        return found
+
     def models(self) -> dict[str, Any]:
         """By name."""
         return {
             "policy": NoisyPolicy(self.hidden, self.learning_rate, self.exploration_noise),
             "target policy": TargetNetwork("policy", self.tau),
-            "critics": Trainable(ensemble_q(self.hidden), self.critic_learning_rate or self.learning_rate),
+            "critics": Trainable(ensemble_q(self.hidden), value_or(self.critic_learning_rate, self.learning_rate)),
             "target critics": TargetNetwork("critics", self.tau, self.policy_delay),
         }
 

@@ -7,7 +7,7 @@ The losses are those of :mod:`~rheostat.objectives.policy_gradient` and :mod:`~r
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -74,10 +74,15 @@ class ClippedSurrogate:
     value_scale: float = 0.5
     """Factor of the critic's squared error."""
 
-    def check(self, composition: object) -> None:
-        """Refuse a range that nothing is clipped to."""
-        if self.limit == "none" and not self.value and self.epsilon != 0.2:
-            raise RheostatError("clip is the range of limit and of clip_value, and both are off: leave clip alone.")
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        if self.limit == "none" and not self.value:
+            return {"epsilon": "clip is the range of limit and of clip_value, and both are off, so leave clip alone"}
+        once = method.update.gradient_steps == 1 and method.dial.updates_per_batch is None
+        if once and self.ratio_to == "start":
+            why = "the only gradient step of an update starts at a ratio of 1, so nothing is clipped; raise epochs, or leave it alone"
+            return dict.fromkeys(("epsilon", "limit", "value"), why)
+        return {}
 
     def denominator(self, rows: Transitions) -> Tensor:
         """Log-probabilities below the ratio, ``[N]``."""

@@ -91,8 +91,9 @@ LAG: Options = {"dial.lag": 2}
 STALE: Options = {"dial.lag": 1}
 REPLAYED: Options = {"dial.replay_share": 0.5, "dial.replay_age": 2}
 EXPERT: Options = {"dial.expert_share": 0.25, "max_new_tokens": 48}
-REPEATED: Options = {"dial.updates_per_batch": 3}
-EVERYTHING: Options = LAG | {"dial.replay_share": 0.4, "dial.expert_share": 0.25, "dial.updates_per_batch": 2}
+PASSES_BY_DIAL: Options = {"epochs": ABSENT, "minibatches": ABSENT}
+REPEATED: Options = {"dial.updates_per_batch": 3} | PASSES_BY_DIAL
+EVERYTHING: Options = LAG | {"dial.replay_share": 0.4, "dial.expert_share": 0.25, "dial.updates_per_batch": 2} | PASSES_BY_DIAL
 STEPS: Options = {"epochs": 2, "minibatches": 2}
 """Ratios are 1 in the first gradient step."""
 
@@ -252,8 +253,8 @@ CONTROL: dict[str, Options] = {
     "ppo/raw": {"normalise_observations": False, "normalise_rewards": False, "normalise_advantage": False, "clip_value": False},
     "ppo/timeouts": {"task": "rheostat/GridWorld5x5-v0", "bootstrap_on_truncation": False, "anneal": False, "activation": "relu"},
     "ppo/sampling-error": {"sampling_error_every": 2},
-    "ppo/images": {"task": "@images"},
-    "ppo/own-network": {"policy": "@network"},
+    "ppo/images": {"task": "@images", "hidden": ABSENT},
+    "ppo/own-network": {"policy": "@network", "hidden": ABSENT},
     "ppo/lag": LAG,
     "ppo/lag-envpool": LAG | {"backend": "envpool"},
     "ppo/replayed": REPLAYED,
@@ -284,7 +285,7 @@ CONTROL: dict[str, Options] = {
     "dqn/envpool": {"backend": "envpool"},
     "dqn/double": {"double": True, "huber": None, "tau": 0.3},
     "dqn/ranked": {"n_step": 3, "priority": 0.6},
-    "dqn/images": {"task": "@images"},
+    "dqn/images": {"task": "@images", "hidden": ABSENT},
     "dqn/atari": {"preset": "atari", "start_steps": 30, "update_to_data": 0.5, "replay_capacity": 60, "batch_size": 16, "target_every": 7},
     "sac/plain": {"evaluate_every": 60, "evaluate_episodes": 1, "evaluation_episodes": 1},
     "sac/envpool": {"backend": "envpool"},

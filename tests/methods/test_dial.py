@@ -35,8 +35,12 @@ def expert(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(directory)
 
 
+PASSES = {"epochs": 10, "minibatches": 32}
+"""The method's own, which the dial replaces."""
+
+
 def control(**options: Any) -> Any:
-    settings = small_control("ppo", **options)
+    settings = small_control("ppo", **((PASSES if "dial.updates_per_batch" in options else {}) | options))
     return build_method(settings, settings.task)
 
 
@@ -202,7 +206,7 @@ def test_a_dialled_language_run_is_resumed_exactly(method: str, model: str, tmp_
 
 @pytest.mark.parametrize("backend", ["envpool", "gymnasium"])
 def test_a_dialled_control_run_is_resumed_exactly(backend: str, expert: str, tmp_path: Path) -> None:
-    options = EVERYTHING | {"backend": backend, "experts": expert, "steps": 640}
+    options = EVERYTHING | PASSES | {"backend": backend, "experts": expert, "steps": 640}
     Run.create(tmp_path / "whole", small_control("ppo", **options)).train()
     halted = Run.create(tmp_path / "halted", small_control("ppo", **options))
     with pytest.raises(Interrupted):

@@ -94,7 +94,7 @@ def test_epsilon_falls_linearly_over_its_share_of_the_budget() -> None:
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.3, 1.0])
 def test_the_explorer_is_greedy_except_for_epsilon_and_knows_its_probabilities(epsilon: float) -> None:
-    method = built("dqn", "Acrobot-v1", exploration_start=epsilon, exploration_end=epsilon)
+    method = built("dqn", "Acrobot-v1", exploration_start=epsilon, exploration_end=epsilon, exploration_share=0.5)
     seen = torch.randn(1, 6, generator=torch.Generator().manual_seed(1)).expand(4_000, 6)
     best = int(method.policy(seen[:1]).argmax())
     action, logp = method.draw(seen, torch.Generator().manual_seed(0))
@@ -143,6 +143,7 @@ def test_the_weights_of_a_prioritised_replay_scale_the_loss() -> None:
 
 def test_images_are_read_and_learned_from(tmp_path: Path) -> None:
     options = OFF_POLICY | OWN["dqn"] | {"update_to_data": 0.1, "batch_size": 4}
+    del options["hidden"]  # images have layers of their own
     run = rheostat.train("dqn", Images, directory=tmp_path / "run", progress=False, steps=60, **options)
     method = ByHand(run.method)
     assert method.replay.columns["observation"].dtype == torch.uint8 and method.updates == 2
@@ -167,7 +168,7 @@ def test_two_networks_of_one_seed_are_equal_whatever_the_global_generator_does()
         state = torch.get_rng_state()
         from tests.methods.test_off_policy import method_on
 
-        method = method_on("dqn", Images)
+        method = method_on("dqn", Images, hidden=(120, 84))
         assert torch.equal(torch.get_rng_state(), state)
         found.append(method.actor.parameters.vector.detach())
         method.close()

@@ -79,12 +79,9 @@ def of_weights(method: ByHand, gradient: Tensor) -> Tensor:
 # --- one expert -----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "options", [{}, {"entropy_of": "mixture"}, {"update": "all"}, {"update": "sampled", "mixture_gradient": "gumbel"}], ids=str
-)
-def test_one_expert_is_sac(options: dict[str, Any]) -> None:
+def test_one_expert_is_sac() -> None:
     shared = {"tau": 0.01, "temperature_form": "log", "learning_rate": 3e-3}
-    one, plain = build(mixture_size=1, **shared, **options), build("sac", **shared)
+    one, plain = build(mixture_size=1, **shared), build("sac", **shared)
     one.policy.stack.load_state_dict(plain.policy.stack.state_dict())
     for part in ("critics", "targets"):
         getattr(one, part).load_state_dict(getattr(plain, part).state_dict())

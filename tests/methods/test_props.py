@@ -69,12 +69,10 @@ def test_what_is_in_the_window_becomes_less_likely(method_name: str, task: str) 
     assert (behaviour - target).mean() < 0
 
 
-def test_a_window_of_one_block_has_nothing_to_repair() -> None:
-    method = build("props", window=1, behaviour_steps=64)
-    metrics = method.turn()
-    assert "behaviour_kl" not in metrics
-    policy, behaviour = (method.context.models[name].parameters for name in ("policy", "behaviour"))
-    assert torch.equal(behaviour.vector, policy.vector)
+@pytest.mark.parametrize("name", ["ros", "props"])
+def test_a_window_of_one_block_has_nothing_to_repair_and_is_refused(name: str) -> None:
+    with pytest.raises(RheostatError, match="nothing is kept that the behaviour policy could repair"):
+        build(name, window=1, behaviour_steps=64)
 
 
 def test_learning_from_the_window_uses_the_start_of_the_update_as_reference() -> None:

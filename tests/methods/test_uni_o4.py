@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
+from rheostat.learner.behaviour_model import ModelOptions
 from rheostat.learner.gated_ensemble import GatedMembers
 from rheostat.learner.going_online import Drawing
 from rheostat.methods.control.uni_o4 import STAGES, UniO4
@@ -27,6 +29,12 @@ from tests.training.test_run import StopAfter
 PER_STAGE = 150
 LONG: dict[str, Any] = {"steps": 4 * PER_STAGE, "checkpoint_every": 10_000, "log_every": 1, "backend": "gymnasium"}
 """Two turns per stage: 100 gradient steps, then 50."""
+
+
+NO_SCORES: dict[str, Any] = {"model_part": 0.0, "gate_every": 100, "horizon": 1000, "starts": 512} | {
+    each.metadata["short"] or each.name: each.default for each in fields(ModelOptions)
+}
+"""No model of the environment; what would act on it or on the gate is the method's own."""
 
 
 class Looked(ByHand):
@@ -105,7 +113,7 @@ def weights(one: Looked) -> dict[str, Tensor]:
 
 
 def test_stages_share_the_steps_in_the_published_proportion() -> None:
-    one = method(steps=2710, critic_part=2e6, model_part=3e5, cloning_part=4e5, policy_part=1e4)
+    one = method(steps=2710, critic_part=2e6, model_part=3e5, cloning_part=4e5, policy_part=1e4, gate_every=10)
     assert one.lengths == {"critics": 2000, "model": 300, "cloning": 400, "policies": 10}
     assert one.arithmetic == {f"steps of the {stage}": one.lengths[stage] for stage in STAGES}
     published = UniO4()
@@ -301,7 +309,7 @@ def test_old_policies_follow_where_the_score_is_better_than_ever(monkeypatch: py
 
 @pytest.mark.parametrize(("gate", "replaced"), [("never", 0), ("always", 6)])
 def test_other_gates(gate: str, replaced: int) -> None:
-    one = advance(method(gate=gate), "policies")
+    one = advance(method(gate=gate, gate_every=100 if gate == "never" else 20), "policies")
     clones = weights(one)["old"]
     while not one.acting:
         one.turn()
@@ -396,9 +404,9 @@ def test_the_released_deviation_is_another_one_online() -> None:
 
 
 def test_clones_alone_are_a_run_without_clipped_steps() -> None:
-    one = advance(method(policy_part=0.0), "acting")
+    one = advance(method(policy_part=0.0, gate_every=100), "acting")
     assert one.members.replaced == 0 and one.chosen in (0, 1) and one.lengths["policies"] == 0
-    bare = advance(method(policy_part=0.0, model_part=0.0), "acting")
+    bare = advance(method(policy_part=0.0, **NO_SCORES), "acting")
     assert bare.model is None and bare.chosen == 0
 
 
@@ -407,7 +415,7 @@ def test_online_steps_learn_from_clones(tmp_path: Path) -> None:
     task = probes.task_id("RewardFromBoth", True)
     options = {"online_learning_rate": 1e-2, "online_critic_learning_rate": 1e-2, "online_clip": 0.2, "entropy_coefficient": 0.0}
     options |= {"num_envs": 8, "online_batch_steps": 128, "online_minibatch": 32, "online_epochs": 4, "gamma": 0.9}
-    one = method(task, policy_part=0.0, model_part=0.0, online_steps=3000, normalise_states=False, **options)
+    one = method(task, policy_part=0.0, **NO_SCORES, online_steps=3000, normalise_states=False, **options)
     while one.steps < one.budget:
         one.turn()
     wrong = probes.check("RewardFromBoth", gamma=0.9, continuous=True, act=lambda seen: one.act_on_target(seen).mode())

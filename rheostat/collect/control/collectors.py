@@ -111,6 +111,14 @@ class RobustActing(Rollout):
         "expert_share": "it repairs the data of its own policy",
     }
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {} if self.repair_probability else {"quantiles": "repair_probability is 0, so raise it, or leave this alone"}
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return {"quantiles": "all discrete actions are candidates, so leave it alone"} if not context.continuous else {}
+
     def collect(self, context: Any) -> Batch:
         """The policy, corrected by what is kept (without the batch that is about to go)."""
         policy, history = context.models[self.acting].policy, context.stores["window"]

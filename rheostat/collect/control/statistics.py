@@ -23,6 +23,10 @@ class Normalisation:
     """Divide rewards by the running deviation of the discounted return, then clip to +-10 (details 30, 31)."""
     gamma: float = 0.99
 
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return {"observations": "images are divided by 255 in any case, so leave it alone"} if context.images else {}
+
     def prepare(self, context: Any) -> None:
         """Make the statistics."""
         if self.observations and not context.images:

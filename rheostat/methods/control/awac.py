@@ -34,7 +34,7 @@ from rheostat.learner.dial import Dial
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first
 from rheostat.learner.stages import Staged
 from rheostat.objectives.weights import batch_exponential_weight, exponential_weight
-from rheostat.options import option
+from rheostat.options import option, value_or
 from rheostat.parts import Batch
 from rheostat.policies.control.actors import LOG_STD
 
@@ -74,7 +74,7 @@ class AWAC:
     learning_rate: float = option(3e-4, at_least=0)
     """Adam step size of the policy."""
     critic_learning_rate: float | None = option(None, at_least=0)
-    """Adam step size of the critics; None takes learning_rate."""
+    """Adam step size of the critics; None takes learning_rate, and 0 keeps them as they begin."""
     hidden: tuple[int, ...] = option((256, 256, 256), at_least=1)
     """Hidden layers of actor and critics."""
     log_std: tuple[float, float] = option(LOG_STD)
@@ -95,7 +95,7 @@ class AWAC:
         """The four answers, on a data set first."""
         models = {
             "policy": Trainable(tanh_mean_actor(self.hidden, self.log_std), self.learning_rate),
-            "critics": Trainable(ensemble_q(self.hidden), self.critic_learning_rate or self.learning_rate),
+            "critics": Trainable(ensemble_q(self.hidden), value_or(self.critic_learning_rate, self.learning_rate)),
             "target critics": TargetNetwork("critics", self.tau),
         }
         imitation = WeightedImitation(self.weights, self.weights.cap, advantage_over_policy)

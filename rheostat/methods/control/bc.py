@@ -119,6 +119,15 @@ class BC:
     discrete: ClassVar[bool | None] = None
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        found: dict[str, str] = {}
+        if context.images:
+            found["hidden"] = "images are read by convolutions of a fixed shape, so leave it alone"
+        if not context.continuous:
+            found["imitation"] = "discrete actions have one likelihood, so leave it alone"
+        return found
+
     def compose(self) -> Staged:
         """The four answers; when the data set has been learned from, there is nothing more to do."""
         models = {"policy": ClonedPolicy(self.hidden, self.learning_rate, self.imitation)}

@@ -27,7 +27,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
+from rheostat.buffers.control_retainers import NEVER_ACTS, DataRewards, DataSet, ReplayAndData, States
 from rheostat.collect.control.collectors import StepByStep
 from rheostat.credit.td_annotations import SoftTarget
 from rheostat.errors import RheostatError
@@ -44,7 +44,7 @@ from rheostat.objectives.conservative import (
     uniform_log_density,
 )
 from rheostat.objectives.temporal_difference import OverCritics, critic_loss, td_target
-from rheostat.options import option
+from rheostat.options import option, value_or
 from rheostat.parts import Batch
 from rheostat.policies.control.actors import Temperature
 from rheostat.trajectories import Transitions
@@ -85,6 +85,16 @@ class Penalty:
             raise RheostatError("sum_over_actions belongs to gap_form importance; the plain form sums already.")
         if self.threshold is None and self.initial_multiplier != 1.0:
             raise RheostatError("initial_multiplier is where a learned multiplier starts: set gap_threshold too.")
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        if self.weight or self.weight_online:
+            return {}
+        return {"threshold": "conservative_weight is 0, and so is whatever a multiplier makes of it; raise it, or leave it alone"}
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return {"weight_online": NEVER_ACTS} if context.never_acts else {}
 
     @property
     def online(self) -> Penalty:
@@ -280,7 +290,7 @@ def models_of(method: Any) -> dict[str, Any]:
     """Models beside the policy of a method of this family, by name."""
     found = method.critics.models(method.hidden, method.learning_rate, method.tau)
     found["temperature"] = method.entropy.model(method.learning_rate)
-    rate = method.critics.learning_rate or method.learning_rate
+    rate = value_or(method.critics.learning_rate, method.learning_rate)
     found["multiplier"] = Trainable(lambda context: Temperature(method.penalty.initial_multiplier), rate)
     return dict(found)
 

@@ -53,6 +53,25 @@ class Exploration:
     share: float = option(0.5, short="exploration_share", share=True)
     """Share of the budget over which epsilon falls."""
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        found: dict[str, str] = {}
+        if not self.share:
+            found["start"] = "exploration_share is 0, so epsilon is exploration_end from the first step; raise it, or leave it alone"
+        elif self.start == self.end:
+            found["share"] = "exploration_start and exploration_end are the same, so epsilon never falls; leave it alone"
+        return found
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        if self.steps(context.total_steps) > method.collect.random_steps:
+            return {}
+        return {"start": "epsilon has fallen before start_steps uniform actions are over; raise exploration_share, or leave it alone"}
+
+    def steps(self, total: int) -> int:
+        """Environment steps over which epsilon falls, of so many."""
+        return math.ceil(self.share * total)
+
 
 class GreedyPolicy(Trainable):
     """A network of action values and who acts by it: the greedy policy, or with probability epsilon a uniform action."""
@@ -68,7 +87,7 @@ class GreedyPolicy(Trainable):
     def bind(self, context: Any, name: str) -> None:
         """Build the network; epsilon follows the environment steps."""
         super().bind(context, name)
-        length = math.ceil(self.exploration.share * context.total_steps)
+        length = self.exploration.steps(context.total_steps)
         self.schedule = PeakSchedule(self.exploration.start, self.exploration.end, decay=length, decay_form="linear")
         self.collector = context.collector
 
@@ -164,6 +183,14 @@ class DQN:
             "exploration_share": 0.1,
         }
     }
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {} if self.tau else {"target_every": "tau is 0, so the slow copy never follows; raise it, or leave it alone"}
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return {"hidden": "images are read by convolutions of a fixed shape, so leave it alone"} if context.images else {}
 
     def compose(self) -> Composition:
         """The four answers."""

@@ -53,6 +53,8 @@ from rheostat.policies.control.actors import Temperature
 from rheostat.policies.control.balance import BalanceModel, sin_cos_encoding
 
 Balance = Literal["model", "random"]
+NOT_ASKED = "balance random never asks the balance model, so leave it alone, or let the model pick"
+"""Why an option of the balance model cannot act."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ class Family:
             )
         if self.encoding_size % 2:
             raise RheostatError(f"encoding_size is {self.encoding_size}: sines and cosines come in pairs, so it must be even.")
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {"learning_rate": NOT_ASKED} if self.balance == "random" else {}
 
     def beside(self, context: Any, observation: Tensor, coefficient: Tensor) -> Tensor:
         """``[B, observations + encoding]``."""
@@ -264,6 +270,10 @@ class BalanceTemperature:
     learning_rate: float = option(3e-4, short="temperature_learning_rate", at_least=0)
     """Adam step size of the balance model's temperature."""
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return dict.fromkeys(("target_entropy", "initial", "learning_rate"), NOT_ASKED) if method.family.balance == "random" else {}
+
 
 @dataclass(frozen=True)
 class FamO2O:
@@ -367,6 +377,10 @@ class FamO2OCQL:
 
     uses_data: ClassVar[UsesData] = "first"
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {"released_map": NOT_ASKED} if self.family.balance == "random" else {}
 
     def compose(self) -> Staged:
         """CQL's answers, with a coefficient for every row and a model that picks it once the policy acts."""

@@ -38,7 +38,7 @@ from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesDa
 from rheostat.learner.stages import Staged
 from rheostat.objectives.temporal_difference import OverCritics
 from rheostat.objectives.weights import exponential_weight
-from rheostat.options import option
+from rheostat.options import option, value_or
 from rheostat.parts import Batch
 from rheostat.policies.control.actors import LOG_STD
 
@@ -53,6 +53,11 @@ class ImitationWeights:
     """beta, in 1 / units of value: 0 imitates the data, large values only their best actions."""
     cap: float = option(100.0, short="weight_cap", above=0)
     """Largest weight of an action of the data."""
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        why = "inverse_temperature 0 weighs every action alike, so leave weight_cap alone"
+        return {} if self.inverse_temperature else {"cap": why}
 
     def __call__(self, context: Any, batch: Batch, advantage: Tensor) -> Tensor:
         """Of advantages ``[B]``."""
@@ -70,13 +75,13 @@ class ImplicitCritics:
     over: OverCritics = option("mean", short="over_critics")
     """The critics' loss is the mean over critics (CORL) or their sum (the authors)."""
     learning_rate: float | None = option(None, short="critic_learning_rate", at_least=0)
-    """Adam step size of V and Q; None takes learning_rate."""
+    """Adam step size of V and Q; None takes learning_rate, and 0 keeps them as they begin."""
     tau: float = option(0.005, share=True)
     """Share of the new critics in the target critics after each gradient step."""
 
     def models(self, hidden: tuple[int, ...], learning_rate: float) -> dict[str, Any]:
         """By name; ``learning_rate`` is that of the policy."""
-        rate = self.learning_rate or learning_rate
+        rate = value_or(self.learning_rate, learning_rate)
         return {
             "critics": Trainable(ensemble_q(hidden), rate),
             "target critics": TargetNetwork("critics", self.tau),

@@ -104,6 +104,17 @@ class PMOE:
         "authors": {"actor_hidden": (512, 512, 512, 512), "batch_reward_scale": 10.0, "deterministic": "sampled"}
     }
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        found: dict[str, str] = {}
+        if self.mixture.size == 1:
+            why = "one expert has nothing to choose between, so leave it alone, or raise mixture_size"
+            found |= dict.fromkeys(("update", "entropy_of", "mixture_hidden"), why)
+        if self.batch_reward_scale is not None:
+            why = "batch_reward_scale standardises the rewards of every batch, which undoes it; leave one of them alone"
+            found |= dict.fromkeys(("rewards.scale", "rewards.shift"), why)
+        return found
+
     def network(self, context: Any) -> MixtureActor:
         """Experts and weights, untrained."""
         return MixtureActor(

@@ -36,7 +36,7 @@ from rheostat.collect.control.collectors import Rollout
 from rheostat.collect.control.statistics import Normalisation
 from rheostat.credit.control_annotations import GAE
 from rheostat.learner.dial import Dial
-from rheostat.learner.fast_ppo import FastPPO, KLStop, SamplingErrorMeter
+from rheostat.learner.fast_ppo import OWN_NETWORK, FastPPO, KLStop, SamplingErrorMeter
 from rheostat.learner.learner import Composition
 from rheostat.learner.mixture import Judge, Mixture, MixturePolicyNetwork, MixtureTerms
 from rheostat.learner.on_policy import on_policy
@@ -54,6 +54,10 @@ class Experts:
     """Hidden layers of actor and critic."""
     activation: Literal["tanh", "relu"] = option("tanh")
     """Activation of the hidden layers."""
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return dict.fromkeys(("hidden", "activation"), OWN_NETWORK) if "policy" in context.networks else {}
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, from_replay
 from rheostat.learner.rhythm import Delayed
-from rheostat.options import option
+from rheostat.options import option, value_or
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class RLPD:
     @property
     def delay(self) -> int:
         """Steps of the critics per step of policy and temperature."""
-        return self.policy_delay or max(1, round(self.batches.per_environment_step))
+        return value_or(self.policy_delay, max(1, round(self.batches.per_environment_step)))
 
     def compose(self) -> Composition:
         """SAC's answers beside a data set; policy and temperature move now and then.

@@ -21,6 +21,7 @@ every candidate. The sampler's log-probability is that of the mixture for discre
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from rheostat.buffers.control_retainers import Window
 from rheostat.collect.control.collectors import RobustActing as Acting
@@ -49,6 +50,11 @@ class RobustActing:
     meter: SamplingErrorMeter = SamplingErrorMeter()
     dial: Dial = Dial()
     """How far off-policy the data may be."""
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        why = "the probability of a chosen continuous action is not known, so there is nothing to correct by; leave it alone"
+        return {} if not context.continuous else dict.fromkeys(("sampler.correction", "objective.ratio_to"), why)
 
     def compose(self) -> Composition:
         """PPO's four answers; what differs is who acts."""

@@ -38,10 +38,10 @@ Checked against: the authors' code (``tests/vectors``: uni-o4).
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal
 
-from rheostat.buffers.control_retainers import DataAlone, DataRewards, DataSet, Draw, States, per_turn
+from rheostat.buffers.control_retainers import NEVER_ACTS, DataAlone, DataRewards, DataSet, Draw, States, per_turn
 from rheostat.collect.control.collectors import Nobody
 from rheostat.credit.control_annotations import GAE, OldValuesApart
 from rheostat.errors import RheostatError
@@ -213,6 +213,38 @@ class UniO4:
             raise RheostatError("The gate am-q imagines episodes in a model: set model_part above 0, or gate to always or never.")
         if self.critics.form == "iql" and self.clipped.omega != 0.7:
             raise RheostatError("omega weighs advantages of critics sarsa, and those of iql are not weighed: leave it alone.")
+
+    @property
+    def scores_members(self) -> bool:
+        """Whether AM-Q opens a gate or chooses between members."""
+        by_gate = self.gate.rule == "am-q" and self.parts.policies > 0
+        return self.parts.model > 0 and (by_gate or self.cloning.members > 1)
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        found: dict[str, str] = {}
+        if not self.scores_members:
+            names = [f"model.{each.name}" for each in fields(self.model)] + ["gate.horizon", "gate.starts", "gate.fixed_starts"]
+            found |= dict.fromkeys(names, "no score AM-Q is asked for, so no episode is imagined; leave it alone")
+        if self.gate.rule == "never":
+            found["gate.every"] = "gate never does not open, so leave it alone, or choose another gate"
+        if not self.parts.policies:
+            names = [f"clipped.{each.name}" for each in fields(self.clipped)] + ["gate.rule", "gate.every"]
+            found |= dict.fromkeys(names, "policy_part is 0, so no policy is optimised offline; raise it, or leave it alone")
+        if self.cloning.members == 1:
+            found["choice.by"] = "one member goes online in any case, so leave it alone, or raise members"
+        return found
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        found: dict[str, str] = {}
+        steps = self.parts.length(STAGES.index("policies"), context.total_steps)
+        if steps < self.gate.every:
+            found["gate.every"] = f"the policies make {steps} gradient steps, so the gate is never reached; lower it, or raise steps"
+        if context.never_acts:
+            names = [f"online.{each.name}" for each in fields(self.online) if each.name != "environments"]
+            found |= dict.fromkeys([*names, *([] if self.parts.policies else ["max_grad_norm"])], NEVER_ACTS)
+        return found
 
     def models(self) -> dict[str, Any]:
         """By name, in the order in which networks are drawn."""
