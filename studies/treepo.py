@@ -78,7 +78,7 @@ class Sizes:
     """What differs between the study and its smoke form."""
 
     seeds: int = 8
-    tokens: int = 60_000
+    tokens: int = 40_000
     prompts: int = 8
     group_size: int = 16
     held_out: int = 512
