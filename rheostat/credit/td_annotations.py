@@ -36,6 +36,7 @@ class SoftTarget:
     """Target critics, drawn anew, of which the least counts; None takes all (RLPD)."""
     sampler: Sampler = soft_draw
     models: ClassVar[tuple[str, ...]] = ("policy", "target critics", "temperature")
+    writes: ClassVar[tuple[str, ...]] = ("target", "alpha")
 
     @torch.no_grad()
     def __call__(self, context: Any, batch: Batch) -> Batch:
@@ -64,6 +65,7 @@ class SmoothedTarget:
     noise: float = 0.2
     clip: float = 0.5
     models: ClassVar[tuple[str, ...]] = ("target policy", "target critics")
+    writes: ClassVar[tuple[str, ...]] = ("target",)
 
     @torch.no_grad()
     def __call__(self, context: Any, batch: Batch) -> Batch:
@@ -86,6 +88,7 @@ class PolicyValueTarget:
     """``y = r + discount min Qbar(s', a')``, a' of the policy, without entropy (AWAC)."""
 
     models: ClassVar[tuple[str, ...]] = ("policy", "target critics")
+    writes: ClassVar[tuple[str, ...]] = ("target",)
 
     @torch.no_grad()
     def __call__(self, context: Any, batch: Batch) -> Batch:
@@ -101,6 +104,7 @@ class BestOfData:
     """The smallest target critic of the data's own action, as it was before anything moved (IQL)."""
 
     models: ClassVar[tuple[str, ...]] = ("target critics",)
+    writes: ClassVar[tuple[str, ...]] = ("best",)
 
     @torch.no_grad()
     def __call__(self, context: Any, batch: Batch) -> Batch:
@@ -114,6 +118,8 @@ class ImplicitValues:
     """``y = r + discount V(s')`` and the advantage ``best - V(s)``, with V as it is where this part stands: before its step or after."""
 
     models: ClassVar[tuple[str, ...]] = ("value",)
+    reads: ClassVar[tuple[str, ...]] = ("best",)
+    writes: ClassVar[tuple[str, ...]] = ("advantage", "target")
 
     @torch.no_grad()
     def __call__(self, context: Any, batch: Batch) -> Batch:

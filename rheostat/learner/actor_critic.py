@@ -169,6 +169,7 @@ class CriticStep:
     over: OverCritics = "sum"
     scale: float = 1.0
     models: ClassVar[tuple[str, ...]] = ("critics",)
+    reads: ClassVar[tuple[str, ...]] = ("target",)
 
     def step(self, context: Any, batch: Batch) -> Found:
         """One step."""
@@ -187,6 +188,7 @@ class ExpectileStep:
 
     expectile: float = 0.7
     models: ClassVar[tuple[str, ...]] = ("value",)
+    reads: ClassVar[tuple[str, ...]] = ("best",)
 
     def step(self, context: Any, batch: Batch) -> Found:
         """One step."""
@@ -224,6 +226,12 @@ class SoftActorStep:
 
     q_value: QValue = smallest_q
     models: ClassVar[tuple[str, ...]] = ("policy", "critics")
+    writes: ClassVar[tuple[str, ...]] = ("log_prob",)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What must have been written."""
+        return ("alpha", *getattr(self.q_value, "reads", ()))
 
     def step(self, context: Any, batch: Batch) -> Found:
         """One step."""
@@ -244,6 +252,7 @@ class TemperatureStep:
     form: TemperatureForm = "exp"
     share: float = 1.0
     models: ClassVar[tuple[str, ...]] = ("temperature",)
+    reads: ClassVar[tuple[str, ...]] = ("log_prob",)
 
     def target_entropy(self, context: Any) -> float:
         """What is held, nats."""
@@ -314,6 +323,12 @@ class WeightedImitation:
     advantage: Callable[[Any, Batch, Any], Tensor] = advantage_column
     learning_rate: Callable[[Any], float] | None = None
     models: ClassVar[tuple[str, ...]] = ("policy",)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What must have been written."""
+        column = ("advantage",) if self.advantage is advantage_column else ()
+        return (*column, *getattr(self.weight, "reads", ()))
 
     def step(self, context: Any, batch: Batch) -> Found:
         """One step."""

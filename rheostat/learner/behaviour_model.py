@@ -118,6 +118,7 @@ class DataReturns:
 
     bootstrap: bool = True
     models: ClassVar[tuple[str, ...]] = ("behaviour critics",)
+    writes: ClassVar[tuple[str, ...]] = ("returns",)
 
     def __call__(self, context: Any, batch: Batch) -> Batch:
         data, index = context.stores["data as read"], batch.rows.index

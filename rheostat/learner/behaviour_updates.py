@@ -107,6 +107,11 @@ class PropsUpdate(RosUpdate):
             return {}
         return {"target_kl": "the first step of an update starts at a KL of 0, and there is no second one, so leave it alone"}
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What must have been written."""
+        return ("advantage",) if self.advantage_weighted else ()
+
     def update_behaviour(self, context: Any, rows: Transitions) -> Metrics:
         """Every step on some rows."""
         behaviour, policy = context.models[self.model], context.models[self.target]

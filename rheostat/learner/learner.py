@@ -96,15 +96,17 @@ class Composition:
         for part in self.retain:
             known |= set(getattr(part, "writes", ()))
         for part in self.credit:
-            self._check_reads(who, part, known)
+            check_reads(who, part, known)
             known |= set(getattr(part, "writes", ()))
         optimisers: dict[str, Any] = {}
         for update in self.improve:
             model = getattr(update, "model", None)
             if model is not None and model not in self.models:
                 raise RheostatError(f"{who} updates the model {model!r}, which it does not have: it has {', '.join(self.models)}.")
+            check_reads(who, update, known)
             for each in getattr(update, "terms", ()):
-                self._check_reads(who, each.term, known)
+                check_reads(who, each.term, known)
+            known |= set(getattr(update, "writes", ()))
             mine = tuple(getattr(update, name, None) for name in ("learning_rate", "warmup", "weight_decay", "max_grad_norm"))
             if model is not None and optimisers.setdefault(model, mine) != mine:
                 raise RheostatError(f"{who} has two updates of the model {model!r} with different optimisers: give them the same settings.")
@@ -121,12 +123,17 @@ class Composition:
             if hasattr(part, "check"):
                 part.check(self)
 
-    def _check_reads(self, who: str, part: Any, known: set[str]) -> None:
-        missing = [name for name in getattr(part, "reads", ()) if name not in known]
-        if missing:
-            raise RheostatError(
-                f"{who}: {type(part).__name__} reads {', '.join(missing)}, which no part before it writes: add the annotation that does."
-            )
+
+def check_reads(who: str, part: Any, known: set[str]) -> None:
+    """Refuse a part that reads what is not known where it stands.
+
+    Raises:
+        RheostatError: names the part and the columns.
+    """
+    missing = [name for name in getattr(part, "reads", ()) if name not in known]
+    if missing:
+        name = type(getattr(part, "part", part)).__name__  # of what a rhythm is given to
+        raise RheostatError(f"{who}: {name} reads {', '.join(missing)}, which no part before it writes: add the annotation that does.")
 
 
 def chain(collector: Any) -> Iterator[Any]:

@@ -161,6 +161,8 @@ class MixtureActorStep:
     update: Literal["max", "all", "sampled"] = "max"
     entropy_of: EntropyOf = "component"
     models: ClassVar[tuple[str, ...]] = ("policy", "critics")
+    reads: ClassVar[tuple[str, ...]] = ("alpha",)
+    writes: ClassVar[tuple[str, ...]] = ("log_prob",)
 
     def describe(self) -> dict[str, int | str]:
         """The experts."""

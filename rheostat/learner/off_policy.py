@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from torch import Tensor
 from rheostat.buffers.control_retainers import NEVER_ACTS, Draw, PerEnvironmentStep, per_turn
 from rheostat.collect.control.collectors import Nobody
 from rheostat.errors import RheostatError
-from rheostat.learner.learner import Composition
+from rheostat.learner.learner import Composition, check_reads
 from rheostat.learner.stages import GradientSteps, Stage, Staged
 from rheostat.objectives.meter import off_policyness
 from rheostat.options import option
@@ -79,6 +79,7 @@ class AsRead:
     discrete: bool | None = False
     images: bool = False
     limited: bool = True
+    writes: ClassVar[tuple[str, ...]] = ("drawn",)
 
     def prepare(self, context: Any) -> None:
         """Find the bounds of continuous actions."""
@@ -153,8 +154,11 @@ class PerStep:
         return found
 
     def check(self, composition: Any) -> None:
-        """Refuse what the parts inside refuse."""
+        """Refuse what the parts inside refuse, and one that reads what none before it writes."""
+        known: set[str] = set()
         for part in self.inner():
+            check_reads("A gradient step", part, known)
+            known |= set(getattr(part, "writes", ()))
             for name in getattr(part, "models", ()):
                 if name not in composition.models:
                     raise RheostatError(f"{type(part).__name__} asks for the model {name!r}, which is not there.")

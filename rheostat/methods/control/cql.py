@@ -143,6 +143,7 @@ class BestNextTarget:
     entropy_in_backup: bool = False
     actions: int = 10
     models: ClassVar[tuple[str, ...]] = ("policy", "target critics", "temperature")
+    writes: ClassVar[tuple[str, ...]] = ("target", "alpha")
 
     @torch.no_grad()
     def __call__(self, context: Any, batch: Batch) -> Batch:
@@ -164,6 +165,7 @@ class OtherActions:
 
     actions: int = 10
     models: ClassVar[tuple[str, ...]] = ("policy",)
+    writes: ClassVar[tuple[str, ...]] = ("other actions", "log density")
 
     @torch.no_grad()
     def __call__(self, context: Any, batch: Batch) -> Batch:
@@ -188,6 +190,7 @@ class ConservativeCriticStep:
     networks: int = 2
     """Critics."""
     models: ClassVar[tuple[str, ...]] = ("critics", "multiplier")
+    reads: ClassVar[tuple[str, ...]] = ("target", "other actions", "log density")
 
     def describe(self) -> dict[str, int | str]:
         """The size of the penalty."""
@@ -220,6 +223,11 @@ class ImitationFirst:
 
     steps: int
     then: QValue = smallest_q
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What must have been written."""
+        return tuple(getattr(self.then, "reads", ()))
 
     def __call__(self, context: Any, batch: Batch, action: Tensor) -> Tensor:
         """``[B]``."""

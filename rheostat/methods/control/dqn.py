@@ -115,6 +115,7 @@ class GreedyTarget:
 
     double: bool = False
     models: ClassVar[tuple[str, ...]] = ("policy", "target policy")
+    writes: ClassVar[tuple[str, ...]] = ("target",)
 
     @torch.no_grad()
     def __call__(self, context: Any, batch: Batch) -> Batch:
@@ -131,6 +132,7 @@ class ActionValueStep:
 
     huber: float | None = 1.0
     models: ClassVar[tuple[str, ...]] = ("policy",)
+    reads: ClassVar[tuple[str, ...]] = ("target",)
 
     def step(self, context: Any, batch: Batch) -> Found:
         """One step."""

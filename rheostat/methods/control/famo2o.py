@@ -143,6 +143,7 @@ class Coefficients:
     picked: bool = False
     following: Literal["own", "current", "none"] = "none"
     models: ClassVar[tuple[str, ...]] = ("balance",)
+    writes: ClassVar[tuple[str, ...]] = ("coefficient",)
 
     def describe(self) -> dict[str, int | str]:
         """The range."""
@@ -235,6 +236,7 @@ class FamilyWeights:
     """Largest weight of an action of the data."""
     released_broadcast: bool = option(False)
     """Weight every row by the batch's mean over coefficients, as the authors' code does."""
+    reads: ClassVar[tuple[str, ...]] = ("coefficient",)
 
     def __call__(self, context: Any, batch: Batch, advantage: Tensor) -> Tensor:
         """Of advantages ``[B]``."""
@@ -333,9 +335,15 @@ class FamO2O:
         )
 
 
-def weighted_q(context: Any, batch: Batch, action: Tensor) -> Tensor:
-    """The smallest critic times the coefficient, ``[B]``."""
-    return batch.columns["coefficient"] * smallest_q(context, batch, action)
+@dataclass(frozen=True)
+class WeightedQ:
+    """The smallest critic times the coefficient."""
+
+    reads: ClassVar[tuple[str, ...]] = ("coefficient",)
+
+    def __call__(self, context: Any, batch: Batch, action: Tensor) -> Tensor:
+        """``[B]``."""
+        return batch.columns["coefficient"] * smallest_q(context, batch, action)
 
 
 @dataclass(frozen=True)
@@ -390,6 +398,6 @@ class FamO2OCQL:
 
         def step(penalty: Penalty, picked: bool) -> PerStep:
             draw = Coefficients(family, picked, self.next_coefficient)
-            return gradient_step(self, penalty, q_value=weighted_q, before=(draw,), after=(SoftBalanceStep(family),))
+            return gradient_step(self, penalty, q_value=WeightedQ(), before=(draw,), after=(SoftBalanceStep(family),))
 
         return composition_of(self, models, step(self.penalty, False), step(self.penalty.online, family.balance == "model"))
