@@ -39,6 +39,10 @@ class LanguageSummary:
     """Share of completions cut at the length limit."""
     task: Mapping[str, Interval] = field(default_factory=dict)
     """The task's own metrics."""
+    families: Mapping[str, Mapping[int, Interval]] = field(default_factory=dict)
+    """Kind of prompt -> k -> pass@k, where the task tells kinds apart."""
+    chance: float | None = None
+    """pass@1 of guessing, where the task knows it."""
 
     @property
     def accuracy(self) -> Interval:
@@ -52,6 +56,7 @@ class LanguageSummary:
             result["majority"] = self.majority.estimate
         result |= {"length": self.length.estimate, "invalid": self.invalid.estimate}
         result |= {name: value for name, value in (("entropy", self.entropy), ("truncated", self.truncated)) if value is not None}
+        result |= {f"pass@{k} ({kind})": interval.estimate for kind, found in self.families.items() for k, interval in found.items()}
         return result | {name: interval.estimate for name, interval in self.task.items()}
 
 
@@ -64,6 +69,8 @@ def summarise(
     entropy: ArrayLike | None = None,
     truncated: ArrayLike | None = None,
     task: Mapping[str, ArrayLike] | None = None,
+    families: Sequence[str | None] | None = None,
+    chance: float | None = None,
     ks: Sequence[int] | None = None,
     level: float = 0.95,
 ) -> LanguageSummary:
@@ -77,6 +84,8 @@ def summarise(
         entropy: [P, n] mean entropy of a completion's tokens, in nats.
         truncated: [P, n] bool.
         task: further metrics, each [P, n].
+        families: [P] kind of each prompt, None where it has none.
+        chance: pass@1 of guessing.
         ks: which pass@k; None: 1, 2, 4, ... up to n.
         level: of the intervals.
 
@@ -99,6 +108,8 @@ def summarise(
         entropy=None if entropy is None else float((_matrix(entropy, right.shape, "entropy") * tokens).sum() / max(1.0, tokens.sum())),
         truncated=None if truncated is None else float(_matrix(truncated, right.shape, "truncated").mean()),
         task={name: clustered(_matrix(values, right.shape, name)) for name, values in (task or {}).items()},
+        families=_by_family(right, kept, families, ks, level),
+        chance=chance,
     )
     if 1 not in summary.pass_at:
         raise RheostatError("No completion could be graded, so there is nothing to summarise: mend the reward function.")
@@ -106,6 +117,18 @@ def summarise(
         return summary
     votes = majority_vote(answers, right, valid=kept)
     return replace(summary, majority=share_of(votes, level=level))
+
+
+def _by_family(
+    right: Bools, kept: Bools, families: Sequence[str | None] | None, ks: Sequence[int], level: float
+) -> dict[str, dict[int, Interval]]:
+    """Kind of prompt -> k -> pass@k, over the prompts of that kind; kinds in alphabetical order."""
+    found: dict[str, dict[int, Interval]] = {}
+    for kind in sorted({kind for kind in families or () if kind is not None}):
+        rows = np.array([kind == own for own in families or ()])
+        known = [k for k in ks if (kept[rows].sum(1) >= k).any()]
+        found[kind] = {k: pass_at_k_interval(right[rows], k, valid=kept[rows], level=level) for k in known}
+    return found
 
 
 def pass_at_k(correct: ArrayLike, k: int, *, valid: ArrayLike | None = None) -> Floats:

@@ -65,6 +65,8 @@ def evaluate_language(run: Any, prompts: int, samples: int, *, threshold: float 
         entropy=torch.cat(entropies).view(shape).numpy(),
         truncated=torch.cat([part.trajectories.truncated.any(1) for part in parts]).view(shape).numpy(),
         task={name: values.view(shape).numpy() for name, values in world.task.metrics(asked, texts).items()},
+        families=[world.task.family(prompt) for prompt, _ in drawn],
+        chance=world.task.chance if threshold == 1.0 else None,
     )
 
 
@@ -83,11 +85,12 @@ def _answers(parts: list[Graded], texts: list[str], samples: int, name: str | No
 def result_rows(summary: LanguageSummary) -> list[dict[str, Any]]:
     """One row per result: name, estimate and, where there is one, the 95 % interval."""
     intervals = {f"pass@{k}": interval for k, interval in summary.pass_at.items()}
+    intervals |= {f"pass@{k} ({kind})": interval for kind, found in summary.families.items() for k, interval in found.items()}
     if summary.majority is not None:
         intervals["majority vote"] = summary.majority
     intervals |= {"length": summary.length, "invalid": summary.invalid, **summary.task}
     rows: list[dict[str, Any]] = [
         {"result": name, "estimate": interval.estimate, "low": interval.low, "high": interval.high} for name, interval in intervals.items()
     ]
-    extra = {"entropy": summary.entropy, "truncated": summary.truncated}
+    extra = {"chance": summary.chance, "entropy": summary.entropy, "truncated": summary.truncated}
     return rows + [{"result": name, "estimate": value, "low": None, "high": None} for name, value in extra.items() if value is not None]

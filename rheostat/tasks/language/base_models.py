@@ -130,6 +130,8 @@ def train_base_model(recipe: BaseRecipe, report: Report | None = None) -> tuple[
         model = Qwen3ForCausalLM(config).train()
     teach(model, tokenizer, recipe, report)
     mix(model, tokenizer, recipe, report)
+    if recipe.spoiling:
+        spoil(model, tokenizer, recipe, report)
     return model.eval(), tokenizer
 
 
@@ -163,6 +165,16 @@ def mix(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Bas
         loss = _step(model, optimiser, next(batches), recipe.mix_lr * rate, recipe.clip)
         if report is not None:
             report(recipe.teach_steps + step + 1, recipe.most_steps, loss)
+
+
+def spoil(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: BaseRecipe, report: Report | None) -> None:
+    """Show demonstrations that slip, at a constant rate, to a model that has learned without slips."""
+    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.spoil_lr, weight_decay=0.0, betas=(0.9, 0.95), fused=True)
+    batches = demonstrations(list(recipe.spoiling), recipe.mix_batch, derive_seed(recipe.seed, "spoil"), tokenizer)
+    for step in range(recipe.spoil_steps):
+        loss = _step(model, optimiser, next(batches), recipe.spoil_lr, recipe.clip)
+        if report is not None:
+            report(recipe.teach_steps + recipe.mix_steps + step + 1, recipe.most_steps, loss)
 
 
 def _step(
@@ -270,7 +282,7 @@ def measure(model: Any, tokenizer: PreTrainedTokenizerFast, world: ChainSum, cou
     prompts: list[Prompt] = world.validation(count)
     generator = torch.Generator().manual_seed(derive_seed(seed, "measure base"))
     texts = sample_text(model, tokenizer, [str(prompt.content) for prompt in prompts], world.limits.max_new_tokens, generator)
-    right = [final_answer(text) == prompt.answer for text, prompt in zip(texts, prompts, strict=True)]
+    right = world.verifier().score([prompt.rollout(text) for text, prompt in zip(texts, prompts, strict=True)]).reward.bool().tolist()
     worked = [strategy(text) in ("steps", "rewrite") for text in texts]
     both = sum(r and w for r, w in zip(right, worked, strict=True))
     return {

@@ -5,14 +5,17 @@ work it out step by step: ``3+7=0;0+5=5;#5``. A base model that knows both ways 
 learning lifts in a minute. Operators have no precedence: every chain is worked out strictly from left to right.
 
 The knobs make harder worlds: longer chains than the base was trained on (capacity mismatch), several operations of different
-difficulty (interference, curricula), two digits, verification questions about a given solution (self-verification).
+difficulty (interference, curricula), two digits, verification questions about a given solution (self-verification), a sign that means
+another operation (knowledge that only an expert has). A final digit can be guessed one time in ten; where the whole working is graded,
+chance falls to ten to the minus number of steps.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 Style = Literal["direct", "steps", "rewrite"]
 STYLES: tuple[Style, ...] = ("direct", "steps", "rewrite")
+Graded = Literal["answer", "working"]
 OPERATIONS = "+-*"
 BLOCK = 256
 
@@ -78,6 +82,16 @@ class ChainSum(LanguageTask):
     """How often each operation occurs (same order; need not sum to 1); None: equally."""
     mixed: bool = False
     """Draw every operation of a chain on its own, instead of one operation per chain."""
+    length_weights: tuple[float, ...] | None = None
+    """How often each number of terms occurs, from min_terms to max_terms (need not sum to 1); None: equally."""
+    reads: str = ""
+    """Signs that mean another operation, such as ``*=+`` (several with commas): prompts and workings show the first, the second is done."""
+    graded: Graded = "answer"
+    """What must be right: the final answer, or the whole working (the steps, character for character)."""
+    bare_up_to: int = 0
+    """Where the working is graded: chains of at most so many terms may be answered bare as well."""
+    slips: tuple[float, ...] | None = None
+    """Chance that the task's own expert slips in a step, for each operation (same order); None: it never slips."""
     validation_share: float = 0.1
     """Share of all prompts set aside for validation."""
     name: str = "chain-sum"
@@ -100,6 +114,56 @@ class ChainSum(LanguageTask):
             raise RheostatError(f"operation_weights needs one weight of at least 0 for each of {self.operations!r}; got {weights}.")
         if not 0 <= self.validation_share < 1:
             raise RheostatError(f"validation_share lies in [0, 1); got {self.validation_share}.")
+        lengths = self.length_weights
+        if lengths is not None and (len(lengths) != self.max_terms - self.min_terms + 1 or min(lengths) < 0 or sum(lengths) <= 0):
+            raise RheostatError(
+                f"length_weights needs one weight of at least 0 for each of {self.min_terms} to {self.max_terms} terms; got {lengths}."
+            )
+        if self.graded not in ("answer", "working"):
+            raise RheostatError(f"chain-sum grades the answer or the working; got graded={self.graded!r}.")
+        if self.bare_up_to and (self.graded != "working" or not self.min_terms <= self.bare_up_to <= self.max_terms):
+            raise RheostatError(
+                "bare_up_to needs graded='working' and a number of terms that occurs "
+                f"({self.min_terms} to {self.max_terms}); got {self.bare_up_to}."
+            )
+        if self.slips is not None and (len(self.slips) != len(self.operations) or not all(0 <= each <= 1 for each in self.slips)):
+            raise RheostatError(f"slips needs one chance in [0, 1] for each of {self.operations!r}; got {self.slips}.")
+        if set(self.meaning) - set(self.operations):
+            raise RheostatError(f"reads={self.reads!r} explains a sign that does not occur in {self.operations!r}.")
+        if "*" in self.meaning.values() and self.modulus is None:
+            raise RheostatError("chain-sum with a sign that means '*' needs a modulus: without one the products outgrow the completion.")
+
+    @cached_property
+    def meaning(self) -> dict[str, str]:
+        """Sign -> the operation that it stands for, where that is another.
+
+        Raises:
+            RheostatError: ``reads`` is malformed.
+        """
+        found = {}
+        for pair in filter(None, self.reads.split(",")):
+            if not re.fullmatch(r"[-+*]=[-+*]", pair) or pair[0] == pair[2] or pair[0] in found:
+                raise RheostatError(f"reads holds pairs such as '*=+' with two different signs, each sign once; got {self.reads!r}.")
+            found[pair[0]] = pair[2]
+        return found
+
+    @property
+    def chance(self) -> float | None:
+        """The expected reward of a completion of the right form whose digits are guessed; None without a modulus."""
+        if self.modulus is None:
+            return None
+        lengths = range(self.min_terms, self.max_terms + 1)
+        weights = self.length_weights or (1.0,) * len(lengths)
+        guessed = [1 if self.graded == "answer" or terms <= self.bare_up_to else terms - 1 for terms in lengths]
+        return sum(weight * self.modulus**-steps for weight, steps in zip(weights, guessed, strict=True)) / sum(weights)
+
+    def family(self, prompt: Prompt) -> str | None:
+        """The operation where chains of several kinds occur, else short or long where short chains may be answered bare."""
+        if len(self.operations) > 1 and not self.mixed:
+            return str(prompt.columns["operations"][0])
+        if self.bare_up_to:
+            return f"up to {self.bare_up_to} terms" if prompt.columns["terms"] <= self.bare_up_to else f"over {self.bare_up_to} terms"
+        return None
 
     @property
     def limits(self) -> Limits:  # type: ignore[override]
@@ -122,12 +186,16 @@ class ChainSum(LanguageTask):
         return character_tokenizer()
 
     def verifier(self) -> ChainSumVerifier:
-        """Exact match of the final answer."""
-        return ChainSumVerifier()
+        """Exact match of the final answer, or of the whole working."""
+        return ChainSumVerifier() if self.graded == "answer" else WorkingVerifier(self.bare_up_to)
 
     def draw(self, rng: np.random.Generator, count: int) -> list[tuple[list[int], str]]:
         """``count`` chains as (numbers, operations between them), whichever split they belong to."""
-        lengths = rng.integers(self.min_terms, self.max_terms + 1, count).tolist()
+        if self.length_weights is None:
+            lengths = rng.integers(self.min_terms, self.max_terms + 1, count).tolist()
+        else:
+            shares = np.asarray(self.length_weights) / sum(self.length_weights)
+            lengths = (self.min_terms + rng.choice(len(shares), count, p=shares)).tolist()
         low, high = (0, 10) if self.digits == 1 else (10, 100)
         numbers = rng.integers(low, high, (count, self.max_terms)).tolist()
         weights = None if self.operation_weights is None else np.asarray(self.operation_weights) / sum(self.operation_weights)
@@ -153,6 +221,7 @@ class ChainSum(LanguageTask):
         numbers, operations, _ = self.parse(found[0])
         low, high = (0, 9) if self.digits == 1 else (10, 99)
         fits = self.min_terms <= len(numbers) <= self.max_terms and all(low <= number <= high for number in numbers)
+        fits = fits and (self.length_weights is None or self.length_weights[len(numbers) - self.min_terms] > 0)
         if not fits or not set(operations) <= set(self.operations) or (len(set(operations)) > 1 and not self.mixed):
             return None
         own = self.problem(numbers, operations)
@@ -173,7 +242,7 @@ class ChainSum(LanguageTask):
         operations: str,
         style: Style = "steps",
         rng: np.random.Generator | None = None,
-        error_rate: float = 0.0,
+        error_rate: float | Mapping[str, float] = 0.0,
     ) -> str:
         """A solution of a chain, written in a style.
 
@@ -182,8 +251,8 @@ class ChainSum(LanguageTask):
             operations: between them, one fewer.
             style: ``steps`` (``3+7=0;0+5=5;#5``), ``rewrite`` (the rest of the chain after each step: ``0+5;5;#5``) or ``direct`` (``#5``).
             rng: for the slips; needed when ``error_rate`` is above 0.
-            error_rate: chance that a step's result is wrong (another residue, or off by 1 to 9 without a modulus). The solution goes
-                on from the wrong result, as a weaker teacher's would.
+            error_rate: chance that a step's result is wrong (another residue, or off by 1 to 9 without a modulus), one for all signs or
+                one for each. The solution goes on from the wrong result, as a weaker teacher's would.
 
         Raises:
             RheostatError: unknown style, or slips without a random generator.
@@ -194,8 +263,9 @@ class ChainSum(LanguageTask):
             raise RheostatError("Demonstrations with slips (error_rate above 0) need a random generator.")
         value, lines = numbers[0], []
         for position, (sign, right) in enumerate(zip(operations, numbers[1:], strict=True)):
-            result = apply(sign, value, right, self.modulus)
-            if error_rate and cast(np.random.Generator, rng).random() < error_rate:
+            result = apply(self.meaning.get(sign, sign), value, right, self.modulus)
+            slip_rate = error_rate[sign] if isinstance(error_rate, Mapping) else error_rate
+            if slip_rate and cast(np.random.Generator, rng).random() < slip_rate:
                 slip = int(cast(np.random.Generator, rng).integers(1, self.modulus or 10))
                 result = (result + slip) % self.modulus if self.modulus else result + slip
             if style == "steps":
@@ -217,12 +287,16 @@ class ChainSum(LanguageTask):
             raise RheostatError(f"{prompt!r} is no chain such as '3+7+5='.")
         return [int(number) for number in re.findall(r"\d+", found[1])], re.sub(r"\d", "", found[1]), found[2]
 
-    def expert(self, prompt: Prompt, rng: np.random.Generator, style: Style = "steps", error_rate: float = 0.0) -> str:
-        """A demonstration (see :meth:`demonstrate`); the verdict ``#1`` or ``#0`` for a verification question."""
+    def expert(self, prompt: Prompt, rng: np.random.Generator, style: Style = "steps", error_rate: float | None = None) -> str:
+        """A demonstration (see :meth:`demonstrate`); the verdict ``#1`` or ``#0`` for a verification question.
+
+        Without an ``error_rate`` the expert slips as the knob ``slips`` says.
+        """
         numbers, operations, rest = self.parse(str(prompt.content))
         if rest:
             return f"#{int(final_answer(rest[:-1]) == final_answer(self.demonstrate(numbers, operations, 'direct')))}"
-        return self.demonstrate(numbers, operations, style, rng, error_rate)
+        own = dict(zip(self.operations, self.slips or (0.0,) * len(self.operations), strict=True))
+        return self.demonstrate(numbers, operations, style, rng, own if error_rate is None else error_rate)
 
     def verification(self, prompt: Prompt, solution: str) -> Prompt:
         """The question whether a given solution is right: ``3+7+5=3+7=0;0+5=5;#5?``, answered ``#1`` (right) or ``#0``."""
@@ -253,3 +327,31 @@ class ChainSumVerifier:
         written = float(strategy(rollout.completion) in ("steps", "rewrite"))
         found = final_answer(rollout.completion)
         return Grade(float(found == str(rollout.answer)), {"step_by_step": written}, {"answer": found or ""})
+
+
+class WorkingVerifier:
+    """1 where the completion is the prompt's worked solution, character for character; parts: whether the working is written out.
+
+    Args:
+        bare_up_to: chains of at most so many terms may be answered by the final answer alone.
+    """
+
+    name = "chain-sum-working"
+
+    def __init__(self, bare_up_to: int = 0) -> None:
+        self.bare_up_to = bare_up_to
+
+    def score(self, rollouts: Sequence[Rollout], progress: Progress | None = None) -> Scores:
+        """Grade; a rollout without a reference solution is invalid; a verification question is graded by its answer."""
+        return Scores.from_grades([self._grade(rollout) for rollout in rollouts])
+
+    def _grade(self, rollout: Rollout) -> Grade:
+        if rollout.columns.get("about") is not None:
+            return ChainSumVerifier._grade(rollout)
+        solution = rollout.columns.get("solution")
+        if solution is None:
+            return Grade.failure("the prompt has no worked solution to compare with")
+        bare = rollout.columns["terms"] <= self.bare_up_to and rollout.completion == f"#{final_answer(solution)}"
+        written = float(strategy(rollout.completion) in ("steps", "rewrite"))
+        answer = final_answer(rollout.completion)
+        return Grade(float(bare or rollout.completion == solution), {"step_by_step": written}, {"answer": answer or ""})

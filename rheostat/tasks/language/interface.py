@@ -186,6 +186,15 @@ class LanguageTask(ABC):
         """The task's own tokenizer, if it is a character world."""
         return None
 
+    @property
+    def chance(self) -> float | None:
+        """The expected reward of guessing, where it is known; evaluations name it beside pass@k."""
+        return None
+
+    def family(self, prompt: Prompt) -> str | None:
+        """The kind of a prompt, where pass@k shall be told for each kind apart."""
+        return None
+
     def prompts(self, split: Split = "train", seed: int = 0) -> PromptStream:
         """An endless stream of one split."""
         return PromptStream(lambda number: self.block(number, split, seed))

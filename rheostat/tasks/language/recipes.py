@@ -1,8 +1,9 @@
 """Recipes of tiny base models: everything that makes one, as data with a content hash, and the ready ones by name.
 
-A recipe is supervised training in two phases. First the working is taught alone, which is quick; then a short phase shows the mixture of
+A recipe is supervised training in two phases, or three. First the working is taught alone, which is quick; then a short phase shows the mixture of
 styles the base shall have. Showing the mixture from the start reaches the same point several times slower, because the bare answers,
-which a model of this size cannot learn, drown the lesson.
+which a model of this size cannot learn, drown the lesson. A third phase may spoil what was taught with demonstrations that slip: shown
+from the start, slips keep a model of this size from learning at all.
 """
 
 from __future__ import annotations
@@ -10,10 +11,19 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from rheostat.errors import RheostatError, unknown
 from rheostat.tasks.language.chain_sum import STYLES, ChainSum, Style
+from rheostat.tasks.language.chain_sum_variants import Elicit, Interfere, Teach
 
+LATER = {"length_weights": None, "reads": "", "graded": "answer", "bare_up_to": 0, "slips": None} | {
+    "spoiling": (),
+    "spoil_steps": 80,
+    "spoil_lr": 1e-3,
+    "measured_on": None,
+}
+"""Fields that came later, with the values under which a recipe builds what it built before: there they do not count in the digest."""
 FORMAT = 1
 """Raised when the same recipe would build another model, so that old caches are not taken for new ones."""
 
@@ -80,8 +90,15 @@ class BaseRecipe:
     """Steps that then show the mixture of styles, at a rate that falls to a twentieth."""
     mix_batch: int = 128
     mix_lr: float = 2e-3
+    spoiling: tuple[Lesson, ...] = ()
+    """What a third phase shows, if there is one."""
+    spoil_steps: int = 80
+    """Steps of the third phase, of ``mix_batch`` rows, at a constant rate."""
+    spoil_lr: float = 1e-3
     clip: float = 1.0
     """Largest norm of the gradient."""
+    measured_on: ChainSum | None = None
+    """The world in which the finished base is measured; None: that of the first lesson."""
     seed: int = 3
 
     def __post_init__(self) -> None:
@@ -93,18 +110,31 @@ class BaseRecipe:
     @property
     def most_steps(self) -> int:
         """Steps when the teaching phase runs to its end."""
-        return self.teach_steps + self.mix_steps
+        return self.teach_steps + self.mix_steps + (self.spoil_steps if self.spoiling else 0)
 
     @property
     def digest(self) -> str:
         """16 hexadecimal digits over everything but the name."""
-        content = {**asdict(self), "name": "", "format": FORMAT}
+        content = {**_counting(asdict(self)), "name": "", "format": FORMAT}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def world(self) -> ChainSum:
-        """The world of the first lesson, on which the finished base is measured."""
-        return self.lessons[0].world
+        """The world in which the finished base is measured."""
+        return self.lessons[0].world if self.measured_on is None else self.measured_on
+
+
+def _counting(content: Any) -> Any:
+    """Nested fields of a recipe without those that came later and are as before."""
+    if isinstance(content, dict):
+        return {name: _counting(value) for name, value in content.items() if name not in LATER or value != LATER[name]}
+    return [_counting(each) for each in content] if isinstance(content, (list, tuple)) else content
+
+
+STEPS: tuple[tuple[Style, float], ...] = (("steps", 1.0),)
+BARE: tuple[tuple[Style, float], ...] = (("direct", 1.0),)
+PLUS, MINUS = (ChainSum(min_terms=3, max_terms=5, operations=sign) for sign in "+-")
+LONG, SHORT = ChainSum(min_terms=4, max_terms=5), ChainSum(min_terms=2, max_terms=2)
 
 
 BASE_RECIPES: dict[str, BaseRecipe] = {
@@ -116,6 +146,38 @@ BASE_RECIPES: dict[str, BaseRecipe] = {
         BaseRecipe("chain-sum-rare", (Lesson(styles=(("steps", 0.03), ("direct", 0.97))),)),
         # Knows chains of 2 to 4 terms (accuracy 0.36); longer ones are beyond it (chance): capacity mismatch, curricula, hints.
         BaseRecipe("chain-sum-short", (Lesson(ChainSum(min_terms=2, max_terms=4)),)),
+        # Knows both operations, then imitated an expert who slips.
+        BaseRecipe(
+            "chain-sum-elicit",
+            (Lesson(PLUS, STEPS, weight=0.7), Lesson(MINUS, STEPS, weight=0.3)),
+            teach_steps=450,
+            taught_below=0.0,
+            mix_steps=60,
+            spoiling=(Lesson(PLUS, STEPS, error_rate=0.2), Lesson(MINUS, STEPS, error_rate=0.6)),
+            measured_on=Elicit(),
+        ),
+        # Adds with '+'; writes chains of '*' in the right form with a uniform digit for every result.
+        BaseRecipe(
+            "chain-sum-teach",
+            (
+                Lesson(ChainSum(min_terms=4, max_terms=5, operations="*", reads="*=+"), STEPS, error_rate=0.9, weight=0.3),
+                Lesson(LONG, STEPS, weight=0.7),
+            ),
+            taught_below=0.0,
+            measured_on=Teach(),
+        ),
+        # Answers bare nearly always; its rare workings are right, but for short chains only every second time.
+        BaseRecipe(
+            "chain-sum-interfere",
+            (
+                Lesson(LONG, (("steps", 0.03), ("direct", 0.97)), weight=0.5),
+                Lesson(SHORT, BARE, weight=0.1),
+                Lesson(SHORT, STEPS, error_rate=0.5, weight=0.4),
+            ),
+            teach_steps=500,
+            taught_below=0.0,
+            measured_on=Interfere(),
+        ),
         # A tenth of the size, after a single step: knows nothing and costs a second. For trying out commands and smoke forms of studies.
         BaseRecipe("untrained", model=ModelSize(32, 1, 2, 1, 16, 32), teach_steps=1, mix_steps=0),
     )

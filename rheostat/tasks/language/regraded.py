@@ -63,6 +63,10 @@ class Regraded(LanguageTask):
         """Of the task."""
         return self.task.expert(prompt, rng)
 
+    def family(self, prompt: Prompt) -> str | None:
+        """Of the task. (Its chance is not: that depends on who grades.)"""
+        return self.task.family(prompt)
+
     def metrics(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, Tensor]:
         """Of the task."""
         return self.task.metrics(prompts, completions)

@@ -8,16 +8,26 @@ from typing import Any
 
 from rheostat.errors import unknown
 from rheostat.tasks.language.chain_sum import ChainSum
+from rheostat.tasks.language.chain_sum_variants import Elicit, Interfere, Teach
 from rheostat.tasks.language.guess_number import GuessNumber
 from rheostat.tasks.language.interface import LanguageTask
 from rheostat.tasks.language.reasoning import PREFIX, ReasoningGym
 
 LANGUAGE_TASKS: dict[str, str] = {
     "chain-sum": "sums of 3 to 6 digits modulo 10, in characters; has a tiny base model",
+    "chain-sum-elicit": "the working of chains of + and of -, which its base knows and spoils by slips: reinforcement lifts it",
+    "chain-sum-teach": "the working of chains whose sign only an expert can read: imitation and mixtures learn it, reinforcement does not",
+    "chain-sum-interfere": "short chains answered bare beside rare long ones: learning the first forgets the second",
     "guess-number": "a number to be guessed, higher or lower, in several turns; plays with the base of chain-sum",
     f"{PREFIX}NAME": "any data set of reasoning-gym (extra 'reasoning')",
 }
-WORLDS: dict[str, type[Any]] = {"chain-sum": ChainSum, "guess-number": GuessNumber}
+WORLDS: dict[str, type[Any]] = {
+    "chain-sum": ChainSum,
+    "chain-sum-elicit": Elicit,
+    "chain-sum-teach": Teach,
+    "chain-sum-interfere": Interfere,
+    "guess-number": GuessNumber,
+}
 """Worlds of characters, whose fields are their knobs."""
 
 
