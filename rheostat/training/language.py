@@ -25,14 +25,15 @@ from rheostat.methods import table
 from rheostat.policies.language.loading import base_of_adapters
 from rheostat.policies.language.model import LanguagePolicy
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.base_models import base_model_path, build_base_model
+from rheostat.tasks.language.base_models import base_model_path, base_models, build_base_model
 from rheostat.tasks.language.demonstrations import Demonstrations, read_demonstrations
 from rheostat.tasks.language.encoding import PromptEncoder, Turn, encode_prompt
 from rheostat.tasks.language.files import FilePrompts, load_prompts
 from rheostat.tasks.language.interface import LanguageTask, Limits
+from rheostat.tasks.language.packaged_models import PACKAGED_MODELS
 from rheostat.tasks.language.recipes import BASE_RECIPES
 from rheostat.tasks.language.regraded import Regraded
-from rheostat.tasks.language.task_list import language_task
+from rheostat.tasks.language.task_list import WORLDS, language_task
 from rheostat.training.run import CUSTOM
 from rheostat.training.settings import Settings
 
@@ -227,7 +228,8 @@ def automatic_preset(method: str, task: str | None, model: str | None) -> str | 
         task: the named task; None for the user's own prompts or task object.
         model: as in :class:`Settings`.
     """
-    tiny = model in BASE_RECIPES or (model is None and task is not None)
+    real = task in WORLDS and WORLDS[task]().base in PACKAGED_MODELS
+    tiny = model in BASE_RECIPES or (model is None and task is not None and not real)
     return "tiny" if tiny and "tiny" in getattr(table.entry(method).load(), "presets", {}) else None
 
 
@@ -242,7 +244,7 @@ def model_path(settings: Settings, task: LanguageTask) -> str:
         raise RheostatError(f"The run's model is an object ({name.removeprefix(CUSTOM)}): hand it over, with model=... and tokenizer=...")
     if name is None:
         raise RheostatError(f"The task {task.name!r} has no base model of its own: name one with --model (a Hugging Face folder).")
-    if name not in BASE_RECIPES:
+    if name not in base_models():
         return name
     built = base_model_path(name).is_dir()
     return str(build_base_model(name, progress=not built))  # a bar while it is built, silence where the cache has it

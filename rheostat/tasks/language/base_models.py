@@ -1,4 +1,4 @@
-"""Building and caching tiny base models: supervised training of a small Qwen3 on a recipe's demonstrations.
+"""Building and caching base models: a small Qwen3 trained on a recipe's demonstrations, or a real model that a package carries.
 
 The result is an ordinary Hugging Face folder (safetensors, tokenizer, ``recipe.json`` with what was measured); ``transformers`` and every
 other library load it.
@@ -21,12 +21,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, unknown
 from rheostat.policies.language.loading import without_bars
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
 from rheostat.tasks.language.interface import Prompt, PromptStream
-from rheostat.tasks.language.recipes import BaseRecipe, Lesson, base_recipe
+from rheostat.tasks.language.packaged_models import PACKAGED_MODELS, PackagedModel, convert
+from rheostat.tasks.language.recipes import BASE_RECIPES, BaseRecipe, Lesson
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
@@ -47,17 +48,34 @@ def cache_root(cache_dir: str | Path | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "rheostat"
 
 
-def base_model_path(recipe: str | BaseRecipe, cache_dir: str | Path | None = None) -> Path:
-    """The folder of a recipe's model, whether it is built yet or not."""
-    recipe = base_recipe(recipe) if isinstance(recipe, str) else recipe
+def base_models() -> dict[str, BaseRecipe | PackagedModel]:
+    """Every ready base model by name: the tiny ones, and the real ones that a package carries."""
+    return {**BASE_RECIPES, **PACKAGED_MODELS}
+
+
+def base_model(name: str) -> BaseRecipe | PackagedModel:
+    """A ready base model.
+
+    Raises:
+        RheostatError: none of that name.
+    """
+    known = base_models()
+    if name not in known:
+        raise unknown("base model", name, known)
+    return known[name]
+
+
+def base_model_path(recipe: str | BaseRecipe | PackagedModel, cache_dir: str | Path | None = None) -> Path:
+    """The folder of a base model, whether it is built yet or not."""
+    recipe = base_model(recipe) if isinstance(recipe, str) else recipe
     return cache_root(cache_dir) / "base-models" / f"{recipe.name}-{recipe.digest}"
 
 
-def build_base_model(recipe: str | BaseRecipe, cache_dir: str | Path | None = None, progress: bool | Report = True) -> Path:
-    """The base model of a recipe, built unless the cache has it.
+def build_base_model(recipe: str | BaseRecipe | PackagedModel, cache_dir: str | Path | None = None, progress: bool | Report = True) -> Path:
+    """A base model, built unless the cache has it.
 
     Args:
-        recipe: a recipe, or the name of a ready one.
+        recipe: a recipe or a packaged model, or the name of a ready one.
         cache_dir: see :func:`cache_root`.
         progress: True shows a bar and says where the model lies; a function is called after every step; False is silent.
 
@@ -65,9 +83,9 @@ def build_base_model(recipe: str | BaseRecipe, cache_dir: str | Path | None = No
         The Hugging Face folder. It appears in one piece: a build that is interrupted leaves nothing there.
 
     Raises:
-        RheostatError: unknown name, or a cache folder that cannot be written.
+        RheostatError: unknown name, a cache folder that cannot be written, or a package that is missing or holds other weights.
     """
-    recipe = base_recipe(recipe) if isinstance(recipe, str) else recipe
+    recipe = base_model(recipe) if isinstance(recipe, str) else recipe
     target = base_model_path(recipe, cache_dir)
     if not (target / REPORT).is_file():
         try:
@@ -78,19 +96,29 @@ def build_base_model(recipe: str | BaseRecipe, cache_dir: str | Path | None = No
                 f"Cannot write base models to {target.parent} ({error.strerror}): set RHEOSTAT_CACHE to another folder."
             ) from error
         try:
-            with _progress(recipe, progress) as report:
-                _build(recipe, workshop, report)
+            if isinstance(recipe, PackagedModel):
+                facts = {"digest": recipe.digest, **convert(recipe, workshop)}
+                (workshop / REPORT).write_text(json.dumps(facts, indent=2) + "\n")
+            else:
+                with _progress(recipe, progress) as report:
+                    _build(recipe, workshop, report)
             _move_into_place(workshop, target)
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
     if progress is True:
-        measured = json.loads((target / REPORT).read_text())["measured"]
-        print(f"base model {recipe.name}: accuracy {measured['accuracy']:.2f}, step by step {measured['step_by_step']:.0%}, at {target}")
+        print(f"base model {recipe.name}: {_told(json.loads((target / REPORT).read_text()))}, at {target}")
     return target
 
 
-def facts_of(recipe: BaseRecipe, cache_dir: str | Path | None = None) -> dict[str, Any]:
-    """Name, content hash, place and, once built, accuracy, parameters and seconds of a recipe's model."""
+def _told(facts: dict[str, Any]) -> str:
+    """What a finished model's report says, in a few words."""
+    if "measured" not in facts:
+        return f"{facts['parameters']:,} weights from {facts['package']} ({facts['licence']})"
+    return f"accuracy {facts['measured']['accuracy']:.2f}, step by step {facts['measured']['step_by_step']:.0%}"
+
+
+def facts_of(recipe: BaseRecipe | PackagedModel, cache_dir: str | Path | None = None) -> dict[str, Any]:
+    """Name, content hash, place and, once built, accuracy, parameters and seconds of a base model."""
     path = base_model_path(recipe, cache_dir)
     built = (path / REPORT).is_file()
     found = json.loads((path / REPORT).read_text()) if built else {}

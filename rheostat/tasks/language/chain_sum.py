@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores
+from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, Split, is_validation
@@ -185,7 +185,7 @@ class ChainSum(LanguageTask):
 
         return character_tokenizer()
 
-    def verifier(self) -> ChainSumVerifier:
+    def verifier(self) -> Verifier:
         """Exact match of the final answer, or of the whole working."""
         return ChainSumVerifier() if self.graded == "answer" else WorkingVerifier(self.bare_up_to)
 

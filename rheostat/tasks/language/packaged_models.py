@@ -129,7 +129,7 @@ def convert(model: PackagedModel, folder: Path) -> dict[str, Any]:
     network = type(read)(type(read.config).from_dict(plain))  # a model that was read from GGUF refuses to be saved
     network.load_state_dict(read.state_dict())
     with without_bars():
-        network.to(torch.bfloat16).save_pretrained(folder)
+        network.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {
         "packaged": model.name,

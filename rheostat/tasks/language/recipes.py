@@ -1,9 +1,9 @@
 """Recipes of tiny base models: everything that makes one, as data with a content hash, and the ready ones by name.
 
-A recipe is supervised training in two phases, or three. First the working is taught alone, which is quick; then a short phase shows the mixture of
-styles the base shall have. Showing the mixture from the start reaches the same point several times slower, because the bare answers,
-which a model of this size cannot learn, drown the lesson. A third phase may spoil what was taught with demonstrations that slip: shown
-from the start, slips keep a model of this size from learning at all.
+A recipe is supervised training in two phases, or three. First the working is taught alone, which is quick; then a short phase shows the
+mixture of styles the base shall have. Showing the mixture from the start reaches the same point several times slower, because the bare
+answers, which a model of this size cannot learn, drown the lesson. A third phase may spoil what was taught with demonstrations that slip:
+shown from the start, slips keep a model of this size from learning at all.
 """
 
 from __future__ import annotations

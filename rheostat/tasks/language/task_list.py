@@ -12,6 +12,7 @@ from rheostat.tasks.language.chain_sum_variants import Elicit, Interfere, Teach
 from rheostat.tasks.language.guess_number import GuessNumber
 from rheostat.tasks.language.interface import LanguageTask
 from rheostat.tasks.language.reasoning import PREFIX, ReasoningGym
+from rheostat.tasks.language.word_sums import WordSums
 
 LANGUAGE_TASKS: dict[str, str] = {
     "chain-sum": "sums of 3 to 6 digits modulo 10, in characters; has a tiny base model",
@@ -19,6 +20,7 @@ LANGUAGE_TASKS: dict[str, str] = {
     "chain-sum-teach": "the working of chains whose sign only an expert can read: imitation and mixtures learn it, reinforcement does not",
     "chain-sum-interfere": "short chains answered bare beside rare long ones: learning the first forgets the second",
     "guess-number": "a number to be guessed, higher or lower, in several turns; plays with the base of chain-sum",
+    "word-sums": "word problems in plain English, as chat prompts, for real models; its base is SmolLM2-135M",
     f"{PREFIX}NAME": "any data set of reasoning-gym (extra 'reasoning')",
 }
 WORLDS: dict[str, type[Any]] = {
@@ -27,8 +29,9 @@ WORLDS: dict[str, type[Any]] = {
     "chain-sum-teach": Teach,
     "chain-sum-interfere": Interfere,
     "guess-number": GuessNumber,
+    "word-sums": WordSums,
 }
-"""Worlds of characters, whose fields are their knobs."""
+"""Tasks whose fields are their knobs."""
 
 
 def is_language_task(name: str) -> bool:
