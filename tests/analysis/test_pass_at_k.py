@@ -158,3 +158,13 @@ def test_bad_input():
     ):
         with pytest.raises(RheostatError, match=message):
             call()
+
+
+def test_kinds_of_prompts_are_told_apart():
+    """pass@k of a kind is that of its prompts alone; what has no kind counts only in the whole."""
+    right = np.array([[1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0], [1, 1, 0, 0]], bool)
+    summary = summarise(right, np.ones((4, 4)), families=["b", "a", "b", None], chance=0.1)
+    assert list(summary.families) == ["a", "b"] and set(summary.families["a"]) == {1, 2, 4}
+    assert summary.families["a"][1].estimate == 1 and summary.families["b"][1].estimate == pytest.approx(1 / 8)
+    assert summary.families["b"][4].estimate == pytest.approx(1 / 2) and summary.chance == 0.1
+    assert summary.scalars()["pass@4 (b)"] == pytest.approx(1 / 2)
