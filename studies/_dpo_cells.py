@@ -1,7 +1,7 @@
 """The cells of the DPO study: preference pairs from a base's own samples, and a policy that learns from them.
 
 Pairs are what a verifier says about samples of the base: the first right and the first wrong completion of a prompt that has both, among
-those that ended by themselves.
+those that say something and ended by themselves.
 """
 
 from __future__ import annotations
@@ -80,7 +80,9 @@ def make_pairs(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         reward = graded.trajectories.reward.sum(1).view(ASKED, size) >= 1
         for number, ((prompt, _), good) in enumerate(zip(drawn, reward.tolist(), strict=True)):
             texts = graded.completions[number * size : (number + 1) * size]
-            whole = [(text, fine) for text, fine in zip(texts, good, strict=True) if len(text) < context.longest]  # a token is a character
+            whole = [
+                (text, fine) for text, fine in zip(texts, good, strict=True) if 0 < len(text) < context.longest
+            ]  # a token is a character
             chosen, rejected = (next((text for text, fine in whole if fine == wanted), None) for wanted in (True, False))
             mixed.append(chosen is not None and rejected is not None)
             right.append(sum(good) / size)
