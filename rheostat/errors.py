@@ -1,12 +1,13 @@
-"""One exception for everything a user can put right.
+"""One exception for everything a user can put right, and one for a run that was asked to stop.
 
-Its message is one sentence that says what is wrong, where, and how to fix it; the command line prints it without a traceback.
+The first's message is one sentence that says what is wrong, where, and how to fix it; the command line prints it without a traceback.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class RheostatError(ValueError):
@@ -18,6 +19,14 @@ class MissingExtra(RheostatError, ImportError):
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the package {package!r}, which is not installed: pip install 'rheostat[{extra}]'.")
+
+
+class Interrupted(Exception):
+    """A signal stopped the run after saving it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        super().__init__(f"Stopped and saved. Continue with: rheostat resume {directory}")
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> RheostatError:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tyro.conf import OmitArgPrefixes, Positional
 
-from rheostat.analysis.offline_evaluation import FQEConfig, evaluate_offline
+from rheostat.analysis.fitted_q_config import FQEConfig
 from rheostat.errors import RheostatError
 from rheostat.terminal import print_json, print_table
 
@@ -40,6 +40,7 @@ class OffPolicyEvaluation:
     def run(self) -> None:
         """Do it."""
         from rheostat import api
+        from rheostat.analysis.offline_evaluation import evaluate_offline
         from rheostat.collect.control.offline_data import load_for
 
         run = api.load(self.run_directory)

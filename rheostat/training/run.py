@@ -39,7 +39,7 @@ import torch
 from safetensors.torch import save_file
 
 from rheostat.credit.verifiers.timing import seconds_of
-from rheostat.errors import RheostatError, unknown
+from rheostat.errors import Interrupted, RheostatError, unknown
 from rheostat.learner.running import RunningMethod
 from rheostat.parts import NonFinite
 from rheostat.training import checkpoint
@@ -438,14 +438,6 @@ class Run:
         """Release worlds and models."""
         if self._method is not None:
             self._method.close()
-
-
-class Interrupted(Exception):
-    """A signal stopped the run after saving it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        super().__init__(f"Stopped and saved. Continue with: rheostat resume {directory}")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 import rheostat
 from rheostat.api import settings_for
 from rheostat.cli import entry as cli
+from rheostat.cli import training
 from rheostat.errors import RheostatError
 from rheostat.training.settings import configure, shown_options
 
@@ -18,7 +19,7 @@ def given(words: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """The options that a command line hands to the Python API."""
     seen: dict[str, object] = {}
     monkeypatch.setattr(rheostat.api, "train", lambda method, task=None, **options: seen.update(options))
-    monkeypatch.setattr(cli, "_announce", lambda run: None)
+    monkeypatch.setattr(training, "announce", lambda run: None)
     cli.parse(words.split()).run()
     return seen
 

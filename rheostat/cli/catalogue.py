@@ -1,0 +1,136 @@
+"""What there is: ``rheostat list``, ``show`` and ``base-model``."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tyro.conf import Positional
+
+from rheostat.errors import RheostatError
+from rheostat.methods import table
+from rheostat.terminal import print_json, print_table
+
+
+@dataclass
+class List:
+    """List the methods and the tasks, with what has been verified."""
+
+    tasks: bool = False
+    """List every task id too (over a thousand)."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        rows = [
+            {"method": name, "domain": row.domain, "title": row.title, "paper": row.paper, "verified": row.verified}
+            for name, row in table.METHODS.items()
+        ]
+        from rheostat.tasks.control.environment_list import known_tasks
+
+        families = known_tasks() | {"language": language_ids()}
+        if self.json:
+            tasks = {family: ids if self.tasks else len(ids) for family, ids in families.items()}
+            print_json({"methods": rows, "tasks": tasks})
+            return
+        print_table("Methods", ["method", "domain", "title", "paper", "verified"], [list(row.values()) for row in rows])
+        print_table(
+            "Tasks (any id of these works; --tasks lists them all)",
+            ["family", "ids", "examples"],
+            [(family, len(ids), ", ".join(ids if self.tasks else ids[:6])) for family, ids in families.items()],
+            numbers=["ids"],
+        )
+
+
+def language_ids() -> list[str]:
+    """Every language task by name; those of reasoning-gym where it is installed."""
+    from rheostat.tasks.language import LANGUAGE_TASKS
+    from rheostat.tasks.language.reasoning import PREFIX, data_sets
+
+    return [name for name in LANGUAGE_TASKS if not name.startswith(PREFIX)] + [PREFIX + name for name in data_sets()]
+
+
+@dataclass
+class Show:
+    """Show a method: paper, equations, defaults, and what differs from its parent."""
+
+    method: Positional[str]
+    """Name of the method."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat.training.describe import settings_of
+
+        row = table.entry(self.method)
+        settings = settings_of(self.method)
+        presets = getattr(row.load(), "presets", {})
+        if self.json:
+            fields = {item.name: {"default": item.default, "documentation": item.documentation} for item in settings}
+            print_json(
+                {
+                    "method": self.method,
+                    **dataclasses.asdict(row),
+                    "documentation": row.module.__doc__,
+                    "settings": fields,
+                    "presets": presets,
+                }
+            )
+            return
+        print(row.module.__doc__)
+        print(f"Verified: {row.verified}.\n")
+
+        def note(item: Any) -> str:
+            return "new" if item.new else f"parent: {item.parent_default}" if item.parent_default != item.default else ""
+
+        print_table(
+            "Settings",
+            ["setting", "default", "differs", "meaning"],
+            [(item.name, item.default, note(item), item.documentation) for item in settings],
+        )
+        for name, values in presets.items():
+            print(f"--preset {name}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
+
+
+@dataclass
+class BaseModel:
+    """Build or list the tiny base models of the language tasks: `base-model build NAME`, `base-model list`."""
+
+    action: Positional[Literal["build", "list"]]
+    """Build a model (unless the cache has it), or list the recipes."""
+    name: Positional[str] = ""
+    """Recipe to build."""
+    cache: Path | None = None
+    """Folder to cache in; by default $RHEOSTAT_CACHE, else the user's cache folder."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat.tasks.language.base_models import build_base_model, facts_of
+        from rheostat.tasks.language.recipes import BASE_RECIPES, base_recipe
+
+        if self.action == "build":
+            if not self.name:
+                raise RheostatError(f"Say which base model to build: {', '.join(BASE_RECIPES)}.")
+            recipe = base_recipe(self.name)
+            build_base_model(recipe, self.cache, progress=not self.json)
+            if self.json:
+                print_json(facts_of(recipe, self.cache))
+            return
+        rows = [facts_of(recipe, self.cache) for recipe in BASE_RECIPES.values()]
+        if self.json:
+            print_json(rows)
+            return
+        cells = [
+            (
+                row["name"],
+                row["digest"],
+                "yes" if row["built"] else "no",
+                "" if row["accuracy"] is None else f"{row['accuracy']:.2f}",
+                row["path"],
+            )
+            for row in rows
+        ]
+        print_table("Base models", ["recipe", "content hash", "built", "accuracy", "where"], cells, numbers=["accuracy"])

@@ -1,0 +1,149 @@
+"""Several methods or settings: ``rheostat compare``, ``sweep`` and ``demo``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from rheostat.methods import table
+from rheostat.terminal import json_or_text, print_json
+
+
+@dataclass
+class Compare:
+    """Train several methods over several seeds at equal budget, in parallel, and compare them."""
+
+    methods: Positional[tuple[str, ...]]
+    """Names of methods; the first is the one the others are compared with."""
+    task: str
+    """Any EnvPool or Gymnasium id."""
+    seeds: int = 8
+    """Runs per method: fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24."""
+    steps: int = 100_000
+    """Budget of every run."""
+    margin: float | None = None
+    """Difference of final values below which nothing matters; can be given only before the first run."""
+    jobs: int = 0
+    """Runs at a time; 0 takes one per core."""
+    directory: Path | None = None
+    """Where the runs are kept; naming an unfinished comparison continues it."""
+    options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """Settings shared by every arm, as names and JSON values, e.g. --options sampling_error_every 2."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        options = {key: json_or_text(value) for key, value in self.options.items()}
+        result = api.compare(
+            list(self.methods),
+            self.task,
+            seeds=self.seeds,
+            steps=self.steps,
+            margin=self.margin,
+            jobs=self.jobs or None,
+            directory=self.directory,
+            **options,
+        )
+        if self.json:
+            print_json(result.rows())
+        else:
+            api.show(result)
+
+
+@dataclass
+class SweepDial:
+    """Settings to try; exactly one of these gets several."""
+
+    lag: tuple[int, ...] = ()
+    """Updates between the policy that samples and the one that learns."""
+    replay_share: tuple[float, ...] = ()
+    """Share of every training batch drawn from earlier ones."""
+    replay_age: tuple[int, ...] = ()
+    """Oldest data that may be replayed, in updates."""
+    expert_share: tuple[float, ...] = ()
+    """Share of every training batch that an expert made."""
+    updates_per_batch: tuple[int, ...] = ()
+    """Gradient steps on every batch."""
+
+
+@dataclass
+class Sweep:
+    """Train a method at several settings of the dial and draw its result against them: --dial.lag 0 1 4 16."""
+
+    method: Positional[str]
+    """Name of the method."""
+    task: Positional[str]
+    """What to train on."""
+    dial: SweepDial = field(default_factory=SweepDial)
+    """What to turn."""
+    seeds: int = 3
+    """Runs per setting: fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24."""
+    steps: int | None = None
+    """Budget of every run: environment steps (100,000) or, for language, updates (60)."""
+    margin: float | None = None
+    """Difference of final values below which nothing matters; can be given only before the first run."""
+    jobs: int = 0
+    """Runs at a time; 0 takes one per core."""
+    directory: Path | None = None
+    """Where the runs are kept; naming an unfinished sweep continues it."""
+    options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """Settings of the method and of the runs, as names and JSON values, the same everywhere."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        options = {key: json_or_text(value) for key, value in self.options.items()}
+        steps = self.steps or (100_000 if table.entry(self.method).domain == "control" else 60)
+        dial = {name: values for name, values in dataclasses.asdict(self.dial).items() if values}
+        result = api.sweep(
+            self.method,
+            self.task,
+            dial=dial,
+            seeds=self.seeds,
+            steps=steps,
+            margin=self.margin,
+            jobs=self.jobs or None,
+            directory=self.directory,
+            **options,
+        )
+        if self.json:
+            print_json(result.rows())
+        else:
+            api.show(result)
+
+
+@dataclass
+class Demo:
+    """PPO, PPO-Buffer and PROPS side by side on CartPole-v1: a table, a picture and a report in under three minutes."""
+
+    seeds: int = 3
+    """Runs per method."""
+    steps: int = 25_000
+    """Environment steps of every run."""
+    directory: Path | None = None
+    """Where the runs are kept; naming an unfinished demo continues it."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        shared = {"batch_steps": 1024, "minibatches": 16, "learning_rate": 1e-3, "sampling_error_every": 2}
+        options = {name: json.dumps(value) for name, value in shared.items()}
+        Compare(
+            ("ppo", "ppo-buffer", "props"),
+            "CartPole-v1",
+            seeds=self.seeds,
+            steps=self.steps,
+            directory=self.directory,
+            options=options,
+            json=self.json,
+        ).run()

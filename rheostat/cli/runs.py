@@ -1,0 +1,188 @@
+"""What is done with runs: ``rheostat resume``, ``evaluate``, ``report`` and ``rollouts``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from rheostat.cli.training import announce
+from rheostat.errors import RheostatError
+from rheostat.methods import table
+from rheostat.terminal import json_or_text, print_json, print_table
+
+
+@dataclass
+class Resume:
+    """Continue an interrupted run, exactly as if it had never stopped."""
+
+    run_directory: Positional[Path]
+    """Directory of the run, or of a comparison or sweep."""
+    sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
+    """Also log to these dashboards."""
+
+    def run(self) -> None:
+        from rheostat import api
+        from rheostat.cli.entry import parse
+        from rheostat.experiments.comparison import read_manifest
+
+        manifest = read_manifest(self.run_directory)
+        if manifest is not None:  # a comparison or a sweep: the command that began it continues it
+            parse([*shlex.split(manifest["command"])[1:], "--directory", str(self.run_directory)]).run()
+            return
+        announce(api.resume(self.run_directory, sinks=self.sinks))
+
+
+@dataclass
+class Evaluate:
+    """Evaluate a run's policy: control by deterministic actions in fresh environments, language by samples on the validation split."""
+
+    run_directory: Positional[Path | None] = None
+    """Directory of the run; leave it out where --model names a model that no run has trained."""
+    model: str | None = None
+    """Language: a Hugging Face folder, hub name or base-model recipe to measure as it is: a baseline."""
+    task: str | None = None
+    """With --model: the task; or leave it out and give --prompts."""
+    prompts: Path | None = None
+    """With --model: a file of prompts; a twentieth of them is validated on, or what --environment validation_share says."""
+    reward: tuple[str, ...] = ()
+    """With --model: reward functions, as for training."""
+    environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """With --model: options of the task, as names and JSON values."""
+    max_new_tokens: int = 0
+    """With --model: longest completion in tokens; 0 takes the task's own limit."""
+    temperature: float = 1.0
+    """With --model: sampling temperature."""
+    device: str = "cpu"
+    """With --model: cpu or cuda."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """With --model: precision of the model's weights."""
+    episodes: int | None = None
+    """Number of episodes (20) or, for language, of validation prompts (200); at least 1."""
+    samples: int = 4
+    """Language: completions per prompt; pass@k is known up to this k."""
+    threshold: float = 1.0
+    """Language: smallest reward that counts as right."""
+    answers: str | None = None
+    """Language: how to find the answer for the majority vote (whole, hash, tag, boxed, ...); by default as the grader does."""
+    sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] | None = None
+    """Language: the walls around graders; by default the run's own setting."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        if self.episodes is not None and self.episodes < 1:
+            raise RheostatError(f"--episodes is {self.episodes}: evaluate at least 1.")
+        if self.model is not None:
+            if self.run_directory is not None:
+                raise RheostatError("A run and a --model are two things to evaluate: name one of them.")
+            self.language(self.baseline(self.model))
+            return
+        if self.run_directory is None:
+            raise RheostatError("Say what to evaluate: the directory of a run, or a model with --model.")
+        ignored = [name for name in ("task", "prompts", "reward", "environment", "max_new_tokens") if getattr(self, name)]
+        if ignored:
+            raise RheostatError(f"--{ignored[0].replace('_', '-')} goes with --model: a run is evaluated on its own task.")
+        run = api.load(self.run_directory, sandbox=self.sandbox)
+        for note in run.notes:
+            print(note, file=sys.stderr)
+        if self.sandbox is not None and table.entry(run.settings.method).domain != "language":
+            raise RheostatError(f"--sandbox is for graders of language runs: {run.settings.method} has none.")
+        if table.entry(run.settings.method).domain == "language":
+            self.language(run)
+            return
+        result = {"run": str(self.run_directory), "steps": run.method.steps} | run.method.evaluate(self.episodes or 20)
+        if self.json:
+            print_json(result)
+        else:
+            print_table("Evaluation", ["result", "value"], list(result.items()), numbers=["value"])
+
+    def baseline(self, model: str) -> Any:
+        """The model as a run that has not trained."""
+        from rheostat.cli.language_models import baseline
+
+        options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature}
+        options |= {"device": self.device, "dtype": self.dtype, "sandbox": self.sandbox or "best"}
+        environment = {key: json_or_text(value) for key, value in self.environment.items()}
+        return baseline(model, self.task, self.prompts, self.reward, environment, **options)
+
+    def language(self, run: Any) -> None:
+        """Evaluate a language run."""
+        from rheostat.experiments.language_runs import evaluate_language, result_rows
+        from rheostat.training.sandboxing import weaker_here
+
+        if self.run_directory is not None and (less := weaker_here(self.run_directory, run.method)):
+            print(f"Note: {less}.", file=sys.stderr)
+
+        summary = evaluate_language(run, self.episodes or 200, self.samples, threshold=self.threshold, answers=self.answers)
+        rows = result_rows(summary)
+        prompts = summary.pass_at[1].n
+        run.close()
+        if self.json:
+            facts = {"run": str(self.run_directory or self.model), "steps": run.method.steps, "prompts": prompts, "samples": self.samples}
+            print_json(facts | {"results": rows})
+            return
+
+        def interval(row: dict[str, Any]) -> str:
+            return "" if row["low"] is None else f"[{row['low']:.4g}, {row['high']:.4g}]"
+
+        title = f"{self.model or run.settings.method} on {run.settings.task}: {prompts} validation prompts, {self.samples} completions each"
+        cells = [(row["result"], f"{row['estimate']:.4g}", interval(row)) for row in rows]
+        print_table(title, ["result", "estimate", "95 % interval"], cells, numbers=["estimate"])
+
+
+@dataclass
+class Report:
+    """Write one self-contained HTML page about runs, comparisons or studies."""
+
+    paths: Positional[tuple[Path, ...]]
+    """Directories of runs or comparisons, or names of studies."""
+    output: Path = Path("report.html")
+    """The page to write."""
+    figures: bool = False
+    """Also draw the figures of every path beside the page, as PNG and SVG."""
+
+    def run(self) -> None:
+        from rheostat.analysis.records import find_runs
+        from rheostat.reporting.figures import draw_figures
+        from rheostat.reporting.report import study_result, write_report
+        from rheostat.reporting.rollouts import rollouts_section
+
+        paths = [path for path in self.paths if study_result(path) is None]
+        runs = find_runs(paths) if paths else []
+        section = rollouts_section(runs[0]) if len(runs) == 1 else None
+        print(f"Report: {write_report(list(self.paths), self.output, sections=[section] if section else [])}")
+        if self.figures:
+            print("Figures: " + ", ".join(str(path) for path in draw_figures(self.paths, self.output)))
+
+
+@dataclass
+class Rollouts:
+    """Show what a language model wrote in training: prompts, completions, rewards, and every token coloured by its advantage."""
+
+    run_directory: Positional[Path]
+    """Directory of the run."""
+    update: int | None = None
+    """Which update; by default the newest that was kept."""
+    rows: int = 8
+    """Completions shown at most."""
+    json: bool = False
+    """Print JSON, with the numbers of every token."""
+
+    def run(self) -> None:
+        from rheostat.reporting.rollouts import choose, print_rollouts, read_rollouts
+
+        if self.rows < 1:
+            raise RheostatError(f"--rows is {self.rows}: show at least 1.")
+        if self.json:
+            update, rows = read_rollouts(self.run_directory, self.update)
+            print_json({"update": update, "rollouts": choose(rows, self.rows)})
+        else:
+            print_rollouts(self.run_directory, self.update, self.rows)

@@ -1,0 +1,263 @@
+"""``rheostat train``: the options of every run, and those of the method."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union
+
+import tyro
+from tyro.conf import Positional
+
+from rheostat.methods import table
+from rheostat.options import KIND, options_of, short_names, with_options
+from rheostat.terminal import json_or_text, print_table
+
+
+@dataclass
+class TrainOptions:
+    """What every training run has."""
+
+    task: Positional[str]
+    """What to train on; `rheostat list` shows what there is."""
+    steps: int = 100_000
+    """Budget, in environment steps."""
+    seed: int = 0
+    """Seed of every random stream of the run."""
+    directory: Path | None = None
+    """Where the run is kept; by default a free name under runs/."""
+    preset: str | None = None
+    """Named configuration of the method (see `rheostat show METHOD`); options given here override it."""
+    checkpoint_every: int = 0
+    """Budget units between checkpoints; 0 chooses a tenth of the budget."""
+    evaluation_episodes: int = 10
+    """Episodes of the final evaluation."""
+    environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """Options of the task, as names and JSON values."""
+    sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
+    """Also log to these dashboards."""
+    threads: int = 1
+    """Torch threads."""
+
+
+@dataclass
+class ControlOptions(TrainOptions):
+    """Options of control runs."""
+
+    backend: Literal["auto", "envpool", "gymnasium"] = "auto"
+    """Who simulates: EnvPool where it has the id, else Gymnasium."""
+    experts: str | None = None
+    """Directory of a run whose policy is the expert of --dial.expert-share."""
+    offline: str | None = None
+    """A data set to learn from: its folder (see `rheostat dataset make`), or the id of a local Minari data set."""
+    online_steps: int = 0
+    """Environment steps after the data set, for methods that begin with one; their --steps are gradient steps on it."""
+
+
+@dataclass
+class LanguageOptions(TrainOptions):
+    """Options of language runs."""
+
+    task: Positional[str] = ""
+    """What to train on; leave it out where --prompts gives a file."""
+    steps: int = 100
+    """Budget, in updates (or in generated tokens, see --budget)."""
+    evaluation_episodes: int = 500
+    """Validation prompts of the final evaluation."""
+    threads: int = 2
+    """Torch threads."""
+    model: str | None = None
+    """A Hugging Face folder or hub name, or a base-model recipe; by default the task's own tiny base, built once and cached."""
+    prompts: str | None = None
+    """A file of prompts (JSON lines or parquet) in place of the task's own."""
+    reward: tuple[str, ...] = ()
+    """Reward functions as FILE.py:NAME, in the form of TRL or verl, unchanged; by default the task's own verifier."""
+    reward_needs: tuple[Literal["environment", "network", "files", "programs", "state"], ...] = ()
+    """What those functions opt out of, because they need it; each but the environment takes the sandbox down to the level process."""
+    sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] = "best"
+    """The walls around graders: the strongest that hold here, at least the kernel's or a refusal, none, or a level by name."""
+    reward_weights: tuple[float, ...] = ()
+    """One weight for each reward; by default 1 each, and 0 only watches."""
+    reward_timeout: float | None = None
+    """Seconds a reward may take; by default 30 for a sample and 300 for a call with a whole batch."""
+    reward_calls: Literal["batch", "single"] = "batch"
+    """Ask a function of lists for the whole batch, and never for a part of it, or for one completion at a time (single)."""
+    reward_text: Literal["plain", "special"] = "plain"
+    """What rewards read: text without special tokens, or with them (tags that are tokens)."""
+    long: Literal["error", "drop"] = "error"
+    """A prompt that is too long is an error before training, or is left out and counted (drop)."""
+    device: str = "cpu"
+    """Where the model lives: cpu or cuda."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the model's weights."""
+    adapter_rank: int = 0
+    """Train LoRA adapters of this rank instead of the whole model; 0 trains everything, or the adapters that the model's folder holds."""
+    adapter_alpha: float | None = None
+    """Scale of new adapters; by default twice the rank."""
+    adapter_targets: tuple[str, ...] = ()
+    """Modules that get new adapters, by the end of their names; by default every linear one but the head."""
+    export: Literal["merged", "adapters"] = "merged"
+    """Export the model with its adapters merged into it, or the adapters alone."""
+    recompute: bool = False
+    """Gradient checkpointing: less memory, a third more computing (Llama family)."""
+    engine: Literal["embedded", "continuous"] = "embedded"
+    """Who samples: our engine, or transformers' continuous batching (whose runs do not repeat exactly)."""
+    rollouts_kept: int = 64
+    """Completions stored per update for looking at."""
+    experts: str | None = None
+    """A file of expert rows (JSON lines or parquet): prompt and completion, as text or chat messages; by default the completions of the
+    prompts' own rows, or the task's expert."""
+    expert_missing: Literal["error", "skip", "task"] = "error"
+    """A prompt without an expert row is an error, is never drawn (skip), or is answered by the task's own expert (task)."""
+    expert_long: Literal["error", "drop"] = "error"
+    """An expert row that is longer than a completion may be is an error, or is left out and counted (drop)."""
+    expert_least_reward: float | None = None
+    """Leave out expert rows to which the verifier gives less than this reward."""
+
+
+def train_command(name: str, preset: str | None = None, kinds: Mapping[str, str] | None = None) -> type:
+    """The options of ``rheostat train NAME``: those of every run and those of the method, a preset filled in.
+
+    Args:
+        name: of the method.
+        preset: of the method.
+        kinds: chosen rules of parts that are one of several; they decide which options there are.
+    """
+    from rheostat.training.settings import configure
+
+    row = table.entry(name)
+    base = ControlOptions if row.domain == "control" else LanguageOptions
+    config = configure(name, {}, preset=preset)
+    return composed_command(name, row, base, config, kinds or {})
+
+
+def composed_command(name: str, row: Any, base: type, config: Any, kinds: Mapping[str, str]) -> type:
+    """The options of ``rheostat train NAME`` for a method of parts: ``--part.option``, or the short name where it is unique.
+
+    Args:
+        name: of the method.
+        row: of the table of methods.
+        base: options of every run of its domain.
+        config: the method's dataclass object, a preset filled in.
+        kinds: see :func:`train_command`.
+    """
+    from rheostat.training.settings import shown_options
+
+    hidden = {each.path for each in options_of(config)} - {each.path for each in shown_options(name, config)}
+    options = [each for each in options_of(with_options(config, kinds, name)) if each.path not in hidden]
+    taken = {item.name for item in dataclasses.fields(base)}
+    shorts = {path: short for short, path in short_names(options).items() if short not in taken}
+    fields: list[Any] = []
+    for each in options:
+        aliases = tuple("--" + shorts[each.path].replace("_", "-") for _ in (0,) if each.path in shorts)
+        argument = tyro.conf.arg(name=each.path, help=each.documentation or None, aliases=aliases or None)
+        fields.append((each.path.replace(".", "__"), Annotated[plain_type(each.hint), argument], field(default=each.value)))
+
+    def run(self: Any) -> None:
+        from rheostat import api
+
+        general = {item.name: getattr(self, item.name) for item in dataclasses.fields(base)}
+        general["environment_options"] = {key: json_or_text(value) for key, value in general.pop("environment").items()}
+        if "reward" in general:
+            general["rewards"] = general.pop("reward")
+        given: frozenset[str] = getattr(self, "given", frozenset())
+        method = {}
+        for each in options:
+            value = getattr(self, each.path.replace(".", "__"))
+            if value != each.value or given & {each.path, each.path.replace(".", "_"), each.short}:  # a preset fills in the rest
+                method[each.path] = value
+        announce(api.train(name, general.pop("task") or None, **general, **method))
+
+    namespace = {"run": run, "__doc__": f"{row.title}. `rheostat show {name}` explains the method."}
+    return dataclasses.make_dataclass(f"Train{name.title().replace('-', '')}", fields, bases=(base,), namespace=namespace)
+
+
+def plain_type(hint: Any) -> Any:
+    """The type of an option as the command line reads it: numbers where code also takes tensors."""
+    if typing.get_origin(hint) not in (Union, types.UnionType):
+        return hint
+    kinds = [each for each in typing.get_args(hint) if each in (int, float, str, bool) or each is type(None)]
+    return Union[tuple(kinds)] if len(kinds) > 1 else kinds[0]  # noqa: UP007 (built at run time)
+
+
+def train_union() -> Any:
+    """``train`` with one subcommand per method."""
+    return Union[tuple(Annotated[train_command(name), tyro.conf.subcommand(name)] for name in table.METHODS)]  # noqa: UP007 (built at run time)
+
+
+def in_paths(name: str, preset: str | None, words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The words with joined names (``--mu-peak``) as paths (``--mu.peak``), and the kinds of parts that they choose, by path.
+
+    Args:
+        name: of the method.
+        preset: of the method.
+        words: of the command line.
+    """
+    from rheostat.training.settings import configure
+
+    config = configure(name, {}, preset=preset)
+    options = options_of(config)
+    known = set(short_names(options)) | {item.name for item in dataclasses.fields(LanguageOptions)}
+    joined = {each.path.replace(".", "_"): each.path for each in options if "." in each.path}
+    joined = {name: path for name, path in joined.items() if name not in known}
+    choices = {
+        flag: each.path
+        for each in options
+        if each.path.endswith("." + KIND)
+        for flag in (each.path, each.path.replace(".", "_"), each.short)
+    }
+    found, kinds = [], {}
+    for index, word in enumerate(words):
+        flag, equals, value = word.partition("=")
+        plain = flag[2:].replace("-", "_") if flag.startswith("--") else ""
+        if plain in joined:
+            word = f"--{joined[plain].replace('_', '-')}{equals}{value}"
+        if plain in choices:
+            value = value if equals else next(iter(words[index + 1 :]), "")
+            kinds[choices[plain]] = value
+        found.append(word)
+    return found, kinds
+
+
+def announce(run: Any) -> None:
+    """Print what a finished run found."""
+    said = run.summary.get("remarks", [])
+    numbers = {name: value for name, value in run.summary.items() if name != "remarks"}
+    rows = [(name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}") for name, value in numbers.items()]
+    print_table(f"{run.settings.method} on {run.settings.task}, seed {run.settings.seed}", ["result", "value"], rows, numbers=["value"])
+    for sentence in said:
+        print(f"Note: {sentence}")
+    print(f"Report: {run.directory / 'report.html'}   Curves: {run.directory / 'curves.png'}")
+
+
+def parse_training(words: list[str]) -> Any:
+    """The command object for the words after ``rheostat train``.
+
+    Raises:
+        RheostatError: unknown method or preset, with the nearest known one.
+    """
+    if not words or words[0].startswith("-"):
+        return tyro.cli(train_union(), args=words or ["--help"], prog="rheostat train", description="Train a method on a task.")
+    name = words[0]
+    table.entry(name)
+    preset = value_of("--preset", words)
+    words, kinds = in_paths(name, preset, words)
+    training: Any = tyro.cli(train_command(name, preset, kinds), args=words[1:], prog=f"rheostat train {name}")
+    flags = (word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--"))
+    training.given = frozenset(name for flag in flags for name in (flag, flag.removeprefix("no_"), flag.replace(".no_", ".")))
+    return training
+
+
+def value_of(flag: str, words: list[str]) -> str | None:
+    """What follows a flag on the command line, or None; the last counts."""
+    found = None
+    for index, word in enumerate(words):
+        if word == flag and index + 1 < len(words):
+            found = words[index + 1]
+        elif word.startswith(flag + "="):
+            found = word.partition("=")[2]
+    return found

@@ -1,0 +1,30 @@
+"""The command line as a whole: what it loads, what it lists, what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from rheostat.cli import entry as cli
+
+HEAVY = ("torch", "transformers", "envpool", "tensordict")
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = f"import sys; from rheostat.cli.entry import main; main(['--help']); print([n for n in {HEAVY!r} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_command_has_one_line_of_help(capsys: pytest.CaptureFixture[str]) -> None:
+    cli.main([])
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")}
+    assert set(lines) == set(cli.COMMANDS) and all(len(line.split()) > 3 for line in lines.values())
+
+
+def test_an_unknown_command_comes_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["tarin", "ppo", "CartPole-v1"])
+    assert stop.value.code == 2 and "did you mean train" in capsys.readouterr().err
