@@ -112,7 +112,7 @@ def options_of(config: Any, prefix: str = "") -> list[Option]:
             path = f"{prefix}{item.name}.{KIND}"
             chosen = kind_of(value)
             hint = Literal[tuple(kinds)]  # type: ignore[valid-type]
-            found.append(Option(path, item.name if not prefix else path, chosen, hint, documentation[item.name], Domain()))
+            found.append(Option(path, prefix + item.name, chosen, hint, documentation[item.name], Domain()))
         if is_part(value):
             found += options_of(value, f"{prefix}{item.name}.")
         elif "domain" in item.metadata:
@@ -133,6 +133,15 @@ def kinds_of(hint: Any) -> dict[str | None, Any]:
     return found | ({"none": None} if type(None) in arguments else {})
 
 
+def kinds_at(config: Any, path: str) -> list[str]:
+    """The kinds that ``part.kind`` of a method may be."""
+    *parts, last, _ = path.split(".")
+    for part in parts:
+        config = getattr(config, part)
+    cls: Any = type(config)
+    return [str(kind) for kind in kinds_of(type_hints(cls)[last])]
+
+
 def kind_of(value: Any) -> str:
     """The ``kind`` of a part that is one of several."""
     return "none" if value is None else str(value.kind)
@@ -146,11 +155,11 @@ def short_names(options: list[Option]) -> dict[str, str]:
     return {each.short: each.path for each in options if count[each.short] == 1 and each.short != each.path}
 
 
-def resolve(name: str, options: list[Option], who: str) -> str:
-    """The path of an option, from its path or its unique short name.
+def find(name: str, options: list[Option], who: str) -> str | None:
+    """The path of an option, from its path, its joined name (``part_field``) or its unique short name; None where there is none.
 
     Raises:
-        RheostatError: there is none (the nearest are named), or the short name is not unique.
+        RheostatError: the short name is not unique.
     """
     name = name.replace("-", "_")
     paths = [each.path for each in options]
@@ -159,13 +168,68 @@ def resolve(name: str, options: list[Option], who: str) -> str:
     joined = {path.replace(".", "_"): path for path in paths}
     if name in joined:
         return joined[name]
-    shorts = short_names(options)
-    if name in shorts:
-        return shorts[name]
     several = [each.path for each in options if each.short == name]
-    if several:
+    if len(several) > 1:
         raise RheostatError(f"{who} has more than one option {name!r}: say which, {' or '.join(several)}.")
-    raise unknown(f"option of {who}", name, [*paths, *shorts])
+    return several[0] if several else None
+
+
+def resolve(name: str, options: list[Option], who: str) -> str:
+    """The path of an option by any of its names, see :func:`find`.
+
+    Raises:
+        RheostatError: there is none (the nearest are named), or the short name is not unique.
+    """
+    path = find(name, options, who)
+    if path is None:
+        raise unknown(f"option of {who}", name, [*(each.path for each in options), *short_names(options)])
+    return path
+
+
+@dataclass(frozen=True)
+class Named:
+    """Options that were given, by path."""
+
+    config: Any
+    """The configuration with the kinds that were chosen among them: they decide which options there are."""
+    kinds: dict[str, Any]
+    """Chosen kinds by path."""
+    values: dict[str, Any]
+    """All other values by path, not checked yet."""
+    unknown: dict[str, Any]
+    """Values by names that no option has."""
+
+
+def named(config: Any, overrides: Mapping[str, Any], who: str) -> Named:
+    """Whose names these are.
+
+    Args:
+        config: the method's dataclass object.
+        overrides: values by path, by joined or short name, or nested (``{"clip": {"high": 0.28}}``).
+        who: the method's name, for the sentences.
+
+    Raises:
+        RheostatError: a short name that is not unique, an option that is given twice, or a kind that a part cannot be.
+    """
+    left = _once(overrides, who)
+    first: dict[str, str] = {}
+    kinds: dict[str, Any] = {}
+    while True:  # an outer kind decides which inner ones there are, so the outermost come first
+        options = options_of(config)
+        paths = {name: find(name, options, who) for name in left}
+        chosen = [(path.count("."), name, path) for name, path in paths.items() if path is not None and _is_kind(path)]
+        if not chosen:
+            break
+        _, name, path = min(chosen)
+        _refuse_twice(first, path, name, who)
+        kinds[path] = left.pop(name)
+        config = _with_kind(config, path, kinds[path], who)
+    values: dict[str, Any] = {}
+    for name, path_or_none in paths.items():
+        if path_or_none is not None:
+            _refuse_twice(first, path_or_none, name, who)
+            values[path_or_none] = left.pop(name)
+    return Named(config, kinds, values, left)
 
 
 def with_options(config: Any, overrides: Mapping[str, Any], who: str) -> Any:
@@ -173,47 +237,34 @@ def with_options(config: Any, overrides: Mapping[str, Any], who: str) -> Any:
 
     Args:
         config: the method's dataclass object.
-        overrides: values by path, by short name, or nested (``{"clip": {"high": 0.28}}``).
+        overrides: as in :func:`named`.
         who: the method's name, for the sentences.
 
     Raises:
         RheostatError: an option that does not exist (the nearest are named), a value of the wrong kind or outside its domain, an option
             that is given twice, or what the parts themselves refuse.
     """
-    given = dict(flatten(overrides))
-    chosen = {name: value for name, value in given.items() if _is_kind(name, config)}
-    for name, value in chosen.items():  # the kinds first: they decide which options there are
-        config = _with_kind(config, resolve(name, options_of(config), who), value, who)
-    found: dict[str, Any] = {}
-    options = options_of(config)
+    found = named(config, overrides, who)
+    options = options_of(found.config)
+    for name in found.unknown:
+        resolve(name, options, who)  # refuses it
     by_path = {each.path: each for each in options}
-    for name, value in given.items():
-        if name in chosen:
-            continue
-        path = resolve(name, options, who)
-        if path in found:
-            raise RheostatError(f"{who}: {path} is given twice, by its path and by its short name: leave one out.")
-        found[path] = checked(who, by_path[path], value)
-    return _replaced(config, found)
+    return _replaced(found.config, {path: checked(who, by_path[path], value) for path, value in found.values.items()})
 
 
 def having(config: Any, overrides: Mapping[str, Any], who: str) -> dict[str, Any]:
-    """Those of some options that a method has, with the kinds chosen among them: for what several methods share.
+    """Those of some options that a method has, by path, with the kinds chosen among them: for what several methods share.
 
     Args:
         config: the method's dataclass object.
-        overrides: as in :func:`with_options`.
+        overrides: as in :func:`named`.
         who: the method's name, for the sentences.
 
     Raises:
-        RheostatError: a kind that a part of the method cannot be.
+        RheostatError: as :func:`named`.
     """
-    given = dict(flatten(overrides))
-    for name, value in given.items():
-        if _is_kind(name, config):
-            config = _with_kind(config, resolve(name, options_of(config), who), value, who)
-    known = {name for each in options_of(config) for name in (each.path, each.path.replace(".", "_"), each.short)}
-    return {name: value for name, value in given.items() if name.replace("-", "_") in known}
+    found = named(config, overrides, who)
+    return found.kinds | found.values
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -319,9 +370,25 @@ def checked(who: str, each: Option, value: Any) -> Any:
     return value
 
 
-def _is_kind(name: str, config: Any) -> bool:
-    name = name.replace("-", "_")
-    return any(name in (each.path, each.short) and each.path.endswith("." + KIND) for each in options_of(config))
+def _is_kind(path: str) -> bool:
+    return path.endswith("." + KIND)
+
+
+def _once(overrides: Mapping[str, Any], who: str) -> dict[str, Any]:
+    """Values by name on one level."""
+    found: dict[str, Any] = {}
+    for name, value in flatten(overrides):
+        if name in found:
+            raise RheostatError(f"{who}: {name} is given twice, nested and by its path: leave one out.")
+        found[name] = value
+    return found
+
+
+def _refuse_twice(first: dict[str, str], path: str, name: str, who: str) -> None:
+    """Note by which name an option was given, and refuse a second one."""
+    if path in first:
+        raise RheostatError(f"{who}: {path} is given twice, as {first[path]} and as {name}: leave one out.")
+    first[path] = name
 
 
 def _with_kind(config: Any, path: str, value: Any, who: str) -> Any:
@@ -361,15 +428,24 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
             raise RheostatError(f"{where} is {value!r}; it must be one of {', '.join(map(str, arguments))}.")
         return value
     if origin is tuple:
-        if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-            raise RheostatError(f"{where} is {value!r}; it must be a list.")
-        inner = arguments[0] if len(arguments) == 2 and arguments[1] is Ellipsis else None
-        return tuple(value if inner is None else (_typed(where, each, inner) for each in value))
+        return _typed_list(where, value, arguments)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
         raise RheostatError(f"{where} is {value!r}; it must be of type {hint.__name__}.")
     return value
+
+
+def _typed_list(where: str, value: Any, types_: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The members of a list as their types: one type and an ellipsis for any number of them, or one type for each."""
+    if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
+        raise RheostatError(f"{where} is {value!r}; it must be a list.")
+    members = list(value)
+    if types_[-1] is Ellipsis:
+        return tuple(_typed(where, each, types_[0]) for each in members)
+    if len(members) != len(types_):
+        raise RheostatError(f"{where} is {members!r}; it must be a list of {len(types_)} values.")
+    return tuple(_typed(where, each, hint) for each, hint in zip(members, types_, strict=True))
 
 
 @cache

@@ -63,6 +63,8 @@ class Cart:
     load: Load = Load()
     slow: bool = option(False)
     """Whether."""
+    span: tuple[float, int] = option((0.5, 2))
+    """Two."""
     top: int | None = option(None, at_least=1, at_most=9)
     """At most."""
 
@@ -112,7 +114,18 @@ def test_unknown_names_come_with_the_nearest() -> None:
 
 
 def test_what_is_given_twice_is_refused() -> None:
-    refused(r"under\.spokes is given twice, by its path and by its short name: leave one out", {"under.spokes": 3, "spoke_count": 3})
+    refused(r"under\.spokes is given twice, as under\.spokes and as spoke_count: leave one out", {"under.spokes": 3, "spoke_count": 3})
+    refused(r"under\.spokes is given twice, as spoke_count and as spoke-count", {"spoke_count": 3, "spoke-count": 3})
+    refused(r"under\.spokes is given twice, nested and by its path", {"under.spokes": 3, "under": {"spokes": 3}})
+    refused(r"under\.kind is given twice, as under and as under_kind", {"under": "sled", "under_kind": "wheel"})
+    refused(r"under\.kind is given twice, nested and by its path", {"under.kind": "sled", "under": {"kind": "sled"}})
+
+
+def test_joined_and_nested_names_of_kinds() -> None:
+    for name in ("under", "under.kind", "under_kind", "under-kind"):
+        assert changed({name: "sled"}).under == Sled(), name
+    for name in ("tree.branching", "tree.branching.kind", "tree_branching_kind"):
+        assert kind_of(configure("treepo", {name: "probability"}).tree.branching) == "probability", name
 
 
 # --- kinds -------------------------------------------------------------------------------------------------------------------------------
@@ -145,6 +158,10 @@ def test_a_part_may_be_none() -> None:
         ({"under.size": 0.0}, r"cart: under\.size is 0\.0; it must be above 0"),
         ({"load.parts": [0.5, 1.5]}, r"cart: load\.parts is 1\.5; it must be at least 0 and at most 1"),
         ({"load.parts": "half"}, r"cart: load\.parts is 'half'; it must be a list"),
+        ({"span": [0.5]}, r"cart: span is \[0\.5\]; it must be a list of 2 values"),
+        ({"span": [0.5, 1, 2]}, r"cart: span is \[0\.5, 1, 2\]; it must be a list of 2 values"),
+        ({"span": [0.5, 1.5]}, r"cart: span is 1\.5; it must be of type int"),
+        ({"span": ["a", 1]}, r"cart: span is 'a'; it must be of type float"),
         ({"top": 10}, r"cart: top is 10; it must be at least 1 and at most 9"),
         ({"top": True}, r"cart: top is True; it must be of type int"),
         ({"top": 1.5}, r"cart: top is 1\.5; it must be of type int"),
@@ -161,6 +178,7 @@ def test_values_outside_their_domain(overrides: dict[str, Any], sentence: str) -
 
 
 def test_values_as_their_types() -> None:
+    assert changed({"span": [1, 1]}).span == (1.0, 1)
     found = changed({"load.size": 3, "top": 3, "load.parts": [1, 0.5]})
     assert (found.load.size, found.top, found.load.parts) == (3.0, 3, (1.0, 0.5)) and isinstance(found.load.size, float)
     assert changed({"top": None}).top is None
@@ -221,7 +239,7 @@ def test_every_option_of_a_method_can_be_set_to_what_it_is(method: str) -> None:
 
 def test_shared_options_reach_those_that_have_them() -> None:
     assert having(Cart(), {"slow": True, "wax": "warm", "sails": 3}, "cart") == {"slow": True}
-    assert having(Cart(), {"under": "sled", "wax": "warm"}, "cart") == {"under": "sled", "wax": "warm"}
+    assert having(Cart(), {"under": "sled", "wax": "warm"}, "cart") == {"under.kind": "sled", "under.wax": "warm"}
 
 
 def test_documentation_of_bases_is_kept() -> None:

@@ -23,7 +23,7 @@ from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
 from rheostat.options import flatten, options_of
 from rheostat.training.run import CUSTOM, read_jsonl
-from rheostat.training.settings import Settings, configure, flat
+from rheostat.training.settings import Settings, configure
 
 Array = NDArray[np.float64]
 
@@ -274,13 +274,15 @@ class Arm:
 
     @property
     def unit(self) -> str:
-        """What the budget counts: language methods choose in their ``budget``, control methods count environment steps, and gradient steps
+        """What the budget counts: language methods choose in ``budget.unit``, control methods count environment steps, and gradient steps
         before them where they begin with a data set."""
         entry = table.METHODS.get(self.method)
         if entry is not None and entry.domain == "control" and getattr(entry.load(), "uses_data", "no") == "first":
             return "gradient steps" + (", then environment steps" if self.records[0].settings.get("online_steps") else "")
-        default = "environment steps" if entry is not None and entry.domain == "control" else "steps"
-        return str(self.records[0].settings.get("config", {}).get("budget", default))
+        if entry is not None and entry.domain == "control":
+            return "environment steps"
+        budget = self.records[0].settings.get("config", {}).get("budget", "steps")
+        return str(budget["unit"] if isinstance(budget, dict) else budget)  # version 0.1 had one level
 
     def finals(self) -> Array:
         """Final performance of every seed, ``[seeds]``."""
@@ -291,7 +293,7 @@ def flat_settings(record: Record) -> dict[str, Any]:
     """Settings of a run in one level, without the seed; environment options as ``environment.NAME``."""
     settings = {key: value for key, value in record.settings.items() if key not in ("seed", "config", "environment_options")}
     settings |= {f"environment.{key}": value for key, value in record.settings.get("environment_options", {}).items()}
-    return settings | flat(record.settings.get("config", {}))
+    return settings | dict(flatten(record.settings.get("config", {})))
 
 
 def group_arms(records: Sequence[Record]) -> dict[str, list[Arm]]:

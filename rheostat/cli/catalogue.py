@@ -62,11 +62,11 @@ class Show:
     """Print JSON."""
 
     def run(self) -> None:
-        from rheostat.training.describe import settings_of
+        from rheostat.training.describe import other_kinds, presets_of, settings_of
 
         row = table.entry(self.method)
         settings = settings_of(self.method)
-        presets = getattr(row.load(), "presets", {})
+        presets = presets_of(self.method)
         if self.json:
             fields = {item.name: {"default": item.default, "documentation": item.documentation} for item in settings}
             print_json(
@@ -90,6 +90,9 @@ class Show:
             ["setting", "default", "differs", "meaning"],
             [(item.name, item.default, note(item), item.documentation) for item in settings],
         )
+        for kind, options in other_kinds(self.method).items():
+            rows = [(each.path, each.value, each.documentation) for each in options]
+            print_table(f"Settings with {kind}", ["setting", "default", "meaning"], rows)
         for name, values in presets.items():
             print(f"--preset {name}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
 

@@ -20,7 +20,7 @@ class Compare:
     """Train several methods over several seeds at equal budget, in parallel, and compare them."""
 
     methods: Positional[tuple[str, ...]]
-    """Names of methods; the first is the one the others are compared with."""
+    """Names of methods, each perhaps with options of its own, as NAME:OPTION=VALUE,...; the others are compared with the first."""
     task: str
     """Any EnvPool or Gymnasium id."""
     seeds: int = 8
@@ -34,7 +34,7 @@ class Compare:
     directory: Path | None = None
     """Where the runs are kept; naming an unfinished comparison continues it."""
     options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
-    """Settings shared by every arm, as names and JSON values, e.g. --options sampling_error_every 2."""
+    """Options that every arm has, as names and JSON values, e.g. --options sampling_error_every 2."""
     json: bool = False
     """Print JSON."""
 

@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 from tyro.conf import Positional
 
+from rheostat.errors import RheostatError
 from rheostat.methods import table
-from rheostat.options import KIND, options_of, short_names, with_options
+from rheostat.options import KIND, Option, find, named, options_of, short_names, with_options
 from rheostat.terminal import json_or_text, print_table
 
 
@@ -196,31 +197,83 @@ def in_paths(name: str, preset: str | None, words: list[str]) -> tuple[list[str]
         name: of the method.
         preset: of the method.
         words: of the command line.
-    """
-    from rheostat.training.settings import configure
 
+    Raises:
+        RheostatError: an option that the method does not have, with what to say instead, or a kind that is chosen twice.
+    """
+    from rheostat.training.settings import configure, shown_options
+
+    base = ControlOptions if table.entry(name).domain == "control" else LanguageOptions
     config = configure(name, {}, preset=preset)
+    general = {item.name for item in dataclasses.fields(base)}
+    hidden = {each.path for each in options_of(config)} - {each.path for each in shown_options(name, config)}
+    kinds = chosen_kinds(name, config, words, general)
+    config = with_options(config, kinds, name)
     options = options_of(config)
-    known = set(short_names(options)) | {item.name for item in dataclasses.fields(LanguageOptions)}
-    joined = {each.path.replace(".", "_"): each.path for each in options if "." in each.path}
-    joined = {name: path for name, path in joined.items() if name not in known}
-    choices = {
-        flag: each.path
-        for each in options
-        if each.path.endswith("." + KIND)
-        for flag in (each.path, each.path.replace(".", "_"), each.short)
-    }
-    found, kinds = [], {}
+    found = []
     for index, word in enumerate(words):
         flag, equals, value = word.partition("=")
-        plain = flag[2:].replace("-", "_") if flag.startswith("--") else ""
-        if plain in joined:
-            word = f"--{joined[plain].replace('_', '-')}{equals}{value}"
-        if plain in choices:
-            value = value if equals else next(iter(words[index + 1 :]), "")
-            kinds[choices[plain]] = value
-        found.append(word)
+        plain = option_name(flag)
+        if plain is None or plain in general or plain.removeprefix("no_") in general:
+            found.append(word)
+            continue
+        path, negated = path_of(plain, options, name)
+        value_said = value if equals else next(iter(words[index + 1 :]), "")
+        if path is None:
+            raise no_such_flag(name, config, plain, value_said, general)
+        if path in hidden:
+            configure(name, kinds | {path: json_or_text(value_said)}, preset=preset)  # says why it is not for this method
+            raise RheostatError(f"--{path} can only be what it is in {name}: leave it out.")
+        part, dot, last = path.rpartition(".")
+        found.append(f"--{part}{dot}{'no-' if negated else ''}{last}".replace("_", "-") + equals + value)
     return found, kinds
+
+
+def option_name(word: str) -> str | None:
+    """The name of an option that a word of the command line gives; None for other words and for those that every command has."""
+    flag = word.partition("=")[0]
+    plain = flag[2:].replace("-", "_") if flag.startswith("--") else ""
+    return plain if plain and plain != "help" and not plain.startswith("tyro_") else None
+
+
+def path_of(plain: str, options: list[Option], who: str) -> tuple[str | None, bool]:
+    """The path of an option on the command line, and whether its name says that it is off (``no_name``, ``part.no_name``)."""
+    part, dot, last = plain.rpartition(".")
+    for name, negated in ((plain, False), (part + dot + last.removeprefix("no_"), True)):
+        path = find(name, options, who)
+        if path is not None:
+            return path, negated
+    return None, False
+
+
+def chosen_kinds(name: str, config: Any, words: list[str], general: set[str]) -> dict[str, str]:
+    """The kinds of parts that words of the command line choose, by path.
+
+    Raises:
+        RheostatError: one that is chosen twice.
+    """
+    given = []
+    for index, word in enumerate(words):
+        plain = option_name(word)
+        if plain is not None and plain not in general:
+            given.append((plain, word.partition("=")[2] if "=" in word else next(iter(words[index + 1 :]), "")))
+    found = named(config, dict(given), name).kinds
+    for path in found:
+        flags = [plain for plain, _ in given if plain in (path, path.replace(".", "_"), path.removesuffix("." + KIND))]
+        if len(flags) > 1:
+            raise RheostatError(f"{name}: {path} is given twice, as {' and as '.join(flags)}: leave one out.")
+    return found
+
+
+def no_such_flag(name: str, config: Any, plain: str, value: str, general: set[str]) -> RheostatError:
+    """The sentence for a flag that ``rheostat train NAME`` does not have."""
+    from rheostat.training.unknown_options import no_such_option
+
+    domain = table.entry(name).domain
+    other = LanguageOptions if domain == "control" else ControlOptions
+    if plain in {item.name for item in dataclasses.fields(other)} - general:
+        return RheostatError(f"--{plain.replace('_', '-')} is not for {domain} methods, of which {name} is one: leave it out.")
+    return no_such_option(name, config, plain, value, beside=tuple(general))
 
 
 def announce(run: Any) -> None:

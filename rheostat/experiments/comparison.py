@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rheostat.analysis.records import Arm, Record, group_arms, read_record
 from rheostat.analysis.summaries import ArmSummary, summarise
@@ -29,11 +30,9 @@ from rheostat.experiments.grid import Cell, Display, Grid
 from rheostat.methods import table
 from rheostat.options import flatten
 from rheostat.training.run import Interrupted, Run, versions
-from rheostat.training.settings import Settings
-from rheostat.training.settings_from_options import free_directory, settings_for
-
-if TYPE_CHECKING:
-    pass
+from rheostat.training.settings import Settings, merged
+from rheostat.training.settings_from_options import SETTINGS, free_directory, settings_for
+from rheostat.training.specs import read_spec
 
 MANIFEST = "compare.json"
 
@@ -105,7 +104,7 @@ def compare(
     """Train every method with seeds 0 ... ``seeds - 1`` and the same budget, then compare.
 
     Args:
-        methods: names, each once; the others are compared with the first.
+        methods: names, each perhaps with options of its own (``grpo:group_size=8``); the others are compared with the first.
         task: an EnvPool or Gymnasium id.
         seeds: runs per method; fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24.
         steps: budget of every run, in the method's unit.
@@ -116,7 +115,7 @@ def compare(
         **options: settings of the run and of the methods, shared by all arms.
 
     Raises:
-        RheostatError: an unknown method, task or setting, an option that one of the methods does not have, a directory that holds
+        RheostatError: an unknown method, task or setting, an option for all that only some of the methods have, a directory that holds
             something else, or every run failed.
         ComparisonInterrupted: a signal came; everything is saved.
     """
@@ -155,13 +154,13 @@ def plan(
     Raises:
         RheostatError: see :func:`compare`.
     """
-    if not methods or len(set(methods)) != len(methods):
+    arms = {label: read_spec(label) for label in methods}
+    if not methods or len({_folder(label) for label in methods}) != len(methods):
         raise RheostatError(f"A comparison needs different methods, got {', '.join(methods) or 'none'}.")
     if not isinstance(task, str):
         raise RheostatError("A comparison runs in several processes and needs the name of a task, not an environment object.")
-    where = Path(directory) if directory else free_directory(f"compare-{'-'.join(methods)}-{task}")
+    where = Path(directory) if directory else free_directory(f"compare-{'-'.join(map(_folder, methods))}-{task}")
     command = _command(methods, task, seeds, steps, margin, where, options)
-    arms: dict[str, tuple[str, dict[str, Any]]] = {method: (method, {}) for method in methods}
     return plan_arms(arms, task, seeds=seeds, steps=steps, margin=margin, where=where, command=command, **options), where, command
 
 
@@ -196,12 +195,13 @@ def plan_arms(
         raise RheostatError(f"The margin is {margin:g}: it must be above 0, the difference below which nothing matters.")
     if "seed" in options:
         raise RheostatError("A comparison chooses the seeds 0, 1, ... itself: give how many with seeds, not seed.")
+    given = _given_to(arms, options)
     planned = {
-        label: [settings_for(method, task, seed=seed, steps=steps, **_read_by(method, options | own)) for seed in range(seeds)]
-        for label, (method, own) in arms.items()
+        label: [settings_for(method, task, seed=seed, steps=steps, **_read_by(method, given[label])) for seed in range(seeds)]
+        for label, (method, _) in arms.items()
     }
     cells = [
-        Cell(f"{label}-s{settings.seed}", label, where / f"{label}-s{settings.seed}", settings)
+        Cell(f"{_folder(label)}-s{settings.seed}", label, where / f"{_folder(label)}-s{settings.seed}", settings)
         for label, runs in planned.items()
         for settings in runs
     ]
@@ -227,6 +227,37 @@ def plan_arms(
     except OSError as error:
         raise RheostatError(f"Cannot write to {where}: {error}.") from error
     return cells
+
+
+def _folder(label: str) -> str:
+    """The label of an arm in names of folders."""
+    return re.sub(r"[^\w.-]+", "-", label)
+
+
+def _given_to(arms: Mapping[str, tuple[str, dict[str, Any]]], shared: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What every arm is given: the settings of the run, what is shared by all methods, and its own.
+
+    Raises:
+        RheostatError: an option that is shared although only some of the methods have it.
+    """
+    general = {name: value for name, value in shared.items() if name in SETTINGS or name == "preset"}
+    options = {name: value for name, value in shared.items() if name not in general}
+    found: dict[str, dict[str, Any]] = {}
+    lacking: dict[str, dict[str, Any]] = {}
+    for label, (method, own) in arms.items():
+        runs_own = {name: value for name, value in own.items() if name in SETTINGS}
+        given = merged(method, table.entry(method).load()(), options, {name: own[name] for name in own if name not in runs_own})
+        found[label] = general | runs_own | given.values | given.unknown | given.lacking
+        lacking[label] = given.lacking
+    for label, missing in lacking.items():
+        for name, value in missing.items():
+            having = next((arms[other][0] for other in arms if name not in lacking[other]), None)
+            if having is not None:
+                raise RheostatError(
+                    f"{label} has no option {name}, and {having} has: give it to the methods that have it, as "
+                    f"{having}:{name}={value if isinstance(value, str) else json.dumps(value)}."
+                )
+    return found
 
 
 def load_comparison(directory: str | Path, *, failures: dict[str, str] | None = None) -> Comparison:

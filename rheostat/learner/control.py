@@ -17,7 +17,7 @@ from rheostat.collect.control.episodes import measure_returns
 from rheostat.collect.control.stepping import Collector
 from rheostat.errors import RheostatError
 from rheostat.learner.context import LearnerContext
-from rheostat.learner.dial_for_control import rewrite
+from rheostat.learner.dial_for_control import hidden, rewrite
 from rheostat.learner.learner import Composition, Learner
 from rheostat.learner.running import RunningMethod
 from rheostat.learner.stages import Staged, Stages
@@ -347,8 +347,8 @@ def derived(config: Any, who: str) -> dict[str, int | str]:
 
 
 def hidden_options(config: Any, who: str) -> frozenset[str]:
-    """Paths of options that do nothing in a method: there are none, because a method has only those that act."""
-    return frozenset()
+    """Paths of options that every value but the default is refused for in this method, so that nobody is shown them."""
+    return hidden(composition_of(config, who))
 
 
 def build(

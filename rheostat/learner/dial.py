@@ -15,6 +15,7 @@ answer, and the meter shows the price.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -86,10 +87,9 @@ class Dial:
             RheostatError: with the part's reason.
         """
         off = Dial()
-        for part in composition.parts().values():
-            for name, why in getattr(part, "refuses", {}).items():
-                if getattr(self, name) != getattr(off, name):
-                    raise RheostatError(f"{who} cannot honour dial.{name}: {why}.")
+        for name, why in refused(composition).items():
+            if getattr(self, name) != getattr(off, name):
+                raise RheostatError(f"{who} cannot honour dial.{name}: {why}.")
 
     def rewrite(self, composition: Composition, who: str) -> Composition:
         """The composition of a language method with these data.
@@ -125,3 +125,14 @@ class Dial:
             raise RheostatError(f"{who} cannot honour dial.expert_share: it has experts, or prompts, of its own.")
         count = experts_of(self.expert_share, collector.size, "dial.expert_share")
         return ExpertsInside(replace(collector, size=collector.size - count), count)
+
+
+def refused(composition: Any) -> dict[str, str]:
+    """The numbers of the dial that parts of a composition (or of stages) cannot honour at all, and why."""
+    return {name: why for part in composition.parts().values() for name, why in getattr(part, "refuses", {}).items()}
+
+
+def hidden_options(names: Iterable[str]) -> frozenset[str]:
+    """Paths of the dial's numbers that every value but the default is refused for; an age of data needs a share of them."""
+    found = set(names)
+    return frozenset(f"dial.{name}" for name in found | ({"replay_age"} if "replay_share" in found else set()))

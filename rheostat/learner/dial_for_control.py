@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from rheostat.buffers.control_retainers import RecentRowsBeside
 from rheostat.collect.control.collectors import ExpertRows, Rollout
 from rheostat.errors import RheostatError
 from rheostat.learner.control_models import LaggedPolicy
-from rheostat.learner.dial import Dial
+from rheostat.learner.dial import Dial, hidden_options, refused
 from rheostat.learner.learner import Composition
 from rheostat.learner.stages import Staged
 
@@ -56,3 +56,13 @@ def repeated(part: Any, steps: int) -> Any:
     if hasattr(part, "part"):
         return replace(part, part=repeated(part.part, steps))
     return replace(part, epochs=steps, minibatches=1) if getattr(part, "model", None) == "policy" else part
+
+
+def hidden(composition: Composition | Staged) -> frozenset[str]:
+    """Paths of the dial's numbers that the method cannot honour at all."""
+    return hidden_options(refused(composition) if turns(composition) else [item.name for item in fields(Dial)])
+
+
+def turns(composition: Composition | Staged) -> bool:
+    """Whether somebody acts for every update, so that there is something to turn."""
+    return isinstance(composition, Composition) and isinstance(composition.collect, Rollout)

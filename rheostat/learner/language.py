@@ -13,6 +13,7 @@ from rheostat.collect.language.collectors import Dynamic, ExpertsInside, Groups
 from rheostat.collect.language.groups import World
 from rheostat.credit.annotations import GroupAdvantage, ModelScores, OldScores, OverlongPenalty
 from rheostat.errors import RheostatError
+from rheostat.learner import dial
 from rheostat.learner.context import LanguageContext
 from rheostat.learner.learner import Composition, Learner
 from rheostat.learner.models import Frozen, Trainable
@@ -196,9 +197,9 @@ def derived(config: Any, who: str) -> dict[str, int | str]:
 def hidden_options(config: Any, who: str) -> frozenset[str]:
     """Paths of options that every value but the default is refused for in this method, so that nobody is shown them."""
     composition = composition_of(config, who)
-    refused = {name for part in composition.parts().values() for name in getattr(part, "refuses", {})}
-    hidden = {f"dial.{name}" for name in refused | ({"replay_age"} if "replay_share" in refused else set())}
-    return frozenset(hidden | ({"sampling.top_k", "sampling.top_p"} if composition.any("uses_experts") else set()))
+    return dial.hidden_options(dial.refused(composition)) | (
+        {"sampling.top_k", "sampling.top_p"} if composition.any("uses_experts") else set()
+    )
 
 
 def build(config: Any, who: str, world: World, streams: Streams, total_steps: int, *, composition: Composition | None = None) -> Learner:

@@ -224,6 +224,7 @@ def _task(name: str, arms: Sequence[Arm]) -> dict[str, Any]:
         "differing": list(dict.fromkeys(key for arm in arms for key in arm.differences)),
         "budget": arms[0].records[0].settings.get("steps"),
         "unit": step_label.lower(),
+        "speed_unit": f"{step_label.lower()} per second",
         "rows": rows,
         "final_label": final_label(rows),
         "notes": notes,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rheostat.methods import table
-from rheostat.options import Option, options_of, short_names
-from rheostat.training.settings import shown_options
+from rheostat.options import KIND, Option, kinds_at, options_of, short_names, with_options
+from rheostat.training.settings import by_path, shown_options
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,27 @@ def settings_of(name: str) -> list[Setting]:
         )
         for each in found
     ]
+
+
+def other_kinds(name: str) -> dict[str, list[Option]]:
+    """``{"clip.kind searched": its options}`` of the kinds of parts that are not a method's default."""
+    config = table.entry(name).load()()
+    found = {}
+    for each in shown_options(name, config):
+        if each.path.endswith("." + KIND):
+            for kind in kinds_at(config, each.path):
+                options = options_of(with_options(config, {each.path: kind}, name))
+                part = each.path.removesuffix(KIND)
+                mine = [other for other in options if other.path.startswith(part) and other.path != each.path]
+                if kind != each.value and mine:
+                    found[f"{each.path} {kind}"] = mine
+    return found
+
+
+def presets_of(name: str) -> dict[str, dict[str, Any]]:
+    """The presets of a method, their options by path."""
+    cls = table.entry(name).load()
+    return {preset: by_path(name, cls(), values) for preset, values in getattr(cls, "presets", {}).items()}
 
 
 def _type_name(hint: Any) -> str:

@@ -12,6 +12,7 @@ from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
 from rheostat.options import check_domains, options_of, with_options
 from rheostat.training import version_0_1
+from rheostat.training.unknown_options import no_such_option
 
 
 @dataclass(frozen=True)
@@ -132,8 +133,38 @@ def configure(method: str, overrides: dict[str, Any], *, preset: str | None = No
     return composed(method, table.entry(method).load(), overrides, preset)
 
 
+@dataclass(frozen=True)
+class Merged:
+    """What a method is given of its own and of what it shares with others."""
+
+    values: dict[str, Any]
+    """By path, kinds first."""
+    unknown: dict[str, Any]
+    """Of its own, by names that it does not have."""
+    lacking: dict[str, Any]
+    """Of what is shared, by names that it does not have."""
+
+
+def merged(who: str, config: Any, shared: Mapping[str, Any], own: Mapping[str, Any]) -> Merged:
+    """Options of a method's own beside those that it shares with others; its own go before.
+
+    Args:
+        who: the method's name, for the sentences.
+        config: its dataclass object.
+        shared, own: options by any of their names.
+
+    Raises:
+        RheostatError: as :func:`rheostat.options.named`.
+    """
+    mine = options.named(config, own, who)
+    known = options_of(mine.config)
+    beside = {name: value for name, value in options.flatten(shared) if options.find(name, known, who) not in mine.kinds}
+    theirs = options.named(mine.config, beside, who)
+    return Merged(theirs.kinds | theirs.values | mine.kinds | mine.values, mine.unknown, theirs.unknown)
+
+
 def shared_by(methods: Iterable[tuple[str, Mapping[str, Any]]], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each of several methods is given: the shared options that it has, and its own.
+    """What each of several methods is given, by path: the shared options that it has, and its own.
 
     Args:
         methods: names, with options of their own.
@@ -143,17 +174,27 @@ def shared_by(methods: Iterable[tuple[str, Mapping[str, Any]]], shared: Mapping[
         RheostatError: a shared option that none of the methods has.
     """
     found: list[dict[str, Any]] = []
-    used: set[str] = set()
+    missing = dict(options.flatten(shared))
     last = ""
-    for method, own in methods:
-        cls, last = table.entry(method).load(), method
-        mine = options.having(cls(), {**shared, **own}, method)
-        used |= mine.keys()
-        found.append({name: value for name, value in mine.items() if name not in own} | dict(own))
-    for name, value in options.flatten(shared):
-        if last and name not in used:
-            configure(last, {name: value})  # refuses it
+    for last, own in methods:
+        given = merged(last, table.entry(last).load()(), shared, own)
+        found.append(given.values | given.unknown)
+        missing = {name: value for name, value in missing.items() if name in given.lacking}
+    if last and missing:
+        configure(last, missing)  # refuses it
     return found
+
+
+def by_path(who: str, config: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by path, whatever they were called; their values are not looked at.
+
+    Raises:
+        RheostatError: an option that the method does not have, or as :func:`rheostat.options.named`.
+    """
+    found = options.named(config, overrides, who)
+    for name, value in found.unknown.items():
+        raise no_such_option(who, found.config, name, value)
+    return found.kinds | found.values
 
 
 def composed(method: str, cls: Any, overrides: dict[str, Any], preset: str | None) -> Any:
@@ -166,17 +207,16 @@ def composed(method: str, cls: Any, overrides: dict[str, Any], preset: str | Non
         if preset not in presets:
             raise unknown(f"preset of {method}", preset, presets)
         config = with_options(config, presets[preset], method)
-    version_0_1.refuse_old_names(method, overrides, options_of(config))
     return changed(method, config, overrides)
 
 
-def changed(method: str, config: Any, overrides: dict[str, Any]) -> Any:
+def changed(method: str, config: Any, overrides: Mapping[str, Any]) -> Any:
     """A configuration of parts with some options changed, checked as a whole.
 
     Raises:
         RheostatError: as :func:`configure`.
     """
-    config = with_options(config, overrides, method)
+    config = with_options(config, by_path(method, config, overrides), method)
     check_domains(config, method)
     derived(method, config)
     return config
@@ -199,39 +239,17 @@ def derived(method: str, config: Any) -> dict[str, int | str]:
 
 def shown_options(method: str, config: Any) -> list[options.Option]:
     """The options of a method that act in it: what help, ``show`` and the documentation list."""
-    if table.entry(method).domain != "language":
-        from rheostat.learner import control
-
-        hidden = control.hidden_options(config, method)
-    else:
+    if table.entry(method).domain == "language":
         from rheostat.learner import language
 
         hidden = language.hidden_options(config, method)
+    else:
+        from rheostat.learner import control
+
+        hidden = control.hidden_options(config, method)
     return [each for each in options_of(config) if each.path not in hidden]
 
 
 def plain(config: Any) -> dict[str, Any]:
     """A configuration as plain JSON."""
     return options.nested(config)
-
-
-def nested(overrides: dict[str, Any]) -> dict[str, Any]:
-    """``{"dial.lag": 4}`` as ``{"dial": {"lag": 4}}``."""
-    found: dict[str, Any] = {}
-    for name, value in overrides.items():
-        group, dot, field_name = name.partition(".")
-        if dot:
-            found[group] = dict(found.get(group) or {}) | {field_name: value}
-        elif isinstance(value, dict) and isinstance(found.get(name), dict):
-            found[name] = value | found[name]
-        else:
-            found[name] = value
-    return found
-
-
-def flat(config: dict[str, Any]) -> dict[str, Any]:
-    """The way back: one level, with ``dial.lag`` for what is nested."""
-    found: dict[str, Any] = {}
-    for name, value in config.items():
-        found |= {f"{name}.{inner}": each for inner, each in value.items()} if isinstance(value, dict) else {name: value}
-    return found

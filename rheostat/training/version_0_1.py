@@ -36,21 +36,28 @@ def is_old(method: str, config: Mapping[str, Any]) -> bool:
     return known is not None and set(config) == set(known)
 
 
-def refuse_old_names(method: str, names: Mapping[str, Any], options: list[Option]) -> None:
-    """Refuse names of version 0.1 that a user still types, with the new one.
+def moved(method: str, name: str, value: Any, options: list[Option]) -> str | None:
+    """The sentence for an option of version 0.1 that is another one now; None for any other name.
 
-    Raises:
-        RheostatError: naming the option's new name.
+    Args:
+        method: its name.
+        name: that no option has today.
+        value: that was given with it; text of a command line counts as what it says.
+        options: of the method.
     """
-    paths = {each.path for each in options}
-    for name in names:
-        plain = name.replace("-", "_")
-        if plain in KINDS and plain not in {each.short for each in options}:
-            path, values = KINDS[plain]
-            if path in paths:
-                what = values.get(names[name], names[name])
-                raise RheostatError(f"{method}: the option {plain} of version 0.1 is now {path}: say {path} {what}.")
-            raise RheostatError(f"{method} has no option {plain} any more: nothing in this method depends on it.")
+    path, values = KINDS.get(name.replace("-", "_"), ("", {}))
+    if path not in {each.path for each in options}:
+        return None
+    spoken = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
+    what = f"say {path} {values.get(spoken, spoken)}" if spoken not in (None, "") else f"choose {path}"
+    return f"{method}: the option {name} of version 0.1 is now {path}: {what}."
+
+
+def gone(method: str, name: str) -> str | None:
+    """The sentence for an option of version 0.1 that did nothing in a method; None for any other name."""
+    if name.replace("-", "_") not in defaults().get(method, {}):
+        return None
+    return f"{method} has no option {name} any more: nothing in this method depends on it."
 
 
 def translated(method: str, config: Mapping[str, Any], today: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rheostat.errors import RheostatError
 from rheostat.learner.dial import Dial
 from rheostat.methods import table
 from rheostat.training.run import Interrupted, Run, build_method
-from rheostat.training.settings import configure, flat, nested
+from rheostat.training.settings import configure
 from rheostat.trajectories import Source
 from tests.crash import differences
 from tests.methods.test_language_methods import Lenient, built, save, small
@@ -268,7 +268,5 @@ def test_every_method_says_what_it_cannot_honour() -> None:
         assert set(refused) <= names and all(refused.values()), name
 
 
-def test_nested_settings() -> None:
-    assert nested({"dial.lag": 2, "a": 1, "dial": {"lag": 1, "replay_age": 3}}) == {"dial": {"lag": 2, "replay_age": 3}, "a": 1}
-    assert flat({"a": 1, "dial": {"lag": 2}}) == {"a": 1, "dial.lag": 2}
+def test_experts_of_a_group() -> None:
     assert experts_of(0.125, 8, "dial.expert_share") == 1 and experts_of(0.0, 1, "dial.expert_share") == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -11,7 +12,12 @@ import rheostat
 from rheostat.api import settings_for
 from rheostat.cli import entry as cli
 from rheostat.cli import training
+from rheostat.diagnostics.disagreement.method_specs import read_specs
 from rheostat.errors import RheostatError
+from rheostat.experiments.comparison import plan
+from rheostat.learner.dial import Dial
+from rheostat.methods import table
+from rheostat.training.describe import other_kinds, presets_of, settings_of
 from rheostat.training.settings import configure, shown_options
 
 
@@ -78,3 +84,88 @@ def test_a_chosen_kind_brings_its_options(monkeypatch: pytest.MonkeyPatch, capsy
     )
     with pytest.raises(RheostatError, match=r"grpo: clip\.kind is 'sreached'; it must be one of clip, searched"):
         given("train grpo chain-sum --clip sreached", monkeypatch)
+
+
+# --- names that a method does not have ---------------------------------------------------------------------------------------------------
+
+NO_SUCH = [
+    ("grpo", "limit", "none", "grpo: the option limit of version 0.1 is now clip.kind: say clip.kind none."),
+    ("grpo", "kl_in_reward", True, "grpo: the option kl_in_reward of version 0.1 is now kl.kind: say kl.kind reward."),
+    ("dapo", "dynamic_sampling", False, "dapo: the option dynamic_sampling of version 0.1 is now dynamic.kind: say dynamic.kind none."),
+    ("sft", "group_size", 4, "sft has no option group_size any more: nothing in this method depends on it."),
+    ("grpo", "target", 0.4, "grpo: the option target goes with clip.kind searched; now it is clip."),
+    ("dpo", "group_size", 4, "Unknown option of dpo 'group_size': bapo, chord, cispo and "),
+    ("grpo", "group_sise", 4, "Unknown option of grpo 'group_sise': did you mean group_size"),
+    ("ppo", "expectile", 0.7, "Unknown option of ppo 'expectile': "),
+]
+
+
+@pytest.mark.parametrize(("method", "name", "value", "sentence"), NO_SUCH)
+def test_every_door_says_the_same_about_an_option_that_is_not_there(method: str, name: str, value: object, sentence: str) -> None:
+    doors = (
+        lambda: configure(method, {name: value}),
+        lambda: settings_for(method, "chain-sum" if method != "ppo" else "CartPole-v1", **{name: value}),
+        lambda: cli.parse(["train", method, "x", "--" + name.replace("_", "-"), json.dumps(value).strip('"')]),
+        lambda: cli.parse(["train", method, "x", f"--{name}={json.dumps(value)}".replace('"', "")]),
+        lambda: plan([method, "reinforce" if method != "ppo" else "a2c"], "x", seeds=1, steps=1, directory="never", **{name: value}),
+        lambda: plan([f"{method}:{name}={json.dumps(value)}"], "x", seeds=1, steps=1, directory="never"),
+        lambda: read_specs([f"{method}:{name}={json.dumps(value)}", "reinforce"], {}),
+    )
+    several = ("sft", "dpo")  # refused before their options are read, or shared with a method that has the option
+    for number, door in enumerate(doors):
+        if (number == 6 and method in several) or (number == 4 and name in ("group_size",)):
+            continue
+        with pytest.raises(RheostatError) as error:
+            door()
+        assert str(error.value).replace(f"{method}:{name}={json.dumps(value)}", method).startswith(sentence), number
+
+
+def test_an_option_that_some_methods_have_is_given_to_those() -> None:
+    with pytest.raises(
+        RheostatError, match=r"^sft has no option group_size, and grpo has: give it to the methods that have it, as grpo:group_size=8\.$"
+    ):
+        plan(["grpo", "sft"], "chain-sum", seeds=1, steps=1, directory="never", group_size=8)
+
+
+def test_presets_are_shown_by_names_that_the_tables_show() -> None:
+    for method in table.METHODS:
+        known = {each.name for each in settings_of(method)} | {each.path for options in other_kinds(method).values() for each in options}
+        for preset, values in presets_of(method).items():
+            assert set(values) <= known, (method, preset)
+            assert configure(method, values) == configure(method, {}, preset=preset)
+
+
+def test_a_kind_by_its_joined_name_and_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert given("train grpo chain-sum --clip-kind detached", monkeypatch)["clip.kind"] == "detached"
+    for words in ("--clip none --clip-kind detached", "--clip=none --clip.kind=detached", "--clip none --clip detached"):
+        with pytest.raises(RheostatError, match=r"grpo: clip\.kind is given twice"):
+            given(f"train grpo chain-sum {words}", monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("train sac Pendulum-v1 --dial.lag 1", "sac cannot honour dial.lag: it learns from a replay"),
+        ("train sft chain-sum --dial-lag 1", "sft cannot honour dial.lag: nobody samples"),
+        ("train ppo CartPole-v1 --prompts x", "--prompts is not for control methods, of which ppo is one: leave it out."),
+        ("train grpo chain-sum --backend envpool", "--backend is not for language methods, of which grpo is one: leave it out."),
+        ("train grpo chain-sum --seedd 3", "Unknown option of grpo 'seedd': did you mean seed"),
+    ],
+)
+def test_flags_that_a_method_cannot_take(words: str, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(RheostatError, match=re.escape(sentence)):
+        cli.parse([*words.split(), "--directory", str(tmp_path / "run")]).run()
+
+
+def test_the_dial_is_shown_where_it_can_be_turned() -> None:
+    shown = {
+        name: {each.path for each in shown_options(name, configure(name, {})) if each.path.startswith("dial.")} for name in table.METHODS
+    }
+    everything = {f"dial.{name}" for name in Dial.__dataclass_fields__}
+    assert shown["ppo"] == shown["grpo"] == everything and shown["sac"] == shown["bc"] == shown["uni-o4"] == set()
+    assert shown["sft"] == {"dial.updates_per_batch"} and shown["ros"] == {"dial.updates_per_batch"}
+    for name, paths in shown.items():
+        for path in everything - paths:
+            value: object = {"lag": 1, "replay_share": 0.5, "expert_share": 0.5, "updates_per_batch": 2, "replay_age": 9}[path[5:]]
+            with pytest.raises(RheostatError):
+                configure(name, {path: value})

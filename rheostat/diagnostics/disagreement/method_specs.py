@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from rheostat.diagnostics.microscope.gradients import NO_REWARD, looked_at, short_options
+from rheostat.diagnostics.microscope.gradients import NO_REWARD, looked_at
 from rheostat.errors import RheostatError
 from rheostat.methods import table
-from rheostat.terminal import json_or_text
+from rheostat.options import options_of, with_options
 from rheostat.training.language import automatic_preset
 from rheostat.training.run import CUSTOM
-from rheostat.training.settings import Settings, changed, configure
+from rheostat.training.settings import Settings, by_path, changed, configure, merged
+from rheostat.training.specs import read_spec
 
 OF_THE_BATCH = {
     "language": ("prompts_per_batch", "group_size", "max_new_tokens", "temperature", "top_k", "top_p"),
@@ -36,7 +36,7 @@ class Spec:
     method: str
     """Its name."""
     settings: dict[str, Any]
-    """Its own settings."""
+    """Its own options and those shared by all, by path."""
 
     @property
     def row(self) -> table.Entry:
@@ -61,27 +61,26 @@ def read_specs(names: Sequence[str], options: Mapping[str, Any]) -> list[Spec]:
 
 
 def _read(label: str, options: Mapping[str, Any]) -> Spec:
-    method, colon, text = label.partition(":")
+    method, own = read_spec(label)
     row = table.entry(method)
     if method in NO_REWARD:
         raise RheostatError(f"{method} cannot replay the batch of another method: {NO_REWARD[method]}.")
     if not looked_at(method):
         raise RheostatError(f"{method} is no policy-gradient method built on grpo or ppo: its gradient cannot be recorded.")
-    settings = dict(options)
-    for part in re.split(r",(?=\w+=)", text) if colon else []:
-        name, equals, value = part.partition("=")
-        if not (name and equals):
-            raise RheostatError(f"{label} has a setting without a name or a value, {part!r}: write {method}:NAME=VALUE,NAME=VALUE.")
-        settings[name] = json_or_text(value)
-    for name in settings:
+    config = row.load()()
+    found = merged(method, config, options, own)
+    settings = by_path(label, config, found.values | found.unknown | found.lacking)
+    shorts = {each.path: each.short for each in options_of(with_options(config, settings, label))}
+    for path in settings:
+        name = shorts[path]
         if name in OF_THE_BATCH[row.domain]:
             raise RheostatError(f"{label}: {name} is the run's, because it describes the batch or the policy; leave it out.")
         if name in OF_THE_STEP:
             raise RheostatError(
                 f"{label}: {name} is left alone, because one whole gradient step is looked at (--steps makes moves before it)."
             )
-        if name.partition(".")[0] == "dial":
-            raise RheostatError(f"{label}: the dial says where data come from, and the batch is frozen; leave {name} out.")
+        if path.startswith("dial."):
+            raise RheostatError(f"{label}: the dial says where data come from, and the batch is frozen; leave {path} out.")
     return Spec(label, method, settings)
 
 
@@ -113,13 +112,10 @@ def config_of(spec: Spec, run: Settings, given: dict[str, Any]) -> Any:
         RheostatError: settings that do not exist or do not fit.
     """
     cls = spec.row.load()
-    known = short_options(cls())
-    own = {name: value for name, value in run.config.items() if name != "dial"} if spec.method == run.method else {}
-    preset = None
-    if not own and spec.row.domain == "language":
-        named = None if run.task.startswith(CUSTOM) or run.prompts else run.task
-        preset = automatic_preset(spec.method, named, run.model)
-    values = {name: value for name, value in given.items() if name in known} | spec.settings
-    if own:
-        return changed(spec.method, configure(spec.method, own), values)
-    return configure(spec.method, values, preset=preset)
+    if spec.method == run.method:
+        base, preset = replace(configure(spec.method, run.config), dial=cls().dial), None
+    else:
+        named_task = None if run.task.startswith(CUSTOM) or run.prompts else run.task
+        base, preset = cls(), automatic_preset(spec.method, named_task, run.model) if spec.row.domain == "language" else None
+    values = merged(spec.method, base, given, spec.settings).values
+    return changed(spec.method, base, values) if preset is None else configure(spec.method, values, preset=preset)

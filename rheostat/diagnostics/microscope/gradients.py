@@ -33,7 +33,7 @@ from rheostat.methods.language.reinforce import Reinforce
 from rheostat.options import options_of, with_options
 from rheostat.parts import Batch
 from rheostat.streams import Streams
-from rheostat.training.settings import configure
+from rheostat.training.settings import by_path, configure, merged
 
 NO_REWARD = {
     "dpo": "its loss compares the two completions of a pair and weighs no reward",
@@ -104,14 +104,6 @@ def sampler(name: str, problem: Problem, path: list[Tensor], lag: int, *, seed: 
         RheostatError: a setting that does not exist, is the microscope's own, or does not fit.
     """
     options = dict(options or {})
-    for setting in FIXED:
-        if setting in options:
-            raise RheostatError(
-                f"The microscope looks at one whole gradient step: leave {setting} alone (--updates makes steps before it, --length "
-                "sets the completions' length)."
-            )
-    if any(setting.partition(".")[0] == "dial" for setting in options):
-        raise RheostatError("The microscope has a dial of its own, the same for every method: use --lag and --updates.")
     if domain_of(name) == "language":
         assert isinstance(problem, LanguageProblem)
         return LanguageSampler(name, problem, path, lag, seed, options)
@@ -120,15 +112,23 @@ def sampler(name: str, problem: Problem, path: list[Tensor], lag: int, *, seed: 
 
 
 def settings(name: str, defaults: dict[str, Any], updates: int, options: dict[str, Any], method: Any) -> dict[str, Any]:
-    """The microscope's settings, as far as the method has them, and the user's."""
+    """The microscope's settings, as far as the method has them, and the user's, by path.
+
+    Raises:
+        RheostatError: a setting that does not exist, or is the microscope's own.
+    """
+    given = by_path(name, method(), options)
+    shorts = {each.path: each.short for each in options_of(with_options(method(), given, name))}
+    for path in given:
+        if shorts[path] in FIXED:
+            raise RheostatError(
+                f"The microscope looks at one whole gradient step: leave {shorts[path]} alone (--updates makes steps before it, --length "
+                "sets the completions' length)."
+            )
+        if path.startswith("dial."):
+            raise RheostatError("The microscope has a dial of its own, the same for every method: use --lag and --updates.")
     chosen = {"epochs": updates + 1, "minibatches": 1, "evaluate_every": 0} | defaults
-    known = short_options(method())
-    return {key: value for key, value in chosen.items() if key in known} | options
-
-
-def short_options(config: Any) -> set[str]:
-    """The short names that a method's options have."""
-    return {each.short for each in options_of(config)}
+    return merged(name, method(), chosen, given).values
 
 
 class LanguageSampler:
@@ -137,7 +137,7 @@ class LanguageSampler:
     def __init__(self, name: str, problem: LanguageProblem, path: list[Tensor], lag: int, seed: int, options: dict[str, Any]) -> None:
         self.problem, self.path, self.lag, self.updates = problem, path, lag, len(path) - 1 - lag
         if name in WEIGHTED:
-            chosen = settings(name, LANGUAGE_SETTINGS, self.updates, {"advantage": "rloo"} | options, Reinforce)
+            chosen = settings(name, LANGUAGE_SETTINGS | {"advantage": "rloo"}, self.updates, options, Reinforce)
             config: Any = with_options(Reinforce(), chosen, name)
             composition = composition_of_estimator(name, config)
         else:
