@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rheostat.errors import unknown
 from rheostat.methods import table
+from rheostat.training.config_file import read_config
 from rheostat.training.objects import NAMES, handed_over
 from rheostat.training.progress import Bar, Progress, Silent
 from rheostat.training.run import CUSTOM, Run
@@ -48,6 +49,7 @@ def train(
     directory: str | Path | None = None,
     policy: Any = None,
     preset: str | None = None,
+    config: str | Path | None = None,
     progress: bool | Progress = True,
     sinks: tuple[str, ...] = (),
     **options: Any,
@@ -62,6 +64,8 @@ def train(
         policy: your own network: a module with ``distribution(observation)`` and ``value(observation)``; for language, a pair of a Hugging
             Face model and its tokenizer (or ``model=`` and ``tokenizer=``).
         preset: a named configuration of the method.
+        config: a file of settings and options in TOML, YAML or JSON (``rheostat config METHOD`` writes one to begin from), or the
+            directory of a run; what is given here goes before what the file says.
         progress: show a live display.
         sinks: also log to ``tensorboard`` or ``trackio``.
         **options: settings of the run (``seed``, ``steps``, ``threads``, ...) and of the method (``learning_rate``, ...). ``rewards`` may
@@ -73,10 +77,15 @@ def train(
     Raises:
         RheostatError: anything you can put right, in one sentence.
     """
+    below = None
+    if config is not None:
+        file = read_config(config, method)
+        options, below, preset = file.general | options, file.options, preset or file.preset
+        task = task or (None if options.get("prompts") else file.task)
     given = handed_over(method, task, policy, options)
     task, policy, options = given.task, given.policy, given.options
     task = task_of_prompts(method, options) if task is None or task == "" else task
-    settings = settings_for(method, task, preset=preset, **options)
+    settings = settings_for(method, task, preset=preset, below=below, **options)
     where = Path(directory) if directory else free_directory(f"{method}-{settings.task.removeprefix(CUSTOM)}-s{settings.seed}")
     run = DrawnRun.create(where, settings, task=None if isinstance(task, str) else task, policy=policy)
     return finish(run, progress, sinks)

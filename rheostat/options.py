@@ -362,7 +362,7 @@ def checked(who: str, each: Option, value: Any) -> Any:
     Raises:
         RheostatError: it is neither.
     """
-    value = _typed(f"{who}: {each.path}", value, each.hint)
+    value = by_type(f"{who}: {each.path}", value, each.hint)
     for number in value if isinstance(value, tuple) else (value,):
         if isinstance(number, int | float) and not isinstance(number, bool) and not each.domain.holds(number):
             wanted = str(each.domain) or "a finite number"
@@ -415,14 +415,23 @@ def _replaced(config: Any, found: Mapping[str, Any]) -> Any:
     return dataclasses.replace(config, **here) if here else config
 
 
-def _typed(where: str, value: Any, hint: Any) -> Any:
-    """The value as its declared type, or a sentence."""
+def by_type(where: str, value: Any, hint: Any) -> Any:
+    """A value as a declared type.
+
+    Args:
+        where: what has the value, for the sentence.
+        value: plain numbers, texts and lists.
+        hint: a type, ``Literal``, tuple or union; of a union without None the first member counts.
+
+    Raises:
+        RheostatError: it is of another type.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
         choices = [argument for argument in arguments if argument is not type(None)]
-        return _typed(where, value, choices[0])
+        return by_type(where, value, choices[0])
     if origin is Literal:
         if value not in arguments:
             raise RheostatError(f"{where} is {value!r}; it must be one of {', '.join(map(str, arguments))}.")
@@ -431,6 +440,10 @@ def _typed(where: str, value: Any, hint: Any) -> Any:
         return _typed_list(where, value, arguments)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise RheostatError(f"{where} is {value!r}; it must be a table of names and values.")
+        return dict(value)
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
         raise RheostatError(f"{where} is {value!r}; it must be of type {hint.__name__}.")
     return value
@@ -442,10 +455,10 @@ def _typed_list(where: str, value: Any, types_: tuple[Any, ...]) -> tuple[Any, .
         raise RheostatError(f"{where} is {value!r}; it must be a list.")
     members = list(value)
     if types_[-1] is Ellipsis:
-        return tuple(_typed(where, each, types_[0]) for each in members)
+        return tuple(by_type(where, each, types_[0]) for each in members)
     if len(members) != len(types_):
         raise RheostatError(f"{where} is {members!r}; it must be a list of {len(types_)} values.")
-    return tuple(_typed(where, each, hint) for each, hint in zip(members, types_, strict=True))
+    return tuple(by_type(where, each, hint) for each, hint in zip(members, types_, strict=True))
 
 
 @cache

@@ -98,6 +98,21 @@ class Show:
 
 
 @dataclass
+class Config:
+    """Print a configuration file to begin from: every option, its default and its help (`rheostat config grpo chain-sum > grpo.toml`)."""
+
+    method: Positional[str]
+    """Name of the method."""
+    task: Positional[str] = ""
+    """What to train on; the options that a run on it begins with are filled in."""
+
+    def run(self) -> None:
+        from rheostat.training.config_file import written_config
+
+        print(written_config(self.method, self.task or None), end="")
+
+
+@dataclass
 class BaseModel:
     """Build or list the tiny base models of the language tasks: `base-model build NAME`, `base-model list`."""
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union, cast
 import tyro
 from tyro.conf import OmitArgPrefixes
 
-from rheostat.cli.catalogue import BaseModel, List, Show
+from rheostat.cli.catalogue import BaseModel, Config, List, Show
 from rheostat.cli.comparisons import Compare, Demo, Sweep
 from rheostat.cli.datasets import Dataset
 from rheostat.cli.disagreement import Disagree
@@ -31,6 +31,7 @@ from rheostat.errors import Interrupted, RheostatError, unknown
 COMMANDS: dict[str, Any] = {
     "list": List,
     "show": Show,
+    "config": Config,
     "train": None,
     "resume": Resume,
     "evaluate": Evaluate,

@@ -7,6 +7,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
@@ -23,8 +24,8 @@ from rheostat.terminal import json_or_text, print_table
 class TrainOptions:
     """What every training run has."""
 
-    task: Positional[str]
-    """What to train on; `rheostat list` shows what there is."""
+    task: Positional[str] = ""
+    """What to train on; `rheostat list` shows what there is. Leave it out where --config names it."""
     steps: int = 100_000
     """Budget, in environment steps."""
     seed: int = 0
@@ -33,6 +34,9 @@ class TrainOptions:
     """Where the run is kept; by default a free name under runs/."""
     preset: str | None = None
     """Named configuration of the method (see `rheostat show METHOD`); options given here override it."""
+    config: Path | None = None
+    """A file of settings and options (TOML, YAML or JSON; `rheostat config METHOD` writes one), or the directory of a run; options given
+    here override it."""
     checkpoint_every: int = 0
     """Budget units between checkpoints; 0 chooses a tenth of the budget."""
     evaluation_episodes: int = 10
@@ -64,7 +68,7 @@ class LanguageOptions(TrainOptions):
     """Options of language runs."""
 
     task: Positional[str] = ""
-    """What to train on; leave it out where --prompts gives a file."""
+    """What to train on; leave it out where --prompts gives a file, or --config names it."""
     steps: int = 100
     """Budget, in updates (or in generated tokens, see --budget)."""
     evaluation_episodes: int = 500
@@ -120,36 +124,56 @@ class LanguageOptions(TrainOptions):
     """Leave out expert rows to which the verifier gives less than this reward."""
 
 
-def train_command(name: str, preset: str | None = None, kinds: Mapping[str, str] | None = None) -> type:
-    """The options of ``rheostat train NAME``: those of every run and those of the method, a preset filled in.
+@dataclass(frozen=True)
+class Start:
+    """Where the options of a command line begin."""
+
+    name: str
+    """Of the method."""
+    preset: str | None = None
+    """Of the method; None where the command line names none."""
+    file: Path | None = None
+    """A configuration file."""
+
+    @property
+    def base(self) -> type[TrainOptions]:
+        """Options of every run of its domain."""
+        return ControlOptions if table.entry(self.name).domain == "control" else LanguageOptions
+
+    @cached_property
+    def config(self) -> Any:
+        """The method's configuration with the preset and the file filled in.
+
+        Raises:
+            RheostatError: unknown method or preset, or what is wrong with the file.
+        """
+        from rheostat.training.config_file import read_config
+        from rheostat.training.settings import by_path, configure
+
+        if self.file is None:
+            return configure(self.name, {}, preset=self.preset)
+        read = read_config(self.file, self.name)
+        start = configure(self.name, {}, preset=self.preset or read.preset)
+        return with_options(start, by_path(self.name, start, read.options), self.name)
+
+    @cached_property
+    def hidden(self) -> set[str]:
+        """Paths of options that every value but the default is refused for."""
+        from rheostat.training.settings import configure, shown_options
+
+        config = configure(self.name, {}, preset=self.preset)
+        return {each.path for each in options_of(config)} - {each.path for each in shown_options(self.name, config)}
+
+
+def train_command(start: Start, kinds: Mapping[str, str] | None = None) -> type:
+    """The options of ``rheostat train NAME``: those of every run, and ``--part.option`` or the short name where it is unique.
 
     Args:
-        name: of the method.
-        preset: of the method.
+        start: where they begin.
         kinds: chosen rules of parts that are one of several; they decide which options there are.
     """
-    from rheostat.training.settings import configure
-
-    row = table.entry(name)
-    base = ControlOptions if row.domain == "control" else LanguageOptions
-    config = configure(name, {}, preset=preset)
-    return composed_command(name, row, base, config, kinds or {})
-
-
-def composed_command(name: str, row: Any, base: type, config: Any, kinds: Mapping[str, str]) -> type:
-    """The options of ``rheostat train NAME`` for a method of parts: ``--part.option``, or the short name where it is unique.
-
-    Args:
-        name: of the method.
-        row: of the table of methods.
-        base: options of every run of its domain.
-        config: the method's dataclass object, a preset filled in.
-        kinds: see :func:`train_command`.
-    """
-    from rheostat.training.settings import shown_options
-
-    hidden = {each.path for each in options_of(config)} - {each.path for each in shown_options(name, config)}
-    options = [each for each in options_of(with_options(config, kinds, name)) if each.path not in hidden]
+    name, base, row = start.name, start.base, table.entry(start.name)
+    options = [each for each in options_of(with_options(start.config, kinds or {}, name)) if each.path not in start.hidden]
     taken = {item.name for item in dataclasses.fields(base)}
     shorts = {path: short for short, path in short_names(options).items() if short not in taken}
     fields: list[Any] = []
@@ -161,11 +185,14 @@ def composed_command(name: str, row: Any, base: type, config: Any, kinds: Mappin
     def run(self: Any) -> None:
         from rheostat import api
 
+        given: frozenset[str] = getattr(self, "given", frozenset())
         general = {item.name: getattr(self, item.name) for item in dataclasses.fields(base)}
-        general["environment_options"] = {key: json_or_text(value) for key, value in general.pop("environment").items()}
+        if self.config is not None:  # the file says what is not given here
+            general = {key: value for key, value in general.items() if key in given or key in ("config", "task")}
+        if "environment" in general:
+            general["environment_options"] = {key: json_or_text(value) for key, value in general.pop("environment").items()}
         if "reward" in general:
             general["rewards"] = general.pop("reward")
-        given: frozenset[str] = getattr(self, "given", frozenset())
         method = {}
         for each in options:
             value = getattr(self, each.path.replace(".", "__"))
@@ -181,34 +208,30 @@ def plain_type(hint: Any) -> Any:
     """The type of an option as the command line reads it: numbers where code also takes tensors."""
     if typing.get_origin(hint) not in (Union, types.UnionType):
         return hint
-    kinds = [each for each in typing.get_args(hint) if each in (int, float, str, bool) or each is type(None)]
+    kinds = [each for each in typing.get_args(hint) if not getattr(each, "__module__", "").startswith("torch")]
     return Union[tuple(kinds)] if len(kinds) > 1 else kinds[0]  # noqa: UP007 (built at run time)
 
 
 def train_union() -> Any:
     """``train`` with one subcommand per method."""
-    return Union[tuple(Annotated[train_command(name), tyro.conf.subcommand(name)] for name in table.METHODS)]  # noqa: UP007 (built at run time)
+    return Union[tuple(Annotated[train_command(Start(name)), tyro.conf.subcommand(name)] for name in table.METHODS)]  # noqa: UP007 (built at run time)
 
 
-def in_paths(name: str, preset: str | None, words: list[str]) -> tuple[list[str], dict[str, str]]:
-    """The words with joined names (``--mu-peak``) as paths (``--mu.peak``), and the kinds of parts that they choose, by path.
+def in_paths(start: Start, words: list[str]) -> tuple[list[str], dict[str, str]]:
+    """The words with every name of an option as its path (``--mu-peak`` as ``--mu.peak``), and the kinds that they choose, by path.
 
     Args:
-        name: of the method.
-        preset: of the method.
+        start: where the options begin.
         words: of the command line.
 
     Raises:
         RheostatError: an option that the method does not have, with what to say instead, or a kind that is chosen twice.
     """
-    from rheostat.training.settings import configure, shown_options
+    from rheostat.training.settings import configure
 
-    base = ControlOptions if table.entry(name).domain == "control" else LanguageOptions
-    config = configure(name, {}, preset=preset)
-    general = {item.name for item in dataclasses.fields(base)}
-    hidden = {each.path for each in options_of(config)} - {each.path for each in shown_options(name, config)}
-    kinds = chosen_kinds(name, config, words, general)
-    config = with_options(config, kinds, name)
+    name, general = start.name, {item.name for item in dataclasses.fields(start.base)}
+    kinds = chosen_kinds(name, start.config, words, general)
+    config = with_options(start.config, kinds, name)
     options = options_of(config)
     found = []
     for index, word in enumerate(words):
@@ -221,8 +244,8 @@ def in_paths(name: str, preset: str | None, words: list[str]) -> tuple[list[str]
         value_said = value if equals else next(iter(words[index + 1 :]), "")
         if path is None:
             raise no_such_flag(name, config, plain, value_said, general)
-        if path in hidden:
-            configure(name, kinds | {path: json_or_text(value_said)}, preset=preset)  # says why it is not for this method
+        if path in start.hidden:
+            configure(name, kinds | {path: json_or_text(value_said)}, preset=start.preset)  # says why it is not for this method
             raise RheostatError(f"--{path} can only be what it is in {name}: leave it out.")
         part, dot, last = path.rpartition(".")
         found.append(f"--{part}{dot}{'no-' if negated else ''}{last}".replace("_", "-") + equals + value)
@@ -297,9 +320,10 @@ def parse_training(words: list[str]) -> Any:
         return tyro.cli(train_union(), args=words or ["--help"], prog="rheostat train", description="Train a method on a task.")
     name = words[0]
     table.entry(name)
-    preset = value_of("--preset", words)
-    words, kinds = in_paths(name, preset, words)
-    training: Any = tyro.cli(train_command(name, preset, kinds), args=words[1:], prog=f"rheostat train {name}")
+    file = value_of("--config", words)
+    start = Start(name, value_of("--preset", words), None if file is None else Path(file))
+    words, kinds = in_paths(start, words)
+    training: Any = tyro.cli(train_command(start, kinds), args=words[1:], prog=f"rheostat train {name}")
     flags = (word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--"))
     training.given = frozenset(name for flag in flags for name in (flag, flag.removeprefix("no_"), flag.replace(".no_", ".")))
     return training

@@ -46,11 +46,10 @@ from rheostat.training import checkpoint
 from rheostat.training.building import actor_of, build_method, no_control
 from rheostat.training.progress import Progress, Silent
 from rheostat.training.sandboxing import keep_sandbox
-from rheostat.training.settings import Settings
+from rheostat.training.settings import CUSTOM, Settings
 from rheostat.training.sinks import Sink, open_sinks
 from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, remarks, silent_rewards
 
-CUSTOM = "custom:"
 ROLLOUT_FILES = 200
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 from rheostat import options
 from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
-from rheostat.options import check_domains, options_of, with_options
+from rheostat.options import check_domains, field_documentation, options_of, with_options
 from rheostat.training import version_0_1
 from rheostat.training.unknown_options import no_such_option
 
@@ -32,7 +34,7 @@ class Settings:
     evaluation_episodes: int = 10
     """Episodes of the final evaluation; 0 for none."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
-    """Who simulates: EnvPool where it has the id, else Gymnasium."""
+    """Control: who simulates: EnvPool where it has the id, else Gymnasium."""
     environment_options: dict[str, Any] = field(default_factory=dict)
     """Options handed to the environment, as JSON."""
     threads: int = 1
@@ -124,13 +126,43 @@ class Settings:
         return dataclasses.asdict(self)
 
 
-def configure(method: str, overrides: dict[str, Any], *, preset: str | None = None) -> Any:
-    """The method's configuration with a named preset and overrides applied.
+CUSTOM = "custom:"
+"""Before the name of what is a Python object."""
+FIRST: dict[str, dict[str, Any]] = {"control": {}, "language": {"steps": 100, "evaluation_episodes": 500, "threads": 2}}
+"""Settings that a new run of the command line has instead of the defaults of :class:`Settings`, by domain."""
+
+
+def default_of(item: Any) -> Any:
+    """The default of a dataclass's field; None where it has none."""
+    if item.default_factory is not dataclasses.MISSING:
+        return item.default_factory()
+    return None if item.default is dataclasses.MISSING else item.default
+
+
+@cache
+def applies_to(name: str, domain: str) -> bool:
+    """Whether a setting is for runs of a domain: its documentation says so where it is not for both."""
+    said = re.findall(r"\b(Control|Language): ", field_documentation(Settings)[name])
+    return not said or domain.capitalize() in said
+
+
+def configure(method: str, overrides: Mapping[str, Any], *, preset: str | None = None, below: Mapping[str, Any] | None = None) -> Any:
+    """The method's configuration with a named preset, the options of a configuration file and overrides applied, in this order.
+
+    Args:
+        method: its name.
+        overrides: options by any of their names.
+        preset: a named configuration of the method.
+        below: options that the overrides go before.
 
     Raises:
         RheostatError: unknown method, preset or field (with the nearest), or a value of the wrong kind.
     """
-    return composed(method, table.entry(method).load(), overrides, preset)
+    cls = table.entry(method).load()
+    if below:
+        given = merged(method, cls(), below, overrides)
+        overrides = given.values | given.unknown
+    return composed(method, cls, overrides, preset)
 
 
 @dataclass(frozen=True)
@@ -197,7 +229,7 @@ def by_path(who: str, config: Any, overrides: Mapping[str, Any]) -> dict[str, An
     return found.kinds | found.values
 
 
-def composed(method: str, cls: Any, overrides: dict[str, Any], preset: str | None) -> Any:
+def composed(method: str, cls: Any, overrides: Mapping[str, Any], preset: str | None) -> Any:
     """The configuration of a method that is a composition of parts, see :func:`configure`."""
     config = cls()
     if version_0_1.is_old(method, overrides):

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rheostat.errors import RheostatError
 from rheostat.methods import table
-from rheostat.training.run import CUSTOM
-from rheostat.training.settings import Settings, configure, plain
+from rheostat.training.settings import CUSTOM, Settings, applies_to, configure, default_of, plain
 
 SETTINGS = {field.name for field in dataclasses.fields(Settings)} - {"method", "task", "config"}
 
@@ -41,14 +41,23 @@ def task_name(task: Any) -> str:
     return CUSTOM + str(name)
 
 
-def settings_for(method: str, task: Any, *, preset: str | None = None, **options: Any) -> Settings:
+def settings_for(method: str, task: Any, *, preset: str | None = None, below: Mapping[str, Any] | None = None, **options: Any) -> Settings:
     """Settings from keyword arguments: those of :class:`~rheostat.training.settings.Settings`, the rest go to the method.
+
+    Args:
+        method: its name.
+        task: a name or an object.
+        preset: a named configuration of the method; None chooses one for the tiny base models, unless there is a file.
+        below: options of a configuration file, which the others go before; None where there is no file.
+        **options: settings of the run, and options of the method by any of their names.
 
     Raises:
         RheostatError: unknown method, task, preset or setting, or values that cannot work together.
     """
+    domain = table.entry(method).domain
     options = absolute(options)
-    if preset is None and table.entry(method).domain == "language":
+    _refuse_settings_of_others(method, domain, options)
+    if preset is None and below is None and domain == "language":
         from rheostat.training.language import automatic_preset
 
         own = task is None or not isinstance(task, str) or options.get("prompts")
@@ -56,8 +65,16 @@ def settings_for(method: str, task: Any, *, preset: str | None = None, **options
         if preset is not None:
             _say_once(f"{method} on a tiny base model: using its preset {preset!r} (rheostat show {method}).")
     general = {name: value for name, value in options.items() if name in SETTINGS}
-    config = configure(method, {name: value for name, value in options.items() if name not in SETTINGS}, preset=preset)
+    config = configure(method, {name: value for name, value in options.items() if name not in SETTINGS}, preset=preset, below=below)
     return Settings(method=method, task=task_name(task), config=plain(config), **general)
+
+
+def _refuse_settings_of_others(method: str, domain: str, options: dict[str, Any]) -> None:
+    """Refuse settings of the other domain's runs that are not their defaults."""
+    defaults = {item.name: default_of(item) for item in dataclasses.fields(Settings)}
+    for name, value in options.items():
+        if name in SETTINGS and not applies_to(name, domain) and value != defaults[name]:
+            raise RheostatError(f"{name} is not for {domain} methods, of which {method} is one: leave it out.")
 
 
 def task_of_prompts(method: str, options: dict[str, Any]) -> str:
