@@ -253,7 +253,7 @@ def with_options(config: Any, overrides: Mapping[str, Any], who: str) -> Any:
 
 
 def having(config: Any, overrides: Mapping[str, Any], who: str) -> dict[str, Any]:
-    """Those of some options that a method has, by path, with the kinds chosen among them: for what several methods share.
+    """Those of some options that a method has, with the kinds chosen among them, by the names that were given.
 
     Args:
         config: the method's dataclass object.
@@ -263,8 +263,8 @@ def having(config: Any, overrides: Mapping[str, Any], who: str) -> dict[str, Any
     Raises:
         RheostatError: as :func:`named`.
     """
-    found = named(config, overrides, who)
-    return found.kinds | found.values
+    unknown_ones = named(config, overrides, who).unknown
+    return {name: value for name, value in flatten(overrides) if name not in unknown_ones}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

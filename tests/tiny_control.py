@@ -15,7 +15,7 @@ from rheostat.methods import table
 from rheostat.options import having as options_having
 from rheostat.tasks.control.environments import make
 from rheostat.training.run import build_method
-from rheostat.training.settings import Settings
+from rheostat.training.settings import Settings, applies_to
 from rheostat.training.settings_from_options import SETTINGS
 from rheostat.trajectories import Transitions
 from tests.by_hand import ByHand
@@ -91,7 +91,8 @@ def having(method: str, options: dict[str, Any]) -> dict[str, Any]:
     """Those of some options that a method, or every run, has."""
     own = {name: value for name, value in options.items() if name not in SETTINGS}
     known = options_having(table.entry(method).load()(), own, method)
-    return {name: value for name, value in options.items() if name in SETTINGS or name in known}
+    domain = table.entry(method).domain
+    return {name: value for name, value in options.items() if name in known or (name in SETTINGS and applies_to(name, domain))}
 
 
 @functools.cache

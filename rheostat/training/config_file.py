@@ -59,9 +59,9 @@ def read_config(path: str | Path, method: str) -> ConfigFile:
     """
     path = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
     data = _parsed(path)
-    data = data["settings"] if isinstance(data.get("settings"), dict) and "versions" in data else data
+    of_a_run = isinstance(data.get("settings"), dict) and "versions" in data
     try:
-        return _understood(path, method, dict(data))
+        return _understood(path, method, dict(data["settings"] if of_a_run else data), of_a_run)
     except RheostatError as error:
         raise RheostatError(f"{path}: {error}") from error
 
@@ -96,8 +96,8 @@ def _parsed(path: Path) -> dict[str, Any]:
     return data
 
 
-def _understood(path: Path, method: str, data: dict[str, Any]) -> ConfigFile:
-    """A file's names and values, checked."""
+def _understood(path: Path, method: str, data: dict[str, Any], of_a_run: bool) -> ConfigFile:
+    """A file's names and values, checked; a run's own also names settings that it does not read."""
     domain = table.entry(method).domain
     if data.pop("method", method) != method:
         raise RheostatError(f"it is the configuration of another method than {method}: leave the key method out, or train that one.")
@@ -114,7 +114,7 @@ def _understood(path: Path, method: str, data: dict[str, Any]) -> ConfigFile:
     for name in [name for name in data if name in defaults]:
         value = by_type(name, _none(data.pop(name), hints[name]), hints[name])
         if not applies_to(name, domain):
-            if value != defaults[name]:
+            if value != defaults[name] and not of_a_run:
                 raise RheostatError(f"{name} is not for {domain} methods, of which {method} is one: leave it out.")
             continue
         general[name] = value

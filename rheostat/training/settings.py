@@ -173,6 +173,8 @@ class Merged:
     """By path, kinds first."""
     unknown: dict[str, Any]
     """Of its own, by names that it does not have."""
+    shared: dict[str, Any]
+    """Of what is shared, by the names that were given: what the method has and does not say itself."""
     lacking: dict[str, Any]
     """Of what is shared, by names that it does not have."""
 
@@ -189,14 +191,15 @@ def merged(who: str, config: Any, shared: Mapping[str, Any], own: Mapping[str, A
         RheostatError: as :func:`rheostat.options.named`.
     """
     mine = options.named(config, own, who)
-    known = options_of(mine.config)
-    beside = {name: value for name, value in options.flatten(shared) if options.find(name, known, who) not in mine.kinds}
+    known, said = options_of(mine.config), mine.kinds | mine.values
+    beside = {name: value for name, value in options.flatten(shared) if options.find(name, known, who) not in said}
     theirs = options.named(mine.config, beside, who)
-    return Merged(theirs.kinds | theirs.values | mine.kinds | mine.values, mine.unknown, theirs.unknown)
+    used = {name: value for name, value in beside.items() if name not in theirs.unknown}
+    return Merged(theirs.kinds | theirs.values | said, mine.unknown, used, theirs.unknown)
 
 
 def shared_by(methods: Iterable[tuple[str, Mapping[str, Any]]], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each of several methods is given, by path: the shared options that it has, and its own.
+    """What each of several methods is given, by the names that were given: the shared options that it has, and its own.
 
     Args:
         methods: names, with options of their own.
@@ -210,7 +213,7 @@ def shared_by(methods: Iterable[tuple[str, Mapping[str, Any]]], shared: Mapping[
     last = ""
     for last, own in methods:
         given = merged(last, table.entry(last).load()(), shared, own)
-        found.append(given.values | given.unknown)
+        found.append(given.shared | dict(own))
         missing = {name: value for name, value in missing.items() if name in given.lacking}
     if last and missing:
         configure(last, missing)  # refuses it

@@ -51,7 +51,6 @@ def _goes_with(method: str, config: Any, name: str) -> str | None:
 
 def _others_have(method: str, name: str) -> str | None:
     """An option of other methods of the domain."""
-    method = method.partition(":")[0]
     if method not in table.METHODS:
         return None
     domain = table.entry(method).domain

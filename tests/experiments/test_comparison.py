@@ -159,7 +159,12 @@ def test_failures_show_in_the_table(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["ppo"], "CartPole-v1", {"margin": 0.0}, "margin is 0: it must be above 0"),
         (["ppo"], "CartPole-v1", {"seed": 3}, "give how many with seeds"),
         (["ppo"], object(), {}, "needs the name of a task"),
-        (["props", "ppo"], "CartPole-v1", {"behaviour_steps": 64}, "Unknown option of ppo 'behaviour_steps'"),
+        (
+            ["props", "ppo"],
+            "CartPole-v1",
+            {"behaviour_steps": 64},
+            "ppo has no option behaviour_steps, and props has: give it to ",
+        ),
         (["ppo"], "CartPole-v1", {"steps": 0}, "steps is 0"),
         (["ppo"], "NoSuchTask-v0", {}, "NoSuchTask-v0"),
     ],

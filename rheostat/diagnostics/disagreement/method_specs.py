@@ -69,8 +69,8 @@ def _read(label: str, options: Mapping[str, Any]) -> Spec:
         raise RheostatError(f"{method} is no policy-gradient method built on grpo or ppo: its gradient cannot be recorded.")
     config = row.load()()
     found = merged(method, config, options, own)
-    settings = by_path(label, config, found.values | found.unknown | found.lacking)
-    shorts = {each.path: each.short for each in options_of(with_options(config, settings, label))}
+    settings = by_path(method, config, found.values | found.unknown | found.lacking)
+    shorts = {each.path: each.short for each in options_of(with_options(config, settings, method))}
     for path in settings:
         name = shorts[path]
         if name in OF_THE_BATCH[row.domain]:

@@ -129,7 +129,7 @@ def test_a_stop_before_the_step_is_said(run: Path) -> None:
     ("names", "options", "message"),
     [
         (["ppo", "grpo"], {}, "grpo is a language method and the run is one of ppo, which is for control: name control methods"),
-        (["ppo", "a2c:limit=none"], {}, "a2c:limit=none cannot replay this batch: a2c has no option limit"),
+        (["ppo", "a2c:limit=none"], {}, "a2c has no option limit"),
         (["ppo", "ppo:window=2"], {}, "window is the run's"),
         (["ppo", "ppo:minibatches=4"], {}, "minibatches is left alone"),
     ],
@@ -145,7 +145,9 @@ def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     printed = capsys.readouterr().out
     assert "ppo:limit=none,clip=0.1" in printed and "Share of steps whose weights differ in sign" in printed
     saved = json.loads((tmp_path / "out" / "disagree.json").read_text())
-    assert saved["methods"][1]["settings"] == {"limit": "none", "clip": 0.1} and saved["facts"]["domain"] == "control"
+    assert (
+        saved["methods"][1]["settings"] == {"objective.limit": "none", "objective.epsilon": 0.1} and saved["facts"]["domain"] == "control"
+    )
     assert saved["rollouts"][0]["prompt"].startswith("environment")
 
 

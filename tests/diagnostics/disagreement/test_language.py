@@ -322,7 +322,7 @@ def test_every_method_replays_or_says_why_not(model: str, tmp_path: Path) -> Non
         (["grpo", "grpo"], {}, "grpo is named twice"),
         (["grpo", "rloo:limit"], {}, "without a name or a value, 'limit': write rloo:NAME=VALUE"),
         (["grpo", "rloo:"], {}, "without a name or a value"),
-        (["grpo", "rloo:clp=none"], {}, "rloo:clp=none cannot replay this batch: Unknown option of rloo 'clp': did you mean"),
+        (["grpo", "rloo:clp=none"], {}, "Unknown option of rloo 'clp': did you mean"),
         (["grpo", "rloo:clip=some"], {}, "it must be one of clip, searched, detached, log-clip, none"),
         (["grpo", "rloo"], {"limt": "none"}, "Unknown option of grpo 'limt'"),
         (["grpo", "rloo:group_size=2"], {}, "rloo:group_size=2: group_size is the run's"),
@@ -380,7 +380,7 @@ def test_command_prints_and_writes(model: str, tmp_path: Path, capsys: pytest.Ca
     parse([*words, "--json", "--options", "kl_coefficient", "0"]).run()
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "out" / "disagree.json").read_text()) | {"facts": found["facts"]}
-    assert found["methods"][2]["settings"] == {"kl_coefficient": 0, "clip_high": 0.5} and len(found["rollouts"]) == 3
+    assert found["methods"][2]["settings"] == {"kl.coefficient": 0, "clip.high": 0.5} and len(found["rollouts"]) == 3
     tensors = load_file(tmp_path / "out" / "tokens.safetensors")
     assert len(tensors["weight/dr-grpo"]) == found["facts"]["tokens"] == int(tensors["mask"].sum())
     shown = found["rollouts"][0]

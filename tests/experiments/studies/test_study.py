@@ -68,7 +68,7 @@ def test_a_run_that_was_interrupted_in_its_cell_is_resumed(done: tuple[Path, res
     cell = claims(Sizes(2, first_seed=1000))[0].arms["ppo"][1000]
     from rheostat.api import settings_for
 
-    options = SHARED | SETTINGS | {"seed": 1000, "steps": 256, "rollouts_kept": 0}
+    options = SHARED | SETTINGS | {"seed": 1000, "steps": 256}
     halted = Run.create(tmp_path / "run", settings_for("ppo", "CartPole-v1", **options))
     with pytest.raises(Interrupted):
         halted.train(progress=StopAfter(2))
