@@ -11,6 +11,7 @@ import inspect
 import re
 import shlex
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,9 +19,12 @@ import pytest
 import rheostat
 from rheostat import api
 from rheostat.cli import entry as cli
+from rheostat.cli import training
 from rheostat.diagnostics.disagreement.method_specs import read_specs
+from rheostat.errors import RheostatError
 from rheostat.methods.table import METHODS
 from rheostat.options import options_of
+from rheostat.training.config_file import written_config
 from rheostat.training.settings import Settings, configure
 from tests.docs.pages import EXAMPLES, GENERATED, ROOT, Block, blocks, commands, fragments
 
@@ -32,7 +36,8 @@ PYTHON_TOOLS = re.compile(r"python -m ((?:tests|benchmarks|studies|rheostat)[\w.
 
 
 def words_of(line: str) -> list[str]:
-    """A command line as words, without its comment, with placeholders filled in."""
+    """A command line as words, without its comment and where its output goes, with placeholders filled in."""
+    line = line.partition(" > ")[0]
     words = [PLACEHOLDERS.get(word, word) for word in shlex.split(line, comments=True)[1:]]
     return [word for word in words if word]
 
@@ -45,23 +50,29 @@ def parse(words: list[str]) -> Any:
     """
     try:
         return cli.parse(words)
+    except RheostatError as error:
+        raise AssertionError(f"rheostat {shlex.join(words)} is refused: {error}") from error
     except SystemExit as end:
         assert end.code == 0, f"rheostat {shlex.join(words)} is refused"
         return None
 
 
 @pytest.mark.parametrize(("block", "line"), RHEOSTAT, ids=[f"{block}-{line.split('#')[0][:50].strip()}" for block, line in RHEOSTAT])
-def test_commands_are_taken(block: Block, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_are_taken(block: Block, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every `rheostat ...` line of a block parses, and its method takes the settings."""
-    command = parse(words_of(line))
-    if isinstance(command, cli.TrainOptions):
+    words = words_of(line)
+    if "--config" in words:  # the page has written it a line before
+        monkeypatch.chdir(tmp_path)
+        Path(words[words.index("--config") + 1]).write_text(written_config(words[1], "CartPole-v1"))
+    command = parse(words)
+    if isinstance(command, training.TrainOptions):
         taken: dict[str, Any] = {}
         monkeypatch.setattr(api, "train", lambda name, task, **given: taken.update(given, name=name))
-        monkeypatch.setattr(cli, "_announce", lambda run: None)
+        monkeypatch.setattr(training, "announce", lambda run: None)
         command.run()  # type: ignore[attr-defined]
-        general = {item.name for item in (*dataclasses.fields(cli.LanguageOptions), *dataclasses.fields(cli.ControlOptions))}
+        general = {item.name for item in (*dataclasses.fields(training.LanguageOptions), *dataclasses.fields(training.ControlOptions))}
         general |= {"name", "rewards", "environment_options"}
-        configure(taken["name"], {name: value for name, value in taken.items() if name not in general}, preset=taken["preset"])
+        configure(taken["name"], {name: value for name, value in taken.items() if name not in general}, preset=taken.get("preset"))
     if isinstance(command, cli.Disagree):
         for spec in read_specs(command.methods, command.options):
             configure(spec.method, spec.settings)
@@ -71,14 +82,14 @@ def test_commands_are_taken(block: Block, line: str, monkeypatch: pytest.MonkeyP
 def flags() -> frozenset[str]:
     """Every option of every command, of every method and part, as it is typed."""
     names = {"help", "version", "list"}
-    for cls in [*(each for each in cli.COMMANDS.values() if each), cli.LanguageOptions, cli.ControlOptions]:
+    for cls in [*(each for each in cli.COMMANDS.values() if each), training.LanguageOptions, training.ControlOptions]:
         members = [cls, *(getattr(cls, "__args__", ()))]
         names |= {item.name for each in members if dataclasses.is_dataclass(each) for item in dataclasses.fields(each)}
     for name, row in METHODS.items():
         configs = [row.load()()]
         for kind in [each for each in options_of(configs[0]) if each.path.endswith(".kind")]:
             for choice in kind.hint.__args__:
-                with contextlib.suppress(rheostat.errors.RheostatError):  # type: ignore[attr-defined]
+                with contextlib.suppress(RheostatError):
                     configs.append(configure(name, {kind.path: choice}))
         for config in configs:
             names |= {text for each in options_of(config) for text in (each.path, each.path.replace(".", "_"), each.short)}
