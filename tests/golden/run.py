@@ -1,7 +1,7 @@
 """The harness of the golden runs: ``python -m tests.golden [--write] [--only NAME...] [--list]``.
 
-A case (``cases.py``) is a small run. It is trained once without a break, and once more with a stop in the middle and a resumption in a new
-object. ``table.json`` holds for every case
+A case (``cases.py``) is a small run. It is trained once without a break, and once more with two: stopped after a row, it goes on in a new
+object, dies in the middle of a turn, and goes on from its checkpoint in a third. ``table.json`` holds for every case
 
     weights   SHA-256 over all weights by role (``accessor.py``), float bytes
     metrics   SHA-256 over the rows of ``metrics.jsonl`` and the final evaluation, by column
@@ -146,13 +146,37 @@ def created(directory: Path, name: str) -> Run:
     return Run.create(directory, settings, **own)
 
 
+class Killed(Exception):
+    """The run died."""
+
+
+def die_in_a_turn(run: Run) -> None:
+    """Go on until a model has moved, and die there: the turn is not over, nothing of it is logged, and other models have not moved yet.
+
+    Raises:
+        AssertionError: no model moves any more.
+    """
+
+    def die(model: str) -> None:
+        raise Killed
+
+    run.method.context.finish_update = die
+    try:
+        run.train()
+    except Killed:
+        run.close()
+        return
+    raise AssertionError(f"{run.directory.name}: no model moves after the stop; stop the run earlier.")
+
+
 def resumed(directory: Path, name: str) -> Run:
-    """The same run, stopped after some rows of its log, and trained to its end in a new object."""
+    """The same run, stopped after some rows of its log, killed in a turn after that, and trained to its end in a third object."""
     case, run = setting(name), created(directory, name)
     try:
         run.train(progress=StopAfter(case.stop))
     except Interrupted:
         run.close()
+        die_in_a_turn(Run.load(directory, **opened(name)[1]))
         return Run.load(directory, **opened(name)[1]).train()
     raise AssertionError(f"{name}: the run was over before its stop; stop it earlier.")
 
