@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import nn
+
 from rheostat.learner.models import Trainable
 from rheostat.learner.update import Update
+from rheostat.objectives.outcome_likelihood import OutcomeLikelihood
 from rheostat.objectives.outcome_regression import OutcomeRegression
 from rheostat.options import option
 from rheostat.parts import Aggregate, Batch, Metrics, Tokens, Weighted
-from rheostat.policies.language.reward_model import TokenRewardModel
+from rheostat.policies.language.model import LanguagePolicy
+from rheostat.policies.language.reward_model import TokenRewardModel, whole_copy
 
 
-class RewardModel(Trainable):
-    """A trained copy of another model's network with a scalar head on every token.
+class TrainedCopy(Trainable):
+    """A copy of another model's network, which is trained on its own.
 
     Args:
         of: name of the model whose network is copied as the run begins.
@@ -29,8 +33,20 @@ class RewardModel(Trainable):
 
     def bind(self, context: Any, name: str) -> None:
         """Copy the network and build the optimiser."""
-        context.networks[name] = TokenRewardModel(context.networks[self.copied])
+        context.networks[name] = self.copy_of(context.networks[self.copied])
         super().bind(context, name)
+
+    def copy_of(self, policy: LanguagePolicy) -> nn.Module:
+        """The whole network, without the head of a critic."""
+        return whole_copy(policy)
+
+
+class RewardModel(TrainedCopy):
+    """A trained copy of another model's network with a scalar head on every token; arguments as in :class:`TrainedCopy`."""
+
+    def copy_of(self, policy: LanguagePolicy) -> nn.Module:
+        """The network's body under a head of its own."""
+        return TokenRewardModel(policy)
 
     @property
     def weights(self) -> int:
@@ -72,7 +88,7 @@ class RewardModelUpdate:
             model=self.model,
         )
 
-    def trained(self, of: str = "policy") -> RewardModel:
+    def trained(self, of: str = "policy") -> TrainedCopy:
         """The model that this moves, a copy of another one."""
         return RewardModel(of, self.learning_rate, self.weight_decay, self.max_grad_norm)
 
@@ -85,3 +101,22 @@ class RewardModelUpdate:
         found = self.update.improve(context, batch)
         names = {"reward_model_loss": "loss", "meter/gradient_norm": "gradient_norm"}
         return {f"reward_model/{names[name]}": value for name, value in found.items() if name in names}
+
+
+@dataclass(frozen=True)
+class ImplicitRewardUpdate(RewardModelUpdate):
+    """Gradient steps of an implicit reward model: the likelihood of the outcome under its log-ratio to the starting model."""
+
+    beta: float = option(0.05, short="process_beta", above=0)
+    """Reward per nat of the reward model's log-ratio to the starting model."""
+    threshold: float = option(0.5, short="right_above")
+    """A completion is right if its reward is larger."""
+
+    @property
+    def terms(self) -> tuple[Weighted, ...]:
+        """What it descends."""
+        return (Weighted(OutcomeLikelihood(beta=self.beta, threshold=self.threshold), name="reward_model"),)
+
+    def trained(self, of: str = "policy") -> TrainedCopy:
+        """The model that this moves, a copy of another one."""
+        return TrainedCopy(of, self.learning_rate, self.weight_decay, self.max_grad_norm)

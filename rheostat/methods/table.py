@@ -109,6 +109,13 @@ METHODS: dict[str, Entry] = {
         "vectors, probes, resume, study",
     ),
     "ppo-lm": Entry("rheostat.methods.language.ppo_lm:PPOLM", "language", "PPO with a critic on tokens", "2203.02155", VECTORS),
+    "prime": Entry(
+        "rheostat.methods.language.prime:PRIME",
+        "language",
+        "Implicit process rewards from a second language model that learns beside the policy",
+        "2502.01456",
+        "laws, plain step, resume",
+    ),
     "process-reward": Entry(
         "rheostat.methods.language.process_reward:ProcessReward",
         "language",

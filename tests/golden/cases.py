@@ -193,6 +193,18 @@ RELATIVES: dict[str, Options] = {
     "nft/plain": {},
     "nft/odds": {"prompt_weight": "odds", "ratio": "sequence", "divisor": 10.0, "dynamic": "none", "max_sampling_rounds": ABSENT},
     "treepo/plain": {},
+    "prime/plain": {"evaluation_episodes": 4},
+    "prime/passes": {
+        "dynamic": "on",
+        "max_sampling_rounds": 3,
+        "reward_passes": 2,
+        "reward_learning_rate": 1e-2,
+        "process_beta": 0.5,
+        "whiten": True,
+        "gamma": 0.9,
+        "micro_batch_rows": 3,
+    }
+    | STEPS,
     "process-reward/plain": {},
     "process-reward/passes": {"reward_passes": 2, "reward_learning_rate": 1e-2, "micro_batch_rows": 3} | STEPS,
     "reinforce/plain": {},

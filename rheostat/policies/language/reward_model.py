@@ -14,6 +14,19 @@ from rheostat.policies.language.model import SCORED_AT_ONCE, LanguagePolicy, Tok
 from rheostat.policies.language.value_head import ValueHead
 
 
+def whole_copy(policy: LanguagePolicy) -> LanguagePolicy:
+    """A copy of a policy's network that shares nothing with it, without the head of a critic.
+
+    Raises:
+        RheostatError: the policy carries adapters, whose base the two would share.
+    """
+    if policy.adapted:
+        raise RheostatError("A reward model is a copy of the policy's whole network, so adapters cannot be trained beside it.")
+    found = copy.deepcopy(policy)
+    found.value_head = None
+    return found
+
+
 class TokenRewardModel(nn.Module):
     """A copy of a policy's network with a scalar head of its own, which starts at 0 everywhere.
 
@@ -26,10 +39,7 @@ class TokenRewardModel(nn.Module):
 
     def __init__(self, policy: LanguagePolicy) -> None:
         super().__init__()
-        if policy.adapted:
-            raise RheostatError("A reward model is a copy of the policy's whole network, so adapters cannot be trained beside it.")
-        self.body = copy.deepcopy(policy)
-        self.body.value_head = None
+        self.body = whole_copy(policy)
         if self.unasked is not self.body.causal.get_input_embeddings().weight:
             self.unasked.requires_grad_(False)
         self.head = ValueHead(policy.causal.config.get_text_config().hidden_size).to(policy.device)
