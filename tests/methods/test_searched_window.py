@@ -53,7 +53,7 @@ def test_only_the_fixed_setting_is_in_the_way() -> None:
 
 @pytest.mark.parametrize("method", TAKEN)
 def test_the_window_moves_in_training(method: str, model: str) -> None:
-    needed: dict[str, Any] = {} if method == "process-reward" else {"kl_coefficient": 0.0}
+    needed: dict[str, Any] = {} if method in ("prime", "process-reward") else {"kl_coefficient": 0.0}
     needed |= {"kl": "loss"} if method in ("reinforce-pp", "ppo-lm") else {}
     one = built(method, model, steps=4, learning_rate=1e-2, epochs=2, minibatches=2, **needed, **WIDE, **{"dial.lag": 1})
     metrics = [one.turn() for _ in range(3)]
