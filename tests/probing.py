@@ -9,16 +9,21 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from rheostat import api
 from rheostat.errors import unknown
+from rheostat.policies.control.recurrent import Sequences
 from rheostat.tasks.control import probes
+from rheostat.tasks.control.recall import BEST
 from rheostat.terminal import print_table
 from rheostat.training.run import Run
-from tests.tiny_control import CONTINUOUS, CONTROL, discrete, having, random_data, reads_data, replays
+from tests.tiny_control import CONTINUOUS, CONTROL, discrete, having, random_data, reads_data, remembers, replays
 
 GAMMA = 0.9
 FAST = {
@@ -39,8 +44,9 @@ OWN = {
     "props": {"behaviour_steps": 64, "behaviour_epochs": 2, "behaviour_minibatches": 2, "target_kl": None},
     "ros": {"behaviour_steps": 64, "behaviour_learning_rate": 0.01},
     "robust-acting": {"repair_probability": 0.1},
+    "recurrent-ppo": {"lstm_units": 16},
 }
-STEPS = {"TimeLimit": 16_000}
+STEPS = {"TimeLimit": 16_000, "Recall": 24_000}
 REPLAY = {
     "num_envs": 8,
     "batch_size": 64,
@@ -109,7 +115,9 @@ def train_replay_on(method: str, task: str, updates: int, directory: Path, **opt
 
 
 def can_fail(method: str, probe: str, continuous: bool) -> bool:
-    """Whether a method can take a probe's actions, and has anything to be checked there."""
+    """Whether a method can take a probe's actions, and has anything to be checked there; what must be remembered is for those that can."""
+    if probe == "Recall":
+        return remembers(method) and not continuous
     if not replays(method):
         return continuous or method not in CONTINUOUS
     return discrete(method) in (None, not continuous) and (method not in NO_VALUE or "Action" in probe or "Both" in probe)
@@ -117,12 +125,33 @@ def can_fail(method: str, probe: str, continuous: bool) -> bool:
 
 def places() -> list[tuple[str, bool]]:
     """Probes and kinds of actions."""
-    return [(probe, continuous) for probe in probes.CLASSES for continuous in (False, True)]
+    return [(probe, continuous) for probe in (*probes.CLASSES, "Recall") for continuous in (False, True)]
+
+
+def remembered(run: Run, probe: str) -> Callable[[Tensor], Sequences]:
+    """Observations ``[n, 1]`` as a policy that remembers meets them: two steps of one episode (DelayedReward), or first ones each."""
+
+    def sequences(observation: Tensor) -> Sequences:
+        seen = observation.unsqueeze(0) if probe == "DelayedReward" else observation.unsqueeze(1)
+        every = torch.ones(seen.shape[:2], dtype=torch.bool)
+        return Sequences(seen, torch.zeros_like(every), every, run.method.policy.start(len(seen)))
+
+    return sequences
+
+
+def recalls(directory: Path, method: str) -> list[str]:
+    """What is wrong with a method trained on Recall: its mean return in whole episodes."""
+    options = {"clip": 0.2, "entropy_coefficient": 0.01, "learning_rate": 5e-3, "num_envs": 16, "batch_steps": 256}
+    run = train_on(method, "rheostat/Recall-v0", STEPS["Recall"], directory, **options)
+    found = run.evaluate(20)["evaluation_return"]
+    return [] if found == BEST else [f"Recall: the return {found} should be {BEST}: look at what is carried from step to step."]
 
 
 def mistakes(method: str, probe: str, continuous: bool, directory: Path) -> list[str]:
     """Train a method on a probe; what it then thinks or does wrong, in sentences."""
     torch.set_num_threads(1)
+    if probe == "Recall":
+        return recalls(directory, method)
     task = probes.task_id(probe, continuous)
     acted = "Action" in probe or "Both" in probe
     if replays(method):
@@ -132,8 +161,12 @@ def mistakes(method: str, probe: str, continuous: bool, directory: Path) -> list
     else:
         run = train_on(method, task, STEPS.get(probe, 8_000), directory)
         # where the reward depends on a stochastic continuous action, the value is that of the policy as it still explores
-        value = None if continuous and acted else run.method.policy.value
-        policy = run.method.policy.distribution
+        network, met = run.method.policy, remembered(run, probe) if remembers(method) else lambda observation: observation
+        value = None if continuous and acted else lambda observation: network.value(met(observation))
+
+        def policy(observation: Tensor) -> Any:
+            return network.distribution(met(observation))
+
     return probes.check(probe, gamma=GAMMA, continuous=continuous, value=value, act=lambda observation: policy(observation).mode())
 
 
@@ -156,7 +189,7 @@ def main(methods: list[str]) -> int:
             wrong += [f"{method} on {probe}: {sentence}" for sentence in found]
         rows.append([method, *(f"{discrete} {continuous}" for discrete, continuous in zip(row[::2], row[1::2], strict=True))])
         print(f"{method}: {row.count('.')} right, {row.count('wrong')} wrong", file=sys.stderr, flush=True)
-    print_table("Probes: discrete actions, continuous actions", ["method", *probes.CLASSES], rows)
+    print_table("Probes: discrete actions, continuous actions", ["method", *probes.CLASSES, "Recall"], rows)
     print("\n".join(wrong) or "Nothing is wrong.")
     return len(wrong)
 

@@ -39,6 +39,7 @@ OWN: dict[str, dict[str, Any]] = {
     "pmoe": {"mixture_size": 3},
     "pmoe-ppo": {"mixture_size": 3, "judge_hidden": (8,)},
     "props": {"behaviour_steps": 32, "behaviour_epochs": 2, "sampling_error_every": 2},
+    "recurrent-ppo": {"lstm_units": 8},
     "ros": {"behaviour_steps": 32},
     "uni-o4": {
         "critic_part": 1.0,
@@ -73,6 +74,11 @@ def reads_data(method: str) -> str:
 def replays(method: str) -> bool:
     """Whether its gradient steps learn from a replay or a data set."""
     return hasattr(table.entry(method).load()(), "log")
+
+
+def remembers(method: str) -> bool:
+    """Whether its policy has a memory."""
+    return method == "recurrent-ppo"
 
 
 def discrete(method: str) -> bool | None:

@@ -29,6 +29,7 @@ DOMAINS = {
 EXAMPLES = {"ppo": "HalfCheetah-v5", "a2c": "CartPole-v1"}
 CHECKS = {
     "vectors": "golden vectors",
+    "plain": "an independent plain implementation of a whole update",
     "probes": "probe environments, whose right values are known in closed form",
     "laws": "the laws of its loss: padding, order of rows and micro-batches change nothing",
     "resume": "exact resume: killed and resumed, it ends bit for bit where it would have",

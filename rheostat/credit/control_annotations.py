@@ -46,6 +46,42 @@ class OldValues:
 
 
 @dataclass(frozen=True)
+class OldSequenceValues:
+    """The same along sequences, by a policy that remembers: every row from the memory it began with.
+
+    The value of a successor is that of the next step, or, where an episode or the row ends, one more step of the memory onto the true
+    final observation. The memory at the beginning of a row is as it was when the row was sampled.
+    """
+
+    model: str = "policy"
+    reads: ClassVar[Sequence[str]] = ("begins", "memory")
+    writes: ClassVar[Sequence[str]] = ("learner_logp", "value", "next_value")
+
+    @property
+    def models(self) -> Sequence[str]:
+        """Who is asked."""
+        return (self.model,)
+
+    @torch.no_grad()
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows, model = batch.rows.clone(recurse=False), context.models[self.model]
+        network, place = model.network, 0
+        context.flops += FORWARD * model.weights * rows.count()
+        features, following = [], []
+        seen = context.see(rows.observation, self.model)
+        for stretch, memory in network.stretches(seen, batch.columns["begins"], batch.columns["memory"]):
+            place += stretch.shape[1]
+            beyond, _ = network.step(context.see(rows.next_observation[:, place - 1], self.model), memory)
+            features.append(stretch)
+            following.append(torch.cat([stretch[:, 1:], beyond.unsqueeze(1)], 1))
+        along = torch.cat(features, 1).flatten(0, 1)
+        rows.learner_logp = network.head(along).log_prob(rows.action.flatten(0, 1)).view(rows.shape)
+        rows.value = network.judge(along).view(rows.shape)
+        rows.next_value = network.judge(torch.cat(following, 1).flatten(0, 1)).view(rows.shape)
+        return batch.with_rows(rows)
+
+
+@dataclass(frozen=True)
 class OldValuesApart:
     """The same of a policy of unit actions and a critic apart from it; observations and actions come as the networks read them."""
 

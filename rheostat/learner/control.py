@@ -24,6 +24,7 @@ from rheostat.learner.stages import Staged, Stages
 from rheostat.objectives.temporal_difference import least
 from rheostat.options import check_domains, refuse_idle
 from rheostat.parts import Batch, Metrics
+from rheostat.policies.control.recurrent import EpisodeMemory, RecurrentActorCritic
 from rheostat.policies.control.squashed import Bounds, Rescaled
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.environments import Environments
@@ -144,9 +145,28 @@ class ControlContext(LearnerContext):
         """A distribution of unit actions as one of the environment's actions."""
         return policy if self.bounds is None else Rescaled(policy, self.bounds)
 
-    def act_on_target(self, observation: Tensor) -> Any:
-        """The deployed policy's distribution of actions for raw observations ``[N, ...]``, without exploration noise of the collector."""
-        return self.in_world_units(self.models[self.deployed].distribution(self.see(observation, self.deployed)))
+    def act_on_target(self, observation: Tensor, memory: EpisodeMemory | None = None) -> Any:
+        """The deployed policy's distribution of actions for raw observations ``[N, ...]``, without exploration noise of the collector.
+
+        Args:
+            observation: the next one of every episode.
+            memory: what the policy remembers of them; it is brought up to date.
+
+        Raises:
+            RheostatError: a policy that remembers, without its memory.
+        """
+        seen = self.see(observation, self.deployed)
+        return self.in_world_units(self.models[self.deployed].distribution(seen) if memory is None else memory(seen))
+
+    def remember(self, episodes: int) -> EpisodeMemory:
+        """What the deployed policy remembers when so many episodes begin.
+
+        Raises:
+            RheostatError: it remembers nothing.
+        """
+        if not isinstance(self.policy, RecurrentActorCritic):
+            raise RheostatError(f"The policy of {self.who} acts on single observations and has no memory: use run.policy(observation).")
+        return EpisodeMemory(self.policy, episodes)
 
     def draw(self, observation: Tensor, generator: torch.Generator, acting: str = "") -> tuple[Tensor, Tensor]:
         """Actions of a model as it collects, for raw observations, with the log-probabilities under what really sampled them."""
@@ -253,12 +273,13 @@ class ControlContext(LearnerContext):
         copies = self.environments.copies_for(episodes)
         environments = self.make(copies, derive_seed(self.streams.seed, "evaluation", self._updates))
         distribution = self.models[self.deployed].evaluated(self)
+        forget = getattr(distribution, "forget", None)
 
         def act(observation: Tensor) -> Tensor:
             action: Tensor = self.in_world_units(distribution(self.see(observation, self.deployed))).mode()
             return action
 
-        found = measure_returns(act, environments, episodes)
+        found = measure_returns(act, environments, episodes, forget)
         if self.offline is not None and self.offline.reference is not None:
             found["normalised_score"] = self.offline.normalised_score(found["evaluation_return"])
         return found

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from rheostat.collect.control.behaviour import BehaviourPolicy, LaggedActor
 from rheostat.collect.control.normalise import RunningStatistics
+from rheostat.errors import RheostatError
 from rheostat.policies.control.fast_control import fast
+from rheostat.policies.control.recurrent import EpisodeMemory, RecurrentActorCritic
 from rheostat.policies.flops import matrix_weights
 from rheostat.policies.parameters import (
     Adam,
@@ -139,6 +141,28 @@ class PolicyNetwork:
         load_optimizer_state(self.optimizer, state["optimizer"])
 
 
+class RecurrentPolicyNetwork(PolicyNetwork):
+    """The same with a memory; a network of the user's is a :class:`~rheostat.policies.control.recurrent.RecurrentActorCritic`."""
+
+    def bind(self, context: Any, name: str) -> None:
+        """Take the user's network or build one.
+
+        Raises:
+            RheostatError: the user's network has no memory.
+        """
+        given = context.networks.get(name)
+        if given is not None and not isinstance(given, RecurrentActorCritic):
+            raise RheostatError(
+                f"{context.who} trains a policy with a memory, and {type(given).__name__} has none: hand over a RecurrentActorCritic, or a "
+                "subclass of it."
+            )
+        super().bind(context, name)
+
+    def evaluated(self, context: Any) -> Callable[[Tensor], Any]:
+        """The policy as it is measured: it begins with nothing to remember, and is told where to forget."""
+        return EpisodeMemory(self.network)
+
+
 class LaggedPolicy:
     """The policy of some updates ago with the observation statistics it read by.
 
@@ -158,13 +182,18 @@ class LaggedPolicy:
         self.actor = LaggedActor(self._source.policy, self._source.parameters, self._statistics, self.lag)
         self.statistics = None if own is None else self.actor.statistics
 
+    @property
+    def network(self) -> Any:
+        """The older policy's."""
+        return self.actor.network
+
     def after_update(self, context: Any) -> None:
         """The policy has moved."""
         self.actor.remember(self._source.parameters, self._statistics)
 
     def exploring(self, seen: Tensor) -> Any:
         """The older policy."""
-        return self.actor.network.distribution(seen)
+        return self.network.distribution(seen)
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters and statistics of the updates in between."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,8 +38,8 @@ OWN_NETWORK = "the network that was handed over is as it is, so leave it alone"
 class Minibatch(NamedTuple):
     """Rows of a gradient step."""
 
-    observation: Tensor
-    """``[N, ...]``, as the networks read them."""
+    observation: Any
+    """``[N, ...]``, as the networks read them; sequences, for those that remember."""
     action: Tensor
     targets: MinibatchTargets
     places: Tensor
@@ -160,6 +160,8 @@ class FastPPO:
     critic_learning_rate: float = 0.0
     """Its step size."""
     model: str = "policy"
+    step_by_step: ClassVar[bool] = True
+    """Whether a step is learned from apart from those before it."""
 
     def of(self, objective: Any, *, batch_steps: int, rows: int, **others: Any) -> FastPPO:
         """This update on an objective.
@@ -220,7 +222,7 @@ class FastPPO:
             self.slow_down(context, len(rows))
         if self.critic is not None:
             return metrics | self.improve_apart(context, rows)
-        observation = context.see(rows.observation, self.model)
+        observation = self.read(context, batch)
         steps: list[Step] = []
         told: list[dict[str, float]] = []
         for _ in range(self.epochs):
@@ -239,6 +241,10 @@ class FastPPO:
             metrics["entropy"] = model.network.distribution(observation).entropy().mean().item()
         metrics["explained_variance"] = explained_variance(rows.value, rows.value_target)
         return metrics
+
+    def read(self, context: Any, batch: Batch) -> Any:
+        """What the networks read of a batch's steps, in the order of its transitions."""
+        return context.see(batch.rows.observation[batch.rows.mask], self.model)
 
     def meter(self, context: Any, rows: Transitions) -> Metrics:
         """How far off-policy the rows are, by source."""
@@ -260,7 +266,7 @@ class FastPPO:
         if self.critic is not None:
             context.models[self.critic].learning_rate = self.critic_learning_rate * left
 
-    def passed(self, context: Any, rows: Transitions, observation: Tensor) -> Iterator[Minibatch]:
+    def passed(self, context: Any, rows: Transitions, observation: Any) -> Iterator[Minibatch]:
         """The minibatches of one pass over the rows, in random order; the last one may be smaller.
 
         Args:
@@ -283,7 +289,7 @@ class FastPPO:
         for logp, advantage, target, value, observed, taken, index in zip(*pieces, strict=True):
             yield Minibatch(observed, taken, MinibatchTargets(logp, advantage, target, value), index)
 
-    def one_pass(self, context: Any, rows: Transitions, observation: Tensor, steps: list[Step], told: list[dict[str, float]]) -> bool:
+    def one_pass(self, context: Any, rows: Transitions, observation: Any, steps: list[Step], told: list[dict[str, float]]) -> bool:
         """One pass over the rows; appends to ``steps``. Returns whether the KL stop ended the update."""
         for minibatch in self.passed(context, rows, observation):
             step = self.gradient_step(context, minibatch, told)
@@ -388,9 +394,9 @@ class FastPPO:
 
 
 def ppo_update(composition: Any) -> FastPPO | None:
-    """The update of a composition's policy, whatever its rhythm; None where no part is PPO's."""
+    """The update of a composition's policy, whatever its rhythm; None where no part is PPO's, or where its rows are whole sequences."""
     inner = [getattr(part, "part", part) for part in getattr(composition, "improve", ())]
-    return next((part for part in inner if isinstance(part, FastPPO)), None)
+    return next((part for part in inner if isinstance(part, FastPPO) and part.step_by_step), None)
 
 
 def means(rows: list[dict[str, float]]) -> dict[str, float]:

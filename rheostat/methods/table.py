@@ -130,6 +130,13 @@ METHODS: dict[str, Entry] = {
         "2311.08290",
         "vectors, probes, resume, study",
     ),
+    "recurrent-ppo": Entry(
+        "rheostat.methods.control.recurrent_ppo:RecurrentPPO",
+        "control",
+        "PPO with an LSTM",
+        "1707.06347",
+        "plain (loops), probes, resume",
+    ),
     "reinforce": Entry(
         "rheostat.methods.language.reinforce:Reinforce", "language", "The policy gradient and nothing else", "Williams 1992", VECTORS
     ),

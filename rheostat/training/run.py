@@ -42,6 +42,7 @@ from rheostat.credit.verifiers.timing import seconds_of
 from rheostat.errors import Interrupted, RheostatError, unknown
 from rheostat.learner.running import RunningMethod
 from rheostat.parts import NonFinite
+from rheostat.policies.control.recurrent import EpisodeMemory
 from rheostat.training import checkpoint
 from rheostat.training.building import actor_of, build_method, no_control
 from rheostat.training.progress import Progress, Silent
@@ -394,26 +395,46 @@ class Run:
         path = self.directory / "summary.json"
         return json.loads(path.read_text()) if path.exists() else {}
 
-    def policy(self, observation: Any) -> Any:
+    def policy(self, observation: Any, memory: EpisodeMemory | None = None) -> Any:
         """The learned policy's deterministic action for one raw observation, or for a batch of them.
 
         Args:
             observation: what the environment gives (an array, or a dict or tuple of arrays), or several of them with a leading axis N in
                 every array.
+            memory: for a policy that remembers, what :meth:`memory` gave when the episode (or each of the N) began; it is brought up to
+                date by this call.
 
         Returns:
             A NumPy action in the environment's own action space (its shape, dtype, bounds and first category), or N of them: hand it over
             as it is.
 
         Raises:
-            RheostatError: an observation of another shape, or a method that does not train a control policy.
+            RheostatError: an observation of another shape, a method that does not train a control policy, or a policy that remembers
+                without its memory.
         """
         act = actor_of(self)
         environments = self.method.context.environments
         tensor, single = environments.encode(observation)
         with torch.no_grad():
-            action = environments.decode(act(tensor).mode())
+            distribution = act(tensor) if memory is None else self.method.context.act_on_target(tensor, memory)
+            action = environments.decode(distribution.mode())
         return action[0] if single else action
+
+    def memory(self, episodes: int = 1) -> EpisodeMemory:
+        """What a policy that remembers knows when episodes begin, for :meth:`policy`.
+
+        Make a new one for every new episode. Of several episodes side by side, ``memory.forget(ended)`` lets those begin anew where
+        ``ended`` (bool, one per episode) is True.
+
+        Args:
+            episodes: how many go side by side.
+
+        Raises:
+            RheostatError: a policy that acts on single observations.
+        """
+        actor_of(self)
+        found: EpisodeMemory = self.method.context.remember(episodes)
+        return found
 
     def evaluate(self, episodes: int = 20, *, task: Any = None, environment_options: dict[str, Any] | None = None) -> dict[str, Any]:
         """Measure the policy by whole episodes with deterministic actions; training is not touched.

@@ -42,7 +42,7 @@ LONGER: Options = {"steps": 4, "stop": 3}
 """Of language runs whose data are older than one update."""
 
 FAMILIES: dict[str, Options] = (
-    dict.fromkeys(("a2c", "pmoe-ppo", "ppo", "ppo-buffer", "props", "robust-acting", "ros"), ON_POLICY)
+    dict.fromkeys(("a2c", "pmoe-ppo", "ppo", "ppo-buffer", "props", "recurrent-ppo", "robust-acting", "ros"), ON_POLICY)
     | dict.fromkeys(("dqn", "pmoe", "sac", "td3"), REPLAY)
     | dict.fromkeys(("awac", "bc", "cql", "famo2o", "famo2o-cql", "iql", "td3-bc", "uni-o4"), DATA)
     | {"rlpd": REPLAY | {"offline": "@pendulum-data"}}
@@ -69,6 +69,7 @@ OWN: dict[str, Options] = {
         "behaviour_steps": 32, "behaviour_epochs": 2, "behaviour_minibatches": 4, "behaviour_clip": 0.02, "behaviour_learning_rate": 0.01,
         "stop": 5,
     },
+    "recurrent-ppo": {"lstm_units": 8},
     "remix": {"switch_after": 1, "window": 1, "convex_start": 1, "convex_interval": 1},
     "rl-plus": {"max_new_tokens": 48},
     "rlpd": {"critics": 3, "update_to_data": 1.0, "policy_delay": 2},
@@ -284,6 +285,13 @@ CONTROL: dict[str, Options] = {
     "props/discrete-v2": {"preset": "discrete-v2", "batch_steps": 64, "behaviour_steps": 16, "behaviour_minibatches": 4},
     "props/weighted": {"advantage_weighted": True, "sampling_error_every": 2},
     "props/repeated": REPEATED,
+    "recurrent-ppo/plain": {"evaluation_episodes": 2},
+    "recurrent-ppo/envpool": {"backend": "envpool"},
+    "recurrent-ppo/pendulum": {"task": "Pendulum-v1", "hidden": (), "target_kl": 1e-3},
+    "recurrent-ppo/recall": {"task": "rheostat/Recall-v0", "normalise_observations": False, "minibatches": 3, "evaluation_episodes": 2},
+    "recurrent-ppo/images": {"task": "@images"},
+    "recurrent-ppo/lag": LAG | {"sampler_correction": "token", "sampler_cap": 1.01},
+    "recurrent-ppo/repeated": REPEATED,
     "robust-acting/plain": {},
     "robust-acting/envpool": {"backend": "envpool"},
     "robust-acting/pendulum": {"task": "Pendulum-v1", "quantiles": 5},

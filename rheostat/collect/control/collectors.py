@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from rheostat.collect.control.robust_acting import RepairingSampler, ScoreGradients
-from rheostat.collect.control.stepping import Collector, no_steps
+from rheostat.collect.control.stepping import Collector, Draw, no_steps
 from rheostat.errors import RheostatError
 from rheostat.options import option
 from rheostat.parts import Batch
+from rheostat.policies.control.recurrent import EpisodeMemory
 from rheostat.streams import derive_seed
 from rheostat.trajectories import Source, join_rows
 
@@ -60,8 +61,8 @@ class Rollout:
         """Numbers that follow."""
         return {"steps per environment and turn": self.vector_steps}
 
-    def collect(self, context: Any) -> Batch:
-        """A block of steps ``[environments, steps]``."""
+    def draw(self, context: Any) -> Draw:
+        """Who acts, for raw observations."""
         acting = self.acting
         model, see, in_world_units = context.models[acting], context.see, context.in_world_units
 
@@ -70,9 +71,51 @@ class Rollout:
             action = distribution.sample(generator)
             return action, distribution.log_prob(action)
 
+        return draw
+
+    def collect(self, context: Any) -> Batch:
+        """A block of steps ``[environments, steps]``."""
         context.turns += 1
-        generator, version = context.streams["actions"], context.version(acting)
-        return Batch(context.collector.collect(draw, self.vector_steps, generator=generator, version=version))
+        generator, version = context.streams["actions"], context.version(self.acting)
+        return Batch(context.collector.collect(self.draw(context), self.vector_steps, generator=generator, version=version))
+
+
+@dataclass(frozen=True)
+class RecurrentRollout(Rollout):
+    """The same by a policy that remembers its episodes: rows know the memory they began with, and where episodes begin."""
+
+    writes: ClassVar[tuple[str, ...]] = ("begins", "memory")
+    refuses: ClassVar[dict[str, str]] = {
+        "replay_share": "a replayed sequence begins with a memory that an older policy made, and nothing burns it in",
+        "expert_share": "an expert's sequences begin with no memory of the policy's",
+    }
+
+    def bind(self, context: Any) -> None:
+        """Every environment begins with nothing to remember."""
+        memory = EpisodeMemory(context.models[self.acting].network, self.environments)
+        context.stores["memory"] = memory
+        context.on_restart.append(memory.forget)
+
+    def collect(self, context: Any) -> Batch:
+        """A block of steps ``[environments, steps]``; columns ``begins`` (bool, the same shape) and ``memory`` ``[environments, S]``."""
+        memory: EpisodeMemory = context.stores["memory"]
+        first, begins = memory.memory, []
+
+        def draw(observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+            begins.append(memory.begins)
+            distribution = context.in_world_units(memory(context.see(observation, self.acting)))
+            action = distribution.sample(generator)
+            return action, distribution.log_prob(action)
+
+        context.turns += 1
+        rows = context.collector.collect(
+            draw,
+            self.vector_steps,
+            generator=context.streams["actions"],
+            version=context.version(self.acting),
+            after=lambda step: memory.forget(step.ended),
+        )
+        return Batch(rows, {"begins": torch.stack(begins, 1), "memory": first})
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,13 @@ from torch import Tensor
 from rheostat.tasks.control.environments import Environments
 
 STEP_LIMIT = 100_000
+Forget = Callable[[Tensor], None]
+"""Of bool ``[E]``."""
 
 
-def run_episodes(act: Callable[[Tensor], Tensor], environments: Environments, episodes: int) -> tuple[list[float], list[int]]:
+def run_episodes(
+    act: Callable[[Tensor], Tensor], environments: Environments, episodes: int, forget: Forget | None = None
+) -> tuple[list[float], list[int]]:
     """Returns and lengths of exactly ``episodes`` episodes.
 
     Every environment contributes the same number of episodes (up to rounding), whatever their length: counting the first episodes to
@@ -23,6 +27,7 @@ def run_episodes(act: Callable[[Tensor], Tensor], environments: Environments, ep
         act: raw observations ``[E, ...]`` to raw actions ``[E, ...]``.
         environments: freshly seeded; used from a reset.
         episodes: how many, at least 1.
+        forget: of whoever acts and remembers; is told after every step where a new episode begins, bool ``[E]``.
 
     Returns:
         In the order of the episodes.
@@ -41,6 +46,8 @@ def run_episodes(act: Callable[[Tensor], Tensor], environments: Environments, ep
             running += step.reward.double() * step.valid
             length += step.valid
             observation = step.observation
+            if forget is not None:
+                forget(step.ended)
             last = step_index == STEP_LIMIT - 1
             for row in ((step.terminated | step.truncated | last) & step.valid).nonzero().flatten().tolist():
                 if len(returns[row]) < quota[row]:
@@ -54,10 +61,12 @@ def run_episodes(act: Callable[[Tensor], Tensor], environments: Environments, ep
     return [returns[row][j] for j, row in order], [lengths[row][j] for j, row in order]
 
 
-def measure_returns(act: Callable[[Tensor], Tensor], environments: Environments, episodes: int) -> dict[str, float]:
+def measure_returns(
+    act: Callable[[Tensor], Tensor], environments: Environments, episodes: int, forget: Forget | None = None
+) -> dict[str, float]:
     """Mean and deviation of the returns of :func:`run_episodes`, their mean length and number; closes the environments."""
     try:
-        returns, lengths = run_episodes(act, environments, episodes)
+        returns, lengths = run_episodes(act, environments, episodes, forget)
     finally:
         environments.close()
     values = torch.tensor(returns, dtype=torch.float64)

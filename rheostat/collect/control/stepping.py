@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rheostat.tasks.control.environments import Environments
+from rheostat.tasks.control.environments import Environments, Step
 from rheostat.trajectories import Trajectories
 
 Draw = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -27,6 +27,7 @@ class Collector:
 
     def __init__(self, environments: Environments) -> None:
         self.environments = environments
+        self._taken: list[tuple[Tensor, ...]] = []
         self._observation = environments.reset() if environments.opened else None  # else when somebody acts, unless a state is loaded
         rows = environments.num_envs
         self.running_return = torch.zeros(rows, dtype=torch.float64)
@@ -47,37 +48,58 @@ class Collector:
     def observation(self, value: Tensor) -> None:
         self._observation = value
 
-    def collect(self, draw: Draw, steps: int, *, generator: torch.Generator, version: int) -> Trajectories:
+    def collect(
+        self, draw: Draw, steps: int, *, generator: torch.Generator, version: int, after: Callable[[Step], None] | None = None
+    ) -> Trajectories:
         """``steps`` vector steps with actions from ``draw``: raw observations and a generator to actions and their log-probabilities.
+
+        Args:
+            draw: who acts.
+            steps: how many.
+            generator: of the actions.
+            version: number of the policy that acts.
+            after: is told of every step.
 
         Returns:
             Trajectories ``[num_envs, steps]`` with ``sampler_logp`` under exactly the distribution that sampled.
         """
-        observations, next_observations, actions, log_probs = [], [], [], []
-        rewards, terminated, truncated, valid = [], [], [], []
         with torch.no_grad():
             for _ in range(steps):
                 action, log_prob = draw(self.observation, generator)
                 step = self.environments.step(action)
-                observations.append(self.observation)
-                next_observations.append(step.next_observation)
-                actions.append(action)
-                log_probs.append(log_prob)
-                rewards.append(step.reward)
-                terminated.append(step.terminated)
-                truncated.append(step.truncated)
-                valid.append(step.valid)
-                self.observation = step.observation
-        shape = (self.environments.num_envs, steps)
+                self.take(action, log_prob, step)
+                if after is not None:
+                    after(step)
+        return self.block(version)
+
+    def take(self, action: Tensor, log_prob: Tensor, step: Step) -> None:
+        """Note a step of all environments.
+
+        Args:
+            action: raw, ``[E, ...]``.
+            log_prob: ``[E]``.
+            step: what came of it.
+        """
+        facts = (self.observation, step.next_observation, action, log_prob, step.reward, step.terminated, step.truncated, step.valid)
+        self._taken.append(facts)
+        self.observation = step.observation
+
+    def block(self, version: int) -> Trajectories:
+        """The steps that were noted since the last block, ``[num_envs, steps]``, sampled by the policy of this number."""
+        observation, following, action, log_prob, reward, terminated, truncated, valid = (
+            torch.stack(column, 1) for column in zip(*self._taken, strict=True)
+        )
+        self._taken = []
+        shape = valid.shape
         block = Trajectories(
-            observation=torch.stack(observations, 1),
-            next_observation=torch.stack(next_observations, 1),
-            action=torch.stack(actions, 1),
-            sampler_logp=torch.stack(log_probs, 1),
-            reward=torch.stack(rewards, 1),
-            terminated=torch.stack(terminated, 1),
-            truncated=torch.stack(truncated, 1),
-            mask=torch.stack(valid, 1),
+            observation=observation,
+            next_observation=following,
+            action=action,
+            sampler_logp=log_prob,
+            reward=reward,
+            terminated=terminated,
+            truncated=truncated,
+            mask=valid,
             version=torch.full(shape, version, dtype=torch.int64),
             batch_size=list(shape),
         )

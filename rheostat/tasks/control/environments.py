@@ -53,6 +53,11 @@ class Step:
     valid: Tensor  # bool [E]: False where this row only started a new episode: not a transition, not counted
     info: dict[str, Any] = field(default_factory=dict)  # the backend's own extras (success flags, ...), as it returns them
 
+    @property
+    def ended(self) -> Tensor:
+        """Bool ``[E]``: what the policy sees next does not continue what it saw, so that nothing is to be remembered."""
+        return self.terminated | self.truncated | ~self.valid
+
 
 class Environments(Restorable):
     """``num_envs`` copies of one task, stepped together. Make it with :func:`make`.

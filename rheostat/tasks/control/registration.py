@@ -22,7 +22,8 @@ def register() -> None:
     - ``rheostat/GridWorld5x5-v0``, ``rheostat/GridWorld8x8-v0``, ``rheostat/TwoStep-v0``: the tables of PROPS' toy experiments;
     - ``rheostat/Discrete2D-v0`` (``headings=K``) and ``rheostat/Discrete2D100-v0``: :mod:`rheostat.tasks.control.discrete2d`;
     - ``rheostat/TwoBumps-v0``, ``rheostat/JumpingBump-v0``, ``rheostat/TwoGoals-v0``: :mod:`rheostat.tasks.control.two_optima`;
-    - ``rheostat/TwoHalves-v0``: :mod:`rheostat.tasks.control.two_halves`.
+    - ``rheostat/TwoHalves-v0``: :mod:`rheostat.tasks.control.two_halves`;
+    - ``rheostat/Recall-v0`` (``delay=K``): :mod:`rheostat.tasks.control.recall`.
     """
     import gymnasium
 
@@ -45,3 +46,4 @@ def register() -> None:
     add("JumpingBump", "two_optima:JumpingBump", None)
     add("TwoGoals", "two_optima:TwoGoals", 30)
     add("TwoHalves", "two_halves:TwoHalves", 50)
+    add("Recall", "recall:Recall", None)
