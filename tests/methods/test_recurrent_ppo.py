@@ -57,7 +57,7 @@ def worlds(mode: str) -> Any:
 
 
 TINY: dict[str, Any] = {
-    "collect.environments": 4, "collect.steps": 64, "update.epochs": 2, "update.minibatches": 2, "network.hidden": (8,), "network.units": 8,
+    "collect.environments": 4, "collect.steps": 64, "network.hidden": (8,), "network.units": 8,
     "normalisation.observations": False, "normalisation.rewards": False,
 }  # fmt: skip
 
@@ -227,7 +227,7 @@ def test_restarted_environments_are_forgotten() -> None:
 # --- options -----------------------------------------------------------------------------------------------------------------------------
 
 CHANGES: dict[str, Any] = {
-    "collect.environments": 2, "collect.steps": 32, "normalisation.observations": True, "normalisation.rewards": True, "gae.gamma": 0.5,
+    "collect.environments": 8, "collect.steps": 32, "normalisation.observations": True, "normalisation.rewards": True, "gae.gamma": 0.5,
     "gae.lam": 0.5, "gae.bootstrap_on_truncation": False, "network.hidden": (4,), "network.units": 4, "network.activation": "relu",
     "objective.epsilon": 1e-3, "objective.limit": "detached", "objective.value": False, "objective.ratio_to": "sampler",
     "sampler.correction": "token", "sampler.cap": 1.0001, "stop.target": 1e-9, "stop.when": "before-step", "update.epochs": 1,
