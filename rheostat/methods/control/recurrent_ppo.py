@@ -17,6 +17,9 @@ What differs from ppo: the policy, and that sequences are never torn. Nothing bu
 had when it acted, so no data older than a batch can be learned from (there is no window, and the dial refuses replay and experts). With
 ``dial.lag`` the memory is the older policy's.
 
+A trained policy acts by ``run.policy(observation, memory)``. ``memory = run.memory()`` is made anew for every episode; ``run.memory(8)`` is
+that of eight episodes side by side, of which ``memory.forget(ended)`` lets some begin anew.
+
 What the codes do otherwise: CleanRL's (``ppo_atari_lstm``, whose numbers are the defaults) and Stable-Baselines3 Contrib's
 (``RecurrentPPO``) take log-probabilities for the ratio as they were when acting, here they are computed again under the statistics of this
 update. CleanRL's takes a truncation for a death. Contrib's gives the critic an LSTM of its own, has hidden layers after and not before the
