@@ -26,10 +26,11 @@ DOMAINS = {
     "control": ("Control", "Environments of EnvPool and Gymnasium; a budget in environment steps.", "Hopper-v5"),
     "language": ("Language models", "Prompts and verifiers; a budget in updates or generated tokens.", "chain-sum"),
 }
-EXAMPLES = {"ppo": "HalfCheetah-v5", "a2c": "CartPole-v1"}
+EXAMPLES = {"ppo": "HalfCheetah-v5", "a2c": "CartPole-v1", "ippo": "rheostat.tasks.control.games:Coordination"}
 CHECKS = {
     "vectors": "golden vectors",
     "plain": "an independent plain implementation of a whole update",
+    "games": "games whose best play is known",
     "probes": "probe environments, whose right values are known in closed form",
     "laws": "the laws of its loss: padding, order of rows and micro-batches change nothing",
     "resume": "exact resume: killed and resumed, it ends bit for bit where it would have",

@@ -21,6 +21,7 @@ from rheostat.learner.dial_for_control import hidden, rewrite
 from rheostat.learner.learner import Composition, Learner
 from rheostat.learner.running import RunningMethod
 from rheostat.learner.stages import Staged, Stages
+from rheostat.learner.teamed import Teamed
 from rheostat.objectives.temporal_difference import least
 from rheostat.options import check_domains, refuse_idle
 from rheostat.parts import Batch, Metrics
@@ -157,6 +158,21 @@ class ControlContext(LearnerContext):
         """
         seen = self.see(observation, self.deployed)
         return self.in_world_units(self.models[self.deployed].distribution(seen) if memory is None else memory(seen))
+
+    def act(self, observation: Any, memory: EpisodeMemory | None = None) -> Any:
+        """The deployed policy's deterministic action, in the environment's own action space, for one raw observation or several of them.
+
+        Args:
+            observation: as the environment gives it, or several with a leading axis in every array.
+            memory: what the policy remembers; it is brought up to date.
+
+        Raises:
+            RheostatError: an observation of another shape, or a policy that remembers, without its memory.
+        """
+        seen, single = self.environments.encode(observation)
+        with torch.no_grad():
+            action = self.environments.decode(self.act_on_target(seen, memory).mode())
+        return action[0] if single else action
 
     def remember(self, episodes: int) -> EpisodeMemory:
         """What the deployed policy remembers when so many episodes begin.
@@ -340,7 +356,7 @@ COUNTERS = ("updates", "gradient_steps", "spent", "stage", "started", "turns", "
 # --- building -----------------------------------------------------------------------------------------------------------------------------
 
 
-def composition_of(config: Any, who: str) -> Composition | Staged:
+def composition_of(config: Any, who: str) -> Composition | Staged | Teamed:
     """A control method's parts with its dial, checked.
 
     Raises:
@@ -349,7 +365,7 @@ def composition_of(config: Any, who: str) -> Composition | Staged:
     """
     check_domains(config, who)
     refuse_idle(config, who)
-    composition: Composition | Staged = rewrite(config.dial, config.compose(), who)
+    composition = rewrite(config.dial, config.compose(), who)
     composition.check(who)
     return composition
 
@@ -403,6 +419,7 @@ def build(
             never happen.
     """
     composition = composition_of(config, who)
+    assert not isinstance(composition, Teamed), "rheostat.learner.teams builds those"
     if config.dial.lag:
         config.dial.check_budget(total_steps // composition.innermost.steps)
     if policy is not None and not any(getattr(model, "takes_network", False) for model in composition.models.values()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, cast
 
 from rheostat.buffers.control_retainers import RecentRowsBeside
 from rheostat.collect.control.collectors import ExpertRows, Rollout
@@ -12,9 +12,10 @@ from rheostat.learner.control_models import LaggedPolicy
 from rheostat.learner.dial import Dial, hidden_options, refused
 from rheostat.learner.learner import Composition
 from rheostat.learner.stages import Staged
+from rheostat.learner.teamed import Teamed
 
 
-def rewrite(dial: Dial, composition: Composition | Staged, who: str) -> Composition | Staged:
+def rewrite(dial: Dial, composition: Composition | Staged | Teamed, who: str) -> Composition | Staged | Teamed:
     """The composition with these data.
 
     Args:
@@ -27,6 +28,8 @@ def rewrite(dial: Dial, composition: Composition | Staged, who: str) -> Composit
     """
     if dial.off:
         return composition
+    if isinstance(composition, Teamed):
+        return replace(composition, member=cast(Composition, rewrite(dial, composition.member, who)))
     dial.refuse(composition, who)
     if isinstance(composition, Staged) or not isinstance(composition.collect, Rollout):
         raise RheostatError(f"{who} cannot honour the dial: nobody acts for an update of its own.")

@@ -236,7 +236,7 @@ class FastPPO:
         metrics["gradient_steps"] = len(steps)
         metrics["learning_rate"] = model.learning_rate
         context.flops += TRAIN * model.weights * sum(len(step.log_prob) for step in steps)
-        metrics["flops"] = context.flops + FORWARD * model.weights * context.steps
+        metrics["flops"] = context.flops + FORWARD * model.weights * context.collector.steps
         with torch.no_grad():
             metrics["entropy"] = model.network.distribution(observation).entropy().mean().item()
         metrics["explained_variance"] = explained_variance(rows.value, rows.value_target)

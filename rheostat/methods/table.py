@@ -87,6 +87,9 @@ METHODS: dict[str, Entry] = {
     ),
     "grpo": Entry("rheostat.methods.language.grpo:GRPO", "language", "Group relative policy optimisation", "2402.03300", VECTORS),
     "gspo": Entry("rheostat.methods.language.gspo:GSPO", "language", "Group sequence policy optimisation", "2507.18071", VECTORS),
+    "ippo": Entry(
+        "rheostat.methods.control.ippo:IPPO", "control", "Independent PPO for several agents", "2011.09533", "plain (loops), games, resume"
+    ),
     "iql": Entry("rheostat.methods.control.iql:IQL", "control", "Implicit Q-learning", "2110.06169", "vectors (CORL), laws, resume"),
     "luffy": Entry(
         "rheostat.methods.language.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", OWN_CODE

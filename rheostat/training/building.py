@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
@@ -103,6 +103,34 @@ class WorldsOfRun:
             self.task, self.options, self.facts, self._lazy = before
 
 
+class TeamWorldsOfRun(WorldsOfRun):
+    """The same for environments of several agents."""
+
+    def __call__(self, num_envs: int, seed: int) -> Any:
+        from rheostat.tasks.control.parallel import make_parallel
+
+        if self.settings.backend != "auto":
+            raise RheostatError(f"backend says who simulates a task of one agent, and {self.settings.method} has several: leave it out.")
+        found = make_parallel(self.task, num_envs=num_envs, seed=seed, **self.options)
+        self._made.append(cast(Any, weakref.ref(found)))
+        return found
+
+    @contextmanager
+    def instead(self, task: Any, options: dict[str, Any] | None) -> Iterator[None]:
+        """See :meth:`WorldsOfRun.instead`; agents must have the same names and spaces."""
+        mine, before = next(iter(self.alive)), (self.task, self.options)
+        self.task = self.task if task is None else task
+        self.options = self.options if options is None else dict(options)
+        try:
+            theirs: Any = self(1, 0)
+            theirs.close()
+            if theirs.spaces != cast(Any, mine).spaces:
+                raise RheostatError(f"The policies know the agents {', '.join(cast(Any, mine).agents)}, and {theirs.name} has others.")
+            yield
+        finally:
+            self.task, self.options = before
+
+
 def _spaces_of(facts: Facts) -> tuple[Any, Any]:
     """Observation and action space as policies see them."""
     from rheostat.tasks.control.actions import ActionDecoder
@@ -131,6 +159,11 @@ def build_method(settings: Settings, task: Any, policy: Any = None, facts: dict[
     from rheostat.learner import control
     from rheostat.tasks.control.facts import Facts
 
+    if getattr(entry.load(), "several_agents", False):
+        from rheostat.learner import teams
+
+        data_for(entry.load(), settings)  # refuses what it cannot use
+        return teams.build(config, settings.method, TeamWorldsOfRun(task, settings), streams, settings.steps, policy=policy)
     worlds = WorldsOfRun(task, settings, None if facts is None else Facts.from_json(facts))
     expert = load_expert(settings) if config.dial.expert_share else None
     data = data_for(entry.load(), settings)
@@ -180,12 +213,23 @@ def actor_of(run: Any) -> Callable[[Tensor], Any]:
     """From raw observations ``[N, ...]`` to the distribution of a run's learned policy's actions.
 
     Raises:
+        RheostatError: the run's method trains no control policy, or several of them.
+    """
+    act: Callable[[Tensor], Any] | None = getattr(control_context(run), "act_on_target", None)
+    if act is None:
+        raise RheostatError(f"{run.settings.method} trains a policy for every agent: what takes one control policy cannot take them.")
+    return act
+
+
+def control_context(run: Any) -> Any:
+    """What acts in a run.
+
+    Raises:
         RheostatError: the run's method trains no control policy.
     """
     if table.entry(run.settings.method).domain != "control":
         no_control(run.settings.method)
-    act: Callable[[Tensor], Any] = run.method.context.act_on_target
-    return act
+    return run.method.context
 
 
 def no_control(method: str) -> Any:

@@ -29,6 +29,7 @@ EXTRAS = {
     "math-verify": ("math", "verify mathematical answers"),
     "datasets": ("data", "prompts from datasets and parquet"),
     "peft": ("peft", "adapters on language models"),
+    "pettingzoo": ("agents", "train several agents in one environment"),
     "minari": ("offline", "read and write offline data sets"),
     "stable-baselines3": ("bench", "control benchmarks"),
     "trl": ("bench", "language benchmarks"),

@@ -44,7 +44,7 @@ from rheostat.learner.running import RunningMethod
 from rheostat.parts import NonFinite
 from rheostat.policies.control.recurrent import EpisodeMemory
 from rheostat.training import checkpoint
-from rheostat.training.building import actor_of, build_method, no_control
+from rheostat.training.building import build_method, control_context, no_control
 from rheostat.training.progress import Progress, Silent
 from rheostat.training.sandboxing import keep_sandbox
 from rheostat.training.settings import CUSTOM, Settings
@@ -412,13 +412,7 @@ class Run:
             RheostatError: an observation of another shape, a method that does not train a control policy, or a policy that remembers
                 without its memory.
         """
-        act = actor_of(self)
-        environments = self.method.context.environments
-        tensor, single = environments.encode(observation)
-        with torch.no_grad():
-            distribution = act(tensor) if memory is None else self.method.context.act_on_target(tensor, memory)
-            action = environments.decode(distribution.mode())
-        return action[0] if single else action
+        return control_context(self).act(observation, memory)
 
     def memory(self, episodes: int = 1) -> EpisodeMemory:
         """What a policy that remembers knows when episodes begin, for :meth:`policy`.
@@ -432,8 +426,7 @@ class Run:
         Raises:
             RheostatError: a policy that acts on single observations.
         """
-        actor_of(self)
-        found: EpisodeMemory = self.method.context.remember(episodes)
+        found: EpisodeMemory = control_context(self).remember(episodes)
         return found
 
     def evaluate(self, episodes: int = 20, *, task: Any = None, environment_options: dict[str, Any] | None = None) -> dict[str, Any]:

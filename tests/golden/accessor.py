@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rheostat.learner.control import ControlContext
+from rheostat.learner.context import LanguageContext
 
 CONTROL: dict[str, str] = {
     "policy": "policy",
@@ -31,7 +31,7 @@ CRITIC = ("critic", "judge", "value_head")
 
 def weights(method: Any) -> list[tuple[str, Tensor]]:
     """Every weight that learns, and those of target, old and reference networks, each with its role."""
-    control_method = isinstance(method.context, ControlContext)
+    control_method = not isinstance(method.context, LanguageContext)
     return list(control(method.context.models) if control_method else language(method))
 
 

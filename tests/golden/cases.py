@@ -289,7 +289,7 @@ CONTROL: dict[str, Options] = {
     "recurrent-ppo/envpool": {"backend": "envpool"},
     "recurrent-ppo/pendulum": {"task": "Pendulum-v1", "hidden": (), "target_kl": 1e-3},
     "recurrent-ppo/recall": {"task": "rheostat/Recall-v0", "normalise_observations": False, "minibatches": 3, "evaluation_episodes": 2},
-    "recurrent-ppo/images": {"task": "@images"},
+    "recurrent-ppo/images": {"task": "@images", "hidden": ABSENT},
     "recurrent-ppo/lag": LAG | {"sampler_correction": "token", "sampler_cap": 1.01},
     "recurrent-ppo/repeated": REPEATED,
     "robust-acting/plain": {},

@@ -119,6 +119,18 @@ class RecurrentRollout(Rollout):
 
 
 @dataclass(frozen=True)
+class TeamRollout(Rollout):
+    """The policy acts for its agents while others act for theirs."""
+
+    refuses: ClassVar[dict[str, str]] = {"expert_share": "an expert would act in environments of its own, and agents act together"}
+
+    def collect(self, context: Any) -> Batch:
+        """The rows of the policy's agents, ``[environments x agents, steps]``, of the block that all of them have just stepped."""
+        context.turns += 1
+        return Batch(context.block)
+
+
+@dataclass(frozen=True)
 class Blocks(Rollout):
     """A behaviour policy acts for a block of steps at a time; whole batches are several blocks."""
 

@@ -37,7 +37,7 @@ from rheostat.collect.control.statistics import Normalisation
 from rheostat.credit.control_annotations import GAE, OldSequenceValues
 from rheostat.learner.control_models import RecurrentPolicyNetwork
 from rheostat.learner.dial import Dial
-from rheostat.learner.fast_ppo import KLStop
+from rheostat.learner.fast_ppo import OWN_NETWORK, KLStop
 from rheostat.learner.learner import Composition
 from rheostat.learner.sequences import SequencePPO
 from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
@@ -56,6 +56,17 @@ class RecurrentNetwork:
     """Units of the LSTM."""
     activation: Literal["tanh", "relu"] = option("tanh")
     """Activation of the hidden layers."""
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {} if self.hidden else {"activation": "there is no hidden layer, so leave it alone"}
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        if "policy" in context.networks:
+            return dict.fromkeys(("hidden", "units", "activation"), OWN_NETWORK)
+        images = "images are read by convolutions of a fixed shape, so leave it alone"
+        return dict.fromkeys(("hidden", "activation"), images) if context.images else {}
 
     def __call__(self, context: Any) -> RecurrentActorCritic:
         """Untrained, for the spaces of the environments."""

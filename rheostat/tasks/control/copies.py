@@ -138,7 +138,7 @@ class Copies(SyncVectorEnv):
 
     def _stack(self) -> Any:
         try:
-            self._observations = _put(self.single_observation_space, self._env_obs, self._observations, (), self.name)
+            self._observations = put(self.single_observation_space, self._env_obs, self._observations, (), self.name)
         except RheostatError:
             raise
         except (TypeError, ValueError, KeyError, IndexError) as error:
@@ -153,7 +153,7 @@ class Copies(SyncVectorEnv):
             super().close_extras(**options)
 
 
-def _put(space: Space, rows: Sequence[Any], buffer: Any, path: tuple[Any, ...], name: str) -> Any:
+def put(space: Space, rows: Sequence[Any], buffer: Any, path: tuple[Any, ...], name: str) -> Any:
     """Write single observations into the batched buffer of their space; returns the buffer.
 
     Raises:
@@ -169,7 +169,7 @@ def _put(space: Space, rows: Sequence[Any], buffer: Any, path: tuple[Any, ...], 
                     f"The observation{_where(path)} of environment {row} of {name} lacks {', '.join(map(repr, missing))}, which its "
                     f"observation_space has ({have}): return every entry."
                 )
-        return {key: _put(part, [value[key] for value in rows], buffer[key], (*path, key), name) for key, part in inner.items()}
+        return {key: put(part, [value[key] for value in rows], buffer[key], (*path, key), name) for key, part in inner.items()}
     if inner is not None:
         for row, value in enumerate(rows):
             if not isinstance(value, tuple | list) or len(value) != len(inner):
@@ -177,7 +177,7 @@ def _put(space: Space, rows: Sequence[Any], buffer: Any, path: tuple[Any, ...], 
                     f"The observation{_where(path)} of environment {row} of {name} is {value!r}; its space is a Tuple of {len(inner)} "
                     "entries."
                 )
-        return tuple(_put(part, [value[index] for value in rows], buffer[index], (*path, index), name) for index, part in enumerate(inner))
+        return tuple(put(part, [value[index] for value in rows], buffer[index], (*path, index), name) for index, part in enumerate(inner))
     if not isinstance(buffer, np.ndarray):  # no fixed size: the encoder refuses these
         return tuple(rows)
     for row, value in enumerate(rows):

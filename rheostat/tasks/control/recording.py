@@ -41,6 +41,19 @@ HEAP = 1 << 9
 """Flag of a class that a ``class`` statement made."""
 
 
+def checksum(answer: Any, before: int = 0) -> int:
+    """Of numbers and arrays, nested in dicts, tuples and lists, going on from another one; anything else is passed over."""
+    if isinstance(answer, dict):
+        answer = [answer[key] for key in sorted(answer, key=str)]
+    if isinstance(answer, tuple | list):
+        for part in answer:
+            before = checksum(part, before)
+        return before
+    if isinstance(answer, bool | int | float | np.ndarray | np.generic):
+        return zlib.crc32(np.ascontiguousarray(answer).tobytes(), before)
+    return zlib.crc32(answer.detach().cpu().numpy().tobytes(), before) if isinstance(answer, Tensor) else before
+
+
 # -- attributes ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -220,16 +233,7 @@ class Recorder(gymnasium.Wrapper):
 
     def _note(self, answer: Any) -> None:
         """Add what the environment said to the checksum."""
-        if isinstance(answer, dict):
-            for key in sorted(answer, key=str):
-                self._note(answer[key])
-        elif isinstance(answer, tuple | list):
-            for part in answer:
-                self._note(part)
-        elif isinstance(answer, bool | int | float | np.ndarray | np.generic):
-            self.checksum = zlib.crc32(np.ascontiguousarray(answer).tobytes(), self.checksum)
-        elif isinstance(answer, Tensor):
-            self.checksum = zlib.crc32(answer.detach().cpu().numpy().tobytes(), self.checksum)
+        self.checksum = checksum(answer, self.checksum)
 
     @property
     def class_state(self) -> dict[str, Any]:

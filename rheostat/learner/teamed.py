@@ -1,0 +1,38 @@
+"""What a method says of itself that trains several policies in the same environments: one composition, of which each has its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rheostat.learner.learner import Composition
+
+
+@dataclass
+class Teamed:
+    """What a method of several policies says of itself, before anything is built.
+
+    Attributes:
+        member: of every policy.
+        share: whether agents of equal spaces have one policy.
+    """
+
+    member: Composition
+    share: bool
+
+    @property
+    def innermost(self) -> Any:
+        """Who acts."""
+        return self.member.innermost
+
+    def parts(self) -> dict[str, Any]:
+        """Every part of a member."""
+        return self.member.parts()
+
+    def any(self, name: str) -> bool:
+        """Whether some part says so of itself."""
+        return self.member.any(name)
+
+    def check(self, who: str) -> None:
+        """Refuse members whose parts cannot work together."""
+        self.member.check(who)
