@@ -23,7 +23,7 @@ from rheostat.tasks.control import probes
 from rheostat.tasks.control.recall import BEST
 from rheostat.terminal import print_table
 from rheostat.training.run import Run
-from tests.tiny_control import CONTINUOUS, CONTROL, discrete, having, random_data, reads_data, remembers, replays
+from tests.tiny_control import CONTINUOUS, CONTROL, discrete, having, random_data, reads_data, remembers, replays, several_agents
 
 GAMMA = 0.9
 FAST = {
@@ -116,6 +116,8 @@ def train_replay_on(method: str, task: str, updates: int, directory: Path, **opt
 
 def can_fail(method: str, probe: str, continuous: bool) -> bool:
     """Whether a method can take a probe's actions, and has anything to be checked there; what must be remembered is for those that can."""
+    if several_agents(method):
+        return False
     if probe == "Recall":
         return remembers(method) and not continuous
     if not replays(method):

@@ -76,6 +76,16 @@ def replays(method: str) -> bool:
     return hasattr(table.entry(method).load()(), "log")
 
 
+def several_agents(method: str) -> bool:
+    """Whether it trains policies of several agents."""
+    return bool(getattr(table.entry(method).load(), "several_agents", False))
+
+
+def backends(method: str) -> tuple[str, ...]:
+    """Who can simulate its tasks."""
+    return ("auto",) if several_agents(method) else ("envpool", "gymnasium")
+
+
 def remembers(method: str) -> bool:
     """Whether its policy has a memory."""
     return method == "recurrent-ppo"
@@ -89,6 +99,8 @@ def discrete(method: str) -> bool | None:
 
 def acts_in(method: str) -> str:
     """A small task with actions it can take."""
+    if several_agents(method):
+        return "rheostat.tasks.control.games:Coordination"
     continuous = method in CONTINUOUS or (replays(method) and not discrete(method))
     return "Pendulum-v1" if continuous else "CartPole-v1"
 

@@ -407,5 +407,7 @@ def means(rows: list[dict[str, float]]) -> dict[str, float]:
 def explained_variance(value: Tensor, target: Tensor) -> float:
     """1 - Var(target - value) / Var(target): 1 is a perfect critic, 0 no better than a constant (detail 12); 0 when the target is
     constant."""
+    if len(target) < 2:
+        return 0.0
     variance = target.var()
     return (1 - (target - value).var() / variance).item() if variance > 0 else 0.0

@@ -42,7 +42,7 @@ LONGER: Options = {"steps": 4, "stop": 3}
 """Of language runs whose data are older than one update."""
 
 FAMILIES: dict[str, Options] = (
-    dict.fromkeys(("a2c", "pmoe-ppo", "ppo", "ppo-buffer", "props", "recurrent-ppo", "robust-acting", "ros"), ON_POLICY)
+    dict.fromkeys(("a2c", "ippo", "pmoe-ppo", "ppo", "ppo-buffer", "props", "recurrent-ppo", "robust-acting", "ros"), ON_POLICY)
     | dict.fromkeys(("dqn", "pmoe", "sac", "td3"), REPLAY)
     | dict.fromkeys(("awac", "bc", "cql", "famo2o", "famo2o-cql", "iql", "td3-bc", "uni-o4"), DATA)
     | {"rlpd": REPLAY | {"offline": "@pendulum-data"}}
@@ -61,6 +61,7 @@ OWN: dict[str, Options] = {
     "dqn": {"task": "CartPole-v1", "target_every": 10, "exploration_share": 0.8},
     "famo2o-cql": {"learning_rate": 3e-4, "penalty_actions": 3, "steps": 105, "online_steps": 30, "stop": 3},
     "ghpo": {"task": "@hard", "hint_after": 0, "hint_place": "answer"},
+    "ippo": {"task": "@dominance", "backend": ABSENT},
     "luffy": {"max_new_tokens": 48},
     "pmoe": {"mixture_size": 3},
     "pmoe-ppo": {"task": "Pendulum-v1", "mixture_size": 3, "judge_hidden": (8,)},
@@ -246,6 +247,11 @@ CONTROL: dict[str, Options] = {
     "a2c/envpool": {"backend": "envpool"},
     "a2c/lag": LAG | {"sampler_correction": "token", "sampler_cap": 1.01},
     "a2c/replayed": REPLAYED,
+    "ippo/plain": {"evaluation_episodes": 2},
+    "ippo/shared": {"share_policies": True, "task": "@coordination"},
+    "ippo/quarry": {"task": "@quarry", "share_policies": True},
+    "ippo/lag": LAG | {"task": "@quarry"},
+    "ippo/replayed": REPLAYED | {"task": "@quarry"},
     "pmoe-ppo/plain": {"evaluation_episodes": 1},
     "pmoe-ppo/gumbel": {"mixture_gradient": "gumbel", "gumbel_temperature": 0.7, "judge_coefficient": 0.5},
     "pmoe-ppo/score": {"mixture_gradient": "score", "deterministic": "sampled", "entropy_coefficient": 0.01, "evaluation_episodes": 1},

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 from rheostat.api import settings_for
 from rheostat.credit.verifiers import Grade, Scores
 from rheostat.policies.control.distributions import Categorical
+from rheostat.tasks.control.games import Coordination, Dominance
 from rheostat.tasks.language import ChainSum, character_tokenizer
 from rheostat.training.run import Run
+from tests.teams import Quarry
 from tests.tiny_control import random_data
 from tests.tiny_language import model as random_model
 
@@ -201,6 +203,9 @@ INPUTS: dict[str, Callable[[], Any]] = {
     "@images": lambda: Images,
     "@network": OwnNetwork,
     "@expert": expert,
+    "@dominance": lambda: lambda: Dominance(rounds=3),
+    "@coordination": lambda: lambda: Coordination(rounds=3),
+    "@quarry": lambda: Quarry,
     "@pendulum-data": lambda: random_data("Pendulum-v1"),
     "@long-data": lambda: random_data("Pendulum-v1", 450),
     "@cartpole-data": lambda: random_data("CartPole-v1"),

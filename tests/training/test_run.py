@@ -18,7 +18,7 @@ import rheostat
 from rheostat.errors import RheostatError
 from rheostat.training.run import Interrupted, Run
 from tests.crash import crash, differences
-from tests.tiny_control import CONTROL, ON_POLICY, acts_in, flags, random_data, replays, small, small_options
+from tests.tiny_control import CONTROL, ON_POLICY, acts_in, backends, flags, random_data, replays, small, small_options
 
 
 class StopAfter:
@@ -37,17 +37,17 @@ class StopAfter:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def backends() -> list[object]:
+def places() -> list[object]:
     """Every method on one backend, and on both where it differs from its relatives in how it collects; the rest runs every night."""
     found = []
     for method in CONTROL:
-        for backend in ("envpool", "gymnasium"):
-            quick = method in ("ppo", "props", "sac", "iql") or (backend == "gymnasium") == replays(method)
+        for backend in backends(method):
+            quick = backend == "auto" or method in ("ppo", "props", "sac", "iql") or (backend == "gymnasium") == replays(method)
             found.append(pytest.param(method, backend, id=f"{method}-{backend}", marks=() if quick else pytest.mark.slow))
     return found
 
 
-@pytest.mark.parametrize(("method", "backend"), backends())
+@pytest.mark.parametrize(("method", "backend"), places())
 def test_stopping_anywhere_changes_nothing(method: str, backend: str, tmp_path: Path) -> None:
     """Train 2N == train N, stop between two checkpoints, load in a new object, train N."""
     whole = Run.create(tmp_path / "whole", small(method, backend=backend)).train()

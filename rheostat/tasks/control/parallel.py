@@ -100,9 +100,11 @@ class ParallelEnvironments:
     # --- episodes ---------------------------------------------------------------------------------------------------------------------
 
     def _begin_all(self) -> None:
+        from gymnasium.wrappers.utils import create_zero_array
+
         self.episodes = [0] * self.num_envs
         self.alive = np.zeros((self.num_envs, len(self.agents)), dtype=bool)
-        self.last: dict[str, list[Any]] = {agent: [nothing(space)] * self.num_envs for agent, (space, _) in self.spaces.items()}
+        self.last: dict[str, list[Any]] = {agent: [create_zero_array(space)] * self.num_envs for agent, (space, _) in self.spaces.items()}
         self._log: list[list[dict[str, Any]]] = [[] for _ in self.copies]
         self._checksum = [0] * self.num_envs
         for index in range(self.num_envs):
@@ -276,13 +278,6 @@ class ParallelEnvironments:
                 environment.close()
 
 
-def nothing(space: Any) -> Any:
-    """An observation of zeros, of an agent that has seen nothing yet."""
-    from gymnasium.vector.utils import create_empty_array, iterate
-
-    return next(iter(iterate(space, create_empty_array(space, n=1, fn=np.zeros))))
-
-
 class AgentRows:
     """Some agents of equal spaces as rows, one per environment and agent: what a policy knows as its environments.
 
@@ -368,14 +363,22 @@ def maker_of(task: Any, options: dict[str, Any]) -> tuple[Callable[[], Any], str
         RheostatError: it is none of these, or there is no such module or name.
         MissingExtra: PettingZoo is not installed.
     """
-    if isinstance(task, str):
-        found = _named(task)
-        return lambda: found(**options), task
-    if not callable(task):
+    found = _named(task) if isinstance(task, str) else task
+    if not callable(found):
         raise RheostatError(
             f"Several copies of a {type(task).__name__} are needed: hand over a function that makes one, not the environment."
         )
-    return lambda: task(**options), str(getattr(task, "__name__", type(task).__name__))
+    name = task if isinstance(task, str) else str(getattr(task, "__name__", type(task).__name__))
+
+    def make() -> Any:
+        try:
+            return found(**options)
+        except TypeError as error:
+            if "unexpected keyword argument" not in str(error):
+                raise
+            raise RheostatError(f"{name} cannot be made with the options {', '.join(options)}: {error}.") from error
+
+    return make, name
 
 
 def _named(task: str) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from rheostat.diagnostics.microscope.results import DEFAULT, Look, kind_of
 from rheostat.diagnostics.microscope.summary import squared_mean, summarise
 from rheostat.errors import RheostatError
 from rheostat.methods import table
-from tests.tiny_control import remembers, replays
+from tests.tiny_control import remembers, replays, several_agents
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -120,7 +120,9 @@ def test_every_method_is_either_looked_at_or_refused() -> None:
         if name in ("sft", "dpo", "props"):  # refused; tested below, being slow
             continue
         control = table.entry(name).domain == "control"
-        if name == "pmoe-ppo" or (control and (replays(name) or remembers(name))):  # no gradient step by step, or the problem is discrete
+        if name == "pmoe-ppo" or (
+            control and (replays(name) or remembers(name) or several_agents(name))
+        ):  # no gradient step by step, or the problem is discrete
             with pytest.raises(RheostatError, match=r"built on grpo or ppo|a mixture of experts"):
                 rheostat.microscope([name], batches=3, problem="two-step")
             continue
