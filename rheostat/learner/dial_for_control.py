@@ -61,8 +61,10 @@ def repeated(part: Any, steps: int) -> Any:
     return replace(part, epochs=steps, minibatches=1) if getattr(part, "model", None) == "policy" else part
 
 
-def hidden(composition: Composition | Staged) -> frozenset[str]:
+def hidden(composition: Composition | Staged | Teamed) -> frozenset[str]:
     """Paths of the dial's numbers that the method cannot honour at all."""
+    if isinstance(composition, Teamed):
+        return hidden(composition.member)
     return hidden_options(refused(composition) if turns(composition) else [item.name for item in fields(Dial)])
 
 
