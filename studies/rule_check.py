@@ -2,6 +2,7 @@
 
     python -m studies.rule_check            the tables (a few minutes of one core)
     python -m studies.rule_check --json     the numbers
+    python -m studies.rule_check --factors  only how often the rule errs, over how often it promises to (a minute)
     python -m studies.rule_check --write    studies/results/rule_check.json, and the tables in docs/rule.md
 
 Differences of matched seeds are drawn from known distributions of mean 0 and deviation 1, an effect in deviations is added, and the
@@ -32,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from rheostat.analysis.statistics import Array, iqm_bounds, t_bounds
-from rheostat.analysis.verdict import OUTCOMES, RULE, SKEWED, decisions, far_from_others, sign_flip_p, skewness
+from rheostat.analysis.verdict import OUTCOMES, RULE, SKEWED, Rule, decisions, far_from_others, sign_flip_p, skewness
 
 TRIALS = 20_000
 OLD_TRIALS = 4_000
@@ -103,14 +104,23 @@ def of_scenario(draw: Draw, generator: np.random.Generator, trials: int) -> dict
 def judged(d: Array, *, skew: bool = True) -> dict[str, Any]:
     """False positives in either direction, and power and mean seeds by effect."""
     rule = replace(RULE, skew=skew)
-    supported, refuted, undecided = (OUTCOMES.index(word) for word in ("supported", "refuted", "undecided"))
-    null = decisions(d, rule=rule).outcome
-    found: dict[str, Any] = {"false supported": share(null == supported), "false refuted": share(null == refuted)}
-    found["false positives"] = share(null != undecided)
+    supported = OUTCOMES.index("supported")
+    found: dict[str, Any] = dict(false_verdicts(d, rule))
     for effect in EFFECTS:
         shifted = decisions(d + effect, rule=rule)
         found[f"effect {effect:g}"] = {"power": share(shifted.outcome == supported), "seeds": round(float(shifted.look.mean()), 1)}
     return found
+
+
+def false_verdicts(d: Array, rule: Rule = RULE) -> dict[str, float]:
+    """Shares of verdicts in either direction, and of any, where both methods are equal."""
+    supported, refuted, undecided = (OUTCOMES.index(word) for word in ("supported", "refuted", "undecided"))
+    null = decisions(d, rule=rule).outcome
+    return {
+        "false supported": share(null == supported),
+        "false refuted": share(null == refuted),
+        "false positives": share(null != undecided),
+    }
 
 
 def with_margin(d: Array, margin: float) -> dict[str, float]:
@@ -122,6 +132,38 @@ def with_margin(d: Array, margin: float) -> dict[str, float]:
         "false no worse": share(decisions(d - margin, question="no worse", margin=margin).outcome == supported),
         "no worse found": share(decisions(d, question="no worse", margin=margin).outcome == supported),
     }
+
+
+def errors(trials: int = TRIALS) -> dict[str, Any]:
+    """What :func:`simulate` finds about errors of the rule, from the same draws, and nothing else."""
+    found = {}
+    for index, (name, draw) in enumerate(SCENARIOS.items()):
+        d = draw(np.random.default_rng([SEED, index]), (trials, RULE.looks[-1]))
+        found[name] = {"the rule": false_verdicts(d), "margins": {f"{margin:g}": with_margin(d, margin) for margin in MARGINS}}
+    return found
+
+
+def factors(scenarios: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """How many times as often as promised the rule errs, by scenario and kind of error.
+
+    All looks together promise :attr:`~rheostat.analysis.verdict.Rule.overall` for verdicts in both directions, and half of it for each
+    verdict that can be false in one direction only. Of a verdict with a margin the worst margin counts.
+
+    Args:
+        scenarios: of :func:`simulate` or :func:`errors`.
+    """
+    one_sided = RULE.overall / 2
+    found = {}
+    for name, one in scenarios.items():
+        rule, margins = one["the rule"], one["margins"].values()
+        found[name] = {
+            "any verdict": rule["false positives"] / RULE.overall,
+            "better": rule["false supported"] / one_sided,
+            "worse": rule["false refuted"] / one_sided,
+            "no relevant difference": max(row["false equivalence"] for row in margins) / one_sided,
+            "no worse": max(row["false no worse"] for row in margins) / one_sided,
+        }
+    return found
 
 
 def share(flags: Any) -> float:
@@ -238,6 +280,9 @@ def tables(found: dict[str, Any]) -> str:
                 for name, one in scenarios.items()
             ],
         ),
+        f"**How many times as often as promised.** Promised are {_p(RULE.overall)} for any verdict between equal methods and "
+        f"{_p(RULE.overall / 2)} for each verdict that is false in one direction; with a margin the worst of {_margins()} counts.",
+        *factor_table(scenarios),
         "**Power, with the mean number of seeds in brackets,** by the true difference in standard deviations of a difference.",
         *_table(
             ["differences", *shown],
@@ -277,6 +322,17 @@ def tables(found: dict[str, Any]) -> str:
     return "\n".join(part if part.startswith("|") else f"\n{part}\n" for part in parts).strip() + "\n"
 
 
+def factor_table(scenarios: dict[str, Any]) -> list[str]:
+    """:func:`factors` as a table."""
+    rows = factors(scenarios)
+    kinds = list(next(iter(rows.values())))
+    return _table(["differences", *kinds], [[name, *(f"{row[kind]:.1f}" for kind in kinds)] for name, row in rows.items()])
+
+
+def _margins() -> str:
+    return ", ".join(f"{margin:g}" for margin in MARGINS[:-1]) + f" and {MARGINS[-1]:g} deviations"
+
+
 def _table(head: list[str], rows: list[list[str]]) -> list[str]:
     lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
     return ["\n".join("| " + " | ".join(line) + " |" for line in lines)]
@@ -305,7 +361,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print the numbers as JSON")
     parser.add_argument("--write", action="store_true", help="write the result and the tables of docs/rule.md")
     parser.add_argument("--trials", type=int, default=TRIALS, help="series of differences (default: %(default)s)")
+    parser.add_argument("--factors", action="store_true", help="only how many times as often as promised the rule errs")
     given = parser.parse_args()
+    if given.factors:
+        found = errors(given.trials)
+        print(json.dumps(factors(found), indent=1) if given.json else "\n".join(factor_table(found)))
+        return
     found = simulate(given.trials)
     if given.write:
         RESULT.write_text(json.dumps(found, indent=1) + "\n")
