@@ -33,18 +33,18 @@ def require_same_shape(**tensors: Tensor | None) -> None:
 
 
 def select(x: Tensor, mask: Tensor | None, fill: float = 0.0) -> Tensor:
-    """``x`` where ``mask`` is True, ``fill`` elsewhere; masked NaN neither shows nor carries a gradient."""
+    """``x`` where the bool ``mask`` of the same shape is True, ``fill`` elsewhere; masked NaN neither shows nor carries a gradient."""
     return x if mask is None else x.masked_fill(~mask, fill)  # three times faster than torch.where on a [64, 512] batch
 
 
 def masked_sum(x: Tensor, mask: Tensor | None, dim: int | None = None) -> Tensor:
-    """Sum of the entries the mask keeps, over ``dim`` or over everything."""
+    """Sum of the entries that the mask (bool, the shape of ``x``) keeps: over ``dim``, or over everything as a scalar."""
     x = select(x, mask)
     return x.sum() if dim is None else x.sum(dim)
 
 
 def masked_mean(x: Tensor, mask: Tensor | None, dim: int | None = None) -> Tensor:
-    """Mean of the entries the mask keeps; 0 where it keeps none."""
+    """Mean of the entries that the mask (bool, the shape of ``x``) keeps, over ``dim`` or as a scalar; 0 where it keeps none."""
     if mask is None:
         return x.mean() if dim is None else x.mean(dim)
     count = mask.sum() if dim is None else mask.sum(dim)
@@ -52,7 +52,7 @@ def masked_mean(x: Tensor, mask: Tensor | None, dim: int | None = None) -> Tenso
 
 
 def masked_var(x: Tensor, mask: Tensor | None, *, unbiased: bool = True) -> Tensor:
-    """Variance over all kept entries; ``unbiased`` divides by n - 1 (0 where fewer than two are kept)."""
+    """Variance over all entries that the mask (bool, the shape of ``x``) keeps, a scalar; ``unbiased`` divides by n - 1 (0 where n < 2)."""
     count = torch.as_tensor(x.numel(), device=x.device) if mask is None else mask.sum()
     centred = select(x - masked_mean(x, mask), mask)
     return centred.square().sum() / (count - int(unbiased)).clamp(min=1)
@@ -103,6 +103,13 @@ def natural_denominator(mask: Tensor, mode: Aggregation) -> Tensor:
 
     - ``token-mean``: kept entries. - ``sequence-mean``, ``sequence-sum``: rows with at least one kept entry.
     - ``constant``: has no natural value and must be given by the caller.
+
+    Args:
+        mask: bool ``[B, T]``, or ``[N]`` with ``token-mean``.
+        mode: of the aggregation.
+
+    Raises:
+        RheostatError: the mode ``constant``.
     """
     if mode == "token-mean":
         return mask.sum().clamp(min=1)

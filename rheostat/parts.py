@@ -127,14 +127,16 @@ class Context(Protocol):
         ...
 
     def score(self, rows: Trajectories, model: str = "policy", *, entropy: bool = True) -> Any:
-        """Language: a model's log-probabilities of the masked tokens under the distribution that is sampled."""
+        """Language: a model's log-probabilities ``[B, T]`` of masked tokens under the distribution that is sampled, in nats."""
         ...
 
 
 class Schedule(Protocol):
     """A number that depends on the update."""
 
-    def at(self, step: int) -> float: ...
+    def at(self, step: int) -> float:
+        """Its value in an update, counted from 0."""
+        ...
 
 
 class Term(Protocol):

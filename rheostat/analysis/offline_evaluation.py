@@ -58,7 +58,7 @@ def evaluate_offline(
     """Estimates of a policy's discounted return, in the order asked for.
 
     Args:
-        act: raw observations to a distribution of actions.
+        act: raw observations ``[n, ...]`` to a distribution of actions.
         data: whose ``sampler_logp`` the weighted estimators need.
         estimators: of :data:`ESTIMATORS`.
         config: of the critic; its ``gamma`` is everyone's.
@@ -131,7 +131,15 @@ def log_ratios(policy: Judged, data: OfflineData) -> Tensor:
 
 
 def weighted_estimate(name: str, ratio: Tensor, data: OfflineData, gamma: float, critic: Callable[[bool], FittedQ]) -> Estimate:
-    """One of the weighted estimators."""
+    """One of the weighted estimators.
+
+    Args:
+        name: of :data:`ESTIMATORS`.
+        ratio: ``[n]``, log-probability of every step under the policy less that under whoever acted, in nats.
+        data: ``n`` steps in episodes.
+        gamma: discount per step.
+        critic: makes the fitted critic; asked only for a doubly robust estimator.
+    """
     rows = data.transitions
     longest = int(data.lengths.max())
 

@@ -76,12 +76,19 @@ def as_strata(scores: Scores, name: str = "scores") -> list[Array]:
 
 
 def mean(strata: Sequence[Array]) -> Array:
-    """Mean over tasks of the mean over seeds."""
+    """Mean over tasks of the mean over seeds, of ``[..., seeds]`` for each task: ``[...]``."""
     return np.mean([values.mean(-1) for values in strata], axis=0)
 
 
 def iqm(strata: Sequence[Array]) -> Array:
-    """Interquartile mean: all scores of all tasks pooled, a quarter cut from either end (``floor(n / 4)`` scores), the rest averaged."""
+    """Interquartile mean: all scores of all tasks pooled, a quarter cut from either end (``floor(n / 4)`` scores), the rest averaged.
+
+    Args:
+        strata: ``[..., seeds]`` of each task.
+
+    Returns:
+        ``[...]``.
+    """
     pooled = np.concatenate(list(strata), axis=-1)
     n = pooled.shape[-1]
     cut = n // 4
@@ -89,7 +96,7 @@ def iqm(strata: Sequence[Array]) -> Array:
 
 
 def median(strata: Sequence[Array]) -> Array:
-    """Median over tasks of the mean over seeds."""
+    """Median over tasks of the mean over seeds, of ``[..., seeds]`` for each task: ``[...]``."""
     return np.median([values.mean(-1) for values in strata], axis=0)
 
 

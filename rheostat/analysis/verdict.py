@@ -270,7 +270,7 @@ def _third_moment(differences: Array) -> Array:
 
 
 def skewness(differences: Array) -> Array:
-    """Sample skewness G1 (Joanes and Gill 1998) over the last dimension, 0 without spread; at least three numbers."""
+    """Sample skewness G1 (Joanes and Gill 1998) of ``[..., seeds]``: ``[...]``, 0 without spread; at least three seeds."""
     n = differences.shape[-1]
     return math.sqrt(n * (n - 1)) / (n - 2) * _third_moment(differences)
 

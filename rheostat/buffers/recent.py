@@ -25,7 +25,7 @@ class RecentRows:
         self.batches: list[tuple[int, Trajectories]] = []
 
     def append(self, batch: Trajectories, update: int) -> None:
-        """Remember a batch that was collected for this update."""
+        """Remember a batch ``[B, T]`` that was collected for this update."""
         self.batches.append((update, batch))
 
     def draw(self, count: int, update: int, generator: torch.Generator) -> Trajectories | None:
@@ -36,6 +36,9 @@ class RecentRows:
             count: how many.
             update: the present one: what is too old for it is forgotten.
             generator: chooses.
+
+        Returns:
+            ``[b, T]``, the rows of the drawn groups.
         """
         self.batches = [(made, batch) for made, batch in self.batches if update - made <= self.age]
         units = [(batch, unit) for made, batch in self.batches if made < update for unit in _units(batch)]

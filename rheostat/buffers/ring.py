@@ -242,7 +242,12 @@ class Ring:
 
 
 def step_layout(observation: Tensor, action: Tensor) -> Layout:
-    """A row for steps like these examples (of one step); what an n-step return visits comes first."""
+    """A row for steps like these examples; what an n-step return visits comes first.
+
+    Args:
+        observation: of one step, its own shape ``[...]`` and dtype.
+        action: of one step, likewise.
+    """
     return Layout(
         {
             "following": (torch.int64, ()),

@@ -134,7 +134,15 @@ def conservative_penalty(
 
 
 def lagrange_multiplier(log_multiplier: Tensor, *, largest: float = 1e6) -> Tensor:
-    """``min(exp(x), largest)``, which keeps a multiplier above 0; carries the gradient below the limit."""
+    """``min(exp(x), largest)``, which keeps a multiplier above 0.
+
+    Args:
+        log_multiplier: x, one element; carries the gradient, which is 0 above the limit.
+        largest: the limit.
+
+    Returns:
+        A tensor of one element.
+    """
     return log_multiplier.clamp(max=math.log(largest)).exp()
 
 

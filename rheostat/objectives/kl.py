@@ -76,7 +76,17 @@ def kl_estimate(
 
 
 def straight_through(value: Tensor, gradient: Tensor) -> Tensor:
-    """A tensor with the value of ``value`` and the gradient of ``gradient``; ``straight_through(k3, k2)`` is verl's intended ``k3+``."""
+    """A tensor with the value of ``value`` and the gradient of ``gradient``; ``straight_through(k3, k2)`` is verl's intended ``k3+``.
+
+    Args:
+        value, gradient: one shape, any.
+
+    Returns:
+        The same shape.
+
+    Raises:
+        RheostatError: different shapes.
+    """
     require_same_shape(value=value, gradient=gradient)
     return gradient - gradient.detach() + value.detach()
 

@@ -29,14 +29,14 @@ Named = Literal["clip", "detached", "log-clip", "none"]
 
 
 class Limit(Protocol):
-    """What the policy-gradient kernel asks of a limit."""
+    """What the policy-gradient kernel asks of a limit. Arguments and results have one shape, ``[N]`` or ``[B, T]``."""
 
     def log_ratio(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         """Token log-ratios before they are combined over the row (only limits in log space change them)."""
         ...
 
     def loss(self, ratio: Tensor, advantage: Tensor, logp: Tensor) -> Tensor:
-        """Loss per entry, to be minimised; all arguments have one shape and only ``ratio`` and ``logp`` carry a gradient."""
+        """Loss per entry, to be minimised; only ``ratio`` and ``logp`` carry a gradient."""
         ...
 
     def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:

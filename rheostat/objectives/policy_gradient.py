@@ -64,12 +64,12 @@ class PolicyLoss:
 
     @property
     def ratio(self) -> Tensor:
-        """Detached ratio of every entry, as used in the loss."""
+        """Detached ratio of every entry, as used in the loss, in the shape of ``logp``."""
         return self.terms.ratio
 
     @property
     def limited(self) -> Tensor:
-        """Bool: entries whose gradient the limit cuts."""
+        """Bool, in the shape of ``logp``: entries whose gradient the limit cuts."""
         return self.terms.limited
 
     @cached_property
@@ -100,7 +100,7 @@ def policy_terms(
     log_clamp: tuple[float, float] | None = None,
     weight: Tensor | None = None,
 ) -> PolicyTerms:
-    """The loss of every entry; arguments and errors as in :func:`policy_gradient`."""
+    """The loss of every entry, in the shape of ``logp``; arguments and errors as in :func:`policy_gradient`."""
     require_same_shape(logp=logp, advantage=advantage, denominator_logp=denominator_logp, mask=mask, weight=weight)
     if logp.dtype in (torch.bfloat16, torch.float16):
         logp = logp.float()  # a float32 island: ratios near 1 have no digits left in half precision

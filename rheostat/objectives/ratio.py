@@ -112,6 +112,9 @@ def mixture_logp(logps: list[Tensor], shares: list[float] | None = None) -> Tens
         logps: log-probs of the same tokens under each policy, equal shapes.
         shares: mixing proportions, positive; equal ones where None. They need not sum to 1.
 
+    Returns:
+        Nats, in the shape of one of them; carries the gradients of all.
+
     Raises:
         RheostatError: no policy, or as many shares as policies are not given.
     """

@@ -20,7 +20,11 @@ def policy_slope(logp: Tensor, advantage: Tensor, *, denominator_logp: Tensor | 
     """Derivative of :func:`~rheostat.objectives.policy_gradient.policy_gradient` (token ratio, plain mean) with respect to ``logp``.
 
     Args:
-        logp, advantage, denominator_logp, limit, weight: as there.
+        logp, advantage, denominator_logp, weight: ``[N]``, as there.
+        limit: as there.
+
+    Returns:
+        ``[N]``.
 
     Raises:
         RheostatError: different shapes.
@@ -35,13 +39,24 @@ def policy_slope(logp: Tensor, advantage: Tensor, *, denominator_logp: Tensor | 
 
 
 def behaviour_slope(logp: Tensor, target_logp: Tensor, *, clip: Bound, weight: Tensor | None = None) -> Tensor:
-    """Derivative of the clipped part of :func:`~rheostat.objectives.behaviour.behaviour_loss` by ``logp``; arguments as there."""
+    """Derivative of the clipped part of :func:`~rheostat.objectives.behaviour.behaviour_loss` by ``logp``.
+
+    Args:
+        logp, target_logp, weight: ``[N]``, as there.
+        clip: as there.
+
+    Returns:
+        ``[N]``.
+
+    Raises:
+        RheostatError: different shapes.
+    """
     push_down = torch.full_like(target_logp, -1.0)
     return policy_slope(logp, push_down, denominator_logp=target_logp, limit=Clip(clip, clip), weight=weight)
 
 
 def ros_slope(logp: Tensor, target_logp: Tensor) -> Tensor:
-    """Derivative of :func:`~rheostat.objectives.behaviour.ros_loss` with respect to ``logp``; arguments as there."""
+    """Derivative of :func:`~rheostat.objectives.behaviour.ros_loss` with respect to ``logp``: of two ``[N]`` one ``[N]``."""
     return policy_slope(logp, torch.full_like(target_logp, -1.0), denominator_logp=target_logp, limit=Unlimited())
 
 
@@ -50,7 +65,11 @@ def value_slope(value: Tensor, target: Tensor, *, old_value: Tensor | None = Non
     """Derivative of :func:`~rheostat.objectives.value.value_loss` (plain mean, pessimistic where clipped) with respect to ``value``.
 
     Args:
-        value, target, old_value, clip, scale: as there.
+        value, target, old_value: ``[N]``, as there.
+        clip, scale: as there.
+
+    Returns:
+        ``[N]``.
 
     Raises:
         RheostatError: different shapes, or a clip without ``old_value``.

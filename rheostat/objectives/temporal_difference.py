@@ -188,12 +188,12 @@ def absolute_td_error(q: Tensor, target: Tensor, *, critics: ErrorOverCritics = 
 
 
 def counted(weight: Tensor | None) -> Tensor | None:
-    """Bool, True where a row's weight is not 0; None keeps all."""
+    """Bool ``[B]``, true where the weight ``[B]`` of a row is not 0; None, which keeps all, stays None."""
     return None if weight is None else weight != 0
 
 
 def weighted(per_row: Tensor, weight: Tensor | None) -> Tensor:
-    """Losses of rows times their weights, which are constants."""
+    """Losses ``[B]`` of rows times their weights ``[B]``, which are constants; None leaves them as they are."""
     return per_row if weight is None else weight.detach() * per_row
 
 

@@ -143,7 +143,7 @@ class Trained(Generic[Network]):
         self.optimizer = Adam(self.parameters.vector, learning_rate, eps=eps)
 
     def descend(self, loss: Tensor, *, max_grad_norm: float | None = None) -> float:
-        """One step down a loss of this network alone; returns the norm of the gradient before its limit (NaN where there is none)."""
+        """One step down a loss of this network alone, a scalar; returns the gradient's norm before its limit (NaN where there is none)."""
         self.parameters.gradient.zero_()
         loss.backward()
         norm = float("nan") if max_grad_norm is None else self.parameters.clip_gradient(max_grad_norm)

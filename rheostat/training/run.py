@@ -475,7 +475,11 @@ def listening() -> Iterator[Callable[[], bool]]:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file; a last line that was cut off in the middle is left out."""
+    """Rows of a JSON-lines file; a last line that was cut off in the middle is left out.
+
+    Raises:
+        RheostatError: another line is damaged.
+    """
     if not path.exists():
         return []
     rows = []

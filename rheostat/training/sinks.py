@@ -11,8 +11,13 @@ from rheostat.errors import MissingExtra, unknown
 class Sink(Protocol):
     """Somewhere metrics are copied to."""
 
-    def log(self, steps: int, metrics: dict[str, Any]) -> None: ...
-    def close(self) -> None: ...
+    def log(self, steps: int, metrics: dict[str, Any]) -> None:
+        """Copy a row of the log."""
+        ...
+
+    def close(self) -> None:
+        """Write what is still in memory."""
+        ...
 
 
 class TensorBoard:

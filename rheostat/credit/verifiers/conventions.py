@@ -291,7 +291,11 @@ class FunctionVerifier:
 
 
 def as_function(found: Any) -> Callable[..., Any]:
-    """The callable to grade with: a function as it is, a verifier's ``score``, an instance of a class that needs no arguments."""
+    """The callable to grade with: a function as it is, a verifier's ``score``, an instance of a class that needs no arguments.
+
+    Raises:
+        RheostatError: a class that needs arguments.
+    """
     if inspect.isclass(found):
         try:
             found = found()

@@ -31,7 +31,7 @@ def sin_cos_encoding(coefficient: Tensor, size: int = 6, base: float = WAVELENGT
 
 
 def coefficient_of(squashed: Tensor, low: float, high: float, *, released: bool = False) -> Tensor:
-    """The coefficient of a number in (-1, 1): the affine map onto ``(low, high)``.
+    """The coefficient of numbers in (-1, 1) of any shape, in the same shape: the affine map onto ``(low, high)``.
 
     ``released`` leaves the step from (-1, 1) to (0, 1) out, as the authors' CQL code does: the range becomes ``(2 low - high, high)``.
     """

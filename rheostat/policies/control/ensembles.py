@@ -31,7 +31,7 @@ def soft_limits(x: Tensor, low: float, high: float, *, squash: bool = False) -> 
 
 @torch.no_grad()
 def take_over(stack: Stack, source: Stack, networks: Tensor) -> None:
-    """``stack`` becomes these networks of ``source``: int64 ``[networks of stack]``."""
+    """``stack``, of ``[K]`` networks, becomes the networks of ``source`` with these numbers, int64 ``[K]``."""
     for mine, theirs in zip(stack.parameters(), source.parameters(), strict=True):
         mine.copy_(theirs[networks])
 
@@ -100,7 +100,7 @@ class TrainedMembers(Trained):
     network: GaussianMembers
 
     def descend(self, loss: Tensor, *, max_grad_norm: float | None = None) -> float:
-        """One step down the sum of the members' losses; returns the mean norm of their gradients before the limit (NaN without one)."""
+        """One step down the members' summed losses, a scalar; returns the mean of their gradients' norms before the limit (or NaN)."""
         self.parameters.gradient.zero_()
         loss.backward()
         norm = float("nan") if max_grad_norm is None else self._limit(max_grad_norm)

@@ -75,9 +75,17 @@ class SquashedGaussian:
 class UnitPolicy(Protocol):
     """A distribution of unit actions ``[N, D]``: what :class:`Rescaled` puts the world's units on."""
 
-    def sample(self, generator: torch.Generator) -> Tensor: ...
-    def mode(self) -> Tensor: ...
-    def log_prob(self, action: Tensor) -> Tensor: ...
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """Draw ``[N, D]`` in ``[-1, 1]``."""
+        ...
+
+    def mode(self) -> Tensor:
+        """``[N, D]``, what is done when nothing is explored."""
+        ...
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """``[N]``, nats, of unit actions ``[N, D]``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -155,10 +155,12 @@ class LanguagePolicy(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where the weights lie."""
         return self.causal.get_input_embeddings().weight.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """Precision of the weights."""
         return self.causal.get_input_embeddings().weight.dtype
 
     @property
@@ -324,7 +326,7 @@ class Reference:
 
     @torch.no_grad()
     def score(self, action: Tensor, attention: Tensor, mask: Tensor, **options: Any) -> TokenScores:
-        """As :meth:`LanguagePolicy.score`, without a gradient."""
+        """As :meth:`LanguagePolicy.score`, of rows ``[B, T]``, without a gradient."""
         if self._copy is not None:
             return self._copy.score(action, attention, mask, **options)
         with self._in_place() if self._adapters else self._policy.without_adapters():

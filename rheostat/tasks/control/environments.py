@@ -241,7 +241,11 @@ class Environments(Restorable):
 
 
 def check_seed(seed: int, num_envs: int) -> int:
-    """``seed`` itself, if every environment's seed fits (EnvPool keeps seeds in 31 bits)."""
+    """``seed`` itself, if every environment's seed fits (EnvPool keeps seeds in 31 bits).
+
+    Raises:
+        RheostatError: it does not.
+    """
     if not 0 <= seed < 2**31 - num_envs:
         raise RheostatError(f"The environment seed {seed} must lie between 0 and 2^31 - 1 - num_envs ({2**31 - 1 - num_envs}).")
     return seed
@@ -300,6 +304,9 @@ def asleep(
         seed: environment i is seeded with ``seed + i``.
         backend: as for :func:`make`.
         env_kwargs: options of the environment.
+
+    Raises:
+        RheostatError: when the worlds are needed and there is no task, or as :func:`make`.
     """
 
     def open(rows: int, seed: int) -> tuple[Worlds, str]:

@@ -25,10 +25,12 @@ class TabularWorld:
 
     @property
     def num_states(self) -> int:
+        """S."""
         return self.next_state.shape[0]
 
     @property
     def num_actions(self) -> int:
+        """A."""
         return self.next_state.shape[1]
 
     def transition(self) -> Tensor:
@@ -50,6 +52,7 @@ class TabularEnvironment(gymnasium.Env):
         self.state = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
+        """A first state, drawn from ``start``."""
         super().reset(seed=seed)
         self.state = int(np.searchsorted(self._cumulative, self.np_random.random(), side="right"))
         return self.state, {}
@@ -64,6 +67,7 @@ class TabularEnvironment(gymnasium.Env):
         return {"state": self.state}
 
     def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where :meth:`save_state` was called."""
         self.state = state["state"]
 
 

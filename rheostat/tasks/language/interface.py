@@ -200,7 +200,11 @@ class LanguageTask(ABC):
         return PromptStream(lambda number: self.block(number, split, seed))
 
     def validation(self, count: int = 500) -> list[Prompt]:
-        """The fixed validation set: up to ``count`` different prompts (fewer when the task has no more), the same in every run."""
+        """The fixed validation set: up to ``count`` different prompts (fewer when the task has no more), the same in every run.
+
+        Raises:
+            RheostatError: the task has none.
+        """
         found: dict[str, Prompt] = {}
         barren = number = 0
         while len(found) < count and barren < BARREN_BLOCKS:

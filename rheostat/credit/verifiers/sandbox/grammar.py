@@ -44,6 +44,7 @@ class Literals:
     """Characters."""
 
     def objection(self, text: str) -> str | None:
+        """Why a completion is refused, as the end of a sentence; None where it is not."""
         text = text.strip()
         if len(text) > self.longest:
             return f"longer than {self.longest} characters"
@@ -83,6 +84,7 @@ class Formula:
     """Characters."""
 
     def objection(self, text: str) -> str | None:
+        """Why a completion is refused, as the end of a sentence; None where it is not."""
         text = text.strip()
         if len(text) > self.longest:
             return f"longer than {self.longest} characters"
