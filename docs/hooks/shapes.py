@@ -61,7 +61,7 @@ def silences(path: Path) -> Iterator[Silence]:
 
 def is_protocol(node: ast.ClassDef) -> bool:
     """Whether a class says what others must have."""
-    return any(ast.unparse(base).startswith("Protocol") for base in node.bases)
+    return any(ast.unparse(base).startswith(("Protocol", "ABC")) for base in node.bases)
 
 
 @cache

@@ -204,7 +204,7 @@ def segments_to_tokens(advantage: Tensor, mask: Tensor, segment: int) -> Tensor:
 
 
 def whitened(advantage: Tensor, mask: Tensor) -> Tensor:
-    """``(x - mean) / sqrt(var + 1e-8)`` over all kept tokens of the batch; no group is divided by its own deviation."""
+    """``(x - mean) / sqrt(var + 1e-8)`` over all kept tokens of the batch, ``[B, T]``; no group is divided by its own deviation."""
     return standardise(advantage, mask, eps=WHITENING, eps_inside_root=True)
 
 

@@ -26,7 +26,7 @@ RATES = (0.02, 0.98)
 
 
 def straight_through_max(x: Tensor, least: float) -> Tensor:
-    """``max(x, least)`` whose derivative is 1 everywhere."""
+    """``max(x, least)`` whose derivative is 1 everywhere; any shape, and the same back."""
     return x + (x.clamp(min=least) - x).detach()
 
 

@@ -110,7 +110,18 @@ def behaviour_logp(logp: Tensor, rows: Trajectories) -> Tensor:
 def search_metrics(
     bounds: SearchedBounds, policy: PolicyLoss, logp: Tensor, entropy: Tensor, rows: Trajectories, mask: Tensor
 ) -> dict[str, Tensor]:
-    """What the search found, and where the kept and the cut gradients push the entropy (the Entropy-Clip Rule)."""
+    """What the search found, and where the kept and the cut gradients push the entropy (the Entropy-Clip Rule).
+
+    Args:
+        bounds: what the search found.
+        policy: the loss with these bounds.
+        logp, entropy: ``[B, T]``, of the learner, in nats.
+        rows: ``[B, T]``, with advantages.
+        mask: bool ``[B, T]``.
+
+    Returns:
+        Scalars by their names in the log.
+    """
     kept, cut = entropy_drift(logp, entropy, rows.advantage, policy.ratio, policy.limited, mask)
     found = {f"meter/{ours}": torch.tensor(getattr(bounds, name)) for name, ours in METER.items()}
     return found | {"meter/entropy_drift_kept": kept, "meter/entropy_drift_cut": cut}
