@@ -169,19 +169,19 @@ def method_page(name: str, entry: Entry, text: MethodText) -> str:
 
 
 def parent_of(name: str) -> str | None:
-    """The method that this one is told apart from; of a control method, whose configuration its own extends."""
-    mine = METHODS[name].load()
-    if hasattr(mine, "compose"):
-        return METHODS[name].parent if METHODS[name].parent != name else None
-    classes = {METHODS[other].load(): other for other in METHODS}
-    return next((classes[base] for base in mine.__mro__[1:] if base in classes), None)
+    """The method of its domain that this one is described against; None for that one itself."""
+    parent = METHODS[name].parent
+    return None if parent == name else parent
 
 
 def facts(name: str, entry: Entry, text: MethodText, parent: str | None) -> str:
     """The table at the top."""
     rows = [
         ("Paper", text.paper or paper_link(entry.paper)),
-        ("Extends", f"[{parent}]({parent}.md)" if parent else "nothing: it is the base of its family"),
+        (
+            "Described against",
+            f"[{parent}]({parent}.md)" if parent else "nothing: the other methods of its domain are described against it",
+        ),
         ("Domain", DOMAINS[entry.domain][0].lower()),
         ("Golden vectors", count_text(name, entry).replace("–", "none")),
         ("Module", f"`{entry.path.partition(':')[0]}`"),
@@ -208,9 +208,9 @@ def code(block: str) -> str:
 
 def questions(text: MethodText, parent: str | None) -> str:
     """The answers to the four questions."""
-    rest = f"Where nothing is said here or below, the answer is that of [{parent}]({parent}.md)." if parent else ""
+    rest = f"Answers that are not listed here are those of [{parent}]({parent}.md)." if parent else ""
     if not text.answers:
-        rest = f"It answers as [{parent}]({parent}.md) does, but for what is said below." if parent else rest
+        rest = f"It gives the answers of [{parent}]({parent}.md), except for the differences below." if parent else rest
         return f"## The four questions\n\n{rest}" if rest else ""
     rows = [f"| **{question}** | {cell(linked(answer))} |" for question, answer in text.answers]
     whole = sum(question.count("?") for question, _ in text.answers) == 4

@@ -185,6 +185,15 @@ def test_dotted_names_exist() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_roles_of_docstrings_exist() -> None:
+    """``:func:`~rheostat.x.y` `` in a docstring of the library points at something."""
+    role = re.compile(r":(?:class|func|meth|mod|data|attr|exc):`~?(rheostat[\w.]+)`")
+    found = {name for path in (ROOT / "rheostat").rglob("*.py") for name in role.findall(path.read_text())}
+    assert len(found) > 50
+    wrong = sorted(name for name in found if not look_up(name))
+    assert not wrong, "\n".join(wrong)
+
+
 PYTHON = blocks("python", "py")
 
 
