@@ -14,7 +14,7 @@ PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.m
 GENERATED = {"claims.md"}
 """Written by a command that has tests of its own."""
 _FENCE = re.compile(r"^( *)(```+)(.*)$")
-_CODE = re.compile(r"`([^`\n]+)`")
+_CODE = re.compile(r"`([^`]+)`")
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,10 @@ class Fragment:
 def taken_apart(page: Path) -> tuple[list[Block], list[Fragment]]:
     """Fenced blocks, and code inside sentences and tables."""
     blocks: list[Block] = []
-    fragments: list[Fragment] = []
-    fence, language, start, lines = "", "", 0, []  # type: ignore[var-annotated]
+    paragraphs: list[list[tuple[int, str]]] = []
+    paragraph: list[tuple[int, str]] = []
+    fence, language, start = "", "", 0
+    lines: list[str] = []
     for number, line in enumerate(page.read_text().splitlines(), 1):
         found = _FENCE.match(line)
         if fence:
@@ -57,12 +59,26 @@ def taken_apart(page: Path) -> tuple[list[Block], list[Fragment]]:
             else:
                 lines.append(line)
         elif found:
-            fence, start, lines = found[2], number, []
+            fence, start, lines, paragraph = found[2], number, [], []
             language = (re.findall(r"[\w-]+", found[3]) or [""])[0]
         else:
-            fragments += [Fragment(page, number, text) for text in _CODE.findall(line)]
+            if not paragraph or not line.strip() or line.lstrip().startswith(("|", "- ", "#")):
+                paragraph = [(number, line)]
+                paragraphs.append(paragraph)
+            else:
+                paragraph.append((number, line))
     assert not fence, f"{page}:{start}: a block without an end"
-    return blocks, fragments
+    return blocks, [each for lines in paragraphs for each in code_in(page, lines)]
+
+
+def code_in(page: Path, lines: list[tuple[int, str]]) -> list[Fragment]:
+    """The code of one paragraph, wherever its lines are broken."""
+    text = "\n".join(line for _, line in lines)
+    found = []
+    for match in _CODE.finditer(text):
+        number = lines[0][0] + text.count("\n", 0, match.start())
+        found.append(Fragment(page, number, " ".join(match[1].split())))
+    return found
 
 
 def blocks(*languages: str) -> list[Block]:
