@@ -7,6 +7,7 @@ layers does not know, or that has no docstring, stops both.
 from __future__ import annotations
 
 import ast
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ BESIDE = {
 }
 """Folders of the checkout that are not in the library."""
 GROUND = "the ground"
-WIDTH, BOX, HIGH, GAP, LANE = 480, 106, 32, 12, 40
+WIDTH, BOX, HIGH, GAP, LANE = 480, 106, 32, 12, 32
 """Of the picture, in its own units: it is scaled to the page."""
 
 
@@ -145,6 +146,23 @@ def places() -> tuple[dict[str, tuple[float, float]], int]:
     return found | {GROUND: ((WIDTH - BOX) / 2, y)}, int(y + 2 * HIGH + 4)
 
 
+def way(start: tuple[float, float], end: tuple[float, float], *, straight: bool) -> str:
+    """The way of an arrow between two rooms with these corners: down, or around the storeys between them."""
+    (x1, y1), (x2, y2) = start, end
+    x1, x2 = x1 + BOX / 2, x1 + BOX / 2 if straight else x2 + BOX / 2
+    if x1 == x2 and y2 - y1 > HIGH + LANE and not straight:  # around the rooms between, left or right by turns
+        away = 1 if round(y1 / (HIGH + LANE)) % 2 else -1
+        side = x1 + away * BOX / 2
+        return (
+            f"M{side:g} {y1 + HIGH / 2:g}C{side + 30 * away:g} {y1 + HIGH:g} {side + 30 * away:g} {y2:g} {side + away:g} {y2 + HIGH / 2:g}"
+        )
+    if y2 - y1 <= HIGH + LANE or x1 == x2:
+        middle = (y1 + HIGH + y2) / 2
+        return f"M{x1:g} {y1 + HIGH:g}C{x1:g} {middle:g} {x2:g} {middle:g} {x2:g} {y2 - 1:g}"
+    side, middle = x1 + math.copysign(BOX / 2, x2 - x1), y1 + HIGH / 2
+    return f"M{side:g} {middle:g}C{x2:g} {middle:g} {x2:g} {middle:g} {x2:g} {(middle + y2) / 2:g}V{y2 - 1:g}"
+
+
 def picture() -> str:
     """The house as an SVG that takes the colours of the page."""
     where, height = places()
@@ -156,13 +174,9 @@ def picture() -> str:
         '<path d="M0 0L8 4L0 8z" fill="currentColor"/></marker></defs>',
     ]
     for start, end in arrows():
-        (x1, y1), (x2, y2) = where[start], where[end]
-        x1, y1, x2 = x1 + BOX / 2, y1 + HIGH, x2 + BOX / 2
-        x2 = x1 if end == GROUND else x2
-        bend = max(14.0, (y2 - y1) / 2)
         parts.append(
-            f'<path d="M{x1:g} {y1:g}C{x1:g} {y1 + bend:g} {x2:g} {y2 - bend:g} {x2:g} {y2 - 1:g}" fill="none" stroke="currentColor" '
-            f'stroke-opacity=".55" marker-end="url(#house-tip)"><title>{start} imports {end}</title></path>'
+            f'<path d="{way(where[start], where[end], straight=end == GROUND)}" fill="none" stroke="currentColor" stroke-opacity=".55" '
+            f'marker-end="url(#house-tip)"><title>{start} imports {end}</title></path>'
         )
     x, y = 2, where.pop(GROUND)[1]
     parts.append(f'<rect x="{x}" y="{y:g}" width="{WIDTH - 2 * x}" height="{2 * HIGH}" rx="4"/>')
