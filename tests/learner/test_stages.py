@@ -1,8 +1,9 @@
-"""Stages: what is refused, what runs once, what a stage without a step does, and what is continued after a stop."""
+"""Stages: what is refused, what runs once, what a stage without a step does, and what goes on after a stop or a death in any."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,9 @@ from rheostat.learner.stages import GradientSteps, Stage, Staged, Stages
 from rheostat.parts import Batch
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
+from rheostat.training.run import Run
+from tests.crash import differences
+from tests.golden.run import Killed, created, opened
 from tests.tiny_control import learner
 
 
@@ -111,3 +115,42 @@ def test_models_are_bound_once_and_shared() -> None:
     names = [name for name in one.state_dict() if name.startswith("models.")]
     assert sorted(names) == sorted(f"models.{name}" for name in one.context.models)
     one.close()
+
+
+# --- deaths ------------------------------------------------------------------------------------------------------------------------------
+
+
+def counted(run: Run, stage: int, *, last: int | None = None) -> list[int]:
+    """Count the turns of a stage from now on, into the list; after the ``last`` one its models have moved, and the run dies in it."""
+    learner, count = run.method.learners[stage], [0]
+    move = learner.move
+
+    def moved(batch: Batch) -> Any:
+        found = move(batch)
+        count[0] += 1
+        if count[0] == last:
+            raise Killed
+        return found
+
+    learner.move = moved
+    return count
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["iql/plain", "famo2o-cql/plain", "uni-o4/plain"])
+def test_a_death_in_any_stage_changes_nothing(name: str, tmp_path: Path) -> None:
+    """In the first turn of a stage, when its start has not been saved yet, and in its last."""
+    whole = created(tmp_path / "whole", name)
+    task, stages = opened(name)[1], range(len(whole.method.learners))
+    turns = [counted(whole, stage) for stage in stages]
+    whole.train().close()
+    for stage in stages:
+        for (last,) in {(1,), tuple(turns[stage])}:
+            place = tmp_path / f"{stage}-{last}"
+            run = created(place, name)
+            counted(run, stage, last=last)
+            with pytest.raises(Killed):
+                run.train()
+            run.close()
+            Run.load(place, **task).train().close()
+            assert differences(tmp_path / "whole", place) == [], (stage, last)
