@@ -13,6 +13,7 @@ from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.options import field_documentation, having, kind_of, nested, option, options_of, resolve, short_names, with_options
 from rheostat.training.settings import configure, plain, shown_options
+from rheostat.training.settings_from_options import SETTINGS
 
 LANGUAGE = [name for name, row in table.METHODS.items() if row.domain == "language"]
 PRESETS = [(name, preset) for name in LANGUAGE for preset in table.METHODS[name].load().presets]
@@ -247,3 +248,10 @@ def test_documentation_of_bases_is_kept() -> None:
 
     found = field_documentation(MixedAdvantage)
     assert found["form"].startswith("What a completion's reward") and found["statistics"].startswith("Whose rewards")
+
+
+@pytest.mark.parametrize("method", table.METHODS)
+def test_no_option_is_called_like_a_setting_of_every_run(method: str) -> None:
+    """The command line would give one of the two what is meant for the other."""
+    for each in options_of(table.entry(method).load()()):
+        assert not SETTINGS & {each.short, each.path.replace(".", "_")}, each.path

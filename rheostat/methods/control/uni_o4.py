@@ -117,7 +117,7 @@ class Online:
 
     environments: int = option(1, short="num_envs", at_least=1)
     """Environments stepped together."""
-    steps: int = option(2048, short="online_batch_steps", at_least=1)
+    batch_steps: int = option(2048, short="online_batch_steps", at_least=1)
     """Environment steps per online update."""
     minibatch: int = option(128, short="online_minibatch", at_least=1)
     """Steps per gradient step online."""
@@ -149,7 +149,7 @@ class Online:
             entropy_coefficient=self.entropy_coefficient,
             max_grad_norm=max_grad_norm,
             objective=ClippedSurrogate(self.clip, value_scale=1.0),
-            rows=self.steps,
+            rows=self.batch_steps,
             minibatch_size=self.minibatch,
             critic="value",
             critic_learning_rate=self.critic_learning_rate,
@@ -273,7 +273,7 @@ class UniO4:
         returns = [DataReturns(self.critics.bootstrap_on_truncation)] if sarsa else []
         stalled = None if world is None else lambda context: world.stalled
         online = Composition(
-            Drawing(self.online.environments, self.online.steps, self.online.clip_actions),
+            Drawing(self.online.environments, self.online.batch_steps, self.online.clip_actions),
             [FreshRows()],
             [AsRead(limited=False), OldValuesApart("online policy"), GAE(self.gamma, self.online.lam)],
             [self.online.update(self.max_grad_norm)],
