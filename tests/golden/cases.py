@@ -196,17 +196,9 @@ RELATIVES: dict[str, Options] = {
     "nft/odds": {"prompt_weight": "odds", "ratio": "sequence", "divisor": 10.0, "dynamic": "none", "max_sampling_rounds": ABSENT},
     "treepo/plain": {},
     "prime/plain": {"evaluation_episodes": 4},
-    "prime/passes": {
-        "dynamic": "on",
-        "max_sampling_rounds": 3,
-        "reward_passes": 2,
-        "reward_learning_rate": 1e-2,
-        "process_beta": 0.5,
-        "whiten": True,
-        "gamma": 0.9,
-        "micro_batch_rows": 3,
-    }
-    | STEPS,
+    "prime/passes": STEPS
+    | {"dynamic": "on", "max_sampling_rounds": 3, "reward_passes": 2, "reward_learning_rate": 1e-2, "micro_batch_rows": 3}
+    | {"process_beta": 0.5, "whiten": True, "gamma": 0.9},
     "process-reward/plain": {},
     "process-reward/passes": {"reward_passes": 2, "reward_learning_rate": 1e-2, "micro_batch_rows": 3} | STEPS,
     "reinforce/plain": {},
@@ -365,7 +357,10 @@ OFFLINE: dict[str, Options] = {
     "iql/envpool": {"backend": "envpool"},
     "iql/authors": {"values_in_use": "after", "over_critics": "sum", "normalise_states": False, "log_std": (-5.0, 2.0)},
     "iql/antmaze": {"preset": "antmaze"},
-    "iql/offline": {"online_steps": 0, "steps": 210, "stop": 1, "offline": "@long-data", "replay_capacity": 500, "scale_returns_to": 100.0},
+    "iql/offline": {
+        "online_steps": 0, "steps": 210, "stop": 1, "offline": "@long-data", "replay_capacity": 500, "scale_returns_to": 100.0,
+        "update_to_data": ABSENT,
+    },
     "iql/share": {"offline_share": 0.25, "n_step": 2, "anneal": True},
     "td3-bc/plain": {},
     "td3-bc/share": {"offline_share": 0.25},
@@ -373,7 +368,11 @@ OFFLINE: dict[str, Options] = {
     "uni-o4/plain": {"steps": 440, "stop": 3},
     "uni-o4/envpool": {"backend": "envpool", "stop": 5},
     "uni-o4/iql": {"critics": "iql", "expectile": 0.8, "gate": "always", "fixed_starts": True, "stop": 2},
-    "uni-o4/no-model": {"model_part": 0.0, "gate": "never", "diversity_kind": "heuristic", "activation": "tanh"},
+    "uni-o4/no-model": {
+        "model_part": 0.0, "gate": "never", "diversity_kind": "heuristic", "activation": "tanh", "model_hidden": ABSENT,
+        "model_networks": ABSENT, "model_elites": ABSENT, "model_batch_size": ABSENT, "gate_every": ABSENT, "horizon": ABSENT,
+        "starts": ABSENT,
+    },
     "uni-o4/choose": {"choose": "return", "choose_among": 2, "choose_episodes": 1, "deploy": "best", "online_steps": 440},
     "uni-o4/released": {
         "log_std_online": "double-tanh", "clip_actions": True, "clip_decay": "released", "bootstrap_on_truncation": False,
