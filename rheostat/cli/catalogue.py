@@ -114,30 +114,29 @@ class Config:
 
 @dataclass
 class BaseModel:
-    """Build or list the tiny base models of the language tasks: `base-model build NAME`, `base-model list`."""
+    """Build or list the base models of the language tasks: `base-model build NAME`, `base-model list`."""
 
     action: Positional[Literal["build", "list"]]
-    """Build a model (unless the cache has it), or list the recipes."""
+    """Build a model (unless the cache has it), or list what can be built."""
     name: Positional[str] = ""
-    """Recipe to build."""
+    """Model to build: a tiny one, trained from a recipe, or a real one that a Python package carries."""
     cache: Path | None = None
     """Folder to cache in; by default $RHEOSTAT_CACHE, else the user's cache folder."""
     json: bool = False
     """Print JSON."""
 
     def run(self) -> None:
-        from rheostat.tasks.language.base_models import build_base_model, facts_of
-        from rheostat.tasks.language.recipes import BASE_RECIPES, base_recipe
+        from rheostat.tasks.language.base_models import base_model, base_models, build_base_model, facts_of
 
         if self.action == "build":
             if not self.name:
-                raise RheostatError(f"Say which base model to build: {', '.join(BASE_RECIPES)}.")
-            recipe = base_recipe(self.name)
-            build_base_model(recipe, self.cache, progress=not self.json)
+                raise RheostatError(f"Say which base model to build: {', '.join(base_models())}.")
+            model = base_model(self.name)
+            build_base_model(model, self.cache, progress=not self.json)
             if self.json:
-                print_json(facts_of(recipe, self.cache))
+                print_json(facts_of(model, self.cache))
             return
-        rows = [facts_of(recipe, self.cache) for recipe in BASE_RECIPES.values()]
+        rows = [facts_of(model, self.cache) for model in base_models().values()]
         if self.json:
             print_json(rows)
             return
@@ -151,4 +150,4 @@ class BaseModel:
             )
             for row in rows
         ]
-        print_table("Base models", ["recipe", "content hash", "built", "accuracy", "where"], cells, numbers=["accuracy"])
+        print_table("Base models", ["model", "content hash", "built", "accuracy", "where"], cells, numbers=["accuracy"])
