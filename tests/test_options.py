@@ -95,8 +95,10 @@ def test_paths_short_names_joined_names_and_nesting_are_one() -> None:
 
 
 def test_mu_by_all_its_names() -> None:
-    found = [configure("chord", overrides).mu for overrides in ({"mu_peak": 0.4}, {"mu.peak": 0.4}, {"mu": {"peak": 0.4}}, {"peak": 0.4})]
-    assert {mu.peak for mu in found} == {0.4} and len(set(found)) == 1
+    found = [
+        configure("chord", overrides).mu for overrides in ({"mu_valley": 0.4}, {"mu.valley": 0.4}, {"mu": {"valley": 0.4}}, {"valley": 0.4})
+    ]
+    assert {mu.valley for mu in found} == {0.4} and len(set(found)) == 1
 
 
 def test_a_short_name_that_is_not_unique_asks_which() -> None:

@@ -20,7 +20,7 @@ from rheostat.learner.models import Frozen, Trainable
 from rheostat.learner.update import Update
 from rheostat.objectives.kl import KLEstimator
 from rheostat.objectives.terms import Entropy, ReferenceKL
-from rheostat.options import option
+from rheostat.options import option, refuse_idle
 from rheostat.parts import Aggregate, Tokens, Weighted
 from rheostat.streams import Streams
 
@@ -34,6 +34,10 @@ class LossKL:
     """Weight beta of the KL to the starting model; 0 keeps no reference model."""
     estimator: KLEstimator = option("k3", short="kl_estimator")
     """Estimator of that KL."""
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {} if self.coefficient else {"estimator": "kl_coefficient is 0, so raise it, or leave this alone"}
 
     @property
     def penalty(self) -> float:
@@ -161,12 +165,15 @@ def composition_of(config: Any, who: str) -> Composition:
     """A language method's parts with its dial, checked.
 
     Raises:
-        RheostatError: parts that cannot work together, or a dial that they cannot honour.
+        RheostatError: an option that cannot act, parts that cannot work together, or a dial that they cannot honour.
     """
+    refuse_idle(config, who)
     composition = config.dial.rewrite(config.compose(), who)
     composition.check(who)
-    if composition.any("uses_experts") and not config.sampling.whole:
-        raise RheostatError("An expert's tokens may lie outside top_k and top_p, where their probability is 0: leave both off.")
+    if others_wrote(composition) and not config.sampling.whole:
+        raise RheostatError(
+            "Tokens that the policy did not write may lie outside top_k and top_p, where their probability is 0: leave both off."
+        )
     for update in composition.improve:
         rows = getattr(composition.collect, "rows", None)
         if rows is not None and getattr(update, "minibatches", 1) > rows:
@@ -197,9 +204,13 @@ def derived(config: Any, who: str) -> dict[str, int | str]:
 def hidden_options(config: Any, who: str) -> frozenset[str]:
     """Paths of options that every value but the default is refused for in this method, so that nobody is shown them."""
     composition = composition_of(config, who)
-    return dial.hidden_options(dial.refused(composition)) | (
-        {"sampling.top_k", "sampling.top_p"} if composition.any("uses_experts") else set()
-    )
+    outside = {"sampling.top_k", "sampling.top_p"} if others_wrote(composition) else set()
+    return dial.hidden_options(dial.refused(composition)) | outside
+
+
+def others_wrote(composition: Composition) -> bool:
+    """Whether there are tokens that the policy cannot have sampled: an expert's, or annotated answers."""
+    return composition.any("uses_experts") or composition.any("annotated")
 
 
 def build(config: Any, who: str, world: World, streams: Streams, total_steps: int, *, composition: Composition | None = None) -> Learner:

@@ -42,6 +42,11 @@ class Update:
     terms: tuple[Weighted, ...] = ()
     model: str = "policy"
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        why = "dial.updates_per_batch says how many gradient steps there are, so use one of both"
+        return {} if method.dial.updates_per_batch is None else dict.fromkeys(("epochs", "minibatches"), why)
+
     def of(self, *terms: Weighted | None, model: str = "policy") -> Update:
         """This update on the sum of some terms; what is None is left out."""
         return replace(self, terms=tuple(term for term in terms if term is not None), model=model)

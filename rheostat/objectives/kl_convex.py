@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 
@@ -103,6 +103,13 @@ class ConvexSchedule:
     floor: float = option(0.5, short="convex_floor", share=True)
     """Least weight of the base model."""
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        if not self.drop:
+            return dict.fromkeys(("start", "interval", "floor"), "convex_drop is 0, so the weight never falls; leave it alone")
+        why = "convex_floor is 1, so the weight never falls; leave it alone"
+        return dict.fromkeys(("start", "interval", "drop"), why) if self.floor == 1 else {}
+
     @property
     def falls(self) -> bool:
         """Whether there is ever a second anchor."""
@@ -119,7 +126,11 @@ class KLConvex(TokenTerm):
 
     schedule: ConvexSchedule = ConvexSchedule()
     estimator: KLEstimator = "k3"
-    reads: ClassVar[Sequence[str]] = ("reference_logp",)
+
+    @property
+    def reads(self) -> Sequence[str]:  # type: ignore[override]
+        """Log-probabilities of the anchors."""
+        return ("reference_logp", "previous_logp") if self.schedule.falls else ("reference_logp",)
 
     def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
         rows, mask = batch.rows, self.mask(batch)

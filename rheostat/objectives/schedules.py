@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from rheostat.errors import RheostatError
 from rheostat.options import option
@@ -45,6 +45,15 @@ class PeakSchedule:
             raise RheostatError(f"A schedule warms up over {self.warmup} updates and decays over {self.decay}: both count from 0.")
         if self.decay_form not in get_args(Decay):
             raise RheostatError(f"Unknown decay {self.decay_form!r}: one of {', '.join(get_args(Decay))}.")
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        if self.peak == self.valley:
+            return dict.fromkeys(("decay", "decay_form"), "the peak is the valley, so nothing falls; leave it alone")
+        if self.decay:
+            return {}
+        found = {"decay_form": "decay is 0; leave it alone"}
+        return found if self.warmup else found | {"peak": "without a warm-up or a decay the value is the valley; set one, or the valley"}
 
     @property
     def end(self) -> int:

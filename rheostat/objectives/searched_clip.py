@@ -8,7 +8,7 @@ Where nobody knows who sampled (experts), that learner is the denominator after 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -63,6 +63,11 @@ class SearchedClip:
             )
         if self.search == "paper" and self.target > 1:
             raise RheostatError(f"target is {self.target}: with search 'paper' it is a share between 0 and 1.")
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        still = {"low_end": self.low_step, "high_end": self.high_step, "target": self.low_step or self.high_step}
+        return {name: "its step is 0, so the bound stays where it starts; leave it alone" for name, step in still.items() if not step}
 
     @property
     def ranges(self) -> tuple[Range, Range]:

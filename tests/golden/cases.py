@@ -211,7 +211,8 @@ RELATIVES: dict[str, Options] = {
     "reinforce-pp/lag": LAG | LONGER,
     "remix/plain": LONGER,
     "remix/mixing": LONGER | {"switch_after": 0, "window": 2},
-    "remix/no-anchor": LONGER | {"kl_coefficient": 0.0, "correction": "none", "reset_base": False, "switch_after": 3, "window": 2},
+    "remix/no-anchor": LONGER
+    | {"kl_coefficient": 0.0, "correction": "none", "switch_after": 3, "window": 2, "convex_start": ABSENT, "convex_interval": ABSENT},
     "remix/behaviour": LONGER | {"correction": "behaviour", "reset_base": False, "switch_after": 3, "convex_drop": 0.3},
     "remix/lag": LONGER | LAG | {"switch_after": 3},
     "rft/plain": {},

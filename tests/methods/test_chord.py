@@ -129,7 +129,7 @@ def test_chord_refuses_what_makes_no_sense(model: str) -> None:
         ("cutoff is 0.0; it must be above 0 and at most 1", {"cutoff": 0.0}),
         ("temperature is 0.7: CHORD weighs", {"temperature": 0.7}),
         ("choose an aggregation that counts", {"aggregation": "constant"}),
-        ("An expert's tokens may lie outside top_k", {"top_k": 5}),
+        ("Tokens that the policy did not write may lie outside top_k", {"top_k": 5}),
         (r"mu\.decay is -1; it must be at least 0", {"mu_decay": -1}),
         ("chord cannot honour dial.expert_share: it has expert rows beside", {"dial.expert_share": 0.5}),
     ):

@@ -20,6 +20,8 @@ from tests.training.test_run import StopAfter
 
 OPTIONS: dict[str, Any] = {"prompts_per_batch": 5, "steps": 6, "switch_after": 3, "convex_start": 1, "convex_interval": 1}
 """Three of five groups are fresh up to update 3; lambda is 1, 0.9, 0.8, 0.7, 0.6, 0.5."""
+NO_ANCHOR: dict[str, Any] = {"kl_coefficient": 0.0, "convex_start": 50, "convex_interval": 10}
+"""The schedule is as it begins: without a KL it is no option."""
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +81,7 @@ def test_nothing_is_limited_when_a_step_begins(model: str, monkeypatch: pytest.M
     """Stale rows have ratios far from 1; around 1 the window clips them at once, around the current policy none."""
     found = {}
     for correction in ("mix", "behaviour", "none"):
-        one = remix(model, correction=correction, learning_rate=3e-2, kl_coefficient=0.0, window=1, stale_share=0.5)
+        one = remix(model, correction=correction, learning_rate=3e-2, window=1, stale_share=0.5, **NO_ANCHOR)
         for _ in range(2):
             one.turn()
         credit = credited(one)
@@ -96,7 +98,7 @@ def test_nothing_is_limited_when_a_step_begins(model: str, monkeypatch: pytest.M
 
 
 def test_without_stale_data_it_is_grpo(model: str) -> None:
-    ours = remix(model, stale_share=0.0, switch_after=0, convex_floor=1.0)
+    ours = remix(model, stale_share=0.0, window=2, switch_after=0, convex_floor=1.0, convex_start=50, convex_interval=10)
     same = {"prompts_per_batch": 5, "epochs": 2, "aggregation": "token-mean", "kl_coefficient": 0.001, "steps": 6}
     theirs = built("grpo", model, **same)
     for _ in range(3):

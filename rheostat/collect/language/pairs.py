@@ -57,6 +57,7 @@ class Pairs:
     """Preference pairs per batch."""
     group_size: ClassVar[int] = 2
     ungraded: ClassVar[bool] = True
+    annotated: ClassVar[bool] = True
     makes_units: ClassVar[bool] = True
     writes: ClassVar[tuple[str, ...]] = ("chosen",)
     single_turn: ClassVar[str] = "both answers of a preference pair are one completion"

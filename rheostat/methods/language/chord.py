@@ -107,6 +107,13 @@ class CHORD:
         if self.aggregate.mode == "constant":
             raise RheostatError("CHORD's two losses have a denominator each: choose an aggregation that counts, not 'constant'.")
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        if not self.expert_ratio:
+            return dict.fromkeys(("expert_weight", "cutoff"), "expert_ratio is 0, so there are no expert tokens; leave it alone")
+        never = not self.mu.valley and not (self.mu.peak and self.mu.end)
+        return dict.fromkeys(("expert_weight", "cutoff"), "mu is always 0; leave it alone") if never else {}
+
     @property
     def expert_rows(self) -> int:
         """Expert rows beside the policy's own, so that they are ``expert_ratio`` of both; rounded up."""

@@ -33,7 +33,7 @@ from rheostat.learner.dial import Dial
 from rheostat.learner.language import LossKL, RewardKL, dynamic, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
-from rheostat.objectives.limits import Clip
+from rheostat.objectives.limits import Clip, LogClip
 from rheostat.objectives.ratio import RatioKind
 from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection
 from rheostat.options import option
@@ -71,6 +71,12 @@ class GRPO:
     dial: Dial = Dial()
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "kl_coefficient": 0.0}}
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        if self.ratio == "token" and not isinstance(self.clip, LogClip):
+            return {}
+        return {"clamp_log_ratio": "only ratios of single tokens are clamped, before any clip of their logarithm; leave it alone"}
 
     def compose(self) -> Composition:
         """The four answers."""

@@ -68,6 +68,10 @@ class NFT:
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "minibatches": 4, "warmup": 0, "weight_decay": 0.0}}
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {} if self.negative_weight else {"floor": "it is of wrong answers, whose negative_weight is 0; leave it alone"}
+
     def compose(self) -> Composition:
         """The four answers."""
         tokens = Tokens(Aggregate("token-mean"))

@@ -61,6 +61,10 @@ class PPOLM:
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 3e-4, "kl_coefficient": 0.0}}
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {} if self.value_coefficient else {"value_clip": "value_coefficient is 0, so the critic stays as it begins; leave it alone"}
+
     def compose(self) -> Composition:
         """The four answers."""
         tokens = Tokens(self.aggregate)

@@ -32,7 +32,7 @@ Checked against: the equations, computed independently (``tests/vectors``: remix
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from rheostat.buffers.mixing import Mixture
@@ -88,6 +88,23 @@ class ReMix:
         # everything happens five times earlier
         "tiny": {"learning_rate": 2e-4, "switch_after": 10, "convex_start": 10, "convex_interval": 2}
     }
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        mixture, found = self.mixture, dict[str, str]()
+        stale = mixture.share or self.dial.lag
+        if not mixture.share:
+            found["mixture.window"] = "stale_share is 0, so nothing is kept; leave it alone"
+        if not stale:
+            found["correction"] = "every row is fresh, so the sampler is the current policy; leave it alone"
+        if not self.kl_coefficient:
+            names = ("kl_estimator", "reset_base", *(f"convex.{each.name}" for each in fields(self.convex)))
+            found |= dict.fromkeys(names, "kl_coefficient is 0, so there are no anchors; leave it alone")
+        elif not mixture.until:
+            found["reset_base"] = "switch_after is 0, so there is no switch; leave it alone"
+        if not (mixture.share or (self.kl_coefficient and self.reset_base)):
+            found["mixture.until"] = "nothing changes at the switch; leave it alone"
+        return found
 
     def compose(self) -> Composition:
         """The four answers."""
