@@ -1,15 +1,15 @@
-"""Methods on probe environments, whose right values and actions are known in closed form: ``python -m tests.probing [METHOD ...]``.
+"""Methods on probes, whose right answers are known in closed form: ``python -m tests.probing [METHOD ...]``.
 
-Prints a table of methods and probes, with discrete actions and with continuous ones: a dot where everything is right, - where a method
-cannot act or nothing of it can be checked.
-Without names: every control method of the table.
+Prints a table of control methods and probe environments, with discrete actions and with continuous ones, and a table of language methods
+and token worlds (:mod:`tests.token_probes`): a dot where everything is right, - where a method cannot act or nothing of it can be checked.
+Without names: every method of the table.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ import torch
 from torch import Tensor
 
 from rheostat import api
-from rheostat.errors import unknown
+from rheostat.methods import table
 from rheostat.policies.control.recurrent import Sequences
 from rheostat.tasks.control import probes
 from rheostat.tasks.control.recall import BEST
 from rheostat.terminal import print_table
 from rheostat.training.run import Run
+from tests import token_probes
 from tests.tiny_control import CONTINUOUS, CONTROL, discrete, having, random_data, reads_data, remembers, replays, several_agents
 
 GAMMA = 0.9
@@ -173,27 +174,50 @@ def mistakes(method: str, probe: str, continuous: bool, directory: Path) -> list
 
 
 def main(methods: list[str]) -> int:
-    """Print the table; returns how many entries are wrong."""
+    """Print the tables; returns how many entries are wrong."""
     for method in methods:
-        if method not in CONTROL:
-            raise unknown("control method", method, CONTROL)
+        table.entry(method)  # refuses what is no method
+    control = [method for method in CONTROL if not methods or method in methods]
+    language = [method for method in token_probes.LANGUAGE if not methods or method in methods]
     wrong: list[str] = []
-    rows = []
-    for method in methods or CONTROL:
-        row = []
-        for probe, continuous in places():
-            if not can_fail(method, probe, continuous):
-                row.append("-")
-                continue
-            with tempfile.TemporaryDirectory() as directory:
-                found = mistakes(method, probe, continuous, Path(directory) / "run")
-            row.append("wrong" if found else ".")
-            wrong += [f"{method} on {probe}: {sentence}" for sentence in found]
-        rows.append([method, *(f"{discrete} {continuous}" for discrete, continuous in zip(row[::2], row[1::2], strict=True))])
-        print(f"{method}: {row.count('.')} right, {row.count('wrong')} wrong", file=sys.stderr, flush=True)
-    print_table("Probes: discrete actions, continuous actions", ["method", *probes.CLASSES, "Recall"], rows)
+    if control:
+        rows = [[method, *_paired(_row(method, places(), _on_probe, wrong))] for method in control]
+        print_table("Probes: discrete actions, continuous actions", ["method", *probes.CLASSES, "Recall"], rows)
+    if language:
+        worlds = [*token_probes.WORLDS, token_probes.PREFERRED]
+        rows = [[method, *_row(method, [(world,) for world in worlds], _in_world, wrong)] for method in language]
+        print_table("Token worlds", ["method", *worlds], rows)
     print("\n".join(wrong) or "Nothing is wrong.")
     return len(wrong)
+
+
+def _row(method: str, where: Sequence[tuple[Any, ...]], look: Callable[..., list[str] | None], wrong: list[str]) -> list[str]:
+    """A method's row of a table; what is wrong is appended."""
+    row = []
+    for place in where:
+        found = look(method, *place)
+        row.append("-" if found is None else "wrong" if found else ".")
+        wrong += [f"{method} on {place[0]}: {sentence}" for sentence in found or []]
+    print(f"{method}: {row.count('.')} right, {row.count('wrong')} wrong", file=sys.stderr, flush=True)
+    return row
+
+
+def _paired(row: list[str]) -> list[str]:
+    """Both kinds of actions of a probe in one entry."""
+    return [f"{discrete} {continuous}" for discrete, continuous in zip(row[::2], row[1::2], strict=True)]
+
+
+def _on_probe(method: str, probe: str, continuous: bool) -> list[str] | None:
+    """What is wrong with a method on a probe; None where nothing can be."""
+    if not can_fail(method, probe, continuous):
+        return None
+    with tempfile.TemporaryDirectory() as directory:
+        return mistakes(method, probe, continuous, Path(directory) / "run")
+
+
+def _in_world(method: str, world: str) -> list[str] | None:
+    """What is wrong with a method in a token world; None where nothing can be."""
+    return token_probes.mistakes(method, world) if token_probes.can_fail(method, world) else None
 
 
 if __name__ == "__main__":

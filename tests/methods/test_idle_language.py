@@ -63,6 +63,11 @@ def test_what_cannot_act_is_refused(method: str, others: dict[str, Any], idle: d
     configure(method, others | cure | idle)
 
 
+def test_a_switch_that_changes_nothing_can_be_left_out() -> None:
+    """A run shorter than the default switch must be able to do without it."""
+    assert configure("remix", FRESH | NO_KL | {"switch_after": 0}).mixture.until == 0
+
+
 @pytest.mark.parametrize("method", LANGUAGE)
 def test_every_preset_has_options_that_act_alone(method: str) -> None:
     for preset in (None, *table.entry(method).load().presets):

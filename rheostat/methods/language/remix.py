@@ -102,7 +102,7 @@ class ReMix:
             found |= dict.fromkeys(names, "kl_coefficient is 0, so there are no anchors; leave it alone")
         elif not mixture.until:
             found["reset_base"] = "switch_after is 0, so there is no switch; leave it alone"
-        if not (mixture.share or (self.kl_coefficient and self.reset_base)):
+        if mixture.until and not (mixture.share or (self.kl_coefficient and self.reset_base)):
             found["mixture.until"] = "nothing changes at the switch; leave it alone"
         return found
 
