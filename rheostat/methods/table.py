@@ -42,8 +42,8 @@ class Entry:
         return importlib.import_module(self.path.split(":")[0])
 
 
-VECTORS = "vectors (verl, TRL), laws, resume"
-OWN_CODE = "vectors (the authors' code), laws, resume"
+VECTORS = "vectors (verl, TRL), laws, probes, resume"
+OWN_CODE = "vectors (the authors' code), laws, probes, resume"
 
 METHODS: dict[str, Entry] = {
     "a2c": Entry("rheostat.methods.control.a2c:A2C", "control", "Advantage actor-critic", "1602.01783", "vectors (SB3), probes, resume"),
@@ -51,7 +51,7 @@ METHODS: dict[str, Entry] = {
         "rheostat.methods.control.awac:AWAC", "control", "Advantage-weighted actor-critic", "2006.09359", "vectors (CORL), laws, resume"
     ),
     "bapo": Entry(
-        "rheostat.methods.language.bapo:BAPO", "language", "Clip bounds searched for balance", "2510.18927", "vectors, laws, resume"
+        "rheostat.methods.language.bapo:BAPO", "language", "Clip bounds searched for balance", "2510.18927", "vectors, laws, probes, resume"
     ),
     "bc": Entry("rheostat.methods.control.bc:BC", "control", "Behaviour cloning", "2106.01345", "laws, probes, resume"),
     "chord": Entry(
@@ -59,13 +59,17 @@ METHODS: dict[str, Entry] = {
         "language",
         "Reinforcement and imitation in every step",
         "2508.11408",
-        "vectors, laws, resume",
+        "vectors, laws, probes, resume",
     ),
     "cispo": Entry("rheostat.methods.language.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
     "cql": Entry("rheostat.methods.control.cql:CQL", "control", "Conservative Q-learning", "2006.04779", "vectors (CORL), laws, resume"),
     "dapo": Entry("rheostat.methods.language.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
     "dpo": Entry(
-        "rheostat.methods.language.dpo:DPO", "language", "Direct preference optimisation", "2305.18290", "vectors (TRL), laws, resume"
+        "rheostat.methods.language.dpo:DPO",
+        "language",
+        "Direct preference optimisation",
+        "2305.18290",
+        "vectors (TRL), laws, probes, resume",
     ),
     "dqn": Entry("rheostat.methods.control.dqn:DQN", "control", "Deep Q-learning, double DQN", "1312.5602", "laws, probes, resume"),
     "dr-grpo": Entry("rheostat.methods.language.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
@@ -76,14 +80,18 @@ METHODS: dict[str, Entry] = {
         "rheostat.methods.control.famo2o:FamO2OCQL", "control", "A balance of its own for every state, over CQL", "2310.17966", OWN_CODE
     ),
     "ghpo": Entry(
-        "rheostat.methods.language.ghpo:GHPO", "language", "Hints where the whole group fails", "2507.10628", "vectors, laws, resume"
+        "rheostat.methods.language.ghpo:GHPO",
+        "language",
+        "Hints where the whole group fails",
+        "2507.10628",
+        "vectors, laws, probes, resume",
     ),
     "gmpo": Entry(
         "rheostat.methods.language.gmpo:GMPO",
         "language",
         "Geometric-mean policy optimisation",
         "2507.20673",
-        "vectors (verl), laws, resume",
+        "vectors (verl), laws, probes, resume",
     ),
     "grpo": Entry("rheostat.methods.language.grpo:GRPO", "language", "Group relative policy optimisation", "2402.03300", VECTORS),
     "gspo": Entry("rheostat.methods.language.gspo:GSPO", "language", "Group sequence policy optimisation", "2507.18071", VECTORS),
@@ -124,7 +132,7 @@ METHODS: dict[str, Entry] = {
         "language",
         "A reward model on tokens learns beside the policy",
         "2410.08146",
-        "laws, resume",
+        "laws, probes, resume",
     ),
     "props": Entry(
         "rheostat.methods.control.props:PROPS",
@@ -145,15 +153,15 @@ METHODS: dict[str, Entry] = {
     ),
     "reinforce-pp": Entry("rheostat.methods.language.reinforce_pp:ReinforcePP", "language", "REINFORCE++", "2501.03262", VECTORS),
     "remix": Entry(
-        "rheostat.methods.language.remix:ReMix", "language", "Recent rollouts, then rebirth", "2507.06892", "vectors, laws, resume"
+        "rheostat.methods.language.remix:ReMix", "language", "Recent rollouts, then rebirth", "2507.06892", "vectors, laws, probes, resume"
     ),
-    "rft": Entry("rheostat.methods.language.rft:RFT", "language", "Rejection-sampling fine-tuning", "2308.01825", "laws, resume"),
+    "rft": Entry("rheostat.methods.language.rft:RFT", "language", "Rejection-sampling fine-tuning", "2308.01825", "laws, probes, resume"),
     "rl-plus": Entry(
         "rheostat.methods.language.rl_plus:RLPlus",
         "language",
         "Experts in the group by multiple importance sampling",
         "2508.00222",
-        "vectors, laws, resume",
+        "vectors, laws, probes, resume",
     ),
     "rlpd": Entry("rheostat.methods.control.rlpd:RLPD", "control", "SAC with prior data", "2302.02948", "vectors, laws, resume"),
     "rloo": Entry("rheostat.methods.language.rloo:RLOO", "language", "REINFORCE leave-one-out", "2402.14740", VECTORS),
@@ -164,7 +172,7 @@ METHODS: dict[str, Entry] = {
         "rheostat.methods.control.ros:ROS", "control", "Robust on-policy sampling", "2111.14552", "vectors, probes, resume, study"
     ),
     "sac": Entry("rheostat.methods.control.sac:SAC", "control", "Soft actor-critic", "1801.01290", "vectors (SB3), probes, resume"),
-    "sft": Entry("rheostat.methods.language.sft:SFT", "language", "Supervised fine-tuning", "-", "laws, resume"),
+    "sft": Entry("rheostat.methods.language.sft:SFT", "language", "Supervised fine-tuning", "-", "laws, probes, resume"),
     "td3": Entry(
         "rheostat.methods.control.td3:TD3",
         "control",
