@@ -112,6 +112,7 @@ class ReMix:
         switch = mixture.until
         models = policy_models(self.update)
         credit: list[Any] = [OldScores(when=mixture.mixing)]
+        logged: list[Any] = []
         terms = [Weighted(MixSurrogate(tokens, self.clip, self.correction, self.clamp_log_ratio))]
         if self.kl_coefficient:
             models["reference"] = Frozen(refresh=(lambda updates: updates == switch > 0) if self.reset_base else None)
@@ -120,10 +121,11 @@ class ReMix:
                 models["previous"] = Lagged(1)
                 credit.append(ModelScores("previous", "previous_logp", when=lambda context: convex.at(context.updates) < 1))
             terms.append(Weighted(KLConvex(tokens, convex, self.kl_estimator), self.kl_coefficient, ""))
+            logged.append(Logged("base_share", convex))
         return Composition(
             collect=MixedGroups(self.groups.prompts, self.groups.size, mixture),
             retain=[self.keep, StaleGroups(mixture, self.groups.prompts)],
             credit=[*credit, self.overlong, self.advantage],
-            improve=[Logged("base_share", convex), self.update.of(*terms, entropy_bonus(self.entropy_coefficient, tokens))],
+            improve=[*logged, self.update.of(*terms, entropy_bonus(self.entropy_coefficient, tokens))],
             models=models,
         )
