@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 
 class RheostatError(ValueError):
@@ -35,3 +36,12 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> RheostatError:
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}."
     return RheostatError(f"Unknown {kind} {name!r}: {hint}")
+
+
+def shown(value: Any) -> str:
+    """A value of the user's in a message, in one short line."""
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # an int of more digits than Python writes, a ``__repr__`` that raises
+        return f"a {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -20,7 +20,10 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import PurePath
 from typing import Any, Literal, TypeVar
+
+import numpy as np
 
 from rheostat.errors import RheostatError, unknown
 
@@ -39,7 +42,7 @@ class Domain:
 
     def __str__(self) -> str:
         words = (("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below))
-        return " and ".join(f"{word} {bound:g}" for word, bound in words if bound is not None)
+        return " and ".join(f"{word} {bound:{',' if isinstance(bound, int) else 'g'}}" for word, bound in words if bound is not None)
 
     def holds(self, value: float) -> bool:
         """Whether a finite number lies inside."""
@@ -50,6 +53,21 @@ class Domain:
             and (self.at_most is None or value <= self.at_most)
             and (self.below is None or value < self.below)
         )
+
+
+def whole(name: str, value: Any, *, at_least: int | None = None, at_most: int | None = None) -> int:
+    """A whole number of Python's or numpy's, inside its domain.
+
+    Raises:
+        RheostatError: it is none, or lies outside.
+    """
+    domain = Domain(at_least, at_most=at_most)
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
+        raise RheostatError(f"{name} is {value!r}; it must be a whole number.")
+    value = int(value)
+    if not domain.holds(value):
+        raise RheostatError(f"{name} is {value}; it must be {domain}.")
+    return value
 
 
 def option(
@@ -426,6 +444,9 @@ def by_type(where: str, value: Any, hint: Any) -> Any:
     Raises:
         RheostatError: it is of another type.
     """
+    value = value.item() if isinstance(value, np.generic) else value  # numpy's numbers become Python's, paths text
+    if hint is str and isinstance(value, PurePath):
+        return str(value)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -30,7 +30,7 @@ class WorldsOfRun:
 
     def __init__(self, task: Any, settings: Settings, facts: Facts | None = None) -> None:
         self.task, self.settings, self.facts = task, settings, facts
-        self.options = dict(settings.environment_options)
+        self.options = _of_environment(settings.environment_options)
         self._lazy = facts is not None
         self._made: list[weakref.ref[Environments]] = []
 
@@ -84,7 +84,7 @@ class WorldsOfRun:
         mine = self.facts
         before = (self.task, self.options, self.facts, self._lazy)
         self.task = self.task if task is None else task
-        self.options = self.options if options is None else dict(options)
+        self.options = self.options if options is None else _of_environment(options)
         self.facts, self._lazy = None, False
         try:
             if mine is not None:
@@ -129,6 +129,18 @@ class TeamWorldsOfRun(WorldsOfRun):
             yield
         finally:
             self.task, self.options = before
+
+
+def _of_environment(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of the environment itself.
+
+    Raises:
+        RheostatError: one that is the run's.
+    """
+    for name in ("num_envs", "seed", "backend", "threads", "fields"):
+        if name in options:
+            raise RheostatError(f"{name} is no option of the environment: leave it out of environment_options, where it has no effect.")
+    return dict(options)
 
 
 def _spaces_of(facts: Facts) -> tuple[Any, Any]:

@@ -10,11 +10,13 @@ from functools import cache
 from typing import Any, Literal
 
 from rheostat import options
-from rheostat.errors import RheostatError, unknown
+from rheostat.errors import unknown
 from rheostat.methods import table
-from rheostat.options import check_domains, field_documentation, options_of, with_options
+from rheostat.options import by_type, check_domains, field_documentation, options_of, type_hints, whole, with_options
 from rheostat.training import version_0_1
 from rheostat.training.unknown_options import no_such_option
+
+MOST_THREADS = 4_096
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,13 @@ class Settings:
     """The method's own configuration, completed with its defaults."""
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("steps", 1),
-            ("online_steps", 0),
-            ("checkpoint_every", 0),
-            ("evaluation_episodes", 0),
-            ("seed", 0),
-            ("threads", 1),
-        ):
-            if getattr(self, name) < least:
-                raise RheostatError(f"{name} is {getattr(self, name)}: it must be at least {least}.")
+        for each in dataclasses.fields(self):
+            object.__setattr__(self, each.name, by_type(each.name, getattr(self, each.name), type_hints(Settings)[each.name]))
+        whole("steps", self.steps, at_least=1)
+        whole("threads", self.threads, at_least=1, at_most=MOST_THREADS)
+        whole("seed", self.seed, at_least=0, at_most=2**63 - 1)
+        for name in ("online_steps", "checkpoint_every", "evaluation_episodes", "rollouts_kept", "adapter_rank"):
+            whole(name, getattr(self, name), at_least=0)
 
     @property
     def checkpoint_interval(self) -> int:

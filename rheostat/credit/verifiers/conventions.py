@@ -22,10 +22,10 @@ from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 from rheostat.credit.verifiers.asynchronous import EventLoop, Raised, is_async
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of, number_of, shown
+from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of, number_of
 from rheostat.credit.verifiers.loading import describe
 from rheostat.credit.verifiers.sandbox.levels import Standing
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, shown
 
 Convention = Literal["trl", "verl", "verl-batch", "native", "native-one"]
 Report = Callable[[int, Grade], None]

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, shown
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -187,15 +187,6 @@ def number_of(value: Any) -> float | None:
         return math.inf if plain > 0 else -math.inf
     except Exception:  # the value is the user's, and so is what it raises
         return None
-
-
-def shown(value: Any) -> str:
-    """A value of the user's in a message, in one short line."""
-    try:
-        text = " ".join(repr(value).split())
-    except Exception:  # an int of more digits than Python writes, a ``__repr__`` that raises
-        return f"a {type(value).__name__}"
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _finite(grade: Grade) -> Grade:

@@ -38,20 +38,22 @@ class ActionDecoder:
         self._largest: Any = None
         self.space: Space
         shape = tuple(space.shape or ())
+        if space.shape is not None and not math.prod(shape):
+            raise RheostatError(f"The action of {task} is {space}, which holds no number: give at least one that acts.")
         self._dtype: Any = space.dtype
         if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
             low, high = space.low.reshape(-1), space.high.reshape(-1)
             self.space = Box(low.astype(np.float32), high.astype(np.float32), dtype=np.float32)
             if np.isfinite(low).any() or np.isfinite(high).any():
                 self._low, self._high = low, high
-        elif isinstance(space, Discrete):
+        elif isinstance(space, Discrete) and space.n <= MOST_CHOICES:
             self.space = Discrete(int(space.n))
             self._first, self._largest = np.int64(space.start), np.uint64(space.n - 1)
         elif isinstance(space, Box) and np.issubdtype(space.dtype, np.integer) and _choices(space) is not None:
             choices: Any = _choices(space)
             self.space = MultiDiscrete(choices)
             self._first, self._largest = space.low.astype(np.int64).reshape(-1), (choices - 1).astype(np.uint64)
-        elif isinstance(space, MultiDiscrete):
+        elif isinstance(space, MultiDiscrete) and space.nvec.max() <= MOST_CHOICES:
             self.space = MultiDiscrete(space.nvec.reshape(-1))
             self._first, self._largest = space.start.astype(np.int64).reshape(-1), (space.nvec.reshape(-1) - 1).astype(np.uint64)
         elif isinstance(space, MultiBinary):
@@ -59,8 +61,8 @@ class ActionDecoder:
             self._first, self._largest = np.int64(0), np.uint64(1)
         else:
             raise RheostatError(
-                f"The action of {task} is {space}; supported are a Box of floats, a Box of bounded integers (at most {MOST_CHOICES:,} "
-                "values), Discrete, MultiDiscrete and MultiBinary: wrap the environment, for example with "
+                f"The action of {task} is {space}; supported are a Box of floats, a Box of bounded integers, Discrete and MultiDiscrete "
+                f"(at most {MOST_CHOICES:,} values each), and MultiBinary: wrap the environment, for example with "
                 "gymnasium.wrappers.TransformAction."
             )
         self._shape, self._flat = shape, tuple(self.space.shape or ())
@@ -95,32 +97,6 @@ class ActionDecoder:
         if (choice.view(np.uint64) > self._largest).any():  # a negative number is a huge one without its sign
             raise RheostatError(f"An action for {self._task} lies outside {self.space}: smallest {choice.min()}, largest {choice.max()}.")
         return (choice + self._first).astype(self._dtype).reshape(rows, *self._shape)
-
-
-def encode_actions(actions: np.ndarray, space: Any) -> Tensor | None:
-    """The way back: stored actions ``[n, *shape]`` of the world as policies know them, ``[n, k]``; None where they cannot be of this space.
-
-    Args:
-        actions: as the world took them.
-        space: the world's.
-    """
-    from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
-
-    count = len(actions)
-    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
-        if actions.shape[1:] != space.shape and actions.shape[1:] != (math.prod(space.shape),):
-            return None
-        return torch.from_numpy(actions.astype(np.float32)).reshape(count, -1)
-    if actions.dtype.kind not in "iub" or not isinstance(space, Box | Discrete | MultiDiscrete | MultiBinary):
-        return None
-    if isinstance(space, Box):
-        first: Any = space.low.astype(np.int64)
-    else:
-        first = np.int64(0) if isinstance(space, MultiBinary) else np.asarray(space.start, np.int64)
-    if isinstance(space, Discrete) and actions.shape == (count, 1):  # some recorders keep an axis of length 1
-        actions = actions[:, 0]
-    categories = torch.from_numpy(actions.astype(np.int64) - first)
-    return categories if isinstance(space, Discrete) else categories.reshape(count, -1)
 
 
 def _choices(space: Any) -> np.ndarray | None:

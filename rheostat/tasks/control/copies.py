@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from gymnasium.vector import SyncVectorEnv
+from gymnasium import Env, Space
+from gymnasium.vector import SyncVectorEnv, VectorEnv
 
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from gymnasium import Env, Space
 
 MARK = "rheostat_environment"
 
@@ -43,6 +42,25 @@ def code_of(index: int, name: str, call: str) -> Iterator[None]:
         raise
 
 
+def like(made: Any) -> str:
+    """A hint for what is no Gymnasium environment but looks like another kind; empty for everything else."""
+    if isinstance(made, VectorEnv):
+        return ", a vector environment: hand it over as it is"
+    if callable(getattr(made, "reset", None)) and callable(getattr(made, "step", None)):
+        return ", which has reset and step: derive its class from gymnasium.Env (the classes of the older gym are others)"
+    return ""
+
+
+def _require_environment(made: Any, name: str) -> None:
+    """Refuse what is no environment, or has no spaces."""
+    if not isinstance(made, Env):
+        raise RheostatError(f"{name} made {shown(made)}, which is no gymnasium.Env{like(made)}.")
+    for field in ("observation_space", "action_space"):
+        space = getattr(made, field, None)
+        if not isinstance(space, Space):
+            raise RheostatError(f"The {field} of {name} is {shown(space)}: set it to a space of gymnasium.spaces, in the constructor.")
+
+
 class Copies(SyncVectorEnv):
     """Copies of one environment with next-step autoreset.
 
@@ -56,7 +74,9 @@ class Copies(SyncVectorEnv):
         def guarded(index: int) -> Callable[[], Env]:
             def make() -> Env:
                 with code_of(index, name, "constructor"):
-                    return makers[index]()
+                    made = makers[index]()
+                _require_environment(made, name)
+                return made
 
             return make
 
@@ -188,8 +208,19 @@ def put(space: Space, rows: Sequence[Any], buffer: Any, path: tuple[Any, ...], n
                 f"The observation{_where(path)} of environment {row} of {name} has shape {list(found.shape)} and dtype {found.dtype}; its "
                 f"observation_space says {list(space.shape or ())} {space.dtype}: correct one of the two."
             )
+        if integers and found.dtype != buffer.dtype and not _holds(buffer.dtype, found):
+            raise RheostatError(
+                f"The observation{_where(path)} of environment {row} of {name} has values from {found.min()} to {found.max()}, which its "
+                f"observation_space of {space.dtype} cannot hold: correct one of the two."
+            )
         buffer[row] = found
     return buffer
+
+
+def _holds(dtype: np.dtype, integers: np.ndarray) -> bool:
+    """Whether every integer (or truth value) of an array exists in another type of integers, where numpy would wrap it around."""
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return not integers.size or (int(integers.min()) >= least and int(integers.max()) <= most)
 
 
 def _where(path: tuple[Any, ...]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
-from rheostat.errors import MissingExtra, RheostatError, unknown
+from rheostat.errors import MissingExtra, RheostatError, shown, unknown
 from rheostat.tasks.control.backends import Backend, EnvPoolWorlds, GymnasiumWorlds, Worlds
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ def find(
     """
     import gymnasium
 
+    if backend not in ("auto", "envpool", "gymnasium"):
+        raise RheostatError(f"Unknown backend {backend!r}: one of auto, envpool, gymnasium.")
     if isinstance(task, str):
         return _by_name(task, num_envs, seed, backend, threads, options)
     if backend == "envpool":
@@ -46,10 +49,28 @@ def find(
         return _sync([lambda: task], name, seed, owned=False), name
     if callable(task):
         name = getattr(task, "__name__", type(task).__name__)
+        _require_call(task, name, options)
         return _sync([lambda: task(**options)] * num_envs, name, seed), name
+    from rheostat.tasks.control.copies import like
+
     raise RheostatError(
-        f"A control task is an id, a gymnasium environment, a vector environment or a function that makes one, not {task!r}."
+        "A control task is an id, a gymnasium environment, a vector environment or a function that makes one, not "
+        f"{shown(task)}{like(task)}."
     )
+
+
+def _require_call(task: Callable[..., Any], name: str, options: dict[str, Any]) -> None:
+    """Refuse a function or class that cannot be called with the options of the environment, and nothing else."""
+    try:
+        inspect.signature(task).bind(**options)
+    except TypeError as error:
+        given = f"the options {options}" if options else "no arguments"
+        raise RheostatError(
+            f"{name} cannot be called with {given}: {error}. Give environment_options, or a function without arguments that makes the "
+            "environment."
+        ) from error
+    except ValueError:  # its signature cannot be read
+        return
 
 
 def _by_name(
@@ -64,10 +85,9 @@ def _by_name(
     for prefix in prefixes:
         if task.startswith(prefix + ":"):
             backend, task = prefix, task.removeprefix(prefix + ":")
-    if backend not in ("auto", "envpool", "gymnasium"):
-        raise RheostatError(f"Unknown backend {backend!r}: one of auto, envpool, gymnasium.")
     # Our own worlds and 'module:id' names are Gymnasium's; do not load EnvPool for them.
-    pools = set() if backend == "gymnasium" or task.startswith("rheostat/") or ":" in task else set(_envpool_ids())
+    others = backend == "gymnasium" or (backend == "auto" and (task.startswith("rheostat/") or ":" in task))
+    pools = set() if others else set(_envpool_ids())
     if task in pools:
         return EnvPoolWorlds(task, num_envs, seed, threads, options), task
     if backend == "envpool":
@@ -86,8 +106,14 @@ def _copies_of(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> 
 
     from rheostat.tasks.control.copies import whose
 
-    module = task.partition(":")[0] if ":" in task else ""
-    if module and importlib.util.find_spec(module.partition(".")[0]) is None:
+    module, colon, name = task.partition(":")
+    named = name and not module.endswith(".py") and all(part.replace("-", "_").isidentifier() for part in module.split("."))
+    if colon and not named:
+        raise RheostatError(
+            f"{task!r} is not of the form MODULE:ID, the name of a module that registers an environment (not its file) and the "
+            "environment's id, for example my_worlds:Line-v0."
+        )
+    if colon and importlib.util.find_spec(module.partition(".")[0]) is None:
         raise RheostatError(
             f"There is no module {module!r}, neither installed nor in the working directory: start rheostat where {module}.py is, or name "
             "its folder in PYTHONPATH."

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
+from rheostat.options import whole
 from rheostat.tasks.control.actions import ActionDecoder
 from rheostat.tasks.control.backends import Backend, GymnasiumWorlds, Outcome, Worlds
 from rheostat.tasks.control.cursor import Cursor
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     import gymnasium
 
 __all__ = ["Environments", "Step", "asleep", "check_seed", "known_tasks", "make"]
+
+
+MOST_ENVIRONMENTS, MOST_THREADS = 1_000_000, 4_096
+"""That are made at most."""
 
 
 @dataclass(slots=True)
@@ -246,9 +251,7 @@ def check_seed(seed: int, num_envs: int) -> int:
     Raises:
         RheostatError: it does not.
     """
-    if not 0 <= seed < 2**31 - num_envs:
-        raise RheostatError(f"The environment seed {seed} must lie between 0 and 2^31 - 1 - num_envs ({2**31 - 1 - num_envs}).")
-    return seed
+    return whole("The environment seed", seed, at_least=0, at_most=2**31 - 1 - num_envs)
 
 
 def make(
@@ -281,9 +284,9 @@ def make(
     saved directly. Any other is recorded: it resumes exactly if it is deterministic given its seed, its attributes and its actions.
     ``replayable = False`` in its class says that it must not be repeated (hardware): then a resume begins new episodes.
     """
-    if num_envs < 1:
-        raise RheostatError(f"num_envs must be at least 1, not {num_envs}.")
-    check_seed(seed, num_envs)
+    num_envs = whole("num_envs", num_envs, at_least=1, at_most=MOST_ENVIRONMENTS)
+    threads = None if threads is None else whole("threads", threads, at_least=1, at_most=MOST_THREADS)
+    seed = check_seed(seed, num_envs)
 
     def open(rows: int, seed: int) -> tuple[Worlds, str]:
         return find(task, num_envs=rows, seed=seed, backend=backend, threads=threads, options=env_kwargs)

@@ -178,11 +178,6 @@ class RollingPools:
         self.offset = first
         self.marks = [] if self.whole is False else [mark for mark in self.marks if mark[0] >= first]
 
-    @property
-    def replay_steps(self) -> int:
-        """Steps that a resume would replay, over all environments."""
-        return self.num_envs * self.count - int((self.begin if self.whole is False else self.entry).sum())
-
     def state_dict(self) -> dict[str, Any]:
         """Tensors, numbers and lists."""
         self.forget()
@@ -277,15 +272,16 @@ def draws_only_in_reset(make: Make, *, episodes: int = 3, after: int = 200, cap:
         sizes = np.asarray(getattr(space, "nvec", getattr(space, "n", 2)))
         return generator.integers(0, sizes, (2, *(space.shape or ()))).astype(space.dtype)
 
-    pools.reset()
-    for _ in range(cap):
-        pools.step(draw())
-        if pools.resets.min() > episodes and not pools.ended.any():
-            break
-    if pools.resets.min() < 2:
-        return False
-    other = RollingPools(make, 2, 4099, (2**62, 2**62), lambda: True)
+    other: RollingPools | None = None
     try:
+        pools.reset()
+        for _ in range(cap):
+            pools.step(draw())
+            if pools.resets.min() > episodes and not pools.ended.any():
+                break
+        if pools.resets.min() < 2:
+            return False
+        other = RollingPools(make, 2, 4099, (2**62, 2**62), lambda: True)
         other.load_state_dict(pools.state_dict())
         for _ in range(after):
             action = draw()
@@ -294,7 +290,8 @@ def draws_only_in_reset(make: Make, *, episodes: int = 3, after: int = 200, cap:
         return True
     finally:
         pools.close()
-        other.close()
+        if other is not None:
+            other.close()
 
 
 def _same(mine: Any, theirs: Any) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,7 @@ Open = Callable[[int, int], tuple[Worlds, str]]
 """``(num_envs, seed)`` to opened worlds and their name."""
 
 
-class Restorable:
+class Restorable(ABC):
     """Worlds that may not be open yet, and their exact state."""
 
     facts: Facts
@@ -38,15 +39,17 @@ class Restorable:
     _ended: np.ndarray
     _encode: Any
 
+    @abstractmethod
     def _reset(self) -> Tensor:
-        raise NotImplementedError
+        """Begin new episodes; returns the first observations ``[E, ...]``."""
 
+    @abstractmethod
     def _advance(self, command: np.ndarray) -> Any:
-        raise NotImplementedError
+        """Take the world's actions ``[E, ...]``; returns the step."""
 
+    @abstractmethod
     def restart(self, seed: int) -> Tensor:
         """Begin anew with another seed."""
-        raise NotImplementedError
 
     # -- opening and closing ----------------------------------------------------------------------------------------------------
 

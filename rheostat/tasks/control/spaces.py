@@ -134,16 +134,6 @@ def is_image(space: Space) -> bool:
     return type(space).__name__ == "Box" and space.dtype == np.uint8 and space.shape is not None and len(space.shape) in (2, 3, 4)
 
 
-def pictures_in(space: Any) -> tuple[tuple[int, tuple[int, int, int]], ...]:
-    """The pictures inside encoded vectors of this space: first column and ``[C, H, W]`` of each, pixels from 0 to 1."""
-    return getattr(space, "pictures", ())
-
-
-def entries_of(space: Any) -> tuple[tuple[str, int], ...] | None:
-    """Names and widths of the entries of encoded vectors of this space; None where they are one array."""
-    return getattr(space, "entries", None)
-
-
 def stacked(raw: Any) -> Any:
     """One observation with a leading axis of 1 in every array."""
     if isinstance(raw, dict):
@@ -181,7 +171,7 @@ class ObservationEncoder:
       the three last axes, and a first of four is frames, joined with the channels;
     - everything else becomes one float32 vector ``[E, n]``: Box and MultiBinary are flattened, Discrete and MultiDiscrete one-hot encoded,
       Dict and Tuple entries concatenated, those of a Dict by name. Pictures among them take their columns with channels first and pixels
-      from 0 to 1, and the encoded space says where they are (:func:`pictures_in`), for a network of their own.
+      from 0 to 1, and the encoded space says where they are (``pictures``), for a network of their own.
 
     Args:
         space: the observation space of one environment.
@@ -212,6 +202,10 @@ class ObservationEncoder:
         self._picture: Picture | None = None
         self.raw_space = space
         self.space: Box
+        if not any(part.shape is None or math.prod(part.shape) for _, part in _walk(space)):
+            raise RheostatError(
+                f"The observation of {task} is {space}, which holds no number: give at least one, a constant where there is nothing to see."
+            )
         if is_image(space):
             assert space.shape is not None
             self._image_shape = space.shape
