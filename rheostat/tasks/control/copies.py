@@ -202,7 +202,7 @@ def put(space: Space, rows: Sequence[Any], buffer: Any, path: tuple[Any, ...], n
         return tuple(rows)
     for row, value in enumerate(rows):
         found = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-        integers = found.dtype.kind in "bi" and buffer.dtype.kind in "biu"
+        integers = found.dtype.kind in "biu" and buffer.dtype.kind in "biu"
         if found.shape != space.shape or not (integers or np.can_cast(found.dtype, buffer.dtype, "same_kind")):
             raise RheostatError(
                 f"The observation{_where(path)} of environment {row} of {name} has shape {list(found.shape)} and dtype {found.dtype}; its "
