@@ -45,3 +45,9 @@ def shown(value: Any) -> str:
     except Exception:  # an int of more digits than Python writes, a ``__repr__`` that raises
         return f"a {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def shown_error(error: BaseException) -> str:
+    """What an error of somebody else's says, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= 200 else text[:197] + "...").rstrip(".")

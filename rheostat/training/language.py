@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +20,7 @@ from rheostat.errors import MissingExtra, RheostatError
 from rheostat.learner.language import composition_of
 from rheostat.learner.learner import Composition
 from rheostat.methods import table
-from rheostat.policies.language.loading import base_of_adapters
+from rheostat.policies.language.loading import adapter_config, base_of_adapters
 from rheostat.policies.language.model import LanguagePolicy
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.base_models import base_model_path, base_models, build_base_model
@@ -276,7 +274,7 @@ def check_saved_adapters(settings: Settings, path: str) -> None:
     Raises:
         RheostatError: another rank, scale or targets.
     """
-    saved = json.loads((Path(path) / "adapter_config.json").read_text())
+    saved = adapter_config(path) or {}
     targets = saved.get("target_modules")
     for name, given, found in (
         ("adapter_rank", settings.adapter_rank, saved.get("r")),

@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 
-from rheostat.errors import MissingExtra, RheostatError
+from rheostat.errors import MissingExtra, RheostatError, shown_error
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+ADAPTER_CONFIG = "adapter_config.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 SPARE_ROWS = 1024  # models round their vocabulary up for speed; more unused rows than this (or 5 %) are another tokenizer's
 
@@ -85,14 +86,32 @@ def base_of_adapters(path: str | Path) -> str | None:
     Raises:
         RheostatError: adapters that name no base model.
     """
-    config = Path(path) / "adapter_config.json"
-    if not config.is_file():
+    config = adapter_config(path)
+    if config is None:
         return None
-    base = json.loads(config.read_text()).get("base_model_name_or_path")
-    if not base:
-        raise RheostatError(f"The adapters in {path} do not say what they sit on: set base_model_name_or_path in {config.name}.")
+    base = config.get("base_model_name_or_path")
+    if not base or not isinstance(base, str):
+        raise RheostatError(f"The adapters in {path} do not say what they sit on: set base_model_name_or_path in {ADAPTER_CONFIG}.")
     beside = Path(path) / base
-    return str(beside) if beside.is_dir() else str(base)
+    return str(beside) if beside.is_dir() else base
+
+
+def adapter_config(path: str | Path) -> dict[str, Any] | None:
+    """What a folder of ``peft`` adapters says of them; None for a folder of another kind.
+
+    Raises:
+        RheostatError: its file is damaged.
+    """
+    file = Path(path) / ADAPTER_CONFIG
+    if not file.is_file():
+        return None
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise RheostatError(f"{file} is damaged ({shown_error(error)}): save the adapters again.") from error
+    if not isinstance(config, dict):
+        raise RheostatError(f"{file} is damaged (a {type(config).__name__} instead of an object): save the adapters again.")
+    return config
 
 
 def _with_saved_adapters(model: Any, path: str | Path) -> Any:
@@ -100,7 +119,10 @@ def _with_saved_adapters(model: Any, path: str | Path) -> Any:
         from peft import PeftModel
     except ImportError as error:
         raise MissingExtra("peft", "peft", "Training adapters") from error
-    return PeftModel.from_pretrained(model, str(path), is_trainable=True)
+    try:
+        return PeftModel.from_pretrained(model, str(path), is_trainable=True)
+    except Exception as error:  # peft, torch and safetensors each raise their own where files are damaged or of another model
+        raise RheostatError(f"The adapters in {path} cannot be put on their base model ({shown_error(error)}): save them again.") from error
 
 
 @contextmanager

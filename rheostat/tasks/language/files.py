@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,13 @@ import numpy as np
 
 from rheostat.credit.verifiers.built_in import load_rewards
 from rheostat.credit.verifiers.interface import Verifier
-from rheostat.errors import RheostatError, unknown
+from rheostat.errors import RheostatError, shown_error, unknown
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, PromptStream, Split, is_validation
 from rheostat.tasks.language.reading import named_rows, read_rows
 
+DEEPEST = 64
+"""Containers within containers that a column may have."""
 ANSWER_COLUMNS = ("answer", "solution", "ground_truth")
 """Where the reference answer is looked for when no column is named; then in verl's ``reward_model``."""
 
@@ -212,12 +216,32 @@ def load_prompts(source: str | Path | Any, reward: Any = "exact", **options: Any
 
 
 def digest_of(prompts: Iterable[Prompt]) -> str:
-    """16 hexadecimal digits over prompts, answers and other columns, in order."""
+    """16 hexadecimal digits over prompts, answers and other columns, in order: the same whichever kind of file the rows come from."""
     total = hashlib.blake2b(digest_size=8)
     for prompt in prompts:
-        told = json.dumps([prompt.answer, dict(prompt.columns)], default=repr, sort_keys=True)
+        told = json.dumps(_canonical([prompt.answer, dict(prompt.columns)]), sort_keys=True)
         total.update(f"{prompt.key}\0{told}\0".encode("utf-8", "surrogatepass"))
     return total.hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """A value as JSON that does not depend on who wrote it down: a gap is no column, a table's 52.0 is 52, numpy's arrays are lists."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, Mapping):
+        return {str(key): _canonical(each) for key, each in value.items() if not _is_gap(each)}
+    if isinstance(value, (list, tuple)):
+        return [None if _is_gap(each) else _canonical(each) for each in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted((_canonical(each) for each in value), key=repr)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address is another one in every process
+
+
+def _is_gap(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def read_row(row: Any, where: str, prompt_column: str = "prompt", answer_column: str | None = None) -> Prompt:
@@ -238,6 +262,8 @@ def read_row(row: Any, where: str, prompt_column: str = "prompt", answer_column:
     if answer_column is not None and answer_column not in row:
         raise RheostatError(f"{where} has no answer column {answer_column!r} (it has {', '.join(map(str, row))}).")
     for column, value in row.items():
+        if _depth(value) > DEEPEST:
+            raise RheostatError(f"{where} has a column {column!r} that is nested more than {DEEPEST} deep: write it flat.")
         if not encodable(value):
             raise RheostatError(
                 f"{where} holds half a surrogate pair in its column {column!r}, which is no text (\\ud800 to \\udfff alone): mend or "
@@ -257,6 +283,15 @@ def _split_chat(row: Mapping[str, Any], where: str) -> dict[str, Any]:
     rest = {key: value for key, value in row.items() if key not in ("messages", "prompt")}
     answered = len(chat) > 1 and chat[-1].get("role") == "assistant"
     return rest | ({"prompt": chat[:-1], "completion": chat[-1:]} if answered else {"prompt": chat})
+
+
+def _depth(value: Any) -> int:
+    """Containers within containers, counted no further than is read."""
+    depth, level = 0, [value]
+    while level and depth <= DEEPEST:
+        inner = [list(each.values()) if isinstance(each, Mapping) else each for each in level if isinstance(each, (Mapping, list, tuple))]
+        depth, level = depth + bool(inner), [each for held in inner for each in held]
+    return depth
 
 
 def encodable(value: Any) -> bool:
@@ -279,8 +314,8 @@ def _check_extras(columns: dict[str, Any], where: str) -> None:
         if isinstance(value, str):  # tables cannot hold anything else
             try:
                 value = json.loads(value)
-            except json.JSONDecodeError as error:
-                raise RheostatError(f"{where} has a column {name!r} that is not JSON ({error.msg}): write {what}.") from error
+            except (ValueError, RecursionError) as error:
+                raise RheostatError(f"{where} has a column {name!r} that is not JSON ({shown_error(error)}): write {what}.") from error
         if value is not None and hasattr(value, "tolist"):
             value = value.tolist()
         if value is not None and not isinstance(value, kind):
@@ -306,7 +341,7 @@ def _content(content: Any, where: str) -> str | list[dict[str, str]]:
             raise RheostatError(
                 f"{where} has the chat message {message!r:.80}: every message needs a 'role' and a 'content' that are text."
             )
-    return [dict(message) for message in content]
+    return [{key: value for key, value in message.items() if value is not None} for message in content]  # tables fill gaps with null
 
 
 def _answer(row: Mapping[str, Any]) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from rheostat.errors import MissingExtra, RheostatError
+from rheostat.errors import MissingExtra, RheostatError, shown_error
 
 KINDS = ".jsonl, .json, .csv, .tsv or .parquet file, or a folder written by save_to_disk"
 
@@ -22,7 +22,8 @@ def read_rows(source: str | Path | Any, what: str = "prompts") -> Iterable[Mappi
         what: they are, for messages.
 
     Raises:
-        RheostatError: no such file, an unknown kind, or a malformed one (which line, and what is wrong with it).
+        RheostatError: no such file, an unknown kind, or a malformed one (which line, and what is wrong with it). A file is read row by
+            row, so that these come while the rows are gone through.
     """
     if not isinstance(source, (str, Path)):
         if isinstance(source, Mapping):  # a datasets.DatasetDict, among others
@@ -37,12 +38,26 @@ def read_rows(source: str | Path | Any, what: str = "prompts") -> Iterable[Mappi
         return _read_folder(path)
     kind = path.suffix.lower()
     if kind in (".jsonl", ".json", ".ndjson"):
-        return _read_json(path)
+        return _readable(path, _read_json(path))
     if kind in (".csv", ".tsv"):
-        return _read_table(path, "\t" if kind == ".tsv" else ",")
+        return _readable(path, _read_table(path, "\t" if kind == ".tsv" else ","))
     if kind == ".parquet":
-        return _read_parquet(path)
+        return _readable(path, _read_parquet(path))
     raise RheostatError(f"{what.capitalize()} cannot be read from {source}: give a {KINDS}.")
+
+
+def _readable(path: Path, rows: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The rows; what the file system or an encoding says of the file becomes a sentence."""
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except UnicodeDecodeError as error:
+            raise RheostatError(f"{path} is not text in UTF-8 ({error.reason}): convert it.") from error
+        except OSError as error:
+            raise RheostatError(f"{path} cannot be read ({error.strerror or error}): check the file and its rights.") from error
+        yield row
 
 
 class _Line(dict[str, Any]):
@@ -64,50 +79,47 @@ def _line(row: dict[str, Any], where: str) -> _Line:
 
 
 def _read_json(path: Path) -> Iterator[Mapping[str, Any]]:
-    try:
-        with path.open(encoding="utf-8-sig") as lines:  # some editors put a byte-order mark first
-            first = ""
-            while not first.strip() and (first := lines.readline()):
-                pass
-            if first.lstrip().startswith("["):
-                lines.seek(0)
-                yield from _read_array(path, lines.read())
-                return
-            lines.seek(0)
-            for number, line in enumerate(lines, 1):
-                line = line.removeprefix("\ufeff")
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line.rstrip())
-                except json.JSONDecodeError as error:
-                    what = error.msg.removesuffix(" at")
-                    raise RheostatError(
-                        f"Line {number} of {path} is not JSON ({what} at column {error.colno}): write one object per line, or one array "
-                        "of objects."
-                    ) from error
-                if not isinstance(row, dict):
-                    raise RheostatError(f"Line {number} of {path} is a JSON {type(row).__name__}: write one object per line.")
-                yield _line(row, f"Line {number} of {path}")
-    except UnicodeDecodeError as error:
-        raise RheostatError(f"{path} is not text in UTF-8 ({error.reason}): convert it.") from error
+    with path.open(encoding="utf-8-sig") as lines:  # some editors put a byte-order mark first
+        first = ""
+        while not first.strip() and (first := lines.readline()):
+            pass
+        lines.seek(0)
+        if first.lstrip().startswith("["):
+            yield from _read_array(path, lines.read())
+            return
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            where = f"Line {number} of {path}"
+            row = _loads(line.removeprefix("\ufeff").rstrip(), where, "write one object per line, or one array of objects")
+            if not isinstance(row, dict):
+                raise RheostatError(f"{where} is a JSON {type(row).__name__}: write one object per line.")
+            yield _line(row, where)
 
 
 def _read_array(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
-    try:
-        rows = json.loads(text.removeprefix("\ufeff"))
-    except json.JSONDecodeError as error:
-        raise RheostatError(
-            f"Line {error.lineno} of {path} is not JSON ({error.msg} at column {error.colno}): the file begins as one array of objects, so "
-            "it has to be one to its end."
-        ) from error
+    rows = _loads(text.removeprefix("\ufeff"), str(path), "the file begins as one array of objects, so it has to be one to its end")
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise RheostatError(f"Entry {number} of {path} is a JSON {type(row).__name__}: write an array of objects.")
         yield _line(row, f"Entry {number} of {path}")
 
 
+def _loads(text: str, where: str, remedy: str) -> Any:
+    """What a text says in JSON."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = "" if where.startswith("Line ") else f"line {error.lineno}, "
+        raise RheostatError(f"{where} is not JSON ({error.msg.removesuffix(' at')} at {line}column {error.colno}): {remedy}.") from error
+    except RecursionError as error:
+        raise RheostatError(f"{where} is nested too deep to be read: write flat columns.") from error
+    except ValueError as error:  # a number of more digits than Python reads
+        raise RheostatError(f"{where} holds what cannot be read ({error}): write it as text.") from error
+
+
 def _read_table(path: Path, delimiter: str) -> Iterator[Mapping[str, Any]]:
+    csv.field_size_limit(2**31 - 1)  # a cell may be a whole text; the default is 131,072 characters
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.DictReader(file, delimiter=delimiter, strict=True)
@@ -121,21 +133,19 @@ def _read_table(path: Path, delimiter: str) -> Iterator[Mapping[str, Any]]:
                 yield _line({name: cell or None for name, cell in row.items()}, where)
     except csv.Error as error:
         raise RheostatError(f"{path} is not a table ({error}): write it again.") from error
-    except UnicodeDecodeError as error:
-        raise RheostatError(f"{path} is not text in UTF-8 ({error.reason}): convert it.") from error
 
 
 def _read_parquet(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
-        from pyarrow import ArrowInvalid, parquet
+        from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise MissingExtra("pyarrow", "data", "Reading parquet files") from error
     try:
         with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches():
                 yield from batch.to_pylist()
-    except ArrowInvalid as error:
-        raise RheostatError(f"{path} is not a parquet file ({error}): write it again.") from error
+    except (ArrowException, OSError, ValueError, OverflowError) as error:  # a cut file, names twice, a date that Python does not have
+        raise RheostatError(f"{path} cannot be read as a parquet file ({shown_error(error)}): write it again.") from error
 
 
 def _read_folder(path: Path) -> Iterable[Mapping[str, Any]]:
@@ -147,6 +157,8 @@ def _read_folder(path: Path) -> Iterable[Mapping[str, Any]]:
         found = datasets.load_from_disk(str(path))
     except FileNotFoundError as error:
         raise RheostatError(f"{path} is no folder written by Dataset.save_to_disk: give a {KINDS}.") from error
+    except Exception as error:  # whatever a damaged file of it makes datasets or pyarrow raise
+        raise RheostatError(f"{path} cannot be read as a saved data set ({shown_error(error)}): save it again.") from error
     if isinstance(found, Mapping):
         raise RheostatError(
             f"{path} holds several splits ({', '.join(map(str, found))}): give the folder of one, {path}/{next(iter(found))}."

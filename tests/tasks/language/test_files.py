@@ -112,7 +112,7 @@ def test_other_malformed_sources(tmp_path):
         (tmp_path / "nowhere.jsonl", "There is no file of prompts"),
         (tmp_path / "p.txt", r"give a \.jsonl, .*\.parquet file"),
         (tmp_path / "latin.jsonl", "not text in UTF-8"),
-        (tmp_path / "no.parquet", "not a parquet file"),
+        (tmp_path / "no.parquet", "cannot be read as a parquet file"),
         (tmp_path / "folder", "no folder written by"),
         ({"train": ROWS, "test": ROWS}, "keys train, test: pass one"),
         (5, "cannot be read from a int"),
