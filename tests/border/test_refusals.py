@@ -120,9 +120,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
         ({"steps": 0}, "steps is 0; it must be at least 1"),
         ({"threads": 10**9}, "threads is 1000000000; it must be at least 1 and at most 4,096"),
         ({"backend": "foo"}, "backend is 'foo'; it must be one of auto, envpool, gymnasium"),
-        ({"sandbox": "none"}, "sandbox is 'none'; it must be one of best"),
-        ({"rollouts_kept": -1}, "rollouts_kept is -1; it must be at least 0"),
-        ({"environment_options": [1]}, r"environment_options is \[1\]; it must be an object of options"),
+        ({"environment_options": [1]}, r"environment_options is \[1\]; it must be a table of names and values"),
         ({"environment_options": {"seed": 3}}, "seed is no option of the environment"),
         ({"environment_options": {"fields": ["a"]}}, "fields is no option of the environment"),
         ({"environment_options": {"gravity": 3}}, "Unknown option of the EnvPool task CartPole-v1 'gravity'"),
@@ -135,6 +133,9 @@ def test_settings_out_of_range(options: dict[str, Any], message: str, tmp_path: 
 
 
 def test_settings_take_numbers_of_numpy_and_paths() -> None:
+    for wrong, message in (({"sandbox": "none"}, "sandbox is 'none'; it must be one of best"), ({"rollouts_kept": -1}, "at least 0")):
+        with pytest.raises(RheostatError, match=message):
+            Settings("grpo", "chain-sum", **wrong)  # type: ignore[arg-type]
     settings = Settings("ppo", "CartPole-v1", seed=np.int64(3), offline=Path("data"), rewards=["a"], reward_weights=(1, np.float32(0.5)))  # type: ignore[arg-type]
     assert (settings.seed, settings.offline, settings.rewards, settings.reward_weights) == (3, "data", ("a",), (1.0, 0.5))
     assert type(settings.seed) is int and all(type(weight) is float for weight in settings.reward_weights)
