@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from rheostat.buffers.control_retainers import Draw
-from rheostat.learner.off_policy import AsRead, PerStep, meter, step_of
+from rheostat.learner.off_policy import AsRead, PerStep, meter
 from rheostat.options import options_of
 from rheostat.parts import Batch
 from rheostat.trajectories import Transitions
@@ -26,6 +26,12 @@ MODELS = {
     "balance_temperature": "balance temperature",
 }
 """Short names of models, in the order of the published codes."""
+
+
+def step_of(learner: Any) -> PerStep:
+    """The update of gradient steps of a learner: of a method with stages, that of the present one."""
+    composition = getattr(learner, "learner", learner).composition
+    return next(part for part in composition.improve if isinstance(part, PerStep))
 
 
 class ByHand:

@@ -208,6 +208,7 @@ class ReplayBuffer:
     priority: float = option(0.0, share=True)
     """Exponent of the priorities of the replay (Schaul et al. 2016); 0 draws uniformly."""
     gamma: float = 0.99
+    keeps_units: ClassVar[bool] = True
 
     @property
     def share(self) -> float | None:
@@ -283,6 +284,7 @@ class DataAlone:
     folder: str | None = option(None, short="replay_folder")
     """Folder for the file of a data set that needs more than half of the free memory; None takes the system's temporary folder."""
     gamma: float = 0.99
+    keeps_units: ClassVar[bool] = True
 
     def prepare(self, context: Any) -> None:
         """Make the store."""
@@ -322,9 +324,9 @@ class PerEnvironmentStep:
     """Environment steps before learning."""
 
     def __call__(self, context: Any) -> int:
-        done = context.counts.get("due", 0)
+        done = context.counts.get("gradient_steps_due", 0)
         whole = max(0, math.floor(exact(self.ratio) * (context.collector.steps - self.after)) - done)
-        context.counts["due"] = done + whole
+        context.counts["gradient_steps_due"] = done + whole
         return whole
 
 

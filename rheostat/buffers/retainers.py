@@ -45,6 +45,8 @@ class AtLeast:
 class MarkStale:
     """Rows that an older policy sampled say so."""
 
+    keeps_units: ClassVar[bool] = True
+
     def retain(self, context: Context, batch: Batch) -> Batch:
         rows = batch.rows
         stale = (rows.source == int(Source.FRESH)) & (rows.version < context.updates)

@@ -12,9 +12,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from rheostat.masking import standardise
 from rheostat.objectives.actor import smoothed_action
-from rheostat.objectives.temporal_difference import least, soft_value, td_target
+from rheostat.objectives.conservative import uniform_log_density
+from rheostat.objectives.temporal_difference import greedy_value, least, soft_value, td_target
 from rheostat.parts import Batch
+
+REWARD_EPSILON = 1e-6
+"""Added to the deviation that the rewards of a batch are divided by."""
 
 Sampler = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
 """From context and observations as read to reparameterised actions ``[B, D]`` and their log-probabilities ``[B]``."""
@@ -132,3 +137,84 @@ class ImplicitValues:
         """The same between two updates."""
         self(context, batch)
         return {}
+
+
+def policy_actions(context: Any, observation: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Actions of the policy ``[B, count, d]`` and their log-densities ``[B, count]``, nats."""
+    policy = context.models["policy"].network.distribution(observation)
+    noise = torch.randn((count, *policy.mean.shape), generator=context.streams["updates"])
+    action, log_density = policy.draw(noise)
+    return action.transpose(0, 1), log_density.transpose(0, 1)
+
+
+@dataclass(frozen=True)
+class BestNextTarget:
+    """``y`` of the best of several next actions of the policy, and alpha as it is now."""
+
+    entropy_in_backup: bool = False
+    actions: int = 10
+    models: ClassVar[tuple[str, ...]] = ("policy", "target critics", "temperature")
+    writes: ClassVar[tuple[str, ...]] = ("target", "alpha")
+
+    @torch.no_grad()
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows, alpha = batch.rows, context.models["temperature"].network.value
+        action, log_density = policy_actions(context, rows.next_observation, self.actions)
+        value = context.models["target critics"].network.of_many(rows.next_observation, action).amin(0)
+        value, best = value.max(-1)
+        if self.entropy_in_backup:
+            value = value - alpha * log_density.gather(-1, best.unsqueeze(-1)).squeeze(-1)
+        batch.columns["target"] = td_target(rows.reward, value, rows.discount)
+        batch.facts["alpha"] = alpha
+        return batch
+
+
+@dataclass(frozen=True)
+class OtherActions:
+    """Actions that are not the data's: columns ``other actions`` ``[B, 3n, d]`` of uniform, pi(s), pi(s'), and their ``log density``
+    ``[B, 3n]``, nats."""
+
+    actions: int = 10
+    models: ClassVar[tuple[str, ...]] = ("policy",)
+    writes: ClassVar[tuple[str, ...]] = ("other actions", "log density")
+
+    @torch.no_grad()
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows = batch.rows
+        here, here_density = policy_actions(context, rows.observation, self.actions)
+        there, there_density = policy_actions(context, rows.next_observation, self.actions)
+        anywhere = 2 * torch.rand(here.shape, generator=context.streams["updates"]) - 1
+        bound = torch.ones(here.shape[-1])
+        uniform = uniform_log_density(-bound, bound).expand_as(here_density)
+        batch.columns["other actions"] = torch.cat([anywhere, here, there], 1)
+        batch.columns["log density"] = torch.cat([uniform, here_density, there_density], 1)
+        return batch
+
+
+@dataclass(frozen=True)
+class GreedyTarget:
+    """``y = r + discount Qbar(s', a*)``, a* the best of the slow copy or (double) of the network."""
+
+    double: bool = False
+    models: ClassVar[tuple[str, ...]] = ("policy", "target policy")
+    writes: ClassVar[tuple[str, ...]] = ("target",)
+
+    @torch.no_grad()
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows = batch.rows
+        chooser = context.models["policy"].network(rows.next_observation) if self.double else None
+        value = greedy_value(context.models["target policy"].network(rows.next_observation), chooser)
+        batch.columns["target"] = td_target(rows.reward, value, rows.discount)
+        return batch
+
+
+@dataclass(frozen=True)
+class StandardisedRewards:
+    """The rewards of every batch standardised, times a scale (the authors)."""
+
+    scale: float
+
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        rows = batch.rows.clone(recurse=False)
+        rows.reward = self.scale * standardise(rows.reward, eps=REWARD_EPSILON)
+        return batch.with_rows(rows)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rheostat.credit.td_annotations import bounded_draw, soft_draw
-from rheostat.learner.control_models import Build, TargetNetwork, Trainable
+from rheostat.learner.control_models import Build, TargetNetwork, TrainableNetwork
 from rheostat.objectives.actor import (
     TemperatureForm,
     behaviour_regularised_loss,
@@ -104,7 +104,7 @@ class Critics:
 
     def models(self, hidden: tuple[int, ...], learning_rate: float, tau: float) -> dict[str, Any]:
         """Critics and target critics; ``learning_rate`` is that of the policy."""
-        critics = Trainable(ensemble_q(hidden, self.number, self.normalisation), value_or(self.learning_rate, learning_rate))
+        critics = TrainableNetwork(ensemble_q(hidden, self.number, self.normalisation), value_or(self.learning_rate, learning_rate))
         return {"critics": critics, "target critics": TargetNetwork("critics", tau)}
 
 
@@ -128,10 +128,10 @@ class Entropy:
         why = "a fixed temperature learns nothing, so leave it alone, or leave temperature out"
         return {} if self.fixed is None else dict.fromkeys(("initial", "target", "form"), why)
 
-    def model(self, learning_rate: float) -> Trainable:
+    def model(self, learning_rate: float) -> TrainableNetwork:
         """The temperature."""
         start = self.initial if self.fixed is None else self.fixed
-        return Trainable(lambda context: Temperature(start), learning_rate)
+        return TrainableNetwork(lambda context: Temperature(start), learning_rate)
 
     @property
     def steps(self) -> list[Any]:

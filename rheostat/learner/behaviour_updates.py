@@ -4,14 +4,12 @@ what the window will still hold."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from rheostat.buffers.control_retainers import Window
-from rheostat.errors import RheostatError
 from rheostat.objectives.behaviour import advantage_weight, behaviour_loss
 from rheostat.objectives.kl import kl_estimate
 from rheostat.objectives.slopes import behaviour_slope, ros_slope
@@ -53,13 +51,12 @@ class RosUpdate:
     target: str = "policy"
     refuses: ClassVar[dict[str, str]] = REFUSES
 
-    def check(self, composition: Any) -> None:
-        """Refuse a window that never holds anything beside the block that is about to go."""
-        if any(isinstance(part, Window) and part.batches * part.turns == 1 for part in composition.retain):
-            raise RheostatError(
-                "behaviour_steps is a whole batch and window is 1, so nothing is kept that the behaviour policy could repair: lower "
-                "behaviour_steps, or raise window."
-            )
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        if method.keep.batches * method.collect.turns > 1:
+            return {}
+        why = "behaviour_steps is a whole batch and window is 1, so nothing is kept that the behaviour policy could repair; raise window"
+        return dict.fromkeys((each.name for each in fields(self)), why)
 
     def improve(self, context: Any, batch: Batch) -> Metrics:
         """Restart from the policy as it is now and move."""

@@ -32,7 +32,7 @@ class LearnerContext:
         networks: untrained networks by the names of their models.
         models: bound models by name (:mod:`rheostat.learner.models`).
         stores: data and statistics that outlive a stage, by name.
-        counts: updates made of every model.
+        counts: updates made of every model, by its name, and what else is counted.
         flops: operations spent.
         deployed: name of the model that is evaluated, whose updates number the data.
         needs_old_scores: whether the learner's update needs the log-probabilities at its start apart from its first training pass.
@@ -51,11 +51,16 @@ class LearnerContext:
     @property
     def updates(self) -> int:
         """How many times the deployed policy has been improved: the version of the next data."""
-        return self.counts.get(self.deployed, 0)
+        return self.counts.get(self.clock, 0)
 
     @updates.setter
     def updates(self, value: int) -> None:
-        self.counts[self.deployed] = value
+        self.counts[self.clock] = value
+
+    @property
+    def clock(self) -> str:
+        """Which of the counts numbers the data."""
+        return self.deployed
 
     def updates_of(self, model: str) -> int:
         """How many times a model has been improved."""

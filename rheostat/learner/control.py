@@ -83,7 +83,6 @@ class ControlContext(LearnerContext):
             self.networks["policy"] = policy
         self.collector = Collector(make(environments, derive_seed(streams.seed, "pool", 0)))
         self.stores["environments"] = self.collector
-        self._updates = 0
         self.data_first = False
         self.turns = 0
         self.gradient_steps = 0
@@ -95,7 +94,6 @@ class ControlContext(LearnerContext):
         self.on_restart: list[Callable[[], None]] = []
         self.log: Any = None
         self.ranked = False
-        self._followers: dict[str, list[Any]] = {}
 
     # --- spaces and units -------------------------------------------------------------------------------------------------------------
 
@@ -214,17 +212,13 @@ class ControlContext(LearnerContext):
     # --- time -------------------------------------------------------------------------------------------------------------------------
 
     @property
-    def updates(self) -> int:
-        """Gradient steps, or PPO updates, so far: the version of the next data."""
-        return self._updates
-
-    @updates.setter
-    def updates(self, value: int) -> None:
-        self._updates = value
+    def clock(self) -> str:
+        """Which of the counts numbers the data: that of gradient steps (or PPO updates), of whichever models."""
+        return "updates"
 
     def version(self, model: str) -> int:
         """The number of the policy that acts."""
-        return max(0, self._updates - getattr(self.models[model], "lag", 0))
+        return max(0, self.updates - getattr(self.models[model], "lag", 0))
 
     @property
     def length(self) -> int | None:
@@ -256,21 +250,9 @@ class ControlContext(LearnerContext):
         """How much of the budget has been used."""
         return self.spent + (0 if self.acting else self.gradient_steps) + self.collector.steps
 
-    def finish_update(self, model: str) -> None:
-        """A model has moved: count it, and let the models that follow it know."""
-        self.counts[model] = self.counts.get(model, 0) + 1
-        for follower in self.followers(model):
-            follower.after_update(self)
-
-    def followers(self, model: str) -> list[Any]:
-        """Models that follow a model."""
-        if model not in self._followers:
-            self._followers[model] = [each for each in self.models.values() if getattr(each, "of", None) == model]
-        return self._followers[model]
-
     def finish_gradient_step(self) -> None:
         """Everything that learns in a gradient step has moved."""
-        self._updates += 1
+        self.updates += 1
         self.gradient_steps += 1
 
     # --- what the learner asks --------------------------------------------------------------------------------------------------------
@@ -287,7 +269,7 @@ class ControlContext(LearnerContext):
         """Deterministic actions in a fresh pool with its own seed and frozen statistics; with a data set of known references, the
         normalised score too."""
         copies = self.environments.copies_for(episodes)
-        environments = self.make(copies, derive_seed(self.streams.seed, "evaluation", self._updates))
+        environments = self.make(copies, derive_seed(self.streams.seed, "evaluation", self.updates))
         distribution = self.models[self.deployed].evaluated(self)
         forget = getattr(distribution, "forget", None)
 
@@ -350,7 +332,7 @@ class ControlContext(LearnerContext):
                 store.close()
 
 
-COUNTERS = ("updates", "gradient_steps", "spent", "stage", "started", "turns", "restarts")
+COUNTERS = ("gradient_steps", "spent", "stage", "started", "turns", "restarts")
 
 
 # --- building -----------------------------------------------------------------------------------------------------------------------------
@@ -414,9 +396,8 @@ def build(
         policy: the user's network.
 
     Raises:
-        RheostatError: what :func:`composition_of` refuses; an option that cannot act in this run; a data set where none is read, none
-            where one is needed, or one of another task; a network where the method makes its own; or a budget in which something would
-            never happen.
+        RheostatError: what :func:`composition_of` refuses; a data set where none is read, none where one is needed, or one of another
+            task; a network where the method makes its own; or a budget in which something would never happen.
     """
     composition = composition_of(config, who)
     assert not isinstance(composition, Teamed), "rheostat.learner.teams builds those"
@@ -446,7 +427,6 @@ def build(
                 part.prepare(context)
         with torch.random.fork_rng(devices=[]):  # layers draw weights from the global generator before ours replace them
             found = Stages(config, composition, context) if isinstance(composition, Staged) else Learner(config, composition, context)
-        refuse_idle(config, who, context)
         return found
     except BaseException:
         context.close()

@@ -34,7 +34,7 @@ Build = Callable[[Any], nn.Module]
 """From the learner's context to an untrained network."""
 
 
-class Trainable(Trained[Any]):
+class TrainableNetwork(Trained[Any]):
     """A network whose parameters are one vector, and the Adam that moves it by autograd.
 
     Args:
@@ -163,7 +163,7 @@ class RecurrentPolicyNetwork(PolicyNetwork):
         return EpisodeMemory(self.network)
 
 
-class LaggedPolicy:
+class LaggedActorModel:
     """The policy of some updates ago with the observation statistics it read by.
 
     Args:

@@ -8,7 +8,7 @@ from typing import Any, cast
 from rheostat.buffers.control_retainers import RecentRowsBeside
 from rheostat.collect.control.collectors import ExpertRows, Rollout
 from rheostat.errors import RheostatError
-from rheostat.learner.control_models import LaggedPolicy
+from rheostat.learner.control_models import LaggedActorModel
 from rheostat.learner.dial import Dial, hidden_options, refused
 from rheostat.learner.learner import Composition
 from rheostat.learner.stages import Staged
@@ -45,7 +45,7 @@ def rewrite(dial: Dial, composition: Composition | Staged | Teamed, who: str) ->
     if dial.expert_share:
         found.retain.append(ExpertRows(dial.expert_share, rollout.environments, rollout.vector_steps))
     if dial.lag:
-        found.models["acting"] = LaggedPolicy(dial.lag)
+        found.models["acting"] = LaggedActorModel(dial.lag)
         found.collect = replace(rollout, acting="acting")
     if dial.updates_per_batch is not None:
         found.improve = [repeated(part, max(1, dial.updates_per_batch)) for part in found.improve]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from rheostat.collect.control.episodes import run_episodes
 from rheostat.errors import RheostatError
+from rheostat.learner.fast_ppo import FastPPO
 from rheostat.learner.gated_ensemble import Choice, Cloning
+from rheostat.objectives.control_terms import ClippedSurrogate
+from rheostat.options import option
 from rheostat.parts import Batch
 from rheostat.policies.control.distributions import Gaussian
 from rheostat.policies.control.ensembles import TrainedMembers
@@ -53,6 +56,8 @@ class Drawing:
 @dataclass(frozen=True)
 class FreshRows:
     """The fresh batch alone, with the rewards that are learned from."""
+
+    keeps_units: ClassVar[bool] = True
 
     def retain(self, context: Any, batch: Batch) -> Batch:
         """``[environments, steps]``."""
@@ -158,3 +163,49 @@ class ChosenMember:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
         self.chosen = state["chosen"]
+
+
+@dataclass(frozen=True)
+class Online:
+    """The last stage: PPO from the chosen member and the offline V."""
+
+    environments: int = option(1, short="num_envs", at_least=1)
+    """Environments stepped together."""
+    batch_steps: int = option(2048, short="online_batch_steps", at_least=1)
+    """Environment steps per online update."""
+    minibatch: int = option(128, short="online_minibatch", at_least=1)
+    """Steps per gradient step online."""
+    epochs: int = option(10, short="online_epochs", at_least=1)
+    """Passes over every online batch (the authors: 5 to 30)."""
+    learning_rate: float = option(3e-5, short="online_learning_rate", at_least=0)
+    """Adam step size of the policy online (the authors: 1e-5 to 3e-5)."""
+    critic_learning_rate: float = option(2e-4, short="online_critic_learning_rate", at_least=0)
+    """Adam step size of V online."""
+    anneal: bool = option(True, short="online_anneal")
+    """Both step sizes fall to 0 over ``--online-steps``."""
+    clip: float = option(0.05, short="online_clip", at_least=0)
+    """Clip range of the ratio online, and of V around its value before the update."""
+    entropy_coefficient: float = option(0.01)
+    """Weight of the entropy bonus online."""
+    lam: float = option(0.95, share=True)
+    """GAE lambda."""
+    log_std: Literal["same", "double-tanh"] = option("same", short="log_std_online")
+    """The deviation online is that of the offline network, or squashed again as released."""
+    clip_actions: bool = option(False)
+    """Online log-probabilities are those of the action clipped to its bounds, as released, and not of the draw."""
+
+    def update(self, max_grad_norm: float) -> FastPPO:
+        """Of the policy and V, apart."""
+        return FastPPO(
+            self.epochs,
+            learning_rate=self.learning_rate,
+            anneal=self.anneal,
+            entropy_coefficient=self.entropy_coefficient,
+            max_grad_norm=max_grad_norm,
+            objective=ClippedSurrogate(self.clip, value_scale=1.0),
+            rows=self.batch_steps,
+            minibatch_size=self.minibatch,
+            critic="value",
+            critic_learning_rate=self.critic_learning_rate,
+            model="online policy",
+        )

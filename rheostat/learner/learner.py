@@ -110,18 +110,25 @@ class Composition:
             mine = tuple(getattr(update, name, None) for name in ("learning_rate", "warmup", "weight_decay", "max_grad_norm"))
             if model is not None and optimisers.setdefault(model, mine) != mine:
                 raise RheostatError(f"{who} has two updates of the model {model!r} with different optimisers: give them the same settings.")
-        maker: Any = None
-        for part in [*chain(self.collect), *self.retain]:
-            if maker is not None and not getattr(part, "keeps_units", False):
-                name = type(part).__name__
-                raise RheostatError(f"{who}: {name} cannot keep whole the units that {type(maker).__name__} makes: leave it out.")
-            maker = part if getattr(part, "makes_units", False) else maker
+        self._check_units(who)
         for part in [*self.parts().values(), *self.terms()]:
             for name in getattr(part, "models", ()):
                 if name not in self.models:
                     raise RheostatError(f"{who} asks for the model {name!r}, which it does not have: it has {', '.join(self.models)}.")
             if hasattr(part, "check"):
                 part.check(self)
+
+    def _check_units(self, who: str) -> None:
+        maker: Any = None
+        for part in [*chain(self.collect), *self.retain]:
+            if maker is not None and not getattr(part, "keeps_units", False):
+                name = type(part).__name__
+                raise RheostatError(f"{who}: {name} cannot keep whole the units that {type(maker).__name__} makes: leave it out.")
+            maker = part if getattr(part, "makes_units", False) else maker
+        for term in self.terms():
+            if maker is None and getattr(term, "needs_units", False):
+                name = type(term).__name__
+                raise RheostatError(f"{who}: {name} compares rows of one unit, and no part makes units: collect pairs.")
 
 
 def check_reads(who: str, part: Any, known: set[str]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.learner.actor_critic import Found
-from rheostat.learner.control_models import Build, PolicyNetwork, Trainable
+from rheostat.learner.control_models import Build, PolicyNetwork, TrainableNetwork
 from rheostat.learner.fast_ppo import OWN_NETWORK, Minibatch
 from rheostat.objectives.actor import soft_actor_loss
 from rheostat.objectives.mixture_of_experts import best_expert, expert_shares, frequency_loss, relaxed_choice, score_loss
@@ -104,7 +104,7 @@ def mean_action(choice: Tensor, action: Tensor) -> Tensor:
 # --- with a replay ------------------------------------------------------------------------------------------------------------------------
 
 
-class MixturePolicy(Trainable):
+class MixturePolicy(TrainableNetwork):
     """Experts and weights of unit actions.
 
     Args:
@@ -281,3 +281,17 @@ class MixtureTerms:
         outputs[:, : self.mixture.size].add_(slope, alpha=self.mixture.coefficient)
         shares = {f"mixture/{name}": share for name, share in expert_shares(mixture.logits, best).items()}
         return {"mixture_loss": of_weights.item(), "judge_loss": of_judge.item()} | shares
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Hidden layers of experts and critic."""
+
+    hidden: tuple[int, ...] = option((64, 64), at_least=1)
+    """Hidden layers of actor and critic."""
+    activation: Literal["tanh", "relu"] = option("tanh")
+    """Activation of the hidden layers."""
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return dict.fromkeys(("hidden", "activation"), OWN_NETWORK) if "policy" in context.networks else {}

@@ -177,12 +177,6 @@ class PerStep:
         return {name: value for part in self.inner() if hasattr(part, "describe") for name, value in part.describe().items()}
 
 
-def step_of(learner: Any) -> PerStep:
-    """The update of gradient steps of a learner: of a method with stages, that of the present one."""
-    composition = getattr(learner, "learner", learner).composition
-    return next(part for part in composition.improve if isinstance(part, PerStep))
-
-
 # --- the log ------------------------------------------------------------------------------------------------------------------------------
 
 

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from rheostat.credit.td_annotations import SmoothedTarget
 from rheostat.learner.actor_critic import CriticStep, DeterministicActorStep, deterministic_actor, ensemble_q
-from rheostat.learner.control_models import TargetNetwork, Trainable
+from rheostat.learner.control_models import TargetNetwork, TrainableNetwork
 from rheostat.learner.off_policy import PerStep
 from rheostat.learner.rhythm import Delayed
 from rheostat.options import option, value_or
 from rheostat.policies.control.squashed import Certain, UnitPolicy
 
 
-class NoisyPolicy(Trainable):
+class NoisyPolicy(TrainableNetwork):
     """A deterministic policy that acts with Gaussian noise.
 
     Args:
@@ -69,7 +69,7 @@ class TwinCritics:
         return {
             "policy": NoisyPolicy(self.hidden, self.learning_rate, self.exploration_noise),
             "target policy": TargetNetwork("policy", self.tau),
-            "critics": Trainable(ensemble_q(self.hidden), value_or(self.critic_learning_rate, self.learning_rate)),
+            "critics": TrainableNetwork(ensemble_q(self.hidden), value_or(self.critic_learning_rate, self.learning_rate)),
             "target critics": TargetNetwork("critics", self.tau, self.policy_delay),
         }
 

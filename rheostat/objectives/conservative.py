@@ -90,7 +90,6 @@ def conservative_penalty(
     alpha: float = 5.0,
     multiplier: float | Tensor = 1.0,
     threshold: float = 0.0,
-    clip: tuple[float, float] | None = None,
     critics: OverCritics = "sum",
     weight: Tensor | None = None,
     denominator: Tensor | float | None = None,
@@ -106,11 +105,10 @@ def conservative_penalty(
     | Lagrange, the authors' code | the same with ``threshold=tau / alpha`` (their threshold is compared with alpha times the gap) |
 
     Args:
-        gap: ``[K, B]`` of :func:`conservative_gap`; carries the gradient.
+        gap: ``[K, B]`` of :func:`conservative_gap`, clamped where rows beyond a limit should not pull (CORL); carries the gradient.
         alpha: weight of the penalty.
         multiplier: of the constraint; a constant here. 1 and a threshold of 0 are the fixed weight.
         threshold: largest wanted mean gap, in units of value.
-        clip: smallest and largest gap of a row that counts (CORL), None for no limits.
         critics: sum over critics, or their mean; take the same as in the critics' loss.
         weight: ``[B]``, a constant; rows of weight 0 may hold NaN. It weighs the gap alone, not the threshold.
         denominator: what the sum over rows is divided by; None is the number of rows. With a threshold, a batch in parts needs the
@@ -124,8 +122,6 @@ def conservative_penalty(
     if critics not in ("sum", "mean"):
         raise unknown("reduction over critics", critics, ("sum", "mean"))
     gap = select(gap, counted(weight))
-    if clip is not None:
-        gap = gap.clamp(*clip)
     copies = len(gap) if critics == "sum" else 1
     per_row = gap.mean(0) * copies
     if isinstance(multiplier, Tensor):

@@ -78,10 +78,6 @@ class ClippedSurrogate:
         """Options that cannot act, and why."""
         if self.limit == "none" and not self.value:
             return {"epsilon": "clip is the range of limit and of clip_value, and both are off, so leave clip alone"}
-        once = method.update.gradient_steps == 1 and method.dial.updates_per_batch is None
-        if once and self.ratio_to == "start":
-            why = "the only gradient step of an update starts at a ratio of 1, so nothing is clipped; raise epochs, or leave it alone"
-            return dict.fromkeys(("epsilon", "limit", "value"), why)
         return {}
 
     def denominator(self, rows: Transitions) -> Tensor:

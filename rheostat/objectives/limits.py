@@ -15,17 +15,14 @@ as in the papers (PPO writes clip(r, 1 - eps, 1 + eps)); a bound may also be a t
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, get_args
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from rheostat.errors import unknown
 from rheostat.options import option
 
 Bound = float | Tensor
-Named = Literal["clip", "detached", "log-clip", "none"]
-"""Limits with two widths, by name (:func:`limit_of`)."""
 
 
 class Limit(Protocol):
@@ -233,25 +230,3 @@ class PolicyShaping:
 
     def outside(self, ratio: Tensor) -> Tensor:
         return torch.zeros_like(ratio, dtype=torch.bool)
-
-
-def limit_of(name: str, low: float | None, high: float | None, *, dual: float | None = None) -> Limit:
-    """A limit by name.
-
-    Args:
-        name: one of :data:`Named`.
-        low, high: widths of the window; None is no bound for ``detached``, 0 for the others.
-        dual: of ``clip``.
-
-    Raises:
-        RheostatError: an unknown name.
-    """
-    if name == "clip":
-        return Clip(low or 0.0, high or 0.0, dual=dual)
-    if name == "detached":
-        return DetachedClip(low, high)
-    if name == "log-clip":
-        return LogClip(low or 0.0, high or 0.0)
-    if name == "none":
-        return Unlimited()
-    raise unknown("limit", name, get_args(Named))

@@ -127,6 +127,7 @@ class PreferenceTerm(TokenTerm):
     beta: float = 0.1
     smoothing: float = 0.0
     reads: ClassVar[Sequence[str]] = ("reference_logp", "chosen")
+    needs_units: ClassVar[bool] = True
 
     def denominator(self, batch: Batch, context: Context) -> Tensor:
         """Pairs of the gradient step."""

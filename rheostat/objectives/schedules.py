@@ -16,7 +16,8 @@ Decay = Literal["cosine", "linear", "switch"]
 class PeakSchedule:
     """Up to a peak, down to a valley, and there it stays.
 
-    With s the update, W the warm-up and D the decay::
+    The unit of time is that of whoever asks: policy updates, counted from 0, in the coefficients of language methods; environment steps
+    in the exploration of dqn. With s the time, W the warm-up and D the decay::
 
         s < W            peak * s / W                     (so 0 at s = 0)
         W <= s < W + D   peak to valley: (1 + cos(pi x)) / 2 of the way left (cosine), 1 - x (linear), or still the peak (switch),

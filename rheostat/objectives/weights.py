@@ -271,3 +271,21 @@ def sided_advantage(advantage: Tensor, omega: float, *, eps: float = 1e-10) -> T
         raise RheostatError(f"omega shares weight between better and worse actions: between 0 and 1, not {omega}.")
     scaled = standardise(advantage, eps=eps)
     return scaled if omega == 0.5 else scaled * torch.where(scaled > 0, omega, 1 - omega)
+
+
+def family_weight(advantage: Tensor, coefficient: Tensor, cap: float = 100.0, *, broadcast: bool = False) -> Tensor:
+    """``min(exp(beta A), cap)`` per row, a constant.
+
+    Args:
+        advantage: ``[B]``.
+        coefficient: ``[B]``.
+        cap: largest weight.
+        broadcast: row j takes the mean over i of ``min(exp(beta_i A_j), cap)``: the authors' code.
+
+    Returns:
+        ``[B]``.
+    """
+    if not broadcast:
+        return exponential_weight(advantage, coefficient, cap)
+    pairs = (len(coefficient), len(advantage))
+    return exponential_weight(advantage.expand(pairs), coefficient.unsqueeze(-1).expand(pairs), cap).mean(0)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.methods import table
+from rheostat.options import refuse_idle
 from rheostat.streams import Streams
 from rheostat.training.settings import Settings, configure
 
@@ -179,7 +180,13 @@ def build_method(settings: Settings, task: Any, policy: Any = None, facts: dict[
     worlds = WorldsOfRun(task, settings, None if facts is None else Facts.from_json(facts))
     expert = load_expert(settings) if config.dial.expert_share else None
     data = data_for(entry.load(), settings)
-    return control.build(config, settings.method, worlds, streams, settings.steps, expert=expert, policy=policy, **data)
+    found = control.build(config, settings.method, worlds, streams, settings.steps, expert=expert, policy=policy, **data)
+    try:
+        refuse_idle(config, settings.method, found.context)
+    except RheostatError:
+        found.close()
+        raise
+    return found
 
 
 def data_for(cls: Any, settings: Settings) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rheostat.learner.context import LanguageContext
@@ -32,11 +33,12 @@ CRITIC = ("critic", "judge", "value_head")
 def weights(method: Any) -> list[tuple[str, Tensor]]:
     """Every weight that learns, and those of target, old and reference networks, each with its role."""
     control_method = not isinstance(method.context, LanguageContext)
-    return list(control(method.context.models) if control_method else language(method))
+    conservative = hasattr(method.config, "penalty") and control_method
+    return list(control(method.context.models, conservative) if control_method else language(method))
 
 
-def control(models: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    """Models by name."""
+def control(models: dict[str, Any], conservative: bool) -> Iterator[tuple[str, Tensor]]:
+    """Models by name; conservative critics have a multiplier."""
     if "behaviour critics" in models:
         yield from uni_o4(models)
         return
@@ -56,6 +58,8 @@ def control(models: dict[str, Any]) -> Iterator[tuple[str, Tensor]]:
                 role = {"policy": "critics", "target policy": "target critics"}[name]
             for tensor in of(model.network):
                 yield role, tensor
+    if conservative and "multiplier" not in models:  # the weight of a penalty without a threshold is multiplied by exp(0)
+        yield "multiplier", torch.zeros(())
 
 
 def of(module: nn.Module) -> list[Tensor]:

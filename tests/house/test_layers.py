@@ -91,6 +91,14 @@ def test_no_import_climbs(name: str) -> None:
     assert climbing == []
 
 
+@pytest.mark.parametrize(
+    "name", sorted(each for each in modules() if each.startswith(("rheostat.methods.control.", "rheostat.methods.language.")))
+)
+def test_no_method_imports_another_method(name: str) -> None:
+    """A method file holds one method; what two of them share has a room of its own."""
+    assert sorted(other for other in imports(name) if room(other) == "methods") == []
+
+
 def test_no_circles() -> None:
     """Among imports at the top of modules, package by package members counted as themselves."""
     state: dict[str, int] = {}

@@ -49,7 +49,7 @@ def created(directory: Path, method: str, **more: Any) -> tuple[Run, dict[str, A
     """A small run of a method, untrained, and the objects that it was made with; of further options, those that the method has."""
     case = plainest(method)
     own = given({"task": case.task, "policy": case.options.get("policy")})
-    options = given({name: value for name, value in case.options.items() if name not in ("policy", "preset")})
+    options = given({name: value for name, value in case.options.items() if name not in ("policy", "preset", "evaluate_episodes")})
     options |= (
         {"evaluation_episodes": 0, "evaluate_every": 0, "rollouts_kept": 0} | ({"log_every": 40} if method == "uni-o4" else {}) | more
     )

@@ -34,8 +34,9 @@ from rheostat.training.run import build_method
 from tests.golden.inputs import given
 from tests.house.test_looking import plainest
 
-SHARED = {"graded", "size", "full"}
-"""Facts of a batch that collectors and retainers leave for whoever looks, and not for a part after them."""
+SHARED = {"graded", "size", "full", "bounds"}
+"""Facts of a batch that collectors and retainers leave for whoever looks, and not for a part after them; and what a term found for the
+whole gradient step, which it reads itself."""
 
 
 def compositions(method: str) -> list[Composition]:

@@ -9,22 +9,27 @@ from typing import Any, ClassVar
 import pytest
 import torch
 
-from rheostat.buffers.retainers import MarkStale, RecentGroups, Valid
+from rheostat.buffers.control_retainers import DataAlone, Draw, ReplayBuffer
+from rheostat.buffers.retainers import AtLeast, MarkStale, RecentGroups, Valid
+from rheostat.collect.control.statistics import Normalisation
 from rheostat.collect.language.collectors import Demonstrations, Dynamic, ExpertsInside, Groups
 from rheostat.credit.annotations import GroupAdvantage, ModelScores, OldScores
 from rheostat.errors import RheostatError
 from rheostat.learner.dial import Dial
+from rheostat.learner.going_online import FreshRows
 from rheostat.learner.language import composition_of
 from rheostat.learner.learner import Composition
 from rheostat.learner.models import Frozen, Trainable
 from rheostat.learner.update import Update
 from rheostat.methods import table
+from rheostat.objectives.preference import PreferenceTerm
 from rheostat.objectives.terms import Likelihood, PolicyGradient, ReferenceKL
 from rheostat.parts import Batch, Weighted
 from rheostat.training.settings import configure
 from rheostat.trajectories import Source
 from tests.learners import credited, descend_plainly, weights
 from tests.methods.test_language_methods import LANGUAGE, Lenient, built, save
+from tests.tiny_control import learner
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +77,10 @@ class WritesMargin:
         return batch
 
 
+class WritesChosen:
+    writes = ("chosen",)
+
+
 # --- what is refused ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -97,6 +106,44 @@ def test_an_annotation_reads_what_was_written_before_it() -> None:
 def test_units_that_a_part_cannot_keep() -> None:
     refused("mine: RecentGroups cannot keep whole the units that Pairs makes: leave it out", plain(retain=[Pairs(), RecentGroups(2, 0.5)]))
     plain(retain=[RecentGroups(2, 0.5), Pairs()]).check("mine")  # what comes before them does not see them
+
+
+def test_what_may_leave_one_row_of_two_cannot_keep_units() -> None:
+    plain(retain=[Pairs(), MarkStale()]).check("mine")
+    for part in (Valid(), AtLeast()):
+        refused(f"mine: {type(part).__name__} cannot keep whole the units that Pairs makes", plain(retain=[Pairs(), MarkStale(), part]))
+
+
+def with_units(batch: Batch) -> Batch:
+    return replace(batch, units=torch.arange(len(batch)))
+
+
+def test_what_says_that_it_keeps_units_does(model: str) -> None:
+    language = built("grpo", model)
+    kept, recent = with_units(language.collect()), RecentGroups(2, 0.5)
+    assert MarkStale.keeps_units and torch.equal(MarkStale().retain(language.context, kept).units, torch.arange(len(kept)))  # type: ignore[arg-type]
+    recent.retain(language.context, kept)
+    language.context.updates += 1
+    grown = recent.retain(language.context, kept)
+    assert not getattr(recent, "keeps_units", False) and len(grown) > len(kept)  # rows that belong to no unit
+    replay, ppo = learner("sac", backend="gymnasium"), learner("ppo", backend="gymnasium")
+    for one, part in ((replay, ReplayBuffer()), (replay, DataAlone()), (replay, FreshRows()), (ppo, Normalisation())):
+        batch = with_units(one.collect())
+        found = part.retain(one.context, batch)
+        assert part.keeps_units and torch.equal(found.units, torch.arange(len(found.rows)))
+        assert torch.equal(found.rows.action, batch.rows.action)
+    drawn = Draw(4, lambda context: 0).retain(replay.context, with_units(replay.collect()))
+    assert not getattr(Draw, "keeps_units", False) and drawn.units is None
+
+
+def test_a_term_that_compares_rows_of_one_unit() -> None:
+    update = Update().of(Weighted(PreferenceTerm()))
+    credit = [ModelScores(), WritesChosen()]
+    models = {"policy": Trainable(1e-3), "reference": Frozen()}
+    needing = plain(improve=[update], credit=credit, models=models, retain=[])
+    refused("mine: PreferenceTerm compares rows of one unit, and no part makes units", needing)
+    replace(needing, retain=[Pairs()]).check("mine")
+    refused("mine: RecentGroups cannot keep whole the units that Pairs makes", replace(needing, retain=[Pairs(), RecentGroups(2, 0.5)]))
 
 
 def test_two_updates_of_one_model_share_its_optimiser() -> None:

@@ -13,7 +13,7 @@ from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from rheostat.errors import RheostatError
 from rheostat.learner.actor_critic import SoftActorStep
-from rheostat.methods.control.cql import ConservativeCriticStep
+from rheostat.learner.conservative import ConservativeCriticStep
 from rheostat.trajectories import Transitions
 from tests.methods.plain import DELAYED, LIMITED, Twin, agree, follow, same_parameters, slow_copy
 from tests.tiny_control import built, one_batch
@@ -23,7 +23,8 @@ def plain_cql(method: Any) -> Any:
     """A step written out, after CORL's code; ``simultaneous`` or with the critics first."""
     config = method.config
     actor, critics, slow = Twin(method.actor), Twin(method.critics), slow_copy(method.targets)
-    heat, constraint = Twin(method.thermostat), Twin(method.constraint)
+    heat = Twin(method.thermostat)
+    constraint = None if config.gap_threshold is None else Twin(method.constraint)
     chance = torch.Generator()
     chance.set_state(method.streams["updates"].get_state())
 
@@ -69,7 +70,7 @@ def plain_cql(method: Any) -> Any:
                 height = torch.cat([*q, data.unsqueeze(1)], 1).logsumexp(1)
             gap = (height - data).clamp(config.smallest_gap or -math.inf, config.largest_gap or math.inf).mean(1)
             error = ((data - target) ** 2).mean(1).sum()
-            if config.gap_threshold is None:
+            if constraint is None:
                 critics.step(error + config.conservative_weight * gap.sum())
                 return
             excess = config.conservative_weight * (gap - config.gap_threshold)
@@ -89,7 +90,7 @@ def plain_cql(method: Any) -> Any:
     def compare() -> dict[str, bool]:
         pairs = {"actor": (method.policy, actor.network), "critics": (method.critics.network, critics.network)}
         pairs |= {"slow critics": (method.targets.network, slow), "temperature": (method.temperature, heat.network)}
-        pairs |= {"multiplier": (method.multiplier, constraint.network)}
+        pairs |= {"multiplier": (method.multiplier, constraint.network)} if constraint else {}
         return {name: same_parameters(*pair) for name, pair in pairs.items()}
 
     return step, compare

@@ -10,9 +10,10 @@ import torch
 
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError
+from rheostat.learner.balance import BalanceStep, Coefficients
 from rheostat.learner.stages import Stages
-from rheostat.methods.control.famo2o import BalanceStep, Coefficients, FamO2O, FamO2OCQL, family_weight
-from rheostat.objectives.weights import exponential_weight
+from rheostat.methods.control.famo2o import FamO2O, FamO2OCQL
+from rheostat.objectives.weights import exponential_weight, family_weight
 from rheostat.policies.control.balance import BalanceModel, coefficient_of, sin_cos_encoding
 from rheostat.policies.parameters import Trained
 from rheostat.training.run import Run, build_method

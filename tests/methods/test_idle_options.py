@@ -16,7 +16,6 @@ from rheostat.training.run import build_method
 from rheostat.training.settings import configure, plain
 from tests.tiny_control import CONTROL, built, learner, small
 
-ONE_STEP = {"epochs": 1, "minibatches": 1}
 ONE_EXPERT = {"mixture_size": 1}
 NO_MODEL = {"model_part": 0.0, "gate": "never"}
 NO_POLICIES = {"policy_part": 0.0}
@@ -24,11 +23,6 @@ NO_POLICIES = {"policy_part": 0.0}
 IDLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("ppo", {}, {"kl_stop": "before-step"}),
     ("props", {"target_kl": None}, {"kl_stop": "after-epoch"}),
-    ("ppo", {"epochs": 1}, {"target_kl": 0.1}),
-    ("ppo", ONE_STEP, {"target_kl": 0.1, "kl_stop": "before-step"}),
-    ("ppo", ONE_STEP, {"clip": 0.1}),
-    ("ppo", ONE_STEP, {"limit": "none"}),
-    ("ppo", ONE_STEP, {"clip_value": False}),
     ("pmoe-ppo", {"limit": "none", "clip_value": False}, {"clip": 0.1}),
     ("ppo", {"dial.updates_per_batch": 2}, {"epochs": 3}),
     ("a2c", {"dial.updates_per_batch": 2}, {"minibatches": 2}),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.masking import Aggregation, natural_denominator
-from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, PolicyShaping, Unlimited, limit_of
+from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, PolicyShaping, Unlimited
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient, policy_terms
 from rheostat.objectives.ratio import RatioKind
 
@@ -297,11 +297,3 @@ def test_mistakes_are_refused() -> None:
         policy_gradient(torch.zeros(3), torch.zeros(3), denominator_logp=None, ratio="sequence")
     with pytest.raises(RheostatError, match="Unknown ratio"):
         policy_gradient(torch.zeros(3, 1), torch.zeros(3, 1), denominator_logp=None, ratio="trajectory")  # type: ignore[arg-type]
-
-
-def test_limits_by_name() -> None:
-    assert limit_of("clip", 0.1, 0.3, dual=3.0) == Clip(0.1, 0.3, dual=3.0) and limit_of("clip", None, None) == Clip(0.0, 0.0)
-    assert limit_of("detached", None, 0.3) == DetachedClip(None, 0.3) and limit_of("log-clip", 0.4, 0.4) == LogClip(0.4, 0.4)
-    assert limit_of("none", 0.2, 0.2) == Unlimited()
-    with pytest.raises(RheostatError, match=r"[Uu]nknown limit 'clap'.*clip"):
-        limit_of("clap", 0.2, 0.2)

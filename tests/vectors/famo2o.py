@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from rheostat.methods.control.famo2o import family_weight
 from rheostat.objectives.actor import deterministic_actor_loss, soft_actor_loss, temperature_loss
 from rheostat.objectives.supervised import weighted_likelihood
 from rheostat.objectives.temporal_difference import least
+from rheostat.objectives.weights import family_weight
 from rheostat.policies.control.balance import coefficient_of, sin_cos_encoding
 from rheostat.policies.control.distributions import Gaussian
 from rheostat.policies.control.squashed import SquashedGaussian

@@ -143,6 +143,11 @@ class Blocks(Rollout):
         """Environment steps per turn."""
         return self.block
 
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        why = "it is a whole batch and window is 1, so nothing is kept that the behaviour policy could repair; lower it, or raise window"
+        return {"block": why} if method.keep.batches * self.turns == 1 else {}
+
     def check(self, composition: Any) -> None:
         """Refuse blocks that do not make whole batches."""
         if self.steps % self.block:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -22,6 +22,7 @@ class Normalisation:
     rewards: bool = option(True, short="normalise_rewards")
     """Divide rewards by the running deviation of the discounted return, then clip to +-10 (details 30, 31)."""
     gamma: float = 0.99
+    keeps_units: ClassVar[bool] = True
 
     def idle_in(self, method: Any, context: Any) -> dict[str, str]:
         """Options that cannot act in a run, and why."""

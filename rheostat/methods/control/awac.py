@@ -21,41 +21,19 @@ Checked against: CORL (``tests/vectors``: baselines-control, case awac_actor).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
-
-from torch import Tensor
+from typing import Any, ClassVar
 
 from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
 from rheostat.collect.control.collectors import StepByStep
 from rheostat.credit.td_annotations import PolicyValueTarget
 from rheostat.learner.actor_critic import CriticStep, WeightedImitation, advantage_over_policy, ensemble_q, tanh_mean_actor
-from rheostat.learner.control_models import TargetNetwork, Trainable
+from rheostat.learner.control_models import TargetNetwork, TrainableNetwork
 from rheostat.learner.dial import Dial
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first
 from rheostat.learner.stages import Staged
-from rheostat.objectives.weights import batch_exponential_weight, exponential_weight
+from rheostat.objectives.action_weights import AdvantageWeights
 from rheostat.options import option, value_or
-from rheostat.parts import Batch
 from rheostat.policies.control.actors import LOG_STD
-
-
-@dataclass(frozen=True)
-class AdvantageWeights:
-    """How much every action of the data counts."""
-
-    temperature: float = option(1 / 3, short="advantage_temperature", above=0)
-    """lambda, in units of value: small values imitate only the best actions, large ones the whole data."""
-    form: Literal["capped", "normalised"] = option("capped", short="weights")
-    """Weights of the data's actions have a cap, or are divided by their mean over the batch (the authors)."""
-    cap: float = option(100.0, short="weight_cap", above=0)
-    """Largest weight of an action of the data; of normalised ones, what the log counts as capped."""
-
-    def __call__(self, context: Any, batch: Batch, advantage: Tensor) -> Tensor:
-        """Of advantages ``[B]``."""
-        scale = 1 / self.temperature
-        if self.form == "normalised":
-            return batch_exponential_weight(advantage, scale)
-        return exponential_weight(advantage, scale, self.cap)
 
 
 @dataclass(frozen=True)
@@ -94,8 +72,8 @@ class AWAC:
     def compose(self) -> Staged:
         """The four answers, on a data set first."""
         models = {
-            "policy": Trainable(tanh_mean_actor(self.hidden, self.log_std), self.learning_rate),
-            "critics": Trainable(ensemble_q(self.hidden), value_or(self.critic_learning_rate, self.learning_rate)),
+            "policy": TrainableNetwork(tanh_mean_actor(self.hidden, self.log_std), self.learning_rate),
+            "critics": TrainableNetwork(ensemble_q(self.hidden), value_or(self.critic_learning_rate, self.learning_rate)),
             "target critics": TargetNetwork("critics", self.tau),
         }
         imitation = WeightedImitation(self.weights, self.weights.cap, advantage_over_policy)

@@ -30,251 +30,28 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
-from torch import Tensor
-
 from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
 from rheostat.collect.control.collectors import StepByStep
-from rheostat.credit.td_annotations import soft_draw
-from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import Critics, Entropy, Found, smallest_q, squashed_actor, tanh_mean_actor
-from rheostat.learner.control_models import Build, Trainable
+from rheostat.learner.actor_critic import Critics, Entropy, squashed_actor, tanh_mean_actor
+from rheostat.learner.balance import (
+    NOT_ASKED,
+    BalanceTemperature,
+    Coefficients,
+    Family,
+    ImplicitBalanceStep,
+    SoftBalanceStep,
+    UniversalPolicy,
+    WeightedQ,
+)
+from rheostat.learner.conservative import Penalty, conservative_composition, conservative_models, conservative_step
+from rheostat.learner.control_models import TrainableNetwork
 from rheostat.learner.dial import Dial
+from rheostat.learner.implicit import Cosine, ImplicitCritics, imitation_of
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first
 from rheostat.learner.stages import Staged
-from rheostat.methods.control.cql import Penalty, composition_of, gradient_step, models_of
-from rheostat.methods.control.iql import Cosine, ImplicitCritics, imitation_of
-from rheostat.objectives.actor import deterministic_actor_loss, soft_actor_loss, temperature_loss
-from rheostat.objectives.temporal_difference import least
-from rheostat.objectives.weights import exponential_weight
+from rheostat.objectives.action_weights import FamilyWeights
 from rheostat.options import option
-from rheostat.parts import Batch
 from rheostat.policies.control.actors import Temperature
-from rheostat.policies.control.balance import BalanceModel, sin_cos_encoding
-
-Balance = Literal["model", "random"]
-NOT_ASKED = "balance random never asks the balance model, so leave it alone, or let the model pick"
-"""Why an option of the balance model cannot act."""
-
-
-@dataclass(frozen=True)
-class Family:
-    """The range of coefficients, and who picks one."""
-
-    low: float = option(1.0, short="coefficient_low")
-    """Smallest balance coefficient."""
-    high: float = option(5.0, short="coefficient_high")
-    """Largest balance coefficient."""
-    encoding_size: int = option(6, at_least=2)
-    """Features of the encoded coefficient; even."""
-    balance: Balance = option("model")
-    """Who picks coefficients once the policy acts: the balance model, or chance (to see what the model is good for)."""
-    learning_rate: float = option(3e-4, short="balance_learning_rate", at_least=0)
-    """Adam step size of the balance model."""
-
-    def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise RheostatError(
-                f"coefficient_low {self.low:g} and coefficient_high {self.high:g} leave nothing to choose between: the first must be below "
-                "the second."
-            )
-        if self.encoding_size % 2:
-            raise RheostatError(f"encoding_size is {self.encoding_size}: sines and cosines come in pairs, so it must be even.")
-
-    def idle(self, method: Any) -> dict[str, str]:
-        """Options that cannot act, and why."""
-        return {"learning_rate": NOT_ASKED} if self.balance == "random" else {}
-
-    def beside(self, context: Any, observation: Tensor, coefficient: Tensor) -> Tensor:
-        """``[B, observations + encoding]``."""
-        return torch.cat([own(context, observation), sin_cos_encoding(coefficient, self.encoding_size)], -1)
-
-    def model(self, hidden: tuple[int, ...], *, released_map: bool = False) -> Trainable:
-        """The balance model."""
-
-        def build(context: Any) -> BalanceModel:
-            draw = context.streams["networks"]
-            return BalanceModel(context.sizes[0], self.low, self.high, hidden=hidden, released_map=released_map, generator=draw)
-
-        return Trainable(build, self.learning_rate)
-
-
-def own(context: Any, observation: Tensor) -> Tensor:
-    """An observation without a coefficient beside it."""
-    return observation[:, : context.sizes[0]]
-
-
-class UniversalPolicy(Trainable):
-    """One policy for every coefficient. Of observations alone, the member that the balance model picks (or, by chance, one in the middle);
-    of those with a coefficient beside them, that member."""
-
-    def __init__(self, build: Build, learning_rate: float, family: Family) -> None:
-        super().__init__(build, learning_rate)
-        self.family = family
-
-    def bind(self, context: Any, name: str) -> None:
-        """Build the network; the balance model is bound later."""
-        super().bind(context, name)
-        self.context = context
-
-    def distribution(self, seen: Tensor) -> Any:
-        """The policy of unit actions."""
-        if seen.shape[-1] != self.context.sizes[0]:
-            return self.network.distribution(seen)
-        family = self.family
-        if family.balance == "random":
-            picked = torch.full((len(seen),), (family.low + family.high) / 2)
-        else:
-            picked = self.context.models["balance"].network.mode(seen)
-        return self.network.distribution(family.beside(self.context, seen, picked))
-
-
-@dataclass(frozen=True)
-class Coefficients:
-    """A coefficient for every row, beside its observation and in the column ``coefficient``: uniform, or from the balance model.
-
-    Args:
-        family: the range.
-        picked: whether the balance model picks.
-        following: whether the next observation has one of its own, that of the present one, or none.
-    """
-
-    family: Family
-    picked: bool = False
-    following: Literal["own", "current", "none"] = "none"
-    models: ClassVar[tuple[str, ...]] = ("balance",)
-    writes: ClassVar[tuple[str, ...]] = ("coefficient",)
-
-    def describe(self) -> dict[str, int | str]:
-        """The range."""
-        return {"balance coefficients": f"{self.family.low:g} to {self.family.high:g}"}
-
-    @torch.no_grad()
-    def draw(self, context: Any, observation: Tensor) -> Tensor:
-        """``[B]``."""
-        generator, family = context.streams["coefficients"], self.family
-        if self.picked:
-            noise = torch.randn(len(observation), 1, generator=generator)
-            found: Tensor = context.models["balance"].network.draw(own(context, observation), noise)[0]
-            return found
-        return family.low + (family.high - family.low) * torch.rand(len(observation), generator=generator)
-
-    def __call__(self, context: Any, batch: Batch) -> Batch:
-        rows = batch.rows
-        now = self.draw(context, rows.observation)
-        seen = rows.clone(recurse=False)
-        seen.observation = self.family.beside(context, rows.observation, now)
-        if self.following != "none":
-            later = now if self.following == "current" else self.draw(context, rows.next_observation)
-            seen.next_observation = self.family.beside(context, rows.next_observation, later)
-        found = batch.with_rows(seen)
-        found.columns["coefficient"] = now
-        return found
-
-
-@dataclass(frozen=True)
-class BalanceStep:
-    """What the balance models of both forms share: a reparameterised choice, and what is said of it."""
-
-    family: Family
-
-    def choose(self, context: Any, batch: Batch) -> tuple[Tensor, Tensor, Found]:
-        """Observations with a choice of the balance model beside them, its log-probability ``[B]``, and scalars."""
-        observation = own(context, batch.rows.observation)
-        noise = torch.randn(len(observation), 1, generator=context.streams["coefficients"])
-        coefficient, log_prob = context.models["balance"].network.draw(observation, noise)
-        chosen = coefficient.detach()
-        found = {"coefficient": chosen.mean(), "coefficient_deviation": chosen.std(unbiased=False)}
-        return self.family.beside(context, observation, coefficient), log_prob, found
-
-
-@dataclass(frozen=True)
-class ImplicitBalanceStep(BalanceStep):
-    """The balance model through universal policy and target critics, and its temperature: before anything but V moves."""
-
-    target_entropy: float = -0.5
-    models: ClassVar[tuple[str, ...]] = ("balance", "balance temperature", "policy", "target critics")
-
-    def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
-        seen, log_prob, found = self.choose(context, batch)
-        policy = context.models["policy"].distribution(seen)
-        noise = torch.randn(policy.mean.shape, generator=context.streams["updates"])
-        action = torch.addcmul(policy.mean, policy.log_std.exp(), noise)
-        q = least(context.models["target critics"].network(batch.rows.observation, action, frozen=True))
-        heat = context.models["balance temperature"]
-        temperature = heat.network.value
-        loss = soft_actor_loss(q, log_prob, temperature)
-        context.models["balance"].descend(loss)
-        heat.descend(temperature_loss(heat.network.log, log_prob, self.target_entropy))
-        for name in ("balance", "balance temperature"):
-            context.finish_update(name)
-        return {"balance_loss": loss.detach(), "balance_temperature": temperature} | found
-
-
-@dataclass(frozen=True)
-class SoftBalanceStep(BalanceStep):
-    """The balance model up the critics, through the universal policy."""
-
-    models: ClassVar[tuple[str, ...]] = ("balance", "policy", "critics")
-
-    def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
-        seen, _, found = self.choose(context, batch)
-        action, _ = soft_draw(context, seen)
-        loss = deterministic_actor_loss(smallest_q(context, batch, action))
-        context.models["balance"].descend(loss)
-        context.finish_update("balance")
-        return {"balance_loss": loss.detach()} | found
-
-
-@dataclass(frozen=True)
-class FamilyWeights:
-    """How much every action of the data counts, by every row's own coefficient."""
-
-    cap: float = option(100.0, short="weight_cap", above=0)
-    """Largest weight of an action of the data."""
-    released_broadcast: bool = option(False)
-    """Weight every row by the batch's mean over coefficients, as the authors' code does."""
-    reads: ClassVar[tuple[str, ...]] = ("coefficient",)
-
-    def __call__(self, context: Any, batch: Batch, advantage: Tensor) -> Tensor:
-        """Of advantages ``[B]``."""
-        return family_weight(advantage, batch.columns["coefficient"], self.cap, broadcast=self.released_broadcast)
-
-
-def family_weight(advantage: Tensor, coefficient: Tensor, cap: float = 100.0, *, broadcast: bool = False) -> Tensor:
-    """``min(exp(beta A), cap)`` per row, a constant.
-
-    Args:
-        advantage: ``[B]``.
-        coefficient: ``[B]``.
-        cap: largest weight.
-        broadcast: row j takes the mean over i of ``min(exp(beta_i A_j), cap)``: the authors' code.
-
-    Returns:
-        ``[B]``.
-    """
-    if not broadcast:
-        return exponential_weight(advantage, coefficient, cap)
-    pairs = (len(coefficient), len(advantage))
-    return exponential_weight(advantage.expand(pairs), coefficient.unsqueeze(-1).expand(pairs), cap).mean(0)
-
-
-@dataclass(frozen=True)
-class BalanceTemperature:
-    """Of the balance model's entropy."""
-
-    target_entropy: float = option(-0.5)
-    """Entropy that the balance model's temperature holds, nats, of the number in (-1, 1)."""
-    initial: float = option(1.0, short="initial_temperature", above=0)
-    """Where it starts."""
-    learning_rate: float = option(3e-4, short="temperature_learning_rate", at_least=0)
-    """Adam step size of the balance model's temperature."""
-
-    def idle(self, method: Any) -> dict[str, str]:
-        """Options that cannot act, and why."""
-        return dict.fromkeys(("target_entropy", "initial", "learning_rate"), NOT_ASKED) if method.family.balance == "random" else {}
 
 
 @dataclass(frozen=True)
@@ -315,7 +92,7 @@ class FamO2O:
         models: dict[str, Any] = {"policy": UniversalPolicy(build, self.learning_rate, family)}
         models |= self.critics.models(self.hidden, self.learning_rate)
         models["balance"] = family.model(self.hidden)
-        models["balance temperature"] = Trainable(lambda context: Temperature(self.heat.initial), self.heat.learning_rate)
+        models["balance temperature"] = TrainableNetwork(lambda context: Temperature(self.heat.initial), self.heat.learning_rate)
         imitation = imitation_of(self, self.weights, self.weights.cap)
         balance = ImplicitBalanceStep(family, self.heat.target_entropy)
 
@@ -333,17 +110,6 @@ class FamO2O:
             log=self.log,
             online=step(family.balance == "model"),
         )
-
-
-@dataclass(frozen=True)
-class WeightedQ:
-    """The smallest critic times the coefficient."""
-
-    reads: ClassVar[tuple[str, ...]] = ("coefficient",)
-
-    def __call__(self, context: Any, batch: Batch, action: Tensor) -> Tensor:
-        """``[B]``."""
-        return batch.columns["coefficient"] * smallest_q(context, batch, action)
 
 
 @dataclass(frozen=True)
@@ -394,10 +160,10 @@ class FamO2OCQL:
         """CQL's answers, with a coefficient for every row and a model that picks it once the policy acts."""
         family = self.family
         policy = UniversalPolicy(squashed_actor(self.hidden, family.encoding_size), self.learning_rate, family)
-        models = {"policy": policy} | models_of(self) | {"balance": family.model(self.hidden, released_map=self.released_map)}
+        models = {"policy": policy} | conservative_models(self) | {"balance": family.model(self.hidden, released_map=self.released_map)}
 
         def step(penalty: Penalty, picked: bool) -> PerStep:
             draw = Coefficients(family, picked, self.next_coefficient)
-            return gradient_step(self, penalty, q_value=WeightedQ(), before=(draw,), after=(SoftBalanceStep(family),))
+            return conservative_step(self, penalty, q_value=WeightedQ(), before=(draw,), after=(SoftBalanceStep(family),))
 
-        return composition_of(self, models, step(self.penalty, False), step(self.penalty.online, family.balance == "model"))
+        return conservative_composition(self, models, step(self.penalty, False), step(self.penalty.online, family.balance == "model"))

@@ -36,31 +36,14 @@ from typing import Any, ClassVar, Literal
 
 from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
 from rheostat.collect.control.collectors import RandomFirst
-from rheostat.credit.td_annotations import SoftTarget
+from rheostat.credit.td_annotations import SoftTarget, StandardisedRewards
 from rheostat.learner.actor_critic import Critics, CriticStep, Entropy
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.mixture import EntropyOf, Mixture, MixtureActorStep, MixturePolicy, OfDrawnExpert
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, from_replay
-from rheostat.masking import standardise
 from rheostat.options import option
-from rheostat.parts import Batch
 from rheostat.policies.control.mixture_networks import MixtureActor
-
-REWARD_EPSILON = 1e-6
-"""Added to the deviation that the rewards of a batch are divided by."""
-
-
-@dataclass(frozen=True)
-class StandardisedRewards:
-    """The rewards of every batch standardised, times a scale (the authors)."""
-
-    scale: float
-
-    def __call__(self, context: Any, batch: Batch) -> Batch:
-        rows = batch.rows.clone(recurse=False)
-        rows.reward = self.scale * standardise(rows.reward, eps=REWARD_EPSILON)
-        return batch.with_rows(rows)
 
 
 @dataclass(frozen=True)

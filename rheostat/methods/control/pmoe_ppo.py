@@ -29,35 +29,20 @@ Checked against: the authors' code (``tests/vectors``: pmoe, cases gmm_log_prob*
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from rheostat.buffers.control_retainers import Window
 from rheostat.collect.control.collectors import Rollout
 from rheostat.collect.control.statistics import Normalisation
 from rheostat.credit.control_annotations import GAE
 from rheostat.learner.dial import Dial
-from rheostat.learner.fast_ppo import OWN_NETWORK, FastPPO, KLStop, SamplingErrorMeter
+from rheostat.learner.fast_ppo import FastPPO, KLStop, SamplingErrorMeter
 from rheostat.learner.learner import Composition
-from rheostat.learner.mixture import Judge, Mixture, MixturePolicyNetwork, MixtureTerms
+from rheostat.learner.mixture import Experts, Judge, Mixture, MixturePolicyNetwork, MixtureTerms
 from rheostat.learner.on_policy import on_policy
 from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
-from rheostat.options import option
 from rheostat.policies.control.mixture_networks import MixtureActorCritic
 from rheostat.streams import derive_seed
-
-
-@dataclass(frozen=True)
-class Experts:
-    """Hidden layers of experts and critic."""
-
-    hidden: tuple[int, ...] = option((64, 64), at_least=1)
-    """Hidden layers of actor and critic."""
-    activation: Literal["tanh", "relu"] = option("tanh")
-    """Activation of the hidden layers."""
-
-    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
-        """Options that cannot act in a run, and why."""
-        return dict.fromkeys(("hidden", "activation"), OWN_NETWORK) if "policy" in context.networks else {}
 
 
 @dataclass(frozen=True)

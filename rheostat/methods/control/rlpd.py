@@ -29,7 +29,7 @@ from rheostat.collect.control.collectors import RandomFirst
 from rheostat.credit.td_annotations import SoftTarget
 from rheostat.errors import RheostatError
 from rheostat.learner.actor_critic import Critics, CriticStep, Entropy, SoftActorStep, mean_q, squashed_actor
-from rheostat.learner.control_models import Trainable
+from rheostat.learner.control_models import TrainableNetwork
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, from_replay
@@ -88,7 +88,7 @@ class RLPD:
                 f"target_critics is {self.target_critics}: the target takes at least 1 and at most all of the "
                 f"{self.critics.number} critics."
             )
-        models: dict[str, Any] = {"policy": Trainable(squashed_actor(self.hidden), self.learning_rate)}
+        models: dict[str, Any] = {"policy": TrainableNetwork(squashed_actor(self.hidden), self.learning_rate)}
         models |= self.critics.models(self.hidden, self.learning_rate, self.tau)
         models["temperature"] = self.entropy.model(self.learning_rate)
         late = Delayed(self.delay, [SoftActorStep(mean_q), *self.entropy.steps], "critics' steps per step of the policy")

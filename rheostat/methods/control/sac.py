@@ -28,7 +28,7 @@ from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
 from rheostat.collect.control.collectors import RandomFirst
 from rheostat.credit.td_annotations import SoftTarget
 from rheostat.learner.actor_critic import Critics, CriticStep, Entropy, SoftActorStep, squashed_actor
-from rheostat.learner.control_models import Trainable
+from rheostat.learner.control_models import TrainableNetwork
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, from_replay
@@ -61,7 +61,7 @@ class SAC:
 
     def compose(self) -> Composition:
         """The four answers."""
-        models: dict[str, Any] = {"policy": Trainable(squashed_actor(self.hidden), self.learning_rate)}
+        models: dict[str, Any] = {"policy": TrainableNetwork(squashed_actor(self.hidden), self.learning_rate)}
         models |= self.critics.models(self.hidden, self.learning_rate, self.tau)
         models["temperature"] = self.entropy.model(self.learning_rate)
         updates = [CriticStep(self.critics.over, self.critics.scale), SoftActorStep(), *self.entropy.steps]

@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from rheostat.buffers.control_retainers import NEVER_ACTS, DataAlone, DataRewards, DataSet, Draw, States, per_turn
 from rheostat.collect.control.collectors import Nobody
@@ -57,15 +57,13 @@ from rheostat.learner.behaviour_model import (
     ReadData,
     WorldModel,
 )
-from rheostat.learner.control_models import Trainable
+from rheostat.learner.control_models import TrainableNetwork
 from rheostat.learner.dial import Dial
-from rheostat.learner.fast_ppo import FastPPO
 from rheostat.learner.gated_ensemble import Choice, ClippedStep, ClippedSteps, CloneStep, Cloning, Gate, GatedMembers
-from rheostat.learner.going_online import ADAM_EPSILON, ChosenMember, Drawing, FreshRows, OnlinePolicy
+from rheostat.learner.going_online import ADAM_EPSILON, ChosenMember, Drawing, FreshRows, Online, OnlinePolicy
 from rheostat.learner.learner import Composition
 from rheostat.learner.off_policy import AsRead, Batches, Logging, PerStep, UsesData
 from rheostat.learner.stages import GradientSteps, Stage, Staged
-from rheostat.objectives.control_terms import ClippedSurrogate
 from rheostat.options import option
 
 STAGES = ("critics", "model", "cloning", "policies")
@@ -109,52 +107,6 @@ class Parts:
         """The shares."""
         shares = zip(STAGES, self, strict=True)
         return {"shares of the offline steps": ", ".join(f"{name} {100 * part / sum(self):.3g} %" for name, part in shares)}
-
-
-@dataclass(frozen=True)
-class Online:
-    """The last stage: PPO from the chosen member and the offline V."""
-
-    environments: int = option(1, short="num_envs", at_least=1)
-    """Environments stepped together."""
-    batch_steps: int = option(2048, short="online_batch_steps", at_least=1)
-    """Environment steps per online update."""
-    minibatch: int = option(128, short="online_minibatch", at_least=1)
-    """Steps per gradient step online."""
-    epochs: int = option(10, short="online_epochs", at_least=1)
-    """Passes over every online batch (the authors: 5 to 30)."""
-    learning_rate: float = option(3e-5, short="online_learning_rate", at_least=0)
-    """Adam step size of the policy online (the authors: 1e-5 to 3e-5)."""
-    critic_learning_rate: float = option(2e-4, short="online_critic_learning_rate", at_least=0)
-    """Adam step size of V online."""
-    anneal: bool = option(True, short="online_anneal")
-    """Both step sizes fall to 0 over ``--online-steps``."""
-    clip: float = option(0.05, short="online_clip", at_least=0)
-    """Clip range of the ratio online, and of V around its value before the update."""
-    entropy_coefficient: float = option(0.01)
-    """Weight of the entropy bonus online."""
-    lam: float = option(0.95, share=True)
-    """GAE lambda."""
-    log_std: Literal["same", "double-tanh"] = option("same", short="log_std_online")
-    """The deviation online is that of the offline network, or squashed again as released."""
-    clip_actions: bool = option(False)
-    """Online log-probabilities are those of the action clipped to its bounds, as released, and not of the draw."""
-
-    def update(self, max_grad_norm: float) -> FastPPO:
-        """Of the policy and V, apart."""
-        return FastPPO(
-            self.epochs,
-            learning_rate=self.learning_rate,
-            anneal=self.anneal,
-            entropy_coefficient=self.entropy_coefficient,
-            max_grad_norm=max_grad_norm,
-            objective=ClippedSurrogate(self.clip, value_scale=1.0),
-            rows=self.batch_steps,
-            minibatch_size=self.minibatch,
-            critic="value",
-            critic_learning_rate=self.critic_learning_rate,
-            model="online policy",
-        )
 
 
 @dataclass(frozen=True)
@@ -248,7 +200,7 @@ class UniO4:
 
     def models(self) -> dict[str, Any]:
         """By name, in the order in which networks are drawn."""
-        online = Trainable(state_value(self.critics.value_hidden), self.online.critic_learning_rate, eps=ADAM_EPSILON)
+        online = TrainableNetwork(state_value(self.critics.value_hidden), self.online.critic_learning_rate, eps=ADAM_EPSILON)
         members = GatedMembers(self.cloning, self.clipped, self.gate, self.max_grad_norm, STAGES.index("policies"))
         return {
             "behaviour critics": BehaviourCriticsModel(self.critics),
