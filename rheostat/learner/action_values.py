@@ -23,9 +23,9 @@ class Exploration:
     """Uniform actions now and then."""
 
     start: float = option(1.0, short="exploration_start", share=True)
-    """First epsilon."""
+    """Probability epsilon of a uniform action at the first environment step."""
     end: float = option(0.05, short="exploration_end", share=True)
-    """Last epsilon."""
+    """Probability epsilon after it has fallen."""
     share: float = option(0.5, short="exploration_share", share=True)
     """Share of the budget over which epsilon falls."""
 
@@ -69,7 +69,7 @@ class GreedyPolicy(TrainableNetwork):
 
     @property
     def epsilon(self) -> float:
-        """Now."""
+        """Probability of a uniform action at the present environment step."""
         return self.schedule.at(self.collector.steps)
 
     def distribution(self, seen: Tensor) -> Categorical:
@@ -94,7 +94,14 @@ class ActionValueStep:
     reads: ClassVar[tuple[str, ...]] = ("target",)
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step on rows ``[B]``: the value of each taken action (int64 ``[B]``) towards the column ``target`` ``[B]``.
+
+        Returns:
+            ``critic_loss``, the means ``q`` (from before the step) and ``target``, and epsilon as ``exploration``.
+
+        Raises:
+            NonFinite: an error is not finite where the replay ranks rows by it.
+        """
         rows, model, target = batch.rows, context.models["policy"], batch.columns["target"]
         q = scores_of(model.network(rows.observation), rows.action).unsqueeze(0)
         loss = critic_loss(q, target, huber=self.huber, weight=rows.weight)

@@ -38,7 +38,7 @@ from rheostat.policies.control.critics import EnsembleQ, StateValue
 from rheostat.trajectories import Transitions
 
 Found = dict[str, Any]
-"""Scalars of a gradient step."""
+"""What the log says of a gradient step, by name: scalar tensors (or floats) without a gradient."""
 QValue = Callable[[Any, Batch, Tensor], Tensor]
 """From context, batch and actions of the policy to their value ``[B]``; the gradient flows through the action alone."""
 
@@ -129,13 +129,13 @@ class Entropy:
         return {} if self.fixed is None else dict.fromkeys(("initial", "target", "form"), why)
 
     def model(self, learning_rate: float) -> TrainableNetwork:
-        """The temperature."""
+        """The temperature alpha, as its logarithm (one float32); ``learning_rate`` is Adam's step size where it is learned."""
         start = self.initial if self.fixed is None else self.fixed
         return TrainableNetwork(lambda context: Temperature(start), learning_rate)
 
     @property
     def steps(self) -> list[Any]:
-        """How it moves."""
+        """The updates that move it: none where it is fixed, else one that reads the column ``log_prob`` ``[B]``."""
         return [] if self.fixed is not None else [TemperatureStep(self.target, self.form, self.share)]
 
 
@@ -172,7 +172,14 @@ class CriticStep:
     reads: ClassVar[tuple[str, ...]] = ("target",)
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step of all critics on rows ``[B]``: Q ``[K, B]`` towards the column ``target`` ``[B]``, in units of value.
+
+        Returns:
+            ``critic_loss``, and the means ``q`` (from before the step) and ``target``.
+
+        Raises:
+            NonFinite: an error is not finite where the replay ranks rows by it.
+        """
         rows, critics, target = batch.rows, context.models["critics"], batch.columns["target"]
         q = critics.network(rows.observation, rows.action)
         loss = critic_loss(q, target, critics=self.over, scale=self.scale, weight=rows.weight)
@@ -191,7 +198,7 @@ class ExpectileStep:
     reads: ClassVar[tuple[str, ...]] = ("best",)
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step of V ``[B]`` towards the column ``best`` ``[B]``; returns ``value_loss`` and the mean ``value`` from before it."""
         model = context.models["value"]
         value = model.network(batch.rows.observation)
         loss = expectile_loss(value, batch.columns["best"], self.expectile, weight=batch.rows.weight)
@@ -234,7 +241,11 @@ class SoftActorStep:
         return ("alpha", *getattr(self.q_value, "reads", ()))
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step of the policy at the observations of the rows ``[B, ...]``; reads the fact ``alpha``, writes ``log_prob`` ``[B]``.
+
+        Returns:
+            ``policy_loss``, the sampled ``entropy`` in nats of unit actions, and the ``temperature`` alpha.
+        """
         alpha = batch.facts["alpha"]
         action, log_prob = soft_draw(context, batch.rows.observation)
         loss = soft_actor_loss(self.q_value(context, batch, action), log_prob, alpha)
@@ -259,7 +270,7 @@ class TemperatureStep:
         return -float(context.sizes[1]) * self.share if self.target is None else self.target
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step of log alpha, from the column ``log_prob`` ``[B]`` (nats, a constant here); it has nothing to say to the log."""
         model = context.models["temperature"]
         model.descend(temperature_loss(model.network.log, batch.columns["log_prob"], self.target_entropy(context), form=self.form))
         context.finish_update("temperature")
@@ -275,7 +286,8 @@ class DeterministicActorStep:
     models: ClassVar[tuple[str, ...]] = ("policy", "critics")
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step of the policy's unit actions ``[B, D]``; returns ``policy_loss`` and, held near the data, the mean squared
+        ``distance_to_data`` in unit actions."""
         rows, model = batch.rows, context.models["policy"]
         action = model.network(rows.observation)
         q = self.q_value(context, batch, action)
@@ -331,7 +343,11 @@ class WeightedImitation:
         return (*column, *getattr(self.weight, "reads", ()))
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step towards the data's unit actions ``[B, D]``, each weighed by its advantage (a constant, ``[B]``).
+
+        Returns:
+            ``policy_loss``, ``entropy`` (nats), the means ``advantage`` and ``action_weight``, and the ``capped_share`` of the rows.
+        """
         rows, model = batch.rows, context.models["policy"]
         policy = model.distribution(rows.observation)
         advantage = self.advantage(context, batch, policy)

@@ -58,7 +58,7 @@ class Family:
         return {"learning_rate": NOT_ASKED} if self.balance == "random" else {}
 
     def beside(self, context: Any, observation: Tensor, coefficient: Tensor) -> Tensor:
-        """``[B, observations + encoding]``."""
+        """``[B, n + encoding]`` float32, from observations ``[B, n]`` (or wider ones, cut to n) and coefficients ``[B]``."""
         return torch.cat([own(context, observation), sin_cos_encoding(coefficient, self.encoding_size)], -1)
 
     def model(self, hidden: tuple[int, ...], *, released_map: bool = False) -> TrainableNetwork:
@@ -72,7 +72,7 @@ class Family:
 
 
 def own(context: Any, observation: Tensor) -> Tensor:
-    """An observation without a coefficient beside it."""
+    """Observations ``[B, n]`` of ``[B, n]`` or, with an encoded coefficient beside them, ``[B, n + encoding]``."""
     return observation[:, : context.sizes[0]]
 
 
@@ -118,12 +118,12 @@ class Coefficients:
     writes: ClassVar[tuple[str, ...]] = ("coefficient",)
 
     def describe(self) -> dict[str, int | str]:
-        """The range."""
+        """The range of coefficients, for printing."""
         return {"balance coefficients": f"{self.family.low:g} to {self.family.high:g}"}
 
     @torch.no_grad()
     def draw(self, context: Any, observation: Tensor) -> Tensor:
-        """``[B]``."""
+        """Coefficients ``[B]``, float32 in the family's range, for observations ``[B, ...]`` with or without a coefficient beside them."""
         generator, family = context.streams["coefficients"], self.family
         if self.picked:
             noise = torch.randn(len(observation), 1, generator=generator)
@@ -168,7 +168,11 @@ class ImplicitBalanceStep(BalanceStep):
     models: ClassVar[tuple[str, ...]] = ("balance", "balance temperature", "policy", "target critics")
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step of the balance model and of its temperature, at observations ``[B, n]`` without a coefficient.
+
+        Returns:
+            ``balance_loss``, ``balance_temperature`` (from before its step), and mean and deviation of the drawn coefficients ``[B]``.
+        """
         seen, log_prob, found = self.choose(context, batch)
         policy = context.models["policy"].distribution(seen)
         noise = torch.randn(policy.mean.shape, generator=context.streams["updates"])
@@ -191,7 +195,8 @@ class SoftBalanceStep(BalanceStep):
     models: ClassVar[tuple[str, ...]] = ("balance", "policy", "critics")
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step of the balance model at observations ``[B, n]``; returns ``balance_loss``, and mean and deviation of the drawn
+        coefficients ``[B]``."""
         seen, _, found = self.choose(context, batch)
         action, _ = soft_draw(context, seen)
         loss = deterministic_actor_loss(smallest_q(context, batch, action))
@@ -207,7 +212,7 @@ class BalanceTemperature:
     target_entropy: float = option(-0.5)
     """Entropy that the balance model's temperature holds, nats, of the number in (-1, 1)."""
     initial: float = option(1.0, short="initial_temperature", above=0)
-    """Where it starts."""
+    """Temperature of the balance model's entropy at the start."""
     learning_rate: float = option(3e-4, short="temperature_learning_rate", at_least=0)
     """Adam step size of the balance model's temperature."""
 

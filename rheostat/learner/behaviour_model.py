@@ -137,7 +137,7 @@ class BehaviourCriticStep:
     models: ClassVar[tuple[str, ...]] = ("behaviour critics",)
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step of V and of Q on rows ``[B]`` (and the column ``returns`` ``[B]``, sarsa); returns their losses and means."""
         return dict(context.models["behaviour critics"].step(batch.rows, batch.columns.get("returns")))
 
 
@@ -207,5 +207,5 @@ class ModelStep:
     models: ClassVar[tuple[str, ...]] = ("world model",)
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step of every network on its own share of the rows ``[networks * batch]``; returns losses, scalars."""
         return dict(context.models["world model"].step(batch.rows))

@@ -54,7 +54,7 @@ class ClonedPolicy(TrainableNetwork):
         super().__init__(build, learning_rate)
 
     def distribution(self, seen: Tensor) -> Any:
-        """The policy."""
+        """The policy of unit actions ``[N, D]``, or of choices ``[N]``, for observations ``[N, ...]`` as the network reads them."""
         return Categorical(self.network(seen)) if isinstance(self.network, ChoiceScores) else self.network.distribution(seen)
 
 
@@ -65,7 +65,7 @@ class ImitationStep:
     models: ClassVar[tuple[str, ...]] = ("policy",)
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step towards the data's actions."""
+        """One Adam step towards the data's actions (unit actions ``[B, D]``, or int64 ``[B]``); returns ``policy_loss``."""
         rows, model = batch.rows, context.models["policy"]
         if isinstance(model.network, DeterministicActor):
             loss = squared_distance(model.network(rows.observation), rows.action)

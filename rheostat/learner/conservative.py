@@ -93,7 +93,17 @@ class Penalty:
         )
 
     def loss(self, context: Any, gap: Tensor, rows: Transitions, over: OverCritics) -> Tensor:
-        """Weight times gap, a scalar; moves the multiplier where there is one."""
+        """Weight times gap; moves the multiplier where there is one.
+
+        Args:
+            context: of the learner.
+            gap: ``[K, B]`` of :meth:`gap`; carries the gradient.
+            rows: ``[B]``, whose ``weight`` weighs the gap.
+            over: sum over critics, or their mean, as in the critics' loss.
+
+        Returns:
+            A scalar that carries the gradient of the critics alone.
+        """
         if self.smallest_gap is not None or self.largest_gap is not None:
             gap = gap.clamp(self.smallest_gap, self.largest_gap)
         if self.threshold is None:
@@ -117,11 +127,11 @@ class ConservativeCriticStep:
     over: OverCritics = "sum"
     scale: float = 1.0
     networks: int = 2
-    """Critics."""
+    """K, critics of the ensemble."""
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Who moves."""
+        """Names of the models that move."""
         return ("critics", "multiplier") if self.penalty.held else ("critics",)
 
     def describe(self) -> dict[str, int | str]:
@@ -129,7 +139,15 @@ class ConservativeCriticStep:
         return {"critic evaluations per row": self.networks * (1 + 3 * self.penalty.actions)}
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step of all critics on rows ``[B]``, and one of the multiplier where a threshold holds the gap.
+
+        Returns:
+            ``critic_loss`` (squared errors alone), ``penalty_loss``, the mean ``gap`` in units of value, the ``multiplier`` after its step
+            (1 where there is none), and the means ``q`` and ``target``.
+
+        Raises:
+            NonFinite: an error is not finite where the replay ranks rows by it.
+        """
         rows, model, target = batch.rows, context.models["critics"], batch.columns["target"]
         q = model.network(rows.observation, rows.action)
         others = model.network.of_many(rows.observation, batch.columns["other actions"])
@@ -162,7 +180,7 @@ class ImitationFirst:
         return tuple(getattr(self.then, "reads", ()))
 
     def __call__(self, context: Any, batch: Batch, action: Tensor) -> Tensor:
-        """``[B]``."""
+        """What the policy climbs, ``[B]``: log-likelihoods of the data's actions (nats), or values of ``action`` ``[B, D]``."""
         if context.updates >= self.steps:
             return self.then(context, batch, action)
         found: Tensor = context.models["policy"].network.distribution(batch.rows.observation).log_prob(batch.rows.action)

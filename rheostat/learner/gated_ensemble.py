@@ -310,7 +310,7 @@ class CloneStep:
     models: ClassVar[tuple[str, ...]] = ("members",)
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step of every member on the same rows ``[B]``; returns what :meth:`GatedMembers.clone` says."""
         found: Found = context.models["members"].clone(batch.rows)
         return found
 
@@ -322,6 +322,6 @@ class ClippedStep:
     models: ClassVar[tuple[str, ...]] = ("members", "behaviour critics")
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One clipped step of every member at the observations of the rows ``[B, n]``; returns what :meth:`GatedMembers.improve` says."""
         found: Found = context.models["members"].improve(batch.rows, context.gradient_steps)
         return found

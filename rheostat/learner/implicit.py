@@ -66,11 +66,12 @@ class Cosine:
     anneal: bool | None = option(None)
     """Let the policy's step size fall to 0 by a cosine over the run; None does so where no online phase follows."""
     rate: float = 3e-4
+    """Adam step size at the start."""
     per_environment_step: float = 1.0
-    """Gradient steps."""
+    """Gradient steps per environment step of the online phase, of which the whole length of the cosine is planned."""
 
     def __call__(self, context: Any) -> float:
-        """Of the next step."""
+        """The step size of the next gradient step, from those that were made and those that the budget plans."""
         online = context.budget - context.offline_budget
         if not (online == 0 if self.anneal is None else self.anneal):
             return self.rate

@@ -169,7 +169,12 @@ class MixtureActorStep:
         return {"experts": self.mixture.size}
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One step."""
+        """One Adam step of experts and weights at observations ``[B, n]``; reads the fact ``alpha``, writes ``log_prob`` (``[B]``, or
+        ``[B * K]`` where all experts move).
+
+        Returns:
+            ``policy_loss``, ``mixture_loss``, ``entropy`` (nats of unit actions), ``temperature``, and the experts' shares.
+        """
         rows, alpha = batch.rows, batch.facts["alpha"]
         mixture = context.models["policy"].distribution(rows.observation)
         action, log_prob = draw_all(context, mixture, self.entropy_of)  # [B, K, D], [B, K]

@@ -198,7 +198,7 @@ class Logging:
         return {} if self.evaluate_every else {"evaluate_episodes": "evaluate_every is 0, so set that too, or leave it alone"}
 
     def prepare(self, context: Any) -> None:
-        """Make the log."""
+        """Put a :class:`Log` into the context and its stores."""
         context.log = context.stores["log"] = Log(self)
 
 
@@ -264,7 +264,7 @@ class Log:
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Sums and places."""
+        """Sums and counts since the last row, and the steps at which the next row and the next measurement are due."""
         return {"sums": dict(self.sums), "counts": dict(self.counts), "next": [self.next_row, self.next_evaluation]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

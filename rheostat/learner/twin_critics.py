@@ -65,7 +65,7 @@ class TwinCritics:
         return found
 
     def models(self) -> dict[str, Any]:
-        """By name."""
+        """Policy and critics with their slow copies, by name, in the order in which networks are drawn."""
         return {
             "policy": NoisyPolicy(self.hidden, self.learning_rate, self.exploration_noise),
             "target policy": TargetNetwork("policy", self.tau),

@@ -24,7 +24,7 @@ class AdvantageWeights:
     """Largest weight of an action of the data; of normalised ones, what the log counts as capped."""
 
     def __call__(self, context: Any, batch: Batch, advantage: Tensor) -> Tensor:
-        """Of advantages ``[B]``."""
+        """Weights ``[B]``, constants, of advantages ``[B]`` in units of value."""
         scale = 1 / self.temperature
         if self.form == "normalised":
             return batch_exponential_weight(advantage, scale)
@@ -46,7 +46,7 @@ class ImitationWeights:
         return {} if self.inverse_temperature else {"cap": why}
 
     def __call__(self, context: Any, batch: Batch, advantage: Tensor) -> Tensor:
-        """Of advantages ``[B]``."""
+        """Weights ``[B]``, constants, of advantages ``[B]`` in units of value."""
         return exponential_weight(advantage, self.inverse_temperature, self.cap)
 
 
@@ -61,5 +61,5 @@ class FamilyWeights:
     reads: ClassVar[tuple[str, ...]] = ("coefficient",)
 
     def __call__(self, context: Any, batch: Batch, advantage: Tensor) -> Tensor:
-        """Of advantages ``[B]``."""
+        """Weights ``[B]``, constants, of advantages ``[B]`` in units of value."""
         return family_weight(advantage, batch.columns["coefficient"], self.cap, broadcast=self.released_broadcast)
