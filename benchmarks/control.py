@@ -211,7 +211,7 @@ def learning_curve(side: str, task: str, seed: int, steps: int) -> list[float]:
         advance = train_ours(method)
         for point in range(1, POINTS + 1):
             advance(point * steps // POINTS - method.steps)
-            curve.append(method.collector.metrics().get("episode_return", float("nan")))
+            curve.append(method.context.collector.metrics().get("episode_return", float("nan")))
         method.close()
         return curve
     model = theirs(task, seed=seed, normalise=True)

@@ -37,6 +37,7 @@ from benchmarks.rows import Row, machine, median, table
 from rheostat.errors import MissingExtra
 
 PROMPTS = GROUP = 16
+BASE = "chain-sum"
 LEARNING_RATE = 1e-6
 VOCABULARY, HIDDEN = 150_000, 96
 
@@ -59,8 +60,8 @@ def ours(pipe: Connection, threads: int, updates: int) -> None:
 
     torch.set_num_threads(threads)
     settings = api.settings_for(
-        "grpo", "chain-sum", preset="tiny", steps=updates, learning_rate=LEARNING_RATE, prompts_per_batch=PROMPTS, group_size=GROUP,
-        evaluate_every=0,
+        "grpo", "chain-sum", preset="tiny", model=BASE, steps=updates, learning_rate=LEARNING_RATE, prompts_per_batch=PROMPTS,
+        group_size=GROUP, evaluate_every=0,
     )  # fmt: skip
     method: Any = build_method(settings, settings.task)
     clock = {"generation": 0.0, "collect": 0.0, "credit": 0.0, "update": 0.0}
@@ -109,7 +110,7 @@ def trl(pipe: Connection, threads: int, updates: int) -> None:
 
     torch.set_num_threads(threads)
     datasets.disable_progress_bars()
-    world, path = ChainSum(), build_base_model("chain-sum", progress=False)
+    world, path = ChainSum(), build_base_model(BASE, progress=False)
     tokenizer = AutoTokenizer.from_pretrained(path)
     stream = world.prompts("train", derive_seed(0, "prompts"))
     drawn = PromptEncoder(tokenizer, world.limits.max_prompt_tokens).take(stream, PROMPTS * updates)
@@ -174,7 +175,7 @@ def race(threads: int, turns: int, per_turn: int) -> dict[str, Any]:
     """Both sides in turn, after one update each to warm up."""
     from rheostat.tasks.language.base_models import build_base_model
 
-    build_base_model("chain-sum", progress=False)
+    build_base_model(BASE, progress=False)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in SIDES}
     running = {name: start(name, threads, 2 + turns * per_turn) for name in SIDES}  # one more than needed: TRL's own end is not timed
     for _, pipe in running.values():

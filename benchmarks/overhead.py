@@ -99,9 +99,9 @@ def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
     clock["trained"] = 0.0
     count_flops = method.context.count_flops
 
-    def counted(operations: int, rows: Any) -> None:
+    def counted(operations: int, rows: Any, model: str = "policy") -> None:
         clock["trained"] += tokens_seen(rows) if operations == TRAIN else 0
-        count_flops(operations, rows)
+        count_flops(operations, rows, model)
 
     method.context.count_flops = counted
     pipe.send(0)
