@@ -61,7 +61,10 @@ def find_data(source: str | Path) -> Path:
         if (folder / METADATA).is_file():
             return folder
     if path.is_file():
-        raise RheostatError(f"{path} is a file; a data set in Minari's format is a folder with {DATA}/{METADATA} and {DATA}/{MAIN}.")
+        raise RheostatError(
+            f"{path} is a file; a data set in Minari's format is a folder with {DATA}/{METADATA} and {DATA}/{MAIN}, and files of D4RL's "
+            "kind end in .hdf5, .h5 or .npz."
+        )
     raise RheostatError(
         f"There is no data set {source}: it is neither a folder with {DATA}/{METADATA} nor a Minari data set in {root}; "
         f"make one with `rheostat dataset make`, or fetch it with `minari download {source}`."

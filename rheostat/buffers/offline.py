@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from rheostat.buffers import minari_format
+from rheostat.buffers.flat_files import SUFFIXES, read_flat
 from rheostat.buffers.minari_format import Stored
 from rheostat.buffers.offline_checks import agree, check_shapes, check_values, inside, title
 from rheostat.buffers.offline_reading import (
@@ -66,6 +67,7 @@ class OfflineData:
         facts: what else is known (behaviour, seed, command, ...), as plain JSON; saved with the data.
         name: what sentences about this data set call it.
         outside: continuous actions beyond their bounds are an error, or are clipped to them.
+        adopts: the actions' space is only what the data span; that of the task it is used for takes its place.
 
     Raises:
         RheostatError: anything that is wrong with the data: which episode, which step, and what to do.
@@ -86,8 +88,10 @@ class OfflineData:
         facts: dict[str, Any] | None = None,
         name: str = "the data set",
         outside: Literal["error", "clip"] = "error",
+        adopts: bool = False,
     ) -> None:
         self.name, self.task = name, task
+        self.outside, self.adopts = outside, adopts
         self.observation_space, self.action_space = observation_space, action_space
         self.reference, self.reference_source = reference, reference_source
         self.facts: dict[str, Any] = json.loads(json.dumps(facts or {}))
@@ -178,8 +182,17 @@ class OfflineData:
         """Refuse to be used for a task with other spaces.
 
         Raises:
-            RheostatError: the observations or actions of the task have another shape, kind or bounds.
+            RheostatError: the observations or actions of the task have another shape, kind or bounds, or other entries.
         """
+        names = [[name for name, _ in getattr(space, "entries", ())] for space in (self.observation_space, observation_space)]
+        if all(names) and names[0] != names[1]:
+            raise RheostatError(
+                f"The observations of {self.name} have the entries {', '.join(names[0])}, those of {task} have {', '.join(names[1])}: they "
+                "belong to another task."
+            )
+        if self.adopts and type(self.action_space) is type(action_space) and self.action_space.shape == action_space.shape:
+            self.action_space, self.adopts = action_space, False
+            self.transitions.action = inside(self.transitions.action, action_space, self.breaks, self.outside, self.name)
         for kind, mine, theirs in (
             ("observations", self.observation_space, observation_space),
             ("actions", self.action_space, action_space),
@@ -274,10 +287,10 @@ class OfflineData:
         outside: Literal["error", "clip"] = "error",
         final_observation: Literal["error", "drop"] = "error",
     ) -> OfflineData:
-        """Read a data set in Minari's format.
+        """Read a data set in Minari's format, or a file of D4RL's kind (:mod:`rheostat.buffers.flat_files`).
 
         Args:
-            source: folder of the data set, or the id of a local Minari data set (nothing is downloaded).
+            source: folder of the data set, the id of a local Minari data set (nothing is downloaded), or a .hdf5, .h5 or .npz file.
             encode: how Dict, Tuple and discrete observations and images become one tensor; without it only Boxes of numbers, and images of
                 three axes with the channels first, can be read.
             unknown_end: an episode whose last step is neither terminated nor truncated is an error, or counts as cut (truncate).
@@ -289,8 +302,10 @@ class OfflineData:
             RheostatError: not found, damaged, or wrong in a way that a sentence describes.
             MissingExtra: minari is not installed.
         """
-        folder = minari_format.find_data(source)
-        stored = minari_format.read(folder, INFOS)
+        file = Path(source).expanduser()
+        flat = file.suffix.lower() in SUFFIXES and file.is_file()
+        folder = file if flat else minari_format.find_data(source)
+        stored = read_flat(file) if flat else minari_format.read(folder, INFOS)
         name = f"the data set {source}"
         ours = stored.metadata.get(OURS) or {}
         stored, observation, following = observed(stored, name, encode, final_observation)
@@ -325,6 +340,7 @@ class OfflineData:
             facts=ours.get("facts") or foreign_facts_of(stored.metadata),
             name=name,
             outside=outside,
+            adopts=flat,
         )
         if ours.get("digest", result.digest) != result.digest:
             raise RheostatError(

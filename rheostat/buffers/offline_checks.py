@@ -75,7 +75,7 @@ def check_values(rows: Transitions, breaks: Tensor, name: str) -> None:
         where = place(breaks, _first(breaks & ~ended))
         raise RheostatError(
             f"{title(name)}: {where} is the last one and neither terminated nor truncated, so it is unknown how the episode ended: set one "
-            "of the two, or read it with unknown_end='truncate' if it was only stopped there."
+            "of the two, or read it with --repair.unknown-end truncate (repair={'unknown_end': 'truncate'}) if it was only stopped there."
         )
     jumps = (rows.next_observation[:-1] != rows.observation[1:]).flatten(1).any(1) & ~breaks[:-1]
     if jumps.any():
@@ -107,7 +107,8 @@ def inside(action: Tensor, space: Space, breaks: Tensor, outside: str, name: str
             index = _first(beyond)
             raise RheostatError(
                 f"{title(name)}: the action {_short(action[index])} of {place(breaks, index)} lies outside {_short(low)} to {_short(high)} "
-                f"({int(beyond.sum()):,} of {len(action):,} actions do): clip them with outside='clip', or correct the action space."
+                f"({int(beyond.sum()):,} of {len(action):,} actions do): clip them with --repair.outside clip "
+                "(repair={'outside': 'clip'}), or correct the action space."
             )
         return action.clamp(low, high)
     most = torch.as_tensor(space.n if isinstance(space, spaces.Discrete) else getattr(space, "nvec", 2))

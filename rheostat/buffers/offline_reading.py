@@ -44,7 +44,7 @@ def observed(stored: Stored, name: str, encode: MakeEncoder | None, final: str) 
     if final == "error" and lost.any():
         raise RheostatError(
             f"Episode {int(episode[lost][0])} of {name} has as many observations as steps, so what followed its last step is unknown: add "
-            "the final observation, or read it with final_observation='drop', which leaves that step out."
+            "the final observation, or leave that step out with --repair.final-observation drop (repair={'final_observation': 'drop'})."
         )
     there = torch.where(missing, here, there)
     keep = (~lost).numpy()

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from tyro.conf import OmitArgPrefixes, Positional
+from tyro.conf import Positional
 
+from rheostat.buffers.repairs import Repairs
 from rheostat.errors import RheostatError
 from rheostat.terminal import json_or_text, print_json, print_table
 
@@ -107,12 +108,7 @@ class ShowDataset:
 
     path: Positional[str]
     """Folder of the data set, or the id of a local Minari data set."""
-    unknown_end: Literal["error", "truncate"] = "error"
-    """An episode whose last step is neither terminated nor truncated is an error, or counts as cut there."""
-    outside: Literal["error", "clip"] = "error"
-    """Actions beyond the bounds of their space are an error, or are clipped."""
-    final_observation: Literal["error", "drop"] = "error"
-    """An episode without the observation after its last step is an error, or loses that step."""
+    repair: Repairs = field(default_factory=Repairs)
     json: bool = False
     """Print JSON."""
 
@@ -121,7 +117,7 @@ class ShowDataset:
         from rheostat.buffers.offline_summary import summarise
         from rheostat.collect.control.offline_data import load_for
 
-        data = load_for(None, self.path, unknown_end=self.unknown_end, outside=self.outside, final_observation=self.final_observation)
+        data = load_for(None, self.path, **dataclasses.asdict(self.repair))
         if self.json:
             print_json({"path": self.path} | summarise(data))
         else:
@@ -129,10 +125,52 @@ class ShowDataset:
 
 
 @dataclass
-class Dataset:
-    """Make or show offline data sets in Minari's format: `dataset make TASK KIND`, `dataset show PATH`."""
+class ImportDataset:
+    """Check somebody else's data set against a task and keep it in Minari's format: a .hdf5 or .npz file of D4RL's kind, or a folder."""
 
-    action: OmitArgPrefixes[Annotated[MakeDataset, tyro.conf.subcommand("make")] | Annotated[ShowDataset, tyro.conf.subcommand("show")]]
+    path: Positional[str]
+    """The file, the folder of the data set, or the id of a local Minari data set."""
+    task: Positional[str]
+    """The control task it is of, whose spaces it must have; `rheostat list` shows what there is."""
+    repair: Repairs = field(default_factory=Repairs)
+    output: Path | None = None
+    """Folder to write; by default datasets/NAME of the file."""
+    dataset_id: str | None = None
+    """Minari id in the metadata; by default made of the task."""
+    environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """Options of the task, as names and JSON values."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        """Do it."""
+        from rheostat.buffers.offline_summary import summarise
+        from rheostat.collect.control.offline_data import import_for
+        from rheostat.tasks.control import make
+
+        output = self.output or Path("datasets") / Path(self.path).stem
+        if (output / "data").exists():
+            raise RheostatError(f"{output} already holds a data set: choose another --output, or look at it with `rheostat dataset show`.")
+        environments = make(self.task, num_envs=1, seed=0, **{key: json_or_text(value) for key, value in self.environment.items()})
+        data = import_for(environments, self.path, self.repair)
+        environments.close()
+        data.save(output, dataset_id=self.dataset_id)
+        if self.json:
+            print_json({"path": str(output)} | summarise(data))
+        else:
+            print_summary(output, summarise(data))
+
+
+@dataclass
+class Dataset:
+    """Make, import or show offline data sets in Minari's format: `make TASK KIND`, `import FILE TASK`, `show PATH`."""
+
+    action: Annotated[  # no prefix of its own, but those of the options below stay (--repair.outside)
+        Annotated[MakeDataset, tyro.conf.subcommand("make")]
+        | Annotated[ImportDataset, tyro.conf.subcommand("import")]
+        | Annotated[ShowDataset, tyro.conf.subcommand("show")],
+        tyro.conf.arg(name=""),
+    ]
 
     def run(self) -> None:
         """Do it."""

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from tyro.conf import OmitArgPrefixes, Positional
 
 from rheostat.analysis.fitted_q_config import FQEConfig
+from rheostat.buffers.repairs import Repairs
 from rheostat.errors import RheostatError
 from rheostat.terminal import print_json, print_table
 
@@ -25,7 +26,8 @@ class OffPolicyEvaluation:
     run_directory: Positional[Path]
     """Directory of the run whose policy is judged."""
     offline: str
-    """Data set to judge it by: its folder, or the id of a local Minari data set."""
+    """Data set to judge it by: its folder, the id of a local Minari data set, or a .hdf5 or .npz file."""
+    repair: Repairs = field(default_factory=Repairs)
     estimators: tuple[Estimator, ...] = ("data", "fqe")
     """data: the data's own return. fqe: fitted Q evaluation. is, wis, pdis, wpdis: importance sampling, ordinary, weighted, per-decision,
     both. dr, wdr: doubly robust, and weighted. All but data and fqe need to know how likely the data's actions were."""
@@ -48,7 +50,7 @@ class OffPolicyEvaluation:
         act = getattr(context, "act_on_target", None)
         if act is None:
             raise RheostatError(f"{run.settings.method} does not train a control policy: there is nothing to judge by a control data set.")
-        data = load_for(context.environments, self.offline)
+        data = load_for(context.environments, self.offline, **dataclasses.asdict(self.repair))
         began, last = time.monotonic(), [0.0]
 
         def watch(step: int, loss: float) -> None:

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 from tyro.conf import Positional
 
+from rheostat.buffers.repairs import Repairs
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.options import KIND, Option, find, named, options_of, short_names, with_options
@@ -58,7 +59,8 @@ class ControlOptions(TrainOptions):
     experts: str | None = None
     """Directory of a run whose policy is the expert of --dial.expert-share."""
     offline: str | None = None
-    """A data set to learn from: its folder (see `rheostat dataset make`), or the id of a local Minari data set."""
+    """A data set to learn from: its folder (see `rheostat dataset make`), the id of a local Minari data set, or a .hdf5 or .npz file."""
+    repair: Repairs = field(default_factory=Repairs)
     online_steps: int = 0
     """Environment steps after the data set, for methods that begin with one; their --steps are gradient steps on it."""
 
@@ -188,7 +190,10 @@ def train_command(start: Start, kinds: Mapping[str, str] | None = None) -> type:
         given: frozenset[str] = getattr(self, "given", frozenset())
         general = {item.name: getattr(self, item.name) for item in dataclasses.fields(base)}
         if self.config is not None:  # the file says what is not given here
-            general = {key: value for key, value in general.items() if key in given or key in ("config", "task")}
+            said = given | {name.partition(".")[0] for name in given}
+            general = {key: value for key, value in general.items() if key in said or key in ("config", "task")}
+        if "repair" in general:
+            general["repair"] = general["repair"].asked
         if "environment" in general:
             general["environment_options"] = {key: json_or_text(value) for key, value in general.pop("environment").items()}
         if "reward" in general:
@@ -237,7 +242,7 @@ def in_paths(start: Start, words: list[str]) -> tuple[list[str], dict[str, str]]
     for index, word in enumerate(words):
         flag, equals, value = word.partition("=")
         plain = option_name(flag)
-        if plain is None or plain in general or plain.removeprefix("no_") in general:
+        if plain is None or plain in general or plain.removeprefix("no_") in general or plain.startswith("repair."):
             found.append(word)
             continue
         path, negated = path_of(plain, options, name)

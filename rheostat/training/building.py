@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
@@ -196,6 +197,8 @@ def data_for(cls: Any, settings: Settings) -> dict[str, Any]:
         RheostatError: a data set or steps after it for a method that cannot use them, or a data set that cannot be read.
     """
     uses = getattr(cls, "uses_data", "no")
+    if settings.repair and settings.offline is None:
+        raise RheostatError(f"repair.{next(iter(settings.repair))} is about a data set, and there is none: name one with --offline.")
     if settings.online_steps and uses != "first":
         raise RheostatError(f"online_steps follow a data set, and {settings.method} does not begin with one: its steps are all online.")
     if uses == "no":
@@ -206,9 +209,10 @@ def data_for(cls: Any, settings: Settings) -> dict[str, Any]:
         return {}
     data = None
     if settings.offline is not None:
+        from rheostat.buffers.repairs import Repairs
         from rheostat.collect.control.offline_data import load_for
 
-        data = load_for(None, settings.offline)  # the method compares it with its world
+        data = load_for(None, settings.offline, **asdict(Repairs.of(settings.repair)))  # the method compares it with its world
     return {"offline": data} | ({"online_steps": settings.online_steps} if uses == "first" else {})
 
 

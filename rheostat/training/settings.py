@@ -43,6 +43,8 @@ class Settings:
     """Torch threads: 1 is fastest for small control networks. Part of the definition, because sums are split differently over threads."""
     offline: str | None = None
     """Control: a data set to learn from: its folder, or the id of a local Minari data set."""
+    repair: dict[str, Any] = field(default_factory=dict)
+    """Control: what is done about faults of the data set: ``unknown_end``, ``outside``, ``final_observation``."""
     online_steps: int = 0
     """Control: environment steps after the data set, for methods that begin with one; their ``steps`` are gradient steps on it."""
     model: str | None = None

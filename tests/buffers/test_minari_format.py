@@ -252,9 +252,9 @@ def test_metadata_that_cannot_be_used_is_described(entry: str, value: Any, sente
 def test_places_that_hold_no_data_set_are_described(tmp_path: Path) -> None:
     with pytest.raises(RheostatError, match=r"There is no data set nowhere/at-all-v0: .*minari download nowhere/at-all-v0"):
         OfflineData.load("nowhere/at-all-v0")
-    (tmp_path / "flat.hdf5").write_bytes(b"x")
+    (tmp_path / "flat.csv").write_bytes(b"x")
     with pytest.raises(RheostatError, match="is a file; a data set in Minari's format is a folder"):
-        OfflineData.load(tmp_path / "flat.hdf5")
+        OfflineData.load(tmp_path / "flat.csv")
     data = build()
     data.save(tmp_path / "set")
     with pytest.raises(RheostatError, match="already exists"):

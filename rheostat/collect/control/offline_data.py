@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from rheostat.buffers.offline import OfflineData
 from rheostat.buffers.offline_reading import Encode, MakeEncoder
+from rheostat.buffers.repairs import Repairs
 from rheostat.collect.control.stepping import Collector, Draw
 from rheostat.errors import RheostatError
 from rheostat.tasks.control.environments import Environments
@@ -85,6 +87,26 @@ def load_for(
         data.require_spaces(environments.observation_space, environments.action_space, environments.name)
     if data.reference is None and (found := published(data.task)) is not None:
         data.reference, data.reference_source = found, D4RL_SOURCE
+    return data
+
+
+def import_for(environments: Environments, source: str | Path, repairs: Repairs) -> OfflineData:
+    """Somebody else's data set as one of a task's, with the task's own name and reference returns.
+
+    Args:
+        environments: of the task.
+        source: as for :func:`load_for`.
+        repairs: what is done about its faults.
+
+    Raises:
+        RheostatError: as :func:`load_for`.
+    """
+    data = load_for(environments, source, **asdict(repairs))
+    data.task = environments.name
+    data.facts.setdefault("description", f"imported from {Path(source).name}")
+    if data.reference is None and (found := published(data.task)) is not None:
+        data.reference, data.reference_source = found, D4RL_SOURCE
+    vars(data).pop("digest", None)  # it names the task
     return data
 
 
