@@ -1,0 +1,262 @@
+"""Whether an option does something: a tiny run with it changed, beside the run without.
+
+Runs are those of the golden cases ``METHOD/plain``. An option that only acts together with others is looked at among them
+(:data:`TOGETHER`), the options of a part's other kinds with that kind chosen. Nothing is written to disk.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import typing
+import warnings
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from rheostat.errors import RheostatError
+from rheostat.methods import table
+from rheostat.options import KIND, Option, having, is_part, kinds_at, options_of, with_options
+from rheostat.parts import NonFinite
+from rheostat.training.run import Run
+from rheostat.training.settings import applies_to, merged
+from rheostat.training.settings_from_options import SETTINGS, settings_for
+from tests.golden.accessor import weights
+from tests.golden.cases import ABSENT, CASES, FAMILIES, LANGUAGE, LONGER, OWN, STALE
+from tests.golden.inputs import given
+from tests.golden.run import digest, digest_weights
+
+Options = dict[str, Any]
+REFUSED = "refused: "
+
+STEPS: Options = {"epochs": 2, "minibatches": 2, "learning_rate": 0.05}
+"""Ratios move away from 1."""
+SEARCHED: Options = STEPS | {"clip_low": 0.4, "target": 1.0}
+"""A search for bounds begins, and goes on."""
+TOGETHER: dict[str, list[Options]] = {
+    "ratio": [STEPS],
+    "clip.kind": [STEPS],
+    "clip.low": [STEPS],
+    "clip.high": [STEPS],
+    "clip.dual": [STEPS | {"clip_low": 0.02, "clip_high": 0.02}, SEARCHED | {"epochs": 4}],
+    **{f"clip.{name}": [SEARCHED] for name in ("low_end", "low_step", "high_end", "high_step", "target", "search")},
+    "clip.upper": [STEPS],
+    "correction.level": [STALE | LONGER],
+    "correction.cap": [{"sampler_correction": "token"} | STALE | LONGER],
+    "aggregate.constant": [{"aggregation": "constant"}],
+    "kl.coefficient": [{"advantage": "rloo"}],
+    "kl.kind": [{"advantage": "rloo", "kl_coefficient": 0.04}],
+    "grading.max_invalid_share": [{"task": "@ungraded"}],
+    "dial.lag": [LONGER],
+    "dial.replay_share": [LONGER],
+    "dial.replay_age": [LONGER | {"dial.replay_share": 0.5}, {"dial.replay_share": 0.5}],
+    "dial.expert_share": [{"max_new_tokens": 48}, {"experts": "@expert"}],
+    "gae.bootstrap_on_truncation": [{"task": "rheostat/GridWorld5x5-v0"}],
+    "network.tanh_mean": [{"task": "Pendulum-v1"}],
+    "sampler.correction": [STALE],
+    "sampler.cap": [{"sampler_correction": "token"} | STALE],
+    "objective.ratio_to": [STALE],
+    "stop.when": [{"target_kl": 1e-3, "epochs": 4}],
+    "log.evaluate_episodes": [{"evaluate_every": 40}],
+    "data.best_share": [{"offline": "@long-data"}],
+    "rewards.returns_to": [{"offline": "@long-data", "replay_capacity": 500}],
+    "schedule.anneal": [{"online_steps": 0, "update_to_data": 1.0}, {"online_steps": 0}],
+    "penalty.initial_multiplier": [{"gap_threshold": 0.8}],
+    "double": [{"learning_rate": 0.1}],
+    "mixture.deterministic": [{"evaluate": 2}],
+}
+"""What an option acts with, by its path: beside the plain run, these are tried."""
+LEFT_OUT: dict[str, tuple[str, ...]] = {
+    "": ("stop", "checkpoint_every"),
+    **dict.fromkeys(("dqn", "iql", "pmoe", "sac"), ("stop", "checkpoint_every", "evaluate_every", "evaluate_episodes")),
+}
+"""Options of the golden runs that tell nothing here and take time."""
+IDLE: dict[str, str] = {
+    "keep.folder": "the name of a folder",
+    "replay.folder": "the name of a folder",
+    "clamp_log_ratio": "it acts where a token's probability has changed by a factor of e to the 20, which no tiny run reaches",
+    "update.micro_batch_rows": "memory alone: the sum over a minibatch does not depend on how it is cut",
+}
+"""Options that change neither a weight nor a metric of a tiny run, and why."""
+
+
+class Case(NamedTuple):
+    """An option of a method, and the kinds of parts with which it exists."""
+
+    option: Option
+    kinds: Options
+    owner: tuple[str, str]
+    """The class that declares it and its name there; of a method's own options the domain and the short name."""
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------------------------
+
+
+def base(method: str) -> tuple[str, Options]:
+    """Task and options of a method's tiny run."""
+    options = FAMILIES.get(method, LANGUAGE) | OWN.get(method, {}) | CASES[f"{method}/plain"]
+    options = {name: value for name, value in options.items() if value is not ABSENT and name not in LEFT_OUT.get(method, LEFT_OUT[""])}
+    return options.pop("task"), options
+
+
+def starting_point(method: str) -> Any:
+    """The configuration of a method's tiny run."""
+    config = table.entry(method).load()()
+    _, options = base(method)
+    return with_options(config, having(config, {name: value for name, value in options.items() if name not in SETTINGS}, method), method)
+
+
+def outcome(method: str, changes: Options) -> str:
+    """A digest over the weights and the metrics of a tiny run; :data:`REFUSED` and why where it is refused before anything is spent.
+
+    Args:
+        method: its name.
+        changes: options beside those of :func:`base`, as far as the method or its runs have them; ``task`` is another task, and
+            ``evaluate`` adds an evaluation over so many episodes.
+    """
+    return _outcome(method, json.dumps(changes, sort_keys=True))
+
+
+@functools.lru_cache(maxsize=256)
+def _outcome(method: str, spoken: str) -> str:
+    changes, (task, options) = json.loads(spoken), base(method)
+    evaluate, task = changes.pop("evaluate", 0), changes.pop("task", task)
+    domain = table.entry(method).domain
+    general = {name: value for name, value in (options | changes).items() if name in SETTINGS and applies_to(name, domain)}
+    mine, own = ({name: value for name, value in each.items() if name not in SETTINGS} for each in (options, changes))
+    torch.set_num_threads(1)
+    try:
+        values = merged(method, table.entry(method).load()(), mine, own).values
+        where = given({"task": task})["task"]
+        run = Run(Path("nowhere"), settings_for(method, where, **given(general), **values), None if isinstance(where, str) else where)
+        _ = run.method
+    except RheostatError as error:
+        return f"{REFUSED}{error}"
+    try:
+        return _trained(run, evaluate)
+    finally:
+        run.close()
+
+
+def _trained(run: Run, evaluate: int) -> str:
+    method: Any = run.method
+    rows: list[Any] = []
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            while method.steps < run.settings.budget:
+                rows.append({name: value for name, value in method.turn().items() if "second" not in name})
+            if evaluate:
+                rows.append(method.evaluate(evaluate))
+    except (NonFinite, RheostatError) as error:  # it ends otherwise
+        rows.append(str(error))
+    return digest([digest_weights(weights(method)), json.dumps(rows, sort_keys=True, default=str)])
+
+
+# --- options ----------------------------------------------------------------------------------------------------------------------------
+
+
+def cases(method: str) -> list[Case]:
+    """Every option of a method, those of its parts' other kinds too."""
+    config = starting_point(method)
+    found = [Case(each, {}, owner) for each, owner in _owned(method, config)]
+    known = {case.option.path for case in found}
+    for case in list(found):
+        path = case.option.path
+        for kind in kinds_at(config, path) if path.endswith("." + KIND) else ():
+            if kind == case.option.value:
+                continue
+            other = with_options(config, {path: kind}, method)
+            part = path.removesuffix(KIND)
+            found += [
+                Case(each, {path: kind}, owner)
+                for each, owner in _owned(method, other)
+                if each.path.startswith(part) and (each.path not in known or owner not in {one.owner for one in found})
+            ]
+    return found
+
+
+def _owned(method: str, config: Any) -> list[tuple[Option, tuple[str, str]]]:
+    owners = _owners(config, table.entry(method).domain)
+    return [(each, owners[each.path.removesuffix("." + KIND)]) for each in options_of(config)]
+
+
+def _owners(config: Any, domain: str, prefix: str = "") -> dict[str, tuple[str, str]]:
+    """The class that declares each field, by path."""
+    found: dict[str, tuple[str, str]] = {}
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        first = next(each for each in reversed(type(config).__mro__) if item.name in getattr(each, "__dataclass_fields__", {}))
+        found[prefix + item.name] = (first.__name__ if prefix else domain, item.name)
+        if is_part(value):
+            found |= _owners(value, domain, f"{prefix}{item.name}.")
+    return found
+
+
+def each_value(option: Option) -> list[Any]:
+    """Values that must each do something: every other choice, or the other truth values; none for numbers and texts."""
+    types = _types(option.hint)
+    if typing.get_origin(option.hint) is Literal:
+        return [value for value in types if value != option.value]
+    if bool in types:
+        return [value for value in (True, False, *([None] if type(None) in types else [])) if value != option.value]
+    return []
+
+
+def some_values(option: Option) -> list[Any]:
+    """Values of which one must do something: numbers moved up and down inside their domain, other texts."""
+    types, value = _types(option.hint), option.value
+    if tuple in (typing.get_origin(each) for each in (option.hint, *types)):
+        return [[4], *_moved_lists(value or (8,))]
+    if int in types or float in types:
+        return _moved_numbers(option, whole=int in types)
+    return ["#", "chosen", "right", None] if str in types else []
+
+
+def _moved_numbers(option: Option, *, whole: bool) -> list[Any]:
+    value = option.value
+    centre = value if isinstance(value, int | float) else 1
+    ints = (centre + 1, centre * 2, centre // 2, centre - 1, 0, 1, 2, 3, 5, 20)
+    floats = (centre / 2, centre * 2 + 0.1, 0.5, 0.1, 0.0, 0.01, 0.9, 1.01, 2.0, centre * 10)
+    moved = dict.fromkeys(int(each) if whole else float(each) for each in (ints if whole else floats))
+    found: list[Any] = [each for each in moved if each != value and option.domain.holds(each) and math.isfinite(each)]
+    return [*found, *([None] if type(None) in _types(option.hint) and value is not None else [])]
+
+
+def _moved_lists(value: Any) -> list[list[Any]]:
+    if all(isinstance(each, int) for each in value):
+        return [[*value[:-1], value[-1] + 1], [each + 1 for each in value]]
+    return [[*value[:-1], value[-1] + 1], [each / 2 for each in value], [value[0], value[0] / 2]]
+
+
+def _types(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) or (hint,)
+
+
+# --- the question -----------------------------------------------------------------------------------------------------------------------
+
+
+def dead(method: str, case: Case) -> list[str]:
+    """What of an option does nothing, as words; nothing where it acts, or where every value is refused but one that acts elsewhere."""
+    option = case.option
+    if option.path in IDLE:
+        return []
+    asked = [case.kinds, *(together | case.kinds for together in TOGETHER.get(option.path, []))]
+    contexts = [each for each in asked if not outcome(method, each).startswith(REFUSED)]
+    every, some = each_value(option), some_values(option)
+    said = [f"{option.path}={value}" for value in every if not any(_answer(method, option, value, each) for each in contexts)]
+    if some and not any(_answer(method, option, value, each) == "differs" for each in contexts for value in some):
+        said.append(f"{option.path} (tried {', '.join(map(str, some))})")
+    if not every and not some:
+        said.append(f"{option.path} (no value to try)")
+    why = [f"{each}: {outcome(method, each)}" for each in asked if each not in contexts]
+    return ["; ".join([f"{each} with {case.kinds}" if case.kinds else each, *why]) for each in said]
+
+
+def _answer(method: str, option: Option, value: Any, context: Options) -> str:
+    """ "differs", "refused", or nothing where the run is the same."""
+    found = outcome(method, context | {option.path: value})
+    return "refused" if found.startswith(REFUSED) else "differs" if found != outcome(method, context) else ""
