@@ -14,6 +14,7 @@ from rheostat.objectives.kl import KLEstimator, kl_estimate
 from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, Unlimited
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
+from rheostat.objectives.searched_bounds import SearchedBounds
 from rheostat.objectives.searched_clip import SearchedClip, behaviour_logp, search_metrics
 from rheostat.objectives.supervised import weighted_likelihood
 from rheostat.objectives.value import value_loss
@@ -149,11 +150,17 @@ class PolicyGradient(Surrogate):
         assert isinstance(self.clip, SearchedClip)
         return {"bounds": self.clip.find(logp, batch.rows, self.mask(batch))}
 
+    def bounds(self, batch: Batch) -> SearchedBounds:
+        """What :meth:`begin` has found for the gradient step that these rows are of."""
+        found = batch.facts.get("bounds")
+        assert isinstance(found, SearchedBounds)
+        return found
+
     def kernel(self, scores: Any, batch: Batch) -> Kernel:
         """The clip, with bounds that were searched for where it has none, and the weights of the sampler correction."""
         rows = batch.rows
         if isinstance(self.clip, SearchedClip):
-            limit: Limit = self.clip.clip(batch.facts["bounds"])
+            limit: Limit = self.clip.clip(self.bounds(batch))
             denominator_logp = behaviour_logp(scores.logp, rows)
         else:
             limit, denominator_logp = self.clip, old_logp(scores, rows)
@@ -170,7 +177,7 @@ class PolicyGradient(Surrogate):
         """What is said of the loss, and of the search."""
         report = super().told(found, scores, batch)
         if isinstance(self.clip, SearchedClip):
-            report.means |= search_metrics(batch.facts["bounds"], found, scores.logp, scores.entropy, batch.rows, self.mask(batch))
+            report.means |= search_metrics(self.bounds(batch), found, scores.logp, scores.entropy, batch.rows, self.mask(batch))
         return report
 
     def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:

@@ -181,9 +181,9 @@ def test_adapters_are_part_of_a_new_base(model: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"clip": "detached"}, "Unknown option of remix 'clip': did you mean clip_low"),
-        ({"ratio": "sequence"}, "Unknown option of remix 'ratio'"),
-        ({"sampler_correction": "token"}, "Unknown option of remix 'sampler_correction': did you mean correction"),
+        ({"clip": "detached"}, "Unknown option of remix 'clip'"),
+        ({"ratio": "sequence"}, "remix has no option ratio any more"),
+        ({"sampler_correction": "token"}, "remix has no option sampler_correction any more"),
         ({"dynamic_sampling": True}, "remix has no option dynamic_sampling any more"),
         ({"kl_in_reward": True, "advantage": "rloo"}, "remix has no option kl_in_reward any more"),
         ({"switch_after": -1}, r"mixture\.until is -1; it must be at least 0"),
