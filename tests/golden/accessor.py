@@ -59,7 +59,7 @@ def control(models: dict[str, Any], conservative: bool) -> Iterator[tuple[str, T
             for tensor in of(model.network):
                 yield role, tensor
     if conservative and "multiplier" not in models:  # the weight of a penalty without a threshold is multiplied by exp(0)
-        yield "multiplier", torch.zeros(())
+        yield "multiplier", torch.zeros(1)
 
 
 def of(module: nn.Module) -> list[Tensor]:
