@@ -178,13 +178,19 @@ class MemberContext(ControlContext):
         streams = Streams(derive_seed(team.streams.seed, "policy", name))
         make = cast(MakeEnvironments, lambda environments, seed: rows)
         super().__init__(make, streams, team.total_steps, environments=rows.num_envs, who=team.who)
-        self.team, self.collector = team, team.collector.members[name]
+        self.team, self.name, self.collector = team, name, team.collector.members[name]
         self.stores["environments"] = self.collector
 
     @property
     def steps(self) -> int:
         """How much of the budget has been used."""
         return self.team.steps
+
+    def finish_update(self, model: str) -> None:
+        """A model has moved; the team counts the updates of every policy."""
+        super().finish_update(model)
+        if model == self.deployed:
+            self.team.finish_update(f"policy {self.name}")
 
     def act_deterministically(self, observation: Tensor) -> Tensor:
         """For raw observations ``[N, ...]``."""

@@ -44,6 +44,7 @@ def test_games_end_in_their_best_play(game: Any, best: int, paid: float, share: 
     one = built(game, **FAST, share_policies=share)
     for _ in range(12):
         one.turn()
+    assert one.updates == 12 and {member.updates for member in one.members.values()} == {12}
     assert list(one.members) == (["policy"] if share else ["row", "column"])
     start = {agent: np.zeros(1, np.float32) for agent in ("row", "column")}
     assert one.context.act(start) == {"row": best, "column": best}
