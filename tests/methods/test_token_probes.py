@@ -128,6 +128,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] =
     "luffy": ({}, mixed_group(lambda p: 0.1 * p / (p + 0.1) ** 2)),
     "nft": ({"dynamic": "none"}, own(centred, GROUPS * SIZE / 1000)),
     "ppo-lm": ({}, own(standardised, size=GROUPS * SIZE)),
+    "prime": ({}, own(leave_one_out)),
     "process-reward": ({}, own(centred)),
     "reinforce": ({}, own(centred)),
     "reinforce-pp": ({}, own(standardised, size=GROUPS * SIZE)),
