@@ -263,6 +263,11 @@ def test_what_cannot_be_done(options: dict[str, Any], sentence: str, tmp_path: P
         Run.create(tmp_path / "run", settings_for("ippo", f"{GAMES}:Dominance", **TINY, **({"steps": 128} | options)))
 
 
+def test_a_method_of_one_agent_says_who_trains_several(tmp_path: Path) -> None:
+    with pytest.raises(RheostatError, match=r"no gymnasium\.Env, but an environment of several agents: ippo trains those"):
+        Run.create(tmp_path / "run", settings_for("ppo", Quarry), task=Quarry)
+
+
 def test_networks_and_sharing_that_do_nothing() -> None:
     make = lambda n, s: make_parallel(Quarry, num_envs=n, seed=s)  # noqa: E731
     with pytest.raises(RheostatError, match="makes a network for every policy"):

@@ -46,6 +46,8 @@ def like(made: Any) -> str:
     """A hint for what is no Gymnasium environment but looks like another kind; empty for everything else."""
     if isinstance(made, VectorEnv):
         return ", a vector environment: hand it over as it is"
+    if hasattr(made, "possible_agents"):
+        return ", but an environment of several agents: ippo trains those"
     if callable(getattr(made, "reset", None)) and callable(getattr(made, "step", None)):
         return ", which has reset and step: derive its class from gymnasium.Env (the classes of the older gym are others)"
     return ""
