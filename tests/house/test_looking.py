@@ -53,6 +53,8 @@ def created(directory: Path, method: str, **more: Any) -> tuple[Run, dict[str, A
     options |= (
         {"evaluation_episodes": 0, "evaluate_every": 0, "rollouts_kept": 0} | ({"log_every": 40} if method == "uni-o4" else {}) | more
     )
+    if not options["evaluate_every"]:
+        options.pop("evaluate_episodes", None)
     objects = {"task": None if isinstance(own["task"], str) else own["task"], "policy": own["policy"]}
     settings = settings_for(method, own["task"], preset=case.options.get("preset"), **having(method, options))
     return Run.create(directory, settings, **objects), objects

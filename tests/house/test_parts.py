@@ -42,6 +42,7 @@ whole gradient step, which it reads itself."""
 def compositions(method: str) -> list[Composition]:
     """Of a method with its defaults: one, or one per stage."""
     found = table.entry(method).load()().compose()
+    found = getattr(found, "member", found)  # of several policies, all are composed alike
     if isinstance(found, Staged):
         for stage in found.stages:
             stage.composition.models = found.models
@@ -152,6 +153,8 @@ def watch(learner: Any, watching: list[Any]) -> None:
 
     for one in getattr(learner, "learners", [learner]):
         composition = one.composition
+        if not isinstance(composition, Composition):  # of several policies, whose parts are those of one
+            continue
         composition.credit = [spied(part) for part in composition.credit]
         composition.improve = [spied(part) if isinstance(part, PerStep) or hasattr(part, "of") else part for part in composition.improve]
 
