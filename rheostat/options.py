@@ -316,27 +316,39 @@ def check_domains(config: Any, who: str) -> None:
         checked(who, each, each.value)
 
 
-def refuse_idle(config: Any, who: str, context: Any = None) -> None:
-    """Refuse options that are set away from the method's default and cannot act under the other ones.
+def idle_options(config: Any, context: Any = None) -> dict[str, str]:
+    """``{path: why}`` of the options that are set away from the method's default and cannot act under the other ones.
 
     A part (or the method itself) says which of its options these are: ``idle(method)`` returns ``{path below the part: why}`` from the
     method's configuration alone, and ``idle_in(method, context)`` returns the same for a run, whose spaces and budgets are known.
 
     Args:
         config: the method's dataclass object.
-        who: its name, for the sentence.
         context: the learner's, before anything is spent; None asks the configuration alone.
-
-    Raises:
-        RheostatError: naming the option and why it cannot act.
     """
     question, arguments = ("idle", (config,)) if context is None else ("idle_in", (config, context))
-    usual = _defaults(config)
+    usual, found = _defaults(config), {}
     for prefix, part in _parts_of(config):
         for name, why in getattr(part, question, lambda *_: {})(*arguments).items():
             value = _value_at(part, name)
             if value != usual.get(prefix + name, value):
-                raise RheostatError(f"{who}: {prefix}{name} would do nothing: {why}.")
+                found[prefix + name] = why
+    return found
+
+
+def refuse_idle(config: Any, who: str, context: Any = None) -> None:
+    """Refuse options that cannot act, see :func:`idle_options`.
+
+    Args:
+        config: the method's dataclass object.
+        who: its name, for the sentence.
+        context: as there.
+
+    Raises:
+        RheostatError: naming the first option and why it cannot act.
+    """
+    for path, why in idle_options(config, context).items():
+        raise RheostatError(f"{who}: {path} would do nothing: {why}.")
 
 
 def _parts_of(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -242,7 +242,12 @@ def composed(method: str, cls: Any, overrides: Mapping[str, Any], preset: str | 
         presets: dict[str, dict[str, Any]] = getattr(cls, "presets", {})
         if preset not in presets:
             raise unknown(f"preset of {method}", preset, presets)
-        config = with_options(config, presets[preset], method)
+        chosen = by_path(method, config, presets[preset])
+        whole = with_options(config, chosen, method)
+        given = by_path(method, whole, overrides)
+        idle = options.idle_options(with_options(whole, given, method))
+        # A preset's value that the given options leave nothing to do was nobody's choice: it gives way.
+        config = with_options(config, {path: value for path, value in chosen.items() if path in given or path not in idle}, method)
     return changed(method, config, overrides)
 
 

@@ -169,3 +169,10 @@ def test_the_dial_is_shown_where_it_can_be_turned() -> None:
             value: object = {"lag": 1, "replay_share": 0.5, "expert_share": 0.5, "updates_per_batch": 2, "replay_age": 9}[path[5:]]
             with pytest.raises(RheostatError):
                 configure(name, {path: value})
+
+
+def test_a_preset_gives_way_where_its_value_could_not_act() -> None:
+    """ReMix's tiny preset moves the start of a decay of the KL; without a KL nobody asked for that start."""
+    assert configure("remix", {"kl_coefficient": 0.0}, preset="tiny").convex.start == configure("remix", {}).convex.start
+    with pytest.raises(RheostatError, match=r"convex\.start would do nothing"):
+        configure("remix", {"kl_coefficient": 0.0, "convex.start": 7}, preset="tiny")
