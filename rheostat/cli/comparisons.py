@@ -11,7 +11,6 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from rheostat.methods import table
 from rheostat.terminal import json_or_text, print_json
 
 
@@ -25,8 +24,8 @@ class Compare:
     """Any EnvPool or Gymnasium id."""
     seeds: int = 8
     """Runs per method: fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24."""
-    steps: int = 100_000
-    """Budget of every run."""
+    steps: int | None = None
+    """Budget of every run; by default that of a single one: environment steps (100,000) or, for language, updates (100)."""
     margin: float | None = None
     """Difference of final values below which nothing matters; can be given only before the first run."""
     jobs: int = 0
@@ -87,7 +86,7 @@ class Sweep:
     seeds: int = 3
     """Runs per setting: fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24."""
     steps: int | None = None
-    """Budget of every run: environment steps (100,000) or, for language, updates (60)."""
+    """Budget of every run; by default that of a single one: environment steps (100,000) or, for language, updates (100)."""
     margin: float | None = None
     """Difference of final values below which nothing matters; can be given only before the first run."""
     jobs: int = 0
@@ -103,14 +102,13 @@ class Sweep:
         from rheostat import api
 
         options = {key: json_or_text(value) for key, value in self.options.items()}
-        steps = self.steps or (100_000 if table.entry(self.method).domain == "control" else 60)
         dial = {name: values for name, values in dataclasses.asdict(self.dial).items() if values}
         result = api.sweep(
             self.method,
             self.task,
             dial=dial,
             seeds=self.seeds,
-            steps=steps,
+            steps=self.steps,
             margin=self.margin,
             jobs=self.jobs or None,
             directory=self.directory,

@@ -30,11 +30,13 @@ from rheostat.experiments.grid import Cell, Display, Grid
 from rheostat.methods import table
 from rheostat.options import flatten
 from rheostat.training.run import Interrupted, Run, versions
-from rheostat.training.settings import Settings, merged
+from rheostat.training.settings import Settings, merged, usual_steps
 from rheostat.training.settings_from_options import SETTINGS, free_directory, settings_for
 from rheostat.training.specs import read_spec
 
 MANIFEST = "compare.json"
+SIDE_BY_SIDE: dict[str, Any] = {"threads": 1}
+"""Settings of runs that share the cores, unless others are given."""
 
 
 class ComparisonInterrupted(Interrupted):
@@ -94,7 +96,7 @@ def compare(
     task: str,
     *,
     seeds: int = RULE.looks[0],
-    steps: int = 100_000,
+    steps: int | None = None,
     margin: float | None = None,
     jobs: int | None = None,
     directory: str | Path | None = None,
@@ -107,12 +109,13 @@ def compare(
         methods: names, each perhaps with options of its own (``grpo:group_size=8``); the others are compared with the first.
         task: an EnvPool or Gymnasium id.
         seeds: runs per method; fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24.
-        steps: budget of every run, in the method's unit.
+        steps: budget of every run, in the method's unit; None takes that of a single run, see ``rheostat train``.
         margin: difference of final values below which nothing matters; can be given only before the first run.
         jobs: runs at a time; None takes one per core.
         directory: where it is kept; None picks a free name; one that holds an unfinished comparison of the same settings continues it.
         progress: show a live display.
-        **options: settings of the run and of the methods, shared by all arms.
+        **options: settings of the run and of the methods, shared by all arms. Runs have one thread each unless ``threads`` says otherwise,
+            for they go side by side.
 
     Raises:
         RheostatError: an unknown method, task or setting, an option for all that only some of the methods have, a directory that holds
@@ -147,7 +150,14 @@ def run_grid(cells: list[Cell], where: Path, command: str, title: str, *, jobs: 
 
 
 def plan(
-    methods: Sequence[str], task: str, *, seeds: int, steps: int, directory: str | Path | None, margin: float | None = None, **options: Any
+    methods: Sequence[str],
+    task: str,
+    *,
+    seeds: int,
+    steps: int | None,
+    directory: str | Path | None,
+    margin: float | None = None,
+    **options: Any,
 ) -> tuple[list[Cell], Path, str]:
     """The cells of a comparison, its directory (made, with its manifest) and the command that runs or continues it.
 
@@ -159,6 +169,7 @@ def plan(
         raise RheostatError(f"A comparison needs different methods, got {', '.join(methods) or 'none'}.")
     if not isinstance(task, str):
         raise RheostatError("A comparison runs in several processes and needs the name of a task, not an environment object.")
+    steps = usual_steps(name for name, _ in arms.values()) if steps is None else steps
     where = Path(directory) if directory else free_directory(f"compare-{'-'.join(map(_folder, methods))}-{task}")
     command = _command(methods, task, seeds, steps, margin, where, options)
     return plan_arms(arms, task, seeds=seeds, steps=steps, margin=margin, where=where, command=command, **options), where, command
@@ -196,8 +207,9 @@ def plan_arms(
     if "seed" in options:
         raise RheostatError("A comparison chooses the seeds 0, 1, ... itself: give how many with seeds, not seed.")
     given = _given_to(arms, options)
+    whole = {label: SIDE_BY_SIDE | _read_by(method, given[label]) for label, (method, _) in arms.items()}
     planned = {
-        label: [settings_for(method, task, seed=seed, steps=steps, **_read_by(method, given[label])) for seed in range(seeds)]
+        label: [settings_for(method, task, seed=seed, steps=steps, **whole[label]) for seed in range(seeds)]
         for label, (method, _) in arms.items()
     }
     cells = [

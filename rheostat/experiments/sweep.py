@@ -19,6 +19,7 @@ from rheostat.errors import RheostatError, unknown
 from rheostat.experiments.comparison import Comparison, load_comparison, plan_arms, run_grid
 from rheostat.experiments.grid import Display
 from rheostat.learner.dial import Dial
+from rheostat.training.settings import usual_steps
 from rheostat.training.settings_from_options import free_directory
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def sweep(
     *,
     dial: Mapping[str, Sequence[float]],
     seeds: int = 3,
-    steps: int = 100_000,
+    steps: int | None = None,
     margin: float | None = None,
     jobs: int | None = None,
     directory: str | Path | None = None,
@@ -82,7 +83,7 @@ def sweep(
         task: by name.
         dial: the number to turn and its settings, e.g. ``{"lag": [0, 1, 4, 16]}``; numbers with a single setting are held there.
         seeds: runs per setting; fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24.
-        steps: budget of every run.
+        steps: budget of every run; None takes that of a single run, see ``rheostat train``.
         margin: difference of final values below which nothing matters; can be given only before the first run.
         jobs: runs at a time; None takes one per core.
         directory: where it is kept; one that holds an unfinished sweep of the same settings continues it.
@@ -106,6 +107,7 @@ def sweep(
     ((name, values),) = turned.items()
     held = {f"dial.{other}": settings[0] for other, settings in dial.items() if len(settings) == 1}
     where = Path(directory) if directory else free_directory(f"sweep-{method}-{task}-{name}")
+    steps = usual_steps([method]) if steps is None else steps
     command = _command(method, task, dial, seeds, steps, margin, where, options)
     arms = {f"{name}-{value:g}": (method, {f"dial.{name}": value}) for value in values}
     cells = plan_arms(arms, task, seeds=seeds, steps=steps, margin=margin, where=where, command=command, **(options | held))

@@ -24,7 +24,7 @@ from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.options import KIND, Option, by_type, field_documentation, flatten, options_of, type_hints, with_options
 from rheostat.training import version_0_1
-from rheostat.training.settings import CUSTOM, FIRST, Settings, applies_to, by_path, configure, default_of
+from rheostat.training.settings import CUSTOM, DEFAULTS, Settings, applies_to, by_path, configure, default_of
 from rheostat.training.unknown_options import no_such_option
 
 NONE = "none"
@@ -182,7 +182,7 @@ def written_config(method: str, task: str | None = None) -> str:
     for item in dataclasses.fields(Settings):
         if item.name in ("method", "task", "config") or not applies_to(item.name, domain):
             continue
-        default = FIRST[domain].get(item.name, default_of(item))
+        default = DEFAULTS[domain].get(item.name, default_of(item))
         if isinstance(default, dict):
             tables += ["", *_comment(documentation[item.name]), f"[{item.name}]"]
             continue

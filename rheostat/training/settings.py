@@ -129,8 +129,8 @@ class Settings:
 
 CUSTOM = "custom:"
 """Before the name of what is a Python object."""
-FIRST: dict[str, dict[str, Any]] = {"control": {}, "language": {"steps": 100, "evaluation_episodes": 500, "threads": 2}}
-"""Settings that a new run of the command line has instead of the defaults of :class:`Settings`, by domain."""
+DEFAULTS: dict[str, dict[str, Any]] = {"control": {}, "language": {"steps": 100, "evaluation_episodes": 500, "threads": 2}}
+"""Settings that a new run has instead of the defaults of :class:`Settings`, by domain: from Python, files and the command line alike."""
 
 
 def default_of(item: Any) -> Any:
@@ -138,6 +138,15 @@ def default_of(item: Any) -> Any:
     if item.default_factory is not dataclasses.MISSING:
         return item.default_factory()
     return None if item.default is dataclasses.MISSING else item.default
+
+
+def usual_steps(methods: Iterable[str]) -> int:
+    """The budget of a run for which none is given, in the methods' unit: the smallest where they are of several domains.
+
+    Raises:
+        RheostatError: unknown method.
+    """
+    return min(DEFAULTS[table.entry(method).domain].get("steps", Settings.steps) for method in methods)
 
 
 @cache

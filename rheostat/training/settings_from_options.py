@@ -12,7 +12,7 @@ from typing import Any
 
 from rheostat.errors import RheostatError
 from rheostat.methods import table
-from rheostat.training.settings import CUSTOM, Settings, applies_to, configure, default_of, plain
+from rheostat.training.settings import CUSTOM, DEFAULTS, Settings, applies_to, configure, default_of, plain
 
 SETTINGS = {field.name for field in dataclasses.fields(Settings)} - {"method", "task", "config"}
 
@@ -44,6 +44,8 @@ def task_name(task: Any) -> str:
 def settings_for(method: str, task: Any, *, preset: str | None = None, below: Mapping[str, Any] | None = None, **options: Any) -> Settings:
     """Settings from keyword arguments: those of :class:`~rheostat.training.settings.Settings`, the rest go to the method.
 
+    What is not given has the default of the method's domain (:data:`~rheostat.training.settings.DEFAULTS`).
+
     Args:
         method: its name.
         task: a name or an object.
@@ -64,7 +66,7 @@ def settings_for(method: str, task: Any, *, preset: str | None = None, below: Ma
         preset = automatic_preset(method, None if own else task, options.get("model"))
         if preset is not None:
             _say_once(f"{method} on a tiny base model: using its preset {preset!r} (rheostat show {method}).")
-    general = {name: value for name, value in options.items() if name in SETTINGS}
+    general = DEFAULTS[domain] | {name: value for name, value in options.items() if name in SETTINGS}
     config = configure(method, {name: value for name, value in options.items() if name not in SETTINGS}, preset=preset, below=below)
     return Settings(method=method, task=task_name(task), config=plain(config), **general)
 

@@ -19,7 +19,7 @@ from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.options import options_of
 from rheostat.training.config_file import read_config, written_config
-from rheostat.training.settings import FIRST, Settings, configure, default_of, plain
+from rheostat.training.settings import DEFAULTS, Settings, configure, default_of, plain
 from rheostat.training.settings_from_options import settings_for
 
 
@@ -45,7 +45,7 @@ def test_the_file_of_a_method_read_back_gives_its_defaults(method: str, tmp_path
     config = configure(method, {}, below=read.options)
     assert config == configure(method, {}) == table.METHODS[method].load()()
     assert set(read.options) == {each.path for each in options_of(config)}  # every option is listed
-    first = FIRST[table.METHODS[method].domain]
+    first = DEFAULTS[table.METHODS[method].domain]
     defaults = {name: default_of(item) for name, item in Settings.__dataclass_fields__.items()} | first
     assert read.general and all(value == defaults[name] for name, value in read.general.items()) and read.task is read.preset is None
     for each in options_of(config):
@@ -78,7 +78,7 @@ def test_the_command_line_overrides_the_file(tmp_path: Path, monkeypatch: pytest
         'task = "chain-sum"\nseed = 3\nsteps = 7\npreset = "tiny"\nkl_coefficient = 0.25\n[config.clip]\nkind = "searched"\ntarget = 0.6\n'
     )
     found = settings(f"train grpo --config {path}", monkeypatch)
-    assert (found.task, found.seed, found.steps, found.threads) == ("chain-sum", 3, 7, Settings("grpo", "x").threads)
+    assert (found.task, found.seed, found.steps, found.threads) == ("chain-sum", 3, 7, 2)
     assert (found.config["clip"]["kind"], found.config["clip"]["target"], found.config["kl"]["coefficient"]) == ("searched", 0.6, 0.25)
     assert found.config["update"]["learning_rate"] == configure("grpo", {}, preset="tiny").update.learning_rate
     given = settings(f"train grpo --config {path} --seed 0 --clip-target 0.7 --kl-coefficient 0 --learning-rate 1e-6", monkeypatch)

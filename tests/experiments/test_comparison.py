@@ -52,6 +52,16 @@ class StopAt(Quiet):
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.parametrize(("method", "task", "steps"), [("ppo", "CartPole-v1", 100_000), ("grpo", "chain-sum", 100)])
+def test_runs_side_by_side_have_the_usual_budget_and_one_thread_each(
+    method: str, task: str, steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "read_manifest", lambda where: {})  # builds no run
+    for given, threads in (({}, 1), ({"threads": 3}, 3)):
+        (cell,), _, command = plan([method], task, seeds=1, steps=None, directory=tmp_path / str(threads), **given)
+        assert (cell.settings.steps, cell.settings.threads) == (steps, threads) and f"--steps {steps} " in command
+
+
 def test_a_comparison_from_beginning_to_end_and_extended(tmp_path: Path) -> None:
     where = tmp_path / "c"
     first = compare(["ppo", "a2c"], "CartPole-v1", seeds=1, directory=where, progress=False, **SMALL)

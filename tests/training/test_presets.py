@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -17,8 +20,10 @@ from rheostat.errors import RheostatError
 from rheostat.experiments.comparison import plan
 from rheostat.learner.dial import Dial
 from rheostat.methods import table
+from rheostat.training.config_file import written_config
 from rheostat.training.describe import other_kinds, presets_of, settings_of
-from rheostat.training.settings import configure, shown_options
+from rheostat.training.run import Run
+from rheostat.training.settings import DEFAULTS, Settings, configure, shown_options, usual_steps
 
 
 def given(words: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
@@ -176,3 +181,36 @@ def test_a_preset_gives_way_where_its_value_could_not_act() -> None:
     assert configure("remix", {"kl_coefficient": 0.0}, preset="tiny").convex.start == configure("remix", {}).convex.start
     with pytest.raises(RheostatError, match=r"convex\.start would do nothing"):
         configure("remix", {"kl_coefficient": 0.0, "convex.start": 7}, preset="tiny")
+
+
+@pytest.mark.parametrize(("method", "task"), [("grpo", "chain-sum"), ("ppo", "CartPole-v1")])
+def test_one_default_from_python_from_files_and_on_the_command_line(
+    method: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Settings] = []
+
+    def note(where: Path, settings: Settings, **_: Any) -> NoReturn:
+        seen.append(settings)
+        raise RheostatError("noted")
+
+    monkeypatch.setattr(Run, "create", note)
+    written, short = tmp_path / "written.toml", tmp_path / "short.toml"
+    written.write_text(written_config(method, task))
+    short.write_text(f'method = "{method}"\ntask = "{task}"\n')
+    doors: list[Callable[[], object]] = [
+        lambda: rheostat.train(method, task),
+        lambda: rheostat.train(method, config=written),
+        lambda: rheostat.train(method, config=short),
+        lambda: cli.parse(["train", method, task]).run(),
+        lambda: cli.parse(["train", method, "--config", str(short)]).run(),
+    ]
+    for door in doors:
+        with pytest.raises(RheostatError, match="noted"):
+            door()
+    usual = DEFAULTS[table.entry(method).domain]
+    assert {name: getattr(seen[0], name) for name in usual} == usual
+    assert len(seen) == len(doors) and all(dataclasses.replace(each, config=seen[0].config) == seen[0] for each in seen)
+
+
+def test_several_runs_have_the_budget_of_one() -> None:
+    assert usual_steps(["ppo", "sac"]) == Settings.steps and usual_steps(["grpo"]) == DEFAULTS["language"]["steps"] == 100
