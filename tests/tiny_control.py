@@ -73,7 +73,7 @@ def reads_data(method: str) -> str:
 
 def replays(method: str) -> bool:
     """Whether its gradient steps learn from a replay or a data set."""
-    return hasattr(table.entry(method).load()(), "log")
+    return hasattr(getattr(table.entry(method).load()(), "log", None), "every")
 
 
 def several_agents(method: str) -> bool:

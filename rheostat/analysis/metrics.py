@@ -37,6 +37,9 @@ METRICS: dict[str, Metric] = {
     for metric in (
         Metric("evaluation_return", "Evaluation return", PERFORMANCE, "Mean return of deterministic episodes"),
         Metric("episode_return", "Episode return", PERFORMANCE, "Mean return of the last 100 training episodes"),
+        Metric("evaluation_deviation", "Spread of the evaluation", PERFORMANCE, "Standard deviation over the episodes of a measurement"),
+        Metric("evaluation_length", "Evaluation length", PERFORMANCE, "Mean length of deterministic episodes"),
+        Metric("evaluation_episodes", "Evaluation episodes", PERFORMANCE, "Episodes of a measurement"),
         Metric("accuracy", "Accuracy", PERFORMANCE, "Mean reward of one sample per validation prompt"),
         Metric("reward", "Reward", PERFORMANCE, "Mean reward of the sampled completions"),
         Metric("episode_length", "Episode length", PERFORMANCE, "Mean length of the last 100 training episodes"),
@@ -118,6 +121,8 @@ def describe(key: str) -> Metric:
     if key in METRICS:
         return METRICS[key]
     prefix, _, name = key.rpartition("/")
+    if prefix == "evaluation_return":  # of one agent
+        return Metric(key, f"Evaluation return ({name})", PERFORMANCE, "Mean return of an agent's deterministic episodes")
     if prefix.startswith("meter/"):  # of one source
         whole = describe(f"meter/{name}")
         return Metric(key, f"{whole.label} ({prefix.removeprefix('meter/')} data)", METER, whole.help)

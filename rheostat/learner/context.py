@@ -15,6 +15,7 @@ from rheostat.collect.language.generation.sampling import Sampling
 from rheostat.collect.language.groups import Graded, World
 from rheostat.collect.language.rollout_records import rollout_rows
 from rheostat.credit.verifiers.interface import Progress
+from rheostat.learner.measuring import Calendar
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics
 from rheostat.policies.flops import FORWARD, matrix_weights, tokens_seen
@@ -36,6 +37,8 @@ class LearnerContext:
         flops: operations spent.
         deployed: name of the model that is evaluated, whose updates number the data.
         needs_old_scores: whether the learner's update needs the log-probabilities at its start apart from its first training pass.
+        measured: what the measurement of this turn found; empty where none was due.
+        calendar: when a control policy is measured while it trains; None never.
     """
 
     def __init__(self, streams: Streams, total_steps: int) -> None:
@@ -47,6 +50,8 @@ class LearnerContext:
         self.flops = 0
         self.deployed = "policy"
         self.needs_old_scores = False
+        self.measured: Metrics = {}
+        self.calendar: Calendar | None = None
 
     @property
     def updates(self) -> int:
@@ -72,6 +77,33 @@ class LearnerContext:
         for each in self.models.values():
             if getattr(each, "of", None) == model:
                 each.after_update(self)
+
+    def begin(self) -> Metrics:
+        """The measurement before the first update; empty where there is none."""
+        return self.look(0 if self.calendar is None else self.calendar.first)
+
+    def episodes_due(self, *, begins: bool = False) -> int:
+        """Episodes of the measurement that is due after this turn; 0 is none. ``begins``: acting begins after a data set."""
+        return 0 if self.calendar is None else self.calendar.episodes_due(self.steps, self.budget, begins=begins)
+
+    def look(self, episodes: int) -> Metrics:
+        """A measurement that is due, over so many episodes (or prompts); none for 0."""
+        self.measured = self.evaluate(episodes) if episodes else {}
+        return self.measured
+
+    @property
+    def steps(self) -> int:
+        """How much of the budget has been used."""
+        raise NotImplementedError
+
+    @property
+    def budget(self) -> int:
+        """Everything that may be spent."""
+        return self.total_steps
+
+    def evaluate(self, episodes: int) -> Metrics:
+        """Measure the deployed policy."""
+        raise NotImplementedError
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and streams."""
@@ -224,9 +256,8 @@ class LanguageContext(LearnerContext):
         experts = self.world.experts
         if experts is not None:
             metrics |= {"expert_rows": len(experts), "expert_rows_dropped": sum(experts.dropped.values())}
-        if self.evaluation.every and self.updates % self.evaluation.every == 0:
-            metrics |= self.measure(self.evaluation.prompts)
-        return metrics
+        due = self.evaluation.every and self.updates % self.evaluation.every == 0
+        return metrics | self.look(self.evaluation.prompts if due else 0)
 
     @contextmanager
     def looking(self) -> Iterator[None]:

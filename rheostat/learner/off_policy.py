@@ -20,6 +20,7 @@ from rheostat.buffers.control_retainers import NEVER_ACTS, Draw, PerEnvironmentS
 from rheostat.collect.control.collectors import Nobody
 from rheostat.errors import RheostatError
 from rheostat.learner.learner import Composition, check_reads
+from rheostat.learner.measuring import Calendar, Evaluations, next_multiple
 from rheostat.learner.stages import GradientSteps, Stage, Staged
 from rheostat.objectives.meter import off_policyness
 from rheostat.options import option
@@ -181,25 +182,18 @@ class PerStep:
 
 
 @dataclass(frozen=True)
-class Logging:
+class Logging(Evaluations):
     """When there is a row of the metrics, and a measurement of the policy."""
 
     every: int = option(1_000, short="log_every", at_least=1)
     """Steps between rows of the metrics."""
-    evaluate_every: int = option(0, at_least=0)
-    """Steps between measurements of the policy, which are also made where acting begins; 0 never."""
-    evaluate_episodes: int = option(5, at_least=1)
-    """Episodes of such a measurement."""
     metered: Callable[[Any], bool] | None = None
     """Of the context: whether the batch of a turn is put on the meter; None always."""
-
-    def idle(self, method: Any) -> dict[str, str]:
-        """Options that cannot act, and why."""
-        return {} if self.evaluate_every else {"evaluate_episodes": "evaluate_every is 0, so set that too, or leave it alone"}
 
     def prepare(self, context: Any) -> None:
         """Put a :class:`Log` into the context and its stores."""
         context.log = context.stores["log"] = Log(self)
+        context.calendar = context.log.calendar
 
 
 class Log:
@@ -218,7 +212,7 @@ class Log:
         self.sums: dict[str, float] = {}
         self.counts: dict[str, int] = {}
         self.next_row = 0
-        self.next_evaluation = options.evaluate_every
+        self.calendar = Calendar(options)
 
     def add(self, context: Any, found: dict[str, Any], rows: Transitions) -> None:
         """Add a gradient step's numbers.
@@ -244,10 +238,7 @@ class Log:
         if self.always or begins or steps >= min(self.next_row, context.budget):
             self.next_row = next_multiple(steps, options.every)
             metrics = self.report(context, batch)
-        if options.evaluate_every and (begins or steps >= min(self.next_evaluation, context.budget)):
-            self.next_evaluation = next_multiple(steps, options.evaluate_every)
-            metrics |= context.evaluate(options.evaluate_episodes)
-        return metrics
+        return metrics | context.look(context.episodes_due(begins=begins))
 
     def report(self, context: Any, batch: Batch) -> Metrics:
         """Means since the last row, the meter on the last batch, and the episodes that ended."""
@@ -265,17 +256,12 @@ class Log:
 
     def state_dict(self) -> dict[str, Any]:
         """Sums and counts since the last row, and the steps at which the next row and the next measurement are due."""
-        return {"sums": dict(self.sums), "counts": dict(self.counts), "next": [self.next_row, self.next_evaluation]}
+        return {"sums": dict(self.sums), "counts": dict(self.counts), "next": [self.next_row, self.calendar.next]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
         self.sums, self.counts = dict(state["sums"]), dict(state["counts"])
-        self.next_row, self.next_evaluation = state["next"]
-
-
-def next_multiple(steps: int, interval: int) -> int:
-    """The next multiple of an interval."""
-    return (steps // interval + 1) * interval
+        self.next_row, self.calendar.next = state["next"]
 
 
 def meter(context: Any, rows: Transitions, drawn: Tensor | None = None) -> Metrics:

@@ -12,6 +12,7 @@ from rheostat.credit.control_annotations import GAE, OldValues
 from rheostat.learner.control_models import PolicyNetwork
 from rheostat.learner.fast_ppo import FastPPO, KLStop, SamplingErrorMeter
 from rheostat.learner.learner import Composition
+from rheostat.learner.measuring import Evaluations
 from rheostat.learner.rhythm import every
 from rheostat.objectives.control_terms import SamplerWeight
 
@@ -35,6 +36,8 @@ class OnPolicy(Protocol):
     def update(self) -> FastPPO: ...
     @property
     def meter(self) -> SamplingErrorMeter: ...
+    @property
+    def log(self) -> Evaluations: ...
 
 
 def on_policy(
@@ -71,4 +74,5 @@ def on_policy(
         credit=[every(between, OldValues()), every(between, method.gae)],
         improve=[every(turns, method.meter), every(turns, update), *improve],
         models={"policy": policy or PolicyNetwork(method.network, method.update.learning_rate)} | (models or {}),
+        stores=[method.log],
     )

@@ -49,6 +49,10 @@ class RunningMethod(ABC):
         """One turn of the training loop: what happened, as numbers."""
         return self.improve(self.credit(self.retain(self.collect())))
 
+    def begin(self) -> Metrics:
+        """What is measured before the first turn; empty where nothing is."""
+        return dict(self.context.begin())
+
     # --- what a run asks --------------------------------------------------------------------------------------------------------------
 
     @property
@@ -75,6 +79,11 @@ class RunningMethod(ABC):
     def arithmetic(self) -> dict[str, int | str]:
         """Numbers that follow from the budget, for printing."""
         return {}
+
+    @property
+    def measured(self) -> Metrics:
+        """What the measurement of the last turn found; empty where none was due."""
+        return dict(self.context.measured)
 
     def evaluate(self, episodes: int) -> Metrics:
         """Measure the deployed policy with random streams of its own; never changes training."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rheostat.learner.learner import Composition
+from rheostat.learner.measuring import Evaluations
 
 
 @dataclass
@@ -15,10 +16,12 @@ class Teamed:
     Attributes:
         member: of every policy.
         share: whether agents of equal spaces have one policy.
+        log: when the team is measured.
     """
 
     member: Composition
     share: bool
+    log: Evaluations = Evaluations()
 
     @property
     def innermost(self) -> Any:

@@ -209,6 +209,7 @@ class Team(RunningMethod):
 
     def __init__(self, config: Any, teamed: Teamed, context: TeamContext) -> None:
         super().__init__(config, teamed, context)
+        teamed.log.prepare(context)
         self.members: dict[str, Learner] = {}
         for name, rows in context.collector.rows.items():
             composition = copy.deepcopy(teamed.member)  # models and some parts remember
@@ -245,16 +246,20 @@ class Team(RunningMethod):
         """HOW DO THE POLICIES MOVE?"""
         told = {name: self.members[name].move(each) for name, each in batch.rows.items()}
         self.context.updates += 1
-        return report(told) | self.context.collector.metrics()
+        return report(told) | self.context.collector.metrics() | self.context.look(self.context.episodes_due())
 
     def state_dict(self) -> dict[str, Any]:
         """The environments, and every policy's learner."""
-        return {"context": self.context.state_dict()} | {f"policy.{name}": member.state_dict() for name, member in self.members.items()}
+        shared = {"context": self.context} | self.context.stores
+        members = {f"policy.{name}": member for name, member in self.members.items()}
+        return {name: each.state_dict() for name, each in (shared | members).items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where ``state_dict`` was taken."""
         for name, member in self.members.items():
             member.load_state_dict(state[f"policy.{name}"])
+        for name, store in self.context.stores.items():
+            store.load_state_dict(state[name])
         self.context.load_state_dict(state["context"])
 
 

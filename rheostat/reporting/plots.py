@@ -23,7 +23,10 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#5
 DASHES = ("-", "--", ":", "-.")
 FORMATS = (".png", ".svg", ".pdf")
 
-HIDDEN = frozenset({"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_limited_share"})
+HIDDEN = frozenset(
+    {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_limited_share"}
+    | {"evaluation_deviation", "evaluation_length", "evaluation_episodes"}
+)
 """Left out of the run's picture, as is the meter beyond its five numbers (the report has them)."""
 
 STYLE: Any = {
@@ -98,7 +101,8 @@ def plot_comparison(comparison: Comparison | Sequence[Record], path: str | Path,
             raise unknown("metric", metric, (one.key for one in everything))
     else:
         headline = arms[0].records[0].headline
-        chosen = [one for one in everything if one.key == headline] + [one for one in everything if one.key in TIDY]
+        beside = {"episode_return", *TIDY} if headline == "evaluation_return" else set(TIDY)
+        chosen = [one for one in everything if one.key == headline] + [one for one in everything if one.key in beside - {headline}]
     seeds = sorted({len(arm.records) for arm in arms})
     many = f"interquartile mean over {' to '.join(map(str, seeds))} seeds" + (", 95 % t bands" if seeds[-1] >= LEAST_SEEDS else "")
     title = f"{task}: {many if seeds[-1] > 1 else 'one seed'}"

@@ -47,7 +47,7 @@ FOLDED = frozenset(
         "meter/kl_behaviour_k2",
     }
     | {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_limited_share"}
-    | {"validation_length", "invalid_share", "sampling_rounds"}
+    | {"validation_length", "invalid_share", "sampling_rounds", "evaluation_deviation", "evaluation_length", "evaluation_episodes"}
 )
 """Drawn behind a "more" button."""
 

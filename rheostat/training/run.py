@@ -215,7 +215,18 @@ class Run:
         began = time.monotonic() - self._seconds
         progress.start(method.steps, total, method.unit)
         try:
-            with listening() as stop, self._open_logs() as (metrics_file, timings_file):
+            with listening() as stop, self._open_logs() as files:
+
+                def tell(found: dict[str, Any]) -> None:
+                    metrics = {"iteration": self._iteration, "steps": method.steps, "updates": method.updates} | found
+                    with self._writing():
+                        self._log(metrics, *files)
+                    for sink in outputs:
+                        sink.log(method.steps, metrics)
+                    progress.update(method.steps, metrics)
+
+                if not self._iteration and (found := method.begin()):
+                    tell(found)
                 while method.steps < total:
                     found = method.turn()
                     self._iteration += 1
@@ -223,13 +234,8 @@ class Run:
                     with self._writing():
                         self._keep_rollouts()
                     if found:  # methods that move with every step speak now and then only
-                        metrics = {"iteration": self._iteration, "steps": method.steps, "updates": method.updates} | found
-                        with self._writing():
-                            self._log(metrics, metrics_file, timings_file)
-                        for sink in outputs:
-                            sink.log(method.steps, metrics)
-                        progress.update(method.steps, metrics)
-                        if method.updates == LEAST_UPDATES and metrics.get("gradient_steps"):
+                        tell(found)
+                        if method.updates == LEAST_UPDATES and found.get("gradient_steps"):
                             for sentence in remarks(self.metrics):
                                 progress.note(sentence)
                         elif method.updates == SILENT_UPDATES:

@@ -75,7 +75,9 @@ def digest_weights(found: list[tuple[str, Tensor]]) -> str:
 
 
 def columns_of(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Metrics by name, with the place of every number; names as they were before :data:`RENAMED`, without those of :data:`ADDED`."""
+    """Metrics by name, with the place of every number; names as they were before :data:`RENAMED`, without those of :data:`ADDED` and the
+    measurement before the first update, which was added too."""
+    rows = [row for row in rows if row.get("iteration") != 0]
     old = {after: before for before, after in RENAMED.items()}
     found: dict[str, list[Any]] = {}
     for place, row in enumerate(rows):

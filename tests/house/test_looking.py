@@ -116,6 +116,8 @@ def unlike(one: Any, other: Any, where: str = "") -> list[str]:
         return [each for name in one.keys() | other.keys() for each in unlike(one.get(name), other.get(name), f"{where}.{name}")]
     if where.endswith("stores.log.next"):
         one, other = one[:1], other[:1]
+    if where.endswith("calendar"):
+        return []
     return [] if one == other else [f"{where}: {one!r:.60} and {other!r:.60}"]
 
 
@@ -132,6 +134,9 @@ def test_looking_changes_nothing(method: str, tmp_path: Path) -> None:
         watching = Looks(seen, objects)
         seen.train(progress=watching)
     assert watching.count >= 2 and seen.summary.keys() > alone.summary.keys()
+    if table.entry(method).domain == "control":
+        measured = [row["steps"] for row in seen.metrics if "evaluation_return" in row]
+        assert measured[0] == 0 and len(measured) > 2 and not any("evaluation_return" in row for row in alone.metrics)
     (facts, tensors), (seen_facts, seen_tensors) = state_of(alone), state_of(seen)
     assert unlike(facts, seen_facts) == [] and tensors.keys() == seen_tensors.keys()
     assert [name for name, value in tensors.items() if not same(value, seen_tensors[name])] == []

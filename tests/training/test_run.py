@@ -234,3 +234,22 @@ def test_training_in_a_thread_does_not_touch_signals(tmp_path: Path) -> None:
     worker.start()
     worker.join()
     assert run.finished and signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize("method", [name for name in CONTROL if not replays(name)])
+def test_measurements_while_training_come_at_their_steps_and_resume_exactly(method: str, tmp_path: Path) -> None:
+    """Before the first update, at fixed steps, and at the end: what an evaluation by hand finds at that moment."""
+    options = {"evaluate_every": 128, "evaluate_episodes": 2}
+    run = Run.create(tmp_path / "run", small(method, **options))
+    first = run.method.evaluate(2)
+    run.train()
+    rows = [row for row in run.metrics if "evaluation_return" in row]
+    assert rows[0]["iteration"] == rows[0]["steps"] == rows[0]["updates"] == 0 and first.items() <= rows[0].items()
+    assert [row["steps"] // 128 for row in rows[:-1]] == list(range(len(rows) - 1)) and len(rows) == -(-run.settings.steps // 128) + 1
+    assert rows[-1]["steps"] == run.method.steps and run.method.evaluate(2).items() <= rows[-1].items()
+    halted = Run.create(tmp_path / "halted", small(method, **options))
+    with pytest.raises(Interrupted):
+        halted.train(progress=StopAfter(4))
+    assert Run.load(tmp_path / "halted").train().metrics == run.metrics
+    with pytest.raises(RheostatError, match="evaluate_every is 0"):
+        small(method, evaluate_episodes=2)

@@ -22,6 +22,7 @@ from rheostat.learner.control_models import PolicyNetwork
 from rheostat.learner.dial import Dial
 from rheostat.learner.fast_ppo import FastPPO, Network, SamplingErrorMeter
 from rheostat.learner.learner import Composition
+from rheostat.learner.measuring import Evaluations
 from rheostat.learner.on_policy import on_policy
 from rheostat.objectives.control_terms import PlainSurrogate, SamplerWeight
 
@@ -39,6 +40,7 @@ class A2C:
     sampler: SamplerWeight = SamplerWeight()
     update: FastPPO = FastPPO(epochs=1, minibatches=1, learning_rate=7e-4, anneal=False, normalise_advantage=False)
     meter: SamplingErrorMeter = SamplingErrorMeter()
+    log: Evaluations = Evaluations()
     dial: Dial = Dial()
     """How far off-policy the data may be."""
 

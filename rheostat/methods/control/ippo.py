@@ -24,7 +24,7 @@ Checked against: a plain implementation with loops, one agent at a time (``tests
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from rheostat.buffers.control_retainers import Window
@@ -33,6 +33,7 @@ from rheostat.collect.control.statistics import Normalisation
 from rheostat.credit.control_annotations import GAE
 from rheostat.learner.dial import Dial
 from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter
+from rheostat.learner.measuring import Evaluations
 from rheostat.learner.on_policy import on_policy
 from rheostat.learner.teamed import Teamed
 from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
@@ -70,9 +71,10 @@ class IPPO:
     stop: KLStop = KLStop()
     update: FastPPO = FastPPO()
     meter: SamplingErrorMeter = SamplingErrorMeter()
+    log: Evaluations = Evaluations()
     dial: Dial = Dial()
     """How far off-policy the data may be."""
 
     def compose(self) -> Teamed:
-        """PPO's four answers, once for every policy."""
-        return Teamed(on_policy(self, self.objective, stop=self.stop), share=self.policies.share)
+        """PPO's four answers, once for every policy; the team is measured as a whole."""
+        return Teamed(replace(on_policy(self, self.objective, stop=self.stop), stores=[]), share=self.policies.share, log=self.log)

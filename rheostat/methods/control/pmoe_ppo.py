@@ -38,6 +38,7 @@ from rheostat.credit.control_annotations import GAE
 from rheostat.learner.dial import Dial
 from rheostat.learner.fast_ppo import FastPPO, KLStop, SamplingErrorMeter
 from rheostat.learner.learner import Composition
+from rheostat.learner.measuring import Evaluations
 from rheostat.learner.mixture import Experts, Judge, Mixture, MixturePolicyNetwork, MixtureTerms
 from rheostat.learner.on_policy import on_policy
 from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
@@ -62,6 +63,7 @@ class PMOEPPO:
     stop: KLStop = KLStop()
     update: FastPPO = FastPPO(anneal=False)
     meter: SamplingErrorMeter = SamplingErrorMeter()
+    log: Evaluations = Evaluations()
     dial: Dial = Dial()
     """How far off-policy the data may be."""
 

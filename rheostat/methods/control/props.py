@@ -40,6 +40,7 @@ from rheostat.learner.control_models import Behaviour
 from rheostat.learner.dial import Dial
 from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter
 from rheostat.learner.learner import Composition
+from rheostat.learner.measuring import Evaluations
 from rheostat.learner.on_policy import on_policy
 from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
 
@@ -74,6 +75,7 @@ class PROPS:
     stop: KLStop = KLStop(0.03, "before-step")
     update: FastPPO = FastPPO(learning_rate=1e-3, entropy_coefficient=0.01)
     meter: SamplingErrorMeter = SamplingErrorMeter()
+    log: Evaluations = Evaluations()
     dial: Dial = Dial()
     """How far off-policy the data may be."""
 

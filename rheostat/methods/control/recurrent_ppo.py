@@ -39,6 +39,7 @@ from rheostat.learner.control_models import RecurrentPolicyNetwork
 from rheostat.learner.dial import Dial
 from rheostat.learner.fast_ppo import OWN_NETWORK, KLStop
 from rheostat.learner.learner import Composition
+from rheostat.learner.measuring import Evaluations
 from rheostat.learner.sequences import SequencePPO
 from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
 from rheostat.options import option
@@ -92,6 +93,7 @@ class RecurrentPPO:
     sampler: SamplerWeight = SamplerWeight()
     stop: KLStop = KLStop()
     update: SequencePPO = SequencePPO(epochs=4, minibatches=4, learning_rate=2.5e-4, entropy_coefficient=0.01)
+    log: Evaluations = Evaluations()
     dial: Dial = Dial()
     """How far off-policy the data may be."""
 
@@ -105,4 +107,5 @@ class RecurrentPPO:
             credit=[OldSequenceValues(), self.gae],
             improve=[update],
             models={"policy": RecurrentPolicyNetwork(self.network, self.update.learning_rate)},
+            stores=[self.log],
         )

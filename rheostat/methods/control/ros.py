@@ -28,6 +28,7 @@ from rheostat.learner.control_models import Behaviour
 from rheostat.learner.dial import Dial
 from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter
 from rheostat.learner.learner import Composition
+from rheostat.learner.measuring import Evaluations
 from rheostat.learner.on_policy import on_policy
 from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
 
@@ -47,6 +48,7 @@ class ROS:
     stop: KLStop = KLStop()
     update: FastPPO = FastPPO()
     meter: SamplingErrorMeter = SamplingErrorMeter()
+    log: Evaluations = Evaluations()
     dial: Dial = Dial()
     """How far off-policy the data may be."""
 

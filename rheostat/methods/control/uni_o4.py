@@ -38,7 +38,7 @@ Checked against: the authors' code (``tests/vectors``: uni-o4).
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from rheostat.buffers.control_retainers import NEVER_ACTS, DataAlone, DataRewards, DataSet, Draw, States, per_turn
@@ -240,7 +240,7 @@ class UniO4:
             Stage("policies", offline(draw, ClippedStep(), size), self.parts.until(3), finish=chosen.end_offline),
             Stage("online", online, start=chosen.choose_by_return, log_always=True),
         ]
-        log = Logging(self.log.every, self.log.evaluate_every, self.log.evaluate_episodes, after_fitting)
+        log = replace(self.log, metered=after_fitting)
         data = [DataSet(), self.rewards, self.states, self.choice, self.keep, ReadData(read, self.gamma)]
         return Staged(stages, models, report=True, stores=[self.parts, read, *data, log])
 
