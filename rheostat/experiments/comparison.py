@@ -27,9 +27,10 @@ from rheostat.analysis.verdict import RULE
 from rheostat.errors import RheostatError
 from rheostat.experiments.display import GridBar, Quiet
 from rheostat.experiments.grid import Cell, Display, Grid
+from rheostat.locks import held
 from rheostat.methods import table
 from rheostat.options import flatten
-from rheostat.training.run import Interrupted, Run, versions
+from rheostat.training.run import LOCK, Interrupted, Run, versions
 from rheostat.training.settings import Settings, merged, usual_steps
 from rheostat.training.settings_from_options import SETTINGS, free_directory, settings_for
 from rheostat.training.specs import read_spec
@@ -137,11 +138,13 @@ def run_grid(cells: list[Cell], where: Path, command: str, title: str, *, jobs: 
 
     Raises:
         ComparisonInterrupted: a signal came; everything is saved.
-        RheostatError: every run failed.
+        RheostatError: every run failed, or another process runs them.
     """
     workers = jobs or len(os.sched_getaffinity(0))
     display = (GridBar(title) if progress else Quiet()) if isinstance(progress, bool) else progress
-    if not Grid(cells, workers, where / "logs", command, display).run():
+    with held(where / LOCK, f"the runs in {where}", say=display.note):
+        whole = Grid(cells, workers, where / "logs", command, display).run()
+    if not whole:
         raise ComparisonInterrupted(where, command)
     failures = {cell.name: cell.error for cell in cells if cell.state == "failed"}
     if len(failures) == len(cells):

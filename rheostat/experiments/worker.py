@@ -6,7 +6,6 @@ A lock makes sure that a worker still saving and the one that resumes it are nev
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shlex
@@ -18,7 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from rheostat.errors import RheostatError
+from rheostat.locks import held
 
+PATIENCE = 120.0
+"""Seconds that a worker whose parent is gone gets to save itself."""
 FINISHED, FAILED, STOPPED = 0, 1, 75
 """Exit statuses."""
 
@@ -38,10 +40,9 @@ def work(job: dict[str, Any]) -> int:
     from rheostat.training.settings import Settings
 
     directory = Path(job["directory"])
-    with open(job["lock"], "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        sys.argv = shlex.split(job["command"])  # what the run notes down as the command that makes it
-        try:
+    sys.argv = shlex.split(job["command"])  # what the run notes down as the command that makes it
+    try:
+        with held(Path(job["lock"]), f"the run in {directory}", patience=PATIENCE, say=lambda note: print(note, file=sys.stderr)):
             if checkpoint.names(directory / "checkpoints"):
                 run = Run.load(directory)
                 for note in run.notes:
@@ -53,11 +54,11 @@ def work(job: dict[str, Any]) -> int:
             if not run.finished:
                 run.train(progress=Silent())
             run.close()
-        except Interrupted:
-            return STOPPED
-        except RheostatError as error:
-            print(error, file=sys.stderr)
-            return FAILED
+    except Interrupted:
+        return STOPPED
+    except RheostatError as error:
+        print(error, file=sys.stderr)
+        return FAILED
     return FINISHED
 
 

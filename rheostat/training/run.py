@@ -6,6 +6,7 @@
     checkpoints/     atomic, checksummed; the newest two are kept
     sandbox.json     which walls the graders of a language run have
     summary.json     the final evaluation, written when the budget is spent
+    lock.json        who writes the run now
     curves.png, report.html
 
 Exactness. Everything a run remembers is in the checkpoint, and the metrics file is cut back to where the checkpoint was taken, so that
@@ -41,6 +42,7 @@ from safetensors.torch import save_file
 from rheostat.credit.verifiers.timing import seconds_of
 from rheostat.errors import Interrupted, RheostatError, unknown
 from rheostat.learner.running import RunningMethod
+from rheostat.locks import held
 from rheostat.parts import NonFinite
 from rheostat.policies.control.recurrent import EpisodeMemory
 from rheostat.training import checkpoint
@@ -52,6 +54,8 @@ from rheostat.training.sinks import Sink, open_sinks
 from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, remarks, silent_rewards
 
 ROLLOUT_FILES = 200
+LOCK = "lock.json"
+"""Of a directory that one process may write at a time."""
 
 
 class Run:
@@ -79,6 +83,7 @@ class Run:
         self._metrics_bytes = 0
         self._next_checkpoint = settings.checkpoint_interval
         self._seconds = 0.0
+        self._seen: list[str] = []  # the checkpoints that are there
 
     # --- making and opening ---------------------------------------------------------------------------------------------------------
 
@@ -90,27 +95,43 @@ class Run:
             RheostatError: the directory already holds a run, the method, task or configuration is wrong, or the disk is not writable.
         """
         directory = Path(directory)
-        if (directory / "config.json").exists():
-            raise RheostatError(
-                f"{directory} already holds a run: continue it with `rheostat resume {directory}`, or choose another directory."
-            )
-        if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-            raise RheostatError(f"{directory} already exists and is not an empty directory: choose another one.")
+        _refuse_taken(directory)
         run = cls(directory, settings, task, policy)
         _ = run.method  # refuse what is impossible before anything is written
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            description = {"settings": settings.to_json(), "versions": versions(), "command": command_line()}
-            if run.worlds is not None and run.worlds.facts is not None:
-                description["environment"] = run.worlds.facts.to_json()
-            if policy is not None and isinstance(policy, torch.nn.Module):
-                description["network"] = f"{type(policy).__module__}.{type(policy).__qualname__}"
-            _write_atomically(directory / "config.json", json.dumps(description, indent=2))
-            keep_sandbox(directory, run.method)
         except OSError as error:
             raise RheostatError(f"Cannot write to {directory}: {error}.") from error
-        run.save()
+        with run.alone():
+            _refuse_taken(directory)  # by a process that began at the same time
+            try:
+                run._describe(policy)
+                keep_sandbox(directory, run.method)
+            except OSError as error:
+                raise RheostatError(f"Cannot write to {directory}: {error}.") from error
+            run.save()
         return run
+
+    def _describe(self, policy: Any) -> None:
+        """Write what defines the run."""
+        description = {"settings": self.settings.to_json(), "versions": versions(), "command": command_line()}
+        if self.worlds is not None and self.worlds.facts is not None:
+            description["environment"] = self.worlds.facts.to_json()
+        if policy is not None and isinstance(policy, torch.nn.Module):
+            description["network"] = f"{type(policy).__module__}.{type(policy).__qualname__}"
+        _write_atomically(self.directory / "config.json", json.dumps(description, indent=2))
+
+    @contextmanager
+    def alone(self, progress: Progress | None = None) -> Iterator[None]:
+        """While inside, no other process may write the run.
+
+        Raises:
+            RheostatError: one does, or one has continued the run since it was opened here.
+        """
+        with held(self.directory / LOCK, f"the run in {self.directory}", say=(progress or Silent()).note):
+            if checkpoint.names(self.directory / "checkpoints") != self._seen:
+                raise RheostatError(f"Another process has continued {self.directory} since it was opened here: open it again.")
+            yield
 
     @classmethod
     def load(
@@ -142,6 +163,7 @@ class Run:
                 "rheostat.load(directory, policy=...) (or resume), handing over a network of the same shape."
             )
         run = cls(directory, settings, task, policy, facts)
+        run._seen = checkpoint.names(directory / "checkpoints")
         if at is None:
             name, state, run.notes = checkpoint.read_newest(directory / "checkpoints")
         elif at in (kept := checkpoint.names(directory / "checkpoints")):
@@ -201,13 +223,18 @@ class Run:
         Ctrl-C and SIGTERM save and stop; a second Ctrl-C stops at once.
 
         Raises:
-            RheostatError: the run is finished already, a number became NaN or infinite, or the disk is full.
+            RheostatError: the run is finished already, another process writes it, a number became NaN or infinite, or the disk is full.
             Interrupted: a signal came; the run is saved.
         """
         if self.finished:
             raise RheostatError(f"{self.directory} is finished ({self.settings.budget:,} steps): look at its report, or start a new run.")
-        keep_sandbox(self.directory, self.method)  # not with less than it began with
         progress = progress or Silent()
+        with self.alone(progress):
+            self._train(progress, sinks)
+        return self
+
+    def _train(self, progress: Progress, sinks: tuple[str, ...]) -> None:
+        keep_sandbox(self.directory, self.method)  # not with less than it began with
         outputs: list[Sink] = open_sinks(sinks, self.directory, self.settings.to_json())
         method, total = self.method, self.settings.budget
         self._wake(progress)
@@ -255,7 +282,6 @@ class Run:
             for sink in outputs:
                 sink.close()
         self._finish(method)
-        return self
 
     def _wake(self, progress: Progress) -> None:
         """Bring the worlds back to where they were; where that cannot be done, begin new episodes and say so."""
@@ -339,7 +365,9 @@ class Run:
             "finished": self.finished,
             "said": list(self._said),
         }
-        return checkpoint.write(self.directory / "checkpoints", f"iteration-{self._iteration:09d}", state)
+        path = checkpoint.write(self.directory / "checkpoints", f"iteration-{self._iteration:09d}", state)
+        self._seen = checkpoint.names(self.directory / "checkpoints")
+        return path
 
     def _restore_logs(self) -> float:
         """Cut the logs back to where the checkpoint was taken; returns the seconds spent until then."""
@@ -517,6 +545,20 @@ def command_line() -> str:
     """The command that started this process, as typed."""
     name = Path(sys.argv[0]).name or "python"
     return shlex.join([name, *sys.argv[1:]])
+
+
+def _refuse_taken(directory: Path) -> None:
+    """Refuse a directory that holds something already; what is left of a lock does not count.
+
+    Raises:
+        RheostatError: it does.
+    """
+    if (directory / "config.json").exists():
+        raise RheostatError(
+            f"{directory} already holds a run: continue it with `rheostat resume {directory}`, or choose another directory."
+        )
+    if directory.exists() and (not directory.is_dir() or any(LOCK not in path.name for path in directory.iterdir())):
+        raise RheostatError(f"{directory} already exists and is not an empty directory: choose another one.")
 
 
 def _write_atomically(path: Path, text: str) -> None:

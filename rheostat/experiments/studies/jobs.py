@@ -7,10 +7,10 @@ results of different code or configuration can never be mixed: they have differe
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterable
@@ -20,6 +20,7 @@ from typing import Any
 
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies.sources import code_hash, commit, library_versions, uncommitted
+from rheostat.locks import held
 
 Record = dict[str, Any]
 """What is stored of a cell: ``label``, ``function``, ``arguments``, ``seconds``, ``commit``, ``uncommitted`` and ``result``."""
@@ -74,8 +75,7 @@ def compute(cell: Cell, folder: Path, key: str) -> Record:
     module, name = cell.function.split(":")
     place = folder / key
     place.mkdir(parents=True, exist_ok=True)
-    with (folder / f".{key}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with held(folder / f".{key}.lock", f"the cell {cell.label!r}", patience=math.inf):
         done = read(folder, key)
         if done is not None:
             return done
@@ -93,7 +93,6 @@ def compute(cell: Cell, folder: Path, key: str) -> Record:
         temporary = place / f".result.{os.getpid()}.json"
         temporary.write_text(json.dumps(record))
         os.replace(temporary, place / "result.json")
-    (folder / f".{key}.lock").unlink(missing_ok=True)
     return record
 
 

@@ -7,8 +7,10 @@ other library load it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +24,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError, unknown
+from rheostat.locks import held
 from rheostat.policies.language.loading import without_bars
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
@@ -95,14 +98,12 @@ def build_base_model(recipe: str | BaseRecipe | PackagedModel, cache_dir: str | 
             raise RheostatError(
                 f"Cannot write base models to {target.parent} ({error.strerror}): set RHEOSTAT_CACHE to another folder."
             ) from error
+        lock, name = target.with_name(f".{target.name}.lock"), f"the base model {recipe.name}"
         try:
-            if isinstance(recipe, PackagedModel):
-                facts = {"digest": recipe.digest, **convert(recipe, workshop)}
-                (workshop / REPORT).write_text(json.dumps(facts, indent=2) + "\n")
-            else:
-                with _progress(recipe, progress) as report:
-                    _build(recipe, workshop, report)
-            _move_into_place(workshop, target)
+            with held(lock, name, patience=math.inf, say=lambda sentence: print(sentence, file=sys.stderr)):
+                if not (target / REPORT).is_file():  # else another process has built it meanwhile
+                    _fill(recipe, workshop, progress)
+                    _move_into_place(workshop, target)
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
     if progress is True:
@@ -319,6 +320,16 @@ def measure(model: Any, tokenizer: PreTrainedTokenizerFast, world: ChainSum, cou
         "accuracy_step_by_step": both / max(1, sum(worked)),
         "samples": len(right),
     }
+
+
+def _fill(recipe: BaseRecipe | PackagedModel, folder: Path, progress: bool | Report) -> None:
+    """Build or convert a base model into an empty folder."""
+    if isinstance(recipe, PackagedModel):
+        facts = {"digest": recipe.digest, **convert(recipe, folder)}
+        (folder / REPORT).write_text(json.dumps(facts, indent=2) + "\n")
+        return
+    with _progress(recipe, progress) as report:
+        _build(recipe, folder, report)
 
 
 def _build(recipe: BaseRecipe, folder: Path, report: Report | None) -> None:
