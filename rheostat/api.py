@@ -111,9 +111,9 @@ def resume(
     Raises:
         RheostatError: nothing to resume there, the run is finished, or no checkpoint is whole.
     """
-    run = load(directory, task=task, policy=policy, **objects)
+    run = load(directory, task=task, policy=policy, to_continue=True, **objects)
     for note in run.notes:
-        print(f"{note} Going back to the one before it.", file=sys.stderr)
+        print(note, file=sys.stderr)
     return finish(run, progress, sinks)
 
 
@@ -134,10 +134,12 @@ def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...]) -> 
     return run
 
 
-def load(directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None, **objects: Any) -> DrawnRun:
+def load(
+    directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None, to_continue: bool = False, **objects: Any
+) -> DrawnRun:
     """Open a run, finished or not, at its newest whole checkpoint; objects as in :func:`resume`.
 
-    ``sandbox`` takes the place of the run's own setting.
+    ``sandbox`` takes the place of the run's own setting. ``to_continue`` goes back to the newest checkpoint whose log is whole.
     """
     if objects:
         settings = Run.settings_in(directory)
@@ -148,7 +150,7 @@ def load(directory: str | Path, *, task: Any = None, policy: Any = None, sandbox
         named = None if settings.task.startswith(CUSTOM) or settings.prompts else settings.task
         given = handed_over(settings.method, named if task is None else task, policy, kept | objects)
         task, policy = (None if isinstance(given.task, str) else given.task), given.policy
-    return DrawnRun.load(directory, task=task, policy=policy, sandbox=sandbox)
+    return DrawnRun.load(directory, task=task, policy=policy, sandbox=sandbox, to_continue=to_continue)
 
 
 def compare(methods: list[str], task: str, *, seeds: int = 8, **options: Any) -> Any:

@@ -22,6 +22,7 @@ from rheostat.analysis.metrics import AXES, BOOKS, FINALS, HEADLINES
 from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
 from rheostat.options import flatten, options_of
+from rheostat.training.logs import faults, read_timings
 from rheostat.training.run import CUSTOM, read_jsonl
 from rheostat.training.settings import Settings, configure
 
@@ -40,6 +41,8 @@ class Record:
         columns: every metric over the rows of ``metrics.jsonl``, ``[rows]`` float64, NaN where a row does not have it.
         nonfinite: how many *measured* values of a metric were NaN or infinite (they are NaN in ``columns`` too).
         summary: the final evaluation; empty while unfinished.
+        faults: what is wrong with its files, in sentences: such a run enters no statistic.
+        notes: what else a reader must know.
     """
 
     directory: Path
@@ -49,6 +52,8 @@ class Record:
     columns: dict[str, Array]
     nonfinite: dict[str, int]
     summary: dict[str, Any]
+    faults: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def method(self) -> str:
@@ -168,9 +173,10 @@ def read_record(directory: str | Path) -> Record:
         raise RheostatError(f"{directory / 'config.json'} is damaged: it does not name a method, a task and a seed.")
     rows = read_jsonl(directory / "metrics.jsonl")
     columns, nonfinite = _columns(rows)
-    seconds = {row["iteration"]: row["seconds"] for row in read_jsonl(directory / "timings.jsonl")}
+    seconds = {row["iteration"]: row["seconds"] for row in read_timings(directory)}
     if seconds and "iteration" in columns:
         columns["seconds"] = np.array([seconds.get(int(iteration), math.nan) for iteration in columns["iteration"]])
+    wrong, notes = faults(directory)
     return Record(
         directory=directory,
         settings=settings,
@@ -179,7 +185,18 @@ def read_record(directory: str | Path) -> Record:
         columns=columns,
         nonfinite=nonfinite,
         summary=_read_json(directory / "summary.json") or {},
+        faults=(*wrong, *_holes(directory, columns)),
+        notes=tuple(notes),
     )
+
+
+def _holes(directory: Path, columns: dict[str, Array]) -> list[str]:
+    """Rows of the log that are missing or out of order, as a sentence."""
+    for key in ("iteration", "steps"):
+        values = columns.get(key)
+        if values is not None and not (np.isfinite(values).all() and (np.diff(values) >= 0).all()):
+            return [f"The rows of {directory / 'metrics.jsonl'} are out of order, or some have no {key}."]
+    return []
 
 
 def _columns(rows: list[dict[str, Any]]) -> tuple[dict[str, Array], dict[str, int]]:

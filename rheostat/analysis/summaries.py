@@ -90,7 +90,9 @@ def summarise(arms: Sequence[Arm], *, level: float = 0.95, margin: float | None 
     if len(budgets) > 1:
         notes.append(f"The budgets differ ({', '.join(f'{b:,}' for b in sorted(b for b in budgets if b))} steps): no verdict is given.")
     for index, arm in enumerate(arms):
-        done = [record for record in arm.records if record.finished]
+        done = [record for record in arm.records if record.finished and not record.faults]
+        notes += [f"{arm.label}, seed {record.seed}, is not counted: {fault}" for record in arm.records for fault in record.faults]
+        notes += [f"{arm.label}: {sentence}" for sentence in dict.fromkeys(note for record in arm.records for note in record.notes)]
         unfinished = tuple(record.seed for record in arm.records if not record.finished)
         if unfinished:
             notes.append(f"{arm.label}: {'seed' if len(unfinished) == 1 else 'seeds'} {', '.join(map(str, unfinished))} not finished.")

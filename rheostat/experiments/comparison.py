@@ -85,7 +85,8 @@ class Comparison:
     @property
     def notes(self) -> list[str]:
         """What a reader must know before believing the table."""
-        return [*(f"{name} failed: {error}" for name, error in self.failures.items()), *self._summary[1]]
+        failed = [f"{name} failed: {error}" for name, error in self.failures.items()]
+        return [*failed, *(note for note in missing(self.directory) if not failed), *self._summary[1]]
 
     def rows(self) -> list[dict[str, Any]]:
         """The rows of the table, as JSON."""
@@ -290,6 +291,13 @@ def load_comparison(directory: str | Path, *, failures: dict[str, str] | None = 
         raise RheostatError(f"No run of the comparison in {directory} has begun yet.")
     records = tuple(read_record(path) for path in begun)
     return Comparison(directory, tuple(manifest["methods"]), str(manifest["task"]), records, failures or {}, manifest.get("margin"))
+
+
+def missing(directory: Path) -> list[str]:
+    """That runs which a comparison names are not there, in a sentence; empty where all are, or the directory holds no comparison."""
+    manifest = read_manifest(directory)
+    gone = [name for name in (manifest or {}).get("cells", []) if not (directory / name / "config.json").is_file()]
+    return [f"{directory} has no run {', '.join(gone)}, which the comparison names: it is not counted."] if gone else []
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:

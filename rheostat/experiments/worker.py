@@ -44,7 +44,7 @@ def work(job: dict[str, Any]) -> int:
     try:
         with held(Path(job["lock"]), f"the run in {directory}", patience=PATIENCE, say=lambda note: print(note, file=sys.stderr)):
             if checkpoint.names(directory / "checkpoints"):
-                run = Run.load(directory)
+                run = Run.load(directory, to_continue=True)
                 for note in run.notes:
                     print(note, file=sys.stderr)
             else:  # nothing there, or a run that was stopped before its first checkpoint

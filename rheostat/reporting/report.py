@@ -193,7 +193,11 @@ def _versions(records: Sequence[Record]) -> dict[str, str]:
 
 
 def _task(name: str, arms: Sequence[Arm]) -> dict[str, Any]:
+    from rheostat.experiments.comparison import missing
+
     rows, notes = summarise(arms, margin=_margin(arms))
+    places = dict.fromkeys(record.directory.parent for arm in arms for record in arm.records)
+    notes += [note for place in places for note in missing(place)]
     metrics = ordered(key for arm in arms for record in arm.records for key in record.metrics)
     units = {arm.unit for arm in arms}
     step_label = _capital(units.pop()) if len(units) == 1 else "Steps"

@@ -1,7 +1,8 @@
 """Checkpoints: atomic, checksummed, never pickled.
 
 A state is nested dicts and lists of tensors, numbers, strings, booleans and None. Tensors go to ``state.safetensors``, everything else to
-``state.json`` with a pointer where a tensor stood, and ``manifest.json`` holds the SHA-256 of both. The folder is written under a temporary
+``state.json`` with a pointer where a tensor stood, and ``manifest.json`` holds the SHA-256 of both, what the checkpoint counts
+outside of its folder (see :mod:`rheostat.training.logs`), and a digest of itself. The folder is written under a temporary
 name, flushed to disk and renamed: a kill at any moment leaves either the whole checkpoint or none, and the previous one stays untouched.
 """
 
@@ -11,18 +12,24 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, shown
 
 POINTER = "$tensor"
-FORMAT = 1
+STATE = ("state.safetensors", "state.json")
+FORMAT = 2
+"""1 had no digest of the manifest, and counted nothing outside of the folder."""
+NAME = re.compile(r"iteration-\d+")
 
 
 def split_state(state: Any, *, copy: bool = True) -> tuple[Any, dict[str, Tensor]]:
@@ -76,6 +83,10 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def _digest(manifest: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+
+
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -84,8 +95,14 @@ def _flush(path: Path) -> None:
         os.close(descriptor)
 
 
-def write(folder: Path, name: str, state: dict[str, Any], *, keep: int = 2) -> Path:
+def write(folder: Path, name: str, state: dict[str, Any], *, keep: int = 2, facts: dict[str, Any] | None = None) -> Path:
     """Save ``state`` as ``folder/name`` and drop all but the newest ``keep`` checkpoints.
+
+    Args:
+        folder, name: where; what has other names than ``iteration-NUMBER`` is never dropped.
+        state: nested dicts and lists of tensors and plain values.
+        keep: how many checkpoints.
+        facts: what the manifest says besides, as JSON.
 
     Raises:
         RheostatError: the disk is full or not writable; earlier checkpoints are untouched.
@@ -98,9 +115,9 @@ def write(folder: Path, name: str, state: dict[str, Any], *, keep: int = 2) -> P
         temporary.mkdir()
         save_file(tensors, temporary / "state.safetensors")
         (temporary / "state.json").write_text(json.dumps(skeleton))
-        manifest = {"format": FORMAT, "sha256": {file: _sha256(temporary / file) for file in ("state.safetensors", "state.json")}}
-        (temporary / "manifest.json").write_text(json.dumps(manifest))
-        for file in ("state.safetensors", "state.json", "manifest.json", "."):
+        manifest = {"format": FORMAT, "sha256": {file: _sha256(temporary / file) for file in STATE}} | (facts or {})
+        (temporary / "manifest.json").write_text(json.dumps(manifest | {"digest": _digest(manifest)}))
+        for file in (*STATE, "manifest.json", "."):
             _flush(temporary / file)
         if final.exists():  # an interrupted run came here before: same step, same state
             shutil.rmtree(final)
@@ -111,7 +128,7 @@ def write(folder: Path, name: str, state: dict[str, Any], *, keep: int = 2) -> P
         raise _unwritable(final, error) from error
     except Exception as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        if type(error).__name__ == "SafetensorError":
+        if isinstance(error, SafetensorError):
             raise _unwritable(final, error) from error
         raise
     for old in names(folder)[:-keep]:
@@ -126,8 +143,31 @@ def _unwritable(path: Path, error: Exception) -> RheostatError:
 
 
 def names(folder: Path) -> list[str]:
-    """Names of the finished checkpoints, oldest first."""
-    return sorted(path.name for path in folder.iterdir() if not path.name.startswith(".")) if folder.is_dir() else []
+    """Names of the finished checkpoints, oldest first; copies under other names are no checkpoints of the run."""
+    found = [path.name for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.is_dir() else []
+    return sorted(found, key=lambda name: int(name.rpartition("-")[2]))
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of one checkpoint, verified; its other files are not looked at.
+
+    Raises:
+        RheostatError: it is missing or damaged, or of a later version.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        version, digests = manifest["format"], dict(manifest["sha256"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise RheostatError(f"The checkpoint {path} is damaged or incomplete ({type(error).__name__}: {error}).") from error
+    if version != 1:
+        said = manifest.pop("digest", None)
+        if said != _digest(manifest) and version == FORMAT:
+            raise RheostatError(f"The checkpoint {path} is damaged: manifest.json does not match its own digest.")
+    if version not in (1, FORMAT):
+        raise RheostatError(f"The checkpoint {path} has the format {shown(version)}, which this version of Rheostat does not read.")
+    if set(digests) != set(STATE):
+        raise RheostatError(f"The checkpoint {path} is damaged: manifest.json does not name {' and '.join(STATE)}.")
+    return dict(manifest)
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -137,17 +177,22 @@ def read(path: Path) -> dict[str, Any]:
         RheostatError: it is missing, incomplete or damaged; names the file.
     """
     try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        for file, expected in manifest["sha256"].items():
+        for file, expected in read_manifest(path)["sha256"].items():
             if _sha256(path / file) != expected:
                 raise RheostatError(f"The checkpoint {path} is damaged: {file} does not match its checksum.")
         return join_state(json.loads((path / "state.json").read_text()), load_file(path / "state.safetensors"))
-    except (OSError, KeyError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except RheostatError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, SafetensorError) as error:
         raise RheostatError(f"The checkpoint {path} is damaged or incomplete ({type(error).__name__}: {error}).") from error
 
 
-def read_newest(folder: Path) -> tuple[str, dict[str, Any], list[str]]:
+def read_newest(folder: Path, check: Callable[[Path], None] | None = None) -> tuple[str, dict[str, Any], list[str]]:
     """The newest checkpoint that is whole: its name, its state, and one sentence for every damaged one that was passed over.
+
+    Args:
+        folder: of the checkpoints.
+        check: raises a RheostatError for what else makes one useless.
 
     Raises:
         RheostatError: there is no checkpoint, or none is whole.
@@ -155,7 +200,10 @@ def read_newest(folder: Path) -> tuple[str, dict[str, Any], list[str]]:
     refused: list[str] = []
     for name in reversed(names(folder)):
         try:
-            return name, read(folder / name), refused
+            state = read(folder / name)
+            if check is not None:
+                check(folder / name)
+            return name, state, refused
         except RheostatError as error:
             refused.append(str(error))
     if refused:

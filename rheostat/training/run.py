@@ -47,6 +47,7 @@ from rheostat.parts import NonFinite
 from rheostat.policies.control.recurrent import EpisodeMemory
 from rheostat.training import checkpoint
 from rheostat.training.building import build_method, control_context, no_control
+from rheostat.training.logs import METRICS, WHOLE, Counted, Logs, count, fault, read_timings
 from rheostat.training.progress import Progress, Silent
 from rheostat.training.sandboxing import keep_sandbox
 from rheostat.training.settings import CUSTOM, Settings
@@ -80,7 +81,9 @@ class Run:
         self._said: list[str] = []  # what resuming could not bring back
         self._method: RunningMethod | None = None
         self._iteration = 0
-        self._metrics_bytes = 0
+        self._logs = Logs(self.directory)
+        self._log_was: Counted = self._logs.counted  # where the checkpoint that was loaded counted it
+        self._files: dict[str, Counted] = {}  # what else was written, as it was then
         self._next_checkpoint = settings.checkpoint_interval
         self._seconds = 0.0
         self._seen: list[str] = []  # the checkpoints that are there
@@ -107,6 +110,7 @@ class Run:
             try:
                 run._describe(policy)
                 keep_sandbox(directory, run.method)
+                run._files = {name: count(directory / name) for name in WHOLE if (directory / name).is_file()}
             except OSError as error:
                 raise RheostatError(f"Cannot write to {directory}: {error}.") from error
             run.save()
@@ -135,12 +139,20 @@ class Run:
 
     @classmethod
     def load(
-        cls, directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None, at: str | None = None
+        cls,
+        directory: str | Path,
+        *,
+        task: Any = None,
+        policy: Any = None,
+        sandbox: str | None = None,
+        at: str | None = None,
+        to_continue: bool = False,
     ) -> Self:
         """Open a run at its newest whole checkpoint; ``notes`` names damaged ones that were passed over.
 
         ``at`` names another checkpoint that is kept.
         ``sandbox`` takes the place of the run's own setting, to look at a run where that does not hold.
+        ``to_continue`` passes over checkpoints whose log was cut or altered, too: what is missing is computed again.
 
         Raises:
             RheostatError: no run there, a damaged configuration, or no usable checkpoint.
@@ -165,7 +177,8 @@ class Run:
         run = cls(directory, settings, task, policy, facts)
         run._seen = checkpoint.names(directory / "checkpoints")
         if at is None:
-            name, state, run.notes = checkpoint.read_newest(directory / "checkpoints")
+            check = run._refuse_log if to_continue else None
+            name, state, run.notes = checkpoint.read_newest(directory / "checkpoints", check)
         elif at in (kept := checkpoint.names(directory / "checkpoints")):
             name, state = at, checkpoint.read(directory / "checkpoints" / at)
         else:
@@ -176,10 +189,22 @@ class Run:
             raise RheostatError(
                 f"The checkpoint {directory / 'checkpoints' / name} does not fit this version of the method: {error}."
             ) from error
-        run._iteration, run._metrics_bytes = state["iteration"], state["metrics_bytes"]
+        run._iteration = state["iteration"]
+        manifest = checkpoint.read_manifest(directory / "checkpoints" / name)
+        run._log_was = manifest.get("files", {}).get(METRICS, {"bytes": state["metrics_bytes"]})
+        run._files = manifest.get("files", {}) or {each: count(directory / each) for each in WHOLE if (directory / each).is_file()}
+        if "files" not in manifest:
+            run.notes.append(f"{directory / 'checkpoints' / name} is of a version that kept no digest of the log: it cannot be checked.")
         run._next_checkpoint, run.finished = state["next_checkpoint"], state["finished"]
         run._said = list(state.get("said", []))
         return run
+
+    def _refuse_log(self, path: Path) -> None:
+        """Refuse a checkpoint whose log was cut or altered."""
+        counted = checkpoint.read_manifest(path).get("files", {}).get(METRICS)
+        wrong = None if counted is None else fault(self.directory / METRICS, counted)
+        if wrong is not None:
+            raise RheostatError(f"The checkpoint {path} cannot be continued from: {self.directory / METRICS} {wrong}.")
 
     @classmethod
     def settings_in(cls, directory: str | Path) -> Settings:
@@ -239,15 +264,17 @@ class Run:
         method, total = self.method, self.settings.budget
         self._wake(progress)
         self._seconds = self._restore_logs()
+        (self.directory / "summary.json").unlink(missing_ok=True)  # of a finished run that goes on from before its end
+        self._files.pop("summary.json", None)
         began = time.monotonic() - self._seconds
         progress.start(method.steps, total, method.unit)
         try:
-            with listening() as stop, self._open_logs() as files:
+            with listening() as stop, self._open_logs():
 
                 def tell(found: dict[str, Any]) -> None:
                     metrics = {"iteration": self._iteration, "steps": method.steps, "updates": method.updates} | found
                     with self._writing():
-                        self._log(metrics, *files)
+                        self._log(metrics)
                     for sink in outputs:
                         sink.log(method.steps, metrics)
                     progress.update(method.steps, metrics)
@@ -322,6 +349,7 @@ class Run:
     def _close_books(self, summary: dict[str, Any]) -> None:
         with self._writing():
             _write_atomically(self.directory / "summary.json", json.dumps(summary, indent=2))
+            self._files["summary.json"] = count(self.directory / "summary.json")
         self.export()
         self.finished = True
         self.save()
@@ -333,15 +361,11 @@ class Run:
         except OSError as error:
             raise RheostatError(f"Could not write the logs of {self.directory}: {error}; make room and resume the run.") from error
 
-    def _log(self, metrics: dict[str, Any], metrics_file: Any, timings_file: Any) -> None:
+    def _log(self, metrics: dict[str, Any]) -> None:
         """A row of numbers and a row of seconds. JSON knows no NaN: what is not a number (the mean reward of no graded row) is left out."""
         self._refuse_nonfinite(metrics)
         told = {name: value for name, value in metrics.items() if not isinstance(value, float) or math.isfinite(value)}
-        self._metrics_bytes += metrics_file.write((json.dumps(told, allow_nan=False) + "\n").encode())
-        timing = {"iteration": self._iteration, "steps": metrics["steps"], "seconds": round(self._seconds, 4)}
-        timings_file.write((json.dumps(timing) + "\n").encode())
-        metrics_file.flush()  # row by row: others follow the run through these files
-        timings_file.flush()
+        self._logs.append(told, {"iteration": self._iteration, "steps": metrics["steps"], "seconds": round(self._seconds, 4)})
 
     def export(self) -> Path | None:
         """Write a language policy as an ordinary Hugging Face folder, ``directory/model``; None for methods without one."""
@@ -356,32 +380,42 @@ class Run:
         return path
 
     def save(self) -> Path:
-        """Write a checkpoint of this moment."""
+        """Write a checkpoint of this moment; the log that it counts is on the disk before."""
+        with self._writing():
+            self._logs.sync()
+        counted = self._logs.counted
         state = {
             "method": self.method.state_dict(),
             "iteration": self._iteration,
-            "metrics_bytes": self._metrics_bytes,
+            "metrics_bytes": counted["bytes"],
             "next_checkpoint": self._next_checkpoint,
             "finished": self.finished,
             "said": list(self._said),
         }
-        path = checkpoint.write(self.directory / "checkpoints", f"iteration-{self._iteration:09d}", state)
+        facts = {"files": self._files | {METRICS: counted}, "notes": self._said}
+        path = checkpoint.write(self.directory / "checkpoints", f"iteration-{self._iteration:09d}", state, facts=facts)
         self._seen = checkpoint.names(self.directory / "checkpoints")
         return path
 
     def _restore_logs(self) -> float:
-        """Cut the logs back to where the checkpoint was taken; returns the seconds spent until then."""
-        metrics, timings = self.directory / "metrics.jsonl", self.directory / "timings.jsonl"
-        if metrics.exists():
-            os.truncate(metrics, min(self._metrics_bytes, metrics.stat().st_size))
-        rows = [row for row in read_jsonl(timings) if row["iteration"] <= self._iteration] if timings.exists() else []
-        timings.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return rows[-1]["seconds"] if rows else 0.0
+        """Go back to where the checkpoint counted the log; returns the seconds spent until then.
+
+        Raises:
+            RheostatError: the log was cut or altered before that.
+        """
+        self._logs.go_on(self._log_was)
+        before = [row["seconds"] for row in read_timings(self.directory) if row["iteration"] <= self._iteration]
+        return float(before[-1]) if before else 0.0
 
     @contextmanager
-    def _open_logs(self) -> Iterator[tuple[Any, Any]]:
-        with (self.directory / "metrics.jsonl").open("ab") as metrics, (self.directory / "timings.jsonl").open("ab") as timings:
-            yield metrics, timings
+    def _open_logs(self) -> Iterator[None]:
+        with self._writing():
+            self._logs.open()
+        try:
+            yield
+        finally:
+            with self._writing():
+                self._logs.close()
 
     def _keep_culprit(self, error: NonFinite) -> str:
         """Store the batch whose loss was not finite; returns the end of the sentence that says where."""
@@ -421,7 +455,7 @@ class Run:
     @property
     def timings(self) -> list[dict[str, Any]]:
         """The rows of ``timings.jsonl``."""
-        return read_jsonl(self.directory / "timings.jsonl")
+        return read_timings(self.directory)
 
     @property
     def summary(self) -> dict[str, Any]:

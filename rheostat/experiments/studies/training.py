@@ -123,7 +123,7 @@ def train(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     """
     directory = place / "run"
     if checkpoint.names(directory / "checkpoints"):
-        run = Run.load(directory)
+        run = Run.load(directory, to_continue=True)
     else:
         shutil.rmtree(directory, ignore_errors=True)
         config = configure(arguments["method"], arguments["config"])

@@ -1,0 +1,162 @@
+"""The logs of a run as a part of its checkpoints.
+
+``metrics.jsonl`` is flushed to disk before the checkpoint that counts it, and the manifest of that checkpoint holds how many bytes there
+were and their SHA-256. So every later reader, the run itself among them, sees whether a log was cut or altered. ``timings.jsonl`` differs
+every time: it is only ever appended to, and of two rows of one iteration the later one counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from rheostat.errors import RheostatError
+from rheostat.training import checkpoint
+
+METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
+WHOLE = ("config.json", "sandbox.json", "summary.json")
+"""Files that a checkpoint counts besides the log."""
+
+Counted = dict[str, Any]
+"""``bytes`` and ``sha256`` of a file, or of how it begins."""
+
+
+def count(path: Path, size: int | None = None) -> Counted:
+    """How many bytes a file has (at most ``size``), and their digest; 0 bytes where there is none."""
+    total = hashlib.sha256()
+    left = math.inf if size is None else size
+    found = 0
+    if path.is_file():
+        with path.open("rb") as file:
+            while left > 0 and (part := file.read(int(min(left, 2**20)))):
+                total.update(part)
+                found, left = found + len(part), left - len(part)
+    return {"bytes": found, "sha256": total.hexdigest()}
+
+
+def fault(path: Path, counted: Counted) -> str | None:
+    """What is wrong with a file that a checkpoint counted, as the end of a sentence; None where nothing is."""
+    size = int(counted["bytes"])
+    if size and not path.is_file():
+        return "is gone"
+    now = count(path, size if path.name == METRICS else None)
+    if path.name == METRICS and now["bytes"] < size:
+        return f"was cut: {now['bytes']:,} of the {size:,} bytes that the run had written are left, so its last rows are missing"
+    digest = counted.get("sha256")
+    return None if digest is None or digest == now["sha256"] else "is not what the run wrote: it was changed afterwards"
+
+
+def faults(directory: Path) -> tuple[list[str], list[str]]:
+    """What a reader of a run's files must know, in sentences: what is wrong with them, and what cannot be told.
+
+    The newest checkpoint that is whole says what the run wrote.
+    """
+    folder = directory / "checkpoints"
+    for name in reversed(checkpoint.names(folder)):
+        try:
+            manifest = checkpoint.read_manifest(folder / name)
+        except RheostatError:
+            continue
+        files: Mapping[str, Counted] | None = manifest.get("files")
+        if files is None:
+            return [], ["A run was saved by a version that kept no digest of the log: whether its log is whole cannot be told."]
+        wrong = {file: fault(directory / file, counted) for file, counted in files.items()}
+        return [f"{directory / file} {text}." for file, text in wrong.items() if text], [str(each) for each in manifest.get("notes", [])]
+    if (directory / METRICS).is_file():
+        return [], ["A run has no whole checkpoint: whether its log is whole cannot be told."]
+    return [], []
+
+
+class Logs:
+    """Writes both logs of a run.
+
+    Args:
+        directory: of the run.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._digest = hashlib.sha256()
+        self._bytes = 0
+        self._files: tuple[BinaryIO, BinaryIO] | None = None
+
+    @property
+    def counted(self) -> Counted:
+        """What was written to ``metrics.jsonl`` so far."""
+        return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
+
+    def go_on(self, counted: Counted) -> None:
+        """Be where a checkpoint counted the log.
+
+        Args:
+            counted: its bytes and, unless it is of an old version, their digest.
+
+        Raises:
+            RheostatError: the log was cut or altered before that.
+        """
+        path = self.directory / METRICS
+        wrong = fault(path, counted)
+        if wrong is not None:
+            raise RheostatError(f"{path} {wrong}: put it back as it was, or start a new run.")
+        self._digest, self._bytes = hashlib.sha256(), int(counted["bytes"])
+        if path.is_file():
+            with path.open("rb") as file:
+                self._digest.update(file.read(self._bytes))
+
+    def open(self) -> None:
+        """Cut ``metrics.jsonl`` back to what is counted, and append from there."""
+        path, timings = self.directory / METRICS, self.directory / TIMINGS
+        if path.exists():
+            os.truncate(path, self._bytes)
+        torn = timings.is_file() and timings.stat().st_size > 0 and not timings.read_bytes().endswith(b"\n")
+        self._files = path.open("ab"), timings.open("ab")
+        if torn:
+            self._files[1].write(b"\n")
+
+    def append(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
+        """A row of each; others follow the run through these files, so they are written row by row.
+
+        Raises:
+            ValueError: a number of ``metrics`` that JSON does not know.
+        """
+        assert self._files is not None
+        line = (json.dumps(metrics, allow_nan=False) + "\n").encode()
+        self._files[0].write(line)
+        self._files[1].write((json.dumps(timing) + "\n").encode())
+        for file in self._files:
+            file.flush()
+        self._digest.update(line)
+        self._bytes += len(line)
+
+    def sync(self) -> None:
+        """Flush what was written to the disk: a checkpoint counts it next."""
+        for file in self._files or ():
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self.sync()
+        for file in self._files or ():
+            file.close()
+        self._files = None
+
+
+def read_timings(directory: Path) -> list[dict[str, Any]]:
+    """Rows of ``timings.jsonl``, one per iteration, in order; lines that are no such rows are left out."""
+    path = directory / TIMINGS
+    rows: dict[int, dict[str, Any]] = {}
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        try:
+            row = json.loads(line)
+            iteration, seconds = row["iteration"], row["seconds"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            continue
+        if type(iteration) is int and isinstance(seconds, int | float) and 0 <= seconds < math.inf:
+            rows[iteration] = row
+    return [rows[iteration] for iteration in sorted(rows)]
