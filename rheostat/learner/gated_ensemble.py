@@ -62,6 +62,11 @@ class Cloning:
         heuristic = self.divergence == "heuristic"
         return {"dimensions": "diversity_kind heuristic has no divergence, so leave it alone"} if heuristic else {}
 
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        why = "actions of this task have one dimension, whose mean is its sum; leave it alone"
+        return {"dimensions": why} if context.sizes[1] == 1 else {}
+
     def policies(self, context: Any, members: int, *, squash: bool = False) -> GaussianMembers:
         """Untrained policies of unit actions."""
         draw = context.streams["networks"]

@@ -377,7 +377,7 @@ OFFLINE: dict[str, Options] = {
     "uni-o4/choose": {"choose": "return", "choose_among": 2, "choose_episodes": 1, "deploy": "best", "online_steps": 440},
     "uni-o4/released": {
         "log_std_online": "double-tanh", "clip_actions": True, "clip_decay": "released", "bootstrap_on_truncation": False,
-        "diversity_dimensions": "sum", "online_anneal": False, "offline_entropy": 0.01,
+        "online_anneal": False, "offline_entropy": 0.01,
     },
     "uni-o4/small": {
         "preset": "small", "steps": 370, "hidden": (8,), "critic_hidden": (8,), "value_hidden": (8,), "model_hidden": (8,),

@@ -207,6 +207,7 @@ INPUTS: dict[str, Callable[[], Any]] = {
     "@coordination": lambda: lambda: Coordination(rounds=3),
     "@quarry": lambda: Quarry,
     "@pendulum-data": lambda: random_data("Pendulum-v1"),
+    "@goals-data": lambda: random_data("rheostat/TwoGoals-v0"),
     "@long-data": lambda: random_data("Pendulum-v1", 450),
     "@cartpole-data": lambda: random_data("CartPole-v1"),
 }

@@ -22,10 +22,10 @@ from rheostat.methods import table
 from rheostat.options import KIND, Option, having, is_part, kinds_at, options_of, with_options
 from rheostat.parts import NonFinite
 from rheostat.training.run import Run
-from rheostat.training.settings import applies_to, merged
+from rheostat.training.settings import applies_to, merged, shown_options
 from rheostat.training.settings_from_options import SETTINGS, settings_for
 from tests.golden.accessor import weights
-from tests.golden.cases import ABSENT, CASES, FAMILIES, LANGUAGE, LONGER, OWN, STALE
+from tests.golden.cases import ABSENT, CASES, FAMILIES, LANGUAGE, LONGER, OWN, PASSES_BY_DIAL, STALE
 from tests.golden.inputs import given
 from tests.golden.run import digest, digest_weights
 
@@ -36,6 +36,14 @@ STEPS: Options = {"epochs": 2, "minibatches": 2, "learning_rate": 0.05}
 """Ratios move away from 1."""
 SEARCHED: Options = STEPS | {"clip_low": 0.4, "target": 1.0}
 """A search for bounds begins, and goes on."""
+BUSHY: Options = {"group_size": 8, "max_new_tokens": 24}
+"""Trees whose paths end at different lengths and are filled up again."""
+FALLING: Options = {"mu.peak": 0.5, "mu.decay": 3, "steps": 4}
+"""A weight of imitation that falls within the run."""
+MIXED: Options = LONGER | {"switch_after": 0}
+"""Stale groups in every batch."""
+MEASURED: Options = {"choice.by": "return", "choice.among": 2, "choice.episodes": 1, "online_steps": 440}
+"""Members are measured in the world, and steps are left."""
 TOGETHER: dict[str, list[Options]] = {
     "ratio": [STEPS],
     "clip.kind": [STEPS],
@@ -51,15 +59,20 @@ TOGETHER: dict[str, list[Options]] = {
     "kl.kind": [{"advantage": "rloo", "kl_coefficient": 0.04}],
     "grading.max_invalid_share": [{"task": "@ungraded"}],
     "dial.lag": [LONGER],
-    "dial.replay_share": [LONGER],
-    "dial.replay_age": [LONGER | {"dial.replay_share": 0.5}, {"dial.replay_share": 0.5}],
+    "dial.replay_share": [LONGER, {"window": 1}],
+    "dial.replay_age": [LONGER | {"dial.replay_share": 0.5}, {"dial.replay_share": 0.5}, {"window": 1, "dial.replay_share": 0.5}],
+    "dial.updates_per_batch": [PASSES_BY_DIAL],
     "dial.expert_share": [{"max_new_tokens": 48}, {"experts": "@expert"}],
-    "gae.bootstrap_on_truncation": [{"task": "rheostat/GridWorld5x5-v0"}, {"task": "@quarry"}],
+    "gae.bootstrap_on_truncation": [
+        {"task": "rheostat/GridWorld5x5-v0"},
+        {"task": "@quarry"},
+        {"task": "rheostat/Probe-TimeLimit-Continuous-v0"},
+    ],
     "network.tanh_mean": [{"task": "Pendulum-v1"}, {"task": "@quarry"}],
     "sampler.correction": [STALE],
-    "sampler.cap": [{"sampler_correction": "token"} | STALE],
+    "sampler.cap": [{"sampler_correction": "token"} | STALE, {"sampler_correction": "token"}],
     "objective.ratio_to": [STALE],
-    "stop.when": [{"target_kl": 1e-3, "epochs": 4}],
+    "stop.when": [{"target_kl": 1e-3, "epochs": 4}, {"target_kl": 1e-6}],
     "log.evaluate_episodes": [{"evaluate_every": 40}],
     "data.best_share": [{"offline": "@long-data"}],
     "rewards.returns_to": [{"offline": "@long-data", "replay_capacity": 500}],
@@ -67,8 +80,23 @@ TOGETHER: dict[str, list[Options]] = {
     "penalty.initial_multiplier": [{"gap_threshold": 0.8}],
     "double": [{"learning_rate": 0.1}],
     "mixture.deterministic": [{"evaluate": 2}],
+    "mixture.gumbel_temperature": [{"mixture_gradient": "gumbel"}],
+    "mixture.window": [MIXED],
+    "correction": [MIXED],
+    "collect.quantiles": [{"task": "Pendulum-v1"}],
+    "link": [{"label_smoothing": 0.1}],
+    "hints.separator": [{"hint_place": "question"}],
+    **{f"mu.{name}": [FALLING] for name in ("peak", "decay", "decay_form")},
+    **{f"tree.{name}": [BUSHY] for name in ("branching.kind", "branching.prefer", "branching.statistic", "refill")},
+    "tree.repetition_count": [{"repetition_window": 1}],
+    "tree.repetition_window": [{"repetition_count": 2}],
+    "critics.expectile": [{"critics": "iql"}],
+    "model.patience": [{"model_part": 10.0, "model_learning_rate": 0.0}],
+    "cloning.dimensions": [{"task": "rheostat/TwoGoals-v0", "offline": "@goals-data"}],
+    "choice.among": [MEASURED],
+    "choice.episodes": [MEASURED],
 }
-"""What an option acts with, by its path: beside the plain run, these are tried."""
+"""What an option acts with, by its path: beside the plain run, these are tried. Here the option itself is named by its path too."""
 LEFT_OUT: dict[str, tuple[str, ...]] = {
     "": ("stop", "checkpoint_every"),
     **dict.fromkeys(("dqn", "iql", "pmoe", "sac"), ("stop", "checkpoint_every", "evaluate_every", "evaluate_episodes")),
@@ -77,7 +105,9 @@ LEFT_OUT: dict[str, tuple[str, ...]] = {
 IDLE: dict[str, str] = {
     "keep.folder": "the name of a folder",
     "replay.folder": "the name of a folder",
-    "clamp_log_ratio": "it acts where a token's probability has changed by a factor of e to the 20, which no tiny run reaches",
+    "clamp_log_ratio": "it acts where a token's probability has changed by a factor of e to the 20, which no tiny run reaches; "
+    "tests/objectives/test_clamped_ratios.py",
+    "hints.unit": "the tokens of the tiny model are characters; tests/methods/test_ghpo.py has others",
     "update.micro_batch_rows": "memory alone: the sum over a minibatch does not depend on how it is cut",
 }
 """Options that change neither a weight nor a metric of a tiny run, and why."""
@@ -115,14 +145,16 @@ def outcome(method: str, changes: Options) -> str:
     Args:
         method: its name.
         changes: options beside those of :func:`base`, as far as the method or its runs have them; ``task`` is another task, and
-            ``evaluate`` adds an evaluation over so many episodes.
+            ``evaluate`` adds an evaluation over so many episodes. What is :data:`~tests.golden.cases.ABSENT` is left to the method.
     """
-    return _outcome(method, json.dumps(changes, sort_keys=True))
+    absent = tuple(sorted(name for name, value in changes.items() if value is ABSENT))
+    return _outcome(method, json.dumps({name: value for name, value in changes.items() if name not in absent}, sort_keys=True), absent)
 
 
 @functools.lru_cache(maxsize=256)
-def _outcome(method: str, spoken: str) -> str:
+def _outcome(method: str, spoken: str, absent: tuple[str, ...]) -> str:
     changes, (task, options) = json.loads(spoken), base(method)
+    options = {name: value for name, value in options.items() if name not in absent}
     evaluate, task = changes.pop("evaluate", 0), changes.pop("task", task)
     domain = table.entry(method).domain
     general = {name: value for name, value in (options | changes).items() if name in SETTINGS and applies_to(name, domain)}
@@ -240,20 +272,35 @@ def _types(hint: Any) -> tuple[Any, ...]:
 
 
 def dead(method: str, case: Case) -> list[str]:
-    """What of an option does nothing, as words; nothing where it acts, or where every value is refused but one that acts elsewhere."""
-    option = case.option
+    """What of an option does nothing, as words.
+
+    An option that a method shows acts with some value, and every choice acts or is refused; one that it hides is refused whatever it is.
+    """
+    option, kinds = case.option, case.kinds
+    every, some = each_value(option), some_values(option)
     if option.path in IDLE:
         return []
-    asked = [case.kinds, *(together | case.kinds for together in TOGETHER.get(option.path, []))]
-    contexts = [each for each in asked if not outcome(method, each).startswith(REFUSED)]
-    every, some = each_value(option), some_values(option)
-    said = [f"{option.path}={value}" for value in every if not any(_answer(method, option, value, each) for each in contexts)]
-    if some and not any(_answer(method, option, value, each) == "differs" for each in contexts for value in some):
-        said.append(f"{option.path} (tried {', '.join(map(str, some))})")
-    if not every and not some:
-        said.append(f"{option.path} (no value to try)")
-    why = [f"{each}: {outcome(method, each)}" for each in asked if each not in contexts]
-    return ["; ".join([f"{each} with {case.kinds}" if case.kinds else each, *why]) for each in said]
+    if is_hidden(method, case):
+        said = [f"{value} of a hidden option" for value in every + some if _answer(method, option, value, kinds) != "refused"]
+    else:
+        contexts, why = contexts_of(method, case)
+        said = [str(value) for value in every if not any(_answer(method, option, value, each) for each in contexts)]
+        if not any(_answer(method, option, value, each) == "differs" for each in contexts for value in every + some):
+            said = [" and ".join(map(str, every + some or ["no value to try"])) + why]
+    return [f"{option.path} with {kinds}: {each}" if kinds else f"{option.path}: {each}" for each in said]
+
+
+def is_hidden(method: str, case: Case) -> bool:
+    """Whether help does not show an option, because every value but the default is refused."""
+    return case.option.path not in {each.path for each in shown_options(method, with_options(starting_point(method), case.kinds, method))}
+
+
+def contexts_of(method: str, case: Case) -> tuple[list[Options], str]:
+    """What an option is tried among, and why the rest of what is declared is refused."""
+    asked = [case.kinds, *(together | case.kinds for together in TOGETHER.get(case.option.path, []))]
+    found = {index: outcome(method, each) for index, each in enumerate(asked)}
+    why = [f"; {asked[index]}: {said}" for index, said in found.items() if said.startswith(REFUSED)]
+    return [asked[index] for index, said in found.items() if not said.startswith(REFUSED)], "".join(why)
 
 
 def _answer(method: str, option: Option, value: Any, context: Options) -> str:

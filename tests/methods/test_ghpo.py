@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
-from rheostat.collect.language.hints import Guide, beginning, refine
+from rheostat.collect.language.hints import Guide, Unit, beginning, refine
 from rheostat.credit.verifiers import Grade, Scores
 from rheostat.errors import RheostatError
 from rheostat.tasks.language import ChainSum, FilePrompts, character_tokenizer
@@ -87,6 +91,10 @@ def test_where_a_hint_stands() -> None:
     assert {found.prompt.key for found in (opened, asked)} == {prompt.key} and asked.prompt.answer == "7"
     by_characters = Guide("characters", "answer").apply(encoder, prompt, "3+4=7;#7", 0.75)
     assert by_characters.opening == "3+4=7;"
+    words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"?": 0, "12": 1, "+": 2, "345": 3}, "?")), unk_token="?")
+    words.backend_tokenizer.pre_tokenizer = Whitespace()
+    by_unit = [Guide(unit, "answer").apply(PromptEncoder(words, 5), Prompt("12+"), "12 + 345", 0.34).opening for unit in get_args(Unit)]
+    assert by_unit == ["12", "12 "]  # one of three words, three of eight characters
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }};{% endfor %}"
     chat = Prompt([{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "#2"}, {"role": "user", "content": "2+2="}])
     shown = Guide(separator="?").apply(encoder, chat, "#4", 0.5).prompt.content

@@ -29,6 +29,7 @@ IDLE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("grpo", {"clip": "log-clip"}, {"clamp_log_ratio": False}, {"clip": "none"}),
     ("grpo", {"dial.updates_per_batch": 2}, {"epochs": 3}, {"dial.updates_per_batch": None}),
     ("sft", {"dial.updates_per_batch": 2}, {"minibatches": 3}, {"dial.updates_per_batch": None}),
+    ("dpo", {}, {"link": "robust"}, {"label_smoothing": 0.1}),
     ("nft", {"negative_weight": 0.0}, {"floor": 0.5}, {"negative_weight": 0.5}),
     ("ppo-lm", {"value_coefficient": 0.0}, {"value_clip": 0.2}, {"value_coefficient": 1.0}),
     ("chord", {}, {"mu_peak": 0.5}, {"mu_decay": 10}),

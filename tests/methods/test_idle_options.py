@@ -113,6 +113,7 @@ IDLE_IN_A_RUN: list[tuple[str, str | None, dict[str, Any], dict[str, Any]]] = [
     ("dqn", None, {"exploration_share": 0.1}, {"exploration_start": 0.5}),
     ("uni-o4", None, {"online_epochs": 10, "online_minibatch": 128, "online_steps": 0}, {"online_batch_steps": 16}),
     ("uni-o4", None, {}, {"gate_every": 77}),
+    ("uni-o4", None, {}, {"diversity_dimensions": "sum"}),
 ]
 """A method, a task, options, and one that cannot act in such a run."""
 

@@ -58,6 +58,11 @@ class DPO:
     def __post_init__(self) -> None:
         check_link(self.link, self.beta, self.label_smoothing)
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        why = "without label_smoothing the link robust is sigmoid; set that too, or leave it alone"
+        return {"link": why} if self.link == "robust" and not self.label_smoothing else {}
+
     def compose(self) -> Composition:
         """The four answers."""
         preference = PreferenceTerm(link=self.link, beta=self.beta, smoothing=self.label_smoothing)
