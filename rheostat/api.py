@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rheostat.errors import unknown
 from rheostat.methods import table
+from rheostat.training.callbacks import Callback as Callback
+from rheostat.training.callbacks import listening_ones
 from rheostat.training.config_file import read_config
 from rheostat.training.objects import NAMES, handed_over
 from rheostat.training.progress import Bar, Progress, Silent
@@ -52,6 +54,7 @@ def train(
     config: str | Path | None = None,
     progress: bool | Progress = True,
     sinks: tuple[str, ...] = (),
+    callbacks: Iterable[Any] = (),
     **options: Any,
 ) -> DrawnRun:
     """Train a method on a task.
@@ -68,6 +71,8 @@ def train(
             directory of a run; what is given here goes before what the file says.
         progress: show a live display.
         sinks: also log to ``tensorboard`` or ``trackio``.
+        callbacks: objects with some of the methods ``on_update(run, metrics)``, ``on_evaluation(run, metrics)`` and
+            ``on_checkpoint(run, path)`` (:class:`rheostat.Callback`); ``run.stop(why)`` in one of them ends the run.
         **options: settings of the run (``seed``, ``steps``, ``threads``, ...) and of the method (``learning_rate``, ...). ``rewards`` may
             hold functions; those run in this process, without a time limit.
 
@@ -87,8 +92,9 @@ def train(
     task = task_of_prompts(method, options) if task is None or task == "" else task
     settings = settings_for(method, task, preset=preset, below=below, **options)
     where = Path(directory) if directory else free_directory(f"{method}-{settings.task.removeprefix(CUSTOM)}-s{settings.seed}")
+    listeners = listening_ones(callbacks)
     run = DrawnRun.create(where, settings, task=None if isinstance(task, str) else task, policy=policy)
-    return finish(run, progress, sinks)
+    return finish(run, progress, sinks, listeners)
 
 
 def resume(
@@ -98,6 +104,7 @@ def resume(
     policy: Any = None,
     progress: bool | Progress = True,
     sinks: tuple[str, ...] = (),
+    callbacks: Iterable[Any] = (),
     **objects: Any,
 ) -> DrawnRun:
     """Continue an interrupted run to its end, exactly as if it had never stopped.
@@ -105,7 +112,7 @@ def resume(
     Args:
         directory: of the run.
         task, policy: as in :func:`train`, where they were objects.
-        progress, sinks: as in :func:`train`.
+        progress, sinks, callbacks: as in :func:`train`.
         **objects: ``prompts``, ``rewards``, ``model`` and ``tokenizer``, where they were objects.
 
     Raises:
@@ -114,10 +121,10 @@ def resume(
     run = load(directory, task=task, policy=policy, to_continue=True, **objects)
     for note in run.notes:
         print(note, file=sys.stderr)
-    return finish(run, progress, sinks)
+    return finish(run, progress, sinks, callbacks)
 
 
-def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...]) -> DrawnRun:
+def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...], callbacks: Iterable[Any] = ()) -> DrawnRun:
     """Train to the end of the budget, then draw the curves and write the report."""
     from rheostat.reporting.report import write_report
     from rheostat.reporting.rollouts import rollouts_section
@@ -127,7 +134,7 @@ def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...]) -> 
         derived = derived_numbers(run.settings.method, run.method.config) | run.method.arithmetic
         arithmetic = ", ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in derived.items())
         print(f"{run.directory}: {arithmetic}", file=sys.stderr)
-    run.train(progress=display, sinks=sinks)
+    run.train(progress=display, sinks=sinks, callbacks=callbacks)
     run.plot()
     section = rollouts_section(run.directory)
     write_report([run.directory], run.directory / "report.html", sections=[section] if section else [])
@@ -135,10 +142,18 @@ def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...]) -> 
 
 
 def load(
-    directory: str | Path, *, task: Any = None, policy: Any = None, sandbox: str | None = None, to_continue: bool = False, **objects: Any
+    directory: str | Path,
+    *,
+    task: Any = None,
+    policy: Any = None,
+    sandbox: str | None = None,
+    at: str | None = None,
+    to_continue: bool = False,
+    **objects: Any,
 ) -> DrawnRun:
     """Open a run, finished or not, at its newest whole checkpoint; objects as in :func:`resume`.
 
+    ``at`` is the name of another checkpoint, or ``best``: the best policy that the run has kept (``save_best``), for looking at.
     ``sandbox`` takes the place of the run's own setting. ``to_continue`` goes back to the newest checkpoint whose log is whole.
     """
     if objects:
@@ -150,7 +165,7 @@ def load(
         named = None if settings.task.startswith(CUSTOM) or settings.prompts else settings.task
         given = handed_over(settings.method, named if task is None else task, policy, kept | objects)
         task, policy = (None if isinstance(given.task, str) else given.task), given.policy
-    return DrawnRun.load(directory, task=task, policy=policy, sandbox=sandbox, to_continue=to_continue)
+    return DrawnRun.load(directory, task=task, policy=policy, sandbox=sandbox, at=at, to_continue=to_continue)
 
 
 def compare(methods: list[str], task: str, *, seeds: int = 8, **options: Any) -> Any:

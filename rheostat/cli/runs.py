@@ -72,6 +72,8 @@ class Evaluate:
     """Language: how to find the answer for the majority vote (whole, hash, tag, boxed, ...); by default as the grader does."""
     sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] | None = None
     """Language: the walls around graders; by default the run's own setting."""
+    best: bool = False
+    """The best policy that the run has kept (--save-best), instead of its last one."""
     json: bool = False
     """Print JSON."""
 
@@ -83,6 +85,8 @@ class Evaluate:
         if self.model is not None:
             if self.run_directory is not None:
                 raise RheostatError("A run and a --model are two things to evaluate: name one of them.")
+            if self.best:
+                raise RheostatError("--best is about the policies of a run, and --model names none: leave one out.")
             self.language(self.baseline(self.model))
             return
         if self.run_directory is None:
@@ -90,7 +94,7 @@ class Evaluate:
         ignored = [name for name in ("task", "prompts", "reward", "environment", "max_new_tokens") if getattr(self, name)]
         if ignored:
             raise RheostatError(f"--{ignored[0].replace('_', '-')} goes with --model: a run is evaluated on its own task.")
-        run = api.load(self.run_directory, sandbox=self.sandbox)
+        run = api.load(self.run_directory, sandbox=self.sandbox, at="best" if self.best else None)
         for note in run.notes:
             print(note, file=sys.stderr)
         if self.sandbox is not None and table.entry(run.settings.method).domain != "language":

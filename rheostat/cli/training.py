@@ -42,6 +42,10 @@ class TrainOptions:
     """Budget units between checkpoints; 0 chooses a tenth of the budget."""
     evaluation_episodes: int = 10
     """Episodes of the final evaluation."""
+    save_best: bool = False
+    """Keep the policy of the best measurement while training (see --evaluate-every) in the folder best of the run."""
+    stop_at: Annotated[tuple[str, float] | None, tyro.conf.arg(metavar="METRIC VALUE")] = None
+    """End the run when a metric of such a measurement reaches a value, for example evaluation_return 450."""
     environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
     """Options of the task, as names and JSON values."""
     sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()

@@ -78,6 +78,11 @@ class LearnerContext:
             if getattr(each, "of", None) == model:
                 each.after_update(self)
 
+    @property
+    def measures(self) -> bool:
+        """Whether the policy is measured while it trains."""
+        return self.calendar is not None and self.calendar.first > 0
+
     def begin(self) -> Metrics:
         """The measurement before the first update; empty where there is none."""
         return self.look(0 if self.calendar is None else self.calendar.first)
@@ -193,6 +198,11 @@ class LanguageContext(LearnerContext):
     def steps(self) -> int:
         """How much of the budget has been used."""
         return self.updates if self.unit == "updates" else self.collector.generated_tokens
+
+    @property
+    def measures(self) -> bool:
+        """Whether the policy is measured while it trains."""
+        return self.evaluation.every > 0
 
     @property
     def progress(self) -> Progress:

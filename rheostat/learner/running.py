@@ -117,6 +117,17 @@ class RunningMethod(ABC):
         """Models, stores, parts and counters, by name."""
         return {name: each.state_dict() for name, each in self._remembering().items()}
 
+    def acting_state(self) -> dict[str, Any]:
+        """What of the state the policy acts by: models, statistics and counters, and no data."""
+        return {name: each.state_dict() for name, each in self._remembering().items() if _acts(name)}
+
+    def load_acting_state(self, state: dict[str, Any]) -> None:
+        """Act as where ``acting_state`` was taken."""
+        for name, each in self._remembering().items():
+            if _acts(name):
+                each.load_state_dict(state[name])
+        self.context.after_load()
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where ``state_dict`` was taken."""
         for name, each in self._remembering().items():
@@ -126,3 +137,8 @@ class RunningMethod(ABC):
     def close(self) -> None:
         """Release environments, graders and models."""
         self.context.close()
+
+
+def _acts(name: str) -> bool:
+    """Whether a policy acts by what has this name."""
+    return name.startswith("models.") or name in ("context", "stores.observations")

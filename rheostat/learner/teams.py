@@ -262,6 +262,15 @@ class Team(RunningMethod):
             store.load_state_dict(state[name])
         self.context.load_state_dict(state["context"])
 
+    def acting_state(self) -> dict[str, Any]:
+        """What the policies act by."""
+        return {name: member.acting_state() for name, member in self.members.items()}
+
+    def load_acting_state(self, state: dict[str, Any]) -> None:
+        """Act as where ``acting_state`` was taken."""
+        for name, member in self.members.items():
+            member.load_acting_state(state[name])
+
 
 def report(told: dict[str, Metrics]) -> Metrics:
     """Numbers of several policies: the mean of each, and beside it every policy's own as ``POLICY/NAME``."""

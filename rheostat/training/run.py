@@ -4,6 +4,7 @@
     metrics.jsonl    one row per turn of the loop: the truth, deterministic to the byte
     timings.jsonl    wall-clock seconds of the same rows, apart because they differ every time
     checkpoints/     atomic, checksummed; the newest two are kept
+    best/            the policy of the best measurement, where the run keeps it
     sandbox.json     which walls the graders of a language run have
     summary.json     the final evaluation, written when the budget is spent
     lock.json        who writes the run now
@@ -31,7 +32,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, cast
@@ -43,10 +44,12 @@ from rheostat.credit.verifiers.timing import seconds_of
 from rheostat.errors import Interrupted, RheostatError, unknown
 from rheostat.learner.running import RunningMethod
 from rheostat.locks import held
+from rheostat.methods import table
 from rheostat.parts import NonFinite
 from rheostat.policies.control.recurrent import EpisodeMemory
 from rheostat.training import checkpoint
 from rheostat.training.building import build_method, control_context, no_control
+from rheostat.training.callbacks import best_in, call, check_measured, listening_ones, standing
 from rheostat.training.logs import METRICS, WHOLE, Counted, Logs, count, fault, read_timings
 from rheostat.training.progress import Progress, Silent
 from rheostat.training.sandboxing import keep_sandbox
@@ -78,6 +81,9 @@ class Run:
         self._task = settings.task if task is None and not without else task
         self._policy = policy
         self._facts = facts
+        self._callbacks: list[Any] = []
+        self._stopped = ""  # why it ends before its budget is spent
+        self._at_best = False  # opened to look at its best policy
         self._said: list[str] = []  # what resuming could not bring back
         self._method: RunningMethod | None = None
         self._iteration = 0
@@ -150,7 +156,7 @@ class Run:
     ) -> Self:
         """Open a run at its newest whole checkpoint; ``notes`` names damaged ones that were passed over.
 
-        ``at`` names another checkpoint that is kept.
+        ``at`` names another checkpoint that is kept, or is ``best``: the best policy, for looking at.
         ``sandbox`` takes the place of the run's own setting, to look at a run where that does not hold.
         ``to_continue`` passes over checkpoints whose log was cut or altered, too: what is missing is computed again.
 
@@ -174,6 +180,8 @@ class Run:
                 f"{directory} was trained with a network of your own ({description['network']}): open it in Python with "
                 "rheostat.load(directory, policy=...) (or resume), handing over a network of the same shape."
             )
+        if at == "best":
+            return cls._at_its_best(directory, settings, task, policy, facts)
         run = cls(directory, settings, task, policy, facts)
         run._seen = checkpoint.names(directory / "checkpoints")
         if at is None:
@@ -196,7 +204,19 @@ class Run:
         if "files" not in manifest:
             run.notes.append(f"{directory / 'checkpoints' / name} is of a version that kept no digest of the log: it cannot be checked.")
         run._next_checkpoint, run.finished = state["next_checkpoint"], state["finished"]
-        run._said = list(state.get("said", []))
+        run._said, run._stopped = list(state.get("said", [])), state.get("stopped", "")
+        return run
+
+    @classmethod
+    def _at_its_best(cls, directory: Path, settings: Settings, task: Any, policy: Any, facts: dict[str, Any] | None) -> Self:
+        """The run with the policy that it has kept as the best."""
+        best_in(directory)
+        if (model := directory / "best" / "model").is_dir():
+            settings, policy = dataclasses.replace(settings, model=str(model)), None
+        run = cls(directory, settings, task, policy, facts)
+        run._at_best = True
+        if not model.is_dir():
+            run.method.load_acting_state(checkpoint.read(directory / "best" / "policy"))
         return run
 
     def _refuse_log(self, path: Path) -> None:
@@ -233,6 +253,7 @@ class Run:
         if self._method is None:
             torch.set_num_threads(self.settings.threads)
             self._method = build_method(self.settings, self._task, self._policy, self._facts)
+            check_measured(self.settings, table.entry(self.settings.method).domain, self._method.context.measures)
         return self._method
 
     @property
@@ -242,17 +263,26 @@ class Run:
 
     # --- the loop -------------------------------------------------------------------------------------------------------------------
 
-    def train(self, *, progress: Progress | None = None, sinks: tuple[str, ...] = ()) -> Self:
+    def train(self, *, progress: Progress | None = None, sinks: tuple[str, ...] = (), callbacks: Iterable[Any] = ()) -> Self:
         """Spend what is left of the budget: collect, retain, credit, improve.
 
         Ctrl-C and SIGTERM save and stop; a second Ctrl-C stops at once.
 
+        Args:
+            progress: a display.
+            sinks: dashboards that get a copy of the log.
+            callbacks: objects that listen (:class:`rheostat.training.callbacks.Callback`).
+
         Raises:
-            RheostatError: the run is finished already, another process writes it, a number became NaN or infinite, or the disk is full.
+            RheostatError: the run is finished already or was opened at its best policy, another process writes it, a callback listens to
+                nothing, a number became NaN or infinite, or the disk is full.
             Interrupted: a signal came; the run is saved.
         """
         if self.finished:
             raise RheostatError(f"{self.directory} is finished ({self.settings.budget:,} steps): look at its report, or start a new run.")
+        if self._at_best:
+            raise RheostatError(f"{self.directory} was opened at its best policy, for looking at: open it without at='best' to go on.")
+        self._callbacks = [*standing(self.settings), *listening_ones(callbacks)]
         progress = progress or Silent()
         with self.alone(progress):
             self._train(progress, sinks)
@@ -278,10 +308,13 @@ class Run:
                     for sink in outputs:
                         sink.log(method.steps, metrics)
                     progress.update(method.steps, metrics)
+                    call(self._callbacks, "on_update", self, metrics)
+                    if method.measured:
+                        call(self._callbacks, "on_evaluation", self, metrics)
 
                 if not self._iteration and (found := method.begin()):
                     tell(found)
-                while method.steps < total:
+                while method.steps < total and not self._stopped:
                     found = method.turn()
                     self._iteration += 1
                     self._seconds = time.monotonic() - began
@@ -295,11 +328,11 @@ class Run:
                         elif method.updates == SILENT_UPDATES:
                             for sentence in silent_rewards(self.metrics):
                                 progress.note(sentence)
-                    if method.steps >= self._next_checkpoint and method.steps < total:
+                    if method.steps >= self._next_checkpoint and method.steps < total and not self._stopped:
                         while self._next_checkpoint <= method.steps:
                             self._next_checkpoint += self.settings.checkpoint_interval
                         self.save()
-                    if stop() and method.steps < total:
+                    if stop() and method.steps < total and not self._stopped:
                         self.save()
                         raise Interrupted(self.directory)
         except NonFinite as error:
@@ -325,6 +358,8 @@ class Run:
 
     def _finish(self, method: RunningMethod) -> None:
         """Save, evaluate, save again: a failing evaluation loses nothing."""
+        if self._stopped and self._stopped not in self._said:
+            self._said.append(self._stopped)
         self.save()
         summary: dict[str, Any] = {"steps": method.steps, "updates": method.updates, "seconds": round(self._seconds, 2)}
         said = remarks(self.metrics) + self._said
@@ -367,12 +402,38 @@ class Run:
         told = {name: value for name, value in metrics.items() if not isinstance(value, float) or math.isfinite(value)}
         self._logs.append(told, {"iteration": self._iteration, "steps": metrics["steps"], "seconds": round(self._seconds, 4)})
 
-    def export(self) -> Path | None:
-        """Write a language policy as an ordinary Hugging Face folder, ``directory/model``; None for methods without one."""
+    def stop(self, why: str) -> None:
+        """End the run after this turn as if its budget were spent; for callbacks.
+
+        Args:
+            why: kept in the run and in its summary.
+        """
+        self._stopped = f"Stopped at {self.method.steps:,} of {self.settings.budget:,} steps: {why}."
+
+    def keep_best(self, facts: dict[str, Any]) -> Path:
+        """Keep the present policy in ``best``: a Hugging Face folder ``model``, or for control ``policy`` with all that it acts by.
+
+        Args:
+            facts: what is known of it, for ``best.json``.
+
+        Raises:
+            RheostatError: the disk is full or not writable.
+        """
+        folder = self.directory / "best"
+        with self._writing():
+            folder.mkdir(exist_ok=True)
+            if self.export(folder / "model") is None:
+                checkpoint.write(folder, "policy", self.method.acting_state())
+            _write_atomically(folder / "best.json", json.dumps(facts, indent=2))
+        return folder
+
+    def export(self, path: Path | None = None) -> Path | None:
+        """Write a language policy as an ordinary Hugging Face folder, by default ``directory/model``; None for methods without one."""
         save = getattr(getattr(self.method, "policy", None), "save_pretrained", None)
         if save is None:
             return None
-        path, temporary = self.directory / "model", self.directory / ".model.writing"
+        path = self.directory / "model" if path is None else path
+        temporary = path.with_name(f".{path.name}.writing")
         shutil.rmtree(temporary, ignore_errors=True)
         save(temporary, **({"adapters_only": True} if self.settings.export == "adapters" else {}))
         shutil.rmtree(path, ignore_errors=True)
@@ -391,10 +452,12 @@ class Run:
             "next_checkpoint": self._next_checkpoint,
             "finished": self.finished,
             "said": list(self._said),
+            "stopped": self._stopped,
         }
         facts = {"files": self._files | {METRICS: counted}, "notes": self._said}
         path = checkpoint.write(self.directory / "checkpoints", f"iteration-{self._iteration:09d}", state, facts=facts)
         self._seen = checkpoint.names(self.directory / "checkpoints")
+        call(self._callbacks, "on_checkpoint", self, path)
         return path
 
     def _restore_logs(self) -> float:

@@ -35,6 +35,10 @@ class Settings:
     """Steps between checkpoints; 0 chooses a tenth of the budget. It changes nothing but how much a crash can lose."""
     evaluation_episodes: int = 10
     """Episodes of the final evaluation; 0 for none."""
+    save_best: bool = False
+    """Keep the policy of the best measurement while training (see evaluate_every) in the folder ``best`` of the run."""
+    stop_at: tuple[str, float] | None = None
+    """End the run when a metric of such a measurement reaches a value, for example evaluation_return 450; None spends the whole budget."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
     """Control: who simulates: EnvPool where it has the id, else Gymnasium."""
     environment_options: dict[str, Any] = field(default_factory=dict)

@@ -105,6 +105,15 @@ class Looks(Silent):
             assert rheostat.microscope([method], batches=4).rows
 
 
+class Listens(rheostat.Callback):
+    """Looks when it is told of a measurement."""
+
+    def on_evaluation(self, run: Run, metrics: dict[str, Any]) -> None:
+        """Measure once more."""
+        before = process_generators()
+        assert run.evaluate(1) and process_generators() == before
+
+
 def state_of(run: Run) -> tuple[Any, dict[str, Tensor]]:
     """Everything that training goes on from."""
     return checkpoint.split_state(run.method.state_dict())
@@ -129,10 +138,11 @@ def test_looking_changes_nothing(method: str, tmp_path: Path) -> None:
         start = state_of(alone)[1]
         alone.train()
         often = 1 if table.entry(method).domain == "language" else 30
-        looked = {"evaluate_every": often, "evaluate_episodes": 1, "evaluation_prompts": 4, "rollouts_kept": 3}
+        looked = {"evaluate_every": often, "evaluate_episodes": 1, "evaluation_prompts": 4, "rollouts_kept": 3, "save_best": True}
         seen, objects = created(tmp_path / "seen", method, evaluation_episodes=1, **looked)
         watching = Looks(seen, objects)
-        seen.train(progress=watching)
+        seen.train(progress=watching, callbacks=[Listens()])
+    assert (seen.directory / "best" / "best.json").exists() == bool(seen.method.context.measures)
     assert watching.count >= 2 and seen.summary.keys() > alone.summary.keys()
     if table.entry(method).domain == "control":
         measured = [row["steps"] for row in seen.metrics if "evaluation_return" in row]
