@@ -202,7 +202,8 @@ def prepared(sizes: Sizes, kind: str, seed: int, data: Cell) -> Cell:
 
 def improved(sizes: Sizes, arm: str, clone: Cell) -> Cell:
     """The clipped steps of an arm."""
-    own = {"config": clone.arguments["config"] | {"gate": GATES[arm]}, "state": clone.key, "looks": sizes.looks}
+    config = {name: value for name, value in clone.arguments["config"].items() if GATES[arm] != "never" or name != "gate_every"}
+    own = {"config": config | {"gate": GATES[arm]}, "state": clone.key, "looks": sizes.looks}
     arguments = clone.arguments | own | {"look_every": sizes.look_every}
     return cell("improve", arguments, clone.label.replace("clones", arm), 8.0, needs=(*clone.needs, clone))
 

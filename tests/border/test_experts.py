@@ -118,7 +118,7 @@ def test_every_form_gives_the_same_prompts(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.json", '[{"prompt": "1"}, 3]', "Entry 2 of .*a.json is a JSON int"),
-        ("b.json", '[{"prompt": "1"},\n', r"Line \d of .*b.json is not JSON .*one array"),
+        ("b.json", '[{"prompt": "1"},\n', r"b.json is not JSON \(Expecting value at line 2.*one array"),
         ("c.csv", "prompt,answer\na,b,c\n", "Line 2 of .*c.csv has more cells than the header has names"),
         ("d.csv", "prompt,prompt\na,b\n", "names a column twice"),
         ("e.csv", "question\na\n", "Line 2 of .*e.csv has no column 'prompt'"),

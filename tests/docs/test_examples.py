@@ -36,13 +36,14 @@ TESTED = {
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """``example(name)`` imports an example as if Python ran it; modules and table are as before afterwards."""
+    """``example(name, ...)`` imports examples as if Python ran them; modules and table are as before afterwards."""
     monkeypatch.syspath_prepend(str(EXAMPLES))
     methods = dict(table.METHODS)
 
-    def load(name: str) -> ModuleType:
-        assert name in TESTED
-        return importlib.import_module(name)
+    def load(*names: str) -> ModuleType:
+        """Import in this order; the last one."""
+        assert set(names) <= TESTED
+        return [importlib.import_module(name) for name in names][-1]
 
     yield load
     table.METHODS.clear()
@@ -191,7 +192,7 @@ def saved(folder: Path) -> str:
 
 
 def test_task_of_several_turns(example: Any, tmp_path: Path) -> None:
-    successor = example("successor", "topr_attempts")
+    successor = example("successor")
     run = successor.main(saved(tmp_path / "model"), tmp_path / "run", steps=2)
     assert run.settings.task == "custom:Successor" and run.metrics[-1]["turns"] >= 1 and "reward/right" in run.metrics[-1]
     episodes = successor.Successor().episodes()

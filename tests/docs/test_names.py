@@ -18,6 +18,7 @@ import pytest
 
 import rheostat
 from rheostat import api
+from rheostat.buffers.repairs import Repairs
 from rheostat.cli import entry as cli
 from rheostat.cli import training
 from rheostat.diagnostics.disagreement.method_specs import read_specs
@@ -85,6 +86,7 @@ def flags() -> frozenset[str]:
     for cls in [*(each for each in cli.COMMANDS.values() if each), training.LanguageOptions, training.ControlOptions]:
         members = [cls, *(getattr(cls, "__args__", ()))]
         names |= {item.name for each in members if dataclasses.is_dataclass(each) for item in dataclasses.fields(each)}
+    names |= {f"repair.{item.name}" for item in dataclasses.fields(Repairs)}
     for name, row in METHODS.items():
         configs = [row.load()()]
         for kind in [each for each in options_of(configs[0]) if each.path.endswith(".kind")]:

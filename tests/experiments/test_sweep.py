@@ -12,7 +12,7 @@ import rheostat
 from rheostat.cli import entry as cli
 from rheostat.errors import RheostatError
 
-SMALL: dict[str, Any] = {"num_envs": 4, "batch_steps": 64, "evaluation_episodes": 2, "hidden": [8], "minibatches": 2}
+SMALL: dict[str, Any] = {"num_envs": 4, "batch_steps": 64, "evaluation_episodes": 2, "hidden": [8]}
 
 
 def test_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

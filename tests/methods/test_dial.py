@@ -193,7 +193,7 @@ EVERYTHING: dict[str, Any] = {"dial.lag": 2, "dial.replay_share": 0.4, "dial.exp
 
 @pytest.mark.parametrize("method", ["grpo", "tis", "ppo-lm"])
 def test_a_dialled_language_run_is_resumed_exactly(method: str, model: str, tmp_path: Path) -> None:
-    own = {"dial.expert_share": 0.0} if method == "ppo-lm" else {}
+    own = {"dial.expert_share": 0.0, "minibatches": configure("ppo-lm", {}).update.minibatches} if method == "ppo-lm" else {}
     options = EVERYTHING | own | {"steps": 6, "max_new_tokens": 48, "evaluate_every": 2, "evaluation_prompts": 4}
     whole = Run.create(tmp_path / "whole", small(method, model, **options), task=Lenient()).train()
     halted = Run.create(tmp_path / "halted", small(method, model, **options), task=Lenient())

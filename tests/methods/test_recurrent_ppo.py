@@ -286,7 +286,9 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     def network() -> Any:
         return Deeper(world.observation_space, world.action_space, hidden=(6, 5), units=4)
 
-    run = Run.create(tmp_path / "run", small("recurrent-ppo"), policy=network()).train()
+    usual = configure("recurrent-ppo", {}).network
+    options = {"hidden": usual.hidden, "lstm_units": usual.units}  # which the network decides
+    run = Run.create(tmp_path / "run", small("recurrent-ppo", **options), policy=network()).train()
     again = Run.load(tmp_path / "run", policy=network())
     assert type(again.method.policy) is Deeper and again.method.policy.units == 4
     assert torch.equal(again.method.policy.lstm.weight_hh_l0, run.method.policy.lstm.weight_hh_l0)

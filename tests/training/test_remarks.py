@@ -37,7 +37,8 @@ def test_remarks(changes: dict[str, float], said: str | None) -> None:
 
 
 def test_a_stale_run_without_a_correction_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = {"dial.lag": 4, "dial.updates_per_batch": 1, "learning_rate": 0.01, "steps": 64 * 12}
+    usual = {"epochs": 10, "minibatches": 32}  # the dial says how many gradient steps there are
+    options = {"dial.lag": 4, "dial.updates_per_batch": 1, "learning_rate": 0.01, "steps": 64 * 12} | usual
     plain = Run.create(tmp_path / "plain", small("ppo", **options)).train(progress=Bar("x"))
     assert "nothing corrects for who sampled" in capsys.readouterr().err
     (sentence,) = plain.summary["remarks"]
