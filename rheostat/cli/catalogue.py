@@ -28,7 +28,7 @@ class List:
             {"method": name, "domain": row.domain, "title": row.title, "paper": row.paper, "verified": row.verified}
             for name, row in table.METHODS.items()
         ]
-        from rheostat.tasks.control.environment_list import known_tasks
+        from rheostat.tasks.control.registration import known_tasks
 
         families = known_tasks() | {"language": language_ids()}
         if self.json:

@@ -315,3 +315,10 @@ def test_every_family_is_listed() -> None:
     families = known_tasks()
     assert "CartPole-v1" in families["envpool classic_control"] and "rheostat/TwoStep-v0" in families["rheostat"]
     assert len(families["envpool myosuite"]) > 100
+
+
+def test_listing_the_tasks_does_not_load_pytorch() -> None:
+    ask = (
+        "import sys; from rheostat.cli.catalogue import List; import rheostat.tasks.control.registration; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", ask], check=True)

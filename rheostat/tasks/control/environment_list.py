@@ -154,23 +154,6 @@ def working_directory_on_path(wanted: bool) -> Iterator[None]:
         sys.path.remove(here)
 
 
-def known_tasks() -> dict[str, list[str]]:
-    """Every id that :func:`find` knows, sorted, by family: our own, those only Gymnasium has, EnvPool's by kind."""
-    import gymnasium
-    from envpool.registration import registry
-
-    from rheostat.tasks.control.registration import register
-
-    register()
-    families: dict[str, list[str]] = {"rheostat": [], "gymnasium": []}
-    for task in gymnasium.registry:
-        if task not in registry.specs:
-            families["rheostat" if task.startswith("rheostat/") else "gymnasium"].append(task)
-    for task, (module, *_) in registry.specs.items():
-        families.setdefault(f"envpool {module.rsplit('.')[-1]}", []).append(task)
-    return {family: sorted(ids) for family, ids in sorted(families.items())}
-
-
 def _envpool_ids() -> list[str]:
     import envpool
 

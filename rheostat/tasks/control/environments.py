@@ -31,8 +31,9 @@ from rheostat.options import whole
 from rheostat.tasks.control.actions import ActionDecoder
 from rheostat.tasks.control.backends import Backend, GymnasiumWorlds, Outcome, Worlds
 from rheostat.tasks.control.cursor import Cursor
-from rheostat.tasks.control.environment_list import find, known_tasks
+from rheostat.tasks.control.environment_list import find
 from rheostat.tasks.control.facts import Facts
+from rheostat.tasks.control.registration import known_tasks
 from rheostat.tasks.control.restoring import Open, Restorable, cursor_for
 from rheostat.tasks.control.spaces import ObservationEncoder
 

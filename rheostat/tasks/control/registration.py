@@ -1,6 +1,6 @@
 """The ids of our own worlds, made known to Gymnasium when they are first needed.
 
-Entry points are strings, so that registering imports none of them.
+Entry points are strings, so that registering imports none of them; listing every id imports no PyTorch.
 """
 
 from __future__ import annotations
@@ -47,3 +47,18 @@ def register() -> None:
     add("TwoGoals", "two_optima:TwoGoals", 30)
     add("TwoHalves", "two_halves:TwoHalves", 50)
     add("Recall", "recall:Recall", None)
+
+
+def known_tasks() -> dict[str, list[str]]:
+    """Every id that an environment can be made of, sorted, by family: our own, those only Gymnasium has, EnvPool's by kind."""
+    import gymnasium
+    from envpool.registration import registry
+
+    register()
+    families: dict[str, list[str]] = {"rheostat": [], "gymnasium": []}
+    for task in gymnasium.registry:
+        if task not in registry.specs:
+            families["rheostat" if task.startswith("rheostat/") else "gymnasium"].append(task)
+    for task, (module, *_) in registry.specs.items():
+        families.setdefault(f"envpool {module.rsplit('.')[-1]}", []).append(task)
+    return {family: sorted(ids) for family, ids in sorted(families.items())}
