@@ -100,6 +100,7 @@ def train(
 def resume(
     directory: str | Path,
     *,
+    steps: int | None = None,
     task: Any = None,
     policy: Any = None,
     progress: bool | Progress = True,
@@ -111,6 +112,7 @@ def resume(
 
     Args:
         directory: of the run.
+        steps: a larger budget in all, with which a run goes on that is finished or not; None keeps the budget.
         task, policy: as in :func:`train`, where they were objects.
         progress, sinks, callbacks: as in :func:`train`.
         **objects: ``prompts``, ``rewards``, ``model`` and ``tokenizer``, where they were objects.
@@ -118,7 +120,7 @@ def resume(
     Raises:
         RheostatError: nothing to resume there, the run is finished, or no checkpoint is whole.
     """
-    run = load(directory, task=task, policy=policy, to_continue=True, **objects)
+    run = load(directory, task=task, policy=policy, to_continue=True, steps=steps, **objects)
     for note in run.notes:
         print(note, file=sys.stderr)
     return finish(run, progress, sinks, callbacks)
@@ -149,12 +151,14 @@ def load(
     sandbox: str | None = None,
     at: str | None = None,
     to_continue: bool = False,
+    steps: int | None = None,
     **objects: Any,
 ) -> DrawnRun:
     """Open a run, finished or not, at its newest whole checkpoint; objects as in :func:`resume`.
 
     ``at`` is the name of another checkpoint, or ``best``: the best policy that the run has kept (``save_best``), for looking at.
     ``sandbox`` takes the place of the run's own setting. ``to_continue`` goes back to the newest checkpoint whose log is whole.
+    ``steps`` is a larger budget, as in :func:`resume`.
     """
     if objects:
         settings = Run.settings_in(directory)
@@ -165,6 +169,8 @@ def load(
         named = None if settings.task.startswith(CUSTOM) or settings.prompts else settings.task
         given = handed_over(settings.method, named if task is None else task, policy, kept | objects)
         task, policy = (None if isinstance(given.task, str) else given.task), given.policy
+    if steps is not None:
+        return DrawnRun.extended(directory, steps, task=task, policy=policy)
     return DrawnRun.load(directory, task=task, policy=policy, sandbox=sandbox, at=at, to_continue=to_continue)
 
 

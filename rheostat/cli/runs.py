@@ -23,6 +23,8 @@ class Resume:
 
     run_directory: Positional[Path]
     """Directory of the run, or of a comparison or sweep."""
+    steps: int | None = None
+    """A larger budget in all, with which a run goes on, finished or not; by default the budget it has."""
     sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
     """Also log to these dashboards."""
 
@@ -32,10 +34,12 @@ class Resume:
         from rheostat.experiments.comparison import read_manifest
 
         manifest = read_manifest(self.run_directory)
+        if manifest is not None and self.steps is not None:
+            raise RheostatError("--steps is for a single run: a comparison or sweep has equal budgets.")
         if manifest is not None:  # a comparison or a sweep: the command that began it continues it
             parse([*shlex.split(manifest["command"])[1:], "--directory", str(self.run_directory)]).run()
             return
-        announce(api.resume(self.run_directory, sinks=self.sinks))
+        announce(api.resume(self.run_directory, steps=self.steps, sinks=self.sinks))
 
 
 @dataclass

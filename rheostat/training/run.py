@@ -153,19 +153,21 @@ class Run:
         sandbox: str | None = None,
         at: str | None = None,
         to_continue: bool = False,
+        larger: Settings | None = None,
     ) -> Self:
         """Open a run at its newest whole checkpoint; ``notes`` names damaged ones that were passed over.
 
         ``at`` names another checkpoint that is kept, or is ``best``: the best policy, for looking at.
         ``sandbox`` takes the place of the run's own setting, to look at a run where that does not hold.
         ``to_continue`` passes over checkpoints whose log was cut or altered, too: what is missing is computed again.
+        ``larger`` are the settings with a larger budget (see :meth:`extended`).
 
         Raises:
             RheostatError: no run there, a damaged configuration, or no usable checkpoint.
         """
         directory = Path(directory)
         description = cls.description_in(directory)
-        settings = description["settings"]
+        settings = description["settings"] if larger is None else larger
         if sandbox is not None:
             settings = dataclasses.replace(settings, sandbox=cast(Any, sandbox))
         facts = description.get("environment")
@@ -225,6 +227,51 @@ class Run:
         wrong = None if counted is None else fault(self.directory / METRICS, counted)
         if wrong is not None:
             raise RheostatError(f"The checkpoint {path} cannot be continued from: {self.directory / METRICS} {wrong}.")
+
+    @classmethod
+    def extended(cls, directory: str | Path, steps: int, *, task: Any = None, policy: Any = None) -> Self:
+        """Open a run, finished or not, with a larger budget, which is written down at once.
+
+        What depends on the budget (annealed step sizes, exploration) is computed for the new one from here on; a note says so.
+
+        Args:
+            directory: of the run.
+            steps: the new budget in all, in the method's unit.
+            task, policy: as in :meth:`load`.
+
+        Raises:
+            RheostatError: no more than was spent, or a run whose steps are gradient steps on a data set.
+        """
+        directory = Path(directory)
+        before = cls.settings_in(directory)
+        if before.offline is not None and getattr(table.entry(before.method).load(), "uses_data", "no") == "first":
+            raise RheostatError(
+                f"{directory} began with a data set, and its steps are gradient steps on it: start a new run with more --steps or "
+                "--online-steps."
+            )
+        run = cls.load(directory, task=task, policy=policy, to_continue=True, larger=dataclasses.replace(before, steps=steps))
+        if steps <= run.method.steps or steps < before.steps:
+            run.close()
+            raise RheostatError(
+                f"{directory} has spent {run.method.steps:,} of {before.steps:,} steps: --steps is the new budget in all, so name a larger "
+                "one."
+            )
+        run._said = [
+            *(sentence for sentence in run._said if sentence != run._stopped),
+            f"The budget grew from {before.steps:,} to {steps:,} at step {run.method.steps:,}: what falls over the budget, such as an "
+            "annealed step size, is computed for the new one from there on.",
+        ]
+        run.notes.append(run._said[-1])
+        run.finished, run._stopped = False, ""
+        description = json.loads((directory / "config.json").read_text())
+        grown = {"at": run.method.steps, "steps": [before.steps, steps], "command": command_line()}
+        description |= {"settings": run.settings.to_json(), "history": [*description.get("history", []), grown]}
+        with run.alone(Silent()), run._writing():
+            _write_atomically(directory / "config.json", json.dumps(description, indent=2))
+            run._files["config.json"] = count(directory / "config.json")
+            run._logs.go_on(run._log_was)
+            run.save()
+        return run
 
     @classmethod
     def settings_in(cls, directory: str | Path) -> Settings:
@@ -290,7 +337,7 @@ class Run:
 
     def _train(self, progress: Progress, sinks: tuple[str, ...]) -> None:
         keep_sandbox(self.directory, self.method)  # not with less than it began with
-        outputs: list[Sink] = open_sinks(sinks, self.directory, self.settings.to_json())
+        outputs: list[Sink] = open_sinks(sinks, self.directory, self.settings.to_json(), self.method.steps if self._iteration else None)
         method, total = self.method, self.settings.budget
         self._wake(progress)
         self._seconds = self._restore_logs()
