@@ -106,6 +106,7 @@ def resume(
     progress: bool | Progress = True,
     sinks: tuple[str, ...] = (),
     callbacks: Iterable[Any] = (),
+    accept_changes: bool = False,
     **objects: Any,
 ) -> DrawnRun:
     """Continue an interrupted run to its end, exactly as if it had never stopped.
@@ -115,12 +116,16 @@ def resume(
         steps: a larger budget in all, with which a run goes on that is finished or not; None keeps the budget.
         task, policy: as in :func:`train`, where they were objects.
         progress, sinks, callbacks: as in :func:`train`.
+        accept_changes: go on although settings, rewards, data, the base model or versions are not what they were when the run began;
+            the run and its report then say so.
         **objects: ``prompts``, ``rewards``, ``model`` and ``tokenizer``, where they were objects.
 
     Raises:
-        RheostatError: nothing to resume there, the run is finished, or no checkpoint is whole.
+        RheostatError: nothing to resume there, the run is finished, no checkpoint is whole, or something is not what it
+            was when the run began.
     """
-    run = load(directory, task=task, policy=policy, to_continue=True, steps=steps, **objects)
+    opening: dict[str, Any] = {"to_continue": True, "steps": steps, "accept_changes": accept_changes}
+    run = load(directory, task=task, policy=policy, **opening, **objects)
     for note in run.notes:
         print(note, file=sys.stderr)
     return finish(run, progress, sinks, callbacks)
@@ -152,12 +157,14 @@ def load(
     at: str | None = None,
     to_continue: bool = False,
     steps: int | None = None,
+    accept_changes: bool = False,
     **objects: Any,
 ) -> DrawnRun:
     """Open a run, finished or not, at its newest whole checkpoint; objects as in :func:`resume`.
 
     ``at`` is the name of another checkpoint, or ``best``: the best policy that the run has kept (``save_best``), for looking at.
-    ``sandbox`` takes the place of the run's own setting. ``to_continue`` goes back to the newest checkpoint whose log is whole.
+    ``sandbox`` takes the place of the run's own setting. ``to_continue`` goes back to the newest checkpoint whose log is whole,
+    and ``accept_changes`` takes what is not as it was when the run began, as in :func:`resume`.
     ``steps`` is a larger budget, as in :func:`resume`.
     """
     if objects:
@@ -170,8 +177,9 @@ def load(
         given = handed_over(settings.method, named if task is None else task, policy, kept | objects)
         task, policy = (None if isinstance(given.task, str) else given.task), given.policy
     if steps is not None:
-        return DrawnRun.extended(directory, steps, task=task, policy=policy)
-    return DrawnRun.load(directory, task=task, policy=policy, sandbox=sandbox, at=at, to_continue=to_continue)
+        return DrawnRun.extended(directory, steps, task=task, policy=policy, accept_changes=accept_changes)
+    opening: dict[str, Any] = {"sandbox": sandbox, "at": at, "to_continue": to_continue, "accept_changes": accept_changes}
+    return DrawnRun.load(directory, task=task, policy=policy, **opening)
 
 
 def compare(methods: list[str], task: str, *, seeds: int = 8, **options: Any) -> Any:

@@ -27,6 +27,8 @@ class Resume:
     """A larger budget in all, with which a run goes on, finished or not; by default the budget it has."""
     sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
     """Also log to these dashboards."""
+    accept_changes: bool = False
+    """Go on although settings, rewards, data, the base model or versions are not what they were; the run and its report say so."""
 
     def run(self) -> None:
         from rheostat import api
@@ -37,9 +39,11 @@ class Resume:
         if manifest is not None and self.steps is not None:
             raise RheostatError("--steps is for a single run: a comparison or sweep has equal budgets.")
         if manifest is not None:  # a comparison or a sweep: the command that began it continues it
+            if self.accept_changes:
+                raise RheostatError("--accept-changes is for a single run: name the directory of the run that changed.")
             parse([*shlex.split(manifest["command"])[1:], "--directory", str(self.run_directory)]).run()
             return
-        announce(api.resume(self.run_directory, steps=self.steps, sinks=self.sinks))
+        announce(api.resume(self.run_directory, steps=self.steps, sinks=self.sinks, accept_changes=self.accept_changes))
 
 
 @dataclass

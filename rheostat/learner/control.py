@@ -312,7 +312,7 @@ class ControlContext(LearnerContext):
         Raises:
             RheostatError: the data set is not the one it was.
         """
-        if self.offline is not None and state["data"] != self.offline.digest:
+        if self.offline is not None and state.get("data", self.offline.digest) != self.offline.digest:
             raise RheostatError(
                 f"This run began with other data than {self.offline.name} holds now: put that one back, or start a new run."
             )

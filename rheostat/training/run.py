@@ -50,6 +50,7 @@ from rheostat.policies.control.recurrent import EpisodeMemory
 from rheostat.training import checkpoint
 from rheostat.training.building import build_method, control_context, no_control
 from rheostat.training.callbacks import best_in, call, check_measured, listening_ones, standing
+from rheostat.training.identity import Identity, changed_settings, changed_world, identity_of, without_digests
 from rheostat.training.logs import METRICS, WHOLE, Counted, Logs, count, fault, read_timings
 from rheostat.training.progress import Progress, Silent
 from rheostat.training.sandboxing import keep_sandbox
@@ -90,6 +91,8 @@ class Run:
         self._logs = Logs(self.directory)
         self._log_was: Counted = self._logs.counted  # where the checkpoint that was loaded counted it
         self._files: dict[str, Counted] = {}  # what else was written, as it was then
+        self._identity: Identity | None = None  # what the run is, as its checkpoint says
+        self._accepts = False  # goes on with differences from that
         self._next_checkpoint = settings.checkpoint_interval
         self._seconds = 0.0
         self._seen: list[str] = []  # the checkpoints that are there
@@ -119,8 +122,35 @@ class Run:
                 run._files = {name: count(directory / name) for name in WHOLE if (directory / name).is_file()}
             except OSError as error:
                 raise RheostatError(f"Cannot write to {directory}: {error}.") from error
+            run._identity = run._identity_now()
             run.save()
         return run
+
+    def _identity_now(self) -> Identity:
+        return identity_of(self.settings, versions(), self.method, self._task)
+
+    def _compare_identity(self, progress: Progress) -> None:
+        """Go on as the run that began, or with differences that were accepted, which are recorded.
+
+        Raises:
+            RheostatError: naming what is different.
+        """
+        if self._identity is None:  # of a version that did not note it
+            return
+        now = self._identity_now()
+        grave, slight = changed_world(self._identity, now, self.settings.method)
+        if grave and not self._accepts:
+            raise RheostatError(_differs(self.directory, grave))
+        for sentence in grave + slight:
+            self._record(sentence)
+            progress.note(sentence)
+        self._identity = now
+
+    def _record(self, sentence: str) -> None:
+        """Let the run and its report say that something about it changed."""
+        where = f"From iteration {self._iteration} on: {sentence}"
+        if where not in self._said:
+            self._said.append(where)
 
     def _describe(self, policy: Any) -> None:
         """Write what defines the run."""
@@ -154,6 +184,7 @@ class Run:
         at: str | None = None,
         to_continue: bool = False,
         larger: Settings | None = None,
+        accept_changes: bool = False,
     ) -> Self:
         """Open a run at its newest whole checkpoint; ``notes`` names damaged ones that were passed over.
 
@@ -161,13 +192,15 @@ class Run:
         ``sandbox`` takes the place of the run's own setting, to look at a run where that does not hold.
         ``to_continue`` passes over checkpoints whose log was cut or altered, too: what is missing is computed again.
         ``larger`` are the settings with a larger budget (see :meth:`extended`).
+        ``accept_changes`` goes on although settings, data, sources or versions are not what they were, and records that.
 
         Raises:
             RheostatError: no run there, a damaged configuration, or no usable checkpoint.
         """
         directory = Path(directory)
         description = cls.description_in(directory)
-        settings = description["settings"] if larger is None else larger
+        on_file: Settings = description["settings"]
+        settings = on_file if larger is None else larger
         if sandbox is not None:
             settings = dataclasses.replace(settings, sandbox=cast(Any, sandbox))
         facts = description.get("environment")
@@ -193,20 +226,29 @@ class Run:
             name, state = at, checkpoint.read(directory / "checkpoints" / at)
         else:
             raise unknown(f"checkpoint of {directory}", at, kept)
+        manifest = checkpoint.read_manifest(directory / "checkpoints" / name)
+        run._identity, run._accepts = manifest.get("identity"), accept_changes
+        changes = [] if run._identity is None else changed_settings(run._identity, {"settings": json.loads(json.dumps(on_file.to_json()))})
+        if changes and not accept_changes:
+            raise RheostatError(_differs(directory, changes))
         try:
-            run.method.load_state_dict(state["method"])
+            changes += run._take_state(state["method"])
         except (KeyError, RuntimeError) as error:
             raise RheostatError(
                 f"The checkpoint {directory / 'checkpoints' / name} does not fit this version of the method: {error}."
             ) from error
         run._iteration = state["iteration"]
-        manifest = checkpoint.read_manifest(directory / "checkpoints" / name)
         run._log_was = manifest.get("files", {}).get(METRICS, {"bytes": state["metrics_bytes"]})
         run._files = manifest.get("files", {}) or {each: count(directory / each) for each in WHOLE if (directory / each).is_file()}
         if "files" not in manifest:
             run.notes.append(f"{directory / 'checkpoints' / name} is of a version that kept no digest of the log: it cannot be checked.")
         run._next_checkpoint, run.finished = state["next_checkpoint"], state["finished"]
         run._said, run._stopped = list(state.get("said", [])), state.get("stopped", "")
+        for sentence in changes:
+            run._record(sentence)
+        if changes:
+            run._files["config.json"] = count(directory / "config.json")
+            run.notes += changes
         return run
 
     @classmethod
@@ -221,6 +263,21 @@ class Run:
             run.method.load_acting_state(checkpoint.read(directory / "best" / "policy"))
         return run
 
+    def _take_state(self, state: Any) -> list[str]:
+        """Load the method's state; returns which rows of data it goes on in that are not those it began with, if that was accepted.
+
+        Raises:
+            RheostatError: there are such, and it was not.
+        """
+        try:
+            self.method.load_state_dict(state)
+        except RheostatError as error:
+            if not self._accepts:
+                raise
+            self.method.load_state_dict(without_digests(state))
+            return [str(error)]
+        return []
+
     def _refuse_log(self, path: Path) -> None:
         """Refuse a checkpoint whose log was cut or altered."""
         counted = checkpoint.read_manifest(path).get("files", {}).get(METRICS)
@@ -229,7 +286,7 @@ class Run:
             raise RheostatError(f"The checkpoint {path} cannot be continued from: {self.directory / METRICS} {wrong}.")
 
     @classmethod
-    def extended(cls, directory: str | Path, steps: int, *, task: Any = None, policy: Any = None) -> Self:
+    def extended(cls, directory: str | Path, steps: int, *, task: Any = None, policy: Any = None, accept_changes: bool = False) -> Self:
         """Open a run, finished or not, with a larger budget, which is written down at once.
 
         What depends on the budget (annealed step sizes, exploration) is computed for the new one from here on; a note says so.
@@ -237,7 +294,7 @@ class Run:
         Args:
             directory: of the run.
             steps: the new budget in all, in the method's unit.
-            task, policy: as in :meth:`load`.
+            task, policy, accept_changes: as in :meth:`load`.
 
         Raises:
             RheostatError: no more than was spent, or a run whose steps are gradient steps on a data set.
@@ -249,7 +306,12 @@ class Run:
                 f"{directory} began with a data set, and its steps are gradient steps on it: start a new run with more --steps or "
                 "--online-steps."
             )
-        run = cls.load(directory, task=task, policy=policy, to_continue=True, larger=dataclasses.replace(before, steps=steps))
+        opening: dict[str, Any] = {
+            "to_continue": True,
+            "larger": dataclasses.replace(before, steps=steps),
+            "accept_changes": accept_changes,
+        }
+        run = cls.load(directory, task=task, policy=policy, **opening)
         if steps <= run.method.steps or steps < before.steps:
             run.close()
             raise RheostatError(
@@ -263,6 +325,8 @@ class Run:
         ]
         run.notes.append(run._said[-1])
         run.finished, run._stopped = False, ""
+        if run._identity is not None:
+            run._identity |= {"settings": json.loads(json.dumps(run.settings.to_json()))}
         description = json.loads((directory / "config.json").read_text())
         grown = {"at": run.method.steps, "steps": [before.steps, steps], "command": command_line()}
         description |= {"settings": run.settings.to_json(), "history": [*description.get("history", []), grown]}
@@ -336,6 +400,7 @@ class Run:
         return self
 
     def _train(self, progress: Progress, sinks: tuple[str, ...]) -> None:
+        self._compare_identity(progress)
         keep_sandbox(self.directory, self.method)  # not with less than it began with
         outputs: list[Sink] = open_sinks(sinks, self.directory, self.settings.to_json(), self.method.steps if self._iteration else None)
         method, total = self.method, self.settings.budget
@@ -501,7 +566,7 @@ class Run:
             "said": list(self._said),
             "stopped": self._stopped,
         }
-        facts = {"files": self._files | {METRICS: counted}, "notes": self._said}
+        facts = {"files": self._files | {METRICS: counted}, "notes": self._said, "identity": self._identity}
         path = checkpoint.write(self.directory / "checkpoints", f"iteration-{self._iteration:09d}", state, facts=facts)
         self._seen = checkpoint.names(self.directory / "checkpoints")
         call(self._callbacks, "on_checkpoint", self, path)
@@ -689,6 +754,13 @@ def command_line() -> str:
     """The command that started this process, as typed."""
     name = Path(sys.argv[0]).name or "python"
     return shlex.join([name, *sys.argv[1:]])
+
+
+def _differs(directory: Path, sentences: list[str]) -> str:
+    return (
+        f"{directory} would go on as another run: {' '.join(sentences)} Put back what it was, or go on with it all the same "
+        "(--accept-changes, or accept_changes=True), which the run and its report then say."
+    )
 
 
 def _refuse_taken(directory: Path) -> None:

@@ -142,7 +142,8 @@ class ExpertStream:
         Raises:
             RheostatError: the expert rows are not those of the saved run.
         """
-        if state["digest"] != self.state_dict()["digest"]:
+        mine = self.state_dict()["digest"]
+        if state.get("digest", mine) != mine:
             name = "the expert rows" if self.world.experts is None else self.world.experts.name
             raise RheostatError(f"The run was begun with other expert rows than {name} holds now: put the file back as it was.")
         self.stream.load_state_dict(state["cursor"])

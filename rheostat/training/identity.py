@@ -1,0 +1,144 @@
+"""What makes a run the run it is: its settings, the source of its rewards and its environment, its base model, and what computes it.
+
+All of it is noted in every checkpoint. A run goes on only with the same, or with differences that were accepted, which are then a part of
+what the run says about itself. Data sets, prompts and expert rows are compared by their rows, where they are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from rheostat.errors import shown
+from rheostat.methods import table
+from rheostat.options import flatten
+from rheostat.training.settings import Settings
+
+COMPUTES = {"control": ("torch", "numpy", "gymnasium", "envpool", "mujoco"), "language": ("torch", "numpy", "transformers")}
+"""Packages whose every version may give other numbers."""
+
+Identity = dict[str, Any]
+"""``settings``, ``sources`` (digests by what they are of) and ``versions``, as JSON."""
+
+
+def identity_of(settings: Settings, versions: dict[str, str], method: Any = None, task: Any = None) -> Identity:
+    """The identity of a run as it is now.
+
+    Args:
+        settings: what defines it.
+        versions: of what computes it.
+        method: the running method; None leaves out its base model.
+        task: the object that it was handed over, if any.
+    """
+    sources = dict(_sources(settings, method, task))
+    return {"settings": json.loads(json.dumps(settings.to_json())), "sources": sources, "versions": _environment(settings) | versions}
+
+
+def _sources(settings: Settings, method: Any, task: Any) -> Iterator[tuple[str, str]]:
+    for reward in settings.rewards:
+        place = _file_of(str(reward).rpartition(":")[0] or str(reward))
+        if place is not None:
+            yield f"the reward function of {place.name}", _digest(place)
+    for function in getattr(task, "rewards", None) or ():
+        if inspect.isfunction(function) and function.__name__ != "<lambda>":
+            yield f"the reward function {function.__name__}", hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+    module, colon, _ = settings.task.partition(":")
+    if colon and table.entry(settings.method).domain == "control" and (place := _file_of(module)) is not None:
+        yield f"the environment of {place.name}", _digest(place)
+    folder = _base(settings, method)
+    if folder is not None:
+        yield f"the base model {folder.name}", _digest(folder)
+
+
+def _base(settings: Settings, method: Any) -> Path | None:
+    """The folder of a language run's base model; None where it is an object or a name of a hub."""
+    from rheostat.tasks.language.base_models import base_model_path, base_models
+
+    name = settings.model or getattr(getattr(getattr(getattr(method, "context", None), "world", None), "task", None), "base", None)
+    if name is None or table.entry(settings.method).domain != "language":
+        return None
+    folder = base_model_path(name) if name in base_models() else Path(name)
+    return folder if folder.is_dir() else None
+
+
+def _file_of(name: str) -> Path | None:
+    """The file of a Python file or module by name; None where there is none."""
+    if name.endswith(".py"):
+        path = Path(name).expanduser()
+        return path if path.is_file() else None
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return Path(found.origin) if found is not None and found.origin and Path(found.origin).is_file() else None
+
+
+def _digest(place: Path) -> str:
+    """Of a file, or of the names and contents of the files in a folder."""
+    total = hashlib.sha256()
+    for path in sorted(each for each in place.iterdir() if each.is_file()) if place.is_dir() else [place]:
+        total.update(f"{path.name if place.is_dir() else ''}\n".encode())
+        with path.open("rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    """The version of the package that an environment comes from, where it is known by name."""
+    if table.entry(settings.method).domain != "control":
+        return {}
+    import gymnasium
+
+    spec = gymnasium.registry.get(settings.task)
+    package = str(getattr(spec, "entry_point", "") or settings.task).partition(":")[0].partition(".")[0]
+    try:
+        return {package: metadata.version(package)}
+    except (metadata.PackageNotFoundError, ValueError):
+        return {}
+
+
+def changed_settings(before: Identity, now: Identity) -> list[str]:
+    """Settings that are not what they were, one sentence each."""
+    was, given = (dict(flatten(each["settings"])) for each in (before, now))
+    keys = [key for key in {**was, **given} if was.get(key) != given.get(key)]
+    return [f"The setting {key} is {shown(given.get(key))} now, and was {shown(was.get(key))} when the run began." for key in keys]
+
+
+def changed_world(before: Identity, now: Identity, method: str) -> tuple[list[str], list[str]]:
+    """Sources and versions that are not what they were: those that a run must not go on with unasked, and those worth a note."""
+    grave, slight = [], []
+    for name in sorted(before["sources"].keys() | now["sources"].keys()):
+        if before["sources"].get(name) != now["sources"].get(name):
+            what = "has changed since the run began" if name in now["sources"] else "is gone since the run began"
+            grave.append(f"{name[0].upper()}{name[1:]} {what}.")
+    was, has = before["versions"], now["versions"]
+    environment = set(_environment(Settings(**now["settings"])))
+    for package in sorted(was.keys() | has.keys()):
+        if was.get(package) == has.get(package):
+            continue
+        sentence = f"The version of {package} is {has.get(package, 'none')} now, and was {was.get(package, 'none')} when the run began."
+        strict = {*COMPUTES[table.entry(method).domain], *environment} - {"rheostat"}
+        minor = package == "rheostat" and _minor(was.get(package)) != _minor(has.get(package))
+        (grave if package in strict or minor else slight).append(sentence)
+    return grave, slight
+
+
+def _minor(version: str | None) -> list[str]:
+    return (version or "").split(".")[:2]
+
+
+def _names_rows(name: str, value: Any) -> bool:
+    return name == "digest" or (name == "data" and isinstance(value, str))
+
+
+def without_digests(state: Any) -> Any:
+    """A saved state that does not say which rows it is a place in, so that it goes on in others."""
+    if isinstance(state, dict):
+        return {name: without_digests(value) for name, value in state.items() if not _names_rows(name, value)}
+    return [without_digests(value) for value in state] if isinstance(state, list) else state
