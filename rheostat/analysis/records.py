@@ -173,6 +173,8 @@ def read_record(directory: str | Path) -> Record:
         raise RheostatError(f"{directory / 'config.json'} is damaged: it does not name a method, a task and a seed.")
     rows = read_jsonl(directory / "metrics.jsonl")
     columns, nonfinite = _columns(rows)
+    if rows and "steps" not in columns:
+        raise RheostatError(f"{directory / 'metrics.jsonl'} is damaged: none of its rows counts steps.")
     seconds = {row["iteration"]: row["seconds"] for row in read_timings(directory)}
     if seconds and "iteration" in columns:
         columns["seconds"] = np.array([seconds.get(int(iteration), math.nan) for iteration in columns["iteration"]])

@@ -726,14 +726,17 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     rows = []
-    lines = path.read_text().splitlines()
+    lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise RheostatError(f"{path} is damaged at line {number}: {error}.") from error
+        if not isinstance(row, dict):
+            raise RheostatError(f"{path} is damaged at line {number}: it holds no JSON object.")
+        rows.append(row)
     return rows
 
 
