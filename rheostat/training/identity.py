@@ -112,7 +112,8 @@ def changed_settings(before: Identity, now: Identity) -> list[str]:
 
 def changed_world(before: Identity, now: Identity, method: str) -> tuple[list[str], list[str]]:
     """Sources and versions that are not what they were: those that a run must not go on with unasked, and those worth a note."""
-    grave, slight = [], []
+    grave: list[str] = []
+    slight: list[str] = []
     for name in sorted(before["sources"].keys() | now["sources"].keys()):
         if before["sources"].get(name) != now["sources"].get(name):
             what = "has changed since the run began" if name in now["sources"] else "is gone since the run began"
