@@ -105,7 +105,7 @@ class Report:
     """Scalars relative to the term's denominator: micro-batches add up."""
     means: dict[str, Tensor] = field(default_factory=dict)
     """Scalars that are means over the tokens of the diagnostics: micro-batches are averaged by their tokens."""
-    limited: Tensor | None = None
+    clipped: Tensor | None = None
     """``[B, T]`` bool: tokens whose gradient a clip cuts."""
 
 

@@ -60,7 +60,7 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     updates: list[dict[str, float]] = []
     while method.steps < arguments["tokens"]:
         metrics = method.turn()
-        names = ("reward", "completion_length", "informative_share", "sampling_rounds", "gradient_steps", "meter/limited_share")
+        names = ("reward", "completion_length", "informative_share", "sampling_rounds", "gradient_steps", "meter/clip_fraction")
         updates.append({"tokens": method.steps} | {name: round(metrics[name], 5) for name in names if name in metrics})
         if method.updates % arguments["look_every"] == 0 or method.steps >= arguments["tokens"]:
             looks.append(look(method, few))

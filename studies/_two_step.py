@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from rheostat.credit.returns import discounted_return
 from rheostat.masking import standardise
 from rheostat.objectives.behaviour import behaviour_loss, ros_tabular_step
-from rheostat.objectives.limits import DetachedClip
+from rheostat.objectives.clipping import DetachedClip
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.sampling_error import sampling_error_tabular, visit_counts
 from rheostat.policies.control.distributions import Categorical
@@ -120,7 +120,7 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         returns = discounted_return(torch.stack(rewards, 1), end, torch.zeros_like(end), gamma=1.0)
         advantage = torch.vmap(standardise)(returns).T.flatten()  # [step, copy], as the states
         leaf = theta.clone().requires_grad_()
-        loss = policy_gradient(Categorical(leaf[state]).log_prob(action), advantage, denominator_logp=None, limit=DetachedClip()).loss
+        loss = policy_gradient(Categorical(leaf[state]).log_prob(action), advantage, denominator_logp=None, clip=DetachedClip()).loss
         (loss * copies * LENGTH).backward()
         assert leaf.grad is not None
         theta = theta - arguments["learning_rate"] * leaf.grad

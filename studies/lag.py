@@ -28,8 +28,8 @@ CONTROL = {
     "PPO": Arm("ppo"),
     "PPO to sampler": Arm("ppo", {"ratio_to": "sampler"}),
     "TIS": Arm("ppo", {"sampler_correction": "token"}),
-    "CISPO": Arm("ppo", {"ratio_to": "sampler", "limit": "detached", "clip": 0.28}),
-    "IS": Arm("ppo", {"ratio_to": "sampler", "limit": "none"}),
+    "CISPO": Arm("ppo", {"ratio_to": "sampler", "clip_kind": "detached", "clip": 0.28}),
+    "IS": Arm("ppo", {"ratio_to": "sampler", "clip_kind": "none"}),
 }
 LANGUAGE = {
     "GRPO": Arm("grpo"),

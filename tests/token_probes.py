@@ -243,8 +243,8 @@ def sampled_gradients(one: Any, batches: int) -> Tensor:
     for _ in range(batches):
         batch = credited(one)
         scores, loss, _, _ = losses(one, batch)
-        (slope,) = torch.autograd.grad(loss, scores.logp)  # type: ignore[no-untyped-call]
+        (gradient,) = torch.autograd.grad(loss, scores.logp)  # type: ignore[no-untyped-call]
         mask = batch.rows.mask
         rows = torch.nn.functional.one_hot(batch.rows.action[mask], len(TOKENS)).double() - policy
-        found.append((slope[mask].double()[:, None] * rows).sum(0))
+        found.append((gradient[mask].double()[:, None] * rows).sum(0))
     return torch.stack(found)

@@ -35,7 +35,7 @@ from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
 from rheostat.methods.language.reinforce import OneStepLikelihood
 from rheostat.methods.table import METHODS, Entry
-from rheostat.objectives.limits import DetachedClip
+from rheostat.objectives.clipping import DetachedClip
 from rheostat.options import option
 from rheostat.parts import Aggregate, Batch, Tokens, Weighted, row_reward
 from rheostat.training.run import Run

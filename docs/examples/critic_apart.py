@@ -33,7 +33,7 @@ from rheostat.learner.learner import Composition
 from rheostat.learner.reward_training import RewardModelUpdate
 from rheostat.learner.update import Update
 from rheostat.methods.table import METHODS, Entry
-from rheostat.objectives.limits import Clip
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.terms import PolicyGradient
 from rheostat.parts import Batch, Tokens, Weighted, row_reward
 from rheostat.training.run import Run

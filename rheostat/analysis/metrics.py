@@ -6,7 +6,9 @@ A key that is not in the table is drawn all the same, under a label made from it
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from rheostat.training.version_0_1 import current_metric
 
 PERFORMANCE, METER, ACTING, LOSSES, OTHER = "Performance", "Off-policy meter", "Behaviour policy", "Learning", "Other"
 GROUPS = (PERFORMANCE, METER, ACTING, LOSSES, OTHER)
@@ -56,7 +58,12 @@ METRICS: dict[str, Metric] = {
         Metric("prompts_dropped", "Prompts dropped", PERFORMANCE, "Prompts left out so far because they are too long"),
         Metric("meter/ess", "Effective sample size", METER, "Share of the batch that importance sampling would use; 1 is on-policy"),
         Metric("meter/kl_behaviour_k3", "KL to the behaviour policy", METER, "k3 estimate of KL(sampler, learner), nats per action"),
-        Metric("meter/limited_share", "Limited share", METER, "Share of actions whose ratio hit the limit"),
+        Metric(
+            "meter/clip_fraction",
+            "Clip fraction",
+            METER,
+            "Share of actions whose gradient the clip cuts (outside the window is not enough)",
+        ),
         Metric("meter/age_mean", "Mean age", METER, "Policy updates between sampling and learning"),
         Metric("meter/age_max", "Largest age", METER, "Policy updates between sampling and learning"),
         Metric("meter/sampling_error", "Sampling error", METER, "KL of the data's action frequencies from the policy (PROPS)"),
@@ -74,9 +81,9 @@ METRICS: dict[str, Metric] = {
         Metric("meter/positive_share", "Positive share", METER, "Share of the surrogate that tokens of positive advantage supply"),
         Metric("meter/positive_share_at_start", "Positive share, unsearched", METER, "The same with the window where the search starts"),
         Metric("meter/entropy_drift_kept", "Entropy drift, kept", METER, "Push of the kept gradients on the entropy (Entropy-Clip Rule)"),
-        Metric("meter/entropy_drift_cut", "Entropy drift, cut", METER, "Push on the entropy that the limit took away"),
+        Metric("meter/entropy_drift_cut", "Entropy drift, cut", METER, "Push on the entropy that the clip took away"),
         Metric("behaviour_kl", "KL of the behaviour policy", ACTING, "How far the acting policy was pushed from the learned one"),
-        Metric("behaviour_limited_share", "Behaviour limited share", ACTING, "Share of rows pushed as far as the clip allows"),
+        Metric("behaviour_clip_fraction", "Behaviour clip fraction", ACTING, "Share of rows pushed as far as the clip allows"),
         Metric("behaviour_gradient_steps", "Behaviour gradient steps", ACTING, "Gradient steps of the acting policy per block"),
         Metric("policy_loss", "Policy loss", LOSSES),
         Metric("value_loss", "Value loss", LOSSES),
@@ -112,14 +119,14 @@ HEADLINES = ("evaluation_return", "episode_return", "accuracy", "reward")
 """Curves that stand for performance, best first."""
 FINALS = ("evaluation_return", "accuracy")
 """Keys of the final evaluation that stand for performance, best first."""
-TIDY = ("meter/ess", "meter/kl_behaviour_k3", "meter/limited_share", "meter/age_mean", "meter/sampling_error")
+TIDY = ("meter/ess", "meter/kl_behaviour_k3", "meter/clip_fraction", "meter/age_mean", "meter/sampling_error")
 """The meter in five numbers."""
 
 
 def describe(key: str) -> Metric:
     """The row of a key; unknown keys get a label from their name and a group from their prefix."""
-    if key in METRICS:
-        return METRICS[key]
+    if current_metric(key) in METRICS:
+        return replace(METRICS[current_metric(key)], key=key)
     prefix, _, name = key.rpartition("/")
     if prefix == "evaluation_return":  # of one agent
         return Metric(key, f"Evaluation return ({name})", PERFORMANCE, "Mean return of an agent's deterministic episodes")

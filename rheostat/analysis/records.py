@@ -25,6 +25,7 @@ from rheostat.options import flatten, options_of
 from rheostat.training.logs import faults, read_timings
 from rheostat.training.run import CUSTOM, read_jsonl
 from rheostat.training.settings import Settings, configure
+from rheostat.training.version_0_1 import current_metric
 
 Array = NDArray[np.float64]
 
@@ -124,6 +125,7 @@ class Record:
         Raises:
             RheostatError: no row has it.
         """
+        metric = current_metric(metric)
         if metric not in self.columns:
             raise unknown(f"metric of {self.directory}", metric, self.metrics)
         values = self.columns[metric]
@@ -206,7 +208,7 @@ def _columns(rows: list[dict[str, Any]]) -> tuple[dict[str, Array], dict[str, in
     columns: dict[str, Array] = {}
     nonfinite: dict[str, int] = {}
     for index, row in enumerate(rows):
-        for key, value in row.items():
+        for key, value in ((current_metric(key), value) for key, value in row.items()):
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             if key not in columns:

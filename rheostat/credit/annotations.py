@@ -156,7 +156,7 @@ class GroupAdvantage:
             valid=valid[:, 0],
             eps=1e-6 if self.epsilon is None else self.epsilon,
             kl_penalty=self.kl_penalty,
-            start_logp=rows.learner_logp,
+            old_logp=rows.learner_logp,
             reference_logp=rows.reference_logp,
         )
 

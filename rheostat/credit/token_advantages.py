@@ -38,7 +38,7 @@ def token_advantages(
     valid: Tensor | None = None,
     eps: float = 1e-6,
     kl_penalty: float = 0.0,
-    start_logp: Tensor | None = None,
+    old_logp: Tensor | None = None,
     reference_logp: Tensor | None = None,
 ) -> Tensor:
     """See the table of the module.
@@ -51,7 +51,7 @@ def token_advantages(
         valid: ``[B]`` bool; invalid rows enter no statistic of a group.
         eps: added to a group's deviation.
         kl_penalty: weight of a KL that is part of the reward (``rloo`` and ``reinforce-pp``); above 0 it needs both log-probs.
-        start_logp, reference_logp: ``[B, T]`` under the learner when the update began, and under the reference.
+        old_logp, reference_logp: ``[B, T]`` under the learner when the update began, and under the reference.
 
     Returns:
         ``[B, T]``, 0 outside the mask.
@@ -60,17 +60,17 @@ def token_advantages(
         RheostatError: different shapes, or a valid reward that is not finite.
     """
     if kl_penalty:
-        assert start_logp is not None and reference_logp is not None
+        assert old_logp is not None and reference_logp is not None
     if kind == "reinforce-pp":
         tokens = reward_at_last_token(reward, mask)
-        if kl_penalty and start_logp is not None and reference_logp is not None:
-            tokens = kl_shaped_reward(reward, start_logp, reference_logp, mask, coefficient=kl_penalty)
+        if kl_penalty and old_logp is not None and reference_logp is not None:
+            tokens = kl_shaped_reward(reward, old_logp, reference_logp, mask, coefficient=kl_penalty)
         return reinforce_pp_advantage(tokens, mask)[0]
     if kind == "reinforce-pp-baseline":
         return reinforce_pp_baseline_advantage(reward, group, mask, valid=valid)
     if kind == "rloo":
-        if kl_penalty and start_logp is not None and reference_logp is not None:
-            reward = kl_penalised_outcome(reward, start_logp, reference_logp, mask, coefficient=kl_penalty)
+        if kl_penalty and old_logp is not None and reference_logp is not None:
+            reward = kl_penalised_outcome(reward, old_logp, reference_logp, mask, coefficient=kl_penalty)
         return to_tokens(rloo_advantage(reward, group, valid=valid), mask)
     if kind == "reward":
         return to_tokens(reward, mask)

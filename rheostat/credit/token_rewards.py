@@ -29,15 +29,15 @@ def reward_at_last_token(reward: Tensor, mask: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def kl_shaped_reward(reward: Tensor, start_logp: Tensor, reference_logp: Tensor, mask: Tensor, *, coefficient: float) -> Tensor:
+def kl_shaped_reward(reward: Tensor, old_logp: Tensor, reference_logp: Tensor, mask: Tensor, *, coefficient: float) -> Tensor:
     """Token rewards of PPO and REINFORCE++: ``-coefficient k1_t``, plus the row's reward at its last kept token.
 
-    The KL is of the policy that *started* the update (``start_logp``), never of the one being optimised, and is whitened together with the
+    The KL is of the policy that *started* the update (``old_logp``), never of the one being optimised, and is whitened together with the
     reward; a KL in the loss is neither.
 
     Args:
         reward: ``[B]`` float.
-        start_logp: ``[B, T]`` under the learner at the start of the update.
+        old_logp: ``[B, T]`` under the learner at the start of the update.
         reference_logp: ``[B, T]`` under the frozen reference.
         mask: ``[B, T]`` bool.
         coefficient: the KL penalty, 0 or more.
@@ -48,12 +48,12 @@ def kl_shaped_reward(reward: Tensor, start_logp: Tensor, reference_logp: Tensor,
     Raises:
         RheostatError: different shapes.
     """
-    require_same_shape(start_logp=start_logp, reference_logp=reference_logp, mask=mask)
-    return reward_at_last_token(reward, mask) - coefficient * select(start_logp - reference_logp, mask)
+    require_same_shape(old_logp=old_logp, reference_logp=reference_logp, mask=mask)
+    return reward_at_last_token(reward, mask) - coefficient * select(old_logp - reference_logp, mask)
 
 
 @torch.no_grad()
-def kl_penalised_outcome(reward: Tensor, start_logp: Tensor, reference_logp: Tensor, mask: Tensor, *, coefficient: float) -> Tensor:
+def kl_penalised_outcome(reward: Tensor, old_logp: Tensor, reference_logp: Tensor, mask: Tensor, *, coefficient: float) -> Tensor:
     """Row rewards of RLOO in TRL: ``R_i - coefficient sum_t k1_t``, before the leave-one-out baseline.
 
     Args and errors as in :func:`kl_shaped_reward`.
@@ -61,8 +61,8 @@ def kl_penalised_outcome(reward: Tensor, start_logp: Tensor, reference_logp: Ten
     Returns:
         ``[B]``.
     """
-    require_same_shape(start_logp=start_logp, reference_logp=reference_logp, mask=mask)
-    return reward - coefficient * masked_sum(start_logp - reference_logp, mask, -1)
+    require_same_shape(old_logp=old_logp, reference_logp=reference_logp, mask=mask)
+    return reward - coefficient * masked_sum(old_logp - reference_logp, mask, -1)
 
 
 def overlong_penalty(length: Tensor, *, max_length: int, buffer: int, factor: float = 1.0) -> Tensor:

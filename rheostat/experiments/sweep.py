@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     pass
 
 SWEPT = ("lag", "replay_share", "expert_share", "updates_per_batch")
-METER = {"ess": "meter/ess", "kl": "meter/kl_behaviour_k3", "limited share": "meter/limited_share"}
+METER = {"ess": "meter/ess", "kl": "meter/kl_behaviour_k3", "clip fraction": "meter/clip_fraction"}
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from rheostat.objectives.behaviour import advantage_weight, behaviour_loss
+from rheostat.objectives.derivatives import behaviour_dloss_dlogp, ros_dloss_dlogp
 from rheostat.objectives.kl import kl_estimate
-from rheostat.objectives.slopes import behaviour_slope, ros_slope
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics
 from rheostat.policies.control.distributions import Distribution, Gaussian
@@ -70,9 +70,9 @@ class RosUpdate:
         context.flops += TRAIN * context.models[self.target].weights * len(rows)
         now = behaviour.evaluate(observation)
         with torch.no_grad():
-            log_prob, score = now.distribution.log_prob_and_slope(rows.action)
-            slope = score.mul_(ros_slope(log_prob, log_prob).unsqueeze(-1))
-            behaviour.descend(now, slope, max_grad_norm=self.max_grad_norm, step_size=self.learning_rate)
+            log_prob, score = now.distribution.log_prob_and_gradient(rows.action)
+            gradient = score.mul_(ros_dloss_dlogp(log_prob, log_prob).unsqueeze(-1))
+            behaviour.descend(now, gradient, max_grad_norm=self.max_grad_norm, step_size=self.learning_rate)
             moved = behaviour.network.distribution(observation).log_prob(rows.action)
         return {"behaviour_kl": (log_prob - moved).mean().item()}
 
@@ -120,24 +120,24 @@ class PropsUpdate(RosUpdate):
         for index in self.minibatches(context, len(rows)):
             now = behaviour.evaluate(observation[index])
             with torch.no_grad():
-                log_prob, score = now.distribution.log_prob_and_slope(rows.action[index])
+                log_prob, score = now.distribution.log_prob_and_gradient(rows.action[index])
                 reference_logp = target_logp[index]
                 if kl_estimate(reference_logp, log_prob).mean() > self.target_kl:
                     break
-                push = behaviour_slope(log_prob, reference_logp, clip=self.clip, weight=None if weight is None else weight[index])
-                slope = score.mul_(push.unsqueeze(-1))
-                slope.add_(kl_slope(now.distribution, target[index]), alpha=self.kl_coefficient / len(index))
-                behaviour.descend(now, slope, max_grad_norm=self.max_grad_norm)
+                push = behaviour_dloss_dlogp(log_prob, reference_logp, clip=self.clip, weight=None if weight is None else weight[index])
+                gradient = score.mul_(push.unsqueeze(-1))
+                gradient.add_(kl_gradient(now.distribution, target[index]), alpha=self.kl_coefficient / len(index))
+                behaviour.descend(now, gradient, max_grad_norm=self.max_grad_norm)
             seen.append((log_prob, reference_logp))
         context.flops += TRAIN * policy.weights * sum(len(log_prob) for log_prob, _ in seen)
         with torch.no_grad():
             moved = behaviour.network.distribution(observation).log_prob(rows.action)
         metrics = {"behaviour_kl": kl_estimate(target_logp, moved).mean().item(), "behaviour_gradient_steps": len(seen)}
         if not seen:
-            return metrics | {"behaviour_limited_share": 0.0}
+            return metrics | {"behaviour_clip_fraction": 0.0}
         log_prob, reference_logp = map(torch.cat, zip(*seen, strict=True))
         loss = behaviour_loss(log_prob, reference_logp, clip=self.clip, kl_coef=0.0)
-        return metrics | {"behaviour_limited_share": loss.limited_share.item()}
+        return metrics | {"behaviour_clip_fraction": loss.clip_fraction.item()}
 
     def minibatches(self, context: Any, count: int) -> Iterator[Tensor]:
         """Indices of rows: every pass in a new random order, in minibatches as large as on a full window."""
@@ -146,8 +146,8 @@ class PropsUpdate(RosUpdate):
             yield from torch.randperm(count, generator=context.streams["behaviour"]).split(size)
 
 
-def kl_slope(behaviour: Distribution, target: Distribution) -> Tensor:
+def kl_gradient(behaviour: Distribution, target: Distribution) -> Tensor:
     """Derivative of every row's KL term with respect to the parameters of ``behaviour``."""
     if isinstance(behaviour, Gaussian):
-        return behaviour.kl_slope(target) / behaviour.mean.shape[-1]
-    return behaviour.reverse_kl_slope(target)
+        return behaviour.kl_gradient(target) / behaviour.mean.shape[-1]
+    return behaviour.reverse_kl_gradient(target)

@@ -1,8 +1,8 @@
 """PPO's update, once for every method that has it: passes of minibatch steps on a clipped surrogate.
 
 Where policy and critic are one model (:class:`~rheostat.learner.control_models.PolicyNetwork`), derivatives are by hand: the objective
-says what is minimised, its ``slopes`` must be its derivative, and the network goes back in its fast form. Where they are two models, each
-with an optimiser of its own (Uni-O4), the same objective goes back by autograd.
+defines the loss, its ``derivatives`` must be the derivatives of that loss, and the network's backward pass is a fast one. Where they are
+two models, each with an optimiser of its own (Uni-O4), autograd differentiates the same objective.
 """
 
 from __future__ import annotations
@@ -327,14 +327,14 @@ class FastPPO:
         now = evaluate(model.network, observation)
         assert now.value is not None
         with torch.no_grad():
-            log_prob, score = now.distribution.log_prob_and_slope(action)
+            log_prob, score = now.distribution.log_prob_and_gradient(action)
             step = Step(log_prob, now.value, targets)
             if self.stops(step, "before-step"):
                 return None
-            policy, value = objective.slopes(log_prob, now.value, targets)
+            policy, value = objective.derivatives(log_prob, now.value, targets)
             outputs = score.mul_(policy.unsqueeze(-1))
             if self.entropy_coefficient:
-                outputs.sub_(now.distribution.entropy_slope(), alpha=self.entropy_coefficient / len(outputs))
+                outputs.sub_(now.distribution.entropy_gradient(), alpha=self.entropy_coefficient / len(outputs))
             model.parameters.gradient.zero_()
             if self.extra is not None:
                 found = self.extra.add_gradient(context, now.distribution, minibatch, outputs)
@@ -354,7 +354,7 @@ class FastPPO:
             "policy_loss": policy.loss.item(),
             "value_loss": critic.item(),
             "approx_kl": policy.approx_kl.item(),
-            "meter/limited_share": policy.limited_share.item(),
+            "meter/clip_fraction": policy.clip_fraction.item(),
             "meter/gradient_norm": sum(norms) / len(norms),
         }
 
@@ -384,7 +384,7 @@ class FastPPO:
             "value_loss": error.detach(),
             "entropy": entropy.detach(),
             "approx_kl": surrogate.approx_kl,
-            "meter/limited_share": surrogate.limited_share,
+            "meter/clip_fraction": surrogate.clip_fraction,
             "meter/gradient_norm": norm,
         }
 

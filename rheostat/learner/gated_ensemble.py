@@ -15,8 +15,8 @@ from torch import Tensor
 from rheostat.collect.control.model_rollouts import imagine
 from rheostat.credit.am_q import am_q_score, improved
 from rheostat.errors import RheostatError
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.diverse_cloning import Diversity, OverDimensions, diverse_cloning_loss
-from rheostat.objectives.limits import Clip
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.weights import sided_advantage
 from rheostat.options import option
@@ -210,7 +210,7 @@ class GatedMembers:
             policies.log_prob(action),
             advantage,
             denominator_logp=old_logp,
-            limit=Clip(clip, clip),
+            clip=Clip(clip, clip),
             aggregate="sequence-mean",
             denominator=1.0,  # the sum over members of the mean over states
         )
@@ -221,7 +221,7 @@ class GatedMembers:
             "policy_loss": surrogate.loss.detach() / self.cloning.members,
             "entropy": entropy.detach().mean(),
             "approx_kl": surrogate.approx_kl,
-            "meter/limited_share": surrogate.limited_share,
+            "meter/clip_fraction": surrogate.clip_fraction,
             "meter/gradient_norm": norm,
             "clip": clip,
         }

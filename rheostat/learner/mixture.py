@@ -280,10 +280,10 @@ class MixtureTerms:
                 return found
 
             of_weights = self.mixture.loss(logits, best, value, choice, relaxed_value)
-            (slope,) = torch.autograd.grad(of_weights, logits)
+            (gradient,) = torch.autograd.grad(of_weights, logits)
             of_judge = critic_loss(judge(observation, minibatch.action.flatten(1)), minibatch.targets.value_target)
             (self.judge.coefficient * of_judge).backward()
-        outputs[:, : self.mixture.size].add_(slope, alpha=self.mixture.coefficient)
+        outputs[:, : self.mixture.size].add_(gradient, alpha=self.mixture.coefficient)
         shares = {f"mixture/{name}": share for name, share in expert_shares(mixture.logits, best).items()}
         return {"mixture_loss": of_weights.item(), "judge_loss": of_judge.item()} | shares
 

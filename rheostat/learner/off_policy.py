@@ -74,12 +74,12 @@ class AsRead:
     Args:
         discrete: whether actions are choices among a number of them; None takes those and continuous ones.
         images: whether the networks of discrete actions read images.
-        limited: whether actions of others are taken back to the bounds (a policy's own draws may lie beyond).
+        clip_actions: whether actions of others are taken back to the bounds (a policy's own draws may lie beyond).
     """
 
     discrete: bool | None = False
     images: bool = False
-    limited: bool = True
+    clip_actions: bool = True
     writes: ClassVar[tuple[str, ...]] = ("drawn",)
 
     def prepare(self, context: Any) -> None:
@@ -102,7 +102,7 @@ class AsRead:
         kept, bounds = batch.rows, context.bounds
         rows = kept.clone(recurse=False)
         rows.observation, rows.next_observation = context.see(kept.observation), context.see(kept.next_observation)
-        if not self.limited:
+        if not self.clip_actions:
             rows.action = (kept.action.flatten(2) - bounds.centre) / bounds.half
         elif bounds is not None:
             batch.columns["drawn"] = bounds.drawn(kept.action)  # what has a density, for the meter

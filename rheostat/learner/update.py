@@ -140,7 +140,7 @@ class Update:
             context: of the learner.
             batch: the rows of a gradient step.
             before: see :meth:`step`.
-            seen: takes the log-probabilities (which then keep their gradients) and the limited tokens of every micro-batch.
+            seen: takes the log-probabilities (which then keep their gradients) and the clipped tokens of every micro-batch.
 
         Returns:
             Scalars by name.
@@ -159,17 +159,17 @@ class Update:
                 scores.logp.retain_grad()
             if part.rows.learner_logp is None and before is not None:
                 before.append((scores.logp.detach()[part.rows.mask], scores.entropy.detach()[part.rows.mask]))
-            loss, sums, means, limited = self.losses(context, scores, part, denominators)
+            loss, sums, means, clipped = self.losses(context, scores, part, denominators)
             loss.backward()
             if seen is not None:
-                seen.append((scores.logp, limited))
+                seen.append((scores.logp, clipped))
             mask = self.metrics_mask(part)
             share = mask.sum() / tokens
             means["entropy"] = masked_mean(scores.entropy.detach(), mask)
-            if limited is not None:
+            if clipped is not None:
                 for kind, count in sources.items():
                     mine = part.rows.mask & (part.rows.source == int(kind))
-                    sums[f"meter/{kind.name.lower()}/limited_share"] = (limited & mine).sum() / count
+                    sums[f"meter/{kind.name.lower()}/clip_fraction"] = (clipped & mine).sum() / count
             for name, value in sums.items():
                 total[name] = total.get(name, torch.zeros(())) + value
             for name, value in means.items():
@@ -180,12 +180,12 @@ class Update:
         self, context: Any, scores: Any, part: Batch, denominators: list[Tensor]
     ) -> tuple[Tensor, dict[str, Tensor], dict[str, Tensor], Tensor | None]:
         """The weighted sum of the terms on a micro-batch; scalars that add up over micro-batches, scalars that are means over tokens, and
-        the tokens that the first term limits."""
+        the tokens that the first term clips."""
         update = context.updates_of(self.model)
         loss: Any = 0.0
         sums: dict[str, Tensor] = {}
         means: dict[str, Tensor] = {}
-        limited: Tensor | None = None
+        clipped: Tensor | None = None
         for each, denominator in zip(self.terms, denominators, strict=True):
             value, report = each.term(scores, part, denominator, context)
             loss = loss + each.at(update) * value
@@ -193,8 +193,8 @@ class Update:
             if each.name:
                 sums[f"{each.name}_loss"] = value.detach()
             means |= report.means
-            limited = report.limited if limited is None else limited
-        return loss, sums, means, limited
+            clipped = report.clipped if clipped is None else clipped
+        return loss, sums, means, clipped
 
     def facts_of_step(self, context: Any, batch: Batch, size: int) -> dict[str, Any]:
         """What terms must know of all rows of a step before its micro-batches."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.objectives.limits import Bound, Clip, Unlimited
+from rheostat.objectives.clipping import Bound, Clip, NoClip
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 
 
@@ -43,14 +43,14 @@ class BehaviourLoss:
         return self.policy.approx_kl
 
     @property
-    def clip_fraction(self) -> Tensor:
+    def outside_fraction(self) -> Tensor:
         """Share of rows whose ratio is outside the window on either side."""
-        return self.policy.clip_fraction
+        return self.policy.outside_fraction
 
     @property
-    def limited_share(self) -> Tensor:
+    def clip_fraction(self) -> Tensor:
         """Share of rows that give no gradient because their probability was pushed down far enough."""
-        return self.policy.limited_share
+        return self.policy.clip_fraction
 
     def exceeds(self, kl_limit: float) -> bool:
         """PROPS's stop rule: True ends the whole update *before* this step is taken."""
@@ -89,7 +89,7 @@ def behaviour_loss(
     if kl is None and kl_coef != 0.0:
         raise RheostatError(f"The behaviour loss has kl_coef={kl_coef} but no kl: pass gaussian_kl or categorical_kl, or kl_coef=0.")
     push_down = torch.full_like(target_logp, -1.0)  # advantage -1 turns PPO's pessimistic minimum into the maximum above
-    policy = policy_gradient(logp, push_down, denominator_logp=target_logp, mask=mask, limit=Clip(clip, clip), weight=weight)
+    policy = policy_gradient(logp, push_down, denominator_logp=target_logp, mask=mask, clip=Clip(clip, clip), weight=weight)
     if kl is None:
         return BehaviourLoss(policy.loss, policy, None)
     kl = kl.mean()
@@ -119,7 +119,7 @@ def ros_loss(logp: Tensor, target_logp: Tensor, *, as_released: bool = False) ->
     """
     if as_released:
         return -(logp - target_logp.detach()).mean()
-    return policy_gradient(logp, torch.full_like(target_logp, -1.0), denominator_logp=target_logp, limit=Unlimited()).loss
+    return policy_gradient(logp, torch.full_like(target_logp, -1.0), denominator_logp=target_logp, clip=NoClip()).loss
 
 
 def ros_tabular_step(theta: Tensor, states: Tensor, actions: Tensor, *, lr: float) -> tuple[Tensor, Tensor]:

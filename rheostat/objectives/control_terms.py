@@ -1,7 +1,7 @@
 """What a minibatch of control minimises, as parts: PPO's clipped surrogate and A2C's plain one, each with its derivatives by hand.
 
 The losses are those of :mod:`~rheostat.objectives.policy_gradient` and :mod:`~rheostat.objectives.value`, the derivatives those of
-:mod:`~rheostat.objectives.slopes`; nothing is defined here a second time.
+:mod:`~rheostat.objectives.derivatives`; nothing is defined here a second time.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.objectives.limits import Clip, DetachedClip, Limit, Unlimited
+from rheostat.objectives.clipping import Clip, ClipRule, DetachedClip, NoClip
+from rheostat.objectives.derivatives import policy_dloss_dlogp, value_dloss_dvalue
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
-from rheostat.objectives.slopes import policy_slope, value_slope
 from rheostat.objectives.value import value_loss
 from rheostat.objectives.weights import importance_weight
 from rheostat.options import option
@@ -65,7 +65,7 @@ class ClippedSurrogate:
 
     epsilon: float = option(0.2, short="clip", at_least=0)
     """Clip range eps of the ratio."""
-    limit: Literal["clip", "detached", "none"] = option("clip")
+    clip_kind: Literal["clip", "detached", "none"] = option("clip")
     """PPO's clip; CISPO's clipped constant weight; nothing."""
     value: bool = option(True, short="clip_value")
     """Clip the critic's change to the same range (detail 9)."""
@@ -76,8 +76,8 @@ class ClippedSurrogate:
 
     def idle(self, method: Any) -> dict[str, str]:
         """Options that cannot act, and why."""
-        if self.limit == "none" and not self.value:
-            return {"epsilon": "clip is the range of limit and of clip_value, and both are off, so leave clip alone"}
+        if self.clip_kind == "none" and not self.value:
+            return {"epsilon": "clip is the range of clip_kind and of clip_value, and both are off, so leave clip alone"}
         return {}
 
     def denominator(self, rows: Transitions) -> Tensor:
@@ -85,11 +85,11 @@ class ClippedSurrogate:
         return rows.sampler_logp if self.ratio_to == "sampler" else rows.learner_logp
 
     @property
-    def limiter(self) -> Limit:
+    def clip_rule(self) -> ClipRule:
         """How far the ratio may move."""
-        if self.limit == "clip":
+        if self.clip_kind == "clip":
             return Clip(self.epsilon, self.epsilon)
-        return DetachedClip(None, self.epsilon) if self.limit == "detached" else Unlimited()
+        return DetachedClip(None, self.epsilon) if self.clip_kind == "detached" else NoClip()
 
     @property
     def value_clip(self) -> float | None:
@@ -98,16 +98,16 @@ class ClippedSurrogate:
 
     def policy_loss(self, log_prob: Tensor, targets: MinibatchTargets) -> PolicyLoss:
         """Of log-probabilities ``[N]``."""
-        return policy_gradient(log_prob, targets.advantage, denominator_logp=targets.old_logp, limit=self.limiter)
+        return policy_gradient(log_prob, targets.advantage, denominator_logp=targets.old_logp, clip=self.clip_rule)
 
     def value_loss(self, value: Tensor, targets: MinibatchTargets) -> Tensor:
         """Of values ``[N]``, a scalar."""
         return value_loss(value, targets.value_target, old_value=targets.old_value, clip=self.value_clip, scale=self.value_scale)
 
-    def slopes(self, log_prob: Tensor, value: Tensor, targets: MinibatchTargets) -> tuple[Tensor, Tensor]:
+    def derivatives(self, log_prob: Tensor, value: Tensor, targets: MinibatchTargets) -> tuple[Tensor, Tensor]:
         """Derivatives of both losses with respect to every log-probability and every value, ``[N]`` each."""
-        policy = policy_slope(log_prob, targets.advantage, denominator_logp=targets.old_logp, limit=self.limiter)
-        critic = value_slope(value, targets.value_target, old_value=targets.old_value, clip=self.value_clip, scale=self.value_scale)
+        policy = policy_dloss_dlogp(log_prob, targets.advantage, denominator_logp=targets.old_logp, clip=self.clip_rule)
+        critic = value_dloss_dvalue(value, targets.value_target, old_value=targets.old_value, clip=self.value_clip, scale=self.value_scale)
         return policy, critic
 
 
@@ -121,13 +121,13 @@ class PlainSurrogate:
 
     def policy_loss(self, log_prob: Tensor, targets: MinibatchTargets) -> PolicyLoss:
         """Of log-probabilities ``[N]``."""
-        return policy_gradient(log_prob, targets.advantage, denominator_logp=None, limit=DetachedClip())
+        return policy_gradient(log_prob, targets.advantage, denominator_logp=None, clip=DetachedClip())
 
     def value_loss(self, value: Tensor, targets: MinibatchTargets) -> Tensor:
         """Of values ``[N]``, a scalar."""
         return value_loss(value, targets.value_target, scale=1.0)
 
-    def slopes(self, log_prob: Tensor, value: Tensor, targets: MinibatchTargets) -> tuple[Tensor, Tensor]:
+    def derivatives(self, log_prob: Tensor, value: Tensor, targets: MinibatchTargets) -> tuple[Tensor, Tensor]:
         """Derivatives of both losses with respect to every log-probability and every value, ``[N]`` each."""
-        policy = policy_slope(log_prob, targets.advantage, denominator_logp=None, limit=DetachedClip())
-        return policy, value_slope(value, targets.value_target, scale=1.0)
+        policy = policy_dloss_dlogp(log_prob, targets.advantage, denominator_logp=None, clip=DetachedClip())
+        return policy, value_dloss_dvalue(value, targets.value_target, scale=1.0)

@@ -74,7 +74,7 @@ def entropy_change(logits: Tensor, step: Tensor) -> Tensor:
 
 
 def entropy_drift(
-    logp: Tensor, entropy: Tensor, advantage: Tensor, ratio: Tensor, limited: Tensor, mask: Tensor | None = None
+    logp: Tensor, entropy: Tensor, advantage: Tensor, ratio: Tensor, clipped: Tensor, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Where a batch pushes the entropy, from sampled actions: ``-E_pi[(log pi + H) A X]`` and the same of what was cut, ``1 - X``.
 
@@ -85,15 +85,15 @@ def entropy_drift(
         logp: log-prob of the sampled action under the policy, any shape.
         entropy: of the distribution it comes from, the same shape, nats.
         advantage, ratio: the same shape.
-        limited: bool, the same shape: actions whose gradient the limit cuts.
+        clipped: bool, the same shape: actions whose gradient the clip cuts.
         mask: bool, the same shape; masked entries may be NaN.
 
     Returns:
-        (kept, cut), two scalars; their sum is what an unlimited update would do.
+        (kept, cut), two scalars; their sum is what an unclipped update would do.
 
     Raises:
         RheostatError: different shapes.
     """
-    require_same_shape(logp=logp, entropy=entropy, advantage=advantage, ratio=ratio, limited=limited, mask=mask)
+    require_same_shape(logp=logp, entropy=entropy, advantage=advantage, ratio=ratio, clipped=clipped, mask=mask)
     push = -ratio.detach() * (logp + entropy).detach() * advantage
-    return masked_mean(select(push, ~limited), mask), masked_mean(select(push, limited), mask)
+    return masked_mean(select(push, ~clipped), mask), masked_mean(select(push, clipped), mask)

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rheostat.objectives.limits import Clip, Limit, PolicyShaping, Unlimited
+from rheostat.objectives.clipping import Clip, ClipRule, NoClip, PolicyShaping
 from rheostat.objectives.policy_gradient import PolicyLoss
 from rheostat.objectives.ratio import LOG_CLAMP, external_logp, mixture_logp, window_centre
 from rheostat.objectives.terms import Kernel, Surrogate, old_logp
@@ -43,7 +43,7 @@ class ShapedExperts(ExpertSurrogate):
 
     def kernel(self, scores: Any, batch: Batch) -> Kernel:
         """The expert is taken as certain, so the ratio is p."""
-        return {"denominator_logp": torch.zeros_like(scores.logp), "limit": PolicyShaping(self.gamma)}
+        return {"denominator_logp": torch.zeros_like(scores.logp), "clip": PolicyShaping(self.gamma)}
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ class ExternalExperts(ExpertSurrogate):
         """The expert's probability is estimated."""
         return {
             "denominator_logp": external_denominator(old_logp(scores, batch.rows), self.external, self.omega),
-            "limit": external_limit(self.cap),
+            "clip": external_clip(self.cap),
             "weight": expert_weight(scores.logp, "exploration", gamma=self.gamma),
         }
 
 
 @dataclass(frozen=True)
 class MixSurrogate(Surrogate):
-    """The clipped surrogate, importance-weighted to the sampler and limited around the current policy (ReMix)."""
+    """The clipped surrogate, importance-weighted to the sampler and clipped around the current policy (ReMix)."""
 
     clip: Clip = Clip()
     correction: Centre = "mix"
@@ -79,24 +79,24 @@ class MixSurrogate(Surrogate):
         own = (rows.source == int(Source.FRESH)) | rows.sampler_logp.isnan()
         behaviour = start if self.correction == "none" else torch.where(own, start, rows.sampler_logp)
         centre = window_centre(start, behaviour, self.mask(batch), log_clamp=clamp) if self.correction == "mix" else 1.0
-        return {"denominator_logp": behaviour, "limit": replace(self.clip, centre=centre), "log_clamp": clamp}
+        return {"denominator_logp": behaviour, "clip": replace(self.clip, centre=centre), "log_clamp": clamp}
 
 
-def external_denominator(start_logp: Tensor, external: External = "mixed", omega: float = 0.5) -> Tensor:
+def external_denominator(old_logp: Tensor, external: External = "mixed", omega: float = 0.5) -> Tensor:
     """Log of what an expert token's ratio is divided by: (p_old + omega) / 2 with the expert estimated, 1, or p_old.
 
     Args:
-        start_logp: log-prob of expert tokens under the learner at the start of the update, any shape.
+        old_logp: log-prob of expert tokens under the learner at the start of the update, any shape.
         external: see :data:`External`.
         omega: share of the constant in the estimate.
     """
     if external == "certain":
-        return torch.zeros_like(start_logp)
+        return torch.zeros_like(old_logp)
     if external == "learner":
-        return start_logp
-    return mixture_logp([start_logp, external_logp(start_logp, flat=omega)])
+        return old_logp
+    return mixture_logp([old_logp, external_logp(old_logp, flat=omega)])
 
 
-def external_limit(cap: float | None) -> Limit:
+def external_clip(cap: float | None) -> ClipRule:
     """Nothing, or a cap on the expert tokens' ratio whatever the sign of the advantage."""
-    return Unlimited() if cap is None else Clip(1.0, cap - 1.0, upper=cap)
+    return NoClip() if cap is None else Clip(1.0, cap - 1.0, upper=cap)

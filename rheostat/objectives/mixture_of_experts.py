@@ -19,8 +19,8 @@ from torch.nn.functional import one_hot
 from rheostat import masking
 from rheostat.errors import RheostatError
 from rheostat.masking import require_same_shape, select
+from rheostat.objectives.clipping import NoClip
 from rheostat.objectives.kl import straight_through
-from rheostat.objectives.limits import Unlimited
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.temporal_difference import counted, weighted
 
@@ -87,7 +87,7 @@ def score_loss(logits: Tensor, drawn: Tensor, value: Tensor, *, denominator: Ten
     log_weights, value, index = logits.log_softmax(-1), value.detach(), drawn.unsqueeze(-1)
     advantage = value.gather(-1, index).squeeze(-1) - (log_weights.detach().exp() * value).sum(-1)
     return policy_gradient(
-        log_weights.gather(-1, index).squeeze(-1), advantage, denominator_logp=None, limit=Unlimited(), denominator=denominator
+        log_weights.gather(-1, index).squeeze(-1), advantage, denominator_logp=None, clip=NoClip(), denominator=denominator
     ).loss
 
 

@@ -1,9 +1,9 @@
 """The policy-gradient kernel: one loss that covers nearly all the policy methods, for control steps and for tokens.
 
-``loss = aggregate( weight * limit(ratio(numerator, denominator), advantage) )``
+``loss = aggregate( weight * clip(ratio(numerator, denominator), advantage) )``
 
-Every part is chosen by name: the denominator and the ratio (:mod:`rheostat.objectives.ratio`), the limit
-(:mod:`rheostat.objectives.limits`), the weight (:mod:`rheostat.objectives.weights`) and the aggregation (:mod:`rheostat.masking`).
+Every part is chosen by name: the denominator and the ratio (:mod:`rheostat.objectives.ratio`), the clip rule
+(:mod:`rheostat.objectives.clipping`), the weight (:mod:`rheostat.objectives.weights`) and the aggregation (:mod:`rheostat.masking`).
 Regularisers (:mod:`rheostat.objectives.kl`, entropy) are separate terms that the caller adds.
 
 Stop-gradient rule: only ``logp`` carries a gradient. The denominator, the advantage and the weight are constants, always.
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from rheostat import masking
 from rheostat.masking import Aggregation, require_same_shape, select
-from rheostat.objectives.limits import Clip, Limit
+from rheostat.objectives.clipping import Clip, ClipRule
 from rheostat.objectives.ratio import RatioKind, combine_log_ratio
 
 
@@ -30,27 +30,27 @@ class PolicyTerms:
     loss: Tensor
     """The shape of ``logp``; carries the gradient. The weight is in it."""
     log_ratio: Tensor
-    """Of every token, before it is limited or combined over the row."""
+    """Of every token, before it is clipped or combined over the row."""
     ratio: Tensor
     """As used in the loss."""
     advantage: Tensor
-    limit: Limit
+    clip: ClipRule
     mask: Tensor | None
 
     @cached_property
-    def limited(self) -> Tensor:
-        """Bool: entries whose gradient the limit cuts."""
-        limited = self.limit.limited(self._seen_by_limit(), self.advantage)
-        return limited if self.mask is None else limited & self.mask
+    def clipped(self) -> Tensor:
+        """Bool: entries whose gradient the clip cuts."""
+        clipped = self.clip.clipped(self._seen_by_clip(), self.advantage)
+        return clipped if self.mask is None else clipped & self.mask
 
     @cached_property
     def outside(self) -> Tensor:
-        """Bool: entries whose ratio is outside the limit's window, whatever the sign of the advantage."""
-        outside = self.limit.outside(self._seen_by_limit())
+        """Bool: entries whose ratio is outside the clip's window, whatever the sign of the advantage."""
+        outside = self.clip.outside(self._seen_by_clip())
         return outside if self.mask is None else outside & self.mask
 
-    def _seen_by_limit(self) -> Tensor:
-        seen_in_log_space = self.limit.log_ratio(self.log_ratio, self.advantage) is not self.log_ratio
+    def _seen_by_clip(self) -> Tensor:
+        seen_in_log_space = self.clip.log_ratio(self.log_ratio, self.advantage) is not self.log_ratio
         return self.log_ratio.exp() if seen_in_log_space else self.ratio
 
 
@@ -68,18 +68,18 @@ class PolicyLoss:
         return self.terms.ratio
 
     @property
-    def limited(self) -> Tensor:
-        """Bool, in the shape of ``logp``: entries whose gradient the limit cuts."""
-        return self.terms.limited
-
-    @cached_property
-    def limited_share(self) -> Tensor:
-        """Share of kept entries whose gradient the limit cuts, a scalar tensor."""
-        return masking.masked_mean(self.terms.limited.float(), self.terms.mask)
+    def clipped(self) -> Tensor:
+        """Bool, in the shape of ``logp``: entries whose gradient the clip cuts."""
+        return self.terms.clipped
 
     @cached_property
     def clip_fraction(self) -> Tensor:
-        """Share of kept entries whose ratio is outside the window, whatever the sign of the advantage; scalar (the field's metric)."""
+        """Share of kept entries whose gradient the clip cuts, a scalar tensor (``pg_clipfrac`` of verl)."""
+        return masking.masked_mean(self.terms.clipped.float(), self.terms.mask)
+
+    @cached_property
+    def outside_fraction(self) -> Tensor:
+        """Share of kept entries whose ratio is outside the window, whatever the advantage's sign; scalar (``clipfrac`` of CleanRL)."""
         return masking.masked_mean(self.terms.outside.float(), self.terms.mask)
 
     @cached_property
@@ -95,7 +95,7 @@ def policy_terms(
     *,
     denominator_logp: Tensor | None,
     mask: Tensor | None = None,
-    limit: Limit = Clip(),  # noqa: B008 (frozen)
+    clip: ClipRule = Clip(),  # noqa: B008 (frozen)
     ratio: RatioKind = "token",
     log_clamp: tuple[float, float] | None = None,
     weight: Tensor | None = None,
@@ -110,14 +110,14 @@ def policy_terms(
         denominator_logp = None if denominator_logp is None else select(denominator_logp, mask)
         weight = None if weight is None else select(weight, mask)
     log_ratio = logp - (logp if denominator_logp is None else denominator_logp).detach()
-    used = combine_log_ratio(limit.log_ratio(log_ratio, advantage), ratio, mask)
+    used = combine_log_ratio(clip.log_ratio(log_ratio, advantage), ratio, mask)
     if log_clamp is not None:
         used = used.clamp(*log_clamp)
     value = used.exp()
-    loss = limit.loss(value, advantage, logp)
+    loss = clip.loss(value, advantage, logp)
     if weight is not None:
         loss = loss * weight.detach()
-    return PolicyTerms(loss, log_ratio.detach(), value.detach(), advantage, limit, mask)
+    return PolicyTerms(loss, log_ratio.detach(), value.detach(), advantage, clip, mask)
 
 
 def policy_gradient(
@@ -126,7 +126,7 @@ def policy_gradient(
     *,
     denominator_logp: Tensor | None,
     mask: Tensor | None = None,
-    limit: Limit = Clip(),  # noqa: B008 (frozen)
+    clip: ClipRule = Clip(),  # noqa: B008 (frozen)
     ratio: RatioKind = "token",
     log_clamp: tuple[float, float] | None = None,
     weight: Tensor | None = None,
@@ -136,7 +136,7 @@ def policy_gradient(
 ) -> PolicyLoss:
     """Policy-gradient loss, to be minimised.
 
-    | method | limit | ratio | aggregate |
+    | method | clip | ratio | aggregate |
     |---|---|---|---|
     | REINFORCE, A2C | ``DetachedClip()`` with ``denominator_logp=None`` | token | token-mean |
     | PPO | ``Clip(0.2, 0.2)`` | token | token-mean |
@@ -153,11 +153,11 @@ def policy_gradient(
         advantage: the same shape; a constant.
         denominator_logp: the same shape; a constant. None compares the learner with itself, so that the ratio is exactly 1.
         mask: bool, the same shape; masked entries of every input may be NaN. None keeps everything and costs nothing.
-        limit: how far the ratio may move.
+        clip: how far the ratio may move.
         ratio: per token, or one for the row.
         log_clamp: bounds of the log-ratio that is exponentiated; outside them the gradient is exactly 0. verl uses
             ``ratio.LOG_CLAMP`` for PPO and CISPO and (-inf, 10) for GSPO; the papers have none.
-        weight: factor on every entry's loss after the limit; a constant (see :mod:`rheostat.objectives.weights`).
+        weight: factor on every entry's loss after the clip; a constant (see :mod:`rheostat.objectives.weights`).
         aggregate: see :func:`rheostat.masking.aggregate`.
         denominator: what the aggregation divides by; give the count of the whole batch when the batch is split in micro-batches.
         data_parallel_size: see :func:`rheostat.masking.aggregate`.
@@ -169,7 +169,7 @@ def policy_gradient(
         RheostatError: different shapes, or a ratio or aggregation that does not exist or needs rows of tokens.
     """
     terms = policy_terms(
-        logp, advantage, denominator_logp=denominator_logp, mask=mask, limit=limit, ratio=ratio, log_clamp=log_clamp, weight=weight
+        logp, advantage, denominator_logp=denominator_logp, mask=mask, clip=clip, ratio=ratio, log_clamp=log_clamp, weight=weight
     )
     loss = masking.aggregate(terms.loss, mask, aggregate, denominator=denominator, data_parallel_size=data_parallel_size)
     return PolicyLoss(loss, terms)

@@ -63,14 +63,14 @@ def combine_log_ratio(log_ratio: Tensor, kind: RatioKind = "token", mask: Tensor
     return row.expand_as(log_ratio)
 
 
-def external_logp(start_logp: Tensor, *, flat: float = 0.5) -> Tensor:
+def external_logp(old_logp: Tensor, *, flat: float = 0.5) -> Tensor:
     """Log-prob of tokens that an unknown external policy wrote, as RL-PLUS estimates it: ``log((1 - flat) p_start + flat)``.
 
     An estimate that is never below ``flat``, so that no ratio to it can grow without bound. The paper speaks of a mixture with a uniform
     distribution; the authors' code mixes in the constant 1 and not 1 / vocabulary (with which every ratio would be near 4/3).
 
     Args:
-        start_logp: log-prob of the external tokens under the learner at the start of the update, any shape.
+        old_logp: log-prob of the external tokens under the learner at the start of the update, any shape.
         flat: share of the constant, in [0, 1]; at 0 the estimate is the learner itself, at 1 it is certainty.
 
     Raises:
@@ -79,8 +79,8 @@ def external_logp(start_logp: Tensor, *, flat: float = 0.5) -> Tensor:
     if not 0 <= flat <= 1:
         raise RheostatError(f"The flat share of an external policy's estimate lies in [0, 1], not at {flat}.")
     if flat in (0, 1):
-        return start_logp if flat == 0 else torch.zeros_like(start_logp)
-    return mixture_logp([start_logp, torch.zeros_like(start_logp)], [1 - flat, flat])
+        return old_logp if flat == 0 else torch.zeros_like(old_logp)
+    return mixture_logp([old_logp, torch.zeros_like(old_logp)], [1 - flat, flat])
 
 
 def window_centre(

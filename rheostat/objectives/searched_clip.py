@@ -15,8 +15,8 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.masking import select
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.entropy_clip import entropy_drift
-from rheostat.objectives.limits import Clip
 from rheostat.objectives.policy_gradient import PolicyLoss
 from rheostat.objectives.ratio import LOG_CLAMP
 from rheostat.objectives.searched_bounds import Form, Range, SearchedBounds, search_bounds
@@ -86,7 +86,7 @@ class SearchedClip:
         Args:
             logp: the learner's present log-probabilities ``[B, T]`` of all rows of the step.
             rows: those rows, with advantages.
-            mask: ``[B, T]`` bool, the tokens that are limited.
+            mask: ``[B, T]`` bool, the tokens that are clipped.
         """
         behaviour = behaviour_logp(logp, rows)
         low, high = self.ranges
@@ -127,6 +127,6 @@ def search_metrics(
     Returns:
         Scalars by their names in the log.
     """
-    kept, cut = entropy_drift(logp, entropy, rows.advantage, policy.ratio, policy.limited, mask)
+    kept, cut = entropy_drift(logp, entropy, rows.advantage, policy.ratio, policy.clipped, mask)
     found = {f"meter/{ours}": torch.tensor(getattr(bounds, name)) for name, ours in METER.items()}
     return found | {"meter/entropy_drift_kept": kept, "meter/entropy_drift_cut": cut}

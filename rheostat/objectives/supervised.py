@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.masking import Aggregation, require_same_shape
-from rheostat.objectives.limits import DetachedClip
+from rheostat.objectives.clipping import DetachedClip
 from rheostat.objectives.policy_gradient import policy_gradient
 
 
@@ -47,7 +47,7 @@ def weighted_likelihood(
         torch.ones_like(logp),
         denominator_logp=None,
         mask=mask,
-        limit=DetachedClip(),
+        clip=DetachedClip(),
         weight=weight,
         aggregate=aggregate,
         denominator=denominator,

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.masking import aggregate
+from rheostat.objectives.clipping import Clip, ClipRule, DetachedClip, LogClip, NoClip
 from rheostat.objectives.kl import KLEstimator, kl_estimate
-from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, Unlimited
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
 from rheostat.objectives.searched_bounds import SearchedBounds
@@ -23,7 +23,7 @@ from rheostat.options import option
 from rheostat.parts import Batch, Context, Report, Tokens
 from rheostat.trajectories import Trajectories
 
-AnyClip = Clip | SearchedClip | DetachedClip | LogClip | Unlimited
+AnyClip = Clip | SearchedClip | DetachedClip | LogClip | NoClip
 """PPO's clip; BAPO's searched one, on the ratio to whoever sampled; CISPO's clipped constant weight; GMPO's clip in log space; none."""
 
 
@@ -84,7 +84,7 @@ class Kernel(TypedDict, total=False):
     """Arguments of :func:`~rheostat.objectives.policy_gradient.policy_gradient` that tell surrogates apart."""
 
     denominator_logp: Required[Tensor | None]
-    limit: Required[Limit]
+    clip: Required[ClipRule]
     ratio: RatioKind
     log_clamp: tuple[float, float] | None
     weight: Tensor | None
@@ -92,17 +92,17 @@ class Kernel(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Surrogate(TokenTerm):
-    """``- weight * limit(ratio, advantage)`` on tokens; subclasses say what the ratio is to, and how far it may move."""
+    """``- weight * clip(ratio, advantage)`` on tokens; subclasses say what the ratio is to, and how far it may move."""
 
     reads: ClassVar[Sequence[str]] = ("advantage",)
 
     def kernel(self, scores: Any, batch: Batch) -> Kernel:
-        """The denominator of the ratio, its limit, and what else differs from the kernel's defaults."""
+        """The denominator of the ratio, its clip rule, and what else differs from the kernel's defaults."""
         raise NotImplementedError
 
     def told(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
         """What is said of the loss."""
-        return Report(means={"approx_kl": found.approx_kl, "meter/limited_share": found.limited_share}, limited=found.limited)
+        return Report(means={"approx_kl": found.approx_kl, "meter/clip_fraction": found.clip_fraction}, clipped=found.clipped)
 
     def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
         found = policy_gradient(
@@ -160,14 +160,14 @@ class PolicyGradient(Surrogate):
         """The clip, with bounds that were searched for where it has none, and the weights of the sampler correction."""
         rows = batch.rows
         if isinstance(self.clip, SearchedClip):
-            limit: Limit = self.clip.clip(self.bounds(batch))
+            clip: ClipRule = self.clip.clip(self.bounds(batch))
             denominator_logp = behaviour_logp(scores.logp, rows)
         else:
-            limit, denominator_logp = self.clip, old_logp(scores, rows)
-        clamped = self.clamp_log_ratio and self.ratio == "token" and not isinstance(limit, LogClip)
+            clip, denominator_logp = self.clip, old_logp(scores, rows)
+        clamped = self.clamp_log_ratio and self.ratio == "token" and not isinstance(clip, LogClip)
         return {
             "denominator_logp": denominator_logp,
-            "limit": limit,
+            "clip": clip,
             "ratio": self.ratio,
             "log_clamp": LOG_CLAMP if clamped else None,
             "weight": self.correction.weight(rows, self.mask(batch)),

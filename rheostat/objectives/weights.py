@@ -23,7 +23,7 @@ ExpertWeight = Literal["none", "importance", "phi", "shaping", "exploration"]
 
 @torch.no_grad()
 def importance_weight(
-    start_logp: Tensor,
+    old_logp: Tensor,
     sampler_logp: Tensor,
     *,
     mask: Tensor | None = None,
@@ -39,7 +39,7 @@ def importance_weight(
     clamped to +-20; TRL's cap is 3, its default is ``level="sequence", over_cap="mask"``.
 
     Args:
-        start_logp: ``[B, T]`` under the learner at the start of the update.
+        old_logp: ``[B, T]`` under the learner at the start of the update.
         sampler_logp: ``[B, T]`` under what really sampled; NaN where unknown (expert data), which takes a log-ratio of 0.
         mask: ``[B, T]`` bool; None keeps everything (``level="token"`` then takes any shape).
         level: one weight per token, or per row.
@@ -54,10 +54,10 @@ def importance_weight(
     Raises:
         RheostatError: different shapes, or a level or treatment that does not exist.
     """
-    require_same_shape(start_logp=start_logp, sampler_logp=sampler_logp, mask=mask)
+    require_same_shape(old_logp=old_logp, sampler_logp=sampler_logp, mask=mask)
     if level not in get_args(Level) or over_cap not in get_args(OverCap):
         raise RheostatError(f"Unknown importance weight {level!r}, {over_cap!r}: {get_args(Level)} and {get_args(OverCap)} exist.")
-    log_ratio = select((start_logp - sampler_logp).masked_fill(sampler_logp.isnan(), 0.0), mask)
+    log_ratio = select((old_logp - sampler_logp).masked_fill(sampler_logp.isnan(), 0.0), mask)
     if level == "sequence":
         log_ratio = log_ratio.sum(-1, keepdim=True)
     weight = (log_ratio if log_clamp is None else log_ratio.clamp(-log_clamp, log_clamp)).exp()
@@ -67,12 +67,12 @@ def importance_weight(
         counted = mask if mask is None or level == "token" else mask.any(-1, keepdim=True)
         mean = masked_mean(weight, counted)
         weight = weight / torch.where(mean > 0, mean, 1.0)
-    return weight.expand_as(start_logp)
+    return weight.expand_as(old_logp)
 
 
 @torch.no_grad()
 def rejection_mask(
-    start_logp: Tensor,
+    old_logp: Tensor,
     sampler_logp: Tensor,
     mask: Tensor,
     *,
@@ -87,7 +87,7 @@ def rejection_mask(
     ``k3`` exp(-x) - 1 + x. verl gives the bounds of ``k1`` as ratios sampler / learner; here all bounds are in nats, so take their logs.
 
     Args:
-        start_logp: ``[B, T]`` under the learner at the start of the update.
+        old_logp: ``[B, T]`` under the learner at the start of the update.
         sampler_logp: ``[B, T]`` under what really sampled.
         mask: ``[B, T]`` bool.
         statistic: see above.
@@ -101,8 +101,8 @@ def rejection_mask(
     Raises:
         RheostatError: different shapes, or a statistic or reach that does not exist.
     """
-    require_same_shape(start_logp=start_logp, sampler_logp=sampler_logp, mask=mask)
-    x = select(sampler_logp - start_logp, mask)
+    require_same_shape(old_logp=old_logp, sampler_logp=sampler_logp, mask=mask)
+    x = select(sampler_logp - old_logp, mask)
     if statistic == "k1":
         value = x
     elif statistic == "k2":
@@ -194,7 +194,7 @@ def expert_weight(logp: Tensor, kind: ExpertWeight, *, gamma: float | None = Non
 def policy_shaping_weight(logp: Tensor, *, gamma: float = 0.1) -> Tensor:
     """LUFFY's f(p) = p / (p + gamma) of an expert token's probability, as a constant weight for reports and for other losses.
 
-    LUFFY itself differentiates through f; that loss is :class:`rheostat.objectives.limits.PolicyShaping`.
+    LUFFY itself differentiates through f; that loss is :class:`rheostat.objectives.clipping.PolicyShaping`.
 
     Args:
         logp: log-prob of the expert's token under the learner, any shape.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 UP, DOWN, GREY, LIMITED = "#0072B2", "#D55E00", "#E4E4E4", "#F0E442"
 """Okabe and Ito's, distinguishable with any colour vision."""
 NOTE = (
-    "up, down: shares of all tokens made more, less likely. limited: gradient cut by the limit. idle: in the loss with weight 0. left out: "
+    "up, down: shares of all tokens made more, less likely. clipped: gradient cut by the clip. idle: in the loss with weight 0. left out: "
     "masked or filtered. scaled: of those that move, weight per advantage off the method's median. effective: share of tokens that carry "
     "the update. elsewhere: part of the gradient's norm that comes not through log-probabilities."
 )
@@ -46,13 +46,13 @@ METHODS: dict[str, Callable[[Row], str]] = {
     "gradient norm": lambda r: f"{r.gradient_norm:.3g}",
     "up": lambda r: percent(r.tokens.up),
     "down": lambda r: percent(r.tokens.down),
-    "limited": lambda r: percent(r.tokens.limited),
+    "clipped": lambda r: percent(r.tokens.clipped),
     "idle": lambda r: percent(r.tokens.idle),
     "left out": lambda r: percent(r.tokens.left_out),
     "scaled": lambda r: percent(r.tokens.scaled),
     "effective": lambda r: percent(r.tokens.effective),
     "elsewhere": lambda r: "–" if r.elsewhere is None else percent(r.elsewhere if r.elsewhere > 1e-4 else 0.0),
-    "limits mostly": lambda r: ", ".join(f"{clear(token)} {count}x" for token, count in list(r.mostly.items())[:3]),
+    "clips mostly": lambda r: ", ".join(f"{clear(token)} {count}x" for token, count in list(r.mostly.items())[:3]),
 }
 
 
@@ -89,7 +89,7 @@ def print_disagreement(found: Disagreement) -> None:
         console = Console(width=max(150, 140 + wide), highlight=False)
     methods = Table(title=title_of(found), title_justify="left", header_style="bold", caption=NOTE, caption_justify="left")
     for name in ("", "method", *METHODS):
-        methods.add_column(name, justify="left" if name in ("method", "limits mostly") else "right", no_wrap=True)
+        methods.add_column(name, justify="left" if name in ("method", "clips mostly") else "right", no_wrap=True)
     for place, row in enumerate(found.rows, 1):
         methods.add_row(str(place), *(escape(text) for text in (row.name, *(cell(row) for cell in METHODS.values()))))
     console.print(methods)
@@ -178,8 +178,8 @@ def _strip(axes: Axes, shown: Shown, names: list[str], full: dict[str, float], u
             share = strength(weight, full[name])
             colour, alpha = (UP, share) if share > 0 else (DOWN, -share) if share < 0 else (GREY, 1.0 if state == "idle" else 0.0)
             axes.add_patch(Rectangle((x + 0.04, y + 0.08), 0.92, 0.84, facecolor=colour, alpha=alpha, linewidth=0))
-            if state in ("limited", "left out"):
-                mark, ink = ("/", "#222222") if state == "limited" else ("×", "#999999")
+            if state in ("clipped", "left out"):
+                mark, ink = ("/", "#222222") if state == "clipped" else ("×", "#999999")
                 axes.text(x + 0.5, y + 0.5, mark, ha="center", va="center", fontsize=6.5, color=ink)
     axes.set(xlim=(0, max(len(shown.tokens), 24)), ylim=(len(names), -1))
     axes.set_yticks([y + 0.5 for y in range(len(names))], [f"{_short(name)}  {place}" for place, name in enumerate(names, 1)])
@@ -199,7 +199,7 @@ def _legend(figure: Any, unit: str) -> None:
         Patch(color=UP, label=f"{unit} made more likely"),
         Patch(color=DOWN, label="less likely"),
         Patch(color=GREY, label="idle (weight 0)"),
-        Line2D([], [], linestyle="", marker=(2, 0, -30), color="#222222", label="limited"),
+        Line2D([], [], linestyle="", marker=(2, 0, -30), color="#222222", label="clipped"),
         Line2D([], [], linestyle="", marker="x", color="#999999", label="left out"),
     ]
     figure.legend(handles=marks, loc="outside lower left", ncols=5, fontsize=8)

@@ -24,7 +24,7 @@ DASHES = ("-", "--", ":", "-.")
 FORMATS = (".png", ".svg", ".pdf")
 
 HIDDEN = frozenset(
-    {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_limited_share"}
+    {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_clip_fraction"}
     | {"evaluation_deviation", "evaluation_length", "evaluation_episodes"}
 )
 """Left out of the run's picture, as is the meter beyond its five numbers (the report has them)."""

@@ -46,7 +46,7 @@ FOLDED = frozenset(
         "meter/kl_behaviour_k1",
         "meter/kl_behaviour_k2",
     }
-    | {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_limited_share"}
+    | {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_clip_fraction"}
     | {"validation_length", "invalid_share", "sampling_rounds", "evaluation_deviation", "evaluation_length", "evaluation_episodes"}
 )
 """Drawn behind a "more" button."""

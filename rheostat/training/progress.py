@@ -12,7 +12,7 @@ HEADLINE = (
     ("accuracy", "accuracy", "{:.2f}"),
     ("meter/ess", "ess", "{:.2f}"),
     ("meter/kl_behaviour_k3", "kl", "{:.4f}"),
-    ("meter/limited_share", "limited", "{:.2f}"),
+    ("meter/clip_fraction", "clipped", "{:.2f}"),
     ("meter/age_mean", "age", "{:.1f}"),
     ("meter/sampling_error", "sampling error", "{:.4f}"),
 )

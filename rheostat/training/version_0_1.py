@@ -1,4 +1,4 @@
-"""Options of version 0.1: where they are now, so that its runs and settings are read, or refused with the new name."""
+"""Options and metrics of version 0.1: where they are now, so that its runs and settings are read, or refused with the new name."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ KINDS: dict[str, tuple[str, dict[Any, Any]]] = {
     "dynamic_sampling": ("dynamic.kind", {True: "on", False: "none"}),
 }
 """Old names that are another option now, and their values there where those changed too."""
-RENAMED = {"warmup": "update.warmup"}
-"""Old names that more than one option has now."""
+RENAMED = {"warmup": "update.warmup", "limit": "objective.clip_kind", "objective.limit": "objective.clip_kind"}
+"""Old names of options that no rule of :func:`rheostat.options.resolve` finds; they hold in the methods that have the new one."""
+METRICS = {"limited_share": "clip_fraction", "behaviour_limited_share": "behaviour_clip_fraction"}
+"""Old names of metrics, without the prefix (``meter/``, ``meter/fresh/``)."""
 SEARCH = frozenset({"search", "target", "clip_low_end", "clip_low_step", "clip_high_end", "clip_high_step"})
 """Old names of the searched limit."""
 
@@ -28,6 +30,12 @@ def defaults() -> dict[str, dict[str, Any]]:
     """``{method: {option: default}}`` of version 0.1."""
     text = (resources.files("rheostat.training") / "version_0_1.json").read_text(encoding="utf-8")
     return json.loads(text)
+
+
+def current_metric(key: str) -> str:
+    """Today's name of a metric of a log."""
+    prefix, slash, name = key.rpartition("/")
+    return prefix + slash + METRICS.get(name, name)
 
 
 def is_old(method: str, config: Mapping[str, Any]) -> bool:
@@ -45,12 +53,16 @@ def moved(method: str, name: str, value: Any, options: list[Option]) -> str | No
         value: that was given with it; text of a command line counts as what it says.
         options: of the method.
     """
-    path, values = KINDS.get(name.replace("-", "_"), ("", {}))
-    if path not in {each.path for each in options}:
+    old, paths = name.replace("-", "_"), {each.path for each in options}
+    path, values = KINDS.get(old, ("", {}))
+    if path not in paths:
+        path, values = RENAMED.get(old, ""), {}
+    if path not in paths:
         return None
     spoken = {"true": True, "false": False}.get(value.lower(), value) if isinstance(value, str) else value
     what = f"say {path} {values.get(spoken, spoken)}" if spoken not in (None, "") else f"choose {path}"
-    return f"{method}: the option {name} of version 0.1 is now {path}: {what}."
+    since = "" if "." in name else " of version 0.1"
+    return f"{method}: the option {name}{since} is now {path}: {what}."
 
 
 def gone(method: str, name: str) -> str | None:
@@ -84,7 +96,7 @@ def translated(method: str, config: Mapping[str, Any], today: Any) -> dict[str, 
             found |= {f"dial.{inner}": each for inner, each in value.items() if each != before["dial"][inner]}
             continue
         path = RENAMED.get(name)
-        if path is None:
+        if path not in paths:
             try:
                 path = resolve(name, options, method)
             except RheostatError as error:

@@ -73,7 +73,7 @@ def _corrections(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     expert = max(values("meter/share_expert"), default=0)
     # data that are as old as their update began are on-policy, however far the first gradient steps then move the policy
     off_policy = kl > SMALL_KL and (oldest > 0 or expert > 0)
-    inside, limited = values("approx_kl"), values("meter/limited_share")
+    inside, clipped = values("approx_kl"), values("meter/clip_fraction")
     if off_policy and inside and max(inside) < ROUNDING:
         if capped:  # the weight corrects, whatever the ratio does
             return _capped(capped)
@@ -82,9 +82,9 @@ def _corrections(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             "per action): the policy is only compared with itself at the start of the update, so nothing corrects for who sampled. "
             "Consider sampler_correction."
         )
-    elif off_policy and inside and limited and max(limited) == 0:
+    elif off_policy and inside and clipped and max(clipped) == 0:
         found.append(
-            f"The limit on the ratio was never touched in {len(updates)} updates although the data are off-policy (KL up to {kl:.2g} nats "
+            f"The clip on the ratio never acted in {len(updates)} updates although the data are off-policy (KL up to {kl:.2g} nats "
             "per action): it has no effect here."
         )
     return found + _capped(capped)

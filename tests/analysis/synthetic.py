@@ -63,7 +63,7 @@ def write_run(
         metric |= {
             "meter/ess": float(1 - stale * 0.05 - 0.002 * generator.random()),
             "meter/kl_behaviour_k3": float(0.0005 + stale * 0.02 * (1 + generator.random())),
-            "meter/limited_share": float(0.05 + 0.1 * generator.random() + 0.1 * stale),
+            "meter/clip_fraction": float(0.05 + 0.1 * generator.random() + 0.1 * stale),
             "meter/age_mean": stale if row > 1 else 0.0,
             "meter/ratio_max": float(1.5 + stale + 0.2 * generator.random()),
             "policy_loss": float(-0.02 + 0.01 * generator.normal()),

@@ -13,6 +13,7 @@ from rheostat.analysis.metrics import GROUPS, METER, describe, ordered
 from rheostat.analysis.records import find_runs, group_arms, read_record, regenerate
 from rheostat.analysis.summaries import leading, summarise, verdict_text
 from rheostat.errors import RheostatError
+from rheostat.experiments.studies.training import columns
 from tests.analysis.synthetic import write_comparison, write_run
 
 
@@ -60,6 +61,25 @@ def test_nan_is_counted_and_never_averaged(tmp_path: Path) -> None:
     (run / "summary.json").write_text(json.dumps({"evaluation_return": float("nan")}))
     with pytest.raises(RheostatError, match=r"evaluation_return of .* is nan"):
         _ = read_record(run).final
+
+
+def test_old_names_of_metrics_are_read_as_the_new_ones(tmp_path: Path) -> None:
+    """Also of one source and of one agent; a study may ask for a curve by the name that its declaration has."""
+    run = write_run(tmp_path / "run", rows=0)
+    old = {
+        "meter/limited_share": 0.25,
+        "meter/fresh/limited_share": 0.5,
+        "digger/meter/limited_share": 0.125,
+        "behaviour_limited_share": 1.0,
+    }
+    append(run, json.dumps({"iteration": 1, "steps": 50} | old) + "\n")
+    record = read_record(run)
+    new = {key.replace("limited_share", "clip_fraction"): value for key, value in old.items()}
+    assert {key: record.columns[key].tolist() for key in new} == {key: [value] for key, value in new.items()}
+    assert not set(old) & set(record.columns)
+    assert record.curve("meter/limited_share")[1].tolist() == [0.25]
+    assert columns(record, ("meter/limited_share",))["meter/limited_share"] == [0.25]
+    assert describe("meter/limited_share").label == describe("meter/clip_fraction").label == "Clip fraction"
 
 
 def test_a_half_written_line_is_no_damage(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_a_name_is_its_function(kind: Advantage) -> None:
 @pytest.mark.parametrize("kind", get_args(Advantage))
 def test_a_kl_is_subtracted_where_it_is_part_of_the_reward(kind: Advantage) -> None:
     start, reference = torch.full(MASK.shape, -1.0), torch.full(MASK.shape, -3.0)  # two nats per token against the longer rows
-    both = {"start_logp": start, "reference_logp": reference}
+    both = {"old_logp": start, "reference_logp": reference}
     plain, penalised = (token_advantages(kind, REWARD, GROUP, MASK, kl_penalty=penalty, **both) for penalty in (0.0, 1.0))
     assert torch.equal(plain, penalised) == (kind not in ("rloo", "reinforce-pp"))
     if kind == "rloo":  # of three rows with penalties 4, 2 and 6

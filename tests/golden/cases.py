@@ -9,7 +9,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-RENAMED: dict[str, str] = {}
+RENAMED: dict[str, str] = {
+    f"{prefix}limited_share": f"{prefix}clip_fraction"
+    for prefix in (
+        "behaviour_", "meter/", "meter/expert/", "meter/fresh/", "meter/hinted/", "meter/replay/", "meter/stale/",
+        "column/meter/", "row/meter/", "digger/meter/", "porter/meter/", "scout/meter/",
+    )
+}  # fmt: skip
 """Metrics that were deliberately renamed, ``{old: new}``: the table keeps the old name."""
 ADDED: set[str] = {"meter/parity_worst", "abstained_share", "reward_spread"}
 """Metrics that were deliberately added, by their new names; the table does not know them."""
@@ -258,8 +264,8 @@ CONTROL: dict[str, Options] = {
     "ppo/window": {"window": 2},
     "ppo/target-kl": {"target_kl": 1e-3, "epochs": 4},
     "ppo/target-kl-before": {"target_kl": 1e-3, "kl_stop": "before-step", "epochs": 4},
-    "ppo/detached": {"limit": "detached"},
-    "ppo/unlimited": {"limit": "none"},
+    "ppo/detached": {"clip_kind": "detached"},
+    "ppo/unlimited": {"clip_kind": "none"},
     "ppo/ratio-to-sampler": {"ratio_to": "sampler"} | STALE,
     "ppo/correction": {"sampler_correction": "token", "sampler_cap": 1.01} | STALE,
     "ppo/raw": {"normalise_observations": False, "normalise_rewards": False, "normalise_advantage": False, "clip_value": False},

@@ -257,7 +257,7 @@ def test_two_steps_of_sft_are_two_plain_steps(model: str) -> None:
     metrics = one.improve(batch)
     torch.testing.assert_close(weights(one.policy), weights(policy), atol=1e-6, rtol=0)
     assert (weights(policy) - start).abs().max() > 1e-2
-    assert metrics["gradient_steps"] == 2 and not {"approx_kl", "meter/limited_share"} & set(metrics)
+    assert metrics["gradient_steps"] == 2 and not {"approx_kl", "meter/clip_fraction"} & set(metrics)
 
 
 def test_two_steps_of_rft_are_two_plain_steps(model: str) -> None:
@@ -272,7 +272,7 @@ def test_two_steps_of_rft_are_two_plain_steps(model: str) -> None:
         descent.step()
     metrics = one.improve(batch)
     torch.testing.assert_close(weights(one.policy), weights(policy), atol=1e-6, rtol=0)
-    assert metrics["gradient_steps"] == 2 and not {"approx_kl", "meter/limited_share"} & set(metrics)
+    assert metrics["gradient_steps"] == 2 and not {"approx_kl", "meter/clip_fraction"} & set(metrics)
 
 
 def test_dynamic_sampling_with_experts_keeps_whole_groups(model: str) -> None:

@@ -100,7 +100,7 @@ def test_a_penalty_and_a_bonus_are_of_own_tokens_alone(model: str) -> None:
 
 def test_diagnostics_do_not_depend_on_micro_batches(model: str) -> None:
     rows = [built("chord", model, micro_batch_rows=size, minibatches=2).turn() for size in (0, 3)]
-    for name in ("entropy", "policy_loss", "expert_loss", "approx_kl", "meter/limited_share", "meter/gradient_norm"):
+    for name in ("entropy", "policy_loss", "expert_loss", "approx_kl", "meter/clip_fraction", "meter/gradient_norm"):
         assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-3, abs=1e-6), name
 
 
@@ -108,7 +108,7 @@ def test_a_gradient_step_may_have_no_expert_row(model: str) -> None:
     """Then it says nothing of that source, and the log has the mean of the steps that do."""
     metrics = built("chord", model, expert_ratio=0.06, minibatches=9, micro_batch_rows=1).turn()  # 16 own rows, 2 of the expert's
     assert metrics["gradient_steps"] == 9 and 0 < metrics["meter/share_expert"] < 1
-    assert {"meter/fresh/limited_share", "meter/expert/limited_share"} <= set(metrics)
+    assert {"meter/fresh/clip_fraction", "meter/expert/clip_fraction"} <= set(metrics)
 
 
 def test_mu_follows_its_schedule(model: str) -> None:

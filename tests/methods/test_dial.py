@@ -109,7 +109,7 @@ def test_experts_join_every_group(model: str) -> None:
     assert sizes.tolist() == [4] * len(groups) and int(expert.sum()) == 2 * len(groups)
     assert sorted(batch.group[expert, 0].tolist()) == sorted(2 * groups.tolist())
     assert metrics["meter/age_max"] == 0 and metrics["expert_reward"] >= 0  # what nobody's version sampled has no age
-    assert {"meter/expert/logp", "meter/fresh/ess", "meter/expert/limited_share"} <= set(metrics) and "meter/expert/ess" not in metrics
+    assert {"meter/expert/logp", "meter/fresh/ess", "meter/expert/clip_fraction"} <= set(metrics) and "meter/expert/ess" not in metrics
 
 
 def test_an_expert_acts_in_worlds_of_its_own(expert: str) -> None:
@@ -176,7 +176,7 @@ def test_corrections_of_a_stale_batch() -> None:
     }  # fmt: skip
     ends = {}
     for name, own in {
-        "none": {}, "ratio": {"ratio_to": "sampler", "limit": "none"}, "weight": {"sampler_correction": "token", "sampler_cap": 1e9}
+        "none": {}, "ratio": {"ratio_to": "sampler", "clip_kind": "none"}, "weight": {"sampler_correction": "token", "sampler_cap": 1e9}
     }.items():  # fmt: skip
         one = control(**options, **own)
         for _ in range(4):

@@ -23,7 +23,7 @@ NO_POLICIES = {"policy_part": 0.0}
 IDLE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("ppo", {}, {"kl_stop": "before-step"}),
     ("props", {"target_kl": None}, {"kl_stop": "after-epoch"}),
-    ("pmoe-ppo", {"limit": "none", "clip_value": False}, {"clip": 0.1}),
+    ("pmoe-ppo", {"clip_kind": "none", "clip_value": False}, {"clip": 0.1}),
     ("ppo", {"dial.updates_per_batch": 2}, {"epochs": 3}),
     ("a2c", {"dial.updates_per_batch": 2}, {"minibatches": 2}),
     ("props", {"behaviour_epochs": 1, "behaviour_minibatches": 1}, {"behaviour_target_kl": 0.1}),

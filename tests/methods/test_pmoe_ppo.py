@@ -14,8 +14,8 @@ from rheostat.learner.control import build as build_learner
 from rheostat.learner.fast_ppo import Minibatch, ppo_update
 from rheostat.learner.mixture import mean_action
 from rheostat.masking import standardise
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.control_terms import MinibatchTargets
-from rheostat.objectives.limits import Clip
 from rheostat.objectives.mixture_of_experts import best_expert
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.value import value_loss
@@ -37,10 +37,10 @@ def build(method: str = "pmoe-ppo", task: str = WORLD, *, seed: int = 0, policy:
 def test_one_expert_is_ppo() -> None:
     """With the judge left out, or without a limit on the gradient's norm."""
     for options in ({"judge_coefficient": 0.0}, {"max_grad_norm": 1e9}):
-        limit = {name: value for name, value in options.items() if name == "max_grad_norm"}
+        clip = {name: value for name, value in options.items() if name == "max_grad_norm"}
         one, plain = (
             build(mixture_size=1, entropy_coefficient=0.01, **options),
-            build("ppo", anneal=False, entropy_coefficient=0.01, **limit),
+            build("ppo", anneal=False, entropy_coefficient=0.01, **clip),
         )
         theirs = plain.policy.state_dict()
         own = one.policy.state_dict()
@@ -83,7 +83,7 @@ def test_the_gradient_is_that_of_the_sum_of_the_losses(kind: str) -> None:
         lambda relaxed: judge(observation, mean_action(relaxed, samples), frozen=True)[0],
     )
     loss = (
-        policy_gradient(mixture.log_prob(action), targets.advantage, denominator_logp=targets.old_logp, limit=Clip(0.2, 0.2)).loss
+        policy_gradient(mixture.log_prob(action), targets.advantage, denominator_logp=targets.old_logp, clip=Clip(0.2, 0.2)).loss
         - 0.05 * mixture.entropy().mean()
         + 0.5 * value_loss(value, target, old_value=old, clip=0.2)
         + 0.3 * (judge(observation, action)[0] - target).square().mean()

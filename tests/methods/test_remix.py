@@ -93,8 +93,8 @@ def test_nothing_is_limited_when_a_step_begins(model: str, monkeypatch: pytest.M
         stale = batch.mask & (batch.source == int(Source.REPLAY))
         moved = (found[correction].ratio[stale] - 1).abs()
         assert bool((moved > 0.2).any()) == (correction != "none")
-        assert bool(found[correction].limited[stale].any()) == (correction == "behaviour")
-        assert not bool(found[correction].limited[batch.mask & ~stale].any())
+        assert bool(found[correction].clipped[stale].any()) == (correction == "behaviour")
+        assert not bool(found[correction].clipped[batch.mask & ~stale].any())
 
 
 def test_without_stale_data_it_is_grpo(model: str) -> None:

@@ -10,8 +10,8 @@ import torch
 
 from rheostat.credit.groups import split_advantage
 from rheostat.errors import RheostatError
-from rheostat.objectives.foreign_terms import external_denominator, external_limit
-from rheostat.objectives.limits import Unlimited
+from rheostat.objectives.clipping import NoClip
+from rheostat.objectives.foreign_terms import external_clip, external_denominator
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.weights import expert_weight
 from rheostat.trajectories import Source
@@ -33,7 +33,7 @@ def pull(p: torch.Tensor, start: torch.Tensor, gamma: float = 0.5, cap: float | 
         logp,
         torch.full_like(p, advantage),
         denominator_logp=external_denominator(start.log()),
-        limit=external_limit(cap),
+        clip=external_clip(cap),
         weight=expert_weight(logp, "exploration", gamma=gamma),
         aggregate="constant",
         denominator=1.0,
@@ -58,14 +58,14 @@ def test_the_ratio_is_bounded_where_the_bare_one_explodes() -> None:
     ratios = []
     for p_old in (0.5, 1e-2, 1e-4, 1e-8):
         start = torch.full_like(P, p_old)
-        ratio = policy_gradient(P.log(), P, denominator_logp=external_denominator(start.log()), limit=Unlimited()).ratio
-        bare = policy_gradient(P.log(), P, denominator_logp=external_denominator(start.log(), "learner"), limit=Unlimited()).ratio
+        ratio = policy_gradient(P.log(), P, denominator_logp=external_denominator(start.log()), clip=NoClip()).ratio
+        bare = policy_gradient(P.log(), P, denominator_logp=external_denominator(start.log(), "learner"), clip=NoClip()).ratio
         torch.testing.assert_close(ratio, 2 * P / (1.5 * p_old + 0.5))
         assert bool((ratio <= 4).all()) and bool((ratio <= 2 * bare + 1e-9).all())
         ratios.append(((P * ratio.square()).mean().item(), (P * bare.square()).mean().item()))
     (bounded, exploding) = zip(*ratios, strict=True)
     assert max(bounded) < 16 and exploding[-1] > 1e12 * exploding[0]
-    certain = policy_gradient(P.log(), P, denominator_logp=external_denominator(P.log(), "certain"), limit=Unlimited()).ratio
+    certain = policy_gradient(P.log(), P, denominator_logp=external_denominator(P.log(), "certain"), clip=NoClip()).ratio
     torch.testing.assert_close(certain, P)
 
 
@@ -130,7 +130,7 @@ def test_one_gradient_step_is_the_formula(model: str) -> None:
 
 def test_diagnostics_do_not_depend_on_micro_batches(model: str) -> None:
     rows = [built("rl-plus", model, max_new_tokens=48, micro_batch_rows=size).turn() for size in (0, 3)]
-    for name in ("entropy", "policy_loss", "expert_loss", "approx_kl", "meter/limited_share", "meter/gradient_norm"):
+    for name in ("entropy", "policy_loss", "expert_loss", "approx_kl", "meter/clip_fraction", "meter/gradient_norm"):
         assert rows[0][name] == pytest.approx(rows[1][name], rel=1e-3, abs=1e-6), name
 
 

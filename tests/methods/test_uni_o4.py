@@ -183,13 +183,13 @@ def test_every_stage_moves_its_own_networks_only() -> None:
 def test_actions_are_drawn_from_the_old_policy_and_the_first_step_has_ratio_one() -> None:
     one = advance(method(), "policies")
     rows = one.read(one.draw_batches(1))
-    action, advantage, start_logp = one.members.evaluate_actions(rows.observation)
-    assert action.shape == (2, 16, 1) and advantage.shape == start_logp.shape == (2, 16)
+    action, advantage, old_logp = one.members.evaluate_actions(rows.observation)
+    assert action.shape == (2, 16, 1) and advantage.shape == old_logp.shape == (2, 16)
     assert not torch.isin(action, rows.action).any()
     policies = one.members.policies.distribution(rows.observation)
-    assert torch.equal(policies.log_prob(action).detach(), start_logp)
+    assert torch.equal(policies.log_prob(action).detach(), old_logp)
     found = one.members.improve(rows, 0)
-    assert float(found["approx_kl"]) == 0.0 and float(found["meter/limited_share"]) == 0.0
+    assert float(found["approx_kl"]) == 0.0 and float(found["meter/clip_fraction"]) == 0.0
     assert float(one.members.improve(rows, 1)["approx_kl"]) > 0.0
 
 

@@ -37,7 +37,7 @@ def test_closed_form_and_stop_rule() -> None:
     assert step.loss.item() == pytest.approx(step.clip_loss.item() + 0.2)
     grad = torch.autograd.grad(step.loss, new)[0]
     assert grad.tolist() == pytest.approx([0.0, 1 / 3, 2 / 3])  # pushed down far enough; at the target; pushed up
-    assert step.limited_share.item() == pytest.approx(1 / 3) and step.clip_fraction.item() == pytest.approx(2 / 3)
+    assert step.clip_fraction.item() == pytest.approx(1 / 3) and step.outside_fraction.item() == pytest.approx(2 / 3)
     k3 = (0.5 - 1 - math.log(0.5) + 2.0 - 1 - math.log(2.0)) / 3
     assert step.approx_kl.item() == pytest.approx(k3)
     assert step.exceeds(k3 * 0.99) and not step.exceeds(k3 * 1.01)

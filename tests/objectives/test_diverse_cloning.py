@@ -47,17 +47,17 @@ def test_the_divergence_pushes_members_apart(seed: int) -> None:
     """One step along the diversity term alone raises every member's divergence from its likeliest other."""
     mean, log_std, action = draw(seed)
     term = loss(mean, log_std, action, alpha=1.0) - loss(mean, log_std, action, alpha=0.0)
-    (slope,) = torch.autograd.grad(term.sum(), mean)
+    (gradient,) = torch.autograd.grad(term.sum(), mean)
     other = likeliest_other(Gaussian(mean, log_std).log_prob(action))
     away = mean.detach() - mean.detach()[other, torch.arange(6)]
-    assert ((-slope * away).sum(-1) >= 0).all()  # downhill is away from the other's mean
+    assert ((-gradient * away).sum(-1) >= 0).all()  # downhill is away from the other's mean
 
 
 @given(seed=seeds, alpha=st.sampled_from([0.0, 0.1]), kind=st.sampled_from(["distribution", "heuristic"]))
 def test_members_share_nothing(seed: int, alpha: float, kind: str) -> None:
     mean, log_std, action = draw(seed)
-    slope = torch.autograd.grad(loss(mean, log_std, action, alpha=alpha, kind=kind)[0], mean)[0]
-    assert (slope[1:] == 0).all() and (slope[0] != 0).any()
+    gradient = torch.autograd.grad(loss(mean, log_std, action, alpha=alpha, kind=kind)[0], mean)[0]
+    assert (gradient[1:] == 0).all() and (gradient[0] != 0).any()
 
 
 @given(seed=seeds, kind=st.sampled_from(["distribution", "heuristic"]), cut=st.integers(1, 5))

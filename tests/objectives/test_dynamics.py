@@ -27,9 +27,9 @@ def test_it_is_twice_the_negative_log_likelihood_without_its_constant() -> None:
 def test_networks_share_nothing_and_the_best_spread_is_the_error() -> None:
     mean, log_variance, target = draw()
     mean.requires_grad_()
-    slope = torch.autograd.grad(model_likelihood(mean, log_variance, target), mean)[0]
+    gradient = torch.autograd.grad(model_likelihood(mean, log_variance, target), mean)[0]
     alone = torch.autograd.grad(model_likelihood(mean[:1], log_variance[:1], target[:1]), mean)[0]
-    torch.testing.assert_close(slope[0], alone[0])
+    torch.testing.assert_close(gradient[0], alone[0])
     right = (mean.detach() - target).square().log().requires_grad_()
     assert torch.autograd.grad(model_likelihood(mean.detach(), right, target), right)[0].abs().max() < 1e-12
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rheostat.errors import RheostatError
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.entropy_clip import clipped_gradient, entropy_change, entropy_drift, softmax_entropy
-from rheostat.objectives.limits import Clip
 
 SEEDS = st.integers(0, 2**31)
 LOW, HIGH = 0.8, 1.2
@@ -67,9 +67,9 @@ def test_estimate_from_samples_is_the_natural_gradient_prediction(seed: int) -> 
     logits, advantage, old = contexts(seed, count=1)
     ratio, logp = ratio_of(logits, old), torch.log_softmax(logits, -1)
     entropy = softmax_entropy(logits).unsqueeze(-1).expand_as(logits)
-    limited = Clip(1 - LOW, HIGH - 1).limited(ratio, advantage)
+    clipped = Clip(1 - LOW, HIGH - 1).clipped(ratio, advantage)
     drawn = torch.softmax(old, -1).flatten()
-    parts = [entropy_drift(*(x[:, [a]] for x in (logp, entropy, advantage, ratio, limited))) for a in range(logits.shape[1])]
+    parts = [entropy_drift(*(x[:, [a]] for x in (logp, entropy, advantage, ratio, clipped))) for a in range(logits.shape[1])]
     kept, cut = (sum(share * part[i] for share, part in zip(drawn, parts, strict=True)) for i in (0, 1))
     expected = entropy_change(logits, clipped_gradient(logits, advantage, ratio, low=LOW, high=HIGH).natural)[0]
     whole = entropy_change(logits, clipped_gradient(logits, advantage, ratio, low=-1.0, high=1e9).natural)[0]
@@ -80,8 +80,8 @@ def test_estimate_from_samples_is_the_natural_gradient_prediction(seed: int) -> 
 def test_masked_tokens_may_be_nan() -> None:
     values = torch.tensor([[-1.0, float("nan")]])
     mask = torch.tensor([[True, False]])
-    limited = torch.zeros_like(mask)
-    kept, cut = entropy_drift(values, values + 1.5, values, values + 2, limited, mask)
+    clipped = torch.zeros_like(mask)
+    kept, cut = entropy_drift(values, values + 1.5, values, values + 2, clipped, mask)
     assert kept.item() == pytest.approx(-(1.0 * (-1.0 + 0.5) * -1.0)) and cut.item() == 0
     with pytest.raises(RheostatError, match="must have one shape"):
-        entropy_drift(values, values, values, values, limited[:, :1])
+        entropy_drift(values, values, values, values, clipped[:, :1])

@@ -29,8 +29,8 @@ def minimiser(target: Tensor, expectile: float) -> float:
     low, high = target.min(), target.max()
     for _ in range(40):
         v = ((low + high) / 2).requires_grad_()
-        slope = torch.autograd.grad(expectile_loss(v.expand_as(target), target, expectile), v)[0]
-        low, high = (v.detach(), high) if slope < 0 else (low, v.detach())
+        gradient = torch.autograd.grad(expectile_loss(v.expand_as(target), target, expectile), v)[0]
+        low, high = (v.detach(), high) if gradient < 0 else (low, v.detach())
     return low.item()
 
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rheostat.errors import RheostatError
+from rheostat.objectives.clipping import Clip, NoClip
 from rheostat.objectives.kl import categorical_kl, kl_estimate
 from rheostat.objectives.kl_convex import convex_share, exact_kl_convex, kl_convex
-from rheostat.objectives.limits import Clip, Unlimited
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, window_centre
 
@@ -75,9 +75,9 @@ def test_penalty_refusals() -> None:
 # --- the window --------------------------------------------------------------------------------------------------------------------------
 
 
-def gradient(logp: Tensor, advantage: Tensor, behaviour: Tensor, limit: Clip | Unlimited) -> tuple[Tensor, Tensor]:
+def gradient(logp: Tensor, advantage: Tensor, behaviour: Tensor, clip: Clip | NoClip) -> tuple[Tensor, Tensor]:
     leaf = logp.clone().requires_grad_()
-    loss = policy_gradient(leaf, advantage, denominator_logp=behaviour, limit=limit, log_clamp=LOG_CLAMP).loss
+    loss = policy_gradient(leaf, advantage, denominator_logp=behaviour, clip=clip, log_clamp=LOG_CLAMP).loss
     return loss.detach(), torch.autograd.grad(loss, leaf)[0]
 
 
@@ -97,7 +97,7 @@ def test_nothing_is_clipped_before_the_policy_moves(seed: int) -> None:
     """At the start of the step the gradient is the importance-weighted one, however stale the rows; around 1 it is not."""
     current, behaviour, advantage = drawn(seed, 3)
     behaviour = behaviour * 3
-    free = gradient(current, advantage, behaviour, Unlimited())[1]
+    free = gradient(current, advantage, behaviour, NoClip())[1]
     assert torch.equal(gradient(current, advantage, behaviour, Clip(0.2, 0.2, centre=window_centre(current, behaviour)))[1], free)
     assert not torch.equal(gradient(current, advantage, behaviour, Clip(0.2, 0.2))[1], free)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.masking import Aggregation, natural_denominator
-from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, PolicyShaping, Unlimited
+from rheostat.objectives.clipping import Clip, ClipRule, DetachedClip, LogClip, NoClip, PolicyShaping
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient, policy_terms
 from rheostat.objectives.ratio import RatioKind
 
@@ -22,14 +22,14 @@ seeds = st.integers(0, 2**32 - 1)
 
 @dataclass(frozen=True)
 class Method:
-    limit: Limit
+    clip: ClipRule
     ratio: RatioKind = "token"
     aggregate: Aggregation = "token-mean"
     log_clamp: tuple[float, float] | None = None
 
 
 METHODS = {
-    "importance sampling": Method(Unlimited()),
+    "importance sampling": Method(NoClip()),
     "REINFORCE": Method(DetachedClip()),
     "PPO": Method(Clip(), log_clamp=(-20.0, 20.0)),
     "dual clip": Method(Clip(0.2, 0.28, dual=3.0)),
@@ -88,7 +88,7 @@ def call(method: Method, data: Batch, logp: Tensor, denominator: Tensor | float 
         data.advantage,
         denominator_logp=data.old,
         mask=data.mask,
-        limit=method.limit,
+        clip=method.clip,
         ratio=method.ratio,
         log_clamp=method.log_clamp,
         weight=data.weight,
@@ -145,7 +145,7 @@ def test_masked_poison_is_harmless(seed: int, name: str, poison: float) -> None:
     torch.testing.assert_close(poisoned_grad, grad)
     assert (grad[~data.mask] == 0).all()
     clean, dirty = call(method, data, data.logp), call(method, poisoned, poisoned.logp)
-    for metric in ("approx_kl", "limited_share", "clip_fraction"):
+    for metric in ("approx_kl", "clip_fraction", "outside_fraction"):
         torch.testing.assert_close(getattr(dirty, metric), getattr(clean, metric))
 
 
@@ -164,7 +164,7 @@ def test_first_on_policy_step_is_reinforce(seed: int, name: str) -> None:
     method, data = METHODS[name], batch(seed, drift=0.0)
     logp = data.logp.clone().requires_grad_()
     loss = call(method, data, logp)
-    assert (loss.ratio[data.mask] == 1).all() and not loss.limited.any()
+    assert (loss.ratio[data.mask] == 1).all() and not loss.clipped.any()
     torch.testing.assert_close(loss.approx_kl.item(), 0.0)
     # one ratio for the whole row is one action: its REINFORCE gradient is the sum over tokens
     mode: Aggregation = "sequence-sum" if method.ratio == "sequence-product" else method.aggregate
@@ -183,9 +183,9 @@ def test_limited_entries_are_those_without_a_gradient(seed: int, name: str) -> N
     logp = data.logp.clone().requires_grad_()
     loss = call(method, data, logp)
     without = (torch.autograd.grad(loss.loss, logp)[0] == 0) & data.mask
-    assert torch.equal(loss.limited, without)
+    assert torch.equal(loss.clipped, without)
     kept = data.mask.sum().clamp(min=1)
-    torch.testing.assert_close(loss.limited_share, (without.sum() / kept).float())
+    torch.testing.assert_close(loss.clip_fraction, (without.sum() / kept).float())
 
 
 @given(seed=seeds)
@@ -194,7 +194,7 @@ def test_limited_tokens_of_a_clip_in_log_space(seed: int) -> None:
     logp = data.logp.clone().requires_grad_()
     loss = call(METHODS["GMPO"], data, logp)
     without = (torch.autograd.grad(loss.loss, logp)[0] == 0) & data.mask
-    assert torch.equal(loss.limited, without)
+    assert torch.equal(loss.clipped, without)
 
 
 @given(seed=seeds)
@@ -239,10 +239,10 @@ def test_closed_forms() -> None:
     logp, old = torch.tensor([math.log(1.5), math.log(0.5), math.log(5.0)]), torch.zeros(3)
     advantage = torch.tensor([1.0, -1.0, -1.0])
 
-    def loss(limit: Limit, denominator: Tensor | None = old) -> list[float]:
-        return policy_terms(logp, advantage, denominator_logp=denominator, limit=limit).loss.tolist()
+    def loss(clip: ClipRule, denominator: Tensor | None = old) -> list[float]:
+        return policy_terms(logp, advantage, denominator_logp=denominator, clip=clip).loss.tolist()
 
-    assert loss(Unlimited()) == pytest.approx([-1.5, 0.5, 5.0])
+    assert loss(NoClip()) == pytest.approx([-1.5, 0.5, 5.0])
     assert loss(Clip(0.2, 0.28)) == pytest.approx([-1.28, 0.8, 5.0])
     assert loss(Clip(0.2, 0.2, dual=3.0)) == pytest.approx([-1.2, 0.8, 3.0])
     assert loss(Clip(0.2, 0.2, upper=2.0)) == pytest.approx([-1.2, 0.8, 2.0])
@@ -254,22 +254,22 @@ def test_closed_forms() -> None:
 
 def test_bounds_may_be_tensors() -> None:
     logp, old, advantage = torch.tensor([0.5, 0.5]), torch.zeros(2), torch.ones(2)
-    for limit in (Clip(0.2, torch.tensor([0.1, 10.0])), Clip(torch.tensor(0.2), torch.tensor([0.1, 10.0]), upper=5.0)):
-        terms = policy_terms(logp, advantage, denominator_logp=old, limit=limit)
+    for clip in (Clip(0.2, torch.tensor([0.1, 10.0])), Clip(torch.tensor(0.2), torch.tensor([0.1, 10.0]), upper=5.0)):
+        terms = policy_terms(logp, advantage, denominator_logp=old, clip=clip)
         assert terms.loss.tolist() == pytest.approx([-1.1, -math.exp(0.5)])
-        assert terms.limited.tolist() == [True, False]
+        assert terms.clipped.tolist() == [True, False]
 
 
 def test_log_clamp_cuts_the_gradient_outside() -> None:
     logp = torch.tensor([25.0, 1.0], requires_grad=True)
-    loss = policy_gradient(logp, torch.tensor([-1.0, -1.0]), denominator_logp=torch.zeros(2), limit=Unlimited(), log_clamp=(-20.0, 20.0))
+    loss = policy_gradient(logp, torch.tensor([-1.0, -1.0]), denominator_logp=torch.zeros(2), clip=NoClip(), log_clamp=(-20.0, 20.0))
     assert loss.ratio[0].item() == pytest.approx(math.exp(20.0))
     assert torch.autograd.grad(loss.loss, logp)[0][0].item() == 0.0
 
 
 def test_only_the_numerator_carries_a_gradient() -> None:
     logp, others = torch.zeros(3, requires_grad=True), [torch.ones(3, requires_grad=True) for _ in range(3)]
-    loss = policy_gradient(logp, others[0], denominator_logp=others[1], weight=others[2], limit=Unlimited()).loss
+    loss = policy_gradient(logp, others[0], denominator_logp=others[1], weight=others[2], clip=NoClip()).loss
     grads = torch.autograd.grad(loss, [logp, *others], allow_unused=True)
     assert grads[0] is not None and grads[1:] == (None, None, None)
 
@@ -283,8 +283,8 @@ def test_metrics() -> None:
     logp, old = torch.tensor([[0.5, -0.5, 9.0]]), torch.zeros(1, 3)
     mask, advantage = torch.tensor([[True, True, False]]), torch.tensor([[1.0, 1.0, 1.0]])
     loss = policy_gradient(logp, advantage, denominator_logp=old, mask=mask)
-    assert loss.limited.tolist() == [[True, False, False]]
-    assert loss.limited_share.item() == 0.5 and loss.clip_fraction.item() == 1.0
+    assert loss.clipped.tolist() == [[True, False, False]]
+    assert loss.clip_fraction.item() == 0.5 and loss.outside_fraction.item() == 1.0
     assert loss.approx_kl.item() == pytest.approx((math.exp(0.5) - 1.5 + math.exp(-0.5) - 0.5) / 2)
 
 

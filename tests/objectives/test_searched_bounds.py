@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.objectives.limits import Clip
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.searched_bounds import FORMS, Form, Range, SearchedBounds, search_bounds, surrogate_sides
 
@@ -78,8 +78,8 @@ def test_a_target_that_is_met_leaves_the_plain_clip(seed: int, form: Form) -> No
     bounds = search_bounds(ratio, advantage, low=LOW, high=HIGH, target=0.0, form=form, mask=mask, sampler_logp=logp)
     assert (bounds.low, bounds.high, bounds.moves) == (0.6, 1.2, 0) and bounds.share == bounds.share_at_start
     ours, plain = (
-        policy_gradient(logp + ratio.log(), advantage, denominator_logp=logp, mask=mask, limit=limit).loss
-        for limit in (Clip(1 - bounds.low, bounds.high - 1), Clip(0.4, 0.2))
+        policy_gradient(logp + ratio.log(), advantage, denominator_logp=logp, mask=mask, clip=clip).loss
+        for clip in (Clip(1 - bounds.low, bounds.high - 1), Clip(0.4, 0.2))
     )
     torch.testing.assert_close(ours, plain)
 

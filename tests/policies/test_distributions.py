@@ -1,4 +1,4 @@
-"""Action distributions: slopes by hand against autograd, divergences against PyTorch's own distributions."""
+"""Action distributions: derivatives by hand against autograd, divergences against PyTorch's own distributions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def parameters(seed: int, *, shared: bool = False) -> Tensor:
     return values.requires_grad_()
 
 
-def slope(build: Build, of: Callable[[Distribution], Tensor], at: Tensor) -> Tensor:
+def gradient(build: Build, of: Callable[[Distribution], Tensor], at: Tensor) -> Tensor:
     """Row by row, so that a shared deviation is differentiated for every row apart."""
     found = torch.zeros_like(at)
     for row in range(len(at)):
@@ -42,16 +42,16 @@ def test_slopes_are_what_autograd_finds(name: str) -> None:
     at, other = parameters(0, shared=shared), parameters(1, shared=shared)
     here, there = build(at.detach()), build(other.detach())
     action = here.sample(torch.Generator().manual_seed(2))
-    log_prob, score = here.log_prob_and_slope(action)
+    log_prob, score = here.log_prob_and_gradient(action)
     torch.testing.assert_close(log_prob, here.log_prob(action))
     for row in range(len(at)):
         one = lambda d, row=row: d.log_prob(action[row : row + 1])  # noqa: E731
-        torch.testing.assert_close(score[row], slope(build, one, at)[row])
+        torch.testing.assert_close(score[row], gradient(build, one, at)[row])
         one_kl = lambda d, row=row: d.kl(build(other.detach()[row : row + 1]))  # noqa: E731
-        torch.testing.assert_close(here.kl_slope(there)[row], slope(build, one_kl, at)[row])
+        torch.testing.assert_close(here.kl_gradient(there)[row], gradient(build, one_kl, at)[row])
         reverse = lambda d, row=row: build(other.detach()[row : row + 1]).kl(d)  # noqa: E731
-        torch.testing.assert_close(here.reverse_kl_slope(there)[row], slope(build, reverse, at)[row])
-    torch.testing.assert_close(here.entropy_slope(), slope(build, lambda d: d.entropy(), at))
+        torch.testing.assert_close(here.reverse_kl_gradient(there)[row], gradient(build, reverse, at)[row])
+    torch.testing.assert_close(here.entropy_gradient(), gradient(build, lambda d: d.entropy(), at))
 
 
 @pytest.mark.parametrize("name", BUILDS)

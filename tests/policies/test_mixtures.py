@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians: PyTorch's numbers, slopes by hand against autograd, estimates against sums, permutations, and mixtures of one."""
+"""Mixtures of Gaussians: PyTorch's numbers, derivatives by hand against autograd, estimates against sums, permutations, mixtures of one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import distributions as reference
 from rheostat.policies.control.distributions import Gaussian
 from rheostat.policies.control.mixtures import MixtureOfGaussians, SquashedMixture
 from rheostat.policies.control.squashed import SquashedGaussian
-from tests.policies.test_distributions import slope
+from tests.policies.test_distributions import gradient
 
 ROWS, EXPERTS, DIMENSIONS = 5, 3, 2
 WIDTH = EXPERTS + 2 * EXPERTS * DIMENSIONS
@@ -66,17 +66,17 @@ def test_slopes_are_what_autograd_finds(build: Build) -> None:
     at, other = draw(0, one_deviation=True), draw(1).detach()
     here, there = build(at.detach()), mixture(other)
     action = here.sample(torch.Generator().manual_seed(2))
-    log_prob, score = here.log_prob_and_slope(action)
+    log_prob, score = here.log_prob_and_gradient(action)
     torch.testing.assert_close(log_prob, here.log_prob(action))
     assert not score.requires_grad
     for row in range(ROWS):
         one = lambda d, row=row: d.log_prob(action[row : row + 1])  # noqa: E731
-        torch.testing.assert_close(score[row], slope(build, one, at)[row])
+        torch.testing.assert_close(score[row], gradient(build, one, at)[row])
         one_kl = lambda d, row=row: d.kl(mixture(other[row : row + 1]))  # noqa: E731
-        torch.testing.assert_close(here.kl_slope(there)[row], slope(build, one_kl, at)[row])
+        torch.testing.assert_close(here.kl_gradient(there)[row], gradient(build, one_kl, at)[row])
         reverse = lambda d, row=row: mixture(other[row : row + 1]).kl(d)  # noqa: E731
-        torch.testing.assert_close(here.reverse_kl_slope(there)[row], slope(build, reverse, at)[row])
-    torch.testing.assert_close(here.entropy_slope(), slope(build, lambda d: d.entropy(), at))
+        torch.testing.assert_close(here.reverse_kl_gradient(there)[row], gradient(build, reverse, at)[row])
+    torch.testing.assert_close(here.entropy_gradient(), gradient(build, lambda d: d.entropy(), at))
 
 
 @given(seed=seeds)
@@ -84,7 +84,7 @@ def test_the_score_of_far_actions_is_finite(seed: int) -> None:
     """Where a sum of exponentials is 0 in double precision."""
     found = mixture(draw(seed).detach())
     action = 1e3 * torch.randn(ROWS, DIMENSIONS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    log_prob, score = found.log_prob_and_slope(action)
+    log_prob, score = found.log_prob_and_gradient(action)
     assert bool(log_prob.isfinite().all()) and bool(score.isfinite().all())
     torch.testing.assert_close(found.responsibilities(action).sum(-1), torch.ones(ROWS, dtype=torch.float64))
 
@@ -122,11 +122,11 @@ def test_a_mixture_of_one_is_the_gaussian() -> None:
     assert torch.equal(generators[0].get_state(), generators[1].get_state())  # the same random numbers, and no more
     torch.testing.assert_close(one.log_prob(action), plain.log_prob(action))
     torch.testing.assert_close(one.entropy(), plain.entropy())
-    torch.testing.assert_close(one.entropy_slope()[:, 1:], plain.entropy_slope())
+    torch.testing.assert_close(one.entropy_gradient()[:, 1:], plain.entropy_gradient())
     other = Gaussian(mean + 1, 0.3 * log_std)
     torch.testing.assert_close(one.kl(other), plain.kl(other))
-    torch.testing.assert_close(one.kl_slope(other)[:, 1:], plain.kl_slope(other))
-    torch.testing.assert_close(one.reverse_kl_slope(other)[:, 1:], plain.reverse_kl_slope(other))
+    torch.testing.assert_close(one.kl_gradient(other)[:, 1:], plain.kl_gradient(other))
+    torch.testing.assert_close(one.reverse_kl_gradient(other)[:, 1:], plain.reverse_kl_gradient(other))
 
 
 def test_experts_that_are_all_the_same_are_one() -> None:

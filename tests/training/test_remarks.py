@@ -14,18 +14,18 @@ from rheostat.training.run import Run
 from rheostat.training.warnings import remarks
 from tests.training.test_run import small
 
-ROW = {"meter/kl_behaviour_k3": 0.05, "meter/age_max": 3.0, "approx_kl": 0.01, "meter/limited_share": 0.1, "gradient_steps": 4}
+ROW = {"meter/kl_behaviour_k3": 0.05, "meter/age_max": 3.0, "approx_kl": 0.01, "meter/clip_fraction": 0.1, "gradient_steps": 4}
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({}, None),
-        ({"approx_kl": 0.0, "meter/limited_share": 0.0}, "The ratio was exactly 1 in every gradient step although the data are up to 3"),
-        ({"approx_kl": 0.0, "meter/limited_share": 0.0, "meter/capped_share": 0.2}, None),
+        ({"approx_kl": 0.0, "meter/clip_fraction": 0.0}, "The ratio was exactly 1 in every gradient step although the data are up to 3"),
+        ({"approx_kl": 0.0, "meter/clip_fraction": 0.0, "meter/capped_share": 0.2}, None),
         ({"approx_kl": 0.0, "meter/age_max": 0.0}, None),
         ({"approx_kl": 0.0, "meter/kl_behaviour_k3": 1e-7}, None),
-        ({"meter/limited_share": 0.0}, "The limit on the ratio was never touched in 12 updates"),
+        ({"meter/clip_fraction": 0.0}, "The clip on the ratio never acted in 12 updates"),
         ({"meter/capped_share": 1.0}, "Every importance weight was at its cap"),
     ],
 )

@@ -217,7 +217,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
         "meter/ess",
         "meter/kl_behaviour_k3",
         "meter/ratio_median",
-        "meter/limited_share",
+        "meter/clip_fraction",
         "meter/age_mean",
         "entropy",
         "policy_loss",

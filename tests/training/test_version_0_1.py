@@ -69,6 +69,8 @@ def test_what_every_method_had_is_carried_over(method: str) -> None:
         ("tis", {"sampler_correction": "none", "sampler_cap": 3.0}, {"sampler_correction": "none"}),
         ("bapo", {"target": 0.5, "clip_high_end": 1.0}, {"clip.target": 0.5, "clip.high_end": 1.0}),
         ("rl-plus", {"limit": "clip", "clip_low": 0.3}, {"clip": "clip", "clip_low": 0.3}),
+        ("ppo", {"limit": "detached", "clip": 0.3}, {"clip_kind": "detached", "clip": 0.3}),
+        ("a2c", {"limit": "clip", "epochs": 1}, {}),
         ("grpo", {"dial": {"lag": 2, "replay_share": 0.5}}, {"dial.lag": 2, "dial.replay_share": 0.5}),
     ],
 )
@@ -91,3 +93,16 @@ def test_what_has_no_counterpart_is_refused(method: str, changes: dict[str, Any]
     with pytest.raises(RheostatError, match=sentence) as error:
         configure(method, old(method, **changes))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("limit", r"ppo: the option limit of version 0\.1 is now objective\.clip_kind: say objective\.clip_kind none\."),
+        ("objective.limit", r"ppo: the option objective\.limit is now objective\.clip_kind: say objective\.clip_kind none\."),
+    ],
+)
+def test_the_old_name_of_the_clip_of_control_is_answered_with_the_new_one(name: str, sentence: str) -> None:
+    with pytest.raises(RheostatError, match=sentence):
+        configure("ppo", {name: "none"})
+    assert configure("ppo", {"clip_kind": "none"}).objective.clip_kind == "none"

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from rheostat.masking import select
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.entropy_clip import clipped_gradient, entropy_change, softmax_entropy
-from rheostat.objectives.limits import Clip
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP
 from rheostat.objectives.searched_bounds import Form, Range, SearchedBounds, search_bounds
@@ -44,7 +44,7 @@ def searched(
         adv,
         denominator_logp=old,
         mask=mask,
-        limit=Clip(1 - found.low, found.high - 1, dual=params["dual_clip_c"]),
+        clip=Clip(1 - found.low, found.high - 1, dual=params["dual_clip_c"]),
         log_clamp=LOG_CLAMP,
         aggregate=AGGREGATIONS[params["agg"]],
     ).loss

@@ -12,9 +12,9 @@ from rheostat.buffers.mixing import interleave
 from rheostat.credit.returns import gae, retrace, trace_coefficient, vtrace
 from rheostat.masking import aggregate, standardise
 from rheostat.objectives.actor import behaviour_regularised_loss, smoothed_action, soft_actor_loss, temperature_loss
+from rheostat.objectives.clipping import Clip, DetachedClip
 from rheostat.objectives.conservative import conservative_gap, conservative_penalty, uniform_log_density
 from rheostat.objectives.expectile import expectile_loss
-from rheostat.objectives.limits import Clip, DetachedClip
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.supervised import weighted_likelihood
 from rheostat.objectives.temporal_difference import critic_loss, least, soft_value, td_target
@@ -88,7 +88,7 @@ def sb3_ppo(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     if params["normalize_advantage"]:
         adv = standardise(adv)
     clip = params["clip_range"]
-    policy = policy_gradient(logp, adv, denominator_logp=tensor(inputs["old_log_prob"]), limit=Clip(clip, clip))
+    policy = policy_gradient(logp, adv, denominator_logp=tensor(inputs["old_log_prob"]), clip=Clip(clip, clip))
     critic = value_loss(
         value,
         tensor(inputs["returns"]),
@@ -106,7 +106,7 @@ def sb3_ppo(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
         "entropy_loss": entropy_loss,
         "loss": loss,
         "approx_kl": policy.approx_kl,
-        "clip_fraction": policy.clip_fraction,
+        "clip_fraction": policy.outside_fraction,
         "grad_log_prob": grad_logp,
         "grad_values": grad_value,
         "grad_entropy": grad_entropy,
@@ -119,7 +119,7 @@ def sb3_a2c(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     adv = tensor(inputs["advantages"])
     if params["normalize_advantage"]:
         adv = standardise(adv)
-    policy = policy_gradient(logp, adv, denominator_logp=None, limit=DetachedClip())
+    policy = policy_gradient(logp, adv, denominator_logp=None, clip=DetachedClip())
     critic = value_loss(value, tensor(inputs["returns"]), scale=1.0)
     loss = policy.loss - params["ent_coef"] * aggregate(entropy, None) + params["vf_coef"] * critic
     grad_logp, grad_value, grad_entropy = gradients(loss, logp, value, entropy)

@@ -13,8 +13,8 @@ from rheostat.credit.token_returns import reinforce_pp_advantage, token_gae
 from rheostat.credit.token_rewards import overlong_penalty
 from rheostat.errors import RheostatError
 from rheostat.masking import Aggregation, aggregate, masked_sum, select
+from rheostat.objectives.clipping import Clip, ClipRule, DetachedClip, LogClip, NoClip, PolicyShaping
 from rheostat.objectives.kl import kl_estimate, straight_through
-from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, PolicyShaping, Unlimited
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
 from rheostat.objectives.value import value_loss
@@ -95,31 +95,31 @@ def verl_loss(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict
     if kind == "luffy":
         loss = luffy_loss(logp, old, mask, adv, boolean(inputs["prefix_mask"]), params)
         return {"loss": loss, "grad_logp": gradients(loss, logp)[0]}
-    limit: Limit
+    clip: ClipRule
     ratio: RatioKind = "token"
     denominator_logp: Tensor | None = old
     clamp: tuple[float, float] | None = LOG_CLAMP
     mode = AGGREGATIONS.get(params.get("agg", "token-mean"), "sequence-mean")
     count: int | None = length if mode == "constant" else None
     if kind.startswith("gspo"):
-        limit, ratio, clamp = Clip(params["clip_low"], params["clip_high"]), "sequence-token", (-math.inf, 10.0)
+        clip, ratio, clamp = Clip(params["clip_low"], params["clip_high"]), "sequence-token", (-math.inf, 10.0)
     elif kind == "gmpo":
-        limit, ratio, clamp, count = LogClip(params["log_clip_low"], params["log_clip_high"]), "sequence", None, rows
+        clip, ratio, clamp, count = LogClip(params["log_clip_low"], params["log_clip_high"]), "sequence", None, rows
     elif kind.startswith("cispo"):
-        limit = DetachedClip(params["clip_low"], params["clip_high"])
+        clip = DetachedClip(params["clip_low"], params["clip_high"])
     elif kind == "reinforce_logp":
-        limit, denominator_logp = DetachedClip(), None
+        clip, denominator_logp = DetachedClip(), None
     else:
         both = params.get("clip_ratio")
         low, high = (params.get(f"clip_ratio_{side}", params.get(f"clip_{side}")) for side in ("low", "high"))
-        limit = Clip(both if low is None else low, both if high is None else high, dual=params["dual_clip_c"])
+        clip = Clip(both if low is None else low, both if high is None else high, dual=params["dual_clip_c"])
     weight = tensor(inputs["sampler_weights"]) if "sampler_weights" in inputs else None
     loss = policy_gradient(
         logp,
         adv,
         denominator_logp=denominator_logp,
         mask=mask,
-        limit=limit,
+        clip=clip,
         ratio=ratio,
         log_clamp=clamp,
         weight=weight,
@@ -133,17 +133,17 @@ def luffy_loss(logp: Tensor, old: Tensor, mask: Tensor, adv: Tensor, prefix: Ten
     """Own tokens by importance sampling, expert tokens by their (shaped) probability, one constant denominator."""
     if params["on_policy_clip"] is not None:
         raise Unsupported("the released flags do not clip own tokens")
-    shaping: Limit = Unlimited() if params["reshape"] == "no_reshape" else PolicyShaping(float(params["reshape"].rpartition("_")[2]))
+    shaping: ClipRule = NoClip() if params["reshape"] == "no_reshape" else PolicyShaping(float(params["reshape"].rpartition("_")[2]))
     length = logp.shape[-1]
     own = policy_gradient(
-        logp, adv, denominator_logp=old, mask=mask & ~prefix, limit=Unlimited(), aggregate="constant", denominator=length
+        logp, adv, denominator_logp=old, mask=mask & ~prefix, clip=NoClip(), aggregate="constant", denominator=length
     ).loss
     expert = policy_gradient(
         logp,
         adv,
         denominator_logp=torch.zeros_like(logp),
         mask=mask & prefix,
-        limit=shaping,
+        clip=shaping,
         aggregate="constant",
         denominator=length,
     ).loss
@@ -158,9 +158,9 @@ def trl_loss(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[
     adv = tensor(inputs["adv_per_seq"]).unsqueeze(-1).expand_as(logp)
     rows = len(logp)
     kind = params["loss_type"]
-    limit: Limit = Clip(params["eps_low"], params["eps_high"], upper=params["delta"])
+    clip: ClipRule = Clip(params["eps_low"], params["eps_high"], upper=params["delta"])
     if kind == "cispo":
-        limit = DetachedClip(None, params["eps_high"] - 1)
+        clip = DetachedClip(None, params["eps_high"] - 1)
     modes: dict[str, tuple[Aggregation, int | None]] = {
         "grpo": ("sequence-mean", rows),
         "bnpo": ("token-mean", None),
@@ -176,7 +176,7 @@ def trl_loss(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[
         adv,
         denominator_logp=old,
         mask=mask,
-        limit=limit,
+        clip=clip,
         ratio=params["importance_level"],
         weight=weight,
         aggregate=mode,
@@ -190,7 +190,7 @@ def trl_loss(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[
 
 def rloo_loss(logp: Tensor, old: Tensor, mask: Tensor, adv: Tensor, clip: float) -> dict[str, Any]:
     """TRL's RLOO treats the completion as one action; without a mask, because it counts an empty row too, with ratio 1."""
-    loss = policy_gradient(masked_sum(logp, mask, -1), adv, denominator_logp=masked_sum(old, mask, -1), limit=Clip(clip, clip)).loss
+    loss = policy_gradient(masked_sum(logp, mask, -1), adv, denominator_logp=masked_sum(old, mask, -1), clip=Clip(clip, clip)).loss
     return {"loss": loss, "grad_logp": gradients(loss, logp)[0]}
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from rheostat.masking import Aggregation, natural_denominator
-from rheostat.objectives.limits import Clip
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP
 from rheostat.objectives.schedules import PeakSchedule
@@ -70,8 +70,8 @@ def mixture(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
             if kind is expert:
                 parts.append(weighted_likelihood(logp, mask=kept, weight=weight, denominator=count))
             else:
-                limit = Clip(params["clip"], params["clip"], dual=params["dual_clip_c"])
-                policy = policy_gradient(logp, adv, denominator_logp=old, mask=kept, limit=limit, log_clamp=LOG_CLAMP, denominator=count)
+                clip = Clip(params["clip"], params["clip"], dual=params["dual_clip_c"])
+                policy = policy_gradient(logp, adv, denominator_logp=old, mask=kept, clip=clip, log_clamp=LOG_CLAMP, denominator=count)
                 parts.append(policy.loss)
         loss = loss + (1 - mu) * parts[0] + mu * parts[1]
     return {"loss": loss, "mu": mu, "grad_logp": gradients(loss, logp)[0]}

@@ -9,8 +9,8 @@ from torch import Tensor
 from rheostat.collect.language.hints import beginning, refine
 from rheostat.credit.groups import grpo_advantage
 from rheostat.masking import Aggregation, aggregate
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.kl import kl_estimate
-from rheostat.objectives.limits import Clip
 from rheostat.objectives.policy_gradient import policy_gradient
 from tests.vectors.tools import Unsupported, boolean, gradients, integer, leaf, plain, tensor
 
@@ -68,8 +68,8 @@ def loss(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
         "dr_grpo": ("constant", rows * params["max_completion_length"]),
     }
     mode, count = modes[params["loss_type"]]
-    limit = Clip(params["eps_low"], params["eps_high"])
-    total = policy_gradient(logp, adv, denominator_logp=old, mask=mask, limit=limit, aggregate=mode, denominator=count).loss
+    clip = Clip(params["eps_low"], params["eps_high"])
+    total = policy_gradient(logp, adv, denominator_logp=old, mask=mask, clip=clip, aggregate=mode, denominator=count).loss
     if params["beta"]:
         divergence = kl_estimate(logp, tensor(inputs["ref_logp"]), "k3", mask=mask)
         total = total + params["beta"] * aggregate(divergence, mask, mode, denominator=count)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rheostat.masking import standardise
 from rheostat.objectives.actor import soft_actor_loss, temperature_loss
-from rheostat.objectives.limits import Clip
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.mixture_of_experts import best_expert, frequency_loss
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.temporal_difference import critic_loss, least, soft_value, td_target
@@ -70,9 +70,9 @@ def density(inputs: dict[str, Any]) -> dict[str, Any]:
     """The mixture's density with its derivatives by hand; the deviation is shared by all rows, whose derivatives are summed."""
     mixture = MixtureOfGaussians(tensor(inputs["mix_logits"]), tensor(inputs["mu"]), tensor(inputs["log_std"])[0])
     actions = tensor(inputs["actions"])
-    log_prob, slope = mixture.log_prob_and_slope(actions)
+    log_prob, gradient = mixture.log_prob_and_gradient(actions)
     rows, experts, dimensions = mixture.mean.shape
-    to_logits, to_mean, to_log_std = slope.split([experts, experts * dimensions, experts * dimensions], -1)
+    to_logits, to_mean, to_log_std = gradient.split([experts, experts * dimensions, experts * dimensions], -1)
     return {
         "log_prob": log_prob,
         "responsibilities": mixture.responsibilities(actions),
@@ -89,7 +89,7 @@ def clipped_update(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, 
     old_value, advantage = tensor(inputs["old_values"]), tensor(inputs["advantages"])
     target, clip = old_value + advantage, params["clip"]
     log_prob = MixtureOfGaussians(logits, mean, log_std[0]).log_prob(tensor(inputs["actions"]))
-    policy = policy_gradient(log_prob, standardise(advantage), denominator_logp=tensor(inputs["old_log_prob"]), limit=Clip(clip, clip)).loss
+    policy = policy_gradient(log_prob, standardise(advantage), denominator_logp=tensor(inputs["old_log_prob"]), clip=Clip(clip, clip)).loss
     mixture = frequency_loss(logits, best_expert(tensor(inputs["q_of_expert_samples"])))
     critic = value_loss(value, target, old_value=old_value, clip=clip)
     judge = critic_loss(q.unsqueeze(0), target)

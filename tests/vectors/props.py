@@ -10,8 +10,8 @@ from torch import Tensor
 from rheostat.credit.returns import gae
 from rheostat.masking import standardise
 from rheostat.objectives.behaviour import BehaviourLoss, advantage_weight, behaviour_loss, ros_loss, ros_tabular_step
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.kl import categorical_kl, gaussian_kl
-from rheostat.objectives.limits import Clip
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.sampling_error import empirical_policy, sampling_error_tabular
 from rheostat.objectives.value import value_loss
@@ -68,7 +68,7 @@ def gaussian(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
         "kl_reg": step.kl,
         "loss": step.loss,
         "approx_kl": step.approx_kl,
-        "clipfrac": step.clip_fraction,
+        "clipfrac": step.outside_fraction,
     }
 
 
@@ -86,7 +86,7 @@ def discrete(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[
         "loss": step.loss,
         "kl": step.kl,
         "approx_kl": step.approx_kl,
-        "clipfrac": step.clip_fraction,
+        "clipfrac": step.outside_fraction,
         "grad_logits_new": gradients(step.loss, logits)[0],
     }
 
@@ -100,7 +100,7 @@ def target_ppo(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]
     if params["norm_adv"]:
         advantages = standardise(advantages, eps=params["adv_eps"])
     clip = params["clip"]
-    policy = policy_gradient(new.log_prob(actions), advantages, denominator_logp=old.log_prob(actions), limit=Clip(clip, clip))
+    policy = policy_gradient(new.log_prob(actions), advantages, denominator_logp=old.log_prob(actions), clip=Clip(clip, clip))
     critic = value_loss(value, tensor(inputs["returns"]), old_value=tensor(inputs["v_old"]), clip=clip if params["clip_vloss"] else None)
     entropy = new.entropy().mean()
     total = policy.loss - params["ent_coef"] * entropy + params["vf_coef"] * critic

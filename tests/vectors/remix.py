@@ -8,8 +8,8 @@ from torch import Tensor
 
 from rheostat.buffers.mixing import mixed_counts
 from rheostat.masking import aggregate
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.kl_convex import convex_share, exact_kl_convex, kl_convex
-from rheostat.objectives.limits import Clip
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.ratio import window_centre
 from tests.vectors.tools import Unsupported, boolean, gradients, leaf, plain, tensor
@@ -37,8 +37,8 @@ def surrogate(logp: Tensor, inputs: dict[str, Any], eps: float) -> tuple[PolicyL
     """The loss with its window centred on the current policy, and the centre."""
     behaviour, current, mask = tensor(inputs["behaviour_logp"]), tensor(inputs["current_start_logp"]), boolean(inputs["mask"])
     centre = window_centre(current, behaviour, log_clamp=None)
-    limit = Clip(eps, eps, centre=centre)
-    return policy_gradient(logp, tensor(inputs["adv"]), denominator_logp=behaviour, mask=mask, limit=limit), centre
+    clip = Clip(eps, eps, centre=centre)
+    return policy_gradient(logp, tensor(inputs["adv"]), denominator_logp=behaviour, mask=mask, clip=clip), centre
 
 
 def mix_surrogate(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:

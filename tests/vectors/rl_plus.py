@@ -8,8 +8,8 @@ from torch import Tensor
 
 from rheostat.credit.groups import grpo_advantage, split_advantage
 from rheostat.masking import aggregate, masked_mean, select
-from rheostat.objectives.foreign_terms import External, external_denominator, external_limit
-from rheostat.objectives.limits import Clip, Limit, Unlimited
+from rheostat.objectives.clipping import Clip, ClipRule, NoClip
+from rheostat.objectives.foreign_terms import External, external_clip, external_denominator
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.weights import expert_weight
 from tests.vectors.tools import Unsupported, boolean, gradients, integer, leaf, plain, tensor
@@ -43,22 +43,22 @@ def loss(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     denominator = external_denominator(old, kind)
     weight = expert_weight(logp, "exploration", gamma=params["gamma"]) if plus else None
     clip = params["on_policy_clip"]
-    limit: Limit = Unlimited() if clip is None else Clip(clip, clip)
+    clip: ClipRule = NoClip() if clip is None else Clip(clip, clip)
     parts = {
-        "on": policy_gradient(logp, adv, denominator_logp=old, mask=mask & ~external, limit=limit),
+        "on": policy_gradient(logp, adv, denominator_logp=old, mask=mask & ~external, clip=clip),
         "off": policy_gradient(
             logp,
             adv,
             denominator_logp=denominator,
             mask=mask & external,
-            limit=external_limit(params.get("off_max_clip")),
+            clip=external_clip(params.get("off_max_clip")),
             weight=weight,
         ),
     }
     tokens: Tensor = parts["on"].terms.loss + parts["off"].terms.loss
     by_tokens = params["norm"] == "token-mean"
     total = aggregate(tokens, mask, "token-mean" if by_tokens else "constant", denominator=None if by_tokens else logp.shape[-1])
-    everything = policy_gradient(logp, adv, denominator_logp=denominator, limit=Unlimited()).ratio
+    everything = policy_gradient(logp, adv, denominator_logp=denominator, clip=NoClip()).ratio
     found = {
         "loss": total,
         "grad_logp": gradients(total, logp)[0],

@@ -10,8 +10,8 @@ from rheostat.collect.language.tree_growth import branch_budget, even_copies, we
 from rheostat.credit.groups import to_tokens
 from rheostat.credit.tree_advantages import progress_advantage, segments_to_tokens, sibling_advantage, subgroup_advantage, whitened
 from rheostat.masking import masked_mean
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.kl import kl_estimate
-from rheostat.objectives.limits import Clip
 from rheostat.objectives.policy_gradient import policy_gradient
 from tests.vectors.tools import Unsupported, boolean, gradients, integer, leaf, plain, tensor
 
@@ -61,12 +61,12 @@ def loss(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     logp, old, mask = leaf(inputs["logp"]), tensor(inputs["old_logp"]), boolean(inputs["mask"])
     adv = tensor(inputs["advantages"])
     shared: dict[str, Any] = {"denominator_logp": old, "mask": mask, "aggregate": params["loss_agg"]}
-    found = policy_gradient(logp, adv, limit=Clip(params["clip_low"], params["clip_high"], dual=params["clip_c"]), **shared)
-    single = policy_gradient(logp, adv, limit=Clip(params["clip_low"], params["clip_high"]), **shared)
+    found = policy_gradient(logp, adv, clip=Clip(params["clip_low"], params["clip_high"], dual=params["clip_c"]), **shared)
+    single = policy_gradient(logp, adv, clip=Clip(params["clip_low"], params["clip_high"]), **shared)
     return {
         "loss": found.loss,
         "grad_logp": gradients(found.loss, logp)[0],
-        "clipfrac": single.limited_share,
-        "clipfrac_lower": found.limited_share - single.limited_share,
+        "clipfrac": single.clip_fraction,
+        "clipfrac_lower": found.clip_fraction - single.clip_fraction,
         "ppo_kl": masked_mean(kl_estimate(old, logp, "k1", mask=mask), mask),
     }

@@ -10,9 +10,9 @@ from torch import Tensor
 from rheostat.credit.am_q import am_q_score, improved
 from rheostat.credit.returns import gae
 from rheostat.masking import standardise
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.diverse_cloning import diverse_cloning_loss
 from rheostat.objectives.expectile import expectile_loss
-from rheostat.objectives.limits import Clip
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.temporal_difference import critic_loss, least, td_target
 from rheostat.objectives.value import value_loss
@@ -45,8 +45,8 @@ def offline_surrogate(inputs: dict[str, Any], params: dict[str, Any]) -> dict[st
     mean, log_std, action = leaf(inputs["mu_new"]), leaf(inputs["logstd_new"]), tensor(inputs["actions_from_old"])
     old, new = Gaussian(tensor(inputs["mu_old"]), tensor(inputs["logstd_old"])), Gaussian(mean, log_std)
     advantage = sided_advantage(rows(inputs["q"]) - rows(inputs["v"]), params["omega"], eps=params["adv_eps"])
-    limit = Clip(params["clip_ratio"], params["clip_ratio"])
-    surrogate = policy_gradient(new.log_prob(action), advantage, denominator_logp=old.log_prob(action), limit=limit)
+    clip = Clip(params["clip_ratio"], params["clip_ratio"])
+    surrogate = policy_gradient(new.log_prob(action), advantage, denominator_logp=old.log_prob(action), clip=clip)
     loss = surrogate.loss - params["entropy_weight"] * new.entropy().mean()
     grad_mean, grad_log_std = gradients(loss, mean, log_std)
     return {"weighted_advantage": column(advantage), "loss": loss, "grad_mu_new": grad_mean, "grad_logstd_new": grad_log_std}
@@ -105,7 +105,7 @@ def online_update(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, A
         lam=params["gae_lambda"],
     )
     clip, advantage = params["clip"], standardise(raw, eps=params["adv_eps"])
-    surrogate = policy_gradient(new.log_prob(action), advantage, denominator_logp=old.log_prob(action), limit=Clip(clip, clip))
+    surrogate = policy_gradient(new.log_prob(action), advantage, denominator_logp=old.log_prob(action), clip=Clip(clip, clip))
     actor_loss = surrogate.loss - params["entropy_coef"] * new.entropy().mean()
     error = value_loss(value, target, old_value=value.detach(), clip=params["value_clip"], scale=1.0)
     grad_mean, grad_log_std = gradients(actor_loss, mean, log_std)

@@ -74,17 +74,17 @@ class BehaviourPolicy:
         """What the behaviour policy says about normalised observations ``[N, ...]``, and the way back to its parameters."""
         return evaluate(self.network, observation, critic=False)
 
-    def descend(self, now: Evaluation, slope: Tensor, *, max_grad_norm: float | None = None, step_size: float | None = None) -> None:
+    def descend(self, now: Evaluation, gradient: Tensor, *, max_grad_norm: float | None = None, step_size: float | None = None) -> None:
         """One step down a loss: with Adam, or by ``step_size`` times the gradient.
 
         Args:
             now: from :meth:`evaluate`.
-            slope: derivative of the loss with respect to the parameters of the distribution, ``[N, P]``.
+            gradient: derivative of the loss with respect to the parameters of the distribution, ``[N, P]``.
             max_grad_norm: global norm limit of the gradient.
             step_size: of plain descent.
         """
         self.parameters.gradient.zero_()
-        now.backward(slope)
+        now.backward(gradient)
         if max_grad_norm is not None:
             self.parameters.clip_gradient(max_grad_norm)
         if self.optimizer is not None:

@@ -24,7 +24,7 @@ OF_THE_BATCH = {
 }  # fmt: skip
 """Settings that describe the batch or the policy: the run has decided them."""
 OF_THE_STEP = ("epochs", "minibatches", "max_grad_norm", "evaluate_every", "max_sampling_rounds", "sampling_error_every")
-"""Settings that would cut the one gradient step in pieces, or limit it."""
+"""Settings that would cut the one gradient step in pieces, or clip it."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_specs(names: Sequence[str], options: Mapping[str, Any]) -> list[Spec]:
         raise RheostatError("Name at least two methods to compare, for example `rheostat disagree RUN grpo rloo cispo`.")
     for spec in specs:
         if sum(each.label == spec.label for each in specs) > 1:
-            other = "limit=none" if spec.row.domain == "control" else "clip=none"
+            other = "clip_kind=none" if spec.row.domain == "control" else "clip=none"
             raise RheostatError(f"{spec.label} is named twice: give one of them other settings, for example {spec.method}:{other}.")
     return specs
 

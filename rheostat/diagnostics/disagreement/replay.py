@@ -1,7 +1,7 @@
 """One method on the frozen batch, through its own code: what its gradient step is made of, token by token.
 
 As under the microscope, the method's own update is asked for its gradient and nothing of it is replaced. Weights per token come from where
-the method itself has them: autograd at its log-probabilities (language), or its hand-written slopes (control).
+the method itself has them: autograd at its log-probabilities (language), or its hand-written derivatives (control).
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class Replay:
 
     Attributes:
         spec: the method.
-        gradient: ``[P]`` ascent direction in the parameters of the policy, before any norm limit; 0 where it made no such step.
+        gradient: ``[P]`` ascent direction in the parameters of the policy, before its norm is clipped; 0 where it made no such step.
         through_tokens: ``[P]``, the part of it that goes through the log-probabilities: sum of weight times ``grad log pi``.
         weight: float64, ``-d loss / d log pi``.
-        limited: bool, the limit cuts the token's gradient.
+        clipped: bool, the clip cuts the token's gradient.
         kept: bool, the token is in the loss.
         advantage: float64, the method's own, 0 outside.
         stopped: whether the method ended the update before this step (``target_kl``).
@@ -59,7 +59,7 @@ class Replay:
     gradient: Tensor
     through_tokens: Tensor
     weight: Tensor
-    limited: Tensor
+    clipped: Tensor
     kept: Tensor
     advantage: Tensor
     stopped: bool
@@ -127,11 +127,11 @@ def _language(spec: Spec, frozen: Frozen, own: Learner) -> Replay:
     seen: list[tuple[Tensor, Tensor | None]] = []
     gradient = ascent_direction(learner, update, batch, parameters, seen)
     zeros = torch.zeros(len(usable), batch.rows.shape[1])
-    slope = torch.cat([_gradient_or_zero(logp) for logp, _ in seen]).cpu() if seen else zeros
+    dloss_dlogp = torch.cat([_gradient_or_zero(logp) for logp, _ in seen]).cpu() if seen else zeros
     cut = (
         torch.cat([torch.zeros_like(logp, dtype=torch.bool) if cut is None else cut for logp, cut in seen]).cpu() if seen else zeros.bool()
     )
-    through = _through_tokens(learner, parameters, batch[usable], -slope)
+    through = _through_tokens(learner, parameters, batch[usable], -dloss_dlogp)
     found = batch.rows
     advantage = torch.zeros(found.shape) if found.advantage is None else select(found.advantage, found.mask)
     count, chosen = len(numbers), frozen.rows.mask
@@ -146,7 +146,7 @@ def _language(spec: Spec, frozen: Frozen, own: Learner) -> Replay:
         return values.new_zeros(found.shape).index_copy(0, usable, values)
 
     return Replay(
-        spec, gradient.float(), through.float(), on_batch(of_usable(-slope)).double(), on_batch(of_usable(cut)), on_batch(found.mask),
+        spec, gradient.float(), through.float(), on_batch(of_usable(-dloss_dlogp)).double(), on_batch(of_usable(cut)), on_batch(found.mask),
         on_batch(advantage).double(), stopped=False, added=len(batch) - count,
     )  # fmt: skip
 
@@ -212,20 +212,20 @@ def _control(spec: Spec, frozen: Frozen, own: Learner) -> Replay:
     last = walked(learner, update, batch, lambda step: assign([vector], frozen.path[min(step, moves)]), moves + 1)
     count = rows.count()
     gradient = torch.zeros(sum(p.numel() for p in acting), dtype=torch.float64)
-    weight, limited, advantage = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.bool), torch.zeros(count).double()
+    weight, clipped, advantage = torch.zeros(count, dtype=torch.float64), torch.zeros(count, dtype=torch.bool), torch.zeros(count).double()
     if last is not None:
         minibatch, step = last
         gradient = -torch.cat([model.parameters.part(model.parameters.gradient, p).flatten() for p in acting]).double()
-        slope, _ = update.objective.slopes(step.log_prob, step.value, step.targets)
-        weight[minibatch.places] = -slope.double()
-        limited[minibatch.places] = update.objective.policy_loss(step.log_prob, step.targets).limited
+        dloss_dlogp, _ = update.objective.derivatives(step.log_prob, step.value, step.targets)
+        weight[minibatch.places] = -dloss_dlogp.double()
+        clipped[minibatch.places] = update.objective.policy_loss(step.log_prob, step.targets).clipped
         advantage[minibatch.places] = step.targets.advantage.double()
     assign([vector], frozen.path[-1])
     logp = _distribution(context, rows).log_prob(rows.action[rows.mask])
     found = torch.autograd.grad((logp * weight.to(logp.dtype)).sum(), acting)
     through = torch.cat([part.flatten() for part in found])
     kept = torch.ones(count, dtype=torch.bool)
-    return Replay(spec, gradient.float(), through, weight, limited, kept, advantage, stopped=last is None)
+    return Replay(spec, gradient.float(), through, weight, clipped, kept, advantage, stopped=last is None)
 
 
 def _distribution(context: Any, rows: Trajectories) -> Any:

@@ -39,12 +39,12 @@ class Row:
     settings: dict[str, Any]
     """Given with it, beyond its defaults."""
     gradient_norm: float
-    """Of the policy's parameters, before any limit."""
+    """Of the policy's parameters, before its norm is clipped."""
     elsewhere: float | None
     """Share of the gradient's norm that does not come through log-probabilities: entropy bonus, a critic that shares weights."""
     tokens: measures.Tokens
     mostly: dict[str, int]
-    """The tokens (or discrete actions) that the limit cuts most often, and how often."""
+    """The tokens (or discrete actions) that the clip cuts most often, and how often."""
     stopped: bool
     """The method ended the update before this step."""
     added: int
@@ -68,7 +68,7 @@ class Shown:
         source: who made it.
         tokens: as text.
         weights: by method, ``-d loss / d log pi`` of every token.
-        states: by method, one of ``up``, ``down``, ``limited``, ``idle``, ``left out`` for every token.
+        states: by method, one of ``up``, ``down``, ``clipped``, ``idle``, ``left out`` for every token.
     """
 
     row: int
@@ -95,7 +95,7 @@ class Disagreement:
         distances: 1 - cosine of the weights over all tokens, in [0, 2]; None where all weights are 0.
         shown: the most disputed rollouts.
         notes: what a reader must know, one sentence each.
-        tensors: ``mask`` ``[B, T]``, ``action``, and ``weight/NAME``, ``limited/NAME``, ``kept/NAME`` over the ``n`` tokens of the mask.
+        tensors: ``mask`` ``[B, T]``, ``action``, and ``weight/NAME``, ``clipped/NAME``, ``kept/NAME`` over the ``n`` tokens of the mask.
     """
 
     facts: dict[str, Any]
@@ -163,7 +163,7 @@ def disagree(
             method has the run's settings, any other its defaults.
         update: open the run at the checkpoint after so many policy updates; None takes the newest.
         steps: moves of the run's own method on the batch, with its own optimiser and learning rate, before the gradient is looked at: the
-            ratio to the start of the update is then not 1, and limits act.
+            ratio to the start of the update is then not 1, and clips act.
         rows: rollouts shown, the most disputed ones.
         task, policy: for runs on Python objects, as in :func:`rheostat.load`.
         progress: show what is being replayed.
@@ -206,7 +206,7 @@ def _summarise(replays: Sequence[Replay], frozen: Frozen, steps: int, rows: int,
     mask = frozen.rows.mask
     weights = [measures.without_rounding(one.weight) for one in replays]
     described = [
-        measures.describe_tokens(weight, limited=one.limited, kept=one.kept, advantage=one.advantage)
+        measures.describe_tokens(weight, clipped=one.clipped, kept=one.kept, advantage=one.advantage)
         for one, weight in zip(replays, weights, strict=True)
     ]
     found = []
@@ -214,7 +214,7 @@ def _summarise(replays: Sequence[Replay], frozen: Frozen, steps: int, rows: int,
         norm = float(one.gradient.double().norm())
         elsewhere = float((one.gradient - one.through_tokens).double().norm()) / norm if norm > measures.NOTHING else None
         norm = norm if norm > measures.NOTHING else 0.0
-        mostly = _mostly(frozen, one.limited)
+        mostly = _mostly(frozen, one.clipped)
         found.append(Row(one.spec.label, one.spec.method, one.spec.settings, norm, elsewhere, tokens, mostly, one.stopped, one.added))
 
     def matrix(measure: Any, values: Sequence[Tensor]) -> Matrix:
@@ -224,7 +224,7 @@ def _summarise(replays: Sequence[Replay], frozen: Frozen, steps: int, rows: int,
     tensors = {"mask": mask, "action": frozen.rows.action}
     for one, weight in zip(replays, weights, strict=True):
         name = one.spec.label
-        tensors |= {f"weight/{name}": weight, f"limited/{name}": one.limited, f"kept/{name}": one.kept}
+        tensors |= {f"weight/{name}": weight, f"clipped/{name}": one.clipped, f"kept/{name}": one.kept}
     return Disagreement(
         facts=facts,
         rows=found,
@@ -314,9 +314,9 @@ def _shown(replays: Sequence[Replay], weights: Sequence[Tensor], frozen: Frozen,
     return found
 
 
-def _mostly(frozen: Frozen, limited: Tensor) -> dict[str, int]:
-    """The most frequent ones among what is limited, at most :data:`OFTEN`."""
-    actions = frozen.rows.action[frozen.rows.mask][limited]
+def _mostly(frozen: Frozen, clipped: Tensor) -> dict[str, int]:
+    """The most frequent ones among what is clipped, at most :data:`OFTEN`."""
+    actions = frozen.rows.action[frozen.rows.mask][clipped]
     if actions.is_floating_point() or actions.dim() > 1 or not len(actions):
         return {}
     kinds, counts = actions.unique(return_counts=True)
@@ -325,10 +325,10 @@ def _mostly(frozen: Frozen, limited: Tensor) -> dict[str, int]:
 
 
 def _states(one: Replay, weight: Tensor, places: slice) -> list[str]:
-    triples = zip(weight[places].tolist(), one.limited[places].tolist(), one.kept[places].tolist(), strict=True)
+    triples = zip(weight[places].tolist(), one.clipped[places].tolist(), one.kept[places].tolist(), strict=True)
     return [
-        "left out" if not kept else "limited" if limited else "up" if value > 0 else "down" if value < 0 else "idle"
-        for value, limited, kept in triples
+        "left out" if not kept else "clipped" if clipped else "up" if value > 0 else "down" if value < 0 else "idle"
+        for value, clipped, kept in triples
     ]
 
 

@@ -26,8 +26,8 @@ class Tokens:
     """Made more likely."""
     down: float
     """Made less likely."""
-    limited: float
-    """Their gradient is cut by the limit."""
+    clipped: float
+    """Their gradient is cut by the clip."""
     idle: float
     """In the loss, with weight 0: no advantage, or a weight of 0."""
     left_out: float
@@ -48,18 +48,18 @@ def without_rounding(weight: Tensor) -> Tensor:
     return weight.masked_fill(weight.abs() <= floor, 0.0)
 
 
-def describe_tokens(weight: Tensor, *, limited: Tensor, kept: Tensor, advantage: Tensor) -> Tokens:
+def describe_tokens(weight: Tensor, *, clipped: Tensor, kept: Tensor, advantage: Tensor) -> Tokens:
     """Shares of the tokens of a batch, all arguments ``[n]`` over every token that was written.
 
     Args:
         weight: float64, 0 for tokens outside the loss.
-        limited: bool, cut by the limit.
+        clipped: bool, cut by the clip.
         kept: bool, in the loss.
         advantage: the method's own.
     """
     count = len(weight)
-    moved = (weight != 0) & ~limited
-    up, down, cut = ((mask.sum() / count).item() for mask in (moved & (weight > 0), moved & (weight < 0), limited & kept))
+    moved = (weight != 0) & ~clipped
+    up, down, cut = ((mask.sum() / count).item() for mask in (moved & (weight > 0), moved & (weight < 0), clipped & kept))
     left_out = (~kept).sum().item() / count
     per_advantage = (weight / advantage)[moved & (advantage != 0)]
     scaled = None

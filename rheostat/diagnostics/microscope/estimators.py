@@ -16,7 +16,7 @@ from torch import Tensor
 from rheostat.learner.learner import Composition
 from rheostat.masking import select
 from rheostat.methods.language.reinforce import Reinforce
-from rheostat.objectives.limits import DetachedClip
+from rheostat.objectives.clipping import DetachedClip
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.terms import TokenTerm
 from rheostat.objectives.weights import OverCap, importance_weight
@@ -53,12 +53,12 @@ class WeightedLikelihood(TokenTerm):
             rows.advantage,
             denominator_logp=None,
             mask=rows.mask,
-            limit=DetachedClip(),
+            clip=DetachedClip(),
             weight=self.weights(scores.logp.detach(), rows),
             aggregate=self.tokens.aggregate.mode,
             denominator=denominator,
         )
-        return found.loss, Report(limited=found.limited)
+        return found.loss, Report(clipped=found.clipped)
 
     def weights(self, logp: Tensor, rows: Trajectories) -> Tensor | None:
         """The weight of every token, ``[B, T]``."""

@@ -20,8 +20,8 @@ from rheostat.credit.token_rewards import kl_penalised_outcome
 from rheostat.diagnostics.microscope.exact import flat
 from rheostat.diagnostics.microscope.language_problem import LanguageProblem
 from rheostat.errors import RheostatError
+from rheostat.objectives.clipping import DetachedClip
 from rheostat.objectives.kl import KLEstimator, kl_estimate, straight_through
-from rheostat.objectives.limits import DetachedClip
 from rheostat.objectives.policy_gradient import policy_terms
 
 TOLERANCE = 1e-3  # relative; float32 log-probabilities leave about 1e-5
@@ -54,7 +54,7 @@ def _k3_with_k2(learner: Tensor, reference: Tensor, mask: Tensor) -> tuple[Tenso
 
 def _in_reward(learner: Tensor, reference: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     reward = kl_penalised_outcome(torch.zeros(len(learner)), learner.detach(), reference, mask, coefficient=1.0)
-    loss = policy_terms(learner, to_tokens(reward, mask), denominator_logp=None, mask=mask, limit=DetachedClip()).loss.sum(1)
+    loss = policy_terms(learner, to_tokens(reward, mask), denominator_logp=None, mask=mask, clip=DetachedClip()).loss.sum(1)
     return -reward, loss
 
 

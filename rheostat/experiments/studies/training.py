@@ -18,7 +18,7 @@ from rheostat.experiments.studies.declaration import Precondition
 from rheostat.experiments.studies.jobs import Cell
 from rheostat.experiments.studies.study import Columns, Results
 from rheostat.methods import table
-from rheostat.training import checkpoint
+from rheostat.training import checkpoint, version_0_1
 from rheostat.training.progress import Silent
 from rheostat.training.run import Run
 from rheostat.training.settings import Settings, configure, plain, shared_by
@@ -35,7 +35,7 @@ METRICS = (
     "completion_length",
     "meter/ess",
     "meter/kl_behaviour_k3",
-    "meter/limited_share",
+    "meter/clip_fraction",
 )
 """Curves kept of every run that has them."""
 
@@ -156,7 +156,7 @@ def columns(record: Record, metrics: tuple[str, ...], points: int = POINTS) -> C
     Raises:
         RheostatError: the run has none of the metrics.
     """
-    present = [metric for metric in metrics if metric in record.columns and len(record.curve(metric)[0])]
+    present = [metric for metric in metrics if version_0_1.current_metric(metric) in record.columns and len(record.curve(metric)[0])]
     if not present:
         raise unknown("metric", metrics[0] if metrics else "", record.metrics)
     count = len(record.columns["steps"])

@@ -227,7 +227,7 @@ class UniO4:
         online = Composition(
             Drawing(self.online.environments, self.online.batch_steps, self.online.clip_actions),
             [FreshRows()],
-            [AsRead(limited=False), OldValuesApart("online policy"), GAE(self.gamma, self.online.lam)],
+            [AsRead(clip_actions=False), OldValuesApart("online policy"), GAE(self.gamma, self.online.lam)],
             [self.online.update(self.max_grad_norm)],
             models,
         )

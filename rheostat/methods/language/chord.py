@@ -45,7 +45,7 @@ from rheostat.learner.dial import Dial
 from rheostat.learner.language import LossKL, policy_models, regularisers
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Logged, Update
-from rheostat.objectives.limits import Clip
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.schedules import Complement, PeakSchedule
 from rheostat.objectives.terms import AnyClip, Likelihood, PolicyGradient, SamplerCorrection
 from rheostat.objectives.weights import ExpertWeight

@@ -23,7 +23,7 @@ from rheostat.learner.dial import Dial
 from rheostat.learner.language import LossKL, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
-from rheostat.objectives.limits import LogClip
+from rheostat.objectives.clipping import LogClip
 from rheostat.objectives.terms import PolicyGradient
 from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted

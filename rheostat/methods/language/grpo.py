@@ -33,7 +33,7 @@ from rheostat.learner.dial import Dial
 from rheostat.learner.language import LossKL, RewardKL, dynamic, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
-from rheostat.objectives.limits import Clip, LogClip
+from rheostat.objectives.clipping import Clip, LogClip
 from rheostat.objectives.ratio import RatioKind
 from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection
 from rheostat.options import option

@@ -25,7 +25,7 @@ from rheostat.learner.dial import Dial
 from rheostat.learner.language import LossKL, group_policy_gradient
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
-from rheostat.objectives.limits import Clip
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.ratio import RatioKind
 from rheostat.objectives.terms import PolicyGradient, SamplerCorrection
 from rheostat.options import option

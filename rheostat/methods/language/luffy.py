@@ -27,8 +27,8 @@ from rheostat.learner.dial import Dial
 from rheostat.learner.language import LossKL, group_policy_gradient, with_experts_inside
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
+from rheostat.objectives.clipping import NoClip
 from rheostat.objectives.foreign_terms import ShapedExperts
-from rheostat.objectives.limits import Unlimited
 from rheostat.objectives.terms import PolicyGradient
 from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted
@@ -58,7 +58,7 @@ class LUFFY:
 
     def compose(self) -> Composition:
         """The four answers."""
-        own = PolicyGradient(Tokens(self.aggregate, without=Source.EXPERT), Unlimited(), clamp_log_ratio=False)
+        own = PolicyGradient(Tokens(self.aggregate, without=Source.EXPERT), NoClip(), clamp_log_ratio=False)
         experts = ShapedExperts(Tokens(self.aggregate, only=Source.EXPERT), self.shaping)
         collect = with_experts_inside(self.groups, 1)
         return group_policy_gradient(self, Weighted(own), Weighted(experts, name="expert"), collect=collect)

@@ -26,7 +26,7 @@ from rheostat.learner.dial import Dial
 from rheostat.learner.language import LossKL, RewardKL, policy_models, regularisers
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
-from rheostat.objectives.limits import Clip
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection, TokenValue
 from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted

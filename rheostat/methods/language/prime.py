@@ -44,7 +44,7 @@ from rheostat.learner.learner import Composition
 from rheostat.learner.models import Frozen
 from rheostat.learner.reward_training import ImplicitRewardUpdate
 from rheostat.learner.update import Update
-from rheostat.objectives.limits import Clip
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection
 from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted

@@ -45,10 +45,10 @@ from rheostat.learner.language import entropy_bonus, policy_models
 from rheostat.learner.learner import Composition
 from rheostat.learner.models import Frozen, Lagged
 from rheostat.learner.update import Logged, Update
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.foreign_terms import Centre, MixSurrogate
 from rheostat.objectives.kl import KLEstimator
 from rheostat.objectives.kl_convex import ConvexSchedule, KLConvex
-from rheostat.objectives.limits import Clip
 from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted
 

@@ -44,8 +44,8 @@ from rheostat.learner.dial import Dial
 from rheostat.learner.language import LossKL, group_policy_gradient, with_experts_inside
 from rheostat.learner.learner import Composition
 from rheostat.learner.update import Update
+from rheostat.objectives.clipping import NoClip
 from rheostat.objectives.foreign_terms import External, ExternalExperts
-from rheostat.objectives.limits import Unlimited
 from rheostat.objectives.terms import AnyClip, PolicyGradient, SamplerCorrection
 from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted
@@ -70,7 +70,7 @@ class RLPlus:
     """Share of the constant 1 in the estimate of the expert; the rest is the learner when the update began."""
     external_cap: float | None = option(None, above=0)
     """Largest ratio of expert tokens, above which they give no gradient; None for no cap."""
-    clip: AnyClip = Unlimited()
+    clip: AnyClip = NoClip()
     """How far the ratio of own tokens may move: as released, as far as it likes."""
     correction: SamplerCorrection = SamplerCorrection()
     aggregate: Aggregate = Aggregate("constant")

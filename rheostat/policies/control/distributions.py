@@ -39,28 +39,28 @@ class Distribution(Protocol):
         """Log-density or log-probability of actions ``[N, ...]``: ``[N]``, nats, summed over action dimensions."""
         ...
 
-    def log_prob_and_slope(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        """``log_prob`` ``[N]`` and its slope, the score function."""
+    def log_prob_and_gradient(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """``log_prob`` ``[N]`` and its gradient, the score function."""
         ...
 
     def entropy(self) -> Tensor:
         """``[N]``, nats."""
         ...
 
-    def entropy_slope(self) -> Tensor:
-        """The slope of ``entropy``, ``[N, P]``."""
+    def entropy_gradient(self) -> Tensor:
+        """The gradient of ``entropy``, ``[N, P]``."""
         ...
 
     def kl(self, other: Distribution) -> Tensor:
         """KL(self || other) to one of the same family, ``[N]``, nats."""
         ...
 
-    def kl_slope(self, other: Distribution) -> Tensor:
-        """The slope of ``self.kl(other)``, ``[N, P]``."""
+    def kl_gradient(self, other: Distribution) -> Tensor:
+        """The gradient of ``self.kl(other)``, ``[N, P]``."""
         ...
 
-    def reverse_kl_slope(self, other: Distribution) -> Tensor:
-        """The slope of ``other.kl(self)``, ``[N, P]``."""
+    def reverse_kl_gradient(self, other: Distribution) -> Tensor:
+        """The gradient of ``other.kl(self)``, ``[N, P]``."""
         ...
 
     def detach(self) -> Distribution:
@@ -95,7 +95,7 @@ class Gaussian:
         """``[N]``, summed over action dimensions."""
         return self._density((action - self.mean) * (-self.log_std).exp())
 
-    def log_prob_and_slope(self, action: Tensor) -> tuple[Tensor, Tensor]:
+    def log_prob_and_gradient(self, action: Tensor) -> tuple[Tensor, Tensor]:
         scale = (-self.log_std).exp()
         z = (action - self.mean) * scale
         return self._density(z), torch.cat([z * scale, z.square() - 1], -1)
@@ -108,7 +108,7 @@ class Gaussian:
         entropy = self.log_std.sum(-1) + (0.5 + HALF_LOG_2PI) * self.mean.shape[-1]
         return entropy.expand(self.mean.shape[:-1])
 
-    def entropy_slope(self) -> Tensor:
+    def entropy_gradient(self) -> Tensor:
         return torch.cat([torch.zeros_like(self.mean), torch.ones_like(self.mean)], -1)
 
     def kl(self, other: Distribution) -> Tensor:
@@ -118,12 +118,12 @@ class Gaussian:
         distance = ((self.mean - other.mean) * (-other.log_std).exp()).square()
         return (0.5 * (variance_ratio + distance - 1) + other.log_std - self.log_std).sum(-1)
 
-    def kl_slope(self, other: Distribution) -> Tensor:
+    def kl_gradient(self, other: Distribution) -> Tensor:
         assert isinstance(other, Gaussian)
         pull = (self.mean - other.mean) * (-2 * other.log_std).exp()
         return torch.cat([pull, (2 * (self.log_std - other.log_std)).expm1().expand_as(pull)], -1)
 
-    def reverse_kl_slope(self, other: Distribution) -> Tensor:
+    def reverse_kl_gradient(self, other: Distribution) -> Tensor:
         assert isinstance(other, Gaussian)
         difference, precision = self.mean - other.mean, (-2 * self.log_std).exp()
         pull = difference * precision
@@ -166,17 +166,17 @@ class Categorical:
         """``[N]``."""
         return self.log_probs.gather(-1, action.unsqueeze(-1)).squeeze(-1)
 
-    def log_prob_and_slope(self, action: Tensor) -> tuple[Tensor, Tensor]:
+    def log_prob_and_gradient(self, action: Tensor) -> tuple[Tensor, Tensor]:
         log_probs, index = self.log_probs, action.unsqueeze(-1)
-        slope = log_probs.exp().neg_().scatter_add_(-1, index, log_probs.new_ones(()).expand(index.shape))
-        return log_probs.gather(-1, index).squeeze(-1), slope
+        gradient = log_probs.exp().neg_().scatter_add_(-1, index, log_probs.new_ones(()).expand(index.shape))
+        return log_probs.gather(-1, index).squeeze(-1), gradient
 
     def entropy(self) -> Tensor:
         """``[N]``, in nats."""
         log_probs = self.log_probs
         return -(log_probs.exp() * log_probs).sum(-1)
 
-    def entropy_slope(self) -> Tensor:
+    def entropy_gradient(self) -> Tensor:
         log_probs = self.log_probs
         probs = log_probs.exp()
         return -probs * (log_probs - (probs * log_probs).sum(-1, keepdim=True))
@@ -187,13 +187,13 @@ class Categorical:
         log_probs = self.log_probs
         return (log_probs.exp() * (log_probs - other.log_probs)).sum(-1)
 
-    def kl_slope(self, other: Distribution) -> Tensor:
+    def kl_gradient(self, other: Distribution) -> Tensor:
         assert isinstance(other, Categorical)
         log_probs = self.log_probs
         probs, surplus = log_probs.exp(), log_probs - other.log_probs
         return probs * (surplus - (probs * surplus).sum(-1, keepdim=True))
 
-    def reverse_kl_slope(self, other: Distribution) -> Tensor:
+    def reverse_kl_gradient(self, other: Distribution) -> Tensor:
         assert isinstance(other, Categorical)
         return self.logits.softmax(-1) - other.logits.softmax(-1)
 
@@ -247,29 +247,29 @@ class MultiCategorical:
         """``[N]``, summed over the K choices."""
         return torch.stack([part.log_prob(action[..., k]) for k, part in enumerate(self.parts())]).sum(0)
 
-    def log_prob_and_slope(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        results = [part.log_prob_and_slope(action[..., k]) for k, part in enumerate(self.parts())]
-        return torch.stack([log_prob for log_prob, _ in results]).sum(0), torch.cat([slope for _, slope in results], -1)
+    def log_prob_and_gradient(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        results = [part.log_prob_and_gradient(action[..., k]) for k, part in enumerate(self.parts())]
+        return torch.stack([log_prob for log_prob, _ in results]).sum(0), torch.cat([gradient for _, gradient in results], -1)
 
     def entropy(self) -> Tensor:
         """``[N]``, in nats."""
         return torch.stack([part.entropy() for part in self.parts()]).sum(0)
 
-    def entropy_slope(self) -> Tensor:
-        return torch.cat([part.entropy_slope() for part in self.parts()], -1)
+    def entropy_gradient(self) -> Tensor:
+        return torch.cat([part.entropy_gradient() for part in self.parts()], -1)
 
     def kl(self, other: Distribution) -> Tensor:
         """KL(self || other), ``[N]``."""
         assert isinstance(other, MultiCategorical)
         return torch.stack([p.kl(q) for p, q in zip(self.parts(), other.parts(), strict=True)]).sum(0)
 
-    def kl_slope(self, other: Distribution) -> Tensor:
+    def kl_gradient(self, other: Distribution) -> Tensor:
         assert isinstance(other, MultiCategorical)
-        return torch.cat([p.kl_slope(q) for p, q in zip(self.parts(), other.parts(), strict=True)], -1)
+        return torch.cat([p.kl_gradient(q) for p, q in zip(self.parts(), other.parts(), strict=True)], -1)
 
-    def reverse_kl_slope(self, other: Distribution) -> Tensor:
+    def reverse_kl_gradient(self, other: Distribution) -> Tensor:
         assert isinstance(other, MultiCategorical)
-        return torch.cat([p.reverse_kl_slope(q) for p, q in zip(self.parts(), other.parts(), strict=True)], -1)
+        return torch.cat([p.reverse_kl_gradient(q) for p, q in zip(self.parts(), other.parts(), strict=True)], -1)
 
     def detach(self) -> MultiCategorical:
         """The same distribution as constants."""

@@ -88,13 +88,13 @@ class MixtureOfGaussians:
         """Probability ``[N, K]`` that each expert drew the action."""
         return self._joint(action).softmax(-1)
 
-    def log_prob_and_slope(self, action: Tensor) -> tuple[Tensor, Tensor]:
-        density, slope = self.experts.log_prob_and_slope(action.unsqueeze(-2))  # [N, K], [N, K, 2 D]
+    def log_prob_and_gradient(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        density, gradient = self.experts.log_prob_and_gradient(action.unsqueeze(-2))  # [N, K], [N, K, 2 D]
         log_weights = self.log_weights
         joint = log_weights + density
         log_prob = joint.logsumexp(-1)
         share = (joint - log_prob.unsqueeze(-1)).exp()
-        to_mean, to_log_std = (share.unsqueeze(-1) * slope).chunk(2, -1)
+        to_mean, to_log_std = (share.unsqueeze(-1) * gradient).chunk(2, -1)
         return log_prob, torch.cat([share - log_weights.exp(), to_mean.flatten(1), to_log_std.flatten(1)], -1)
 
     # --- entropy ----------------------------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ class MixtureOfGaussians:
         weights, own, overlap, _ = self._overlaps()
         return (weights * (own - overlap.log())).sum(-1)
 
-    def entropy_slope(self) -> Tensor:
+    def entropy_gradient(self) -> Tensor:
         weights, own, overlap, closeness = self._overlaps()
         by_weight = own - overlap.log() - (closeness * (weights / overlap).unsqueeze(-1)).sum(-2)
         to_logits = weights * (by_weight - (weights * by_weight).sum(-1, keepdim=True))
@@ -152,14 +152,14 @@ class MixtureOfGaussians:
         own = (self.log_weights.unsqueeze(-2) - _between(self, self)).logsumexp(-1)
         return (self.logits.softmax(-1) * (own - reach)).sum(-1)
 
-    def kl_slope(self, other: Distribution) -> Tensor:
+    def kl_gradient(self, other: Distribution) -> Tensor:
         """By autograd: no inner loop of this library's methods asks for it."""
-        return _slope(self, lambda mine: mine.kl(other))
+        return _gradient(self, lambda mine: mine.kl(other))
 
-    def reverse_kl_slope(self, other: Distribution) -> Tensor:
-        """By autograd, as ``kl_slope``."""
+    def reverse_kl_gradient(self, other: Distribution) -> Tensor:
+        """By autograd, as ``kl_gradient``."""
         theirs = other if isinstance(other, MixtureOfGaussians) else _of_one(other)
-        return _slope(self, lambda mine: theirs.kl(mine))
+        return _gradient(self, lambda mine: theirs.kl(mine))
 
     # --- parts ------------------------------------------------------------------------------------------------------------------------
 
@@ -185,7 +185,7 @@ def _between(a: MixtureOfGaussians, b: MixtureOfGaussians) -> Tensor:
     return Gaussian(a.mean.unsqueeze(-2), here.unsqueeze(-2)).kl(Gaussian(b.mean.unsqueeze(-3), there.unsqueeze(-3)))
 
 
-def _slope(mixture: MixtureOfGaussians, of: Callable[[MixtureOfGaussians], Tensor]) -> Tensor:
+def _gradient(mixture: MixtureOfGaussians, of: Callable[[MixtureOfGaussians], Tensor]) -> Tensor:
     """Derivative of ``of(mixture)`` ``[N]`` with respect to ``parameters``, row by row."""
     with torch.enable_grad():
         parts = (mixture.logits, mixture.mean, mixture.log_std.expand_as(mixture.mean))

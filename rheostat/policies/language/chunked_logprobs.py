@@ -56,10 +56,10 @@ class LogitRule:
 
     def derivative(self, z: Tensor) -> Tensor | float:
         """d result / d input, from the result (filtered entries carry no gradient: their probability is 0)."""
-        slope = self.scale / self.temperature
+        gradient = self.scale / self.temperature
         if self.softcap is None:
-            return slope
-        return (1.0 - (z * (self.temperature / self.softcap)).clamp(-1, 1).square()) * slope
+            return gradient
+        return (1.0 - (z * (self.temperature / self.softcap)).clamp(-1, 1).square()) * gradient
 
 
 def filter_logits(z: Tensor, top_k: int = 0, top_p: float = 1.0, chosen: Tensor | None = None) -> Tensor:
@@ -128,7 +128,7 @@ class _TokenLogProbs(torch.autograd.Function):
             for part in (slice(i, min(i + chunk, n)) for i in range(0, n, chunk)):
                 x, picked = hidden[part].float(), chosen[part, None]
                 z = ctx.rule.apply(linear(x, wide, None if bias is None else bias.float()), chosen[part])
-                slope = ctx.rule.derivative(z)
+                gradient = ctx.rule.derivative(z)
                 z = z.sub_(normaliser[part, None])  # log p
                 grad_z = z.exp()
                 if grad_entropy is None or spread is None:
@@ -136,7 +136,7 @@ class _TokenLogProbs(torch.autograd.Function):
                 else:
                     z.clamp_(min=-1e30).add_(spread[part, None]).mul_(grad_entropy[part, None]).add_(grad_logp[part, None])
                     grad_z.mul_(z).neg_()
-                grad_z.scatter_add_(-1, picked, grad_logp[part, None]).mul_(slope)
+                grad_z.scatter_add_(-1, picked, grad_logp[part, None]).mul_(gradient)
                 if grad_hidden is not None:
                     grad_hidden[part] = linear(grad_z, wide.t())
                 if grad_weight is not None:

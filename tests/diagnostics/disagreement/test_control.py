@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def moved(run: Path) -> Disagreement:
-    return rheostat.disagree(run, ["ppo", "ppo:limit=none", "ppo:limit=detached", "a2c", "ppo:clip=0.01"], steps=12)
+    return rheostat.disagree(run, ["ppo", "ppo:clip_kind=none", "ppo:clip_kind=detached", "a2c", "ppo:clip=0.01"], steps=12)
 
 
 def test_a2c_is_ppo_without_its_normalisation_on_one_step(run: Path) -> None:
@@ -64,13 +64,13 @@ def test_weights_and_log_probabilities_make_the_gradient(run: Path, moved: Disag
 
 
 def test_limited_steps_have_no_weight(moved: Disagreement) -> None:
-    limited, free = moved.tensors["limited/ppo"], moved.weight("ppo:limit=none")
-    assert moved.facts["kl_moved"] > 1e-3 and 0 < limited.double().mean() < 1
-    assert bool((moved.weight("ppo")[limited] == 0).all())
-    torch.testing.assert_close(moved.weight("ppo")[~limited], free[~limited])
-    assert moved["ppo:limit=none"].tokens.limited == moved["a2c"].tokens.limited == 0
-    assert moved["ppo:clip=0.01"].tokens.limited > moved["ppo"].tokens.limited
-    assert sum(moved["ppo:clip=0.01"].mostly.values()) == round(moved["ppo:clip=0.01"].tokens.limited * moved.facts["tokens"])
+    clipped, free = moved.tensors["clipped/ppo"], moved.weight("ppo:clip_kind=none")
+    assert moved.facts["kl_moved"] > 1e-3 and 0 < clipped.double().mean() < 1
+    assert bool((moved.weight("ppo")[clipped] == 0).all())
+    torch.testing.assert_close(moved.weight("ppo")[~clipped], free[~clipped])
+    assert moved["ppo:clip_kind=none"].tokens.clipped == moved["a2c"].tokens.clipped == 0
+    assert moved["ppo:clip=0.01"].tokens.clipped > moved["ppo"].tokens.clipped
+    assert sum(moved["ppo:clip=0.01"].mostly.values()) == round(moved["ppo:clip=0.01"].tokens.clipped * moved.facts["tokens"])
     assert set(moved["ppo:clip=0.01"].mostly) <= {"0", "1"}
 
 
@@ -108,7 +108,7 @@ def test_an_older_checkpoint(run: Path) -> None:
 )
 def test_other_runs(method: str, options: dict[str, Any], tmp_path: Path) -> None:
     other = trained(tmp_path / "run", method, **options)
-    found = rheostat.disagree(other, ["ppo:entropy_coefficient=0", "a2c", "ppo:limit=none"], steps=1)
+    found = rheostat.disagree(other, ["ppo:entropy_coefficient=0", "a2c", "ppo:clip_kind=none"], steps=1)
     assert all(row.elsewhere < 1e-4 for row in found.rows) and found.facts["kl_moved"] > 0
     if "dial.lag" in options:
         assert found.facts["age_mean"] == 3 and found.facts["kl_behaviour_k3"] > 1e-4
@@ -141,9 +141,9 @@ def test_bad_input_is_one_sentence(run: Path, names: list[str], options: dict[st
 
 
 def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parse(["disagree", str(run), "ppo", "ppo:limit=none,clip=0.1", "a2c", "--steps", "1", "--output", str(tmp_path / "out")]).run()
+    parse(["disagree", str(run), "ppo", "ppo:clip_kind=none,clip=0.1", "a2c", "--steps", "1", "--output", str(tmp_path / "out")]).run()
     printed = capsys.readouterr().out
-    assert "ppo:limit=none,clip=0.1" in printed and "Share of steps whose weights differ in sign" in printed
+    assert "ppo:clip_kind=none,clip=0.1" in printed and "Share of steps whose weights differ in sign" in printed
     saved = json.loads((tmp_path / "out" / "disagree.json").read_text())
     assert (
         saved["methods"][1]["settings"] == {"objective.limit": "none", "objective.epsilon": 0.1} and saved["facts"]["domain"] == "control"
@@ -172,10 +172,10 @@ def test_measures_of_numbers_made_up() -> None:
 def test_shares_of_numbers_made_up() -> None:
     weight = torch.tensor([2.0, 2.0, -4.0, 0.0, 0.0, 0.0]).double()
     kept = torch.tensor([True, True, True, True, True, False])
-    limited = torch.tensor([False, False, False, True, False, False])
+    clipped = torch.tensor([False, False, False, True, False, False])
     advantage = torch.tensor([1.0, 1.0, -1.0, 1.0, 0.0, 0.0]).double()
-    found = measures.describe_tokens(weight, limited=limited, kept=kept, advantage=advantage)
-    assert [round(6 * share) for share in (found.up, found.down, found.limited, found.idle, found.left_out)] == [2, 1, 1, 1, 1]
+    found = measures.describe_tokens(weight, clipped=clipped, kept=kept, advantage=advantage)
+    assert [round(6 * share) for share in (found.up, found.down, found.clipped, found.idle, found.left_out)] == [2, 1, 1, 1, 1]
     assert found.scaled == pytest.approx(1 / 3) and found.effective == pytest.approx(64 / (6 * 24))
 
 

@@ -125,7 +125,7 @@ def test_weights_and_log_probabilities_make_the_gradient(which: str, request: py
     found: Disagreement = request.getfixturevalue(which)
     for row in found.rows:
         if row.gradient_norm == 0:  # gspo's window is so narrow that nothing is left in it
-            assert row.tokens.limited + row.tokens.idle == pytest.approx(1) and row.tokens.limited > 0, row.name
+            assert row.tokens.clipped + row.tokens.idle == pytest.approx(1) and row.tokens.clipped > 0, row.name
         else:
             assert row.elsewhere is not None and row.elsewhere < 1e-4, row.name
     assert sum(row.gradient_norm > 0 for row in found.rows) >= len(EVERY) - 2
@@ -150,25 +150,25 @@ def test_the_kl_to_the_reference_reaches_every_token(run: Path) -> None:
 
 
 def test_nothing_is_limited_before_the_policy_has_moved(still: Disagreement) -> None:
-    assert all(row.tokens.limited == 0 for row in still.rows)
+    assert all(row.tokens.clipped == 0 for row in still.rows)
     assert still.facts["kl_moved"] == 0 and still.facts["age_mean"] == 2 and still.facts["kl_behaviour_k3"] > 1e-4
 
 
 def test_limited_tokens_have_no_weight(moved: Disagreement) -> None:
-    limited, free = moved.tensors["limited/grpo"], moved.weight("grpo:clip=none")
-    assert moved.facts["kl_moved"] > 1e-3 and 0.01 < limited.double().mean() < 0.99
+    clipped, free = moved.tensors["clipped/grpo"], moved.weight("grpo:clip=none")
+    assert moved.facts["kl_moved"] > 1e-3 and 0.01 < clipped.double().mean() < 0.99
     for row in moved.rows:
-        assert bool((moved.weight(row.name)[moved.tensors[f"limited/{row.name}"]] == 0).all()), row.name
-    assert bool((free[limited] != 0).all())
-    torch.testing.assert_close(moved.weight("grpo")[~limited], free[~limited])
-    assert moved["grpo:clip=none"].tokens.limited == moved["cispo"].tokens.limited == 0
-    assert sum(moved["gspo"].mostly.values()) <= round(moved["gspo"].tokens.limited * moved.facts["tokens"])
+        assert bool((moved.weight(row.name)[moved.tensors[f"clipped/{row.name}"]] == 0).all()), row.name
+    assert bool((free[clipped] != 0).all())
+    torch.testing.assert_close(moved.weight("grpo")[~clipped], free[~clipped])
+    assert moved["grpo:clip=none"].tokens.clipped == moved["cispo"].tokens.clipped == 0
+    assert sum(moved["gspo"].mostly.values()) <= round(moved["gspo"].tokens.clipped * moved.facts["tokens"])
 
 
 def test_shares_are_shares_of_all_tokens(moved: Disagreement) -> None:
     for row in moved.rows:
         parts = row.tokens
-        assert parts.up + parts.down + parts.limited + parts.idle + parts.left_out == pytest.approx(1)
+        assert parts.up + parts.down + parts.clipped + parts.idle + parts.left_out == pytest.approx(1)
         weight = moved.weight(row.name)
         assert parts.up == pytest.approx((weight > 0).double().mean().item())
         assert 0 <= parts.effective <= 1 and (parts.effective > 0) == (row.gradient_norm > 0)

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.objectives.behaviour import behaviour_loss, ros_loss
-from rheostat.objectives.limits import Clip, DetachedClip, Limit, LogClip, PolicyShaping, Unlimited
+from rheostat.objectives.clipping import Clip, ClipRule, DetachedClip, LogClip, NoClip, PolicyShaping
+from rheostat.objectives.derivatives import behaviour_dloss_dlogp, policy_dloss_dlogp, ros_dloss_dlogp, value_dloss_dvalue
 from rheostat.objectives.policy_gradient import policy_gradient
-from rheostat.objectives.slopes import behaviour_slope, policy_slope, ros_slope, value_slope
 from rheostat.objectives.value import value_loss
 
-LIMITS: list[Limit] = [
-    Unlimited(),
+LIMITS: list[ClipRule] = [
+    NoClip(),
     Clip(),
     Clip(0.2, 0.28),
     Clip(0.2, 0.2, dual=1.5),
@@ -36,35 +36,35 @@ def rows(seed: int, count: int = 64) -> list[Tensor]:
 
 
 def by_autograd(loss: Tensor, x: Tensor) -> Tensor:
-    (slope,) = torch.autograd.grad(loss, x)
-    return slope
+    (dloss_dlogp,) = torch.autograd.grad(loss, x)
+    return dloss_dlogp
 
 
-@pytest.mark.parametrize("limit", LIMITS, ids=repr)
+@pytest.mark.parametrize("clip", LIMITS, ids=repr)
 @given(seed=st.integers(0, 2**31))
 @settings(max_examples=20, deadline=None)
-def test_policy_slope_is_the_gradient_of_the_policy_loss(limit: Limit, seed: int) -> None:
+def test_policy_derivative_is_the_gradient_of_the_policy_loss(clip: ClipRule, seed: int) -> None:
     logp, old, advantage, weight = rows(seed)
     advantage[:4] = 0.0
     logp.requires_grad_()
-    loss = policy_gradient(logp, advantage, denominator_logp=old, limit=limit, weight=weight.exp()).loss
-    slope = policy_slope(logp, advantage, denominator_logp=old, limit=limit, weight=weight.exp())
-    assert not slope.requires_grad
-    torch.testing.assert_close(slope, by_autograd(loss, logp))
+    loss = policy_gradient(logp, advantage, denominator_logp=old, clip=clip, weight=weight.exp()).loss
+    dloss_dlogp = policy_dloss_dlogp(logp, advantage, denominator_logp=old, clip=clip, weight=weight.exp())
+    assert not dloss_dlogp.requires_grad
+    torch.testing.assert_close(dloss_dlogp, by_autograd(loss, logp))
 
 
-@pytest.mark.parametrize("limit", [Unlimited(), Clip(), DetachedClip()], ids=repr)
-def test_policy_slope_without_a_denominator(limit: Limit) -> None:
+@pytest.mark.parametrize("clip", [NoClip(), Clip(), DetachedClip()], ids=repr)
+def test_policy_derivative_without_a_denominator(clip: ClipRule) -> None:
     logp, _, advantage, _ = rows(0)
     logp.requires_grad_()
-    loss = policy_gradient(logp, advantage, denominator_logp=None, limit=limit).loss
-    torch.testing.assert_close(policy_slope(logp, advantage, denominator_logp=None, limit=limit), by_autograd(loss, logp))
+    loss = policy_gradient(logp, advantage, denominator_logp=None, clip=clip).loss
+    torch.testing.assert_close(policy_dloss_dlogp(logp, advantage, denominator_logp=None, clip=clip), by_autograd(loss, logp))
 
 
 def test_a_ratio_on_the_bound_keeps_its_gradient() -> None:
     ratio, advantage = torch.tensor([1.25, 0.75, 1.25, 0.75]), torch.tensor([1.0, -1.0, -1.0, 1.0])
-    slope = policy_slope(ratio.log(), advantage, denominator_logp=torch.zeros(4), limit=Clip(0.25, 0.25))
-    torch.testing.assert_close(slope, -advantage * ratio / 4)
+    dloss_dlogp = policy_dloss_dlogp(ratio.log(), advantage, denominator_logp=torch.zeros(4), clip=Clip(0.25, 0.25))
+    torch.testing.assert_close(dloss_dlogp, -advantage * ratio / 4)
 
 
 @given(seed=st.integers(0, 2**31), clip=st.sampled_from([None, 0.1, 0.5]), scale=st.sampled_from([0.5, 1.0]))
@@ -75,7 +75,7 @@ def test_value_slope_is_the_gradient_of_the_value_loss(seed: int, clip: float | 
     target[4:8] = value[4:8]
     value.requires_grad_()
     loss = value_loss(value, target, old_value=old, clip=clip, scale=scale)
-    torch.testing.assert_close(value_slope(value.detach(), target, old_value=old, clip=clip, scale=scale), by_autograd(loss, value))
+    torch.testing.assert_close(value_dloss_dvalue(value.detach(), target, old_value=old, clip=clip, scale=scale), by_autograd(loss, value))
 
 
 def test_behaviour_and_ros_slopes_are_the_gradients_of_their_losses() -> None:
@@ -83,15 +83,15 @@ def test_behaviour_and_ros_slopes_are_the_gradients_of_their_losses() -> None:
     weight = weight.abs()
     logp.requires_grad_()
     loss = behaviour_loss(logp, target_logp, clip=0.3, kl_coef=0.0, weight=weight).loss
-    torch.testing.assert_close(behaviour_slope(logp.detach(), target_logp, clip=0.3, weight=weight), by_autograd(loss, logp))
-    torch.testing.assert_close(ros_slope(logp.detach(), target_logp), by_autograd(ros_loss(logp, target_logp), logp))
+    torch.testing.assert_close(behaviour_dloss_dlogp(logp.detach(), target_logp, clip=0.3, weight=weight), by_autograd(loss, logp))
+    torch.testing.assert_close(ros_dloss_dlogp(logp.detach(), target_logp), by_autograd(ros_loss(logp, target_logp), logp))
 
 
 def test_wrong_shapes_and_a_clip_without_old_values_are_refused() -> None:
     x = torch.zeros(3)
     with pytest.raises(RheostatError, match="one shape"):
-        policy_slope(x, x[:, None], denominator_logp=x, limit=Clip())
+        policy_dloss_dlogp(x, x[:, None], denominator_logp=x, clip=Clip())
     with pytest.raises(RheostatError, match="one shape"):
-        value_slope(x, x[:, None])
+        value_dloss_dvalue(x, x[:, None])
     with pytest.raises(RheostatError, match="old_value"):
-        value_slope(x, x, clip=0.2)
+        value_dloss_dvalue(x, x, clip=0.2)

@@ -1,11 +1,12 @@
-"""Limits on how far one update may move a probability ratio.
+"""Clip rules: how far one update may move a probability ratio.
 
-A limit turns (ratio, advantage) into a loss per entry and owns its stop-gradient rule. Bounds are distances from the centre of the window,
-as in the papers (PPO writes clip(r, 1 - eps, 1 + eps)); a bound may also be a tensor of the ratio's shape (searched or per-token bounds).
+A clip rule turns (ratio, advantage) into a loss per entry and owns its stop-gradient rule. Bounds are distances from the centre of the
+window, as in the papers (PPO writes clip(r, 1 - eps, 1 + eps)); a bound may also be a tensor of the ratio's shape (searched or per-token
+bounds).
 
-| limit | loss per entry | gradient w.r.t. the log-prob |
+| clip rule | loss per entry | gradient w.r.t. the log-prob |
 |---|---|---|
-| :class:`Unlimited` | -r A | -r A |
+| :class:`NoClip` | -r A | -r A |
 | :class:`Clip` | -min(r A, clip(r) A) | -r A inside the window, else 0 |
 | :class:`DetachedClip` | -sg[clip(r)] A logp | -clip(r) A, never cut |
 | :class:`LogClip` | -exp(pessimistic clip of log r) A | -r A inside the window, else 0 |
@@ -25,23 +26,23 @@ from rheostat.options import option
 Bound = float | Tensor
 
 
-class Limit(Protocol):
-    """What the policy-gradient kernel asks of a limit. Arguments and results have one shape, ``[N]`` or ``[B, T]``."""
+class ClipRule(Protocol):
+    """What the policy-gradient kernel asks of a clip rule. Arguments and results have one shape, ``[N]`` or ``[B, T]``."""
 
     def log_ratio(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
-        """Token log-ratios before they are combined over the row (only limits in log space change them)."""
+        """Token log-ratios before they are combined over the row (only clips in log space change them)."""
         ...
 
     def loss(self, ratio: Tensor, advantage: Tensor, logp: Tensor) -> Tensor:
         """Loss per entry, to be minimised; only ``ratio`` and ``logp`` carry a gradient."""
         ...
 
-    def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:
-        """Derivative of the loss per entry with respect to its log-prob, where the ratio is the entry's own and not limited."""
+    def dloss_dlogp(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+        """Derivative of the loss per entry with respect to its log-prob, where the ratio is the entry's own and not clipped."""
         ...
 
-    def limited(self, ratio: Tensor, advantage: Tensor) -> Tensor:
-        """Bool: entries whose gradient the limit cuts."""
+    def clipped(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+        """Bool: entries whose gradient the clip cuts."""
         ...
 
     def outside(self, ratio: Tensor) -> Tensor:
@@ -63,8 +64,8 @@ def _least(a: Bound, b: float | None) -> Bound:
 
 
 @dataclass(frozen=True)
-class Unlimited:
-    """No limit: importance-sampled policy gradient."""
+class NoClip:
+    """No clip: importance-sampled policy gradient."""
 
     kind: ClassVar[str] = "none"
 
@@ -74,10 +75,10 @@ class Unlimited:
     def loss(self, ratio: Tensor, advantage: Tensor, logp: Tensor) -> Tensor:
         return -advantage * ratio
 
-    def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+    def dloss_dlogp(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         return -advantage * ratio
 
-    def limited(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+    def clipped(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         return torch.zeros_like(ratio, dtype=torch.bool)
 
     def outside(self, ratio: Tensor) -> Tensor:
@@ -115,10 +116,10 @@ class Clip:
             return loss
         return torch.where(cost > 0, torch.minimum(loss, cost * self.dual), loss)
 
-    def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+    def dloss_dlogp(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         return -advantage * ratio
 
-    def limited(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+    def clipped(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         if self.upper is None and self.dual is None:  # too high where A > 0, too low where A < 0
             return advantage * (ratio - _clamp(ratio, self.centre - self.low, self.centre + self.high)) > 0
         high = self.centre + self.high
@@ -157,12 +158,12 @@ class DetachedClip:
         high = None if self.high is None else 1.0 + self.high
         return -(_clamp(ratio.detach(), low, high) * advantage) * logp
 
-    def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+    def dloss_dlogp(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         low = None if self.low is None else 1.0 - self.low
         high = None if self.high is None else 1.0 + self.high
         return -advantage * _clamp(ratio, low, high)
 
-    def limited(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+    def clipped(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         return torch.zeros_like(ratio, dtype=torch.bool)
 
     def outside(self, ratio: Tensor) -> Tensor:
@@ -195,10 +196,10 @@ class LogClip:
     def loss(self, ratio: Tensor, advantage: Tensor, logp: Tensor) -> Tensor:
         return -advantage * ratio
 
-    def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+    def dloss_dlogp(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         return -advantage * ratio
 
-    def limited(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+    def clipped(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         log_ratio = ratio.log()
         return ((advantage > 0) & (log_ratio > self.high)) | ((advantage < 0) & (log_ratio < -self.low))
 
@@ -222,10 +223,10 @@ class PolicyShaping:
     def loss(self, ratio: Tensor, advantage: Tensor, logp: Tensor) -> Tensor:
         return -advantage * (ratio / (ratio + self.gamma))
 
-    def slope(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+    def dloss_dlogp(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         return -advantage * (ratio * self.gamma / (ratio + self.gamma).square())
 
-    def limited(self, ratio: Tensor, advantage: Tensor) -> Tensor:
+    def clipped(self, ratio: Tensor, advantage: Tensor) -> Tensor:
         return torch.zeros_like(ratio, dtype=torch.bool)
 
     def outside(self, ratio: Tensor) -> Tensor:

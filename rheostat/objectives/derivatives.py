@@ -12,16 +12,18 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.masking import require_same_shape
-from rheostat.objectives.limits import Bound, Clip, Limit, Unlimited
+from rheostat.objectives.clipping import Bound, Clip, ClipRule, NoClip
 
 
 @torch.no_grad()
-def policy_slope(logp: Tensor, advantage: Tensor, *, denominator_logp: Tensor | None, limit: Limit, weight: Tensor | None = None) -> Tensor:
+def policy_dloss_dlogp(
+    logp: Tensor, advantage: Tensor, *, denominator_logp: Tensor | None, clip: ClipRule, weight: Tensor | None = None
+) -> Tensor:
     """Derivative of :func:`~rheostat.objectives.policy_gradient.policy_gradient` (token ratio, plain mean) with respect to ``logp``.
 
     Args:
         logp, advantage, denominator_logp, weight: ``[N]``, as there.
-        limit: as there.
+        clip: as there.
 
     Returns:
         ``[N]``.
@@ -31,14 +33,14 @@ def policy_slope(logp: Tensor, advantage: Tensor, *, denominator_logp: Tensor | 
     """
     require_same_shape(logp=logp, advantage=advantage, denominator_logp=denominator_logp, weight=weight)
     ratio = torch.ones_like(logp) if denominator_logp is None else (logp - denominator_logp).exp_()
-    slope = limit.slope(ratio, advantage)
-    slope.masked_fill_(limit.limited(ratio, advantage), 0.0)
+    dloss_dlogp = clip.dloss_dlogp(ratio, advantage)
+    dloss_dlogp.masked_fill_(clip.clipped(ratio, advantage), 0.0)
     if weight is not None:
-        slope *= weight
-    return slope.div_(len(logp))
+        dloss_dlogp *= weight
+    return dloss_dlogp.div_(len(logp))
 
 
-def behaviour_slope(logp: Tensor, target_logp: Tensor, *, clip: Bound, weight: Tensor | None = None) -> Tensor:
+def behaviour_dloss_dlogp(logp: Tensor, target_logp: Tensor, *, clip: Bound, weight: Tensor | None = None) -> Tensor:
     """Derivative of the clipped part of :func:`~rheostat.objectives.behaviour.behaviour_loss` by ``logp``.
 
     Args:
@@ -52,16 +54,18 @@ def behaviour_slope(logp: Tensor, target_logp: Tensor, *, clip: Bound, weight: T
         RheostatError: different shapes.
     """
     push_down = torch.full_like(target_logp, -1.0)
-    return policy_slope(logp, push_down, denominator_logp=target_logp, limit=Clip(clip, clip), weight=weight)
+    return policy_dloss_dlogp(logp, push_down, denominator_logp=target_logp, clip=Clip(clip, clip), weight=weight)
 
 
-def ros_slope(logp: Tensor, target_logp: Tensor) -> Tensor:
+def ros_dloss_dlogp(logp: Tensor, target_logp: Tensor) -> Tensor:
     """Derivative of :func:`~rheostat.objectives.behaviour.ros_loss` with respect to ``logp``: of two ``[N]`` one ``[N]``."""
-    return policy_slope(logp, torch.full_like(target_logp, -1.0), denominator_logp=target_logp, limit=Unlimited())
+    return policy_dloss_dlogp(logp, torch.full_like(target_logp, -1.0), denominator_logp=target_logp, clip=NoClip())
 
 
 @torch.no_grad()
-def value_slope(value: Tensor, target: Tensor, *, old_value: Tensor | None = None, clip: float | None = None, scale: float = 0.5) -> Tensor:
+def value_dloss_dvalue(
+    value: Tensor, target: Tensor, *, old_value: Tensor | None = None, clip: float | None = None, scale: float = 0.5
+) -> Tensor:
     """Derivative of :func:`~rheostat.objectives.value.value_loss` (plain mean, pessimistic where clipped) with respect to ``value``.
 
     Args:
@@ -76,13 +80,13 @@ def value_slope(value: Tensor, target: Tensor, *, old_value: Tensor | None = Non
     """
     require_same_shape(value=value, target=target, old_value=old_value)
     error = value - target
-    slope = error * (2 * scale / len(value))
+    dloss_dlogp = error * (2 * scale / len(value))
     if clip is None:
-        return slope
+        return dloss_dlogp
     if old_value is None:
         raise RheostatError("Clipping the value needs the value at the start of the update: give old_value, or clip=None.")
     change = value - old_value
     clipped = change.clamp(-clip, clip)
     clipped_error = (old_value - target).add_(clipped)
     # No gradient where v left the window and the clipped error is the larger one.
-    return slope.masked_fill_((clipped != change) & (clipped_error.abs_() > error.abs_()), 0.0)
+    return dloss_dlogp.masked_fill_((clipped != change) & (clipped_error.abs_() > error.abs_()), 0.0)
