@@ -65,14 +65,14 @@ def test_nan_is_counted_and_never_averaged(tmp_path: Path) -> None:
 
 def test_old_names_of_metrics_are_read_as_the_new_ones(tmp_path: Path) -> None:
     """Also of one source and of one agent; a study may ask for a curve by the name that its declaration has."""
-    run = write_run(tmp_path / "run", rows=0)
+    run = write_run(tmp_path / "run", rows=1, finished=False)
     old = {
         "meter/limited_share": 0.25,
         "meter/fresh/limited_share": 0.5,
         "digger/meter/limited_share": 0.125,
         "behaviour_limited_share": 1.0,
     }
-    append(run, json.dumps({"iteration": 1, "steps": 50} | old) + "\n")
+    (run / "metrics.jsonl").write_text(json.dumps({"iteration": 1, "steps": 50} | old) + "\n")
     record = read_record(run)
     new = {key.replace("limited_share", "clip_fraction"): value for key, value in old.items()}
     assert {key: record.columns[key].tolist() for key in new} == {key: [value] for key, value in new.items()}
