@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from rheostat.objectives.clipping import Clip
 from rheostat.objectives.foreign_terms import MixSurrogate
-from rheostat.objectives.limits import Clip
 from rheostat.objectives.terms import PolicyGradient
 from rheostat.parts import Aggregate, Batch, Tokens
 from rheostat.trajectories import Source
