@@ -31,7 +31,7 @@ def settings(words: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
         seen.append(given)
 
     monkeypatch.setattr(api.Run, "create", created)
-    monkeypatch.setattr(api, "finish", lambda run, progress, sinks: run)
+    monkeypatch.setattr(api, "finish", lambda run, progress, sinks, callbacks: run)
     monkeypatch.setattr(training, "announce", lambda run: None)
     cli.parse(words.split()).run()
     return seen[0]
