@@ -1,7 +1,7 @@
 """Every option of every method changes a weight or a metric, or is refused; what by nature changes neither is named with the reason.
 
-PPO is tried here and all others in the nightly tests: first four methods whose parts most others share, then what only others have, then
-what they share.
+PPO and SAC are tried here and all others in the nightly tests: first four methods whose parts most others share, then what only others
+have, then what they share.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tests.house.liveness import IDLE, REFUSED, TOGETHER, Case, cases, dead, out
 
 FIRST = ("grpo", "ppo", "sac", "iql")
 """Methods that speak for those that share their parts."""
-FAST = ("ppo",)
+FAST = ("ppo", "sac")
 """Those of them that are tried outside of the nightly tests, too."""
 
 
