@@ -76,6 +76,7 @@ TOGETHER: dict[str, list[Options]] = {
     "log.evaluate_episodes": [{"evaluate_every": 40}],
     "data.best_share": [{"offline": "@long-data"}],
     "rewards.returns_to": [{"offline": "@long-data", "replay_capacity": 500}],
+    "replay.capacity": [{"online_steps": 200}],
     "schedule.anneal": [{"online_steps": 0, "update_to_data": 1.0}, {"online_steps": 0}],
     "penalty.initial_multiplier": [{"gap_threshold": 0.8}],
     "double": [{"learning_rate": 0.1}],
