@@ -210,6 +210,8 @@ def plan_arms(
         raise RheostatError(f"The margin is {margin:g}: it must be above 0, the difference below which nothing matters.")
     if "seed" in options:
         raise RheostatError("A comparison chooses the seeds 0, 1, ... itself: give how many with seeds, not seed.")
+    if "stop_at" in options or any("stop_at" in own for _, own in arms.values()):
+        raise RheostatError("Runs that are compared have equal budgets: leave stop_at out.")
     given = _given_to(arms, options)
     whole = {label: SIDE_BY_SIDE | _read_by(method, given[label]) for label, (method, _) in arms.items()}
     planned = {

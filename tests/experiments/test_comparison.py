@@ -300,3 +300,11 @@ def test_the_display_in_a_log_and_on_a_terminal(
         printed = capsys.readouterr().err
         for words in ("CartPole-v1", "40%", "1/4 runs", "1/2 seeds", "return 150", "ppo-s1 failed: [no] reason"):
             assert words in printed
+
+
+def test_runs_that_stop_early_are_not_compared(tmp_path: Path) -> None:
+    with pytest.raises(RheostatError, match="equal budgets"):
+        compare(
+            ["ppo", "a2c"], "CartPole-v1", seeds=1, steps=64, directory=tmp_path / "c", stop_at=("evaluation_return", 9.0), evaluate_every=1
+        )
+    assert not (tmp_path / "c").exists()
