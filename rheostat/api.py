@@ -21,7 +21,7 @@ from rheostat.training.settings_from_options import free_directory, settings_for
 if TYPE_CHECKING:
     from rheostat.buffers.offline import OfflineData
     from rheostat.diagnostics.disagreement.results import Disagreement
-    from rheostat.diagnostics.microscope.results import Look
+    from rheostat.diagnostics.microscope.results import MicroscopeResult
 
 
 class DrawnRun(Run):
@@ -194,7 +194,7 @@ def compare(methods: list[str], task: str, *, seeds: int = 8, **options: Any) ->
     return found
 
 
-def microscope(names: Sequence[str] = (), **options: Any) -> Look:
+def microscope(names: Sequence[str] = (), **options: Any) -> MicroscopeResult:
     """Estimators of gradients, KL or advantages against exact values; see :func:`rheostat.diagnostics.microscope.results.microscope`."""
     from rheostat.diagnostics.microscope.results import microscope as look
 

@@ -29,7 +29,7 @@ def with_update(one: Any, **changes: Any) -> None:
     one.composition.improve = [replace(part, **changes) if isinstance(part, Update) else part for part in one.composition.improve]
 
 
-def descend_plainly(one: Any, rate: float) -> None:
+def step_plainly(one: Any, rate: float) -> None:
     """Plain gradient descent in the place of the optimiser, with this step size."""
     one.context.models["policy"].optimizer = torch.optim.SGD(one.policy.parameters(), lr=rate)
     with_update(one, learning_rate=rate, warmup=0)

@@ -31,9 +31,9 @@ from rheostat.buffers.replay import Replay
 from rheostat.errors import RheostatError
 from rheostat.objectives.temporal_difference import critic_loss, td_target
 from rheostat.policies.control.critics import EnsembleQ
-from rheostat.policies.control.discrete_q import ChoiceScores, scores_of
+from rheostat.policies.control.discrete_q import DiscreteQ, scores_of
 from rheostat.policies.control.squashed import Bounds
-from rheostat.policies.parameters import Target, Trained
+from rheostat.policies.parameters import OptimizedNetwork, PolyakCopy
 from rheostat.streams import Streams
 
 ROWS = 4096
@@ -98,12 +98,12 @@ class FittedQ:
         draw = streams["networks"]
         network: Any
         if policy.discrete:
-            network = ChoiceScores(data.observation_space, int(data.action_space.n), hidden=config.hidden, generator=draw)  # type: ignore[attr-defined]
+            network = DiscreteQ(data.observation_space, int(data.action_space.n), hidden=config.hidden, generator=draw)  # type: ignore[attr-defined]
         else:
             assert policy.bounds is not None
             network = EnsembleQ(rows.observation.shape[1], len(policy.bounds.centre), networks=1, hidden=config.hidden, generator=draw)
-        self.critic = Trained(network, config.learning_rate)
-        self.slow = Target(self.critic)
+        self.critic = OptimizedNetwork(network, config.learning_rate)
+        self.slow = PolyakCopy(self.critic)
         self.replay = Replay(len(rows), gamma=config.gamma)
         self.replay.append_transitions(rows, data.breaks)
         self.firsts = rows.observation[torch.tensor([episode.start for episode in data.episodes])[:ROWS]]
@@ -134,18 +134,18 @@ class FittedQ:
             self.slow_affine = (0.0, 0.0)  # before the first step nothing is left to earn
         rate = COARSE
         for step in range(1, config.steps + 1):
-            loss = self._descend(step)
+            loss = self._step(step)
             if step % every:
                 continue
             watch(step, loss)
             if config.horizon is not None:
                 if step == every * config.horizon:
                     break
-                self.slow.follow(1.0)
+                self.slow.update_target(1.0)
                 self.slow_affine = self.affine
                 continue
             self._correct()
-            self.slow.follow(1.0)
+            self.slow.update_target(1.0)
             self.slow_affine = self.affine
             values.append(self.value(self.firsts).double().mean().item())
             if len(values) > PATIENCE and self._still(values[-PATIENCE - 1 :]):
@@ -165,7 +165,7 @@ class FittedQ:
         first, second = sum(values[:half]) / half, sum(values[half:]) / (len(values) - half)
         return abs(second - first) < self.config.tolerance * self.size
 
-    def _descend(self, step: int) -> float:
+    def _step(self, step: int) -> float:
         """One gradient step; returns the loss, in units of value squared."""
         rows = self.replay.sample(self.config.batch_size, self.streams["batches"])
         shift, size = self.affine
@@ -175,7 +175,7 @@ class FittedQ:
         loss = critic_loss(self.of(self.critic.network, rows.observation, self.policy.seen(rows.action)).unsqueeze(0), target)
         if not math.isfinite(loss.item()):
             raise RheostatError(f"The loss of fitted Q evaluation became {loss.item()} in step {step}: lower its learning rate.")
-        self.critic.descend(loss)
+        self.critic.step(loss)
         return loss.item() * size**2
 
     def _slow_q(self, observation: Tensor, action: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from rheostat.masking import standardise
 from rheostat.objectives.actor import smoothed_action
 from rheostat.objectives.conservative import uniform_log_density
-from rheostat.objectives.temporal_difference import greedy_value, least, soft_value, td_target
+from rheostat.objectives.temporal_difference import greedy_value, min_over_critics, soft_value, td_target
 from rheostat.parts import Batch
 
 REWARD_EPSILON = 1e-6
@@ -58,9 +58,9 @@ class SoftTarget:
         """The target critics' value of what follows, ``[B]``."""
         network = context.models["target critics"].network
         if self.subset is None:
-            return least(network(observation, action))
+            return min_over_critics(network(observation, action))
         chosen = torch.randperm(network.stack.networks, generator=context.streams["updates"])[: self.subset]
-        return least(network(observation, action, subset=chosen))
+        return min_over_critics(network(observation, action, subset=chosen))
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class SmoothedTarget:
         action = context.models["target policy"].network(rows.next_observation)
         noise = torch.randn(action.shape, generator=context.streams["updates"])
         action = smoothed_action(action, noise, scale=self.noise, clip=self.clip)
-        value = least(context.models["target critics"].network(rows.next_observation, action))
+        value = min_over_critics(context.models["target critics"].network(rows.next_observation, action))
         batch.columns["target"] = td_target(rows.reward, value, rows.discount)
         return batch
 
@@ -99,7 +99,7 @@ class PolicyValueTarget:
     def __call__(self, context: Any, batch: Batch) -> Batch:
         rows = batch.rows
         action = bounded_draw(context, context.models["policy"].distribution(rows.next_observation))
-        value = least(context.models["target critics"].network(rows.next_observation, action))
+        value = min_over_critics(context.models["target critics"].network(rows.next_observation, action))
         batch.columns["target"] = td_target(rows.reward, value, rows.discount)
         return batch
 
@@ -114,7 +114,7 @@ class BestOfData:
     @torch.no_grad()
     def __call__(self, context: Any, batch: Batch) -> Batch:
         rows = batch.rows
-        batch.columns["best"] = least(context.models["target critics"].network(rows.observation, rows.action))
+        batch.columns["best"] = min_over_critics(context.models["target critics"].network(rows.observation, rows.action))
         return batch
 
 
@@ -202,8 +202,8 @@ class GreedyTarget:
     @torch.no_grad()
     def __call__(self, context: Any, batch: Batch) -> Batch:
         rows = batch.rows
-        chooser = context.models["policy"].network(rows.next_observation) if self.double else None
-        value = greedy_value(context.models["target policy"].network(rows.next_observation), chooser)
+        selector = context.models["policy"].network(rows.next_observation) if self.double else None
+        value = greedy_value(context.models["target policy"].network(rows.next_observation), selector)
         batch.columns["target"] = td_target(rows.reward, value, rows.discount)
         return batch
 

@@ -14,7 +14,7 @@ from rheostat.objectives.schedules import PeakSchedule
 from rheostat.objectives.temporal_difference import critic_loss, greedy_value
 from rheostat.options import option
 from rheostat.parts import Batch
-from rheostat.policies.control.discrete_q import ChoiceScores, scores_of
+from rheostat.policies.control.discrete_q import DiscreteQ, scores_of
 from rheostat.policies.control.distributions import Categorical, epsilon_greedy
 
 
@@ -53,9 +53,9 @@ class GreedyPolicy(TrainableNetwork):
     """A network of action values and who acts by it: the greedy policy, or with probability epsilon a uniform action."""
 
     def __init__(self, hidden: tuple[int, ...], learning_rate: float, exploration: Exploration) -> None:
-        def build(context: Any) -> ChoiceScores:
+        def build(context: Any) -> DiscreteQ:
             choices = int(context.action_space.n)
-            return ChoiceScores(context.observation_space, choices, hidden=hidden, generator=context.streams["networks"])
+            return DiscreteQ(context.observation_space, choices, hidden=hidden, generator=context.streams["networks"])
 
         super().__init__(build, learning_rate)
         self.exploration = exploration
@@ -105,7 +105,7 @@ class ActionValueStep:
         rows, model, target = batch.rows, context.models["policy"], batch.columns["target"]
         q = scores_of(model.network(rows.observation), rows.action).unsqueeze(0)
         loss = critic_loss(q, target, huber=self.huber, weight=rows.weight)
-        model.descend(loss)
+        model.step(loss)
         rank(context, rows, q, target)
         context.finish_update("policy")
         return {"critic_loss": loss.detach(), "q": q.detach().mean(), "target": target.mean(), "exploration": model.epsilon}

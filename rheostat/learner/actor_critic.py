@@ -29,7 +29,7 @@ from rheostat.objectives.temporal_difference import (
     OverCritics,
     absolute_td_error,
     critic_loss,
-    least,
+    min_over_critics,
 )
 from rheostat.options import option, value_or
 from rheostat.parts import Batch, NonFinite
@@ -183,7 +183,7 @@ class CriticStep:
         rows, critics, target = batch.rows, context.models["critics"], batch.columns["target"]
         q = critics.network(rows.observation, rows.action)
         loss = critic_loss(q, target, critics=self.over, scale=self.scale, weight=rows.weight)
-        critics.descend(loss)
+        critics.step(loss)
         rank(context, rows, q, target)
         context.finish_update("critics")
         return {"critic_loss": loss.detach(), "q": q.detach().mean(), "target": target.mean()}
@@ -202,7 +202,7 @@ class ExpectileStep:
         model = context.models["value"]
         value = model.network(batch.rows.observation)
         loss = expectile_loss(value, batch.columns["best"], self.expectile, weight=batch.rows.weight)
-        model.descend(loss)
+        model.step(loss)
         context.finish_update("value")
         return {"value_loss": loss.detach(), "value": value.detach().mean()}
 
@@ -212,7 +212,7 @@ class ExpectileStep:
 
 def smallest_q(context: Any, batch: Batch, action: Tensor) -> Tensor:
     """The smallest critic, ``[B]``."""
-    return least(context.models["critics"].network(batch.rows.observation, action, frozen=True))
+    return min_over_critics(context.models["critics"].network(batch.rows.observation, action, frozen=True))
 
 
 def mean_q(context: Any, batch: Batch, action: Tensor) -> Tensor:
@@ -249,7 +249,7 @@ class SoftActorStep:
         alpha = batch.facts["alpha"]
         action, log_prob = soft_draw(context, batch.rows.observation)
         loss = soft_actor_loss(self.q_value(context, batch, action), log_prob, alpha)
-        context.models["policy"].descend(loss)
+        context.models["policy"].step(loss)
         context.finish_update("policy")
         batch.columns["log_prob"] = log_prob
         return {"policy_loss": loss.detach(), "entropy": -log_prob.detach().mean(), "temperature": alpha}
@@ -272,7 +272,7 @@ class TemperatureStep:
     def step(self, context: Any, batch: Batch) -> Found:
         """One Adam step of log alpha, from the column ``log_prob`` ``[B]`` (nats, a constant here); it has nothing to say to the log."""
         model = context.models["temperature"]
-        model.descend(temperature_loss(model.network.log, batch.columns["log_prob"], self.target_entropy(context), form=self.form))
+        model.step(temperature_loss(model.network.log, batch.columns["log_prob"], self.target_entropy(context), form=self.form))
         context.finish_update("temperature")
         return {}
 
@@ -297,7 +297,7 @@ class DeterministicActorStep:
         else:
             loss = behaviour_regularised_loss(q, action, rows.action, alpha=self.alpha)
             found["distance_to_data"] = (action.detach() - rows.action).square().mean()
-        model.descend(loss)
+        model.step(loss)
         context.finish_update("policy")
         return {"policy_loss": loss.detach()} | found
 
@@ -315,8 +315,8 @@ def advantage_column(context: Any, batch: Batch, policy: Any) -> Tensor:
 def advantage_over_policy(context: Any, batch: Batch, policy: Any) -> Tensor:
     """What the critics give the data's action beyond one of the policy's own, ``[B]`` (AWAC)."""
     rows, network = batch.rows, context.models["critics"].network
-    own = least(network(rows.observation, bounded_draw(context, policy)))
-    return least(network(rows.observation, rows.action)) - own
+    own = min_over_critics(network(rows.observation, bounded_draw(context, policy)))
+    return min_over_critics(network(rows.observation, rows.action)) - own
 
 
 @dataclass(frozen=True)
@@ -355,7 +355,7 @@ class WeightedImitation:
         loss = weighted_likelihood(policy.log_prob(rows.action), weight=weight)
         if self.learning_rate is not None:
             model.learning_rate = self.learning_rate(context)
-        model.descend(loss)
+        model.step(loss)
         context.finish_update("policy")
         return {
             "policy_loss": loss.detach(),

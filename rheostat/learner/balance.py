@@ -16,7 +16,7 @@ from rheostat.errors import RheostatError
 from rheostat.learner.actor_critic import Found, smallest_q
 from rheostat.learner.control_models import Build, TrainableNetwork
 from rheostat.objectives.actor import deterministic_actor_loss, soft_actor_loss, temperature_loss
-from rheostat.objectives.temporal_difference import least
+from rheostat.objectives.temporal_difference import min_over_critics
 from rheostat.options import option
 from rheostat.parts import Batch
 from rheostat.policies.control.balance import BalanceModel, sin_cos_encoding
@@ -177,12 +177,12 @@ class ImplicitBalanceStep(BalanceStep):
         policy = context.models["policy"].distribution(seen)
         noise = torch.randn(policy.mean.shape, generator=context.streams["updates"])
         action = torch.addcmul(policy.mean, policy.log_std.exp(), noise)
-        q = least(context.models["target critics"].network(batch.rows.observation, action, frozen=True))
+        q = min_over_critics(context.models["target critics"].network(batch.rows.observation, action, frozen=True))
         heat = context.models["balance temperature"]
         temperature = heat.network.value
         loss = soft_actor_loss(q, log_prob, temperature)
-        context.models["balance"].descend(loss)
-        heat.descend(temperature_loss(heat.network.log, log_prob, self.target_entropy))
+        context.models["balance"].step(loss)
+        heat.step(temperature_loss(heat.network.log, log_prob, self.target_entropy))
         for name in ("balance", "balance temperature"):
             context.finish_update(name)
         return {"balance_loss": loss.detach(), "balance_temperature": temperature} | found
@@ -200,7 +200,7 @@ class SoftBalanceStep(BalanceStep):
         seen, _, found = self.choose(context, batch)
         action, _ = soft_draw(context, seen)
         loss = deterministic_actor_loss(smallest_q(context, batch, action))
-        context.models["balance"].descend(loss)
+        context.models["balance"].step(loss)
         context.finish_update("balance")
         return {"balance_loss": loss.detach()} | found
 

@@ -72,7 +72,7 @@ class RosUpdate:
         with torch.no_grad():
             log_prob, score = now.distribution.log_prob_and_gradient(rows.action)
             gradient = score.mul_(ros_dloss_dlogp(log_prob, log_prob).unsqueeze(-1))
-            behaviour.descend(now, gradient, max_grad_norm=self.max_grad_norm, step_size=self.learning_rate)
+            behaviour.step(now, gradient, max_grad_norm=self.max_grad_norm, step_size=self.learning_rate)
             moved = behaviour.network.distribution(observation).log_prob(rows.action)
         return {"behaviour_kl": (log_prob - moved).mean().item()}
 
@@ -127,7 +127,7 @@ class PropsUpdate(RosUpdate):
                 push = behaviour_dloss_dlogp(log_prob, reference_logp, clip=self.clip, weight=None if weight is None else weight[index])
                 gradient = score.mul_(push.unsqueeze(-1))
                 gradient.add_(kl_gradient(now.distribution, target[index]), alpha=self.kl_coefficient / len(index))
-                behaviour.descend(now, gradient, max_grad_norm=self.max_grad_norm)
+                behaviour.step(now, gradient, max_grad_norm=self.max_grad_norm)
             seen.append((log_prob, reference_logp))
         context.flops += TRAIN * policy.weights * sum(len(log_prob) for log_prob, _ in seen)
         with torch.no_grad():

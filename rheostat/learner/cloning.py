@@ -15,7 +15,7 @@ from rheostat.objectives.supervised import squared_distance, weighted_likelihood
 from rheostat.options import option
 from rheostat.parts import Batch
 from rheostat.policies.control.actors import DeterministicActor, TanhMeanActor
-from rheostat.policies.control.discrete_q import ChoiceScores
+from rheostat.policies.control.discrete_q import DiscreteQ
 from rheostat.policies.control.distributions import Categorical
 
 Imitation = Literal["deterministic", "stochastic"]
@@ -47,7 +47,7 @@ class ClonedPolicy(TrainableNetwork):
         def build(context: Any) -> nn.Module:
             draw = context.streams["networks"]
             if context.bounds is None:
-                return ChoiceScores(context.observation_space, int(context.action_space.n), hidden=hidden, generator=draw)
+                return DiscreteQ(context.observation_space, int(context.action_space.n), hidden=hidden, generator=draw)
             actor = DeterministicActor if imitation == "deterministic" else TanhMeanActor
             return actor(*context.sizes, hidden=hidden, generator=draw)
 
@@ -55,7 +55,7 @@ class ClonedPolicy(TrainableNetwork):
 
     def distribution(self, seen: Tensor) -> Any:
         """The policy of unit actions ``[N, D]``, or of choices ``[N]``, for observations ``[N, ...]`` as the network reads them."""
-        return Categorical(self.network(seen)) if isinstance(self.network, ChoiceScores) else self.network.distribution(seen)
+        return Categorical(self.network(seen)) if isinstance(self.network, DiscreteQ) else self.network.distribution(seen)
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,6 @@ class ImitationStep:
             loss = squared_distance(model.network(rows.observation), rows.action)
         else:
             loss = weighted_likelihood(model.distribution(rows.observation).log_prob(rows.action))
-        model.descend(loss)
+        model.step(loss)
         context.finish_update("policy")
         return {"policy_loss": loss.detach()}

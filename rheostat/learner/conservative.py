@@ -113,7 +113,7 @@ class Penalty:
         penalty = conservative_penalty(
             gap, alpha=self.weight, multiplier=lagrange_multiplier(log), threshold=self.threshold, critics=over, weight=rows.weight
         )
-        model.descend(multiplier_loss(log, gap, threshold=self.threshold, alpha=self.weight, weight=rows.weight))
+        model.step(multiplier_loss(log, gap, threshold=self.threshold, alpha=self.weight, weight=rows.weight))
         context.finish_update("multiplier")
         return penalty
 
@@ -154,7 +154,7 @@ class ConservativeCriticStep:
         gap = self.penalty.gap(q, others, batch.columns["log density"])
         error = critic_loss(q, target, critics=self.over, scale=self.scale, weight=rows.weight)
         penalty = self.penalty.loss(context, gap, rows, self.over)
-        model.descend(error + penalty)
+        model.step(error + penalty)
         rank(context, rows, q, target)
         context.finish_update("critics")
         return {

@@ -12,7 +12,7 @@ import torch
 from rheostat.collect.language.collectors import SamplingOptions
 from rheostat.collect.language.conversations import collector_of
 from rheostat.collect.language.generation.sampling import Sampling
-from rheostat.collect.language.groups import Graded, World
+from rheostat.collect.language.groups import Graded, RolloutContext
 from rheostat.collect.language.rollout_records import rollout_rows
 from rheostat.credit.verifiers.interface import Progress
 from rheostat.learner.measuring import Calendar
@@ -162,7 +162,7 @@ class LanguageContext(LearnerContext):
 
     def __init__(
         self,
-        world: World,
+        world: RolloutContext,
         streams: Streams,
         total_steps: int,
         *,

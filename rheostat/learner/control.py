@@ -22,7 +22,7 @@ from rheostat.learner.learner import Composition, Learner
 from rheostat.learner.running import RunningMethod
 from rheostat.learner.stages import Staged, Stages
 from rheostat.learner.teamed import Teamed
-from rheostat.objectives.temporal_difference import least
+from rheostat.objectives.temporal_difference import min_over_critics
 from rheostat.options import check_domains, refuse_idle
 from rheostat.parts import Batch, Metrics
 from rheostat.policies.control.recurrent import EpisodeMemory, RecurrentActorCritic
@@ -202,7 +202,7 @@ class ControlContext(LearnerContext):
         elif "value" in self.models:
             found = self.models["value"].network(seen)
         elif "critics" in self.models:
-            found = least(self.models["critics"].network(seen, acting.distribution(seen).mode()))
+            found = min_over_critics(self.models["critics"].network(seen, acting.distribution(seen).mode()))
         elif hasattr(getattr(acting, "network", None), "value"):
             found = acting.network.value(seen)
         else:

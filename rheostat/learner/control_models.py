@@ -22,10 +22,10 @@ from rheostat.policies.control.recurrent import EpisodeMemory, RecurrentActorCri
 from rheostat.policies.flops import matrix_weights
 from rheostat.policies.parameters import (
     Adam,
+    OptimizedNetwork,
     Optimizer,
     ParameterVector,
-    Target,
-    Trained,
+    PolyakCopy,
     load_optimizer_state,
     optimizer_state,
 )
@@ -34,7 +34,7 @@ Build = Callable[[Any], nn.Module]
 """From the learner's context to an untrained network."""
 
 
-class TrainableNetwork(Trained[Any]):
+class TrainableNetwork(OptimizedNetwork[Any]):
     """A network whose parameters are one vector, and the Adam that moves it by autograd.
 
     Args:
@@ -64,7 +64,7 @@ class TrainableNetwork(Trained[Any]):
         return self.distribution
 
 
-class TargetNetwork(Target[Any]):
+class TargetNetwork(PolyakCopy[Any]):
     """A slow copy, which losses take as a constant: it follows by ``tau`` after every so many updates of the model.
 
     Args:
@@ -83,7 +83,7 @@ class TargetNetwork(Target[Any]):
     def after_update(self, context: Any) -> None:
         """The model has moved."""
         if context.updates_of(self.of) % self.every == 0:
-            self.follow(self.tau)
+            self.update_target(self.tau)
 
 
 class PolicyNetwork:

@@ -376,9 +376,9 @@ class FastPPO:
         policy = model.distribution(observation)
         surrogate = self.objective.policy_loss(policy.log_prob(action), targets)
         entropy = policy.entropy().mean()
-        norm = model.descend(surrogate.loss - self.entropy_coefficient * entropy, max_grad_norm=self.max_grad_norm)
+        norm = model.step(surrogate.loss - self.entropy_coefficient * entropy, max_grad_norm=self.max_grad_norm)
         error = self.objective.value_loss(critic.network(observation), targets)
-        critic.descend(error, max_grad_norm=self.max_grad_norm)
+        critic.step(error, max_grad_norm=self.max_grad_norm)
         return {
             "policy_loss": surrogate.loss.detach(),
             "value_loss": error.detach(),

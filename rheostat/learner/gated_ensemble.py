@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rheostat.collect.control.model_rollouts import imagine
+from rheostat.collect.control.model_rollouts import roll_out_model
 from rheostat.credit.am_q import am_q_score, improved
 from rheostat.errors import RheostatError
 from rheostat.objectives.clipping import Clip
@@ -21,8 +21,8 @@ from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.weights import sided_advantage
 from rheostat.options import option
 from rheostat.parts import Batch
-from rheostat.policies.control.ensembles import GaussianMembers, TrainedMembers
-from rheostat.policies.parameters import Target
+from rheostat.policies.control.ensembles import GaussianEnsemble, TrainableEnsemble
+from rheostat.policies.parameters import PolyakCopy
 from rheostat.streams import derive_seed
 from rheostat.tasks.control.terminations import termination_of
 from rheostat.trajectories import Transitions
@@ -67,10 +67,10 @@ class Cloning:
         why = "actions of this task have one dimension, whose mean is its sum; leave it alone"
         return {"dimensions": why} if context.sizes[1] == 1 else {}
 
-    def policies(self, context: Any, members: int, *, squash: bool = False) -> GaussianMembers:
+    def policies(self, context: Any, members: int, *, squash: bool = False) -> GaussianEnsemble:
         """Untrained policies of unit actions."""
         draw = context.streams["networks"]
-        return GaussianMembers(members, *context.sizes, hidden=self.hidden, activation=self.activation, squash=squash, generator=draw)
+        return GaussianEnsemble(members, *context.sizes, hidden=self.hidden, activation=self.activation, squash=squash, generator=draw)
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Choice:
             raise RheostatError("choose=return measures members in the world: give it --online-steps to spend, or choose by am-q.")
 
 
-class GatedMembers:
+class GatedEnsemble:
     """K policies pi_i with their old policies mu_i.
 
     Args:
@@ -161,14 +161,14 @@ class GatedMembers:
         self.states, self.steps = context.stores["data as read"].rows.observation, context.stages[self._stage]
         self.termination = termination_of(context.environments.name)
         self.policies = self.cloning.policies(context, self.cloning.members)
-        self.learner = TrainedMembers(self.policies, self.cloning.learning_rate)
-        self.target = Target(self.learner)
+        self.learner = TrainableEnsemble(self.policies, self.cloning.learning_rate)
+        self.target = PolyakCopy(self.learner)
         self.scores = torch.zeros(self.cloning.members)
         self.best = torch.full((self.cloning.members,), -torch.inf)
         self.replaced = 0
 
     @property
-    def old(self) -> GaussianMembers:
+    def old(self) -> GaussianEnsemble:
         """mu."""
         return self.target.network
 
@@ -188,13 +188,13 @@ class GatedMembers:
         losses = diverse_cloning_loss(
             logp, policies.mean, policies.log_std, alpha=cloning.diversity, kind=cloning.divergence, dimensions=cloning.dimensions
         )
-        self.learner.descend(losses.sum())
+        self.learner.step(losses.sum())
         spread = policies.mean.detach().std(0).mean() if cloning.members > 1 else 0.0
         return {"cloning_loss": losses.detach().mean(), "likelihood": logp.detach().mean(), "spread_of_members": spread}
 
     def begin(self) -> None:
         """The clones become the old policies, and their scores the ones to beat; the optimiser starts anew."""
-        self.target.follow(1.0)
+        self.target.update_target(1.0)
         self.learner.forget()
         if self.model is not None:
             self.best = self.scores = self.am_q()
@@ -216,7 +216,7 @@ class GatedMembers:
         )
         entropy = policies.entropy().mean(-1)
         self.learner.learning_rate = self.clipped.learning_rate * left
-        norm = self.learner.descend(surrogate.loss - self.clipped.entropy * entropy.sum(), max_grad_norm=self.max_grad_norm)
+        norm = self.learner.step(surrogate.loss - self.clipped.entropy * entropy.sum(), max_grad_norm=self.max_grad_norm)
         found: Found = {
             "policy_loss": surrogate.loss.detach() / self.cloning.members,
             "entropy": entropy.detach().mean(),
@@ -246,13 +246,13 @@ class GatedMembers:
         if self.gate.rule == "never":
             return {}
         if self.gate.rule == "always":
-            return self.follow(torch.ones_like(self.best, dtype=torch.bool))
+            return self.replace_old(torch.ones_like(self.best, dtype=torch.bool))
         self.scores = self.am_q()
         better = improved(self.scores, self.best)
         self.best = torch.where(better, self.scores, self.best)
-        return {"am_q": self.scores.mean(), "am_q_best": self.best.mean()} | self.follow(better)
+        return {"am_q": self.scores.mean(), "am_q_best": self.best.mean()} | self.replace_old(better)
 
-    def follow(self, which: Tensor) -> Found:
+    def replace_old(self, which: Tensor) -> Found:
         """``mu_i <- pi_i`` where ``which`` (bool ``[K]``) is True; pi_i goes on from where it is in any case."""
         self.old.replace(which, self.policies)
         self.replaced += int(which.sum())
@@ -271,7 +271,7 @@ class GatedMembers:
             return self.policies.distribution(observation.view(members, gate.starts, -1)).mean.flatten(0, 1)
 
         q, alive = [], []
-        for step in imagine(self.model.predict, act, start, gate.horizon, generator=generator, ended=self.ended):
+        for step in roll_out_model(self.model.predict, act, start, gate.horizon, generator=generator, ended=self.ended):
             q.append(self.critics.q(step.observation, step.action).view(members, gate.starts))
             alive.append(step.alive.view(members, gate.starts))
         return am_q_score(torch.stack(q, 1), torch.stack(alive, 1))
@@ -284,7 +284,7 @@ class GatedMembers:
         if self.model is not None and not fresh:
             self.scores = self.am_q()
 
-    def candidates(self, deploy: str) -> GaussianMembers:
+    def candidates(self, deploy: str) -> GaussianEnsemble:
         """The policies that may go online."""
         return self.old if deploy == "best" else self.policies
 
@@ -315,7 +315,7 @@ class CloneStep:
     models: ClassVar[tuple[str, ...]] = ("members",)
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One Adam step of every member on the same rows ``[B]``; returns what :meth:`GatedMembers.clone` says."""
+        """One Adam step of every member on the same rows ``[B]``; returns what :meth:`GatedEnsemble.clone` says."""
         found: Found = context.models["members"].clone(batch.rows)
         return found
 
@@ -327,6 +327,6 @@ class ClippedStep:
     models: ClassVar[tuple[str, ...]] = ("members", "behaviour critics")
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One clipped step of every member at the observations of the rows ``[B, n]``; returns what :meth:`GatedMembers.improve` says."""
+        """One clipped step of every member at the observations of the rows ``[B, n]``; returns what :meth:`GatedEnsemble.improve` says."""
         found: Found = context.models["members"].improve(batch.rows, context.gradient_steps)
         return found

@@ -16,7 +16,7 @@ from rheostat.objectives.control_terms import ClippedSurrogate
 from rheostat.options import option
 from rheostat.parts import Batch
 from rheostat.policies.control.distributions import Gaussian
-from rheostat.policies.control.ensembles import TrainedMembers
+from rheostat.policies.control.ensembles import TrainableEnsemble
 from rheostat.streams import derive_seed
 from rheostat.trajectories import Source
 
@@ -65,7 +65,7 @@ class FreshRows:
         return batch.with_rows(context.stores["learned rewards"](batch.rows))
 
 
-class OnlinePolicy(TrainedMembers):
+class OnlinePolicy(TrainableEnsemble):
     """An ensemble of one: what goes online.
 
     Args:

@@ -10,7 +10,7 @@ import torch
 
 from rheostat.buffers.retainers import Valid
 from rheostat.collect.language.collectors import Dynamic, ExpertsInside, Groups
-from rheostat.collect.language.groups import World
+from rheostat.collect.language.groups import RolloutContext
 from rheostat.credit.annotations import GroupAdvantage, ModelScores, OldScores, OverlongPenalty
 from rheostat.errors import RheostatError
 from rheostat.learner import dial
@@ -213,7 +213,9 @@ def others_wrote(composition: Composition) -> bool:
     return composition.any("uses_experts") or composition.any("annotated")
 
 
-def build(config: Any, who: str, world: World, streams: Streams, total_steps: int, *, composition: Composition | None = None) -> Learner:
+def build(
+    config: Any, who: str, world: RolloutContext, streams: Streams, total_steps: int, *, composition: Composition | None = None
+) -> Learner:
     """A language method's learner.
 
     Args:

@@ -15,7 +15,7 @@ from rheostat.learner.control_models import Build, PolicyNetwork, TrainableNetwo
 from rheostat.learner.fast_ppo import OWN_NETWORK, Minibatch
 from rheostat.objectives.actor import soft_actor_loss
 from rheostat.objectives.mixture_of_experts import best_expert, expert_shares, frequency_loss, relaxed_choice, score_loss
-from rheostat.objectives.temporal_difference import critic_loss, least, soft_value
+from rheostat.objectives.temporal_difference import critic_loss, min_over_critics, soft_value
 from rheostat.options import option
 from rheostat.parts import Batch
 from rheostat.policies.control.mixture_networks import MixtureActorCritic
@@ -80,7 +80,7 @@ class Mixture:
         assert choice.relaxed is not None
         return -relaxed_value(choice.relaxed).mean()
 
-    def chooser(self, context: Any) -> torch.Generator | None:
+    def expert_generator(self, context: Any) -> torch.Generator | None:
         """What draws the expert of deterministic actions in an evaluation; None takes the likeliest."""
         if self.deterministic == "likeliest":
             return None
@@ -119,8 +119,8 @@ class MixturePolicy(TrainableNetwork):
 
     def evaluated(self, context: Any) -> Callable[[Tensor], Any]:
         """The mixture, whose deterministic action may be that of an expert drawn with a stream of its own."""
-        chooser = self.mixture.chooser(context)
-        return lambda seen: self.network.distribution(seen, chooser)
+        expert_generator = self.mixture.expert_generator(context)
+        return lambda seen: self.network.distribution(seen, expert_generator)
 
 
 EntropyOf = Literal["component", "mixture"]
@@ -150,7 +150,7 @@ class OfDrawnExpert:
 def judged(context: Any, batch: Batch, action: Tensor) -> Tensor:
     """The smallest critic of an action of every expert, ``[B, K, D]`` to ``[B, K]``; the gradient flows through the action alone."""
     q = context.models["critics"].network.of_many(batch.rows.observation, action, frozen=True)
-    return least(q.flatten(1)).view(q.shape[1:])
+    return min_over_critics(q.flatten(1)).view(q.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -191,11 +191,11 @@ class MixtureActorStep:
         fixed, constant = action.detach(), log_prob.detach()
 
         def relaxed_value(relaxed: Tensor) -> Tensor:
-            q = least(context.models["critics"].network(rows.observation, mean_action(relaxed, fixed), frozen=True))
+            q = min_over_critics(context.models["critics"].network(rows.observation, mean_action(relaxed, fixed), frozen=True))
             return soft_value(q, (relaxed * constant).sum(-1), alpha)
 
         of_weights = self.mixture.loss(mixture.logits, best, soft_value(q.detach(), constant, alpha), choice, relaxed_value)
-        context.models["policy"].descend(loss + self.mixture.coefficient * of_weights)
+        context.models["policy"].step(loss + self.mixture.coefficient * of_weights)
         context.finish_update("policy")
         batch.columns["log_prob"] = density
         found: Found = {f"mixture/{name}": share for name, share in expert_shares(mixture.logits, best).items()}
@@ -239,8 +239,12 @@ class MixturePolicyNetwork(PolicyNetwork):
 
     def evaluated(self, context: Any) -> Callable[[Tensor], Any]:
         """The mixture, whose deterministic action may be that of an expert drawn with a stream of its own."""
-        chooser = self.mixture.chooser(context)
-        return self.distribution if chooser is None else lambda seen: replace(self.distribution(seen), chooser=chooser)
+        expert_generator = self.mixture.expert_generator(context)
+        return (
+            self.distribution
+            if expert_generator is None
+            else lambda seen: replace(self.distribution(seen), expert_generator=expert_generator)
+        )
 
 
 @dataclass(frozen=True)

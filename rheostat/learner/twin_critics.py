@@ -13,7 +13,7 @@ from rheostat.learner.control_models import TargetNetwork, TrainableNetwork
 from rheostat.learner.off_policy import PerStep
 from rheostat.learner.rhythm import Delayed
 from rheostat.options import option, value_or
-from rheostat.policies.control.squashed import Certain, UnitPolicy
+from rheostat.policies.control.squashed import DeterministicAction, UnitPolicy
 
 
 class NoisyPolicy(TrainableNetwork):
@@ -31,7 +31,7 @@ class NoisyPolicy(TrainableNetwork):
 
     def exploring(self, seen: Tensor) -> UnitPolicy:
         """The action with noise."""
-        return Certain(self.network(seen), self.deviation)
+        return DeterministicAction(self.network(seen), self.deviation)
 
 
 @dataclass(frozen=True)

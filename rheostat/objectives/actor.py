@@ -28,7 +28,7 @@ def soft_actor_loss(
 
     | code | Q |
     |---|---|
-    | SAC, CQL | ``least(q)`` of two critics |
+    | SAC, CQL | ``min_over_critics(q)`` of two critics |
     | RLPD | ``q.mean(0)`` of all ten |
 
     Args:

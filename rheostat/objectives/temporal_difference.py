@@ -35,7 +35,7 @@ def require_critics(q: Tensor, name: str = "q") -> None:
 def td_target(reward: Tensor, next_value: Tensor, discount: Tensor) -> Tensor:
     """``y = r + discount * V(s')``, a constant.
 
-    What differs between methods is ``next_value`` only: :func:`least` of target critics (TD3, AWAC, CQL), that minus
+    What differs between methods is ``next_value`` only: :func:`min_over_critics` of target critics (TD3, AWAC, CQL), that minus
     ``alpha log pi`` (:func:`soft_value`; SAC, RLPD), V(s') (IQL), or the target critic at the evaluated policy's action (FQE).
 
     Args:
@@ -53,7 +53,7 @@ def td_target(reward: Tensor, next_value: Tensor, discount: Tensor) -> Tensor:
     return reward + select(discount * next_value, discount != 0)
 
 
-def least(q: Tensor, *, subset: Sequence[int] | Tensor | None = None) -> Tensor:
+def min_over_critics(q: Tensor, *, subset: Sequence[int] | Tensor | None = None) -> Tensor:
     """Smallest value over critics, the pessimistic one (clipped double Q-learning).
 
     | code | critics |
@@ -91,17 +91,17 @@ def soft_value(value: Tensor, log_prob: Tensor, temperature: float | Tensor) -> 
 
 
 @torch.no_grad()
-def greedy_value(value: Tensor, chooser: Tensor | None = None) -> Tensor:
-    """``Q(s, argmax_b chooser(s, b))``, a constant.
+def greedy_value(value: Tensor, selector: Tensor | None = None) -> Tensor:
+    """``Q(s, argmax_b selector(s, b))``, a constant.
 
-    | code | chooser |
+    | code | selector |
     |---|---|
     | DQN | the slow copy itself: its largest value |
     | double DQN (van Hasselt et al. 2016) | the network that learns; the slow copy judges its choice |
 
     Args:
         value: ``[B, A]`` of every action.
-        chooser: ``[B, A]``; None takes ``value``.
+        selector: ``[B, A]``; None takes ``value``.
 
     Returns:
         ``[B]``.
@@ -109,10 +109,10 @@ def greedy_value(value: Tensor, chooser: Tensor | None = None) -> Tensor:
     Raises:
         RheostatError: different shapes.
     """
-    if chooser is None:
+    if selector is None:
         return value.amax(-1)
-    require_same_shape(value=value, chooser=chooser)
-    return value.gather(-1, chooser.argmax(-1, keepdim=True)).squeeze(-1)
+    require_same_shape(value=value, selector=selector)
+    return value.gather(-1, selector.argmax(-1, keepdim=True)).squeeze(-1)
 
 
 def critic_loss(

@@ -128,7 +128,7 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
         del optimizer.state[parameter]
 
 
-class Trained(Generic[Network]):
+class OptimizedNetwork(Generic[Network]):
     """A network with its parameters in one vector, and the Adam that moves it.
 
     Args:
@@ -142,7 +142,7 @@ class Trained(Generic[Network]):
         self.parameters = ParameterVector(network)
         self.optimizer = Adam(self.parameters.vector, learning_rate, eps=eps)
 
-    def descend(self, loss: Tensor, *, max_grad_norm: float | None = None) -> float:
+    def step(self, loss: Tensor, *, max_grad_norm: float | None = None) -> float:
         """One step down a loss of this network alone, a scalar; returns the gradient's norm before its limit (NaN where there is none)."""
         self.parameters.gradient.zero_()
         loss.backward()
@@ -175,21 +175,21 @@ class Trained(Generic[Network]):
         self.learning_rate = state["learning_rate"]
 
 
-class Target(Generic[Network]):
+class PolyakCopy(Generic[Network]):
     """A slow copy of a network, that losses take as a constant.
 
     Args:
         source: what it follows.
     """
 
-    def __init__(self, source: Trained[Network]) -> None:
+    def __init__(self, source: OptimizedNetwork[Network]) -> None:
         self.source = source
         self.network: Network = copy.deepcopy(source.network).requires_grad_(True)
         self.parameters = ParameterVector(self.network)
         self.parameters.vector.requires_grad_(False)
         self.network.requires_grad_(False)
 
-    def follow(self, tau: float) -> None:
+    def update_target(self, tau: float) -> None:
         """``target <- (1 - tau) target + tau source`` (Polyak averaging); 1 copies."""
         with torch.no_grad():
             self.parameters.vector.lerp_(self.source.parameters.vector, tau)

@@ -16,7 +16,7 @@ from rheostat.reporting.plots import STYLE, save_both
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from rheostat.diagnostics.microscope.results import Look
+    from rheostat.diagnostics.microscope.results import MicroscopeResult
 
 COLOURS = {
     "unbiased": "#009E73",
@@ -95,7 +95,7 @@ ADVANTAGE: Columns = {
 COLUMNS: dict[str, Columns] = {"gradient": GRADIENT, "kl": KL, "advantage": ADVANTAGE}
 
 
-def title_of(look: Look) -> str:
+def title_of(look: MicroscopeResult) -> str:
     """The setting in a line."""
     facts = look.facts
     updates = f", {facts['updates']} updates on the batch" if facts["updates"] else ""
@@ -107,7 +107,7 @@ def title_of(look: Look) -> str:
     return f"{what}: {setting}"
 
 
-def print_look(look: Look) -> None:
+def print_look(look: MicroscopeResult) -> None:
     """The table on the terminal."""
     from rich.console import Console
     from rich.table import Table
@@ -125,7 +125,7 @@ def print_look(look: Look) -> None:
     console.print(found)
 
 
-def draw(look: Look, stem: Path) -> list[Path]:
+def draw(look: MicroscopeResult, stem: Path) -> list[Path]:
     """The picture as PNG and SVG beside each other.
 
     Raises:

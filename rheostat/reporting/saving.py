@@ -9,7 +9,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from rheostat.diagnostics.disagreement.results import Disagreement
-from rheostat.diagnostics.microscope.results import Look
+from rheostat.diagnostics.microscope.results import MicroscopeResult
 from rheostat.errors import RheostatError
 
 
@@ -27,14 +27,14 @@ def save(result: Any, directory: str | Path) -> list[Path]:
         RheostatError: a result of another kind, or a place that cannot be written.
     """
     folder = Path(directory)
-    if isinstance(result, Look):
+    if isinstance(result, MicroscopeResult):
         return _save_look(result, folder)
     if isinstance(result, Disagreement):
         return _save_disagreement(result, folder)
     raise RheostatError(f"A {type(result).__name__} cannot be saved here: give a microscope's look or a disagreement.")
 
 
-def _save_look(look: Look, folder: Path) -> list[Path]:
+def _save_look(look: MicroscopeResult, folder: Path) -> list[Path]:
     from rheostat.reporting.microscope_figures import draw
 
     path = folder / "microscope.json"

@@ -11,7 +11,7 @@ from rheostat.analysis.format import format_interval, format_number
 from rheostat.analysis.statistics import Interval
 from rheostat.analysis.summaries import final_label, verdict_text
 from rheostat.diagnostics.disagreement.results import Disagreement
-from rheostat.diagnostics.microscope.results import Look
+from rheostat.diagnostics.microscope.results import MicroscopeResult
 from rheostat.errors import RheostatError
 from rheostat.experiments.comparison import Comparison
 from rheostat.experiments.sweep import METER, Sweep, meter_of
@@ -32,7 +32,7 @@ def show(result: Any) -> None:
     elif isinstance(result, Sweep):
         places = f"Picture: {result.directory / 'sweep.png'}   Report: {result.directory / 'report.html'}"
         _print(sweep_table(result), result.comparison.notes, places)
-    elif isinstance(result, Look):
+    elif isinstance(result, MicroscopeResult):
         from rheostat.reporting.microscope_figures import print_look
 
         print_look(result)

@@ -27,7 +27,7 @@ from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.references import D4RL_SOURCE, MEASURED_SOURCE, published
 from rheostat.training.progress import Bar, Progress, Silent
 from rheostat.training.run import versions
-from rheostat.training.teachers import Teacher, TeacherRecipe, World, teacher_for
+from rheostat.training.teachers import EnvironmentSpec, Teacher, TeacherRecipe, teacher_for
 
 KINDS: dict[str, tuple[str, ...]] = {
     "random": ("random",),
@@ -53,7 +53,7 @@ class Order(NamedTuple):
     reference: bool
     num_envs: int
 
-    def command(self, world: World, teacher: TeacherRecipe | None) -> str:
+    def command(self, world: EnvironmentSpec, teacher: TeacherRecipe | None) -> str:
         """The command that makes the same data."""
         words = ["rheostat", "dataset", "make", self.task, self.kind, "--steps", str(self.steps), "--seed", str(self.seed)]
         for name in ("medium_share", "mixture", "num_envs"):
@@ -114,7 +114,7 @@ def make_dataset(
     if len(KINDS[kind]) > 1 and not 0 < round(steps * mixture) < steps:
         raise RheostatError(f"{steps} steps cannot be shared {mixture:g} to {1 - mixture:g} between two policies: take more.")
     order = Order(task, kind, steps, seed, medium_share, mixture, reference, num_envs)
-    world = World(task, backend, environment_options or {})
+    world = EnvironmentSpec(task, backend, environment_options or {})
     display = (Bar(f"teacher of {task}") if progress else Silent()) if isinstance(progress, bool) else progress
     teaching: Teacher | None = None
     if KINDS[kind] != ("random",) or (reference and published(task) is None):
@@ -151,7 +151,7 @@ def make_dataset(
     return data
 
 
-def _part(name: str, steps: int, order: Order, world: World, teaching: Teacher | None, progress: Progress) -> OfflineData:
+def _part(name: str, steps: int, order: Order, world: EnvironmentSpec, teaching: Teacher | None, progress: Progress) -> OfflineData:
     """The data of one policy."""
     generator = Streams(order.seed)[f"offline {name}"]
     environments = world.make(order.num_envs, derive_seed(order.seed, "offline pool", name))

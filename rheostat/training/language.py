@@ -12,7 +12,7 @@ from rheostat.collect.language.generation.continuous import ContinuousEngine
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.engine import Engine
 from rheostat.collect.language.generation.trial import try_generation
-from rheostat.collect.language.groups import World
+from rheostat.collect.language.groups import RolloutContext
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.credit.verifiers.references import check_columns, check_references
 from rheostat.credit.verifiers.timing import timed
@@ -39,7 +39,7 @@ ENGINES: dict[str, Callable[[LanguagePolicy], Engine]] = {"embedded": EmbeddedEn
 ROOM = 2048  # tokens a prompt may have when neither task nor model sets a limit
 
 
-def build_world(settings: Settings, config: Any, task: Any = None, policy: Any = None) -> World:
+def build_world(settings: Settings, config: Any, task: Any = None, policy: Any = None) -> RolloutContext:
     """Everything the method acts in.
 
     Args:
@@ -93,7 +93,9 @@ def build_world(settings: Settings, config: Any, task: Any = None, policy: Any =
             check_references(verifier, rows)
     experts = load_experts(settings, composition, found, learner, verifier, new_tokens)
     special = settings.reward_text == "special"
-    return World(found, learner, ENGINES[settings.engine](learner), timed(verifier), encoder, new_tokens, limits.stop, experts, special)
+    return RolloutContext(
+        found, learner, ENGINES[settings.engine](learner), timed(verifier), encoder, new_tokens, limits.stop, experts, special
+    )
 
 
 def check_turns(settings: Settings, composition: Composition, task: LanguageTask) -> None:

@@ -74,7 +74,7 @@ TEACHERS: dict[str, TeacherRecipe] = {
 """Recipes by task; every other task has the default recipe."""
 
 
-class World(NamedTuple):
+class EnvironmentSpec(NamedTuple):
     """A task and how to make it."""
 
     task: str
@@ -97,7 +97,7 @@ class Teacher:
         expert_sampled: mean return of the last policy as it collects.
     """
 
-    def __init__(self, folder: Path, state: dict[str, Any], world: World, seed: int, recipe: TeacherRecipe) -> None:
+    def __init__(self, folder: Path, state: dict[str, Any], world: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> None:
         self.folder, self.world, self.seed, self.recipe = folder, world, seed, recipe
         self.policies: list[dict[str, Any]] = [
             {key: policy[key] for key in ("steps", "updates", "evaluated")} for policy in state["policies"]
@@ -171,7 +171,7 @@ class Teacher:
 
 
 def teacher_for(
-    world: World, seed: int, recipe: TeacherRecipe | None = None, *, progress: Progress | None = None, cache: Path | None = None
+    world: EnvironmentSpec, seed: int, recipe: TeacherRecipe | None = None, *, progress: Progress | None = None, cache: Path | None = None
 ) -> Teacher:
     """The teacher of a task, trained unless the cache has it.
 
@@ -210,20 +210,20 @@ def recipe_for(task: str) -> TeacherRecipe:
     return TEACHERS.get(task.removeprefix("gymnasium:").removeprefix("envpool:")) or TeacherRecipe()
 
 
-def teacher_path(world: World, seed: int, recipe: TeacherRecipe, cache: Path | None = None) -> Path:
+def teacher_path(world: EnvironmentSpec, seed: int, recipe: TeacherRecipe, cache: Path | None = None) -> Path:
     """Where a teacher is cached: named after the task, the seed, and a digest of everything that decides what it becomes."""
     what = {"settings": _settings(world, seed, recipe).to_json(), "recipe": dataclasses.asdict(recipe), "versions": versions()}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     return cache_root(cache) / "teachers" / f"{re.sub(r'[^-.0-9A-Za-z]', '-', world.task)}-s{seed}-{digest}"
 
 
-def _settings(world: World, seed: int, recipe: TeacherRecipe) -> Settings:
+def _settings(world: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> Settings:
     return settings_for(
         "ppo", world.task, seed=seed, steps=recipe.steps, backend=world.backend, environment_options=world.options, **recipe.options
     )
 
 
-def _build(world: World, seed: int, recipe: TeacherRecipe) -> Learner:
+def _build(world: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> Learner:
     settings = _settings(world, seed, recipe)
     torch.set_num_threads(settings.threads)  # sums over other numbers of threads differ in their last digits
     return cast(Learner, build_method(settings, world.task))
@@ -236,7 +236,7 @@ def _training(learner: Learner) -> Iterator[tuple[Trajectories, Metrics]]:
         yield fresh.rows, learner.improve(learner.credit(learner.retain(fresh)))
 
 
-def _train(world: World, seed: int, recipe: TeacherRecipe, progress: Progress) -> dict[str, Any]:
+def _train(world: EnvironmentSpec, seed: int, recipe: TeacherRecipe, progress: Progress) -> dict[str, Any]:
     """Train a teacher: its policies with their returns, and the reference returns."""
     learner = _build(world, seed, recipe)
     context = learner.context
@@ -273,7 +273,7 @@ def _train(world: World, seed: int, recipe: TeacherRecipe, progress: Progress) -
     }
 
 
-def _measure(world: World, seed: int, who: str, draw: Draw, episodes: int) -> float:
+def _measure(world: EnvironmentSpec, seed: int, who: str, draw: Draw, episodes: int) -> float:
     """Mean return, in a pool and with a random stream of its own."""
     environments = world.make(min(MEASURE_ENVIRONMENTS, episodes), derive_seed(seed, "teacher measured", who))
     generator = Streams(seed)[f"teacher measured {who}"]

@@ -12,7 +12,7 @@ from rheostat.analysis.fitted_q import Judged
 from rheostat.analysis.offline_evaluation import log_ratios
 from rheostat.collect.control.offline_data import record
 from rheostat.policies.control.distributions import Gaussian
-from rheostat.policies.control.squashed import EDGE, Bounds, Certain, Rescaled, SquashedGaussian
+from rheostat.policies.control.squashed import EDGE, Bounds, DeterministicAction, Rescaled, SquashedGaussian
 from rheostat.tasks.control import make
 from tests.tiny_control import small
 
@@ -51,10 +51,10 @@ def test_ratios_have_the_mean_one_in_both_directions(mine: tuple[float, float], 
 
 
 def test_noise_around_a_deterministic_action_is_not_limited_before_its_density() -> None:
-    policy = Rescaled(Certain(torch.full((ROWS, 2), 0.95), 0.2), BOUNDS)
+    policy = Rescaled(DeterministicAction(torch.full((ROWS, 2), 0.95), 0.2), BOUNDS)
     action = policy.sample(torch.Generator().manual_seed(2))
     assert (BOUNDS.drawn(action) > 1).float().mean() > 0.3
-    other = Rescaled(Certain(torch.full((ROWS, 2), 0.9), 0.2), BOUNDS)
+    other = Rescaled(DeterministicAction(torch.full((ROWS, 2), 0.9), 0.2), BOUNDS)
     ratio = (other.log_prob(action) - policy.log_prob(action)).double().exp()
     assert ratio.mean().item() == pytest.approx(1, abs=0.02)
 

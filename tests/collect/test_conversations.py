@@ -18,7 +18,7 @@ from rheostat.collect.language.conversations import Conversations, collector_of
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.parity import parity
 from rheostat.collect.language.generation.sampling import Sampling
-from rheostat.collect.language.groups import Graded, PromptCollector, World, join
+from rheostat.collect.language.groups import Graded, PromptCollector, RolloutContext, join
 from rheostat.credit.verifiers.interface import Grade, Progress
 from rheostat.errors import RheostatError
 from rheostat.policies.language.model import LanguagePolicy
@@ -70,9 +70,9 @@ def chatty(prompt: Any, seed: int) -> Any:
     return act
 
 
-def world(task: Any, *, positions: int = 128, new: int = 5) -> World:
+def world(task: Any, *, positions: int = 128, new: int = 5) -> RolloutContext:
     learner = policy(positions)
-    return World(task, learner, EmbeddedEngine(learner), task.verifier(), PromptEncoder(TOKENIZER, 40), new)
+    return RolloutContext(task, learner, EmbeddedEngine(learner), task.verifier(), PromptEncoder(TOKENIZER, 40), new)
 
 
 def collect(

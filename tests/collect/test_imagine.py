@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rheostat.collect.control.model_rollouts import imagine
+from rheostat.collect.control.model_rollouts import roll_out_model
 from rheostat.errors import RheostatError
 
 
@@ -16,7 +16,7 @@ def count_up(observation: Tensor, action: Tensor, generator: torch.Generator) ->
 
 
 def episode(start: list[float], horizon: int, limit: float | None = None, action: float = 1.0) -> list[tuple[list[float], list[bool]]]:
-    steps = imagine(
+    steps = roll_out_model(
         count_up,
         lambda observation: torch.full_like(observation, action),
         torch.tensor(start).unsqueeze(-1),

@@ -27,7 +27,7 @@ from rheostat.objectives.terms import Likelihood, PolicyGradient, ReferenceKL
 from rheostat.parts import Batch, Weighted
 from rheostat.training.settings import configure
 from rheostat.trajectories import Source
-from tests.learners import credited, descend_plainly, weights
+from tests.learners import credited, step_plainly, weights
 from tests.methods.test_language_methods import LANGUAGE, Lenient, built, save
 from tests.tiny_control import learner
 
@@ -244,7 +244,7 @@ def test_state_is_walked_by_name(model: str) -> None:
 def test_two_steps_of_sft_are_two_plain_steps(model: str) -> None:
     """Maximum likelihood in every gradient step: the second has no weight p / p_start."""
     one = built("sft", model, epochs=2, max_grad_norm=1e9)
-    descend_plainly(one, 0.3)
+    step_plainly(one, 0.3)
     batch = credited(one)
     rows, policy = batch.rows, built("sft", model).policy
     descent = torch.optim.SGD(policy.parameters(), lr=0.3)
@@ -262,7 +262,7 @@ def test_two_steps_of_sft_are_two_plain_steps(model: str) -> None:
 
 def test_two_steps_of_rft_are_two_plain_steps(model: str) -> None:
     one = built("rft", model, epochs=2, max_grad_norm=1e9)
-    descend_plainly(one, 0.3)
+    step_plainly(one, 0.3)
     batch = credited(one)
     rows, policy = batch.rows, built("rft", model).policy
     descent = torch.optim.SGD(policy.parameters(), lr=0.3)

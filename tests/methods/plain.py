@@ -20,7 +20,7 @@ LIMITED = "rheostat/Probe-TimeLimit-Continuous-v0"
 
 
 class Twin:
-    """A copy of a :class:`~rheostat.policies.parameters.Trained` with parameters of its own and ``torch.optim.Adam``."""
+    """A copy of a :class:`~rheostat.policies.parameters.OptimizedNetwork` with parameters of its own and ``torch.optim.Adam``."""
 
     def __init__(self, trained: Any) -> None:
         self.network: Any = copy.deepcopy(trained.network)
@@ -40,7 +40,7 @@ class Twin:
 
 
 def slow_copy(target: Any) -> nn.Module:
-    """Of a :class:`~rheostat.policies.parameters.Target`."""
+    """Of a :class:`~rheostat.policies.parameters.PolyakCopy`."""
     network: nn.Module = copy.deepcopy(target.network)
     for parameter in network.parameters():
         parameter.data = parameter.data.clone()

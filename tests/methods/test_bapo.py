@@ -14,7 +14,7 @@ from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import configure, derived
 from rheostat.trajectories import Source
 from tests.crash import differences
-from tests.learners import credited, descend_plainly, losses, policy_losses, weights
+from tests.learners import credited, losses, policy_losses, step_plainly, weights
 from tests.methods.test_language_methods import Lenient, built, save, small
 from tests.training.test_run import StopAfter
 
@@ -29,7 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 def trained(method: str, model: str, updates: int = 3, **options: Any) -> tuple[torch.Tensor, list[dict[str, float]]]:
     """Weights and metrics after some updates of plain gradient descent."""
     one = built(method, model, steps=10, **(SGD | options))
-    descend_plainly(one, SGD["learning_rate"])
+    step_plainly(one, SGD["learning_rate"])
     metrics = [one.turn() for _ in range(updates)]
     return weights(one.policy), metrics
 

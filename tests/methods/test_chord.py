@@ -17,7 +17,7 @@ from rheostat.training.language import uses_experts
 from rheostat.training.run import Interrupted, Run
 from rheostat.trajectories import Source, join_rows
 from tests.crash import differences
-from tests.learners import credited, descend_plainly, losses, update_of, weights
+from tests.learners import credited, losses, step_plainly, update_of, weights
 from tests.methods.test_language_methods import LANGUAGE, Lenient, built, save, small
 from tests.training.test_run import StopAfter
 
@@ -39,7 +39,7 @@ def experts(path: Path, task: ChainSum, count: int, *more: dict[str, Any]) -> st
 
 def learned(one: Any) -> torch.Tensor:
     """The change that one turn makes to the weights under plain gradient descent."""
-    descend_plainly(one, 1.0)
+    step_plainly(one, 1.0)
     start = weights(one.policy)
     one.turn()
     return weights(one.policy) - start

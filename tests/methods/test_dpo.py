@@ -17,7 +17,7 @@ from rheostat.parts import Batch
 from rheostat.tasks.language import FilePrompts
 from rheostat.training.run import Interrupted, Run, build_method
 from tests.crash import differences
-from tests.learners import credited, descend_plainly, weights
+from tests.learners import credited, step_plainly, weights
 from tests.methods.test_language_methods import save
 from tests.tiny_language import naive_scores
 from tests.training.test_run import StopAfter
@@ -52,7 +52,7 @@ def settings(model: str, task: Any, **options: Any) -> Any:
 
 def test_a_step_is_the_plain_one(model: str) -> None:
     one = built(model, beta=0.3, max_grad_norm=1e9)
-    descend_plainly(one, 1.0)
+    step_plainly(one, 1.0)
     one.turn()  # away from the reference
     start, batch = weights(one.policy), credited(one)
     rows, total = batch.rows, torch.zeros(())
@@ -74,7 +74,7 @@ def test_a_step_is_the_plain_one(model: str) -> None:
 def test_micro_batches_change_nothing_and_tear_no_pair(model: str, micro: int) -> None:
     whole, parts = built(model), built(model, micro_batch_rows=micro)
     for one in (whole, parts):
-        descend_plainly(one, 1.0)
+        step_plainly(one, 1.0)
         one.turn()
     torch.testing.assert_close(weights(whole.policy), weights(parts.policy), atol=1e-5, rtol=0)
 

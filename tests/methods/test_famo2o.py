@@ -15,7 +15,7 @@ from rheostat.learner.stages import Stages
 from rheostat.methods.control.famo2o import FamO2O, FamO2OCQL
 from rheostat.objectives.weights import exponential_weight, family_weight
 from rheostat.policies.control.balance import BalanceModel, coefficient_of, sin_cos_encoding
-from rheostat.policies.parameters import Trained
+from rheostat.policies.parameters import OptimizedNetwork
 from rheostat.training.run import Run, build_method
 from tests.by_hand import ByHand
 from tests.tiny_control import small
@@ -123,12 +123,12 @@ def test_the_next_state_may_be_judged_by_the_present_coefficient() -> None:
 def test_with_known_values_the_balance_model_finds_the_best_coefficient_of_each_context() -> None:
     """A contextual bandit: Q is highest at beta 2 in one context and at beta 4 in the other."""
     model = BalanceModel(1, 1.0, 5.0, hidden=(16,), generator=torch.Generator().manual_seed(0))
-    trained, draw = Trained(model, 1e-2), torch.Generator().manual_seed(1)
+    trained, draw = OptimizedNetwork(model, 1e-2), torch.Generator().manual_seed(1)
     context = torch.tensor([[-1.0], [1.0]]).repeat(16, 1)
     best = torch.tensor([2.0, 4.0]).repeat(16)
     for _ in range(400):
         beta, log_prob = model.draw(context, torch.randn(32, 1, generator=draw))
-        trained.descend((0.01 * log_prob + (beta - best).square()).mean())
+        trained.step((0.01 * log_prob + (beta - best).square()).mean())
     assert (model.mode(context[:2]) - best[:2]).abs().max() < 0.3
 
 

@@ -19,7 +19,7 @@ from rheostat.tasks.language import ChainSum, FilePrompts, character_tokenizer
 from rheostat.training.run import Interrupted, Run, build_method
 from rheostat.trajectories import Source
 from tests.crash import crash, differences
-from tests.learners import credited, descend_plainly, losses, weights
+from tests.learners import credited, losses, step_plainly, weights
 from tests.tiny_language import model as random_model
 from tests.training.test_run import StopAfter
 
@@ -133,7 +133,7 @@ def test_micro_batches_change_nothing(method: str, model: str) -> None:
     ends = []
     for rows in (0, 1, 3):
         one = built(method, model, micro_batch_rows=rows)
-        descend_plainly(one, 1.0)
+        step_plainly(one, 1.0)
         start = weights(one.policy)
         one.turn()
         ends.append(weights(one.policy))

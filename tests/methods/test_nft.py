@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rheostat.credit.groups import group_statistics
 from rheostat.errors import RheostatError
 from rheostat.objectives.negative_aware import negative_aware_terms, straight_through_max
-from tests.learners import credited, descend_plainly, weights
+from tests.learners import credited, step_plainly, weights
 from tests.methods.test_language_methods import Hopeless, built, save
 from tests.tiny_language import naive_scores
 
@@ -52,7 +52,7 @@ def plain_gradient(one: Any, batch: Any, floor: float, k: float) -> torch.Tensor
 @pytest.mark.parametrize(("floor", "k"), [(1.0, 1.0), (0.5, 0.3)])
 def test_a_step_is_the_plain_one(model: str, floor: float, k: float) -> None:
     one = built("nft", model, minibatches=1, max_grad_norm=1e9, floor=floor, negative_weight=k, dynamic="none")
-    descend_plainly(one, 1.0)
+    step_plainly(one, 1.0)
     start = weights(one.policy)
     batch = credited(one)
     expected = plain_gradient(one, batch, floor, k)

@@ -14,7 +14,7 @@ from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import configure
 from rheostat.trajectories import Source
 from tests.crash import differences
-from tests.learners import credited, descend_plainly, losses, policy_losses
+from tests.learners import credited, losses, policy_losses, step_plainly
 from tests.methods.test_language_methods import Lenient, built, save, small
 from tests.training.test_run import StopAfter
 
@@ -135,7 +135,7 @@ def test_micro_batches_change_nothing_with_stale_rows(model: str) -> None:
     ends = []
     for rows in (0, 1, 3):
         one = remix(model, micro_batch_rows=rows, kl_coefficient=0.5, convex_start=0)
-        descend_plainly(one, 1e-3)
+        step_plainly(one, 1e-3)
         for _ in range(2):
             metrics = one.turn()
         assert metrics["meter/share_replay"] > 0 and metrics["kl_reference"] > 0 and metrics["base_share"] == pytest.approx(0.8)

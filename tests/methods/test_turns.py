@@ -15,7 +15,7 @@ from rheostat.parts import Batch
 from rheostat.tasks.language import GuessNumber
 from rheostat.training.run import Interrupted, Run, build_method
 from tests.crash import differences
-from tests.learners import credited, descend_plainly, weights
+from tests.learners import credited, step_plainly, weights
 from tests.methods.test_language_methods import save
 from tests.training.test_run import StopAfter
 
@@ -67,7 +67,7 @@ def test_micro_batches_change_nothing(method: str, model: str) -> None:
     ends = []
     for rows in (0, 1, 3):
         one = built(method, model, micro_batch_rows=rows)
-        descend_plainly(one, 1.0)
+        step_plainly(one, 1.0)
         start = weights(one.policy)
         one.turn()
         ends.append(weights(one.policy))

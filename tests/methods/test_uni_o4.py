@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.learner.behaviour_model import ModelOptions
-from rheostat.learner.gated_ensemble import GatedMembers
+from rheostat.learner.gated_ensemble import GatedEnsemble
 from rheostat.learner.going_online import Drawing
 from rheostat.methods.control.uni_o4 import STAGES, UniO4
 from rheostat.policies.control.squashed import Bounds
@@ -66,10 +66,10 @@ class Looked(ByHand):
         return self.context.models.get("world model")
 
     @property
-    def members(self) -> GatedMembers:
+    def members(self) -> GatedEnsemble:
         """The ensemble."""
         found = self.context.models["members"]
-        assert isinstance(found, GatedMembers)
+        assert isinstance(found, GatedEnsemble)
         return found
 
     @property
@@ -282,7 +282,7 @@ class Scripted:
         return torch.tensor(self.scores.pop(0))
 
 
-def gated(monkeypatch: pytest.MonkeyPatch, *scores: list[float], **options: Any) -> tuple[Looked, GatedMembers]:
+def gated(monkeypatch: pytest.MonkeyPatch, *scores: list[float], **options: Any) -> tuple[Looked, GatedEnsemble]:
     """At the beginning of the clipped steps, with scores as told: first of the clones, then of every evaluation."""
     one = method(steps=240, **options)
     monkeypatch.setattr(one.members, "am_q", Scripted(*scores))

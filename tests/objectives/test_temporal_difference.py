@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.objectives.temporal_difference import absolute_td_error, critic_loss, greedy_value, least, soft_value, td_target
+from rheostat.objectives.temporal_difference import absolute_td_error, critic_loss, greedy_value, min_over_critics, soft_value, td_target
 
 q = torch.tensor([[1.0, 3.0], [2.0, -1.0]])  # two critics of two rows
 target = torch.tensor([0.0, 1.0])
@@ -41,14 +41,14 @@ def test_the_target_bootstraps_where_the_discount_is_not_zero() -> None:
 
 
 def test_least_of_all_and_of_a_subset() -> None:
-    assert least(q).tolist() == [1.0, -1.0] and least(q, subset=[0]).tolist() == [1.0, 3.0]
-    assert least(torch.cat([q, q - 1]), subset=torch.tensor([2, 1])).tolist() == [0.0, -1.0]
+    assert min_over_critics(q).tolist() == [1.0, -1.0] and min_over_critics(q, subset=[0]).tolist() == [1.0, 3.0]
+    assert min_over_critics(torch.cat([q, q - 1]), subset=torch.tensor([2, 1])).tolist() == [0.0, -1.0]
     assert soft_value(torch.tensor([1.0]), torch.tensor([-2.0]), torch.tensor([0.5])).tolist() == [2.0]
 
 
 def test_the_gradient_goes_to_the_smaller_critic_and_ties_share_it() -> None:
     values = torch.tensor([[1.0, 2.0], [3.0, 2.0]], requires_grad=True)
-    assert torch.autograd.grad(least(values).sum(), values)[0].tolist() == [[1.0, 0.5], [0.0, 0.5]]
+    assert torch.autograd.grad(min_over_critics(values).sum(), values)[0].tolist() == [[1.0, 0.5], [0.0, 0.5]]
 
 
 @given(seed=seeds, form=forms, cut=st.integers(1, 5))
@@ -98,7 +98,7 @@ def test_targets_weights_and_errors_are_constants() -> None:
         (lambda: critic_loss(q, target, critics="max"), "Unknown reduction over critics 'max'"),  # type: ignore[arg-type]
         (lambda: absolute_td_error(q, target, critics="sum"), "Unknown reduction over critics 'sum'"),  # type: ignore[arg-type]
         (lambda: absolute_td_error(q, target.unsqueeze(-1)), r"target \[2, 1\]"),
-        (lambda: least(target), r"\[critics, rows\], not \[2\]"),
+        (lambda: min_over_critics(target), r"\[critics, rows\], not \[2\]"),
         (lambda: td_target(target, target.unsqueeze(-1), target), r"next_value \[2, 1\]"),
         (lambda: td_target(target, target, torch.tensor(0.99)), r"discount \[\]"),
         (lambda: soft_value(target, target.unsqueeze(-1), 0.1), r"log_prob \[2, 1\]"),
@@ -112,12 +112,12 @@ def test_mistakes_are_refused(call: Any, message: str) -> None:
 
 @given(seeds)
 def test_double_q_learning_never_values_more_than_the_largest_value(seed: int) -> None:
-    values, chooser = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(seed))
-    greedy, double = greedy_value(values), greedy_value(values, chooser)
+    values, selector = torch.randn(2, 7, 4, generator=torch.Generator().manual_seed(seed))
+    greedy, double = greedy_value(values), greedy_value(values, selector)
     assert greedy.tolist() == [max(row) for row in values.tolist()]
-    assert double.tolist() == [row[other.index(max(other))] for row, other in zip(values.tolist(), chooser.tolist(), strict=True)]
+    assert double.tolist() == [row[other.index(max(other))] for row, other in zip(values.tolist(), selector.tolist(), strict=True)]
     assert (double <= greedy).all()
     torch.testing.assert_close(greedy_value(values, values), greedy)
     assert not greedy_value(values.requires_grad_()).requires_grad
     with pytest.raises(RheostatError):
-        greedy_value(values, chooser[:, :3])
+        greedy_value(values, selector[:, :3])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rheostat.collect.language.generation.sampling import row_streams, uniforms
 from rheostat.streams import derive_seed
-from tests.learners import descend_plainly, weights
+from tests.learners import step_plainly, weights
 from tests.methods.test_language_methods import built, save
 
 WIDTH, SEGMENT, BRANCHES, LONGEST, BUFFER = 6, 3, 2, 12, 4
@@ -171,7 +171,7 @@ def test_two_gradient_steps_are_the_plain_ones(model: str) -> None:
     one = built("treepo", model, **OPTIONS, epochs=2)
     other = built("treepo", model, **OPTIONS, epochs=2)
     rate = 0.5
-    descend_plainly(one, rate)
+    step_plainly(one, rate)
     batch = one.credit(one.retain(one.collect()))
     worth = advantages(other, batch)
     torch.testing.assert_close(

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.policies.control.ensembles import GaussianMembers, TrainedMembers, soft_limits
+from rheostat.policies.control.ensembles import GaussianEnsemble, TrainableEnsemble, soft_limits
 
 
-def members(count: int = 3, seed: int = 0, **options: object) -> GaussianMembers:
-    return GaussianMembers(count, 2, 1, hidden=(8, 8), generator=torch.Generator().manual_seed(seed), **options)  # type: ignore[arg-type]
+def members(count: int = 3, seed: int = 0, **options: object) -> GaussianEnsemble:
+    return GaussianEnsemble(count, 2, 1, hidden=(8, 8), generator=torch.Generator().manual_seed(seed), **options)  # type: ignore[arg-type]
 
 
 def observations(rows: int = 5, scale: float = 1.0) -> Tensor:
@@ -44,16 +44,16 @@ def test_initial_weights_are_orthogonal_and_differ_between_members() -> None:
 
 @pytest.mark.parametrize("limit", [None, 0.05, 1e3])
 def test_every_member_moves_as_if_it_were_alone(limit: float | None) -> None:
-    together = TrainedMembers(members(), 1e-2)
-    alone = [TrainedMembers(members(1), 1e-2) for _ in range(3)]
+    together = TrainableEnsemble(members(), 1e-2)
+    alone = [TrainableEnsemble(members(1), 1e-2) for _ in range(3)]
     for index, one in enumerate(alone):
         one.network.become(together.network, torch.tensor([index]))
     seen, goal = observations(), torch.tensor([[0.5], [-0.5], [0.1], [0.0], [0.9]])
     for _ in range(4):
         factors = torch.tensor([1.0, 5.0, 0.1])  # so that only some gradients are limited
-        together.descend((-together.network.distribution(seen).log_prob(goal).mean(-1) * factors).sum(), max_grad_norm=limit)
+        together.step((-together.network.distribution(seen).log_prob(goal).mean(-1) * factors).sum(), max_grad_norm=limit)
         for factor, one in zip(factors, alone, strict=True):
-            one.descend((-one.network.distribution(seen).log_prob(goal).mean(-1) * factor).sum(), max_grad_norm=limit)
+            one.step((-one.network.distribution(seen).log_prob(goal).mean(-1) * factor).sum(), max_grad_norm=limit)
     for mine, *theirs in zip(together.network.parameters(), *(one.network.parameters() for one in alone), strict=True):
         torch.testing.assert_close(mine, torch.cat(theirs), atol=1e-5, rtol=1e-4)
 

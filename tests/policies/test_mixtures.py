@@ -158,7 +158,7 @@ def test_samples_follow_the_mixture() -> None:
     torch.testing.assert_close(left, logits.softmax(-1)[0, 0], atol=0.015, rtol=0)
     torch.testing.assert_close(sample[sample < -0.5].mean(), torch.tensor(-2.0), atol=0.02, rtol=0)
     assert many.mode().unique().tolist() == [-2.0]
-    chosen = MixtureOfGaussians(many.logits, many.mean, many.log_std, chooser=torch.Generator().manual_seed(1)).mode()
+    chosen = MixtureOfGaussians(many.logits, many.mean, many.log_std, expert_generator=torch.Generator().manual_seed(1)).mode()
     assert sorted(chosen.unique().tolist()) == [-2.0, 1.0]
     torch.testing.assert_close((chosen < 0).float().mean(), logits.softmax(-1)[0, 0], atol=0.015, rtol=0)
 

@@ -13,7 +13,7 @@ import torch
 from rheostat.buffers.offline import OfflineData
 from rheostat.errors import RheostatError
 from rheostat.training.datasets import KINDS, make_dataset
-from rheostat.training.teachers import Teacher, TeacherRecipe, World, recipe_for, teacher_for
+from rheostat.training.teachers import EnvironmentSpec, Teacher, TeacherRecipe, recipe_for, teacher_for
 
 SMALL = TeacherRecipe(
     3000,
@@ -81,7 +81,7 @@ def test_the_replayed_data_are_what_the_teacher_collected_until_the_medium_polic
 
 
 def test_the_medium_policy_is_the_first_that_earns_its_share(cache: Path) -> None:
-    teacher = teacher_for(World("CartPole-v1"), 0, SMALL, cache=cache)
+    teacher = teacher_for(EnvironmentSpec("CartPole-v1"), 0, SMALL, cache=cache)
     number = teacher.medium(0.3)
     least = teacher.random + 0.3 * (teacher.expert_sampled - teacher.random)
     earned = [policy["evaluated"] for policy in teacher.policies]
@@ -93,7 +93,7 @@ def test_the_medium_policy_is_the_first_that_earns_its_share(cache: Path) -> Non
 def fake(tmp_path: Path, earned: list[float], random: float, expert: float) -> Teacher:
     policies = [{"steps": number, "updates": number, "evaluated": value} for number, value in enumerate(earned)]
     state = {"policies": policies, "random": random, "expert": expert, "expert_sampled": expert}
-    return Teacher(tmp_path, state, World("Made-v0"), 0, TeacherRecipe())
+    return Teacher(tmp_path, state, EnvironmentSpec("Made-v0"), 0, TeacherRecipe())
 
 
 def test_teachers_that_cannot_give_a_medium_policy_are_refused(tmp_path: Path) -> None:
@@ -110,14 +110,14 @@ def test_teachers_that_cannot_give_a_medium_policy_are_refused(tmp_path: Path) -
 def test_a_cached_teacher_is_not_trained_again_and_another_recipe_is_another_teacher(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made("expert", cache)
     monkeypatch.setattr("rheostat.training.teachers._train", lambda *_: pytest.fail("trained again"))
-    first = teacher_for(World("CartPole-v1"), 0, SMALL, cache=cache)
+    first = teacher_for(EnvironmentSpec("CartPole-v1"), 0, SMALL, cache=cache)
     assert first.folder.parent == cache / "teachers"
     with pytest.raises(pytest.fail.Exception, match="trained again"):
-        teacher_for(World("CartPole-v1"), 1, SMALL, cache=cache)
+        teacher_for(EnvironmentSpec("CartPole-v1"), 1, SMALL, cache=cache)
 
 
 def test_log_probabilities_are_those_of_the_policy_that_acted(cache: Path) -> None:
-    teacher, data = teacher_for(World("CartPole-v1"), 0, SMALL, cache=cache), made("expert", cache)
+    teacher, data = teacher_for(EnvironmentSpec("CartPole-v1"), 0, SMALL, cache=cache), made("expert", cache)
     context = teacher._learner(len(teacher.policies) - 1).context
     with torch.no_grad():
         again = context.act_on_target(data.transitions.observation).log_prob(data.transitions.action)
@@ -163,4 +163,4 @@ def test_recipes_are_found_by_task_whatever_the_backend() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "least"), [("Pendulum-v1", -300.0), ("CartPole-v1", 400.0)])
 def test_the_default_teacher_learns_its_task(task: str, least: float, tmp_path: Path) -> None:
-    assert teacher_for(World(task), 0, cache=tmp_path).expert > least
+    assert teacher_for(EnvironmentSpec(task), 0, cache=tmp_path).expert > least

@@ -17,7 +17,7 @@ from rheostat.objectives.conservative import conservative_gap, conservative_pena
 from rheostat.objectives.expectile import expectile_loss
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.supervised import weighted_likelihood
-from rheostat.objectives.temporal_difference import critic_loss, least, soft_value, td_target
+from rheostat.objectives.temporal_difference import critic_loss, min_over_critics, soft_value, td_target
 from rheostat.objectives.value import value_loss
 from rheostat.objectives.weights import exponential_weight
 from rheostat.policies.control.distributions import Gaussian
@@ -215,10 +215,10 @@ def sac_step(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     q, q_pi = critics(inputs, "q1", "q2"), critics(inputs, "q1_pi", "q2_pi")
     log_prob, log_alpha = rows(inputs["log_prob_pi"]).requires_grad_(), leaf(inputs["log_alpha"])
     alpha = log_alpha.exp()
-    next_value = soft_value(least(critics(inputs, "q1_target_next", "q2_target_next")), rows(inputs["next_log_prob"]), alpha)
+    next_value = soft_value(min_over_critics(critics(inputs, "q1_target_next", "q2_target_next")), rows(inputs["next_log_prob"]), alpha)
     target = td_target(rows(inputs["rewards"]), next_value, discounts(inputs, params))
     critic = critic_loss(q, target, scale=0.5)
-    actor = soft_actor_loss(least(q_pi), log_prob, alpha)
+    actor = soft_actor_loss(min_over_critics(q_pi), log_prob, alpha)
     temperature = temperature_loss(log_alpha, log_prob, params["target_entropy"], form="log")
     grad_q = gradients(critic, q)[0]
     grad_log_prob, grad_q_pi, none = gradients(actor, log_prob, q_pi, log_alpha)
@@ -248,14 +248,16 @@ def td3_target(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]
         low=-bound,
         high=bound,
     )
-    target = td_target(rows(inputs["rewards"]), least(critics(inputs, "q1_next", "q2_next")), discounts(inputs, params))
+    target = td_target(rows(inputs["rewards"]), min_over_critics(critics(inputs, "q1_next", "q2_next")), discounts(inputs, params))
     return {"smoothed_next_action": action, "target": column(target)}
 
 
 def td3_bc_step(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """Critics and actor; the first critic is linear in the action."""
     q, action = critics(inputs, "q1_data", "q2_data"), leaf(inputs["pi_actions"])
-    target = td_target(rows(inputs["rewards"]), least(critics(inputs, "q1_target_next", "q2_target_next")), discounts(inputs, params))
+    target = td_target(
+        rows(inputs["rewards"]), min_over_critics(critics(inputs, "q1_target_next", "q2_target_next")), discounts(inputs, params)
+    )
     critic = critic_loss(q, target)
     value = (action @ tensor(inputs["critic_action_weight"])).squeeze(-1) + rows(inputs["q1_data"])
     actor = behaviour_regularised_loss(value, action, tensor(inputs["data_actions"]), alpha=params["alpha"])
@@ -296,7 +298,7 @@ def iql_step(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
 def awac_actor(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """Imitation weighted by the advantage over one action of the policy."""
     logp = rows(inputs["log_prob_data"]).requires_grad_()
-    advantage = least(critics(inputs, "q1_data", "q2_data")) - least(critics(inputs, "q1_pi", "q2_pi"))
+    advantage = min_over_critics(critics(inputs, "q1_data", "q2_data")) - min_over_critics(critics(inputs, "q1_pi", "q2_pi"))
     loss = weighted_likelihood(logp, weight=exponential_weight(advantage, 1 / params["lambda"], params["exp_adv_max"]))
     return {"actor_loss": loss, "grad_log_prob": column(gradients(loss, logp)[0])}
 
@@ -305,7 +307,9 @@ def cql_critic(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]
     """Temporal differences and the penalty of both critics; the codes sum over samples where the paper takes the mean."""
     q = critics(inputs, "q1_data", "q2_data")
     drawn = [critics(inputs, f"q1_{name}", f"q2_{name}") for name in ("rand", "current", "next")]
-    target = td_target(rows(inputs["rewards"]), least(critics(inputs, "q1_target_next", "q2_target_next")), discounts(inputs, params))
+    target = td_target(
+        rows(inputs["rewards"]), min_over_critics(critics(inputs, "q1_target_next", "q2_target_next")), discounts(inputs, params)
+    )
     density, importance = None, params["importance_sample"]
     if importance:
         bound = torch.ones(params["action_dim"], dtype=torch.float64)
@@ -351,7 +355,7 @@ def transitions(observation: Tensor) -> Transitions:
 def rlpd_losses(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """Ten critics in the actor, two of them in the target."""
     q, q_pi, log_prob = leaf(inputs["qs"]), leaf(inputs["qs_pi"]), leaf(inputs["log_prob_pi"])
-    next_value = least(tensor(inputs["target_next_qs"]), subset=inputs["subset"])
+    next_value = min_over_critics(tensor(inputs["target_next_qs"]), subset=inputs["subset"])
     if params["backup_entropy"]:
         next_value = soft_value(next_value, tensor(inputs["next_log_prob"]), params["temperature"])
     target = td_target(tensor(inputs["rewards"]), next_value, params["gamma"] * tensor(inputs["masks"]))

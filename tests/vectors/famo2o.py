@@ -8,7 +8,7 @@ import torch
 
 from rheostat.objectives.actor import deterministic_actor_loss, soft_actor_loss, temperature_loss
 from rheostat.objectives.supervised import weighted_likelihood
-from rheostat.objectives.temporal_difference import least
+from rheostat.objectives.temporal_difference import min_over_critics
 from rheostat.objectives.weights import family_weight
 from rheostat.policies.control.balance import coefficient_of, sin_cos_encoding
 from rheostat.policies.control.distributions import Gaussian
@@ -46,7 +46,7 @@ def run(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, 
 def universal(inputs: dict[str, Any], params: dict[str, Any], beta: torch.Tensor, *, broadcast: bool) -> dict[str, Any]:
     """The weighted likelihood of the universal model."""
     mean, log_std = leaf(inputs["mu"]), leaf(inputs["log_std"])
-    best = least(torch.stack([tensor(inputs["q1_target"]), tensor(inputs["q2_target"])]))
+    best = min_over_critics(torch.stack([tensor(inputs["q1_target"]), tensor(inputs["q2_target"])]))
     weight = family_weight(best - tensor(inputs["v"]), beta, params["exp_clip"], broadcast=broadcast)
     loss = weighted_likelihood(Gaussian(mean, log_std).log_prob(tensor(inputs["data_actions"])), weight=weight)
     grad_mean, grad_log_std = gradients(loss, mean, log_std)
@@ -59,7 +59,7 @@ def balance(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     squashed, log_prob = SquashedGaussian(mean, log_std).draw(tensor(inputs["eps"]))
     beta = coefficient_of(squashed, *params["coefficient_range"])
     action = (sin_cos_encoding(beta[:, 0]) @ tensor(inputs["enc_to_action"])).tanh() + 0.1 * tensor(inputs["action_eps"])
-    q = least((action @ tensor(inputs["action_to_q12"])).T)
+    q = min_over_critics((action @ tensor(inputs["action_to_q12"])).T)
     loss = soft_actor_loss(q, log_prob, params["temperature"])
     grad_mean, grad_log_std = gradients(loss, mean, log_std)
     return {
@@ -74,7 +74,7 @@ def balance(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
 
 def over_cql(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """Both losses of the form over CQL."""
-    log_prob, q = leaf(inputs["log_pi"]), least(torch.stack([tensor(inputs["q1_pi"]), tensor(inputs["q2_pi"])])).requires_grad_()
+    log_prob, q = leaf(inputs["log_pi"]), min_over_critics(torch.stack([tensor(inputs["q1_pi"]), tensor(inputs["q2_pi"])])).requires_grad_()
     policy = soft_actor_loss(tensor(inputs["beta"]) * q, log_prob, params["alpha"])
     grad_log_prob, grad_q = gradients(policy, log_prob, q)
     return {

@@ -12,7 +12,7 @@ from rheostat.objectives.actor import soft_actor_loss, temperature_loss
 from rheostat.objectives.clipping import Clip
 from rheostat.objectives.mixture_of_experts import best_expert, frequency_loss
 from rheostat.objectives.policy_gradient import policy_gradient
-from rheostat.objectives.temporal_difference import critic_loss, least, soft_value, td_target
+from rheostat.objectives.temporal_difference import critic_loss, min_over_critics, soft_value, td_target
 from rheostat.objectives.value import value_loss
 from rheostat.policies.control.mixtures import MixtureOfGaussians, of_expert
 from tests.vectors.tools import Unsupported, gradients, integer, leaf, plain, tensor
@@ -41,7 +41,7 @@ def soft_update(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
     temperature = log_alpha.detach().exp()
     reward = params["reward_scale"] * standardise(tensor(inputs["rewards"]), eps=1e-6)
     next_log_prob = of_expert(tensor(inputs["next_log_prob_per_expert"]).squeeze(-1), integer(inputs["next_expert_index"]))
-    following = least(torch.stack([tensor(inputs[f"q{k}_target_next"]).squeeze(-1) for k in (1, 2)]))
+    following = min_over_critics(torch.stack([tensor(inputs[f"q{k}_target_next"]).squeeze(-1) for k in (1, 2)]))
     target = td_target(reward, soft_value(following, next_log_prob, temperature), params["gamma"] * (1 - tensor(inputs["dones"])))
     loss = critic_loss(torch.stack([q1, q2]).squeeze(-1), target)
     grad_q1, grad_q2 = gradients(loss, q1, q2)

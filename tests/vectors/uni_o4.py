@@ -14,7 +14,7 @@ from rheostat.objectives.clipping import Clip
 from rheostat.objectives.diverse_cloning import diverse_cloning_loss
 from rheostat.objectives.expectile import expectile_loss
 from rheostat.objectives.policy_gradient import policy_gradient
-from rheostat.objectives.temporal_difference import critic_loss, least, td_target
+from rheostat.objectives.temporal_difference import critic_loss, min_over_critics, td_target
 from rheostat.objectives.value import value_loss
 from rheostat.objectives.weights import sided_advantage
 from rheostat.policies.control.distributions import Gaussian
@@ -78,7 +78,7 @@ def iql_critics(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
     q, value = torch.stack([rows(inputs[name]) for name in ("q1", "q2")]).requires_grad_(), rows(inputs["v"]).requires_grad_()
     slow = torch.stack([rows(inputs[name]) for name in ("q1_target", "q2_target")])
     target = td_target(rows(inputs["rewards"]), rows(inputs["v_next"]), params["gamma"] * rows(inputs["not_done"]))
-    q_loss, v_loss = critic_loss(q, target), expectile_loss(value, least(slow), params["omega"])
+    q_loss, v_loss = critic_loss(q, target), expectile_loss(value, min_over_critics(slow), params["omega"])
     (grad_q,), (grad_value,) = gradients(q_loss, q), gradients(v_loss, value)
     return {"q_loss": q_loss, "v_loss": v_loss, "grad_q1": column(grad_q[0]), "grad_q2": column(grad_q[1]), "grad_v": column(grad_value)}
 

@@ -74,7 +74,7 @@ class BehaviourPolicy:
         """What the behaviour policy says about normalised observations ``[N, ...]``, and the way back to its parameters."""
         return evaluate(self.network, observation, critic=False)
 
-    def descend(self, now: Evaluation, gradient: Tensor, *, max_grad_norm: float | None = None, step_size: float | None = None) -> None:
+    def step(self, now: Evaluation, gradient: Tensor, *, max_grad_norm: float | None = None, step_size: float | None = None) -> None:
         """One step down a loss: with Adam, or by ``step_size`` times the gradient.
 
         Args:

@@ -23,7 +23,7 @@ class Imagined(NamedTuple):
 
 
 @torch.no_grad()
-def imagine(
+def roll_out_model(
     model: Model,
     act: Callable[[Tensor], Tensor],
     start: Tensor,

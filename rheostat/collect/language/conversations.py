@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rheostat.collect.language.generation.engine import FinishReason, Generations
 from rheostat.collect.language.generation.sampling import Sampling, row_streams
-from rheostat.collect.language.groups import Graded, PromptCollector, World
+from rheostat.collect.language.groups import Graded, PromptCollector, RolloutContext
 from rheostat.credit.verifiers.interface import Grade, Progress, Scores, grades_of
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
@@ -32,7 +32,7 @@ from rheostat.tasks.language.observations import Observations
 from rheostat.trajectories import Source, Trajectories
 
 
-def collector_of(world: World, seed: int, *, max_invalid_share: float = 0.1) -> PromptCollector:
+def collector_of(world: RolloutContext, seed: int, *, max_invalid_share: float = 0.1) -> PromptCollector:
     """The collector that a world's task asks for: of conversations where it has several turns, else of single completions.
 
     Args:
@@ -86,7 +86,7 @@ class Conversations(PromptCollector):
     """
 
     def __init__(
-        self, world: World, seed: int, *, max_invalid_share: float = 0.1, make: Callable[[], TextEpisodes | None] | None = None
+        self, world: RolloutContext, seed: int, *, max_invalid_share: float = 0.1, make: Callable[[], TextEpisodes | None] | None = None
     ) -> None:
         super().__init__(world, seed, max_invalid_share=max_invalid_share)
         self.make = world.task.episodes if make is None else make

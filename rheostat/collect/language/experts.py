@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rheostat.collect.language.groups import Graded, PromptCollector, World, join
+from rheostat.collect.language.groups import Graded, PromptCollector, RolloutContext, join
 from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.credit.verifiers.interface import Progress
 from rheostat.errors import RheostatError
@@ -27,7 +27,7 @@ from rheostat.tasks.language.interface import Prompt
 from rheostat.trajectories import Source, Trajectories, join_rows
 
 
-def demonstrations(world: World, prompt: Prompt, seed: int, number: int, count: int = 1) -> list[str]:
+def demonstrations(world: RolloutContext, prompt: Prompt, seed: int, number: int, count: int = 1) -> list[str]:
     """``count`` texts an expert answers to a drawn prompt: rows of the run's file where it has one, else :func:`demonstration`.
 
     Args:
@@ -53,7 +53,7 @@ def demonstrations(world: World, prompt: Prompt, seed: int, number: int, count: 
     return [demonstration(world, prompt, seed, number * count + copy) for copy in range(count)]
 
 
-def demonstration(world: World, prompt: Prompt, seed: int, number: int) -> str:
+def demonstration(world: RolloutContext, prompt: Prompt, seed: int, number: int) -> str:
     """The completion in the prompt's own row where there is one, else what the task's expert says.
 
     Raises:
@@ -117,7 +117,7 @@ class ExpertStream:
         seed: of the run.
     """
 
-    def __init__(self, world: World, seed: int) -> None:
+    def __init__(self, world: RolloutContext, seed: int) -> None:
         self.world, self.seed = world, derive_seed(seed, "experts")
         self.stream = world.experts.stream(self.seed) if world.experts is not None else world.task.prompts("train", self.seed)
 
@@ -187,7 +187,7 @@ class ExpertsBeside:
         self.stream.load_state_dict(state)
 
 
-def expert_rows(world: World, prompts: list[tuple[Prompt, list[int]]], texts: list[str], numbers: list[int]) -> Trajectories:
+def expert_rows(world: RolloutContext, prompts: list[tuple[Prompt, list[int]]], texts: list[str], numbers: list[int]) -> Trajectories:
     """Demonstrations as trajectories ``[N, T]`` of source EXPERT: the sampler's log-probability is unknown (NaN), the reward 0 for now.
 
     An answer in a chat ends with the token its template ends a turn with, other text with the tokenizer's end token, and text that was cut

@@ -23,7 +23,7 @@ from rheostat.trajectories import Trajectories, join_columns, join_rows
 
 
 @dataclass
-class World:
+class RolloutContext:
     """Everything a language method acts in: the task, the policy to train, who samples from it and who grades."""
 
     task: LanguageTask
@@ -94,7 +94,7 @@ class PromptCollector:
         max_invalid_share: share of rows on which graders may fail before the run stops.
     """
 
-    def __init__(self, world: World, seed: int, *, max_invalid_share: float = 0.1) -> None:
+    def __init__(self, world: RolloutContext, seed: int, *, max_invalid_share: float = 0.1) -> None:
         self.world, self.seed, self.max_invalid_share = world, seed, max_invalid_share
         covered = world.experts if world.experts is not None and world.experts.missing == "skip" else None
         self.stream = covered.prompts(seed) if covered else world.task.prompts("train", derive_seed(seed, "prompts"))

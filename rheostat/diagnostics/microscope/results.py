@@ -36,7 +36,7 @@ STEPS_TRIED = 50  # batches whose direction is tried out for the improvement
 
 
 @dataclass(frozen=True)
-class Look:
+class MicroscopeResult:
     """What was seen.
 
     Attributes:
@@ -73,7 +73,7 @@ def microscope(
     length: int = 0,
     progress: bool = False,
     **options: Any,
-) -> Look:
+) -> MicroscopeResult:
     """Bias, variance and direction of estimators against the exact policy gradient (or KL, or advantages) of a small problem.
 
     Args:
@@ -122,10 +122,10 @@ def microscope(
     if kind == "kl":
         assert isinstance(place, LanguageProblem)
         rows, exacts = look_at_kl(asked, place, path[0], path[lag])
-        return Look(kind, facts | exacts, rows)
+        return MicroscopeResult(kind, facts | exacts, rows)
     if kind == "advantage":
         assert isinstance(place, ControlProblem)
-        return Look(kind, facts, look_at_advantages(asked, place, path[0], path[lag]))
+        return MicroscopeResult(kind, facts, look_at_advantages(asked, place, path[0], path[lag]))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the tensors are tiny
     began = time.monotonic()
@@ -152,7 +152,7 @@ def microscope(
             source.close()
         if bar:
             bar.stop()
-    return Look("gradient", facts | {"batches": batches, "seed": seed, "seconds": round(time.monotonic() - began, 1)}, found)
+    return MicroscopeResult("gradient", facts | {"batches": batches, "seed": seed, "seconds": round(time.monotonic() - began, 1)}, found)
 
 
 def kind_of(names: Sequence[str]) -> tuple[Kind, Literal["control", "language"]]:

@@ -59,7 +59,7 @@ from rheostat.learner.behaviour_model import (
 )
 from rheostat.learner.control_models import TrainableNetwork
 from rheostat.learner.dial import Dial
-from rheostat.learner.gated_ensemble import Choice, ClippedStep, ClippedSteps, CloneStep, Cloning, Gate, GatedMembers
+from rheostat.learner.gated_ensemble import Choice, ClippedStep, ClippedSteps, CloneStep, Cloning, Gate, GatedEnsemble
 from rheostat.learner.going_online import ADAM_EPSILON, ChosenMember, Drawing, FreshRows, Online, OnlinePolicy
 from rheostat.learner.learner import Composition
 from rheostat.learner.off_policy import AsRead, Batches, Logging, PerStep, UsesData
@@ -201,7 +201,7 @@ class UniO4:
     def models(self) -> dict[str, Any]:
         """By name, in the order in which networks are drawn."""
         online = TrainableNetwork(state_value(self.critics.value_hidden), self.online.critic_learning_rate, eps=ADAM_EPSILON)
-        members = GatedMembers(self.cloning, self.clipped, self.gate, self.max_grad_norm, STAGES.index("policies"))
+        members = GatedEnsemble(self.cloning, self.clipped, self.gate, self.max_grad_norm, STAGES.index("policies"))
         return {
             "behaviour critics": BehaviourCriticsModel(self.critics),
             "online policy": OnlinePolicy(self.cloning, self.online.learning_rate, squash=self.online.log_std == "double-tanh"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rheostat.errors import RheostatError
 from rheostat.policies.control.critics import Stack
 from rheostat.policies.control.distributions import Gaussian
-from rheostat.policies.control.squashed import Certain, SquashedGaussian
+from rheostat.policies.control.squashed import DeterministicAction, SquashedGaussian
 
 LOG_STD = (-20.0, 2.0)
 """Limits of the log standard deviation (Haarnoja et al. 2018, Stable-Baselines3)."""
@@ -63,9 +63,9 @@ class DeterministicActor(nn.Module):
         """Unit actions ``[N, actions]``."""
         return self.stack(observation)[0].tanh()
 
-    def distribution(self, observation: Tensor) -> Certain:
+    def distribution(self, observation: Tensor) -> DeterministicAction:
         """Without noise."""
-        return Certain(self(observation))
+        return DeterministicAction(self(observation))
 
 
 class TanhMeanActor(nn.Module):

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from rheostat.objectives.expectile import expectile_loss
-from rheostat.objectives.temporal_difference import critic_loss, least, td_target
+from rheostat.objectives.temporal_difference import critic_loss, min_over_critics, td_target
 from rheostat.objectives.value import value_loss
 from rheostat.policies.control.critics import EnsembleQ, StateValue
-from rheostat.policies.parameters import Target, Trained
+from rheostat.policies.parameters import OptimizedNetwork, PolyakCopy
 from rheostat.trajectories import Transitions
 
 Kind = Literal["sarsa", "iql"]
@@ -49,9 +49,9 @@ class BehaviourCritics:
         self.kind, self.tau, self.target_every, self.expectile = kind, tau, target_every, expectile
         networks = 2 if kind == "iql" else 1
         critics = EnsembleQ(observations, actions, networks=networks, hidden=critic_hidden, generator=generator)
-        self.critics = Trained(critics, learning_rate)
-        self.targets = Target(self.critics)
-        self.values = Trained(StateValue(observations, hidden=value_hidden, generator=generator), learning_rate)
+        self.critics = OptimizedNetwork(critics, learning_rate)
+        self.targets = PolyakCopy(self.critics)
+        self.values = OptimizedNetwork(StateValue(observations, hidden=value_hidden, generator=generator), learning_rate)
         self.steps = 0
 
     @torch.no_grad()
@@ -62,7 +62,7 @@ class BehaviourCritics:
     @torch.no_grad()
     def q(self, observation: Tensor, action: Tensor) -> Tensor:
         """Q, the smaller of two where there are two, ``[N]``."""
-        return least(self.critics.network(observation, action))
+        return min_over_critics(self.critics.network(observation, action))
 
     def step(self, rows: Transitions, returns: Tensor | None = None) -> dict[str, Tensor | float]:
         """V, then Q (for iql towards the V that has moved), then the slow critics.
@@ -73,19 +73,19 @@ class BehaviourCritics:
         """
         with torch.no_grad():
             slow = self.targets.network
-            following = None if self.kind == "iql" else least(slow(rows.next_observation, rows.next_action))
-            goal = least(slow(rows.observation, rows.action)) if self.kind == "iql" else returns
+            following = None if self.kind == "iql" else min_over_critics(slow(rows.next_observation, rows.next_action))
+            goal = min_over_critics(slow(rows.observation, rows.action)) if self.kind == "iql" else returns
         assert goal is not None
         value = self.values.network(rows.observation)
         error = expectile_loss(value, goal, self.expectile) if self.kind == "iql" else value_loss(value, goal, scale=1.0)
-        self.values.descend(error)
+        self.values.step(error)
         target = td_target(rows.reward, self.value(rows.next_observation) if following is None else following, rows.discount)
         q = self.critics.network(rows.observation, rows.action)
         loss = critic_loss(q, target)
-        self.critics.descend(loss)
+        self.critics.step(loss)
         self.steps += 1
         if self.steps % self.target_every == 0:
-            self.targets.follow(self.tau)
+            self.targets.update_target(self.tau)
         return {"value_loss": error.detach(), "critic_loss": loss.detach(), "value": value.detach().mean(), "q": q.detach().mean()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ PIXEL_FEATURES = 512
 """Width of the layer above the convolutions (Mnih et al. 2015)."""
 
 
-class ChoiceScores(nn.Module):
+class DiscreteQ(nn.Module):
     """Vectors through a multilayer perceptron with ReLU, uint8 images through the convolutions of :class:`Pixels`.
 
     Args:

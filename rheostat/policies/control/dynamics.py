@@ -16,7 +16,7 @@ from rheostat.errors import RheostatError
 from rheostat.objectives.dynamics import between, holdout_error, model_likelihood
 from rheostat.policies.control.critics import Stack
 from rheostat.policies.control.ensembles import take_over
-from rheostat.policies.parameters import Trained
+from rheostat.policies.parameters import OptimizedNetwork
 from rheostat.trajectories import Transitions
 
 LOG_VARIANCE = (-10.0, 0.5)
@@ -133,7 +133,7 @@ class DynamicsModel:
         self.bootstrap = train.to(torch.int32)[drawn]  # [E, rows] int32: it is as long as the data
         self.pass_length = -(-len(train) // batch_size)
         ensemble.see(rows.observation[train], rows.action[train])
-        self.learner = Trained(ensemble, learning_rate)
+        self.learner = OptimizedNetwork(ensemble, learning_rate)
         self.used = ensemble.of(elites)  # the elites alone: what predicts
         self.best = self.learner.parameters.vector.detach().clone()
         self.errors = torch.full((networks,), float("inf"))
@@ -157,7 +157,7 @@ class DynamicsModel:
         mean, log_variance = self.ensemble(observation, action)
         likelihood = model_likelihood(mean, log_variance, target)
         limits = LIMITS_WEIGHT * (self.ensemble.high.sum() - self.ensemble.low.sum())
-        self.learner.descend(likelihood + limits + self.ensemble.decay(*self.decay_rates))
+        self.learner.step(likelihood + limits + self.ensemble.decay(*self.decay_rates))
         self.steps += 1
         if self.steps % self.pass_length == 0:
             self._look()

@@ -11,7 +11,7 @@ from torch.nn.functional import relu
 from rheostat.errors import unknown
 from rheostat.policies.control.critics import Stack
 from rheostat.policies.control.distributions import Gaussian
-from rheostat.policies.parameters import Trained
+from rheostat.policies.parameters import OptimizedNetwork
 
 LOG_STD = (-5.0, 0.0)
 """Limits of the log standard deviation (Uni-O4, BPPO)."""
@@ -36,7 +36,7 @@ def take_over(stack: Stack, source: Stack, networks: Tensor) -> None:
         mine.copy_(theirs[networks])
 
 
-class GaussianMembers(nn.Module):
+class GaussianEnsemble(nn.Module):
     """K policies of unit actions whose whole output passes through tanh: half of it is the mean, half the log standard deviation.
 
     Means lie in (-1, 1); samples are not squashed and may leave ``[-1, 1]``, and the world clips them. Weights start orthogonal with
@@ -82,24 +82,24 @@ class GaussianMembers(nn.Module):
         mean, spread = self.stack(observation).tanh().chunk(2, -1)
         return Gaussian(mean, soft_limits(spread, *self.limits, squash=self.squash))
 
-    def become(self, other: GaussianMembers, members: Tensor) -> None:
+    def become(self, other: GaussianEnsemble, members: Tensor) -> None:
         """Take over the parameters of these members of ``other``, int64 ``[K]``."""
         take_over(self.stack, other.stack, members)
 
     @torch.no_grad()
-    def replace(self, which: Tensor, other: GaussianMembers) -> None:
+    def replace(self, which: Tensor, other: GaussianEnsemble) -> None:
         """Members where ``which`` (bool ``[K]``) is True become those of ``other``; the rest stay."""
         for mine, theirs in zip(self.stack.parameters(), other.stack.parameters(), strict=True):
             mine[which] = theirs[which]
 
 
-class TrainedMembers(Trained):
+class TrainableEnsemble(OptimizedNetwork):
     """Members with one Adam over all of them: as Adam moves every number by itself, each member moves as if it were alone. Their losses
     are added; the limit of the gradient's norm holds for each member."""
 
-    network: GaussianMembers
+    network: GaussianEnsemble
 
-    def descend(self, loss: Tensor, *, max_grad_norm: float | None = None) -> float:
+    def step(self, loss: Tensor, *, max_grad_norm: float | None = None) -> float:
         """One step down the members' summed losses, a scalar; returns the mean of their gradients' norms before the limit (or NaN)."""
         self.parameters.gradient.zero_()
         loss.backward()

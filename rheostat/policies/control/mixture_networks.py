@@ -64,10 +64,10 @@ class MixtureActor(nn.Module):
                 nn.init.uniform_(parameter, -initial_output, initial_output, generator=generator)
         self.weights = Stack(1, observations, mixture_hidden, experts, generator=generator)
 
-    def distribution(self, observation: Tensor, chooser: torch.Generator | None = None) -> SquashedMixture:
-        """For normalised observations ``[N, observations]``; ``chooser`` draws the expert of the deterministic action."""
+    def distribution(self, observation: Tensor, expert_generator: torch.Generator | None = None) -> SquashedMixture:
+        """For normalised observations ``[N, observations]``; ``expert_generator`` draws the expert of the deterministic action."""
         mean, log_std = (part.unflatten(-1, self.shape) for part in self.stack(observation)[0].chunk(2, -1))
-        return SquashedMixture(self.weights(observation)[0], mean, log_std.clamp(*self.limits), chooser)
+        return SquashedMixture(self.weights(observation)[0], mean, log_std.clamp(*self.limits), expert_generator)
 
 
 class MixtureActorCritic(nn.Module):

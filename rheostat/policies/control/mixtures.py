@@ -23,10 +23,10 @@ def choose_expert(logits: Tensor, generator: torch.Generator) -> Tensor:
     return logits.new_zeros(len(logits), dtype=torch.int64) if logits.shape[-1] == 1 else Categorical(logits).sample(generator)
 
 
-def likely_expert(logits: Tensor, chooser: torch.Generator | None) -> Tensor:
+def likely_expert(logits: Tensor, expert_generator: torch.Generator | None) -> Tensor:
     """Index ``[N]`` of the expert whose mean is the deterministic action: the likeliest (the first of equals), or one drawn by
-    ``chooser``, as the authors of PMOE do."""
-    return logits.argmax(-1) if chooser is None else choose_expert(logits, chooser)
+    ``expert_generator``, as the authors of PMOE do."""
+    return logits.argmax(-1) if expert_generator is None else choose_expert(logits, expert_generator)
 
 
 def of_expert(x: Tensor, index: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class MixtureOfGaussians:
     logits: Tensor  # [N, K], not necessarily normalised
     mean: Tensor  # [N, K, D]
     log_std: Tensor  # [N, K, D], or [K, D] when it does not depend on the state
-    chooser: torch.Generator | None = None  # draws the expert of mode(); None takes the likeliest
+    expert_generator: torch.Generator | None = None  # draws the expert of mode(); None takes the likeliest
 
     @property
     def parameters(self) -> Tensor:
@@ -72,9 +72,9 @@ class MixtureOfGaussians:
         return Gaussian(of_expert(self.mean, index), of_expert(self.log_std.expand_as(self.mean), index)).sample(generator)
 
     def mode(self) -> Tensor:
-        """The mean of one expert, ``[N, D]``: of the likeliest, or of one drawn by ``chooser`` (the density's own mode has no closed
-        form)."""
-        return of_expert(self.mean, likely_expert(self.logits, self.chooser))
+        """The mean of one expert, ``[N, D]``: of the likeliest, or of one drawn by ``expert_generator`` (the density's own mode has no
+        closed form)."""
+        return of_expert(self.mean, likely_expert(self.logits, self.expert_generator))
 
     def _joint(self, action: Tensor) -> Tensor:
         """``log w_k + log N_k(a)``, ``[N, K]``."""
@@ -205,7 +205,7 @@ class SquashedMixture:
     logits: Tensor  # [N, K], not necessarily normalised
     mean: Tensor  # [N, K, D] of u
     log_std: Tensor  # [N, K, D] of u
-    chooser: torch.Generator | None = None  # draws the expert of mode(); None takes the likeliest
+    expert_generator: torch.Generator | None = None  # draws the expert of mode(); None takes the likeliest
 
     @property
     def normal(self) -> MixtureOfGaussians:
@@ -230,8 +230,8 @@ class SquashedMixture:
         return self.expert(self.choose(generator)).sample(generator)
 
     def mode(self) -> Tensor:
-        """``tanh`` of the mean of one expert, ``[N, D]``: of the likeliest, or of one drawn by ``chooser``."""
-        return of_expert(self.mean, likely_expert(self.logits, self.chooser)).tanh()
+        """``tanh`` of the mean of one expert, ``[N, D]``: of the likeliest, or of one drawn by ``expert_generator``."""
+        return of_expert(self.mean, likely_expert(self.logits, self.expert_generator)).tanh()
 
     def log_prob(self, action: Tensor) -> Tensor:
         """``[N]``, nats, of the whole mixture; an action at the bound counts as just inside."""

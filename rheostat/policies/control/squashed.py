@@ -158,7 +158,7 @@ class Rescaled:
 
 
 @dataclass(slots=True)
-class Certain:
+class DeterministicAction:
     """A deterministic unit action with Gaussian exploration noise (TD3). A draw may leave the bounds: the world clips it, and what was
     drawn is what has this density."""
 

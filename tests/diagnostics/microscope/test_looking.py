@@ -14,7 +14,7 @@ from rheostat.api import save
 from rheostat.cli.entry import parse
 from rheostat.diagnostics.microscope.advantages import ADVANTAGES
 from rheostat.diagnostics.microscope.kl import KL_ESTIMATORS
-from rheostat.diagnostics.microscope.results import DEFAULT, Look, kind_of
+from rheostat.diagnostics.microscope.results import DEFAULT, MicroscopeResult, kind_of
 from rheostat.diagnostics.microscope.summary import squared_mean, summarise
 from rheostat.errors import RheostatError
 from rheostat.methods import table
@@ -230,4 +230,4 @@ def test_command_options_and_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(RheostatError, match="Could not write"):
-        save(Look("kl", {}, []), tmp_path / "file" / "below")
+        save(MicroscopeResult("kl", {}, []), tmp_path / "file" / "below")
