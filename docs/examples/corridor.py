@@ -15,8 +15,8 @@ from rheostat.training.run import Run
 class Corridor(gymnasium.Env):
     """Cells 0 to ``length``; action 1 goes right, 0 goes left; every step costs 0.1 and the end pays 1."""
 
-    def __init__(self, length: int = 6, clip: int = 40) -> None:
-        self.length, self.clip = length, clip
+    def __init__(self, length: int = 6, limit: int = 40) -> None:
+        self.length, self.limit = length, limit
         self.observation_space = gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
         self.action_space = gymnasium.spaces.Discrete(2)
         self.cell = self.time = 0
@@ -30,7 +30,7 @@ class Corridor(gymnasium.Env):
         self.cell = max(0, self.cell + (1 if action else -1))
         self.time += 1
         terminated = self.cell == self.length  # the world ended: nothing comes after it
-        truncated = self.time == self.clip and not terminated  # we stopped looking: it would have gone on
+        truncated = self.time == self.limit and not terminated  # we stopped looking: it would have gone on
         return self.look(), 1.0 if terminated else -0.1, terminated, truncated, {}
 
     def look(self) -> np.ndarray:

@@ -27,6 +27,7 @@ from rheostat.credit.control_annotations import GAE
 from rheostat.learner.dial import Dial
 from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter
 from rheostat.learner.learner import Composition
+from rheostat.learner.measuring import Evaluations
 from rheostat.learner.on_policy import on_policy
 from rheostat.methods.table import METHODS, Entry
 from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
@@ -66,6 +67,7 @@ class WeightedBuffer:
     stop: KLStop = KLStop()
     update: FastPPO = FastPPO()
     meter: SamplingErrorMeter = SamplingErrorMeter()
+    log: Evaluations = Evaluations()
     dial: Dial = Dial()
 
     def compose(self) -> Composition:

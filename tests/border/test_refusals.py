@@ -68,7 +68,7 @@ TASKS: dict[str, tuple[Any, str]] = {
     "dots": ("..:Line-v0", "not of the form MODULE:ID"),
     "a NUL": ("a\0b:Line-v0", "not of the form MODULE:ID"),
     "a module that is not there": ("nowhere_at_all:Line-v0", "no module 'nowhere_at_all'"),
-    "a module without the id": ("json:Line-v0", "Environment `Line` doesn't exist"),
+    "a module without the id": ("json:NeverMade-v0", "Environment `NeverMade` doesn't exist"),
     "two prefixes": ("envpool:envpool:CartPole-v1", "Unknown EnvPool task 'envpool:CartPole-v1': did you mean CartPole-v1"),
     "an id of nobody": ("gymnasium:Nope-v0", "Unknown Gymnasium task 'Nope-v0'"),
 }

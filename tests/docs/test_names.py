@@ -114,7 +114,7 @@ def test_options_in_sentences_exist() -> None:
         if each.page.name in GENERATED or each.text.startswith(("pip", "apt")):
             continue
         for flag in re.findall(r"(?<!\S)(--[a-z][\w.-]*)", each.text):
-            if flag not in flags() and f'"{flag}"' not in sources:
+            if not {flag, flag.replace("--no-", "--")} & flags() and f'"{flag}"' not in sources:
                 wrong.append(f"{each} ({flag})")
     assert not wrong, "\n".join(wrong)
 

@@ -19,7 +19,6 @@ from rheostat.credit.verifiers import Grade, Scores
 from rheostat.diagnostics.disagreement.results import Disagreement
 from rheostat.errors import RheostatError
 from rheostat.methods import table
-from rheostat.tasks.language import ChainSum
 from rheostat.training.run import Interrupted, Run
 from tests.methods.test_language_methods import Lenient, save, small
 from tests.training.test_run import StopAfter
@@ -356,10 +355,9 @@ def test_runs_that_cannot_be_frozen(model: str, tmp_path: Path) -> None:
 def test_command_prints_and_writes(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reward = tmp_path / "reward.py"
     reward.write_text("def odd(completions, **kwargs):\n    return [float(sum(map(ord, text)) % 2) for text in completions]\n")
-    directory = trained(tmp_path / "run", model, task=ChainSum(), rewards=(f"{reward}:odd",))
-    stored = json.loads((directory / "config.json").read_text())  # as a run of the named task
-    stored["settings"]["task"] = "chain-sum"
-    (directory / "config.json").write_text(json.dumps(stored))
+    settings = small("grpo", model, "chain-sum", steps=3, learning_rate=4e-3, rewards=(f"{reward}:odd",))
+    directory = tmp_path / "run"
+    Run.create(directory, settings).train().close()
     words = [
         "disagree",
         str(directory),
