@@ -195,8 +195,12 @@ def test_where_the_program_stands(kind):
 @given(st.text("`~ \nmd", max_size=60))
 def test_any_fences_are_read(text):
     assert len(program_in(text)) <= len(text)
-    nested = "".join(f"{'`' * width}md\n" for width in range(300, 2, -1))
+    nested = "".join(f"{'`' * width}md\n" for width in range(40, 2, -1))
     assert program_in(nested + text + "\n") is not None
+
+
+def test_deep_fences_are_read():
+    assert program_in("".join(f"{'`' * width}md\n" for width in range(300, 2, -1))) is not None
 
 
 plain = st.recursive(

@@ -15,7 +15,7 @@ from tests.house.liveness import IDLE, REFUSED, TOGETHER, Case, cases, dead, out
 
 FIRST = ("grpo", "ppo", "sac", "iql")
 """Methods that speak for those that share their parts."""
-FAST = ("ppo", "sac")
+FAST = ("ppo",)
 """Those of them that are tried outside of the nightly tests, too."""
 
 

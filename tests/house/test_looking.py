@@ -130,7 +130,11 @@ def unlike(one: Any, other: Any, where: str = "") -> list[str]:
     return [] if one == other else [f"{where}: {one!r:.60} and {other!r:.60}"]
 
 
-@pytest.mark.parametrize("method", table.METHODS)
+QUICK = ("ppo", "sac", "iql", "grpo", "dpo")
+"""One method of each kind; the others are tried in the nightly tests."""
+
+
+@pytest.mark.parametrize("method", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in table.METHODS])
 def test_looking_changes_nothing(method: str, tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
