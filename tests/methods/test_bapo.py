@@ -80,7 +80,7 @@ def test_micro_batches_share_one_window(search: str, model: str) -> None:
         torch.testing.assert_close(other, weights, atol=1e-5, rtol=0)
         for a, b in zip(seen, expected, strict=True):
             names = [name for name in a if name.startswith(("meter/clip", "meter/positive", "meter/entropy_drift"))]
-            assert len(names) == 6
+            assert len(names) == 7
             assert [a[name] for name in names] == pytest.approx([b[name] for name in names], abs=1e-4)
             assert a["flops"] > b["flops"]  # the window costs a pass of its own
 
