@@ -156,7 +156,7 @@ def test_a_run_is_not_continued_on_other_data(tmp_path: Path) -> None:
         method.load_state_dict(state | {"context": state["context"] | {"data": "another"}})
 
 
-def test_measurements_are_made_where_acting_begins(tmp_path: Path) -> None:
+def test_measurements_are_made_at_the_start_where_acting_begins_and_at_the_end(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", small("famo2o", evaluate_every=1000, evaluation_episodes=1)).train()
     measured = [row["steps"] for row in run.metrics if "evaluation_return" in row]
-    assert measured == [240, 340]
+    assert measured == [0, 240, 340]
