@@ -125,7 +125,7 @@ class Record:
         Raises:
             RheostatError: no row has it.
         """
-        metric = current_metric(metric)
+        metric = metric if metric in self.columns else current_metric(metric)  # curves of studies keep the names they were stored by
         if metric not in self.columns:
             raise unknown(f"metric of {self.directory}", metric, self.metrics)
         values = self.columns[metric]

@@ -106,7 +106,7 @@ def test_micro_batches_share_one_window(model: str) -> None:
         other, seen = trained("chord", model, micro_batch_rows=rows, **WIDE, **options)
         torch.testing.assert_close(other, weights, atol=1e-5, rtol=0)
         names = [name for name in seen[0] if name.startswith(("meter/clip", "meter/positive", "meter/entropy_drift"))]
-        assert len(names) == 6
+        assert len(names) == 7
         assert [seen[0][name] for name in names] == pytest.approx([expected[0][name] for name in names], abs=1e-4)
         assert seen[0]["flops"] > expected[0]["flops"]
 
