@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from rheostat.streams import Streams
 from rheostat.trajectories import Trajectories
 
 
-class LearnerContext:
+class LearnerContext(ABC):
     """What every part of a learner may see, in both domains.
 
     Attributes:
@@ -97,18 +98,38 @@ class LearnerContext:
         return self.measured
 
     @property
+    @abstractmethod
     def steps(self) -> int:
         """How much of the budget has been used."""
-        raise NotImplementedError
+
+    @property
+    @abstractmethod
+    def policy(self) -> Any:
+        """The learned policy."""
 
     @property
     def budget(self) -> int:
         """Everything that may be spent."""
         return self.total_steps
 
+    @abstractmethod
     def evaluate(self, episodes: int) -> Metrics:
-        """Measure the deployed policy."""
-        raise NotImplementedError
+        """Measure the deployed policy over so many episodes (or prompts), with random streams of its own."""
+
+    def rollouts(self, count: int) -> list[dict[str, Any]]:
+        """What was sampled last, for looking at: at most about ``count`` rows; none where there is no text."""
+        return []
+
+    @abstractmethod
+    def restart_episodes(self) -> None:
+        """Called after loading where environments could not be brought back: new episodes begin."""
+
+    def after_load(self) -> None:  # noqa: B027  (most contexts have nothing to do)
+        """Everything is bound or loaded; a context that keeps a copy of something takes it over here."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what the context has opened."""
 
     def state_dict(self) -> dict[str, Any]:
         """Counters and streams."""

@@ -282,10 +282,6 @@ class ControlContext(LearnerContext):
             found["normalised_score"] = self.offline.normalised_score(found["evaluation_return"])
         return found
 
-    def rollouts(self, count: int) -> list[dict[str, Any]]:
-        """None: there is no text."""
-        return []
-
     @property
     def policy(self) -> Any:
         """The deployed network."""
@@ -320,9 +316,6 @@ class ControlContext(LearnerContext):
         for name in COUNTERS:
             setattr(self, name, state["own"][name])
 
-    def after_load(self) -> None:
-        """Nothing to bring in order."""
-
     def close(self) -> None:
         """Release environments and the files of replays."""
         for store in self.stores.values():
@@ -350,6 +343,15 @@ def composition_of(config: Any, who: str) -> Composition | Staged | Teamed:
     composition = rewrite(config.dial, config.compose(), who)
     composition.check(who)
     return composition
+
+
+def prepare(composition: Composition | Staged | Teamed, context: ControlContext) -> None:
+    """Let every part, once, put what outlives a turn into the context's stores, before models are bound."""
+    prepared: set[int] = set()
+    for part in composition.parts().values():
+        if hasattr(part, "prepare") and id(part) not in prepared:
+            prepared.add(id(part))
+            part.prepare(context)
 
 
 def derived(config: Any, who: str) -> dict[str, int | str]:
@@ -420,11 +422,7 @@ def build(
     )
     context.data_first = isinstance(composition, Staged)
     try:
-        prepared: set[int] = set()
-        for part in composition.parts().values():
-            if hasattr(part, "prepare") and id(part) not in prepared:
-                prepared.add(id(part))
-                part.prepare(context)
+        prepare(composition, context)
         with torch.random.fork_rng(devices=[]):  # layers draw weights from the global generator before ours replace them
             found = Stages(config, composition, context) if isinstance(composition, Staged) else Learner(config, composition, context)
         return found

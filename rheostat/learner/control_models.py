@@ -30,6 +30,10 @@ from rheostat.policies.parameters import (
     optimizer_state,
 )
 
+OWN_NETWORK = "the network that was handed over is as it is, so leave it alone"
+"""Why an option of a network that the method makes cannot act."""
+CONVOLUTIONS = "images are read by convolutions of a fixed shape, so leave it alone"
+"""Why an option of hidden layers cannot act."""
 Build = Callable[[Any], nn.Module]
 """From the learner's context to an untrained network."""
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
+from rheostat.learner.control_models import CONVOLUTIONS, OWN_NETWORK
 from rheostat.masking import standardise, standardise_pieces
 from rheostat.objectives.control_terms import ClippedSurrogate, MinibatchTargets
 from rheostat.objectives.meter import off_policyness
@@ -29,10 +30,6 @@ from rheostat.trajectories import Source, Transitions
 
 BATCH_EPSILON = 1e-5
 """Added to the deviation of the advantages of a whole batch (Uni-O4)."""
-
-
-OWN_NETWORK = "the network that was handed over is as it is, so leave it alone"
-"""Why an option of a network that the method makes cannot act."""
 
 
 class Minibatch(NamedTuple):
@@ -70,8 +67,8 @@ class Network:
         """Options that cannot act in a run, and why."""
         if "policy" in context.networks:
             return dict.fromkeys(("hidden", "activation", "tanh_mean"), OWN_NETWORK)
-        found = dict.fromkeys(("hidden", "activation"), "images are read by convolutions of a fixed shape, so leave it alone")
-        return (found if context.images else {}) | ({} if context.continuous else {"tanh_mean": "choices have no mean, so leave it alone"})
+        found = dict.fromkeys(("hidden", "activation"), CONVOLUTIONS) if context.images else {}
+        return found if context.continuous else found | {"tanh_mean": "choices have no mean, so leave it alone"}
 
     def __call__(self, context: Any) -> ActorCritic:
         """Untrained, for the spaces of the environments."""

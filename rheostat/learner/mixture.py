@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.learner.actor_critic import Found
-from rheostat.learner.control_models import Build, PolicyNetwork, TrainableNetwork
-from rheostat.learner.fast_ppo import OWN_NETWORK, Minibatch
+from rheostat.learner.control_models import OWN_NETWORK, Build, PolicyNetwork, TrainableNetwork
+from rheostat.learner.fast_ppo import Minibatch
 from rheostat.objectives.actor import soft_actor_loss
 from rheostat.objectives.mixture_of_experts import best_expert, expert_shares, frequency_loss, relaxed_choice, score_loss
 from rheostat.objectives.temporal_difference import critic_loss, min_over_critics, soft_value

@@ -1,20 +1,56 @@
-"""PPO's update on whole sequences, for policies that remember."""
+"""Policies that remember: the network with a memory, and PPO's update on whole sequences."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
 from rheostat.errors import RheostatError
+from rheostat.learner.control_models import CONVOLUTIONS, OWN_NETWORK
 from rheostat.learner.fast_ppo import FastPPO, Minibatch
 from rheostat.masking import standardise
 from rheostat.objectives.control_terms import MinibatchTargets
+from rheostat.options import option
 from rheostat.parts import Batch
-from rheostat.policies.control.recurrent import Sequences
+from rheostat.policies.control.recurrent import RecurrentActorCritic, Sequences
+from rheostat.streams import derive_seed
 from rheostat.trajectories import Transitions
+
+
+@dataclass(frozen=True)
+class RecurrentNetwork:
+    """An encoder, an LSTM, and a linear head for actor and critic."""
+
+    hidden: tuple[int, ...] = option((64,), at_least=1)
+    """Hidden layers before the LSTM; images have convolutions instead."""
+    units: int = option(128, short="lstm_units", at_least=1)
+    """Units of the LSTM."""
+    activation: Literal["tanh", "relu"] = option("tanh")
+    """Activation of the hidden layers."""
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {} if self.hidden else {"activation": "there is no hidden layer, so leave it alone"}
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        if "policy" in context.networks:
+            return dict.fromkeys(("hidden", "units", "activation"), OWN_NETWORK)
+        return dict.fromkeys(("hidden", "activation"), CONVOLUTIONS) if context.images else {}
+
+    def __call__(self, context: Any) -> RecurrentActorCritic:
+        """Untrained, for the spaces of the environments."""
+        return RecurrentActorCritic(
+            context.observation_space,
+            context.action_space,
+            hidden=self.hidden,
+            units=self.units,
+            activation=self.activation,
+            seed=derive_seed(context.streams.seed, "network"),
+        )
 
 
 @dataclass(frozen=True)

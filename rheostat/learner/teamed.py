@@ -7,6 +7,21 @@ from typing import Any
 
 from rheostat.learner.learner import Composition
 from rheostat.learner.measuring import Evaluations
+from rheostat.options import option
+
+
+@dataclass(frozen=True)
+class Policies:
+    """Which agents have which policy."""
+
+    share: bool = option(False, short="share_policies")
+    """One policy for all agents of equal observation and action spaces; else one for every agent."""
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        team = context.team.collector
+        one_each = len(team.rows) == len(team.worlds.agents)
+        return {"share": "no two agents have equal spaces, so leave it alone"} if one_each else {}
 
 
 @dataclass

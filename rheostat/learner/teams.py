@@ -16,7 +16,7 @@ from torch import Tensor
 from rheostat.collect.control.teams import Acting, TeamCollector, team_returns
 from rheostat.errors import RheostatError
 from rheostat.learner.context import LearnerContext
-from rheostat.learner.control import ControlContext, MakeEnvironments, composition_of
+from rheostat.learner.control import ControlContext, MakeEnvironments, composition_of, prepare
 from rheostat.learner.learner import Learner
 from rheostat.learner.running import RunningMethod
 from rheostat.learner.teamed import Teamed
@@ -133,10 +133,6 @@ class TeamContext(LearnerContext):
             "evaluation_episodes": len(found),
         } | each
 
-    def rollouts(self, count: int) -> list[dict[str, Any]]:
-        """None: there is no text."""
-        return []
-
     def restart_episodes(self) -> None:
         """Environments that could not be brought back start afresh; what was under way is bootstrapped as a truncation."""
         self.restarts += 1
@@ -214,11 +210,9 @@ class Team(RunningMethod):
         for name, rows in context.collector.rows.items():
             composition = copy.deepcopy(teamed.member)  # models and some parts remember
             member = context.members[name] = MemberContext(context, name, rows)
-            for part in composition.parts().values():
-                if hasattr(part, "prepare"):
-                    part.prepare(member)
+            prepare(composition, member)
             self.members[name] = Learner(config, composition, member)
-            context.models[name] = member.models[EVERYBODY]
+            context.models[name] = member.models[member.deployed]
 
     def collect(self) -> Batch:
         """WHO ACTS? Everybody; a policy whose agents were out all the time has no batch, and waits."""

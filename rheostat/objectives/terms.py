@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, Required, TypedDict
@@ -91,14 +92,14 @@ class Kernel(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Surrogate(TokenTerm):
+class Surrogate(TokenTerm, ABC):
     """``- weight * clip(ratio, advantage)`` on tokens; subclasses say what the ratio is to, and how far it may move."""
 
     reads: ClassVar[Sequence[str]] = ("advantage",)
 
+    @abstractmethod
     def kernel(self, scores: Any, batch: Batch) -> Kernel:
         """The denominator of the ratio, its clip rule, and what else differs from the kernel's defaults."""
-        raise NotImplementedError
 
     def told(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
         """What is said of the loss."""

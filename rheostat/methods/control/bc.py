@@ -24,6 +24,7 @@ from typing import Any, ClassVar
 from rheostat.buffers.control_retainers import DataAlone, Draw, States, per_turn
 from rheostat.collect.control.collectors import Nobody
 from rheostat.learner.cloning import BestEpisodes, ClonedPolicy, Imitation, ImitationStep
+from rheostat.learner.control_models import CONVOLUTIONS
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.off_policy import AsRead, Batches, Logging, PerStep, UsesData
@@ -57,7 +58,7 @@ class BC:
         """Options that cannot act in a run, and why."""
         found: dict[str, str] = {}
         if context.images:
-            found["hidden"] = "images are read by convolutions of a fixed shape, so leave it alone"
+            found["hidden"] = CONVOLUTIONS
         if not context.continuous:
             found["imitation"] = "discrete actions have one likelihood, so leave it alone"
         return found

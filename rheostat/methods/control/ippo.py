@@ -25,7 +25,7 @@ Checked against: a plain implementation with loops, one agent at a time (``tests
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from rheostat.buffers.control_retainers import Window
 from rheostat.collect.control.collectors import TeamRollout
@@ -35,23 +35,8 @@ from rheostat.learner.dial import Dial
 from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter
 from rheostat.learner.measuring import Evaluations
 from rheostat.learner.on_policy import on_policy
-from rheostat.learner.teamed import Teamed
+from rheostat.learner.teamed import Policies, Teamed
 from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
-from rheostat.options import option
-
-
-@dataclass(frozen=True)
-class Policies:
-    """Which agents have which policy."""
-
-    share: bool = option(False, short="share_policies")
-    """One policy for all agents of equal observation and action spaces; else one for every agent."""
-
-    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
-        """Options that cannot act in a run, and why."""
-        collector = context.team.collector
-        alone = len(collector.rows) == len(collector.worlds.agents)
-        return {"share": "no two agents have equal spaces, so leave it alone"} if alone else {}
 
 
 @dataclass(frozen=True)

@@ -30,55 +30,17 @@ Checked against: a plain implementation with loops and the LSTM's equations (``t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
 
 from rheostat.collect.control.collectors import RecurrentRollout
 from rheostat.collect.control.statistics import Normalisation
 from rheostat.credit.control_annotations import GAE, OldSequenceValues
 from rheostat.learner.control_models import RecurrentPolicyNetwork
 from rheostat.learner.dial import Dial
-from rheostat.learner.fast_ppo import OWN_NETWORK, KLStop
+from rheostat.learner.fast_ppo import KLStop
 from rheostat.learner.learner import Composition
 from rheostat.learner.measuring import Evaluations
-from rheostat.learner.sequences import SequencePPO
+from rheostat.learner.sequences import RecurrentNetwork, SequencePPO
 from rheostat.objectives.control_terms import ClippedSurrogate, SamplerWeight
-from rheostat.options import option
-from rheostat.policies.control.recurrent import RecurrentActorCritic
-from rheostat.streams import derive_seed
-
-
-@dataclass(frozen=True)
-class RecurrentNetwork:
-    """An encoder, an LSTM, and a linear head for actor and critic."""
-
-    hidden: tuple[int, ...] = option((64,), at_least=1)
-    """Hidden layers before the LSTM; images have convolutions instead."""
-    units: int = option(128, short="lstm_units", at_least=1)
-    """Units of the LSTM."""
-    activation: Literal["tanh", "relu"] = option("tanh")
-    """Activation of the hidden layers."""
-
-    def idle(self, method: Any) -> dict[str, str]:
-        """Options that cannot act, and why."""
-        return {} if self.hidden else {"activation": "there is no hidden layer, so leave it alone"}
-
-    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
-        """Options that cannot act in a run, and why."""
-        if "policy" in context.networks:
-            return dict.fromkeys(("hidden", "units", "activation"), OWN_NETWORK)
-        images = "images are read by convolutions of a fixed shape, so leave it alone"
-        return dict.fromkeys(("hidden", "activation"), images) if context.images else {}
-
-    def __call__(self, context: Any) -> RecurrentActorCritic:
-        """Untrained, for the spaces of the environments."""
-        return RecurrentActorCritic(
-            context.observation_space,
-            context.action_space,
-            hidden=self.hidden,
-            units=self.units,
-            activation=self.activation,
-            seed=derive_seed(context.streams.seed, "network"),
-        )
 
 
 @dataclass(frozen=True)
