@@ -107,6 +107,11 @@ class Option:
     documentation: str
     domain: Domain
 
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Its path, its joined name (``part_field``) and its short name."""
+        return self.path, self.path.replace(".", "_"), self.short
+
 
 def is_part(value: Any) -> bool:
     """Whether a value is a part (a dataclass object)."""

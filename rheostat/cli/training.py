@@ -205,7 +205,7 @@ def train_command(start: Start, kinds: Mapping[str, str] | None = None) -> type:
         method = {}
         for each in options:
             value = getattr(self, each.path.replace(".", "__"))
-            if value != each.value or given & {each.path, each.path.replace(".", "_"), each.short}:  # a preset fills in the rest
+            if value != each.value or given & set(each.names):  # a preset fills in the rest
                 method[each.path] = value
         announce(api.train(name, general.pop("task") or None, **general, **method))
 

@@ -371,7 +371,7 @@ def _read_by(method: str, options: dict[str, Any]) -> dict[str, Any]:
     from rheostat.training.language import uses_experts
 
     row = table.entry(method)
-    asked = options.get("dial.expert_share") or dict(options.get("dial") or {}).get("expert_share")
+    asked = dict(flatten(options)).get("dial.expert_share")
     if row.domain == "control" or uses_experts(method) or asked or options.get("expert_missing") == "skip":
         return options
     return {name: value for name, value in options.items() if name not in EXPERT_SETTINGS}

@@ -71,7 +71,8 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RheostatError(f"The configuration {path} cannot be read: {error}.") from error
+        why = getattr(error, "strerror", None) or error
+        raise RheostatError(f"{path} cannot be read ({why}): name a configuration file, or the directory of a run.") from error
     kind = path.suffix.lower()
     try:
         if kind == ".toml":
@@ -99,8 +100,8 @@ def _parsed(path: Path) -> dict[str, Any]:
 def _understood(path: Path, method: str, data: dict[str, Any], of_a_run: bool) -> ConfigFile:
     """A file's names and values, checked; a run's own also names settings that it does not read."""
     domain = table.entry(method).domain
-    if data.pop("method", method) != method:
-        raise RheostatError(f"it is the configuration of another method than {method}: leave the key method out, or train that one.")
+    if (whose := data.pop("method", method)) != method:
+        raise RheostatError(f"it is a configuration of {whose}, not of {method}: train {whose}, or leave the key method out.")
     task, preset, config = data.pop("task", None), data.pop("preset", None), data.pop("config", {})
     for name, value in (("task", task), ("preset", preset)):
         if value is not None and not isinstance(value, str):
@@ -147,7 +148,7 @@ def _options(method: str, preset: str | None, config: dict[str, Any], beside: di
 
 
 def _known(method: str) -> list[str]:
-    return [name for each in options_of(table.entry(method).load()()) for name in (each.path, each.path.replace(".", "_"), each.short)]
+    return [name for each in options_of(table.entry(method).load()()) for name in each.names]
 
 
 def _none(value: Any, hint: Any) -> Any:

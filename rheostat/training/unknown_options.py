@@ -1,4 +1,12 @@
-"""What is said about an option that a method does not have: where it is now, what it goes with, or who has it."""
+"""What is said about an option that a method does not have: where it is now, what it goes with, or who has it.
+
+An option is refused by the first of these that has a reason:
+
+1. its name, here: the method has none that is called so;
+2. its value, in :func:`rheostat.options.checked`: it is of the wrong type or outside its domain;
+3. the other options, in :func:`rheostat.options.refuse_idle`: beside them it would do nothing, as its part says;
+4. the method, in ``composition_of`` of its learner: the parts cannot work together, or cannot honour the dial.
+"""
 
 from __future__ import annotations
 
@@ -27,15 +35,11 @@ def no_such_option(method: str, config: Any, name: str, value: Any = None, *, be
     said = (
         version_0_1.moved(method, name, value, options)
         or _goes_with(method, config, name)
-        or version_0_1.gone(method, name)
-        or _others_have(method, name)
+        or _is_a_part(method, name, options)
+        or _elsewhere(method, name)
     )
-    return RheostatError(said) if said else unknown(f"option of {method}", name, [*names(options), *beside])
-
-
-def names(options: list[Option]) -> list[str]:
-    """Paths and unique short names."""
-    return [*(each.path for each in options), *short_names(options)]
+    nearest = [*(each.path for each in options), *short_names(options), *beside]
+    return RheostatError(said) if said else unknown(f"option of {method}", name, nearest)
 
 
 def _goes_with(method: str, config: Any, name: str) -> str | None:
@@ -45,25 +49,29 @@ def _goes_with(method: str, config: Any, name: str) -> str | None:
             continue
         for kind in kinds_at(config, each.path):
             if kind != each.value and find(name, options_of(with_options(config, {each.path: kind}, method)), method) is not None:
-                return f"{method}: the option {name} goes with {each.path} {kind}; now it is {each.value}."
+                mend = f"choose {kind}, or leave {name} out"
+                return f"{method}: the option {name} goes with {each.path} {kind}, and that is {each.value}: {mend}."
     return None
 
 
-def _others_have(method: str, name: str) -> str | None:
-    """An option of other methods of the domain."""
+def _is_a_part(method: str, name: str, options: list[Option]) -> str | None:
+    """The name of a part."""
+    inside = [each.path for each in options if each.path.startswith(name.replace("-", "_") + ".")]
+    return f"{method}: {name} is a part with options: say which, {' or '.join(inside)}." if inside else None
+
+
+def _elsewhere(method: str, name: str) -> str | None:
+    """An option of other methods of the domain, or one that the method had in version 0.1."""
     if method not in table.METHODS:
         return None
-    domain = table.entry(method).domain
+    plain, domain = name.replace("-", "_"), table.entry(method).domain
     others = [
         other
         for other, row in table.METHODS.items()
-        if row.domain == domain and other != method and any(name.replace("-", "_") in _all_names(each) for each in options_of(row.load()()))
+        if row.domain == domain and other != method and any(plain in each.names for each in options_of(row.load()()))
     ]
-    if not others:
+    if not others and plain not in version_0_1.defaults().get(method, {}):
         return None
     more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-    return f"Unknown option of {method} {name!r}: {', '.join(others[:NAMED])}{more} have it, and nothing in {method} would read it."
-
-
-def _all_names(each: Option) -> tuple[str, str, str]:
-    return each.path, each.path.replace(".", "_"), each.short
+    where = f" ({', '.join(others[:NAMED])}{more} {'has' if len(others) == 1 else 'have'} one)" if others else ""
+    return f"{method} has no option {name}{where}: nothing in this method depends on it, so leave it out."

@@ -65,13 +65,6 @@ def moved(method: str, name: str, value: Any, options: list[Option]) -> str | No
     return f"{method}: the option {name}{since} is now {path}: {what}."
 
 
-def gone(method: str, name: str) -> str | None:
-    """The sentence for an option of version 0.1 that did nothing in a method; None for any other name."""
-    if name.replace("-", "_") not in defaults().get(method, {}):
-        return None
-    return f"{method} has no option {name} any more: nothing in this method depends on it."
-
-
 def translated(method: str, config: Mapping[str, Any], today: Any) -> dict[str, Any]:
     """A configuration of version 0.1 in today's options; what did nothing is left out.
 

@@ -169,7 +169,7 @@ def test_old_names_say_where_they_went() -> None:
         (r"grpo: the option limit of version 0\.1 is now clip\.kind: say clip\.kind detached\.", "grpo", {"limit": "detached"}),
         (r"rloo: the option kl_in_reward of version 0\.1 is now kl\.kind: say kl\.kind loss\.", "rloo", {"kl_in_reward": False}),
         (r"the option dynamic_sampling of version 0\.1 is now dynamic\.kind: say dynamic\.kind", "dapo", {"dynamic_sampling": False}),
-        (r"gspo has no option limit any more: nothing in this method depends on it\.", "gspo", {"limit": "none"}),
+        (r"gspo has no option limit: nothing in this method depends on it, so leave it out\.", "gspo", {"limit": "none"}),
     ):  # fmt: skip
         with pytest.raises(RheostatError, match=sentence):
             configure(method, options)

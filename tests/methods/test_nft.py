@@ -110,7 +110,7 @@ def test_bad_input_is_one_sentence(model: str) -> None:
     for sentence, options in (
         ("prompt_weight is 'half'; it must be one of uniform, wrong-share, odds", {"prompt_weight": "half"}),
         (r"nft: floor is 0\.0; it must be above 0", {"floor": 0}),
-        ("Unknown option of nft 'advantage'", {"advantage": "rloo"}),
+        ("nft has no option advantage", {"advantage": "rloo"}),
     ):
         with pytest.raises(RheostatError, match=sentence):
             built("nft", model, **options)

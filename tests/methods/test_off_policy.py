@@ -339,7 +339,7 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
     ("sac", "Pendulum-v1", {"offline": "nowhere"}, "sac learns from its own data only: leave --offline out"),
     ("sac", "Pendulum-v1", {"online_steps": 10}, "online_steps follow a data set, and sac does not begin with one"),
     ("rlpd", "Pendulum-v1", {"normalise_states": True}, "normalise_states takes its statistics from a data set"),
-    ("sac", "Pendulum-v1", {"normalise_states": True}, "sac has no option normalise_states any more"),
+    ("sac", "Pendulum-v1", {"normalise_states": True}, "sac has no option normalise_states"),
     ("sac", "Pendulum-v1", {"num_envs": 0}, "collect.environments is 0; it must be at least 1."),
     ("sac", "Pendulum-v1", {"batch_size": 0}, "batches.size is 0; it must be at least 1."),
     ("sac", "Pendulum-v1", {"update_to_data": -1.0}, "batches.per_environment_step is -1.0; it must be at least 0."),

@@ -145,7 +145,7 @@ def test_it_acts_by_the_mixture() -> None:
     [
         (lambda: build(mixture_size=0), r"mixture\.size is 0; it must be at least 1"),
         (lambda: build(gumbel_temperature=-1.0), "gumbel_temperature is -1"),
-        (lambda: build(tanh_mean=True), "pmoe-ppo has no option tanh_mean any more"),
+        (lambda: build(tanh_mean=True), "pmoe-ppo has no option tanh_mean"),
         (lambda: build(task="CartPole-v1"), "needs continuous actions"),
         (lambda: build(policy=ActorCritic(*spaces())), "ActorCritic is none"),
     ],

@@ -141,7 +141,7 @@ def test_rl_plus_refuses_what_makes_no_sense(model: str, tmp_path: Path) -> None
         ("exploration is -1.0; it must be at least 0", {"exploration": -1.0}),
         ("omega is 0.0; it must be above 0 and at most 1", {"omega": 0.0}),
         ("external_cap is 0.0; it must be above 0", {"external_cap": 0.0}),
-        ("rl-plus has no option ratio any more", {"ratio": "sequence"}),
+        ("rl-plus has no option ratio", {"ratio": "sequence"}),
         ("statistics 'own' is for the advantages", {"statistics": "own", "advantage": "rloo"}),
         ("rl-plus cannot honour dial.expert_share: it has experts, or prompts, of its own", {"dial.expert_share": 0.5}),
     ):

@@ -20,9 +20,11 @@ from tests.training.test_run import StopAfter
 
 FIXED: dict[str, Any] = {"clip": "searched", "clip_low_step": 0.0, "clip_high_step": 0.0}
 WIDE: dict[str, Any] = {"clip": "searched", "clip_low": 0.4, "target": 0.55, "clip_low_step": 0.1}
-UNKNOWN = ("bapo", "cispo", "gmpo", "gspo", "luffy", "nft", "reinforce", "remix", "rft", "sft")
-"""Methods with one rule, or none, for how far a ratio may move: ``clip`` is no choice there."""
-REFUSED = {name: f"Unknown option of {name} 'clip'" for name in UNKNOWN} | {
+ONE_RULE = ("bapo", "cispo", "gmpo", "gspo", "remix")
+"""Methods with one rule for how far a ratio may move: ``clip`` is no choice there."""
+NO_RULE = ("luffy", "nft", "reinforce", "rft", "sft")
+REFUSED = {name: f"{name}: clip is a part with options: say which, clip.low or " for name in ONE_RULE}
+REFUSED |= {name: f"{name} has no option clip (" for name in NO_RULE} | {
     "rloo": "The searched clip cannot use ratio 'sequence-product': it searches the bounds of token ratios",
     "tis": "The searched clip cannot use sampler_correction 'token': the ratio is to the sampler already",
 }

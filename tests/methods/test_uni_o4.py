@@ -428,8 +428,8 @@ def test_online_steps_learn_from_clones(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"n_step": 3}, "uni-o4 has no option n_step any more"),
-        ({"offline_share": 0.5}, "uni-o4 has no option offline_share any more"),
+        ({"n_step": 3}, "uni-o4 has no option n_step"),
+        ({"offline_share": 0.5}, "uni-o4 has no option offline_share"),
         ({"critic_part": 0.0}, "must be above 0"),
         ({"policy_part": -1.0}, "at least 0"),
         ({"model_part": 0.0}, "imagines episodes"),

@@ -97,11 +97,18 @@ NO_SUCH = [
     ("grpo", "limit", "none", "grpo: the option limit of version 0.1 is now clip.kind: say clip.kind none."),
     ("grpo", "kl_in_reward", True, "grpo: the option kl_in_reward of version 0.1 is now kl.kind: say kl.kind reward."),
     ("dapo", "dynamic_sampling", False, "dapo: the option dynamic_sampling of version 0.1 is now dynamic.kind: say dynamic.kind none."),
-    ("sft", "group_size", 4, "sft has no option group_size any more: nothing in this method depends on it."),
-    ("grpo", "target", 0.4, "grpo: the option target goes with clip.kind searched; now it is clip."),
-    ("dpo", "group_size", 4, "Unknown option of dpo 'group_size': bapo, chord, cispo and "),
+    ("sft", "group_size", 4, "sft has no option group_size (bapo, chord, cispo and "),
+    (
+        "grpo",
+        "target",
+        0.4,
+        "grpo: the option target goes with clip.kind searched, and that is clip: choose searched, or ",
+    ),
+    ("dpo", "group_size", 4, "dpo has no option group_size (bapo, chord, cispo and "),
     ("grpo", "group_sise", 4, "Unknown option of grpo 'group_sise': did you mean group_size"),
-    ("ppo", "expectile", 0.7, "Unknown option of ppo 'expectile': "),
+    ("ppo", "expectile", 0.7, "ppo has no option expectile (famo2o, iql, uni-o4 have one)"),
+    ("gspo", "limit", "none", "gspo has no option limit: nothing in this method depends on it, so leave it out."),
+    ("grpo", "dial", 2, "grpo: dial is a part with options: say which, dial.lag or dial.replay_share or "),
 ]
 
 
