@@ -6,24 +6,21 @@ import dataclasses
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 from tyro.conf import Positional
 
+from rheostat.errors import RheostatError
 from rheostat.terminal import json_or_text, print_json
 
 
-@dataclass
-class Compare:
-    """Train several methods over several seeds at equal budget, in parallel, and compare them."""
+@dataclass(kw_only=True)
+class SeveralRuns:
+    """What every set of runs has."""
 
-    methods: Positional[tuple[str, ...]]
-    """Names of methods, each perhaps with options of its own, as NAME:OPTION=VALUE,...; the others are compared with the first."""
-    task: str
-    """Any EnvPool or Gymnasium id."""
     seeds: int = 8
-    """Runs per method: fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24."""
+    """Runs of every method or setting: fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24."""
     steps: int | None = None
     """Budget of every run; by default that of a single one: environment steps (100,000) or, for language, updates (100)."""
     margin: float | None = None
@@ -31,30 +28,46 @@ class Compare:
     jobs: int = 0
     """Runs at a time; 0 takes one per core."""
     directory: Path | None = None
-    """Where the runs are kept; naming an unfinished comparison continues it."""
+    """Where the runs are kept; naming unfinished ones continues them."""
     options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
-    """Options that every arm has, as names and JSON values, e.g. --options sampling_error_every 2."""
+    """Options that every run has, as names and JSON values, e.g. --options sampling_error_every 2."""
     json: bool = False
     """Print JSON."""
 
-    def run(self) -> None:
+    def shared(self) -> dict[str, Any]:
+        """What every run is given, as keyword arguments.
+
+        Raises:
+            RheostatError: an option that is a flag of the command.
+        """
+        for name in {item.name for item in dataclasses.fields(self)} & {name.replace("-", "_") for name in self.options}:
+            raise RheostatError(f"--options gives {name}, which the command itself takes: say it there.")
+        found = {"seeds": self.seeds, "steps": self.steps, "margin": self.margin, "jobs": self.jobs or None, "directory": self.directory}
+        return found | {name: json_or_text(value) for name, value in self.options.items()}
+
+    def show(self, result: Any) -> None:
+        """The result as a table, or as JSON."""
         from rheostat import api
 
-        options = {key: json_or_text(value) for key, value in self.options.items()}
-        result = api.compare(
-            list(self.methods),
-            self.task,
-            seeds=self.seeds,
-            steps=self.steps,
-            margin=self.margin,
-            jobs=self.jobs or None,
-            directory=self.directory,
-            **options,
-        )
         if self.json:
             print_json(result.rows())
         else:
             api.show(result)
+
+
+@dataclass(kw_only=True)
+class Compare(SeveralRuns):
+    """Train several methods over several seeds at equal budget, in parallel, and compare them."""
+
+    methods: Positional[tuple[str, ...]]
+    """Names of methods, each perhaps with options of its own, as NAME:OPTION=VALUE,...; the others are compared with the first."""
+    task: str
+    """What to train on; `rheostat list` shows what there is."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        self.show(api.compare(list(self.methods), self.task, **self.shared()))
 
 
 @dataclass
@@ -73,8 +86,8 @@ class SweepDial:
     """Gradient steps on every batch."""
 
 
-@dataclass
-class Sweep:
+@dataclass(kw_only=True)
+class Sweep(SeveralRuns):
     """Train a method at several settings of the dial and draw its result against them: --dial.lag 0 1 4 16."""
 
     method: Positional[str]
@@ -84,40 +97,13 @@ class Sweep:
     dial: SweepDial = field(default_factory=SweepDial)
     """What to turn."""
     seeds: int = 3
-    """Runs per setting: fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24."""
-    steps: int | None = None
-    """Budget of every run; by default that of a single one: environment steps (100,000) or, for language, updates (100)."""
-    margin: float | None = None
-    """Difference of final values below which nothing matters; can be given only before the first run."""
-    jobs: int = 0
-    """Runs at a time; 0 takes one per core."""
-    directory: Path | None = None
-    """Where the runs are kept; naming an unfinished sweep continues it."""
-    options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
-    """Settings of the method and of the runs, as names and JSON values, the same everywhere."""
-    json: bool = False
-    """Print JSON."""
+    """Runs of every setting: fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24."""
 
     def run(self) -> None:
         from rheostat import api
 
-        options = {key: json_or_text(value) for key, value in self.options.items()}
         dial = {name: values for name, values in dataclasses.asdict(self.dial).items() if values}
-        result = api.sweep(
-            self.method,
-            self.task,
-            dial=dial,
-            seeds=self.seeds,
-            steps=self.steps,
-            margin=self.margin,
-            jobs=self.jobs or None,
-            directory=self.directory,
-            **options,
-        )
-        if self.json:
-            print_json(result.rows())
-        else:
-            api.show(result)
+        self.show(api.sweep(self.method, self.task, dial=dial, **self.shared()))
 
 
 @dataclass
@@ -137,8 +123,8 @@ class Demo:
         shared = {"batch_steps": 1024, "minibatches": 16, "learning_rate": 1e-3, "sampling_error_every": 2}
         options = {name: json.dumps(value) for name, value in shared.items()}
         Compare(
-            ("ppo", "ppo-buffer", "props"),
-            "CartPole-v1",
+            methods=("ppo", "ppo-buffer", "props"),
+            task="CartPole-v1",
             seeds=self.seeds,
             steps=self.steps,
             directory=self.directory,

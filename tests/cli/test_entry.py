@@ -28,3 +28,17 @@ def test_an_unknown_command_comes_with_the_nearest(capsys: pytest.CaptureFixture
     with pytest.raises(SystemExit) as stop:
         cli.main(["tarin", "ppo", "CartPole-v1"])
     assert stop.value.code == 2 and "did you mean train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["compare", "ppo", "--task", "CartPole-v1", "--options", "seeds", "3"], "seeds"),
+        (["compare", "ppo", "--task", "CartPole-v1", "--options", "task", "x"], "task"),
+        (["sweep", "ppo", "CartPole-v1", "--options", "dial", "1"], "dial"),
+    ],
+)
+def test_what_a_command_takes_itself_is_not_among_its_options(words: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(words)
+    assert capsys.readouterr().err == f"Error: --options gives {name}, which the command itself takes: say it there.\n"
