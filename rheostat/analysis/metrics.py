@@ -6,9 +6,7 @@ A key that is not in the table is drawn all the same, under a label made from it
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-
-from rheostat.training.version_0_1 import current_metric
+from dataclasses import dataclass
 
 PERFORMANCE, METER, ACTING, LOSSES, OTHER = "Performance", "Off-policy meter", "Behaviour policy", "Learning", "Other"
 GROUPS = (PERFORMANCE, METER, ACTING, LOSSES, OTHER)
@@ -125,8 +123,8 @@ TIDY = ("meter/ess", "meter/kl_behaviour_k3", "meter/clip_fraction", "meter/age_
 
 def describe(key: str) -> Metric:
     """The row of a key; unknown keys get a label from their name and a group from their prefix."""
-    if current_metric(key) in METRICS:
-        return replace(METRICS[current_metric(key)], key=key)
+    if key in METRICS:
+        return METRICS[key]
     prefix, _, name = key.rpartition("/")
     if prefix == "evaluation_return":  # of one agent
         return Metric(key, f"Evaluation return ({name})", PERFORMANCE, "Mean return of an agent's deterministic episodes")

@@ -39,7 +39,7 @@ class Record:
         settings: what defines it, as saved.
         versions: of what computed it.
         command: that started it.
-        columns: every metric over the rows of ``metrics.jsonl``, ``[rows]`` float64, NaN where a row does not have it.
+        columns: every metric by today's name over the rows of ``metrics.jsonl``, ``[rows]`` float64, NaN where a row does not have it.
         nonfinite: how many *measured* values of a metric were NaN or infinite (they are NaN in ``columns`` too).
         summary: the final evaluation; empty while unfinished.
         faults: what is wrong with its files, in sentences: such a run enters no statistic.
@@ -122,10 +122,16 @@ class Record:
     def curve(self, metric: str) -> tuple[NDArray[np.int64], Array]:
         """Rows that have a metric, and its values there.
 
+        Args:
+            metric: its key; studies that were declared with an old one still find it.
+
+        Returns:
+            Indices of the rows, int64, and float64 values, ``[rows that have it]`` each.
+
         Raises:
             RheostatError: no row has it.
         """
-        metric = metric if metric in self.columns else current_metric(metric)  # curves of studies keep the names they were stored by
+        metric = current_metric(metric)
         if metric not in self.columns:
             raise unknown(f"metric of {self.directory}", metric, self.metrics)
         values = self.columns[metric]

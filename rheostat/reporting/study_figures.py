@@ -16,6 +16,7 @@ from rheostat.experiments.studies.study import Study
 from rheostat.options import flatten
 from rheostat.reporting.plots import STYLE
 from rheostat.reporting.report import Section
+from rheostat.training.version_0_1 import current_metric
 
 SIGNS: dict[Outcome, str] = {
     "supported": "#009E73",
@@ -36,7 +37,10 @@ def records_of(result: dict[str, Any]) -> list[Record]:
             shown = claim["arms"].get(arm, {})
             config = dict(flatten(shown.get("config") or {}))
             for seed, curve in seeds.items():
-                columns = {name: np.array([np.nan if x is None else x for x in values], dtype=np.float64) for name, values in curve.items()}
+                columns = {
+                    current_metric(name): np.array([np.nan if x is None else x for x in values], dtype=np.float64)
+                    for name, values in curve.items()
+                }
                 final = next((name for name in FINALS if name in columns), None)
                 budget = shown.get("steps") or shown.get("tokens") or int(columns["steps"].max())
                 settings = {"method": arm, "task": claim["title"], "seed": int(seed), "steps": budget, "config": config}
