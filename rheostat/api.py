@@ -14,7 +14,8 @@ from rheostat.training.callbacks import listening_ones
 from rheostat.training.config_file import read_config
 from rheostat.training.objects import NAMES, handed_over
 from rheostat.training.progress import Bar, Progress, Silent
-from rheostat.training.run import CUSTOM, Run
+from rheostat.training.run import Run
+from rheostat.training.settings import CUSTOM
 from rheostat.training.settings import derived as derived_numbers
 from rheostat.training.settings_from_options import free_directory, settings_for, task_of_prompts
 

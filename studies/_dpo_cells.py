@@ -17,7 +17,7 @@ from rheostat.learner.learner import Learner
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.chain_sum import ChainSum
 from rheostat.tasks.language.interface import Prompt, Split
-from rheostat.training.run import build_method
+from rheostat.training.building import build_method
 from rheostat.training.settings import Settings, configure, plain
 from studies._grpo_cells import look, sample
 

@@ -17,7 +17,7 @@ from rheostat.credit.groups import informative_groups
 from rheostat.learner.learner import Learner
 from rheostat.masking import masked_mean
 from rheostat.streams import derive_seed
-from rheostat.training.run import build_method
+from rheostat.training.building import build_method
 from rheostat.training.settings import Settings, configure, plain
 
 

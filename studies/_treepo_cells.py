@@ -18,7 +18,7 @@ from torch import Tensor
 from rheostat.credit.tree_advantages import nodes_of, progress_advantage, sibling_advantage, subgroup_advantage
 from rheostat.learner.learner import Learner
 from rheostat.parts import Batch
-from rheostat.training.run import build_method
+from rheostat.training.building import build_method
 from rheostat.training.settings import Settings, configure, plain
 
 

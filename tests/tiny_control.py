@@ -14,7 +14,7 @@ from rheostat.buffers.offline import OfflineData
 from rheostat.methods import table
 from rheostat.options import having as options_having
 from rheostat.tasks.control.environments import make
-from rheostat.training.run import build_method
+from rheostat.training.building import build_method
 from rheostat.training.settings import Settings, applies_to
 from rheostat.training.settings_from_options import SETTINGS
 from rheostat.trajectories import Transitions

@@ -33,7 +33,7 @@ from rheostat.options import having
 from rheostat.tasks.language.demonstrations import Completion
 from rheostat.tasks.language.files import FilePrompts
 from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt
-from rheostat.training.run import build_method
+from rheostat.training.building import build_method
 from tests.learners import credited, losses
 from tests.tiny_language import model as random_model
 

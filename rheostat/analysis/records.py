@@ -22,9 +22,8 @@ from rheostat.analysis.metrics import AXES, BOOKS, FINALS, HEADLINES
 from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
 from rheostat.options import flatten, options_of
-from rheostat.training.logs import faults, read_timings
-from rheostat.training.run import CUSTOM, read_jsonl
-from rheostat.training.settings import Settings, configure
+from rheostat.training.logs import faults, read_jsonl, read_timings
+from rheostat.training.settings import CUSTOM, Settings, configure
 from rheostat.training.version_0_1 import current_metric
 
 Array = NDArray[np.float64]

@@ -30,7 +30,9 @@ from rheostat.experiments.grid import Cell, Display, Grid
 from rheostat.locks import held
 from rheostat.methods import table
 from rheostat.options import flatten
-from rheostat.training.run import LOCK, Interrupted, Run, versions
+from rheostat.training.identity import versions
+from rheostat.training.run import Interrupted, Run
+from rheostat.training.run_directory import LOCK
 from rheostat.training.settings import Settings, merged, usual_steps
 from rheostat.training.settings_from_options import SETTINGS, free_directory, settings_for
 from rheostat.training.specs import read_spec
@@ -317,7 +319,7 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
 
 def _shared(settings: Settings) -> dict[str, Any]:
     """Settings without the seed, as JSON would give them back."""
-    return json.loads(json.dumps({key: value for key, value in settings.to_json().items() if key != "seed"}))
+    return {key: value for key, value in settings.to_json().items() if key != "seed"}
 
 
 def _refuse_other(where: Path, manifest: dict[str, Any]) -> None:

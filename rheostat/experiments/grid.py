@@ -16,8 +16,8 @@ from typing import Any, Literal, Protocol
 
 from rheostat.analysis.metrics import HEADLINES
 from rheostat.experiments.worker import FINISHED, STOPPED
-from rheostat.training.run import listening
 from rheostat.training.settings import Settings
+from rheostat.training.signals import listening
 
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
 

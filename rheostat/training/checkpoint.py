@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rheostat.errors import RheostatError, shown
+from rheostat.training.files import sha256
 
 POINTER = "$tensor"
 STATE = ("state.safetensors", "state.json")
@@ -78,11 +79,6 @@ def join_state(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
     return skeleton
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _digest(manifest: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
@@ -115,7 +111,7 @@ def write(folder: Path, name: str, state: dict[str, Any], *, keep: int = 2, fact
         temporary.mkdir()
         save_file(tensors, temporary / "state.safetensors")
         (temporary / "state.json").write_text(json.dumps(skeleton))
-        manifest = {"format": FORMAT, "sha256": {file: _sha256(temporary / file) for file in STATE}} | (facts or {})
+        manifest = {"format": FORMAT, "sha256": {file: sha256(temporary / file) for file in STATE}} | (facts or {})
         (temporary / "manifest.json").write_text(json.dumps(manifest | {"digest": _digest(manifest)}))
         for file in (*STATE, "manifest.json", "."):
             _flush(temporary / file)
@@ -178,7 +174,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         for file, expected in read_manifest(path)["sha256"].items():
-            if _sha256(path / file) != expected:
+            if sha256(path / file) != expected:
                 raise RheostatError(f"The checkpoint {path} is damaged: {file} does not match its checksum.")
         return join_state(json.loads((path / "state.json").read_text()), load_file(path / "state.safetensors"))
     except RheostatError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import inspect
-import json
+import platform
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from rheostat.errors import shown
 from rheostat.methods import table
 from rheostat.options import flatten
+from rheostat.training.files import sha256
 from rheostat.training.settings import Settings
 
 COMPUTES = {"control": ("torch", "numpy", "gymnasium", "envpool", "mujoco"), "language": ("torch", "numpy", "transformers")}
@@ -37,7 +38,7 @@ def identity_of(settings: Settings, versions: dict[str, str], method: Any = None
         task: the object that it was handed over, if any.
     """
     sources = dict(_sources(settings, method, task))
-    return {"settings": json.loads(json.dumps(settings.to_json())), "sources": sources, "versions": _environment(settings) | versions}
+    return {"settings": settings.to_json(), "sources": sources, "versions": _environment(settings) | versions}
 
 
 def _sources(settings: Settings, method: Any, task: Any) -> Iterator[tuple[str, str]]:
@@ -84,9 +85,19 @@ def _digest(place: Path) -> str:
     total = hashlib.sha256()
     for path in sorted(each for each in place.iterdir() if each.is_file()) if place.is_dir() else [place]:
         total.update(f"{path.name if place.is_dir() else ''}\n".encode())
-        with path.open("rb") as file:
-            total.update(hashlib.file_digest(file, "sha256").digest())
+        total.update(bytes.fromhex(sha256(path)))
     return total.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the installed packages that compute the numbers, by name."""
+    found = {"python": platform.python_version()}
+    for package in ("rheostat", "torch", "tensordict", "numpy", "gymnasium", "envpool", "mujoco", "transformers"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -103,9 +114,9 @@ def _environment(settings: Settings) -> dict[str, str]:
         return {}
 
 
-def changed_settings(before: Identity, now: Identity) -> list[str]:
+def changed_settings(before: Identity, now: Settings) -> list[str]:
     """Settings that are not what they were, one sentence each."""
-    was, given = (dict(flatten(each["settings"])) for each in (before, now))
+    was, given = (dict(flatten(each)) for each in (before["settings"], now.to_json()))
     keys = [key for key in {**was, **given} if was.get(key) != given.get(key)]
     return [f"The setting {key} is {shown(given.get(key))} now, and was {shown(was.get(key))} when the run began." for key in keys]
 

@@ -32,8 +32,7 @@ from rheostat.tasks.language.packaged_models import PACKAGED_MODELS
 from rheostat.tasks.language.recipes import BASE_RECIPES
 from rheostat.tasks.language.regraded import Regraded
 from rheostat.tasks.language.task_list import WORLDS, language_task
-from rheostat.training.run import CUSTOM
-from rheostat.training.settings import Settings
+from rheostat.training.settings import CUSTOM, Settings
 
 ENGINES: dict[str, Callable[[LanguagePolicy], Engine]] = {"embedded": EmbeddedEngine, "continuous": ContinuousEngine}
 ROOM = 2048  # tokens a prompt may have when neither task nor model sets a limit

@@ -26,17 +26,26 @@ Counted = dict[str, Any]
 """``bytes`` and ``sha256`` of a file, or of how it begins."""
 
 
-def count(path: Path, size: int | None = None) -> Counted:
-    """How many bytes a file has (at most ``size``), and their digest; 0 bytes where there is none."""
-    total = hashlib.sha256()
-    left = math.inf if size is None else size
-    found = 0
+def _begin(path: Path, size: float = math.inf) -> tuple[int, Any]:
+    """How many bytes a file has, at most ``size``, and their hash, which can be gone on with; 0 bytes where there is none."""
+    total, found = hashlib.sha256(), 0
     if path.is_file():
         with path.open("rb") as file:
-            while left > 0 and (part := file.read(int(min(left, 2**20)))):
+            while part := file.read(int(min(size - found, 2**20))):
                 total.update(part)
-                found, left = found + len(part), left - len(part)
+                found += len(part)
+    return found, total
+
+
+def count(path: Path) -> Counted:
+    """How many bytes a file has, and their digest; 0 bytes where there is none."""
+    found, total = _begin(path)
     return {"bytes": found, "sha256": total.hexdigest()}
+
+
+def count_whole(directory: Path) -> dict[str, Counted]:
+    """The run's files besides the log that are there, counted."""
+    return {name: count(directory / name) for name in WHOLE if (directory / name).is_file()}
 
 
 def fault(path: Path, counted: Counted) -> str | None:
@@ -44,11 +53,11 @@ def fault(path: Path, counted: Counted) -> str | None:
     size = int(counted["bytes"])
     if size and not path.is_file():
         return "is gone"
-    now = count(path, size if path.name == METRICS else None)
-    if path.name == METRICS and now["bytes"] < size:
-        return f"was cut: {now['bytes']:,} of the {size:,} bytes that the run had written are left, so its last rows are missing"
+    left, total = _begin(path, size if path.name == METRICS else math.inf)
+    if path.name == METRICS and left < size:
+        return f"was cut: {left:,} of the {size:,} bytes that the run had written are left, so its last rows are missing"
     digest = counted.get("sha256")
-    return None if digest is None or digest == now["sha256"] else "is not what the run wrote: it was changed afterwards"
+    return None if digest in (None, total.hexdigest()) else "is not what the run wrote: it was changed afterwards"
 
 
 def faults(directory: Path) -> tuple[list[str], list[str]]:
@@ -103,10 +112,7 @@ class Logs:
         wrong = fault(path, counted)
         if wrong is not None:
             raise RheostatError(f"{path} {wrong}: put it back as it was, or start a new run.")
-        self._digest, self._bytes = hashlib.sha256(), int(counted["bytes"])
-        if path.is_file():
-            with path.open("rb") as file:
-                self._digest.update(file.read(self._bytes))
+        self._bytes, self._digest = _begin(path, int(counted["bytes"]))
 
     def open(self) -> None:
         """Cut ``metrics.jsonl`` back to what is counted, and append from there."""
@@ -160,3 +166,26 @@ def read_timings(directory: Path) -> list[dict[str, Any]]:
         if type(iteration) is int and isinstance(seconds, int | float) and 0 <= seconds < math.inf:
             rows[iteration] = row
     return [rows[iteration] for iteration in sorted(rows)]
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Rows of a JSON-lines file; a last line that was cut off in the middle is left out.
+
+    Raises:
+        RheostatError: another line is damaged.
+    """
+    if not path.exists():
+        return []
+    rows = []
+    lines = path.read_bytes().splitlines()
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            if number == len(lines):
+                break
+            raise RheostatError(f"{path} is damaged at line {number}: {error}.") from error
+        if not isinstance(row, dict):
+            raise RheostatError(f"{path} is damaged at line {number}: it holds no JSON object.")
+        rows.append(row)
+    return rows

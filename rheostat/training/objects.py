@@ -11,7 +11,7 @@ from typing import Any
 
 from rheostat.errors import RheostatError
 from rheostat.methods import table
-from rheostat.training.run import CUSTOM
+from rheostat.training.settings import CUSTOM
 
 NAMES = ("prompts", "rewards", "model", "tokenizer")
 

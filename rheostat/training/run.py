@@ -20,19 +20,13 @@ often a run is saved, and no episode is cut. Opening a run steps no world; where
 from __future__ import annotations
 
 import dataclasses
-import gzip
 import json
 import math
 import os
-import platform
-import shlex
 import shutil
-import signal
-import sys
-import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, cast
@@ -41,7 +35,7 @@ import torch
 from safetensors.torch import save_file
 
 from rheostat.credit.verifiers.timing import seconds_of
-from rheostat.errors import Interrupted, RheostatError, unknown
+from rheostat.errors import Interrupted, RheostatError
 from rheostat.learner.running import RunningMethod
 from rheostat.locks import held
 from rheostat.methods import table
@@ -50,17 +44,18 @@ from rheostat.policies.control.recurrent import EpisodeMemory
 from rheostat.training import checkpoint
 from rheostat.training.building import build_method, control_context, no_control
 from rheostat.training.callbacks import best_in, call, check_measured, listening_ones, standing
-from rheostat.training.identity import Identity, changed_settings, changed_world, identity_of, without_digests
-from rheostat.training.logs import METRICS, WHOLE, Counted, Logs, count, fault, read_timings
+from rheostat.training.files import write_atomically
+from rheostat.training.identity import Identity, changed_settings, changed_world, identity_of, versions, without_digests
+from rheostat.training.logs import METRICS, Counted, Logs, count, count_whole, read_jsonl, read_timings
+from rheostat.training.opening import Opened, another_run, open_checkpoint, refuse_growth, refuse_without_objects
 from rheostat.training.progress import Progress, Silent
+from rheostat.training.rollouts import keep_rollouts
+from rheostat.training.run_directory import CONFIG, LOCK, command_line, grow, read_description, refuse_taken, write_description
 from rheostat.training.sandboxing import keep_sandbox
 from rheostat.training.settings import CUSTOM, Settings
+from rheostat.training.signals import listening
 from rheostat.training.sinks import Sink, open_sinks
 from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, remarks, silent_rewards
-
-ROLLOUT_FILES = 200
-LOCK = "lock.json"
-"""Of a directory that one process may write at a time."""
 
 
 class Run:
@@ -107,7 +102,7 @@ class Run:
             RheostatError: the directory already holds a run, the method, task or configuration is wrong, or the disk is not writable.
         """
         directory = Path(directory)
-        _refuse_taken(directory)
+        refuse_taken(directory)
         run = cls(directory, settings, task, policy)
         _ = run.method  # refuse what is impossible before anything is written
         try:
@@ -115,11 +110,11 @@ class Run:
         except OSError as error:
             raise RheostatError(f"Cannot write to {directory}: {error}.") from error
         with run.alone():
-            _refuse_taken(directory)  # by a process that began at the same time
+            refuse_taken(directory)  # by a process that began at the same time
             try:
                 run._describe(policy)
                 keep_sandbox(directory, run.method)
-                run._files = {name: count(directory / name) for name in WHOLE if (directory / name).is_file()}
+                run._files = count_whole(directory)
             except OSError as error:
                 raise RheostatError(f"Cannot write to {directory}: {error}.") from error
             run._identity = run._identity_now()
@@ -140,7 +135,7 @@ class Run:
         now = self._identity_now()
         grave, slight = changed_world(self._identity, now, self.settings.method)
         if grave and not self._accepts:
-            raise RheostatError(_differs(self.directory, grave))
+            raise another_run(self.directory, grave)
         for sentence in grave + slight:
             self._record(sentence)
             progress.note(sentence)
@@ -159,7 +154,7 @@ class Run:
             description["environment"] = self.worlds.facts.to_json()
         if policy is not None and isinstance(policy, torch.nn.Module):
             description["network"] = f"{type(policy).__module__}.{type(policy).__qualname__}"
-        _write_atomically(self.directory / "config.json", json.dumps(description, indent=2))
+        write_description(self.directory, description)
 
     @contextmanager
     def alone(self, progress: Progress | None = None) -> Iterator[None]:
@@ -198,58 +193,43 @@ class Run:
             RheostatError: no run there, a damaged configuration, or no usable checkpoint.
         """
         directory = Path(directory)
-        description = cls.description_in(directory)
+        description = read_description(directory)
         on_file: Settings = description["settings"]
         settings = on_file if larger is None else larger
         if sandbox is not None:
             settings = dataclasses.replace(settings, sandbox=cast(Any, sandbox))
+        refuse_without_objects(directory, description, task, policy)
         facts = description.get("environment")
-        if settings.task.startswith(CUSTOM) and task is None and facts is None:
-            raise RheostatError(
-                f"{directory} was trained on a Python environment or other object ({settings.task.removeprefix(CUSTOM)}): open it with "
-                "rheostat.load(directory, task=...), handing over the environment or task, or with the prompts=... and rewards=... that "
-                "were objects."
-            )
-        if policy is None and description.get("network"):
-            raise RheostatError(
-                f"{directory} was trained with a network of your own ({description['network']}): open it in Python with "
-                "rheostat.load(directory, policy=...) (or resume), handing over a network of the same shape."
-            )
         if at == "best":
             return cls._at_its_best(directory, settings, task, policy, facts)
         run = cls(directory, settings, task, policy, facts)
         run._seen = checkpoint.names(directory / "checkpoints")
-        if at is None:
-            check = run._refuse_log if to_continue else None
-            name, state, run.notes = checkpoint.read_newest(directory / "checkpoints", check)
-        elif at in (kept := checkpoint.names(directory / "checkpoints")):
-            name, state = at, checkpoint.read(directory / "checkpoints" / at)
-        else:
-            raise unknown(f"checkpoint of {directory}", at, kept)
-        manifest = checkpoint.read_manifest(directory / "checkpoints" / name)
-        run._identity, run._accepts = manifest.get("identity"), accept_changes
-        changes = [] if run._identity is None else changed_settings(run._identity, {"settings": json.loads(json.dumps(on_file.to_json()))})
-        if changes and not accept_changes:
-            raise RheostatError(_differs(directory, changes))
-        try:
-            changes += run._take_state(state["method"])
-        except (KeyError, RuntimeError) as error:
-            raise RheostatError(
-                f"The checkpoint {directory / 'checkpoints' / name} does not fit this version of the method: {error}."
-            ) from error
-        run._iteration = state["iteration"]
-        run._log_was = manifest.get("files", {}).get(METRICS, {"bytes": state["metrics_bytes"]})
-        run._files = manifest.get("files", {}) or {each: count(directory / each) for each in WHOLE if (directory / each).is_file()}
-        if "files" not in manifest:
-            run.notes.append(f"{directory / 'checkpoints' / name} is of a version that kept no digest of the log: it cannot be checked.")
-        run._next_checkpoint, run.finished = state["next_checkpoint"], state["finished"]
-        run._said, run._stopped = list(state.get("said", [])), state.get("stopped", "")
-        for sentence in changes:
-            run._record(sentence)
-        if changes:
-            run._files["config.json"] = count(directory / "config.json")
-            run.notes += changes
+        run._accepts = accept_changes
+        run._go_on_from(open_checkpoint(directory, at, to_continue=to_continue), on_file)
         return run
+
+    def _go_on_from(self, found: Opened, on_file: Settings) -> None:
+        """Be where a checkpoint was taken.
+
+        Raises:
+            RheostatError: ``config.json`` or the data are not what they were and that was not accepted, or it does not fit the method.
+        """
+        self._identity, self.notes, state = found.identity, found.notes, found.state
+        changes = [] if found.identity is None else changed_settings(found.identity, on_file)
+        if changes and not self._accepts:
+            raise another_run(self.directory, changes)
+        try:
+            changes += self._take_state(state["method"])
+        except (KeyError, RuntimeError) as error:
+            raise RheostatError(f"The checkpoint {found.path} does not fit this version of the method: {error}.") from error
+        self._iteration, self._next_checkpoint, self.finished = state["iteration"], state["next_checkpoint"], state["finished"]
+        self._said, self._stopped = list(state.get("said", [])), state.get("stopped", "")
+        self._log_was, self._files = found.log, found.other_files(self.directory)
+        for sentence in changes:
+            self._record(sentence)
+        if changes:
+            self._files[CONFIG] = count(self.directory / CONFIG)
+            self.notes += changes
 
     @classmethod
     def _at_its_best(cls, directory: Path, settings: Settings, task: Any, policy: Any, facts: dict[str, Any] | None) -> Self:
@@ -278,13 +258,6 @@ class Run:
             return [str(error)]
         return []
 
-    def _refuse_log(self, path: Path) -> None:
-        """Refuse a checkpoint whose log was cut or altered."""
-        counted = checkpoint.read_manifest(path).get("files", {}).get(METRICS)
-        wrong = None if counted is None else fault(self.directory / METRICS, counted)
-        if wrong is not None:
-            raise RheostatError(f"The checkpoint {path} cannot be continued from: {self.directory / METRICS} {wrong}.")
-
     @classmethod
     def extended(cls, directory: str | Path, steps: int, *, task: Any = None, policy: Any = None, accept_changes: bool = False) -> Self:
         """Open a run, finished or not, with a larger budget, which is written down at once.
@@ -301,17 +274,9 @@ class Run:
         """
         directory = Path(directory)
         before = cls.settings_in(directory)
-        if before.offline is not None and getattr(table.entry(before.method).load(), "uses_data", "no") == "first":
-            raise RheostatError(
-                f"{directory} began with a data set, and its steps are gradient steps on it: start a new run with more --steps or "
-                "--online-steps."
-            )
-        opening: dict[str, Any] = {
-            "to_continue": True,
-            "larger": dataclasses.replace(before, steps=steps),
-            "accept_changes": accept_changes,
-        }
-        run = cls.load(directory, task=task, policy=policy, **opening)
+        refuse_growth(directory, before)
+        opening: dict[str, Any] = {"to_continue": True, "accept_changes": accept_changes}
+        run = cls.load(directory, task=task, policy=policy, larger=dataclasses.replace(before, steps=steps), **opening)
         if steps <= run.method.steps or steps < before.steps:
             run.close()
             raise RheostatError(
@@ -326,37 +291,23 @@ class Run:
         run.notes.append(run._said[-1])
         run.finished, run._stopped = False, ""
         if run._identity is not None:
-            run._identity |= {"settings": json.loads(json.dumps(run.settings.to_json()))}
-        description = json.loads((directory / "config.json").read_text())
-        grown = {"at": run.method.steps, "steps": [before.steps, steps], "command": command_line()}
-        description |= {"settings": run.settings.to_json(), "history": [*description.get("history", []), grown]}
+            run._identity |= {"settings": run.settings.to_json()}
         with run.alone(Silent()), run._writing():
-            _write_atomically(directory / "config.json", json.dumps(description, indent=2))
-            run._files["config.json"] = count(directory / "config.json")
+            grow(directory, run.settings, run.method.steps)
+            run._files[CONFIG] = count(directory / CONFIG)
             run._logs.go_on(run._log_was)
             run.save()
         return run
 
-    @classmethod
-    def settings_in(cls, directory: str | Path) -> Settings:
-        """What defines the run in a directory; see :meth:`description_in`."""
-        return cls.description_in(directory)["settings"]
-
     @staticmethod
-    def description_in(directory: str | Path) -> dict[str, Any]:
-        """What defines the run in a directory (``settings``), and what is known about its environment and network.
+    def settings_in(directory: str | Path) -> Settings:
+        """What defines the run in a directory.
 
         Raises:
             RheostatError: there is none, or its configuration is damaged.
         """
-        path = Path(directory) / "config.json"
-        try:
-            description = json.loads(path.read_text())
-            return description | {"settings": Settings(**description["settings"])}
-        except FileNotFoundError as error:
-            raise RheostatError(f"There is no run in {directory}: it has no config.json.") from error
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise RheostatError(f"{path} is damaged: {error}.") from error
+        found: Settings = read_description(directory)["settings"]
+        return found
 
     @property
     def method(self) -> RunningMethod:
@@ -431,7 +382,8 @@ class Run:
                     self._iteration += 1
                     self._seconds = time.monotonic() - began
                     with self._writing():
-                        self._keep_rollouts()
+                        if kept := self.settings.rollouts_kept:
+                            keep_rollouts(self.directory, self._iteration, method.rollouts(kept))
                     if found:  # methods that move with every step speak now and then only
                         tell(found)
                         if method.updates == LEAST_UPDATES and found.get("gradient_steps"):
@@ -495,7 +447,7 @@ class Run:
 
     def _close_books(self, summary: dict[str, Any]) -> None:
         with self._writing():
-            _write_atomically(self.directory / "summary.json", json.dumps(summary, indent=2))
+            write_atomically(self.directory / "summary.json", json.dumps(summary, indent=2))
             self._files["summary.json"] = count(self.directory / "summary.json")
         self.export()
         self.finished = True
@@ -536,7 +488,7 @@ class Run:
             folder.mkdir(exist_ok=True)
             if self.export(folder / "model") is None:
                 checkpoint.write(folder, "policy", self.method.acting_state())
-            _write_atomically(folder / "best.json", json.dumps(facts, indent=2))
+            write_atomically(folder / "best.json", json.dumps(facts, indent=2))
         return folder
 
     def export(self, path: Path | None = None) -> Path | None:
@@ -598,20 +550,6 @@ class Run:
         save_file({name: value.contiguous() for name, value in error.batch.items() if value is not None}, path)
         return f"the batch that caused it is in {path}, the newest checkpoint is {checkpoint.names(self.directory / 'checkpoints')[-1]}."
 
-    def _keep_rollouts(self) -> None:
-        """Store what the method sampled in this turn, compressed and bounded: a file per update, thinned out as they become many."""
-        if not self.settings.rollouts_kept or not (rows := self.method.rollouts(self.settings.rollouts_kept)):
-            return
-        folder = self.directory / "rollouts"
-        folder.mkdir(exist_ok=True)
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        path = folder / f"update-{self._iteration:07d}.jsonl.gz"
-        path.write_bytes(gzip.compress(text.encode(), mtime=0))
-        files = sorted(folder.glob("update-*.jsonl.gz"))
-        if len(files) > ROLLOUT_FILES:  # keep the first, the last and every second one in between
-            for old in files[1:-1:2]:
-                old.unlink()
-
     def _refuse_nonfinite(self, metrics: dict[str, Any]) -> None:
         bad = [name for name, value in metrics.items() if isinstance(value, float) and not math.isfinite(value) and "loss" in name]
         if bad:
@@ -625,7 +563,7 @@ class Run:
     @property
     def metrics(self) -> list[dict[str, Any]]:
         """The rows of ``metrics.jsonl``."""
-        return read_jsonl(self.directory / "metrics.jsonl")
+        return read_jsonl(self.directory / METRICS)
 
     @property
     def timings(self) -> list[dict[str, Any]]:
@@ -694,93 +632,3 @@ class Run:
         """Release worlds and models."""
         if self._method is not None:
             self._method.close()
-
-
-@contextmanager
-def listening() -> Iterator[Callable[[], bool]]:
-    """While inside, SIGINT and SIGTERM raise a flag instead of killing; a second SIGINT interrupts at once."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield lambda: False
-        return
-
-    def note(number: int, frame: Any) -> None:
-        caught.append(number)
-        if number == signal.SIGINT and len(caught) > 1:
-            raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(caught)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Rows of a JSON-lines file; a last line that was cut off in the middle is left out.
-
-    Raises:
-        RheostatError: another line is damaged.
-    """
-    if not path.exists():
-        return []
-    rows = []
-    lines = path.read_bytes().splitlines()
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            if number == len(lines):
-                break
-            raise RheostatError(f"{path} is damaged at line {number}: {error}.") from error
-        if not isinstance(row, dict):
-            raise RheostatError(f"{path} is damaged at line {number}: it holds no JSON object.")
-        rows.append(row)
-    return rows
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes the numbers."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"python": platform.python_version()}
-    for package in ("rheostat", "torch", "tensordict", "numpy", "gymnasium", "envpool", "mujoco", "transformers"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def command_line() -> str:
-    """The command that started this process, as typed."""
-    name = Path(sys.argv[0]).name or "python"
-    return shlex.join([name, *sys.argv[1:]])
-
-
-def _differs(directory: Path, sentences: list[str]) -> str:
-    return (
-        f"{directory} would go on as another run: {' '.join(sentences)} Put back what it was, or go on with it all the same "
-        "(--accept-changes, or accept_changes=True), which the run and its report then say."
-    )
-
-
-def _refuse_taken(directory: Path) -> None:
-    """Refuse a directory that holds something already; what is left of a lock does not count.
-
-    Raises:
-        RheostatError: it does.
-    """
-    if (directory / "config.json").exists():
-        raise RheostatError(
-            f"{directory} already holds a run: continue it with `rheostat resume {directory}`, or choose another directory."
-        )
-    if directory.exists() and (not directory.is_dir() or any(LOCK not in path.name for path in directory.iterdir())):
-        raise RheostatError(f"{directory} already exists and is not an empty directory: choose another one.")
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text)
-    os.replace(temporary, path)

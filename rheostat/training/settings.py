@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -127,8 +128,8 @@ class Settings:
         return self.steps + self.online_steps
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return dataclasses.asdict(self)
+        """As plain JSON, which is what comes back from ``config.json``: tuples are lists."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
 CUSTOM = "custom:"

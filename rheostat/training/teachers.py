@@ -34,8 +34,9 @@ from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.environments import Environments, make
 from rheostat.tasks.language.base_models import cache_root
 from rheostat.training import checkpoint
+from rheostat.training.building import build_method
+from rheostat.training.identity import versions
 from rheostat.training.progress import Progress, Silent
-from rheostat.training.run import build_method, versions
 from rheostat.training.settings import Settings
 from rheostat.training.settings_from_options import settings_for
 from rheostat.trajectories import Trajectories

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 import rheostat
 from rheostat.errors import RheostatError
 from rheostat.policies.language.model import LanguagePolicy
-from rheostat.training.run import Interrupted, Run, build_method
+from rheostat.training.building import build_method
+from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings_from_options import settings_for
 from tests.border.models import SMALL, tokenizer
 from tests.crash import differences

@@ -15,7 +15,7 @@ from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.sampling import Sampling, row_streams
 from rheostat.errors import RheostatError
 from rheostat.policies.language.model import LanguagePolicy
-from rheostat.training.run import build_method
+from rheostat.training.building import build_method
 from rheostat.training.settings_from_options import settings_for
 from tests import tiny_language as tiny
 from tests.border.models import SMALL

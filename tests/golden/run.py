@@ -38,7 +38,8 @@ from torch import Tensor
 
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError
-from rheostat.training.run import Interrupted, Run, versions
+from rheostat.training.identity import versions
+from rheostat.training.run import Interrupted, Run
 from tests.golden.accessor import weights
 from tests.golden.cases import ADDED, CASES, REMOVED, RENAMED, Setting, setting
 from tests.golden.inputs import given

@@ -30,7 +30,7 @@ from rheostat.methods.language.grpo import GRPO
 from rheostat.methods.language.process_reward import ProcessReward
 from rheostat.objectives.terms import Likelihood
 from rheostat.parts import Batch, Weighted
-from rheostat.training.run import build_method
+from rheostat.training.building import build_method
 from tests.golden.inputs import given
 from tests.house.test_looking import plainest
 

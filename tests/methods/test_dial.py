@@ -13,7 +13,8 @@ from rheostat.collect.language.collectors import experts_of
 from rheostat.errors import RheostatError
 from rheostat.learner.dial import Dial
 from rheostat.methods import table
-from rheostat.training.run import Interrupted, Run, build_method
+from rheostat.training.building import build_method
+from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import configure
 from rheostat.trajectories import Source
 from tests.crash import differences

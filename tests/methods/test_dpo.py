@@ -15,7 +15,8 @@ from rheostat.errors import RheostatError
 from rheostat.objectives.preference import BY_LENGTH, SMOOTHED, preference_loss
 from rheostat.parts import Batch
 from rheostat.tasks.language import FilePrompts
-from rheostat.training.run import Interrupted, Run, build_method
+from rheostat.training.building import build_method
+from rheostat.training.run import Interrupted, Run
 from tests.crash import differences
 from tests.learners import credited, step_plainly, weights
 from tests.methods.test_language_methods import save

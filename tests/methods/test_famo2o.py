@@ -16,7 +16,8 @@ from rheostat.methods.control.famo2o import FamO2O, FamO2OCQL
 from rheostat.objectives.weights import exponential_weight, family_weight
 from rheostat.policies.control.balance import BalanceModel, coefficient_of, sin_cos_encoding
 from rheostat.policies.parameters import OptimizedNetwork
-from rheostat.training.run import Run, build_method
+from rheostat.training.building import build_method
+from rheostat.training.run import Run
 from tests.by_hand import ByHand
 from tests.tiny_control import small
 

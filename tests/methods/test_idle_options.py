@@ -12,7 +12,7 @@ from rheostat.methods import table
 from rheostat.options import options_of, short_names, value_or
 from rheostat.policies.control.actor_critic import ActorCritic
 from rheostat.tasks.control.environments import make
-from rheostat.training.run import build_method
+from rheostat.training.building import build_method
 from rheostat.training.settings import configure, plain
 from tests.tiny_control import CONTROL, built, learner, small
 

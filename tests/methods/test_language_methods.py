@@ -16,7 +16,8 @@ from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.parts import Batch
 from rheostat.tasks.language import ChainSum, FilePrompts, character_tokenizer
-from rheostat.training.run import Interrupted, Run, build_method
+from rheostat.training.building import build_method
+from rheostat.training.run import Interrupted, Run
 from rheostat.trajectories import Source
 from tests.crash import crash, differences
 from tests.learners import credited, losses, step_plainly, weights

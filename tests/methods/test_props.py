@@ -10,7 +10,7 @@ import torch
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError
 from rheostat.learner.behaviour_updates import RosUpdate, rows_to_repair
-from rheostat.training.run import build_method
+from rheostat.training.building import build_method
 from tests.by_hand import part_of
 
 SMALL = {"num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "window": 2}

@@ -13,7 +13,8 @@ from rheostat.api import settings_for
 from rheostat.errors import RheostatError
 from rheostat.parts import Batch
 from rheostat.tasks.language import GuessNumber
-from rheostat.training.run import Interrupted, Run, build_method
+from rheostat.training.building import build_method
+from rheostat.training.run import Interrupted, Run
 from tests.crash import differences
 from tests.learners import credited, step_plainly, weights
 from tests.methods.test_language_methods import save

@@ -14,8 +14,8 @@ from rheostat.analysis.records import read_record
 from rheostat.errors import RheostatError
 from rheostat.training import checkpoint
 from rheostat.training import run as run_module
-from rheostat.training.identity import changed_world, identity_of
-from rheostat.training.run import Interrupted, Run, versions
+from rheostat.training.identity import changed_world, identity_of, versions
+from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import Settings
 from tests.tiny_control import small
 from tests.training.test_run import StopAfter

@@ -21,7 +21,8 @@ from rheostat.cli.entry import main
 from rheostat.errors import RheostatError
 from rheostat.experiments.comparison import compare, plan
 from rheostat.locks import Locked, Owner, held
-from rheostat.training.run import LOCK, Run
+from rheostat.training.run import Run
+from rheostat.training.run_directory import LOCK
 from tests.tiny_control import small
 
 HOLD = """

@@ -11,8 +11,7 @@ from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.options import options_of, with_options
 from rheostat.training.language import automatic_preset
-from rheostat.training.run import CUSTOM
-from rheostat.training.settings import Settings, by_path, changed, configure, merged
+from rheostat.training.settings import CUSTOM, Settings, by_path, changed, configure, merged
 from rheostat.training.specs import read_spec
 
 OF_THE_BATCH = {

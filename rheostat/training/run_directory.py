@@ -1,0 +1,82 @@
+"""The directory of a run: whether it is free, and ``config.json``, which says what defines the run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from rheostat.errors import RheostatError
+from rheostat.training.files import write_atomically
+from rheostat.training.settings import Settings
+
+LOCK = "lock.json"
+"""Of a directory that one process may write at a time."""
+CONFIG = "config.json"
+
+
+def refuse_taken(directory: Path) -> None:
+    """Refuse a directory that holds something already; what is left of a lock does not count.
+
+    Raises:
+        RheostatError: it does.
+    """
+    if (directory / CONFIG).exists():
+        raise RheostatError(
+            f"{directory} already holds a run: continue it with `rheostat resume {directory}`, or choose another directory."
+        )
+    if directory.exists() and (not directory.is_dir() or any(LOCK not in path.name for path in directory.iterdir())):
+        raise RheostatError(f"{directory} already exists and is not an empty directory: choose another one.")
+
+
+def write_description(directory: Path, description: dict[str, Any]) -> None:
+    """Write ``config.json``.
+
+    Args:
+        directory: of the run.
+        description: ``settings``, ``versions``, ``command`` and what is known besides, as JSON.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    write_atomically(directory / CONFIG, json.dumps(description, indent=2))
+
+
+def grow(directory: Path, settings: Settings, spent: int) -> None:
+    """Write down a larger budget, and in ``history`` when it came.
+
+    Args:
+        directory: of the run.
+        settings: with the larger budget.
+        spent: steps that were trained before, in the method's unit.
+
+    Raises:
+        OSError: the directory cannot be written.
+    """
+    description = json.loads((directory / CONFIG).read_text())
+    grown = {"at": spent, "steps": [description["settings"]["steps"], settings.steps], "command": command_line()}
+    write_description(directory, description | {"settings": settings.to_json(), "history": [*description.get("history", []), grown]})
+
+
+def read_description(directory: str | Path) -> dict[str, Any]:
+    """What defines the run in a directory (``settings``, as :class:`Settings`), and what is known about its environment and network.
+
+    Raises:
+        RheostatError: there is none, or its configuration is damaged.
+    """
+    path = Path(directory) / CONFIG
+    try:
+        description = json.loads(path.read_text())
+        return description | {"settings": Settings(**description["settings"])}
+    except FileNotFoundError as error:
+        raise RheostatError(f"There is no run in {directory}: it has no config.json.") from error
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise RheostatError(f"{path} is damaged: {error}.") from error
+
+
+def command_line() -> str:
+    """The command that started this process, as typed."""
+    name = Path(sys.argv[0]).name or "python"
+    return shlex.join([name, *sys.argv[1:]])
