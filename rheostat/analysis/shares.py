@@ -153,7 +153,8 @@ def _score_interval(share: ArrayLike, trials: ArrayLike, z: float) -> tuple[Arra
     p, n = np.asarray(share, dtype=np.float64), np.asarray(trials, dtype=np.float64)
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return np.maximum(0.0, centre - half), np.minimum(1.0, centre + half)
+    low, high = np.where(p == 0, 0.0, centre - half), np.where(p == 1, 1.0, centre + half)  # exactly, where rounding would leave 1e-17
+    return np.maximum(0.0, low), np.minimum(1.0, high)
 
 
 def clustered_share(outcomes: Sequence[ArrayLike], *, level: float = 0.95) -> Interval:

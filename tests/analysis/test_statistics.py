@@ -133,6 +133,13 @@ def test_shares_cover_as_often_as_they_say() -> None:
     assert 0.93 <= np.mean([one.low <= truth <= one.high for one in found]) <= 0.985
 
 
+@pytest.mark.parametrize("n", range(2, 40))
+def test_shares_without_exception_reach_exactly_to_the_end(n: int) -> None:
+    """Where no unit or every unit succeeds, rounding leaves no 1e-17 at that end."""
+    none, all_of_them = shares.share_of([0.0] * n), shares.share_of([1.0] * n)
+    assert none.low == 0.0 < none.high and all_of_them.high == 1.0 > all_of_them.low
+
+
 def test_strata_vary_within_tasks() -> None:
     """Two constant tasks have no spread at all; pooled they would show one."""
     interval = ours.interval_of({"low": [0.0] * 5, "high": [10.0] * 5}, ours.mean)

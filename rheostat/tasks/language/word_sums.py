@@ -2,9 +2,11 @@
 
     Tom has 14 apples and buys 9 more. How many apples does Tom have now?
 
-The answer is a whole number that follows ``Answer:``. Five skills (one step each of adding, taking away, multiplying and sharing, and
-two steps) and three difficulties (how large the numbers are) make a range that a model of a hundred million parameters solves once in ten
-samples and large models solve nearly always. Problems are made from a seed; there are over a million of each skill.
+The answer is a whole number: the one after the last ``Answer:``, else the last one written. Five skills (one step each of adding, taking
+away, multiplying and sharing, and two steps) and three difficulties (how large the numbers are). SmolLM2-135M-Instruct hardly ever writes
+the form it is asked for. At difficulty 1 it was right in .09 of its samples at temperature 1 and at least once in eight for .62 of the
+prompts (16 training prompts x 8 samples of 48 tokens), at difficulty 2 in .03 and for .12. Problems are made from a seed; even at
+difficulty 1 there are over ten thousand of each skill.
 """
 
 from __future__ import annotations
@@ -31,13 +33,23 @@ LARGEST = {1: 10, 2: 50, 3: 500}
 FACTORS = {1: 5, 2: 12, 3: 30}
 INSTRUCTION = "Think briefly, then write 'Answer: N'."
 
-_ANSWER = re.compile(r"answer:?\s*\**\s*(-?\d[\d,]*)", re.IGNORECASE)
+_NUMBER = r"(?:(?<!\d)-)?\d[\d,]*(?:\.\d+)?"
+_STATED = re.compile(rf"answer:\s*\**\s*({_NUMBER})", re.IGNORECASE)
+_ANY = re.compile(_NUMBER)
 
 
-def stated_answer(completion: str) -> str | None:
-    """The whole number after the last ``Answer:``, without thousands separators or leading zeros; None without one."""
-    found = _ANSWER.findall(completion)
-    return None if not found else str(int(found[-1].replace(",", "")))
+def states_answer(completion: str) -> bool:
+    """Whether a number follows ``Answer:``."""
+    return _STATED.search(completion) is not None
+
+
+def final_number(completion: str) -> str | None:
+    """The number after the last ``Answer:``, else the last one, without thousands separators and needless zeros; None without any."""
+    found = _STATED.findall(completion) or _ANY.findall(completion)
+    if not found:
+        return None
+    whole, _, fraction = found[-1].replace(",", "").partition(".")
+    return str(int(whole)) + (f".{fraction}" if fraction.strip("0") else "")
 
 
 @dataclass(frozen=True)
@@ -48,7 +60,7 @@ class WordSums(LanguageTask):
         RheostatError: knobs that make no problems.
     """
 
-    difficulty: int = 2
+    difficulty: int = 1
     """1 (numbers to 10), 2 (to 50) or 3 (to 500)."""
     skills: tuple[str, ...] = SKILLS
     """Which kinds of problems occur, equally often."""
@@ -77,7 +89,7 @@ class WordSums(LanguageTask):
         return "smollm2-135m"
 
     def verifier(self) -> WordSumsVerifier:
-        """The stated answer is the right number."""
+        """The final number is the right one."""
         return WordSumsVerifier()
 
     def family(self, prompt: Prompt) -> str | None:
@@ -92,7 +104,8 @@ class WordSums(LanguageTask):
         first, second, third = (int(each) for each in rng.integers(2, LARGEST[self.difficulty] + 1, 3))
         one, other = (int(each) for each in rng.integers(2, FACTORS[self.difficulty] + 1, 2))
         if skill == "add":
-            told, working, answer = self._add(name, thing, first, second)
+            told = f"{name} has {first} {thing} and buys {second} more. How many {thing} does {name} have now?"
+            working, answer = f"{first} + {second} = {first + second}.", first + second
         elif skill == "subtract":
             told = f"{name} has {first + second} {thing} and gives {second} to {friend}. How many {thing} does {name} have left?"
             working, answer = f"{first + second} - {second} = {first}.", first
@@ -109,11 +122,6 @@ class WordSums(LanguageTask):
             working, answer = f"{first} + {second} = {total}. {total} - {lost} = {total - lost}.", total - lost
         columns = {"skill": skill, "solution": f"{working} Answer: {answer}"}
         return Prompt([{"role": "user", "content": f"{told} {INSTRUCTION}"}], str(answer), columns)
-
-    @staticmethod
-    def _add(name: str, thing: str, first: int, second: int) -> tuple[str, str, int]:
-        told = f"{name} has {first} {thing} and buys {second} more. How many {thing} does {name} have now?"
-        return told, f"{first} + {second} = {first + second}.", first + second
 
     def block(self, number: int, split: Split, seed: int) -> list[Prompt]:
         """The problems of one draw of 256 that belong to the split."""
@@ -137,11 +145,11 @@ class WordSums(LanguageTask):
         """``stated`` [N] float32: 1 where an answer is stated in the form asked for, right or wrong."""
         import torch
 
-        return {"stated": torch.tensor([float(stated_answer(text) is not None) for text in completions])}
+        return {"stated": torch.tensor([float(states_answer(text)) for text in completions])}
 
 
 class WordSumsVerifier:
-    """1 where the number after the last ``Answer:`` is the answer; parts: whether one is stated."""
+    """1 where the final number is the answer (see :func:`final_number`); parts: whether it is stated in the form asked for."""
 
     name = "word-sums"
 
@@ -153,5 +161,5 @@ class WordSumsVerifier:
     def _grade(rollout: Rollout) -> Grade:
         if rollout.answer is None:
             return Grade.failure("the prompt has no answer to compare with")
-        found = stated_answer(rollout.completion)
-        return Grade(float(found == str(rollout.answer)), {"stated": float(found is not None)}, {"answer": found or ""})
+        found = final_number(rollout.completion)
+        return Grade(float(found == str(rollout.answer)), {"stated": float(states_answer(rollout.completion))}, {"answer": found or ""})
