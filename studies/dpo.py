@@ -1,7 +1,8 @@
 """DPO: do preference pairs teach more than their better halves, and what becomes of the margin?
 
 Chains of three to six terms from a tiny base that works a third of them out. A verifier labels the base's own samples: of each prompt that
-has both, the first right completion is preferred to the first wrong one. 512 pairs, three epochs of them. Arms:
+has both, the first right completion is preferred to the first wrong one; empty completions and those that were cut off are left out. 512
+pairs, three epochs of them. Arms:
 
 chosen only      maximum likelihood of the preferred answers (the paper's Preferred-FT)
 DPO              beta .1

@@ -90,7 +90,7 @@ def claims(sizes: Sizes) -> list[Claim]:
         shared=SHARED | {"prompts_per_batch": sizes.prompts, "group_size": sizes.group_size},
         settings={"model": sizes.model, "evaluation_episodes": sizes.held_out, "checkpoint_every": sizes.tokens},
         metrics=METRICS,
-        cost=10.0,
+        cost=48.0,
     )
     setting = (
         f"chain-sum from {sizes.model}, {sizes.tokens:,} generated tokens in batches of {sizes.prompts} prompts x {sizes.group_size}, four "

@@ -222,7 +222,7 @@ class Claims:
                 _plain(row),
                 "; ".join(row.conditions),
                 row.date,
-                f"{row.commit}, carried over to {row.carried_to}" if row.carried_to else row.commit,
+                f"{row.commit}, carried over to {row.carried_to} ({row.golden})" if row.carried_to else row.commit,
             )
             for row in found
         ]

@@ -12,6 +12,7 @@ from rheostat.analysis.format import effect_text, found_text
 from rheostat.analysis.metrics import FINALS
 from rheostat.analysis.records import Record
 from rheostat.analysis.verdict import Outcome
+from rheostat.experiments.studies.results import golden_text
 from rheostat.experiments.studies.study import Study
 from rheostat.options import flatten
 from rheostat.reporting.plots import STYLE
@@ -66,7 +67,7 @@ def verdict_section(result: dict[str, Any]) -> Section:
 
     templates = resources.files("rheostat.reporting") / "templates"
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["found"] = found_text
+    environment.filters |= {"found": found_text, "golden": golden_text}
     body = environment.from_string((templates / "study.html").read_text(encoding="utf-8")).render(result=result)
     return Section(f"Verdicts: {result['system']} ({result['paper']})", Markup(body), first=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rheostat.analysis.format import effect_text, found_text
 from rheostat.errors import RheostatError
-from rheostat.experiments.studies.results import carried_to, read_result, result_path, studies_folder, study_names
+from rheostat.experiments.studies.results import carried_over, read_result, result_path, studies_folder, study_names
 
 START, END = "<!-- claims: written by `rheostat claims --write` -->", "<!-- claims: end -->"
 SIGN = {
@@ -47,6 +47,8 @@ class Row:
     commit: str
     carried_to: str
     """The commit that the result was carried over to by equal golden runs; empty if it was not."""
+    golden: str
+    """How many golden runs of each method that rests on."""
 
     def to_json(self) -> dict[str, Any]:
         """As a plain object: ``effect`` is the number, ``measure`` says of what."""
@@ -72,6 +74,7 @@ def rows(folder: Path | None = None) -> list[Row]:
             continue
         result = read_result(path)
         source = result["provenance"]
+        carried, golden = carried_over(source)
         for claim in result["claims"]:
             effect = claim["effect"]
             found.append(
@@ -94,7 +97,8 @@ def rows(folder: Path | None = None) -> list[Row]:
                     holm_p=claim["holm_p"],
                     date=source["date"],
                     commit=source["commit"][:10],
-                    carried_to=carried_to(source),
+                    carried_to=carried,
+                    golden=golden,
                 )
             )
     return found
@@ -196,15 +200,18 @@ def page(found: list[Row]) -> str:
         "What papers say, and what was found here at small scale. Arms, budgets, margins and conditions are declared in `studies/` before",
         'anything is run, and [one rule](rule.md) says how many seeds are looked at and what follows. "Refuted" and "undecided" are',
         "results like any other. A pilot decides nothing: it has fewer than 8 seeds, or is older than the rule; what it points to stands",
-        "in brackets. Intervals of results that are older than the rule are percentile bootstrap intervals, which are too narrow. The last",
-        "column but one is the p-value over all looks, adjusted by Holm for all tested claims of the study.",
+        "in brackets. The effect is that of the condition that decides the claim, unless the study names another number; all conditions",
+        "stand below the table. Intervals of results that are older than the rule are percentile bootstrap intervals (too narrow).",
+        "The last column but one is the p-value over all looks, adjusted by Holm for all tested claims of the study. A result that is",
+        "carried over was computed by older code; in brackets stands how many equal golden runs of each method say that newer code",
+        "computes the same.",
         "Written by `rheostat claims --write` from `studies/results`.",
         "",
         markdown_table(found),
     ]
     for slug in dict.fromkeys(row.slug for row in found):
         result = read_result(result_path(slug))
-        parts += [f"## {result['system']}", "", f"Paper: {result['paper']}. Run it again with `rheostat study {slug}`.", ""]
+        parts += [f"## {result['system']}", "", f"Paper: {result['paper']}. {_again(slug, result)}", ""]
         for claim in result["claims"]:
             parts += [
                 f"### {claim['title']}: {'pilot, ' if claim['pilot'] else ''}{claim['verdict']}",
@@ -220,7 +227,7 @@ def page(found: list[Row]) -> str:
         parts += [
             f"{source['cells']} cells, {source['cpu_hours']} CPU hours on {source['machine']['processor']} "
             f"({source['machine']['cores']} cores), "
-            f"{source['date']}, commit {_commit(source['commit'][:10], carried_to(source))}.",
+            f"{source['date']}, commit {_commit(source['commit'][:10], *carried_over(source))}.",
             "",
         ]
     return "\n".join(parts).rstrip("\n") + "\n"
@@ -260,12 +267,19 @@ def write() -> list[Path]:
     return changed
 
 
+def _again(slug: str, result: dict[str, Any]) -> str:
+    """How to run a study again: the command of the result, unless it is older than the rule, and then it would not do the same."""
+    if result["declaration"] is None:
+        return f"Run it again with `rheostat study {slug}`."
+    return f"Made by `{result['provenance']['command']}`."
+
+
 def _source(row: Row) -> str:
-    return f"{row.date}, {_commit(row.commit, row.carried_to)}"
+    return f"{row.date}, {_commit(row.commit, row.carried_to, row.golden)}"
 
 
-def _commit(commit: str, carried: str) -> str:
-    return f"`{commit}`" + (f", carried over to `{carried}` by equal golden runs" if carried else "")
+def _commit(commit: str, carried: str, golden: str) -> str:
+    return f"`{commit}`" + (f", carried over to `{carried}` by equal golden runs ({golden})" if carried else "")
 
 
 def _condition(condition: dict[str, Any]) -> str:

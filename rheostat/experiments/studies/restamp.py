@@ -20,7 +20,7 @@ from typing import Any
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies import declaration
 from rheostat.experiments.studies.jobs import Cell, with_needs
-from rheostat.experiments.studies.results import FOLDER, present, read_result, write_result
+from rheostat.experiments.studies.results import FOLDER, golden_text, present, read_result, write_result
 from rheostat.experiments.studies.sources import meaning, source_files
 from rheostat.experiments.studies.study import Claim, Study, arms_of, content_of
 from rheostat.methods import table
@@ -40,8 +40,8 @@ class Carried:
     """Equal golden runs by method."""
 
     def __str__(self) -> str:
-        rows = ", ".join(f"{method} {count}" for method, count in self.golden.items())
-        return f"carried over from {' and '.join(commit[:10] for commit in self.commits)} to {self.to[:10]} by equal golden runs ({rows})"
+        commits = " and ".join(commit[:10] for commit in self.commits)
+        return f"carried over from {commits} to {self.to[:10]} by equal golden runs ({golden_text(self.golden)})"
 
 
 def restamp(study: Study, path: Path, root: Path) -> Carried | None:

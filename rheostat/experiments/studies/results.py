@@ -295,6 +295,8 @@ class Standing:
     commit: str = ""
     carried_to: str = ""
     """The commit that it was carried over to by equal golden runs."""
+    golden: str = ""
+    """How many equal golden runs that rests on, by method."""
     declared: bool = True
     """Whether the study still declares what it did when the result was made."""
 
@@ -304,7 +306,8 @@ class Standing:
         seeds = " to ".join(map(str, dict.fromkeys(self.seeds)))
         kind = {"pilot": f"pilot, {seeds} seeds, decides nothing", "exact": "exact"}.get(self.kind, f"by the rule, {seeds} seeds")
         code = "of the present code" if self.code == "current" else f"of other code (commit {self.commit[:10]})"
-        code += f", carried over from {self.commit[:10]} to {self.carried_to} by equal golden runs" if self.carried_to else ""
+        if self.carried_to:
+            code += f", carried over from {self.commit[:10]} to {self.carried_to} by equal golden runs ({self.golden})"
         return f"{kind}, {code}" + ("" if self.declared else ", declared otherwise since")
 
 
@@ -327,7 +330,8 @@ def standing(study: Study) -> Standing:
     code = "current" if _is_current(study, result) else "other code"
     seeds = (min(counts), max(counts)) if counts else ()
     source = result["provenance"]
-    return Standing(code, kind, seeds, source["commit"], carried_to(source), _declares(study, result["declaration"]))
+    carried, golden = carried_over(source)
+    return Standing(code, kind, seeds, source["commit"], carried, golden, _declares(study, result["declaration"]))
 
 
 def _declares(study: Study, held: dict[str, Any] | None) -> bool:
@@ -353,7 +357,13 @@ def present(study: Study, result: dict[str, Any]) -> Iterator[tuple[dict[str, An
         yield held, next((claim for claim in claims if claim.name == held["name"]), None)
 
 
-def carried_to(source: Mapping[str, Any]) -> str:
-    """The commit that a result was carried over to (:mod:`rheostat.experiments.studies.restamp`), shortened; empty if it was not."""
+def carried_over(source: Mapping[str, Any]) -> tuple[str, str]:
+    """The commit that a result was carried over to (:mod:`rheostat.experiments.studies.restamp`), shortened, and how many equal golden runs
+    of each method that rests on; empty if it was not. The last step says all: each is compared with the commits of the cells."""
     steps = source.get("carried_over", [])
-    return steps[-1]["to"][:10] if steps else ""
+    return (steps[-1]["to"][:10], golden_text(steps[-1]["golden"])) if steps else ("", "")
+
+
+def golden_text(golden: Mapping[str, int]) -> str:
+    """Numbers of golden runs by method, as text."""
+    return ", ".join(f"{method} {count}" for method, count in golden.items())

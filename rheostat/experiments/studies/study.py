@@ -55,7 +55,7 @@ class Judgement:
     curves: Mapping[str, Mapping[int, Columns]] = field(default_factory=dict)
     """By arm and seed, for the report."""
     effect: Effect | None = None
-    """By default the first condition with an interval."""
+    """By default that of the condition that decides (:func:`effect_of`)."""
 
 
 @dataclass(frozen=True)
@@ -238,8 +238,9 @@ def arms_of(claim: Claim) -> dict[str, dict[str, Any]]:
 
 
 def effect_of(conditions: list[Condition]) -> Effect | None:
-    """The first condition that has an estimate with an interval."""
-    for condition in conditions:
+    """The first condition that has an estimate with an interval, of those with the outcome of the whole claim if there is one."""
+    whole = verdict(conditions)
+    for condition in sorted(conditions, key=lambda each: each.outcome != whole):
         numbers = condition.numbers
         for name in ("ratio", "difference", "estimate"):
             if name in numbers and "low" in numbers:

@@ -131,7 +131,7 @@ def test_a_change_of_structure_carries_over(repo: Repo, capsys: pytest.CaptureFi
     assert after["verdicts"] == before["verdicts"] and after["content"] != before["content"]
     now = standing(study())
     assert now.code == "current"
-    assert str(now).endswith(f"of the present code, carried over from {repo.first[:10]} to {second[:10]} by equal golden runs")
+    assert str(now).endswith(f"of the present code, carried over from {repo.first[:10]} to {second[:10]} by equal golden runs (ppo 2)")
     cli.main(["study", "trial", "--restamp"])
     assert "trial: of the present code already" in capsys.readouterr().out
 
@@ -139,17 +139,19 @@ def test_a_change_of_structure_carries_over(repo: Repo, capsys: pytest.CaptureFi
 def test_it_is_shown_wherever_the_commit_is(repo: Repo) -> None:
     second = repo.commit(lib="x = 2\n")
     repo.carry()
-    shown = f"`{repo.first[:10]}`, carried over to `{second[:10]}` by equal golden runs"
+    shown = f"`{repo.first[:10]}`, carried over to `{second[:10]}` by equal golden runs (ppo 2)"
     found = claims.rows()
     assert found[0].to_json()["carried_to"] == second[:10] and found[0].commit == repo.first[:10]
     assert shown in claims.markdown_table(found) and shown in claims.summary_table(found) and f"commit {shown}." in claims.page(found)
     page = write_report([results.result_path("trial")], repo.root / "report.html").read_text()
-    assert f"carried over to <code>{second[:10]}</code> by equal golden runs" in page
+    assert f"carried over to <code>{second[:10]}</code> by equal golden runs (ppo 2)" in page
     third = repo.commit(lib="x = 3\n")
     repo.source("third")
     assert repo.carry() is not None
     assert [step["to"] for step in repo.result["provenance"]["carried_over"]] == [second, third]
     assert claims.rows()[0].carried_to == third[:10]
+    page = write_report([results.result_path("trial")], repo.root / "report.html").read_text()
+    assert third[:10] in page and second[:10] not in page  # the last step says all
 
 
 def test_numbers_that_moved_are_refused(repo: Repo) -> None:

@@ -149,11 +149,16 @@ def test_stored_results_are_checked(tmp_path: Path) -> None:
         read_result(path)
 
 
-def test_the_effect_is_the_first_condition_with_an_interval() -> None:
+def test_the_effect_is_that_of_the_condition_that_decides() -> None:
     assert effect_of([Condition("a", "supported", {"lower": 3})]) is None
     numbers = {"ratio": 0.5, "low": 0.4, "high": 0.6, "seeds": 6}
     effect = effect_of([Condition("a", "supported", {"lower": 3}), Condition("b", "supported", numbers)])
     assert effect is not None and (effect.estimate, effect.low, effect.high, effect.seeds) == (0.5, 0.4, 0.6, 6)
+    open_one = Condition("c", "undecided", {"difference": 0.1, "low": -1.0, "high": 1.2, "seeds": 6})
+    effect = effect_of([Condition("b", "supported", numbers), open_one])  # the claim is undecided, and not because of the first
+    assert effect is not None and effect.what == "difference: c"
+    effect = effect_of([Condition("b", "supported", numbers), Condition("d", "undecided", {"lower": 3})])
+    assert effect is not None and effect.what == "ratio: b"
 
 
 def test_results_of_other_code_are_known_as_such(done: tuple[Path, results.Finished], monkeypatch: pytest.MonkeyPatch) -> None:
