@@ -54,6 +54,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "gspo": {"baselines-llm": ("loss/gspo*", "trl/grpo/sequence_*")},
     "iql": {"baselines-control": ("iql_*",)},
+    "lp-reg": {"lp-reg": ("*",)},
     "luffy": {"baselines-llm": ("loss/luffy/*",)},
     "nft": {"nft": ("*",)},
     "pmoe": {"pmoe": ("sac_update*",)},

@@ -78,6 +78,9 @@ METRICS: dict[str, Metric] = {
         Metric("meter/clip_high", "Upper bound", METER, "Upper bound of the ratio that was searched for (mean over gradient steps)"),
         Metric("meter/positive_share", "Positive share", METER, "Share of the surrogate that tokens of positive advantage supply"),
         Metric("meter/positive_share_at_start", "Positive share, unsearched", METER, "The same with the window where the search starts"),
+        Metric(
+            "meter/protected_share", "Protected share", METER, "Share of tokens that are rare, of a wrong answer, and no noise (Lp-Reg)"
+        ),
         Metric("meter/entropy_drift_kept", "Entropy drift, kept", METER, "Push of the kept gradients on the entropy (Entropy-Clip Rule)"),
         Metric("meter/entropy_drift_cut", "Entropy drift, cut", METER, "Push on the entropy that the clip took away"),
         Metric("behaviour_kl", "KL of the behaviour policy", ACTING, "How far the acting policy was pushed from the learned one"),
@@ -91,6 +94,7 @@ METRICS: dict[str, Metric] = {
         Metric("reward_model/progress", "Process rewards", LOSSES, "Mean size of the reward model's progress on a token"),
         Metric("entropy", "Entropy", LOSSES, "Entropy of the policy, nats per action"),
         Metric("kl_reference", "KL to the reference", LOSSES, "Estimate of KL(policy, reference), as the loss aggregates it"),
+        Metric("proxy_pull", "Pull to the proxy", LOSSES, "Part of the policy loss that lifts protected tokens (Lp-Reg)"),
         Metric("base_share", "Weight of the base model", LOSSES, "Share of the base model in a KL to two anchors (KL-Convex)"),
         Metric("approx_kl", "KL within the update", LOSSES, "Mean k3 estimate of KL(start of the update, policy)"),
         Metric("explained_variance", "Explained variance", LOSSES, "1 is a perfect critic, 0 no better than a constant"),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from rheostat.collect.language.collectors import SamplingOptions
 from rheostat.collect.language.conversations import collector_of
@@ -250,6 +251,11 @@ class LanguageContext(LearnerContext):
             self.count_flops(FORWARD, rows, model)
         with torch.no_grad():
             return trained.network.score(rows.action, rows.attention, rows.mask, entropy=entropy, **options)
+
+    def read_logits(self, rows: Trajectories, read: Callable[[Tensor, Tensor], Tensor], model: str = "policy") -> Tensor:
+        """One number ``[B, T]`` per masked token of rows from a model's logits; see :meth:`LanguagePolicy.read_logits`."""
+        self.count_flops(FORWARD, rows, model)
+        return self.models[model].network.read_logits(rows.action, rows.attention, rows.mask, read)
 
     def count_flops(self, operations: int, rows: Trajectories, model: str = "policy") -> None:
         """Count a model's pass over rows that costs so many operations per weight and token."""

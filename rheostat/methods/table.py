@@ -99,6 +99,9 @@ METHODS: dict[str, Entry] = {
         "rheostat.methods.control.ippo:IPPO", "control", "Independent PPO for several agents", "2011.09533", "plain (loops), games, resume"
     ),
     "iql": Entry("rheostat.methods.control.iql:IQL", "control", "Implicit Q-learning", "2110.06169", "vectors (CORL), laws, resume"),
+    "lp-reg": Entry(
+        "rheostat.methods.language.lp_reg:LpReg", "language", "Protection of rare tokens in wrong answers", "2510.03222", OWN_CODE
+    ),
     "luffy": Entry(
         "rheostat.methods.language.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", OWN_CODE
     ),

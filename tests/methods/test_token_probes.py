@@ -125,6 +125,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] =
     "gmpo": ({}, own(standardised)),
     "grpo": ({}, own(standardised)),
     "gspo": ({}, own(standardised)),
+    "lp-reg": ({}, own(standardised)),
     "luffy": ({}, mixed_group(lambda p: 0.1 * p / (p + 0.1) ** 2)),
     "nft": ({"dynamic": "none"}, own(centred, GROUPS * SIZE / 1000)),
     "ppo-lm": ({}, own(standardised, size=GROUPS * SIZE)),

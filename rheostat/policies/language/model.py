@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from rheostat.errors import MissingExtra, RheostatError
 from rheostat.masking import require_same_shape
 from rheostat.policies.language import decoder as decoders
-from rheostat.policies.language.chunked_logprobs import LogitRule, token_logprobs
+from rheostat.policies.language.chunked_logprobs import CHUNK_ELEMENTS, LogitRule, token_logprobs
 from rheostat.policies.language.loading import (
     check_vocabulary,
     load_model,
@@ -238,10 +238,33 @@ class LanguagePolicy(nn.Module):
             *(_join([getattr(part, name) for part in parts]) for name in ("entropy", "value", "next_value")),
         )
 
+    @torch.no_grad()
+    def read_logits(self, action: Tensor, attention: Tensor, mask: Tensor, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """One number per masked token from the model's logits before it, chunk by chunk, without a gradient.
+
+        Args:
+            action: ``[B, T]`` int64 token ids.
+            attention: ``[B, T]`` bool, real tokens.
+            mask: ``[B, T]`` bool, tokens to read about.
+            read: of logits ``[n, V]`` float32 at temperature 1 and of the tokens ``[n]`` that followed, numbers ``[n]``.
+
+        Returns:
+            ``[B, T]`` float32, 0 outside the mask.
+
+        Raises:
+            RheostatError: a masked token without a predecessor, or a gap inside a row.
+        """
+        rule, chunk, rows = self.rule(), max(1, CHUNK_ELEMENTS // self.vocabulary), max(1, SCORED_AT_ONCE // action.shape[1])
+        found = []
+        for ids, real, asked in zip(action.split(rows), attention.split(rows), mask.split(rows), strict=True):
+            if asked.any():
+                hidden = self.hidden_states(ids, real, predicting(asked))
+                parts = zip(hidden.split(chunk), ids[asked].split(chunk), strict=True)
+                found += [read(rule.apply(self.raw_logits(states)), tokens) for states, tokens in parts]
+        return _spread(torch.cat(found), mask) if found else torch.zeros(mask.shape, device=mask.device)
+
     def _score(self, action: Tensor, attention: Tensor, mask: Tensor, rule: LogitRule, entropy: bool, value: bool) -> TokenScores:
-        if mask[:, 0].any():
-            raise RheostatError("A masked token stands first in its row, where nothing predicts it: every row needs a prompt.")
-        before = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)  # the position whose hidden state predicts the token
+        before = predicting(mask)
         needed = before | mask if value else before
         hidden = self.hidden_states(action, attention, needed)
         asked = hidden[before[needed]] if value else hidden
@@ -307,6 +330,17 @@ class LanguagePolicy(nn.Module):
                     "cannot be computed in chunks: this architecture is not supported."
                 )
         return None
+
+
+def predicting(mask: Tensor) -> Tensor:
+    """The positions ``[B, T]`` whose hidden states predict the masked tokens.
+
+    Raises:
+        RheostatError: a masked token without a predecessor.
+    """
+    if mask[:, 0].any():
+        raise RheostatError("A masked token stands first in its row, where nothing predicts it: every row needs a prompt.")
+    return torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
 
 
 class Reference:
