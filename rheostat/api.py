@@ -21,8 +21,8 @@ from rheostat.training.settings_from_options import free_directory, settings_for
 
 if TYPE_CHECKING:
     from rheostat.buffers.offline import OfflineData
-    from rheostat.diagnostics.disagreement.results import Disagreement
-    from rheostat.diagnostics.microscope.results import MicroscopeResult
+    from rheostat.diagnostics.disagreement.disagreement_result import Disagreement
+    from rheostat.diagnostics.microscope.microscope_result import MicroscopeResult
 
 
 class DrawnRun(Run):
@@ -196,15 +196,18 @@ def compare(methods: list[str], task: str, *, seeds: int = 8, **options: Any) ->
 
 
 def microscope(names: Sequence[str] = (), **options: Any) -> MicroscopeResult:
-    """Estimators of gradients, KL or advantages against exact values; see :func:`rheostat.diagnostics.microscope.results.microscope`."""
-    from rheostat.diagnostics.microscope.results import microscope as look
+    """Estimators of gradients, KL or advantages against exact values.
+
+    See :func:`rheostat.diagnostics.microscope.microscope_result.microscope`.
+    """
+    from rheostat.diagnostics.microscope.microscope_result import microscope as look
 
     return look(names, **options)
 
 
 def disagree(run: str | Path, methods: Sequence[str], **options: Any) -> Disagreement:
-    """A run's frozen batch through several methods; see :func:`rheostat.diagnostics.disagreement.results.disagree`."""
-    from rheostat.diagnostics.disagreement.results import disagree as compare_on
+    """A run's frozen batch through several methods; see :func:`rheostat.diagnostics.disagreement.disagreement_result.disagree`."""
+    from rheostat.diagnostics.disagreement.disagreement_result import disagree as compare_on
 
     return compare_on(run, methods, **options)
 

@@ -16,7 +16,7 @@ import numpy as np
 from rheostat.learner.learner import Learner
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.chain_sum import ChainSum
-from rheostat.tasks.language.interface import Prompt, Split
+from rheostat.tasks.language.task_interface import Prompt, Split
 from rheostat.training.building import build_method
 from rheostat.training.settings import Settings, configure, plain
 from studies._grpo_cells import look, sample

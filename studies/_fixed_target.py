@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rheostat.collect.control.normalise import RunningStatistics
 from rheostat.objectives.sampling_error import sampling_error_tabular, visit_counts
 from rheostat.policies.control.actor_critic import ActorCritic, TabularSoftmax
-from rheostat.policies.control.sampling_error import neural_sampling_error
+from rheostat.policies.control.neural_sampling_error import neural_sampling_error
 from rheostat.streams import derive_seed
 from studies._control import build, world
 

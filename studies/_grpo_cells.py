@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from rheostat.collect.language.groups import Graded
-from rheostat.credit.groups import informative_groups
+from rheostat.collect.language.prompt_groups import Graded
+from rheostat.credit.group_advantages import informative_groups
 from rheostat.learner.learner import Learner
 from rheostat.masking import masked_mean
 from rheostat.streams import derive_seed

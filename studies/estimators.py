@@ -42,7 +42,7 @@ def look(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
 
 def claims(sizes: Sizes) -> list[Claim]:
     """KL values, KL gradients, advantages, and gradients."""
-    sources = ("rheostat.methods.language.grpo", "rheostat.diagnostics.microscope.results")
+    sources = ("rheostat.methods.language.grpo", "rheostat.diagnostics.microscope.microscope_result")
 
     def cells(names: list[str], lags: dict[str, int], options: dict[str, Any], cost: float) -> dict[str, dict[int, Cell]]:
         def cell(label: str, lag: int) -> Cell:

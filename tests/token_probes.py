@@ -31,8 +31,8 @@ from rheostat.credit.verifiers import Grade, Scores
 from rheostat.methods import table
 from rheostat.options import having
 from rheostat.tasks.language.demonstrations import Completion
-from rheostat.tasks.language.files import FilePrompts
-from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt
+from rheostat.tasks.language.prompt_files import FilePrompts
+from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt
 from rheostat.training.building import build_method
 from tests.learners import credited, losses
 from tests.tiny_language import model as random_model

@@ -25,9 +25,9 @@ from typing import Any, ClassVar
 
 import rheostat
 from rheostat.buffers.retainers import Valid
-from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.collect.language.language_collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import OldScores
-from rheostat.credit.groups import group_statistics, to_tokens
+from rheostat.credit.group_advantages import group_statistics, to_tokens
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
 from rheostat.learner.language import policy_models

@@ -24,7 +24,7 @@ import torch
 
 import rheostat
 from rheostat.buffers.retainers import Valid
-from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.collect.language.language_collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import OldScores
 from rheostat.learner.context import Budget, Evaluation
 from rheostat.learner.dial import Dial

@@ -12,7 +12,7 @@ import rheostat
 from rheostat.credit.verifiers import Grade, Progress, Rollout, Scores, Verifier
 from rheostat.streams import derive_seed
 from rheostat.tasks.language import LanguageTask, Limits, Prompt
-from rheostat.tasks.language.interface import Split, is_validation
+from rheostat.tasks.language.task_interface import Split, is_validation
 from rheostat.training.run import Run
 
 BLOCK = 64

@@ -13,7 +13,7 @@ from rheostat.credit.verifiers import Grade
 from rheostat.streams import derive_seed
 from rheostat.tasks.language import LanguageTask, Limits, Partners, Prompt, Reply, Said
 from rheostat.tasks.language.guess_number import TurnByTurn
-from rheostat.tasks.language.interface import Split, is_validation
+from rheostat.tasks.language.task_interface import Split, is_validation
 from rheostat.training.run import Run
 
 

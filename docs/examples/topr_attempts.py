@@ -25,8 +25,8 @@ from torch import Tensor
 
 import rheostat
 from rheostat.buffers.retainers import Valid
-from rheostat.collect.language.collectors import SamplingOptions, batch_of
-from rheostat.collect.language.groups import join
+from rheostat.collect.language.language_collectors import SamplingOptions, batch_of
+from rheostat.collect.language.prompt_groups import join
 from rheostat.credit.annotations import OldScores
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial

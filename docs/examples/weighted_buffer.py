@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 
 import rheostat
 from rheostat.buffers.control_retainers import Window
-from rheostat.collect.control.collectors import Rollout
-from rheostat.collect.control.statistics import Normalisation
+from rheostat.collect.control.control_collectors import Rollout
+from rheostat.collect.control.running_statistics import Normalisation
 from rheostat.credit.control_annotations import GAE
 from rheostat.learner.dial import Dial
 from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter

@@ -369,7 +369,7 @@ def regenerate(record: Record) -> str:
     spelled = {"method", "task", "config", "environment_options", "seed", "steps", "evaluation_episodes", "threads"}
     defaults: dict[str, Any] = {item.name: item.default for item in dataclasses.fields(Settings)} | {"rewards": [], "reward_needs": []}
     with contextlib.suppress(RheostatError, ImportError):  # without the method's defaults every setting of it is spelled out
-        from rheostat.training.language import automatic_preset
+        from rheostat.training.language_setup import automatic_preset
 
         preset = None
         if table.entry(record.method).domain == "language":

@@ -41,7 +41,7 @@ class Disagree:
 
     def run(self) -> None:
         from rheostat.api import save, show
-        from rheostat.diagnostics.disagreement.results import disagree
+        from rheostat.diagnostics.disagreement.disagreement_result import disagree
 
         options = {name: json_or_text(value) for name, value in self.options.items()}
         found = disagree(self.run_directory, self.methods, update=self.update, steps=self.steps, rows=self.rows, progress=True, **options)

@@ -17,15 +17,15 @@ from tyro.conf import OmitArgPrefixes
 
 from rheostat.cli.catalogue import BaseModel, Config, List, Show
 from rheostat.cli.comparisons import Compare, Demo, Sweep
-from rheostat.cli.datasets import Dataset
+from rheostat.cli.dataset import Dataset
 from rheostat.cli.disagreement import Disagree
 from rheostat.cli.installation import Completion, Doctor
 from rheostat.cli.language_models import Export
 from rheostat.cli.microscope import Microscope
-from rheostat.cli.offline_evaluation import OffPolicyEvaluation
+from rheostat.cli.ope import OffPolicyEvaluation
 from rheostat.cli.runs import Evaluate, Report, Resume, Rollouts
 from rheostat.cli.studies import Claims, StudyCommand
-from rheostat.cli.training import parse_training, train_union
+from rheostat.cli.train import parse_training, train_union
 from rheostat.errors import Interrupted, RheostatError, unknown
 
 COMMANDS: dict[str, Any] = {

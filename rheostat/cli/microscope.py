@@ -47,7 +47,7 @@ class Microscope:
 
     def run(self) -> None:
         from rheostat.api import save, show
-        from rheostat.diagnostics.microscope.results import microscope
+        from rheostat.diagnostics.microscope.microscope_result import microscope
 
         look = microscope(
             self.names,

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from rheostat.cli.training import announce
+from rheostat.cli.train import announce
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.terminal import json_or_text, print_json, print_table

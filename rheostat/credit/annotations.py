@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rheostat.credit.groups import group_statistics, split_advantage, to_tokens
+from rheostat.credit.group_advantages import group_statistics, split_advantage, to_tokens
 from rheostat.credit.token_advantages import Advantage, token_advantages
 from rheostat.credit.token_returns import token_gae
 from rheostat.credit.token_rewards import kl_shaped_reward, overlong_penalty, reward_at_last_token

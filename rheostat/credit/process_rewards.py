@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rheostat.credit.groups import rloo_advantage
+from rheostat.credit.group_advantages import rloo_advantage
 from rheostat.credit.recurrence import reverse_recurrence
 from rheostat.errors import RheostatError
 from rheostat.masking import masked_mean, require_same_shape, select, standardise

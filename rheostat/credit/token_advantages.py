@@ -2,11 +2,11 @@
 
 | name | reward of a row is compared with | function |
 |---|---|---|
-| ``grpo`` | its group's mean, in deviations of the group | :func:`~rheostat.credit.groups.grpo_advantage` |
+| ``grpo`` | its group's mean, in deviations of the group | :func:`~rheostat.credit.group_advantages.grpo_advantage` |
 | ``mean-baseline`` | its group's mean | the same, without a scale |
-| ``rloo`` | the mean of the group's other rows | :func:`~rheostat.credit.groups.rloo_advantage` |
+| ``rloo`` | the mean of the group's other rows | :func:`~rheostat.credit.group_advantages.rloo_advantage` |
 | ``reinforce-pp`` | all tokens of the batch, as returns-to-go | :func:`~rheostat.credit.token_returns.reinforce_pp_advantage` |
-| ``reinforce-pp-baseline`` | its group's mean, then the batch | :func:`~rheostat.credit.groups.reinforce_pp_baseline_advantage` |
+| ``reinforce-pp-baseline`` | its group's mean, then the batch | :func:`~rheostat.credit.group_advantages.reinforce_pp_baseline_advantage` |
 | ``reward`` | nothing | |
 """
 
@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from rheostat.credit.groups import (
+from rheostat.credit.group_advantages import (
     Scale,
     grpo_advantage,
     reinforce_pp_baseline_advantage,

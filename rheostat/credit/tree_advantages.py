@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rheostat.credit.groups import group_statistics, to_tokens
+from rheostat.credit.group_advantages import group_statistics, to_tokens
 from rheostat.errors import RheostatError
 from rheostat.masking import select, standardise
 from rheostat.options import option

@@ -370,7 +370,7 @@ EXPERT_SETTINGS = ("experts", "expert_missing", "expert_long", "expert_least_rew
 
 def _read_by(method: str, options: dict[str, Any]) -> dict[str, Any]:
     """Without the file of expert rows where a language method reads none, so that it can be compared with those that do."""
-    from rheostat.training.language import uses_experts
+    from rheostat.training.language_setup import uses_experts
 
     row = table.entry(method)
     asked = dict(flatten(options)).get("dial.expert_share")

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from rheostat.analysis.pass_at_k import LanguageSummary, summarise
-from rheostat.collect.language.groups import Graded
+from rheostat.collect.language.prompt_groups import Graded
 from rheostat.credit.verifiers import extractor
 from rheostat.errors import RheostatError
 from rheostat.masking import masked_mean

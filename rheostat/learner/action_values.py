@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from rheostat.learner.actor_critic import Found, rank
+from rheostat.learner.actor_critic_updates import Found, rank
 from rheostat.learner.control_models import TrainableNetwork
 from rheostat.objectives.schedules import PeakSchedule
 from rheostat.objectives.temporal_difference import critic_loss, greedy_value

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rheostat.buffers.control_retainers import DataSet, LearnedRewards
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import Found
+from rheostat.learner.actor_critic_updates import Found
 from rheostat.learner.control_models import TrainableNetwork
 from rheostat.objectives.supervised import squared_distance, weighted_likelihood
 from rheostat.options import option

@@ -11,12 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rheostat.collect.language.collectors import SamplingOptions
 from rheostat.collect.language.conversations import collector_of
 from rheostat.collect.language.generation.sampling import Sampling
-from rheostat.collect.language.groups import Graded, RolloutContext
+from rheostat.collect.language.language_collectors import SamplingOptions
+from rheostat.collect.language.prompt_groups import Graded, RolloutContext
 from rheostat.collect.language.rollout_records import rollout_rows
-from rheostat.credit.verifiers.interface import Progress
+from rheostat.credit.verifiers.verifier_interface import Progress
 from rheostat.learner.measuring import Calendar
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics

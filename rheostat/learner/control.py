@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rheostat.buffers.offline import OfflineData
-from rheostat.collect.control.episodes import measure_returns
+from rheostat.collect.control.evaluation_episodes import measure_returns
 from rheostat.collect.control.stepping import Collector
 from rheostat.errors import RheostatError
 from rheostat.learner.context import LearnerContext

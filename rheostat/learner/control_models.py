@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from rheostat.collect.control.behaviour import BehaviourPolicy, LaggedActor
+from rheostat.collect.control.behaviour_policy import BehaviourPolicy, LaggedActor
 from rheostat.collect.control.normalise import RunningStatistics
 from rheostat.errors import RheostatError
 from rheostat.policies.control.fast_control import fast

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rheostat.buffers.retainers import MarkStale, RecentGroups, Valid
-from rheostat.collect.language.collectors import Dynamic, ExpertsInside, Groups, experts_of
+from rheostat.collect.language.language_collectors import Dynamic, ExpertsInside, Groups, experts_of
 from rheostat.errors import RheostatError
 from rheostat.learner.learner import Composition, first
 from rheostat.learner.models import Lagged

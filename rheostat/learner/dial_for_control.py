@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 from typing import Any, cast
 
 from rheostat.buffers.control_retainers import RecentRowsBeside
-from rheostat.collect.control.collectors import ExpertRows, Rollout
+from rheostat.collect.control.control_collectors import ExpertRows, Rollout
 from rheostat.errors import RheostatError
 from rheostat.learner.control_models import LaggedActorModel
 from rheostat.learner.dial import Dial, hidden_options, refused

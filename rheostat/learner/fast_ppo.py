@@ -22,7 +22,7 @@ from rheostat.objectives.meter import off_policyness
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics
 from rheostat.policies.control.actor_critic import ActorCritic, evaluate
-from rheostat.policies.control.sampling_error import neural_sampling_error
+from rheostat.policies.control.neural_sampling_error import neural_sampling_error
 from rheostat.policies.flops import FORWARD, TRAIN
 from rheostat.policies.optimizers import moments_on_the_meter
 from rheostat.streams import derive_seed

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rheostat.collect.control.episodes import run_episodes
+from rheostat.collect.control.evaluation_episodes import run_episodes
 from rheostat.errors import RheostatError
 from rheostat.learner.fast_ppo import FastPPO
 from rheostat.learner.gated_ensemble import Choice, Cloning

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rheostat.credit.td_annotations import BestOfData, ImplicitValues
-from rheostat.learner.actor_critic import CriticStep, ExpectileStep, Weight, WeightedImitation, ensemble_q, state_value
+from rheostat.learner.actor_critic_updates import CriticStep, ExpectileStep, Weight, WeightedImitation, ensemble_q, state_value
 from rheostat.learner.control_models import TargetNetwork, TrainableNetwork
 from rheostat.learner.off_policy import PerStep
 from rheostat.objectives.temporal_difference import OverCritics

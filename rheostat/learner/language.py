@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Protocol
 import torch
 
 from rheostat.buffers.retainers import Valid
-from rheostat.collect.language.collectors import Dynamic, ExpertsInside, Groups
-from rheostat.collect.language.groups import RolloutContext
+from rheostat.collect.language.language_collectors import Dynamic, ExpertsInside, Groups
+from rheostat.collect.language.prompt_groups import RolloutContext
 from rheostat.credit.annotations import GroupAdvantage, ModelScores, OldScores, OverlongPenalty
 from rheostat.errors import RheostatError
 from rheostat.learner import dial

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import Found
+from rheostat.learner.actor_critic_updates import Found
 from rheostat.learner.control_models import OWN_NETWORK, Build, PolicyNetwork, TrainableNetwork
 from rheostat.learner.fast_ppo import Minibatch
 from rheostat.objectives.actor import soft_actor_loss

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rheostat.buffers.control_retainers import NEVER_ACTS, Draw, PerEnvironmentStep, per_turn
-from rheostat.collect.control.collectors import Nobody
+from rheostat.collect.control.control_collectors import Nobody
 from rheostat.errors import RheostatError
 from rheostat.learner.learner import Composition, check_reads
 from rheostat.learner.measuring import Calendar, Evaluations, next_multiple

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from rheostat.buffers.control_retainers import Window
-from rheostat.collect.control.collectors import Rollout
-from rheostat.collect.control.statistics import Normalisation
+from rheostat.collect.control.control_collectors import Rollout
+from rheostat.collect.control.running_statistics import Normalisation
 from rheostat.credit.control_annotations import GAE, OldValues
 from rheostat.learner.control_models import PolicyNetwork
 from rheostat.learner.fast_ppo import FastPPO, KLStop, SamplingErrorMeter

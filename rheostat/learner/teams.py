@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from rheostat.collect.control.teams import Acting, TeamCollector, team_returns
+from rheostat.collect.control.team_collector import Acting, TeamCollector, team_returns
 from rheostat.errors import RheostatError
 from rheostat.learner.context import LearnerContext
 from rheostat.learner.control import ControlContext, MakeEnvironments, composition_of, prepare

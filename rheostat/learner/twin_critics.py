@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from rheostat.credit.td_annotations import SmoothedTarget
-from rheostat.learner.actor_critic import CriticStep, DeterministicActorStep, deterministic_actor, ensemble_q
+from rheostat.learner.actor_critic_updates import CriticStep, DeterministicActorStep, deterministic_actor, ensemble_q
 from rheostat.learner.control_models import TargetNetwork, TrainableNetwork
 from rheostat.learner.off_policy import PerStep
 from rheostat.learner.rhythm import Delayed

@@ -12,7 +12,7 @@ from rheostat.reporting.rollouts import visible
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from rheostat.diagnostics.disagreement.results import Disagreement, Matrix, Row, Shown
+    from rheostat.diagnostics.disagreement.disagreement_result import Disagreement, Matrix, Row, Shown
 
 UP, DOWN, GREY, LIMITED = "#0072B2", "#D55E00", "#E4E4E4", "#F0E442"
 """Okabe and Ito's, distinguishable with any colour vision."""

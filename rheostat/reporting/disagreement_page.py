@@ -9,7 +9,7 @@ from rheostat.reporting.disagreement_figures import METHODS, NOTE, clear, full_c
 from rheostat.reporting.rollouts import visible
 
 if TYPE_CHECKING:
-    from rheostat.diagnostics.disagreement.results import Disagreement
+    from rheostat.diagnostics.disagreement.disagreement_result import Disagreement
     from rheostat.reporting.report import Section
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rheostat.analysis.statistics import Interval
 from rheostat.diagnostics.microscope.advantages import AdvantageRow
-from rheostat.diagnostics.microscope.kl import KLRow
+from rheostat.diagnostics.microscope.kl_estimators import KLRow
 from rheostat.diagnostics.microscope.summary import Row
 from rheostat.reporting.plots import STYLE, save_both
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from rheostat.diagnostics.microscope.results import MicroscopeResult
+    from rheostat.diagnostics.microscope.microscope_result import MicroscopeResult
 
 COLOURS = {
     "unbiased": "#009E73",

@@ -8,8 +8,8 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from rheostat.diagnostics.disagreement.results import Disagreement
-from rheostat.diagnostics.microscope.results import MicroscopeResult
+from rheostat.diagnostics.disagreement.disagreement_result import Disagreement
+from rheostat.diagnostics.microscope.microscope_result import MicroscopeResult
 from rheostat.errors import RheostatError
 
 

@@ -10,8 +10,8 @@ from rich.table import Table
 from rheostat.analysis.format import format_interval, format_number
 from rheostat.analysis.statistics import Interval
 from rheostat.analysis.summaries import final_label, verdict_text
-from rheostat.diagnostics.disagreement.results import Disagreement
-from rheostat.diagnostics.microscope.results import MicroscopeResult
+from rheostat.diagnostics.disagreement.disagreement_result import Disagreement
+from rheostat.diagnostics.microscope.microscope_result import MicroscopeResult
 from rheostat.errors import RheostatError
 from rheostat.experiments.comparison import Comparison
 from rheostat.experiments.sweep import METER, Sweep, meter_of

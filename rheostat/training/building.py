@@ -167,7 +167,7 @@ def build_method(settings: Settings, task: Any, policy: Any = None, facts: dict[
     streams = Streams(settings.seed)
     if entry.domain == "language":
         from rheostat.learner import language
-        from rheostat.training.language import build_world
+        from rheostat.training.language_setup import build_world
 
         return language.build(config, settings.method, build_world(settings, config, task, policy), streams, settings.steps)
     from rheostat.learner import control

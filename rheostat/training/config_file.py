@@ -170,7 +170,7 @@ def written_config(method: str, task: str | None = None) -> str:
     Raises:
         RheostatError: unknown method.
     """
-    from rheostat.training.language import automatic_preset
+    from rheostat.training.language_setup import automatic_preset
 
     domain = table.entry(method).domain
     preset = automatic_preset(method, task, None) if domain == "language" else None

@@ -24,7 +24,7 @@ from rheostat.buffers.offline import OfflineData
 from rheostat.collect.control.offline_data import record, replayed, uniform
 from rheostat.errors import RheostatError, unknown
 from rheostat.streams import Streams, derive_seed
-from rheostat.tasks.control.references import D4RL_SOURCE, MEASURED_SOURCE, published
+from rheostat.tasks.control.reference_returns import D4RL_SOURCE, MEASURED_SOURCE, published
 from rheostat.training.identity import versions
 from rheostat.training.progress import Bar, Progress, Silent
 from rheostat.training.teachers import EnvironmentSpec, Teacher, TeacherRecipe, teacher_for

@@ -65,9 +65,9 @@ def _task_of(task: Any, options: dict[str, Any]) -> Any:
     prompts = options.get("prompts")
     if not functions and (prompts is None or isinstance(prompts, str)):
         return task
-    from rheostat.tasks.language.files import FilePrompts, load_prompts
-    from rheostat.tasks.language.interface import LanguageTask
+    from rheostat.tasks.language.prompt_files import FilePrompts, load_prompts
     from rheostat.tasks.language.regraded import Regraded
+    from rheostat.tasks.language.task_interface import LanguageTask
     from rheostat.tasks.language.task_list import language_task
 
     knobs = options.get("environment_options") or {}
@@ -101,7 +101,7 @@ def _policy_of(policy: Any, options: dict[str, Any]) -> Any:
     if not hasattr(model, "parameters"):
         raise RheostatError(f"model is a {type(model).__name__}: give a folder, a hub name, or a Hugging Face causal language model.")
     if tokenizer is None or isinstance(tokenizer, (str, Path)):
-        from rheostat.policies.language.loading import load_tokenizer
+        from rheostat.policies.language.model_loading import load_tokenizer
 
         place = tokenizer or getattr(getattr(model, "config", None), "_name_or_path", "")
         if not place:

@@ -49,7 +49,7 @@ from rheostat.training.identity import Identity, changed_settings, changed_world
 from rheostat.training.logs import METRICS, Counted, Logs, count, count_whole, read_jsonl, read_timings
 from rheostat.training.opening import Opened, another_run, open_checkpoint, refuse_growth, refuse_without_objects
 from rheostat.training.progress import Progress, Silent
-from rheostat.training.rollouts import keep_rollouts
+from rheostat.training.rollout_files import keep_rollouts
 from rheostat.training.run_directory import CONFIG, LOCK, command_line, grow, read_description, refuse_taken, write_description
 from rheostat.training.sandboxing import keep_sandbox
 from rheostat.training.settings import CUSTOM, Settings

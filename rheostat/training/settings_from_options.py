@@ -60,7 +60,7 @@ def settings_for(method: str, task: Any, *, preset: str | None = None, below: Ma
     options = absolute(options)
     _refuse_settings_of_others(method, domain, options)
     if preset is None and below is None and domain == "language":
-        from rheostat.training.language import automatic_preset
+        from rheostat.training.language_setup import automatic_preset
 
         own = task is None or not isinstance(task, str) or options.get("prompts")
         preset = automatic_preset(method, None if own else task, options.get("model"))

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import nn
 
-from rheostat.collect.control.episodes import run_episodes
+from rheostat.collect.control.evaluation_episodes import run_episodes
 from rheostat.collect.control.offline_data import uniform
 from rheostat.collect.control.stepping import Draw
 from rheostat.errors import RheostatError

@@ -217,7 +217,7 @@ def test_the_result_of_an_evaluation_does_not_depend_on_the_copies(tmp_path: Pat
     for copies in (1, 2, 5):
         run = rheostat.train("ppo", Line, directory=tmp_path / str(copies), **(PPO | {"num_envs": copies, "batch_steps": 60, "steps": 60}))
         environments = [make(Line, num_envs=k, seed=7) for k in (1, 3, 10)]
-        from rheostat.collect.control.episodes import run_episodes
+        from rheostat.collect.control.evaluation_episodes import run_episodes
 
         results = [run_episodes(lambda seen: run.method.context.act_on_target(seen).mode(), each, 10)[0] for each in environments]  # noqa: B023
         np.testing.assert_allclose(results[0], results[1], rtol=1e-5)

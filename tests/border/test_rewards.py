@@ -11,8 +11,8 @@ import pytest
 import rheostat
 from rheostat.cli.entry import main
 from rheostat.credit.verifiers import ExactMatch, Rollout, load_reward, load_rewards
-from rheostat.credit.verifiers.loading import arguments_of
 from rheostat.credit.verifiers.mathematics import MathGrader
+from rheostat.credit.verifiers.reward_loading import arguments_of
 from rheostat.errors import RheostatError
 from rheostat.training.warnings import silent_rewards
 from tests.border import rewards as own

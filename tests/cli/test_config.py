@@ -14,7 +14,7 @@ import yaml
 import rheostat
 from rheostat import api
 from rheostat.cli import entry as cli
-from rheostat.cli import training
+from rheostat.cli import train
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.options import options_of
@@ -32,7 +32,7 @@ def settings(words: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
     monkeypatch.setattr(api.Run, "create", created)
     monkeypatch.setattr(api, "finish", lambda run, progress, sinks, callbacks: run)
-    monkeypatch.setattr(training, "announce", lambda run: None)
+    monkeypatch.setattr(train, "announce", lambda run: None)
     cli.parse(words.split()).run()
     return seen[0]
 

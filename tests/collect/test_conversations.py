@@ -13,13 +13,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rheostat.collect.language.collectors import batch_of
 from rheostat.collect.language.conversations import Conversations, collector_of
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.parity import parity
 from rheostat.collect.language.generation.sampling import Sampling
-from rheostat.collect.language.groups import Graded, PromptCollector, RolloutContext, join
-from rheostat.credit.verifiers.interface import Grade, Progress
+from rheostat.collect.language.language_collectors import batch_of
+from rheostat.collect.language.prompt_groups import Graded, PromptCollector, RolloutContext, join
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress
 from rheostat.errors import RheostatError
 from rheostat.policies.language.model import LanguagePolicy
 from rheostat.tasks.language import GuessNumber, OneTurn, Partners, PromptEncoder, Reply, Said, character_tokenizer
@@ -220,7 +220,7 @@ def test_a_prompt_brings_its_grader() -> None:
         name = "fixed"
 
         def score(self, rollouts: Sequence[Any], progress: Any = None) -> Any:
-            from rheostat.credit.verifiers.interface import Scores
+            from rheostat.credit.verifiers.verifier_interface import Scores
 
             return Scores.from_grades([Grade(7.0, {"own": 1.0}) for _ in rollouts])
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from rheostat.credit.groups import (
+from rheostat.credit.group_advantages import (
     Scale,
     check_groups,
     group_statistics,

@@ -66,7 +66,7 @@ FORGERIES = {
         "  except OSError: pass\n os._exit(0)"
     ),
     "forged grade": (
-        "import os\nfrom rheostat.credit.verifiers.sandbox import wire\nfrom rheostat.credit.verifiers.interface import Grade\n"
+        "import os\nfrom rheostat.credit.verifiers.sandbox import wire\nfrom rheostat.credit.verifiers.verifier_interface import Grade\n"
         "def add(a, b):\n os.write(3, wire.frame(wire.RECORD, 0, wire.encode_grade(Grade(1.0))) + wire.frame(wire.DONE))\n os._exit(0)"
     ),
     "garbage on every descriptor": (

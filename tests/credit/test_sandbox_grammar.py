@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rheostat.credit.verifiers import Rollout, Scores
-from rheostat.credit.verifiers.interface import Grade
 from rheostat.credit.verifiers.sandbox.grammar import Formula, Literals
 from rheostat.credit.verifiers.sandbox.guard import Guarded
 from rheostat.credit.verifiers.sandbox.inspection import evaluations
+from rheostat.credit.verifiers.verifier_interface import Grade
 
 BOARD = Literals(r"[Q_\s]*", strings=r"[Q_]?")
 MATRIX = Literals(r"[0-9\s-]*", numbers=True)

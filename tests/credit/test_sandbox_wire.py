@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rheostat.credit.verifiers.interface import Grade
 from rheostat.credit.verifiers.sandbox import wire
+from rheostat.credit.verifiers.verifier_interface import Grade
 
 harmless = st.characters(codec="utf-8", exclude_categories=("Cc",), include_characters="\t\n")
 names = st.text(alphabet=harmless, max_size=20)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rheostat.credit.groups import grpo_advantage, reinforce_pp_baseline_advantage, rloo_advantage, to_tokens
+from rheostat.credit.group_advantages import grpo_advantage, reinforce_pp_baseline_advantage, rloo_advantage, to_tokens
 from rheostat.credit.token_advantages import Advantage, token_advantages
 from rheostat.credit.token_returns import reinforce_pp_advantage
 from rheostat.credit.token_rewards import reward_at_last_token

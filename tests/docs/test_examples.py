@@ -22,7 +22,7 @@ from rheostat.parts import Aggregate, Batch, Tokens
 from rheostat.reporting.study_figures import draw_into
 from rheostat.tasks.language import ChainSum, Prompt, Said, character_tokenizer
 from rheostat.tasks.language.demonstrations import read_demonstrations
-from rheostat.tasks.language.files import load_prompts
+from rheostat.tasks.language.prompt_files import load_prompts
 from rheostat.trajectories import Trajectories
 from tests.tiny_language import model as random_model
 

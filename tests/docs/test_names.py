@@ -20,7 +20,7 @@ import rheostat
 from rheostat import api
 from rheostat.buffers.repairs import Repairs
 from rheostat.cli import entry as cli
-from rheostat.cli import training
+from rheostat.cli import train
 from rheostat.diagnostics.disagreement.method_specs import read_specs
 from rheostat.errors import RheostatError
 from rheostat.methods.table import METHODS
@@ -66,12 +66,12 @@ def test_commands_are_taken(block: Block, line: str, monkeypatch: pytest.MonkeyP
         monkeypatch.chdir(tmp_path)
         Path(words[words.index("--config") + 1]).write_text(written_config(words[1], "CartPole-v1"))
     command = parse(words)
-    if isinstance(command, training.TrainOptions):
+    if isinstance(command, train.TrainOptions):
         taken: dict[str, Any] = {}
         monkeypatch.setattr(api, "train", lambda name, task, **given: taken.update(given, name=name))
-        monkeypatch.setattr(training, "announce", lambda run: None)
+        monkeypatch.setattr(train, "announce", lambda run: None)
         command.run()  # type: ignore[attr-defined]
-        general = {item.name for item in (*dataclasses.fields(training.LanguageOptions), *dataclasses.fields(training.ControlOptions))}
+        general = {item.name for item in (*dataclasses.fields(train.LanguageOptions), *dataclasses.fields(train.ControlOptions))}
         general |= {"name", "rewards", "environment_options"}
         configure(taken["name"], {name: value for name, value in taken.items() if name not in general}, preset=taken.get("preset"))
     if isinstance(command, cli.Disagree):
@@ -83,7 +83,7 @@ def test_commands_are_taken(block: Block, line: str, monkeypatch: pytest.MonkeyP
 def flags() -> frozenset[str]:
     """Every option of every command, of every method and part, as it is typed."""
     names = {"help", "version", "list"}
-    for cls in [*(each for each in cli.COMMANDS.values() if each), training.LanguageOptions, training.ControlOptions]:
+    for cls in [*(each for each in cli.COMMANDS.values() if each), train.LanguageOptions, train.ControlOptions]:
         members = [cls, *(getattr(cls, "__args__", ()))]
         names |= {item.name for each in members if dataclasses.is_dataclass(each) for item in dataclasses.fields(each)}
     names |= {f"repair.{item.name}" for item in dataclasses.fields(Repairs)}
@@ -95,7 +95,7 @@ def flags() -> frozenset[str]:
                     configs.append(configure(name, {kind.path: choice}))
         for config in configs:
             names |= {text for each in options_of(config) for text in (each.path, each.path.replace(".", "_"), each.short)}
-    dataset = importlib.import_module("rheostat.cli.datasets")
+    dataset = importlib.import_module("rheostat.cli.dataset")
     for _, each in inspect.getmembers(dataset, dataclasses.is_dataclass):
         names |= {item.name for item in dataclasses.fields(each)}
     return frozenset("--" + name.replace("_", "-") for name in names)

@@ -11,8 +11,8 @@ import torch
 
 from rheostat.buffers.control_retainers import DataAlone, Draw, ReplayBuffer
 from rheostat.buffers.retainers import AtLeast, MarkStale, RecentGroups, Valid
-from rheostat.collect.control.statistics import Normalisation
-from rheostat.collect.language.collectors import Demonstrations, Dynamic, ExpertsInside, Groups
+from rheostat.collect.control.running_statistics import Normalisation
+from rheostat.collect.language.language_collectors import Demonstrations, Dynamic, ExpertsInside, Groups
 from rheostat.credit.annotations import GroupAdvantage, ModelScores, OldScores
 from rheostat.errors import RheostatError
 from rheostat.learner.dial import Dial

@@ -13,7 +13,7 @@ from rheostat.collect.language.experts import ExpertsBeside
 from rheostat.errors import RheostatError
 from rheostat.experiments.comparison import plan
 from rheostat.tasks.language import ChainSum, FilePrompts
-from rheostat.training.language import uses_experts
+from rheostat.training.language_setup import uses_experts
 from rheostat.training.run import Interrupted, Run
 from rheostat.trajectories import Source, join_rows
 from tests.crash import differences

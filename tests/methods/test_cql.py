@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import SoftActorStep
-from rheostat.learner.conservative import ConservativeCriticStep
+from rheostat.learner.actor_critic_updates import SoftActorStep
+from rheostat.learner.conservative_critics import ConservativeCriticStep
 from rheostat.trajectories import Transitions
 from tests.methods.plain import DELAYED, LIMITED, Twin, agree, follow, same_parameters, slow_copy
 from tests.tiny_control import built, one_batch

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rheostat.api import settings_for
-from rheostat.collect.language.collectors import experts_of
+from rheostat.collect.language.language_collectors import experts_of
 from rheostat.errors import RheostatError
 from rheostat.learner.dial import Dial
 from rheostat.methods import table

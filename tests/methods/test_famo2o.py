@@ -10,7 +10,7 @@ import torch
 
 from rheostat.api import settings_for
 from rheostat.errors import RheostatError
-from rheostat.learner.balance import BalanceStep, Coefficients
+from rheostat.learner.policy_family import BalanceStep, Coefficients
 from rheostat.learner.stages import Stages
 from rheostat.methods.control.famo2o import FamO2O, FamO2OCQL
 from rheostat.objectives.weights import exponential_weight, family_weight

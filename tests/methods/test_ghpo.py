@@ -21,7 +21,7 @@ from rheostat.credit.verifiers import Grade, Scores
 from rheostat.errors import RheostatError
 from rheostat.tasks.language import ChainSum, FilePrompts, character_tokenizer
 from rheostat.tasks.language.encoding import PromptEncoder
-from rheostat.tasks.language.interface import Prompt
+from rheostat.tasks.language.task_interface import Prompt
 from rheostat.training.run import Interrupted, Run
 from rheostat.trajectories import Source
 from tests.crash import differences

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import WeightedImitation
+from rheostat.learner.actor_critic_updates import WeightedImitation
 from rheostat.learner.stages import Stages
 from rheostat.parts import Batch
 from rheostat.training.run import Run

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rheostat.credit.groups import group_statistics
+from rheostat.credit.group_advantages import group_statistics
 from rheostat.errors import RheostatError
 from rheostat.objectives.negative_aware import negative_aware_terms, straight_through_max
 from tests.learners import credited, step_plainly, weights

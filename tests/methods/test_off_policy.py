@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 import rheostat
 from rheostat.buffers.control_retainers import OFFLINE_TURN
-from rheostat.collect.control.collectors import draw_uniform
+from rheostat.collect.control.control_collectors import draw_uniform
 from rheostat.errors import RheostatError
 from rheostat.learner.control import build
 from rheostat.streams import Streams

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from rheostat.credit.td_annotations import SoftTarget
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import smallest_q
+from rheostat.learner.actor_critic_updates import smallest_q
 from rheostat.learner.control import build as build_learner
 from rheostat.learner.mixture import MixtureActorStep, draw_all, judged
 from rheostat.objectives.mixture_of_experts import relaxed_choice

@@ -105,7 +105,7 @@ def test_robust_acting_flattens_the_score() -> None:
     task = "rheostat/Probe-RewardFromBoth-v0"
 
     def average_score(probability: float) -> float:
-        from rheostat.collect.control.robust_acting import ScoreGradients
+        from rheostat.collect.control.robust_actions import ScoreGradients
 
         method = build("robust-acting", task, repair_probability=probability, normalise_observations=False, num_envs=1, batch_steps=256)
         block = method.collect().rows.transitions()

@@ -13,7 +13,7 @@ import torch
 
 from rheostat.api import settings_for
 from rheostat.cli.entry import main
-from rheostat.collect.control.episodes import run_episodes
+from rheostat.collect.control.evaluation_episodes import run_episodes
 from rheostat.errors import RheostatError
 from rheostat.learner.control import build
 from rheostat.options import options_of

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from rheostat.credit.groups import split_advantage
+from rheostat.credit.group_advantages import split_advantage
 from rheostat.errors import RheostatError
 from rheostat.objectives.clipping import NoClip
 from rheostat.objectives.foreign_terms import external_clip, external_denominator

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Normal, TanhTransform, TransformedDistribution
 
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import TemperatureStep
+from rheostat.learner.actor_critic_updates import TemperatureStep
 from rheostat.training.run import Run
 from rheostat.trajectories import Source, Transitions
 from tests.methods.plain import DELAYED, LIMITED, Twin, agree, follow, same_parameters, slow_copy

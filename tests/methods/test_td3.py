@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import DeterministicActorStep, first_q
+from rheostat.learner.actor_critic_updates import DeterministicActorStep, first_q
 from rheostat.parts import Batch
 from tests.by_hand import ByHand
 from tests.tiny_control import built, one_batch

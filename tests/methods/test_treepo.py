@@ -11,7 +11,7 @@ import torch
 from rheostat.credit.verifiers import Grade, Scores
 from rheostat.errors import RheostatError
 from rheostat.parts import Batch
-from rheostat.tasks.language.interface import Limits
+from rheostat.tasks.language.task_interface import Limits
 from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import configure
 from rheostat.trajectories import Trajectories

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.objectives.dynamics import between, holdout_error, model_likelihood
+from rheostat.objectives.dynamics_losses import between, holdout_error, model_likelihood
 
 
 def draw(seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:

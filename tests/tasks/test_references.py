@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rheostat.tasks.control.references import published
+from rheostat.tasks.control.reference_returns import published
 
 
 @pytest.mark.parametrize("version", [2, 3, 4, 5])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from rheostat.collect.control.episodes import measure_returns
+from rheostat.collect.control.evaluation_episodes import measure_returns
 from rheostat.collect.control.offline_data import record, uniform
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make

@@ -14,7 +14,7 @@ import pytest
 import rheostat
 from rheostat.api import settings_for
 from rheostat.cli import entry as cli
-from rheostat.cli import training
+from rheostat.cli import train
 from rheostat.diagnostics.disagreement.method_specs import read_specs
 from rheostat.errors import RheostatError
 from rheostat.experiments.comparison import plan
@@ -30,7 +30,7 @@ def given(words: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """The options that a command line hands to the Python API."""
     seen: dict[str, object] = {}
     monkeypatch.setattr(rheostat.api, "train", lambda method, task=None, **options: seen.update(options))
-    monkeypatch.setattr(training, "announce", lambda run: None)
+    monkeypatch.setattr(train, "announce", lambda run: None)
     cli.parse(words.split()).run()
     return seen
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rheostat.credit.groups import grpo_advantage, informative_groups, reinforce_pp_baseline_advantage, rloo_advantage, to_tokens
+from rheostat.credit.group_advantages import grpo_advantage, informative_groups, reinforce_pp_baseline_advantage, rloo_advantage, to_tokens
 from rheostat.credit.token_returns import reinforce_pp_advantage, token_gae
 from rheostat.credit.token_rewards import overlong_penalty
 from rheostat.errors import RheostatError

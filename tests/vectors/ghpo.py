@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from rheostat.collect.language.hints import beginning, refine
-from rheostat.credit.groups import grpo_advantage
+from rheostat.credit.group_advantages import grpo_advantage
 from rheostat.masking import Aggregation, aggregate
 from rheostat.objectives.clipping import Clip
 from rheostat.objectives.kl import kl_estimate

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from rheostat.credit.groups import group_statistics, grpo_advantage, to_tokens
+from rheostat.credit.group_advantages import group_statistics, grpo_advantage, to_tokens
 from rheostat.objectives.negative_aware import PromptWeight, negative_aware_terms
 from tests.vectors.tools import boolean, gradients, integer, leaf, plain, tensor
 

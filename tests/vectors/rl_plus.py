@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rheostat.credit.groups import grpo_advantage, split_advantage
+from rheostat.credit.group_advantages import grpo_advantage, split_advantage
 from rheostat.masking import aggregate, masked_mean, select
 from rheostat.objectives.clipping import Clip, ClipRule, NoClip
 from rheostat.objectives.foreign_terms import External, external_clip, external_denominator

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from rheostat.collect.language.tree_growth import branch_budget, even_copies, weighted_copies
-from rheostat.credit.groups import to_tokens
+from rheostat.credit.group_advantages import to_tokens
 from rheostat.credit.tree_advantages import progress_advantage, segments_to_tokens, sibling_advantage, subgroup_advantage, whitened
 from rheostat.masking import masked_mean
 from rheostat.objectives.clipping import Clip

@@ -22,7 +22,7 @@ from rheostat.buffers.repairs import Repairs
 from rheostat.collect.control.stepping import Collector, Draw
 from rheostat.errors import RheostatError
 from rheostat.tasks.control.environments import Environments
-from rheostat.tasks.control.references import D4RL_SOURCE, published
+from rheostat.tasks.control.reference_returns import D4RL_SOURCE, published
 from rheostat.tasks.control.spaces import ObservationEncoder
 from rheostat.trajectories import Trajectories, Transitions, join_in_time
 

@@ -22,13 +22,13 @@ from torch import Tensor
 
 from rheostat.collect.language.generation.engine import FinishReason, Generations
 from rheostat.collect.language.generation.sampling import Sampling, row_streams
-from rheostat.collect.language.groups import Graded, PromptCollector, RolloutContext
-from rheostat.credit.verifiers.interface import Grade, Progress, Scores, grades_of
+from rheostat.collect.language.prompt_groups import Graded, PromptCollector, RolloutContext
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Scores, grades_of
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.episodes import Said, TextEpisodes, total_scores
-from rheostat.tasks.language.interface import Prompt
 from rheostat.tasks.language.observations import Observations
+from rheostat.tasks.language.task_interface import Prompt
+from rheostat.tasks.language.text_episodes import Said, TextEpisodes, total_scores
 from rheostat.trajectories import Source, Trajectories
 
 

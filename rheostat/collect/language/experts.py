@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rheostat.collect.language.groups import Graded, PromptCollector, RolloutContext, join
+from rheostat.collect.language.prompt_groups import Graded, PromptCollector, RolloutContext, join
 from rheostat.credit.token_rewards import reward_at_last_token
-from rheostat.credit.verifiers.interface import Progress
+from rheostat.credit.verifiers.verifier_interface import Progress
 from rheostat.errors import RheostatError
 from rheostat.parts import Batch
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.demonstrations import Completion, own_completion, short
 from rheostat.tasks.language.encoding import Turn
-from rheostat.tasks.language.episodes import grade
-from rheostat.tasks.language.interface import Prompt
+from rheostat.tasks.language.task_interface import Prompt
+from rheostat.tasks.language.text_episodes import grade
 from rheostat.trajectories import Source, Trajectories, join_rows
 
 

@@ -13,17 +13,17 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from rheostat.collect.language.collectors import batch_of
 from rheostat.collect.language.experts import demonstrations
 from rheostat.collect.language.generation.sampling import Sampling
-from rheostat.collect.language.groups import Graded, PromptCollector, join
-from rheostat.credit.verifiers.interface import Progress, Scores
+from rheostat.collect.language.language_collectors import batch_of
+from rheostat.collect.language.prompt_groups import Graded, PromptCollector, join
+from rheostat.credit.verifiers.verifier_interface import Progress, Scores
 from rheostat.errors import RheostatError, unknown
 from rheostat.options import option
 from rheostat.parts import Batch
 from rheostat.policies.flops import FORWARD
 from rheostat.tasks.language.encoding import PromptEncoder, encode_prompt
-from rheostat.tasks.language.interface import Message, Prompt
+from rheostat.tasks.language.task_interface import Message, Prompt
 from rheostat.trajectories import Source
 
 Unit = Literal["tokens", "characters"]
@@ -162,7 +162,7 @@ def with_guides(
         accuracy: ``[N]`` of graded rows; what is at most 0 is wrong.
         group_size: members of a group.
         sampling: how to draw.
-        version: of the policy, as in :meth:`~rheostat.collect.language.groups.PromptCollector.sample`.
+        version: of the policy, as in :meth:`~rheostat.collect.language.prompt_groups.PromptCollector.sample`.
         progress: of the training, for rewards that depend on it.
 
     Returns:

@@ -12,14 +12,14 @@ from typing import Any, ClassVar
 
 import torch
 
-from rheostat.collect.language.collectors import batch_of
 from rheostat.collect.language.experts import expert_rows
-from rheostat.collect.language.groups import Graded
-from rheostat.credit.verifiers.interface import Scores
+from rheostat.collect.language.language_collectors import batch_of
+from rheostat.collect.language.prompt_groups import Graded
+from rheostat.credit.verifiers.verifier_interface import Scores
 from rheostat.errors import RheostatError
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics
-from rheostat.tasks.language.interface import Prompt
+from rheostat.tasks.language.task_interface import Prompt
 from rheostat.trajectories import Source
 
 COLUMNS = ("chosen", "rejected")

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rheostat.collect.language.groups import Graded
+from rheostat.collect.language.prompt_groups import Graded
 
 NUMBERS = ("advantage", "sampler_logp", "learner_logp", "entropy")
 """Fields of the trajectories that are kept for every token."""

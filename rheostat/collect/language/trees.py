@@ -7,7 +7,7 @@ every row's node on every level (unique within a tree, the leaf's own last, -1 b
 Token in, token out: a segment is continued from the ids of the prompt and of the path, never from text, and every path that is cut back
 is continued from exactly what its row will hold. Chance is a function of (seed, update, prompt, sample, position): a branch is a new sample
 that shares the beginning of an old one. A tree therefore does not depend on its neighbours, nothing has to be saved, and a tree that
-never branches is a group of :class:`~rheostat.collect.language.collectors.Groups`, token by token.
+never branches is a group of :class:`~rheostat.collect.language.language_collectors.Groups`, token by token.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rheostat.errors import RheostatError
 from rheostat.options import option
 from rheostat.parts import Batch
 from rheostat.policies.flops import FORWARD
-from rheostat.tasks.language.interface import Prompt
+from rheostat.tasks.language.task_interface import Prompt
 
 STOP_TAIL = 8
 """Tokens before a segment in which a stop string may have begun, beside four for each of its characters."""

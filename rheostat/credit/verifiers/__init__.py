@@ -6,10 +6,10 @@
 from rheostat.credit.verifiers.answers import EXTRACTORS, ExactMatch, extractor
 from rheostat.credit.verifiers.built_in import BUILT_IN, WeightedSum, load_reward, load_rewards
 from rheostat.credit.verifiers.conventions import FunctionVerifier
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, require_valid
 from rheostat.credit.verifiers.isolation import Isolated
 from rheostat.credit.verifiers.programs import Problem, ProgramTests
 from rheostat.credit.verifiers.sandbox.guard import Guarded
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores, Verifier, require_valid
 
 __all__ = [
     "BUILT_IN",

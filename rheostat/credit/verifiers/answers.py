@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores
 from rheostat.errors import unknown
 
 

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from rheostat.credit.verifiers.loading import describe
+from rheostat.credit.verifiers.reward_loading import describe
 
 
 class Raised:

@@ -8,11 +8,11 @@ from typing import Any, cast
 
 from rheostat.credit.verifiers.answers import ExactMatch
 from rheostat.credit.verifiers.conventions import FunctionVerifier, name_of
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of, number_of
 from rheostat.credit.verifiers.isolation import Isolated
-from rheostat.credit.verifiers.loading import load_object
 from rheostat.credit.verifiers.programs import ProgramTests
+from rheostat.credit.verifiers.reward_loading import load_object
 from rheostat.credit.verifiers.sandbox.levels import Standing, candidates, standings_of
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores, Verifier, grades_of, number_of
 from rheostat.errors import RheostatError, shown, unknown
 
 BUILT_IN: dict[str, str] = {

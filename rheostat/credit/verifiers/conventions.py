@@ -22,9 +22,9 @@ from types import SimpleNamespace
 from typing import Any, Literal, cast
 
 from rheostat.credit.verifiers.asynchronous import EventLoop, Raised, is_async
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of, number_of
-from rheostat.credit.verifiers.loading import describe
+from rheostat.credit.verifiers.reward_loading import describe
 from rheostat.credit.verifiers.sandbox.levels import Standing
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores, Verifier, grades_of, number_of
 from rheostat.errors import RheostatError, shown
 
 Convention = Literal["trl", "verl", "verl-batch", "native", "native-one"]

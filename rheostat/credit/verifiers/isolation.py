@@ -14,11 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores
 from rheostat.credit.verifiers.sandbox import wire
 from rheostat.credit.verifiers.sandbox.levels import Standing
 from rheostat.credit.verifiers.sandbox.process import SERVER_GRACE, Answer, Grading, GradingProcess, jobs_of
 from rheostat.credit.verifiers.sandbox.worker.graders import GraderHandler
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores
 from rheostat.errors import RheostatError
 
 ASYNC_GRACE = 1.0

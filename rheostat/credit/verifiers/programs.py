@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rheostat.credit.verifiers.fences import program_in
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores
 from rheostat.credit.verifiers.sandbox import values, wire
 from rheostat.credit.verifiers.sandbox.levels import Standing
 from rheostat.credit.verifiers.sandbox.process import SERVER_GRACE, Grading, GradingProcess
-from rheostat.credit.verifiers.sandbox.worker.programs import RETURNED, ProgramHandler
+from rheostat.credit.verifiers.sandbox.worker.candidate_programs import RETURNED, ProgramHandler
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores
 from rheostat.errors import RheostatError
 
 LONGEST_PROGRAM = 100_000

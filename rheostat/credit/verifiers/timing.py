@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rheostat.credit.verifiers.built_in import WeightedSum
-from rheostat.credit.verifiers.interface import Progress, Rollout, Scores, Verifier
+from rheostat.credit.verifiers.verifier_interface import Progress, Rollout, Scores, Verifier
 
 
 class Timed:

@@ -10,7 +10,7 @@ from rheostat.diagnostics.microscope.gradients import NO_REWARD, looked_at
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.options import options_of, with_options
-from rheostat.training.language import automatic_preset
+from rheostat.training.language_setup import automatic_preset
 from rheostat.training.settings import CUSTOM, Settings, by_path, changed, configure, merged
 from rheostat.training.specs import read_spec
 

@@ -15,12 +15,12 @@ from torch import Tensor
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.engine import FinishReason, Generations
 from rheostat.collect.language.generation.sampling import Sampling
-from rheostat.collect.language.groups import RolloutContext
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier
+from rheostat.collect.language.prompt_groups import RolloutContext
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores, Verifier
 from rheostat.diagnostics.microscope.exact import Problem, assign, flat, require_small
 from rheostat.policies.language.model import LanguagePolicy
 from rheostat.tasks.language.encoding import PromptEncoder
-from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, Split
+from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt, Split
 from rheostat.trajectories import Trajectories
 
 

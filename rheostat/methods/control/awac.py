@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
-from rheostat.collect.control.collectors import StepByStep
+from rheostat.collect.control.control_collectors import StepByStep
 from rheostat.credit.td_annotations import PolicyValueTarget
-from rheostat.learner.actor_critic import CriticStep, WeightedImitation, advantage_over_policy, ensemble_q, tanh_mean_actor
+from rheostat.learner.actor_critic_updates import CriticStep, WeightedImitation, advantage_over_policy, ensemble_q, tanh_mean_actor
 from rheostat.learner.control_models import TargetNetwork, TrainableNetwork
 from rheostat.learner.dial import Dial
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rheostat.buffers.control_retainers import DataAlone, Draw, States, per_turn
-from rheostat.collect.control.collectors import Nobody
+from rheostat.collect.control.control_collectors import Nobody
 from rheostat.learner.cloning import BestEpisodes, ClonedPolicy, Imitation, ImitationStep
 from rheostat.learner.control_models import CONVOLUTIONS
 from rheostat.learner.dial import Dial

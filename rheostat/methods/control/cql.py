@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rheostat.buffers.control_retainers import DataRewards, ReplayAndData, States
-from rheostat.collect.control.collectors import StepByStep
-from rheostat.learner.actor_critic import Critics, Entropy, squashed_actor
-from rheostat.learner.conservative import Penalty, conservative_composition, conservative_models, conservative_step
+from rheostat.collect.control.control_collectors import StepByStep
+from rheostat.learner.actor_critic_updates import Critics, Entropy, squashed_actor
+from rheostat.learner.conservative_critics import Penalty, conservative_composition, conservative_models, conservative_step
 from rheostat.learner.control_models import TrainableNetwork
 from rheostat.learner.dial import Dial
 from rheostat.learner.off_policy import Logging, Rhythm, UsesData

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
-from rheostat.collect.control.collectors import RandomFirst
+from rheostat.collect.control.control_collectors import RandomFirst
 from rheostat.credit.td_annotations import GreedyTarget
 from rheostat.learner.action_values import ActionValueStep, Exploration, GreedyPolicy
 from rheostat.learner.control_models import CONVOLUTIONS, TargetNetwork

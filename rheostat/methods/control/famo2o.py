@@ -31,9 +31,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
-from rheostat.collect.control.collectors import StepByStep
-from rheostat.learner.actor_critic import Critics, Entropy, squashed_actor, tanh_mean_actor
-from rheostat.learner.balance import (
+from rheostat.collect.control.control_collectors import StepByStep
+from rheostat.learner.actor_critic_updates import Critics, Entropy, squashed_actor, tanh_mean_actor
+from rheostat.learner.conservative_critics import Penalty, conservative_composition, conservative_models, conservative_step
+from rheostat.learner.control_models import TrainableNetwork
+from rheostat.learner.dial import Dial
+from rheostat.learner.implicit import Cosine, ImplicitCritics, imitation_of
+from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first
+from rheostat.learner.policy_family import (
     NOT_ASKED,
     BalanceTemperature,
     Coefficients,
@@ -43,11 +48,6 @@ from rheostat.learner.balance import (
     UniversalPolicy,
     WeightedQ,
 )
-from rheostat.learner.conservative import Penalty, conservative_composition, conservative_models, conservative_step
-from rheostat.learner.control_models import TrainableNetwork
-from rheostat.learner.dial import Dial
-from rheostat.learner.implicit import Cosine, ImplicitCritics, imitation_of
-from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first
 from rheostat.learner.stages import Staged
 from rheostat.objectives.action_weights import FamilyWeights
 from rheostat.options import option

@@ -28,8 +28,8 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from rheostat.buffers.control_retainers import Window
-from rheostat.collect.control.collectors import TeamRollout
-from rheostat.collect.control.statistics import Normalisation
+from rheostat.collect.control.control_collectors import TeamRollout
+from rheostat.collect.control.running_statistics import Normalisation
 from rheostat.credit.control_annotations import GAE
 from rheostat.learner.dial import Dial
 from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter

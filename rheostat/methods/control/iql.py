@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
-from rheostat.collect.control.collectors import StepByStep
-from rheostat.learner.actor_critic import tanh_mean_actor
+from rheostat.collect.control.control_collectors import StepByStep
+from rheostat.learner.actor_critic_updates import tanh_mean_actor
 from rheostat.learner.control_models import TrainableNetwork
 from rheostat.learner.dial import Dial
 from rheostat.learner.implicit import Cosine, ImplicitCritics, imitation_of

@@ -35,9 +35,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
-from rheostat.collect.control.collectors import RandomFirst
+from rheostat.collect.control.control_collectors import RandomFirst
 from rheostat.credit.td_annotations import SoftTarget, StandardisedRewards
-from rheostat.learner.actor_critic import Critics, CriticStep, Entropy
+from rheostat.learner.actor_critic_updates import Critics, CriticStep, Entropy
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.mixture import EntropyOf, Mixture, MixtureActorStep, MixturePolicy, OfDrawnExpert

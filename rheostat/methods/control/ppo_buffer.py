@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rheostat.buffers.control_retainers import Window
-from rheostat.collect.control.collectors import Rollout
-from rheostat.collect.control.statistics import Normalisation
+from rheostat.collect.control.control_collectors import Rollout
+from rheostat.collect.control.running_statistics import Normalisation
 from rheostat.credit.control_annotations import GAE
 from rheostat.learner.dial import Dial
 from rheostat.learner.fast_ppo import FastPPO, KLStop, Network, SamplingErrorMeter

@@ -31,8 +31,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from rheostat.collect.control.collectors import RecurrentRollout
-from rheostat.collect.control.statistics import Normalisation
+from rheostat.collect.control.control_collectors import RecurrentRollout
+from rheostat.collect.control.running_statistics import Normalisation
 from rheostat.credit.control_annotations import GAE, OldSequenceValues
 from rheostat.learner.control_models import RecurrentPolicyNetwork
 from rheostat.learner.dial import Dial

@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
-from rheostat.collect.control.collectors import RandomFirst
+from rheostat.collect.control.control_collectors import RandomFirst
 from rheostat.credit.td_annotations import SoftTarget
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import Critics, CriticStep, Entropy, SoftActorStep, mean_q, squashed_actor
+from rheostat.learner.actor_critic_updates import Critics, CriticStep, Entropy, SoftActorStep, mean_q, squashed_actor
 from rheostat.learner.control_models import TrainableNetwork
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition

@@ -20,8 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from rheostat.buffers.control_retainers import Window
-from rheostat.collect.control.collectors import Blocks
-from rheostat.collect.control.statistics import Normalisation
+from rheostat.collect.control.control_collectors import Blocks
+from rheostat.collect.control.running_statistics import Normalisation
 from rheostat.credit.control_annotations import GAE
 from rheostat.learner.behaviour_updates import RosUpdate
 from rheostat.learner.control_models import Behaviour

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
-from rheostat.collect.control.collectors import RandomFirst
+from rheostat.collect.control.control_collectors import RandomFirst
 from rheostat.credit.td_annotations import SoftTarget
-from rheostat.learner.actor_critic import Critics, CriticStep, Entropy, SoftActorStep, squashed_actor
+from rheostat.learner.actor_critic_updates import Critics, CriticStep, Entropy, SoftActorStep, squashed_actor
 from rheostat.learner.control_models import TrainableNetwork
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition

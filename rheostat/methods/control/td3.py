@@ -23,7 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
-from rheostat.collect.control.collectors import RandomFirst
+from rheostat.collect.control.control_collectors import RandomFirst
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.off_policy import AsRead, Logging, Rhythm, from_replay

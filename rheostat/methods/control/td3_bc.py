@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
-from rheostat.collect.control.collectors import StepByStep
+from rheostat.collect.control.control_collectors import StepByStep
 from rheostat.learner.dial import Dial
 from rheostat.learner.off_policy import AsRead, Logging, Rhythm, UsesData, data_first
 from rheostat.learner.stages import Staged

@@ -42,10 +42,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar
 
 from rheostat.buffers.control_retainers import NEVER_ACTS, DataAlone, DataRewards, DataSet, Draw, States, per_turn
-from rheostat.collect.control.collectors import Nobody
+from rheostat.collect.control.control_collectors import Nobody
 from rheostat.credit.control_annotations import GAE, OldValuesApart
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import state_value
+from rheostat.learner.actor_critic_updates import state_value
 from rheostat.learner.behaviour_model import (
     BehaviourCriticsModel,
     BehaviourCriticStep,

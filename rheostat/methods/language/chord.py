@@ -36,8 +36,8 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from rheostat.buffers.retainers import Valid
-from rheostat.collect.language.collectors import Groups, SamplingOptions
 from rheostat.collect.language.experts import ExpertsBeside
+from rheostat.collect.language.language_collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage, OldScores
 from rheostat.errors import RheostatError
 from rheostat.learner.context import Budget, Evaluation, Grading

@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rheostat.collect.language.collectors import SamplingOptions
+from rheostat.collect.language.language_collectors import SamplingOptions
 from rheostat.collect.language.pairs import HeldOutPairs, Pairs
 from rheostat.credit.annotations import ModelScores
 from rheostat.learner.context import Budget, Evaluation

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from rheostat.buffers.retainers import Valid
-from rheostat.collect.language.collectors import Dynamic, Groups, SamplingOptions
+from rheostat.collect.language.language_collectors import Dynamic, Groups, SamplingOptions
 from rheostat.credit.annotations import LabelsAndRates, OldScores
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from rheostat.buffers.retainers import Valid
-from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.collect.language.language_collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import OldScores, OverlongPenalty, TokenGAE
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial

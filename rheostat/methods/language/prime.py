@@ -34,7 +34,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from rheostat.buffers.retainers import Valid
-from rheostat.collect.language.collectors import Dynamic, Groups, SamplingOptions
+from rheostat.collect.language.language_collectors import Dynamic, Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage, ModelScores, OldScores
 from rheostat.credit.process_rewards import ImplicitRewards
 from rheostat.learner.context import Budget, Evaluation, Grading

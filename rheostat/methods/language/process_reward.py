@@ -32,7 +32,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from rheostat.buffers.retainers import Valid
-from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.collect.language.language_collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage, OldScores
 from rheostat.credit.process_rewards import ProcessRewards
 from rheostat.learner.context import Budget, Evaluation, Grading

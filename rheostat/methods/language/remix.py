@@ -37,7 +37,7 @@ from typing import Any, ClassVar
 
 from rheostat.buffers.mixing import Mixture
 from rheostat.buffers.retainers import StaleGroups, Valid
-from rheostat.collect.language.collectors import Groups, MixedGroups, SamplingOptions
+from rheostat.collect.language.language_collectors import Groups, MixedGroups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage, ModelScores, OldScores, OverlongPenalty
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial

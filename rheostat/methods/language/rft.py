@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rheostat.buffers.retainers import AtLeast, Valid
-from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.collect.language.language_collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import OldScores
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial

@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rheostat.buffers.retainers import Valid
-from rheostat.collect.language.collectors import Groups, SamplingOptions
+from rheostat.collect.language.language_collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import MixedAdvantage
 from rheostat.errors import RheostatError
 from rheostat.learner.context import Budget, Evaluation, Grading

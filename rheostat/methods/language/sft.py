@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from rheostat.collect.language.collectors import Demonstrations, SamplingOptions
+from rheostat.collect.language.language_collectors import Demonstrations, SamplingOptions
 from rheostat.credit.annotations import OldScores
 from rheostat.learner.context import Budget, Evaluation
 from rheostat.learner.dial import Dial

@@ -48,7 +48,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rheostat.buffers.retainers import Valid
-from rheostat.collect.language.collectors import Dynamic, SamplingOptions
+from rheostat.collect.language.language_collectors import Dynamic, SamplingOptions
 from rheostat.collect.language.trees import Trees
 from rheostat.credit.annotations import OldScores, OverlongPenalty
 from rheostat.credit.tree_advantages import AnyTreeAdvantage, SubgroupAdvantage

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.functional import silu
 
 from rheostat.errors import RheostatError
-from rheostat.objectives.dynamics import between, holdout_error, model_likelihood
+from rheostat.objectives.dynamics_losses import between, holdout_error, model_likelihood
 from rheostat.policies.control.critics import Stack
 from rheostat.policies.control.ensembles import take_over
 from rheostat.policies.parameters import OptimizedNetwork

@@ -24,7 +24,8 @@ from rheostat.errors import MissingExtra, RheostatError
 from rheostat.masking import require_same_shape
 from rheostat.policies.language import decoder as decoders
 from rheostat.policies.language.chunked_logprobs import CHUNK_ELEMENTS, LogitRule, token_logprobs
-from rheostat.policies.language.loading import (
+from rheostat.policies.language.matmul import linear
+from rheostat.policies.language.model_loading import (
     check_vocabulary,
     load_model,
     load_tokenizer,
@@ -33,7 +34,6 @@ from rheostat.policies.language.loading import (
     stop_ids,
     without_bars,
 )
-from rheostat.policies.language.matmul import linear
 from rheostat.policies.language.packing import pack
 from rheostat.policies.language.value_head import FILE as VALUE_FILE
 from rheostat.policies.language.value_head import ValueHead

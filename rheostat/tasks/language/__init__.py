@@ -7,13 +7,13 @@
 from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
 from rheostat.tasks.language.characters import character_tokenizer
 from rheostat.tasks.language.encoding import PromptEncoder, encode_prompt
-from rheostat.tasks.language.episodes import OneTurn, Partners, Reply, Said, Step, TextEpisodes
-from rheostat.tasks.language.files import FilePrompts, load_prompts
 from rheostat.tasks.language.guess_number import GuessNumber
-from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, PromptStream
+from rheostat.tasks.language.prompt_files import FilePrompts, load_prompts
 from rheostat.tasks.language.reasoning import ReasoningGym
 from rheostat.tasks.language.recipes import BASE_RECIPES, BaseRecipe, Lesson, ModelSize, base_recipe
+from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt, PromptStream
 from rheostat.tasks.language.task_list import LANGUAGE_TASKS, is_language_task, knobs_of, language_task
+from rheostat.tasks.language.text_episodes import OneTurn, Partners, Reply, Said, Step, TextEpisodes
 
 __all__ = [
     "BASE_RECIPES",

@@ -25,12 +25,12 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError, unknown
 from rheostat.locks import held
-from rheostat.policies.language.loading import without_bars
+from rheostat.policies.language.model_loading import without_bars
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
-from rheostat.tasks.language.interface import Prompt, PromptStream
 from rheostat.tasks.language.packaged_models import PACKAGED_MODELS, PackagedModel, convert
 from rheostat.tasks.language.recipes import BASE_RECIPES, BaseRecipe, Lesson
+from rheostat.tasks.language.task_interface import Prompt, PromptStream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM

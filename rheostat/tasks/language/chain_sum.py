@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores, Verifier
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, Split, is_validation
+from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt, Split, is_validation
 
 if TYPE_CHECKING:
     from torch import Tensor

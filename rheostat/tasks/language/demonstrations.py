@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rheostat.credit.verifiers.interface import Verifier
+from rheostat.credit.verifiers.verifier_interface import Verifier
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.files import read_row
-from rheostat.tasks.language.interface import LanguageTask, Prompt, PromptStream
+from rheostat.tasks.language.prompt_files import read_row
 from rheostat.tasks.language.reading import named_rows, read_rows
+from rheostat.tasks.language.task_interface import LanguageTask, Prompt, PromptStream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

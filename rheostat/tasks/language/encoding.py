@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Literal
 
 from rheostat.errors import RheostatError
-from rheostat.tasks.language.interface import Prompt, PromptStream
+from rheostat.tasks.language.task_interface import Prompt, PromptStream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.episodes import Partners, Reply, Said
-from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, Split, content_key, is_validation
+from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt, Split, content_key, is_validation
+from rheostat.tasks.language.text_episodes import Partners, Reply, Said
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rheostat.errors import RheostatError
-from rheostat.tasks.language.interface import Prompt
+from rheostat.tasks.language.task_interface import Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from rheostat.errors import RheostatError, unknown
-from rheostat.policies.language.loading import without_bars
+from rheostat.policies.language.model_loading import without_bars
 
 CHUNK = 1 << 20
 

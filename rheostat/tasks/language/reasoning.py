@@ -16,13 +16,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rheostat.credit.verifiers.answers import extractor
-from rheostat.credit.verifiers.interface import Grade, Rollout, Verifier
 from rheostat.credit.verifiers.isolation import Isolated
 from rheostat.credit.verifiers.sandbox.guard import Guarded, refused
+from rheostat.credit.verifiers.verifier_interface import Grade, Rollout, Verifier
 from rheostat.errors import MissingExtra, RheostatError, unknown
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.interface import LanguageTask, Limits, Message, Prompt, Split, is_validation
 from rheostat.tasks.language.reasoning_grammars import grammar_of
+from rheostat.tasks.language.task_interface import LanguageTask, Limits, Message, Prompt, Split, is_validation
 
 BLOCK = 64
 TOGETHER = 256

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.errors import RheostatError
-from rheostat.tasks.language.interface import LanguageTask, Prompt, PromptStream, Split
+from rheostat.tasks.language.task_interface import LanguageTask, Prompt, PromptStream, Split
 
 
 class Regraded(LanguageTask):

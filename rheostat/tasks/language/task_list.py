@@ -10,8 +10,8 @@ from rheostat.errors import unknown
 from rheostat.tasks.language.chain_sum import ChainSum
 from rheostat.tasks.language.chain_sum_variants import Elicit, Interfere, Teach
 from rheostat.tasks.language.guess_number import GuessNumber
-from rheostat.tasks.language.interface import LanguageTask
 from rheostat.tasks.language.reasoning import PREFIX, ReasoningGym
+from rheostat.tasks.language.task_interface import LanguageTask
 from rheostat.tasks.language.word_sums import WordSums
 
 LANGUAGE_TASKS: dict[str, str] = {

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, Split, is_validation
+from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt, Split, is_validation
 
 BLOCK = 256
 SKILLS = ("add", "subtract", "multiply", "share", "two-steps")

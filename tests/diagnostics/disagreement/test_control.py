@@ -13,7 +13,7 @@ import rheostat
 from rheostat.api import save
 from rheostat.cli.entry import main, parse
 from rheostat.diagnostics.disagreement import similarity as measures
-from rheostat.diagnostics.disagreement.results import Disagreement
+from rheostat.diagnostics.disagreement.disagreement_result import Disagreement
 from rheostat.errors import RheostatError
 from rheostat.training.run import Interrupted, Run
 from tests.diagnostics.disagreement.test_language import contents

@@ -16,7 +16,7 @@ from rheostat.api import save as save_result
 from rheostat.api import show
 from rheostat.cli.entry import parse
 from rheostat.credit.verifiers import Grade, Scores
-from rheostat.diagnostics.disagreement.results import Disagreement
+from rheostat.diagnostics.disagreement.disagreement_result import Disagreement
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.training.run import Interrupted, Run

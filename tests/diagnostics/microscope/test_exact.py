@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from rheostat.collect.language.collectors import batch_of
-from rheostat.collect.language.groups import Graded
+from rheostat.collect.language.language_collectors import batch_of
+from rheostat.collect.language.prompt_groups import Graded
 from rheostat.credit.token_rewards import reward_at_last_token
-from rheostat.credit.verifiers.interface import Scores
+from rheostat.credit.verifiers.verifier_interface import Scores
 from rheostat.diagnostics.microscope.exact import Problem
 from rheostat.diagnostics.microscope.gradients import ControlSampler, LanguageSampler, sampler
 from rheostat.diagnostics.microscope.language_problem import LanguageProblem, TinyWords

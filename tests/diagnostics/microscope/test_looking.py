@@ -13,8 +13,8 @@ import rheostat
 from rheostat.api import save
 from rheostat.cli.entry import parse
 from rheostat.diagnostics.microscope.advantages import ADVANTAGES
-from rheostat.diagnostics.microscope.kl import KL_ESTIMATORS
-from rheostat.diagnostics.microscope.results import DEFAULT, MicroscopeResult, kind_of
+from rheostat.diagnostics.microscope.kl_estimators import KL_ESTIMATORS
+from rheostat.diagnostics.microscope.microscope_result import DEFAULT, MicroscopeResult, kind_of
 from rheostat.diagnostics.microscope.summary import squared_mean, summarise
 from rheostat.errors import RheostatError
 from rheostat.methods import table

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rheostat.errors import RheostatError
 from rheostat.tasks.language import BASE_RECIPES, ChainSum, language_task
-from rheostat.tasks.language.interface import Prompt
+from rheostat.tasks.language.task_interface import Prompt
 
 TASKS = ("chain-sum-elicit", "chain-sum-teach", "chain-sum-interfere")
 

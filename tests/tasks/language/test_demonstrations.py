@@ -11,7 +11,7 @@ import pytest
 from rheostat.errors import RheostatError
 from rheostat.tasks.language import ChainSum, FilePrompts, character_tokenizer
 from rheostat.tasks.language.demonstrations import Demonstrations, read_demonstrations
-from rheostat.tasks.language.interface import is_validation
+from rheostat.tasks.language.task_interface import is_validation
 
 ROWS = [{"prompt": f"{i}+1=", "completion": f"{i}+1={(i + 1) % 10};#{(i + 1) % 10}"} for i in range(10)]
 

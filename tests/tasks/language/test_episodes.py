@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from rheostat.credit.verifiers.interface import Grade, Progress, Scores
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Scores
 from rheostat.errors import RheostatError
 from rheostat.tasks.language import ChainSum, GuessNumber, OneTurn, Partners, Prompt, Reply, Said, Step, TextEpisodes, language_task
-from rheostat.tasks.language.episodes import grade, total_scores
 from rheostat.tasks.language.observations import Observations
 from rheostat.tasks.language.task_list import knobs_of
+from rheostat.tasks.language.text_episodes import grade, total_scores
 from tests import tiny_language as tiny
 
 

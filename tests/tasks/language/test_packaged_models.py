@@ -14,7 +14,7 @@ import pytest
 from rheostat.errors import RheostatError
 from rheostat.tasks.language.base_models import base_model, base_models, build_base_model, facts_of
 from rheostat.tasks.language.packaged_models import PACKAGED_MODELS, PackagedModel, packaged_model, weights_file
-from rheostat.training.language import automatic_preset
+from rheostat.training.language_setup import automatic_preset
 
 SMOL = PACKAGED_MODELS["smollm2-135m"]
 

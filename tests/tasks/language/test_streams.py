@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rheostat.errors import RheostatError
 from rheostat.tasks.language import ChainSum, FilePrompts, LanguageTask, Prompt, PromptStream, language_task
-from rheostat.tasks.language.interface import content_key, is_validation
+from rheostat.tasks.language.task_interface import content_key, is_validation
 
 TASKS: dict[str, LanguageTask] = {
     "chain-sum": ChainSum(),

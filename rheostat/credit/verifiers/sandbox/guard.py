@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
 from rheostat.credit.verifiers.sandbox.grammar import Grammar
 from rheostat.credit.verifiers.sandbox.levels import Standing, standings_of
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
 
 SHOWN = 400
 """Characters of a refused answer that its note keeps."""

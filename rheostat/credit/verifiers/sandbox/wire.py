@@ -11,7 +11,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from rheostat.credit.verifiers.interface import Grade
+from rheostat.credit.verifiers.verifier_interface import Grade
 
 HEAD = struct.Struct(">BII")
 """Kind, row, bytes that follow."""

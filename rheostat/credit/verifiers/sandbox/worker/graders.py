@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from rheostat.credit.verifiers.conventions import Grader, as_function, name_of
-from rheostat.credit.verifiers.interface import Grade
-from rheostat.credit.verifiers.loading import load_object
+from rheostat.credit.verifiers.reward_loading import load_object
 from rheostat.credit.verifiers.sandbox import wire
+from rheostat.credit.verifiers.verifier_interface import Grade
 from rheostat.errors import RheostatError
 
 

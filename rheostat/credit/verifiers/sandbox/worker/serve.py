@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rheostat.credit.verifiers.loading import describe
+from rheostat.credit.verifiers.reward_loading import describe
 from rheostat.credit.verifiers.sandbox import wire
 from rheostat.credit.verifiers.sandbox.worker.child import become_child
 from rheostat.errors import RheostatError

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rheostat.credit.groups import informative_groups
+from rheostat.credit.group_advantages import informative_groups
 from rheostat.diagnostics.disagreement import similarity as measures
+from rheostat.diagnostics.disagreement.batch_replay import Replay, replay
 from rheostat.diagnostics.disagreement.batch_snapshot import Frozen, freeze
 from rheostat.diagnostics.disagreement.method_specs import read_specs, require_domain
-from rheostat.diagnostics.disagreement.replay import Replay, replay
 from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
 from rheostat.objectives.meter import off_policyness

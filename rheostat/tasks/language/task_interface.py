@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rheostat.credit.verifiers.interface import Rollout, Verifier
+from rheostat.credit.verifiers.verifier_interface import Rollout, Verifier
 from rheostat.errors import RheostatError
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerFast
 
-    from rheostat.tasks.language.episodes import TextEpisodes
+    from rheostat.tasks.language.text_episodes import TextEpisodes
 
 Split = Literal["train", "validation"]
 Message = dict[str, str]

@@ -13,7 +13,7 @@ from torch import Tensor
 from rheostat.buffers.control_retainers import NEVER_ACTS, DataSet
 from rheostat.credit.td_annotations import BestNextTarget, OtherActions, SoftTarget
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import Found, QValue, SoftActorStep, rank, smallest_q
+from rheostat.learner.actor_critic_updates import Found, QValue, SoftActorStep, rank, smallest_q
 from rheostat.learner.control_models import TrainableNetwork
 from rheostat.learner.off_policy import AsRead, PerStep, data_first
 from rheostat.learner.stages import Staged

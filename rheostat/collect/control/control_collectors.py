@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from rheostat.collect.control.robust_acting import RepairingSampler, ScoreGradients
+from rheostat.collect.control.robust_actions import RepairingSampler, ScoreGradients
 from rheostat.collect.control.stepping import Collector, Draw, no_steps
 from rheostat.errors import RheostatError
 from rheostat.options import option

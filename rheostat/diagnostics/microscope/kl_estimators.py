@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rheostat.credit.groups import to_tokens
+from rheostat.credit.group_advantages import to_tokens
 from rheostat.credit.token_rewards import kl_penalised_outcome
 from rheostat.diagnostics.microscope.exact import flat
 from rheostat.diagnostics.microscope.language_problem import LanguageProblem

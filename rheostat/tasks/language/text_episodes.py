@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
-from rheostat.credit.verifiers.interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
+from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores, Verifier, grades_of
 from rheostat.errors import RheostatError
-from rheostat.tasks.language.interface import LanguageTask, Prompt
+from rheostat.tasks.language.task_interface import LanguageTask, Prompt
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from rheostat.diagnostics.microscope.control_problem import ControlProblem
 from rheostat.diagnostics.microscope.estimators import WEIGHTED
 from rheostat.diagnostics.microscope.exact import Problem
 from rheostat.diagnostics.microscope.gradients import NO_REWARD, domain_of, first_gradients, sampler
-from rheostat.diagnostics.microscope.kl import KL_ESTIMATORS, KLRow, look_at_kl
+from rheostat.diagnostics.microscope.kl_estimators import KL_ESTIMATORS, KLRow, look_at_kl
 from rheostat.diagnostics.microscope.language_problem import LanguageProblem
 from rheostat.diagnostics.microscope.problems import DEFAULT_PROBLEM, build_problem
 from rheostat.diagnostics.microscope.summary import Row, relative_gain, summarise

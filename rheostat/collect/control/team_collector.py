@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rheostat.collect.control.episodes import STEP_LIMIT
+from rheostat.collect.control.evaluation_episodes import STEP_LIMIT
 from rheostat.collect.control.stepping import EPISODES_KEPT, Collector, Draw
 from rheostat.tasks.control.parallel import AgentRows, Joint, ParallelEnvironments
 from rheostat.trajectories import Trajectories

@@ -12,9 +12,9 @@ from typing import Any
 from rheostat.credit.verifiers.answers import ExactMatch, accepted_answers, unusable
 from rheostat.credit.verifiers.built_in import OneByOne, WeightedSum
 from rheostat.credit.verifiers.conventions import _TRL_GIVEN
-from rheostat.credit.verifiers.interface import Rollout, Verifier
 from rheostat.credit.verifiers.isolation import Isolated
-from rheostat.credit.verifiers.loading import arguments_of
+from rheostat.credit.verifiers.reward_loading import arguments_of
+from rheostat.credit.verifiers.verifier_interface import Rollout, Verifier
 from rheostat.errors import RheostatError
 
 MOST_MATH = 256

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rheostat.credit.td_annotations import soft_draw
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic import Found, smallest_q
+from rheostat.learner.actor_critic_updates import Found, smallest_q
 from rheostat.learner.control_models import Build, TrainableNetwork
 from rheostat.objectives.actor import deterministic_actor_loss, soft_actor_loss, temperature_loss
 from rheostat.objectives.temporal_difference import min_over_critics

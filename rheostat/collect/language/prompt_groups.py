@@ -12,13 +12,13 @@ from rheostat.collect.language.generation.checked import CheckedEngine
 from rheostat.collect.language.generation.engine import Engine, FinishReason, Generations
 from rheostat.collect.language.generation.sampling import Sampling, row_streams
 from rheostat.credit.token_rewards import reward_at_last_token
-from rheostat.credit.verifiers.interface import Progress, Scores, Verifier, require_valid
+from rheostat.credit.verifiers.verifier_interface import Progress, Scores, Verifier, require_valid
 from rheostat.policies.language.model import LanguagePolicy
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.demonstrations import Demonstrations
 from rheostat.tasks.language.encoding import PromptEncoder
-from rheostat.tasks.language.episodes import grade
-from rheostat.tasks.language.interface import LanguageTask, Prompt
+from rheostat.tasks.language.task_interface import LanguageTask, Prompt
+from rheostat.tasks.language.text_episodes import grade
 from rheostat.trajectories import Trajectories, join_columns, join_rows
 
 

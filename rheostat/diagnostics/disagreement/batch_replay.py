@@ -13,11 +13,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from rheostat.collect.language.collectors import Dynamic, batch_of
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
-from rheostat.collect.language.groups import Graded
-from rheostat.credit.groups import informative_groups
-from rheostat.credit.verifiers.interface import Scores
+from rheostat.collect.language.language_collectors import Dynamic, batch_of
+from rheostat.collect.language.prompt_groups import Graded
+from rheostat.credit.group_advantages import informative_groups
+from rheostat.credit.verifiers.verifier_interface import Scores
 from rheostat.diagnostics.disagreement.batch_snapshot import Frozen
 from rheostat.diagnostics.disagreement.method_specs import Spec, config_of
 from rheostat.diagnostics.microscope.exact import assign
@@ -34,8 +34,8 @@ from rheostat.options import options_of
 from rheostat.parts import Batch
 from rheostat.policies.language.model import LanguagePolicy
 from rheostat.streams import Streams
-from rheostat.tasks.language.interface import Prompt
-from rheostat.training.language import load_policy
+from rheostat.tasks.language.task_interface import Prompt
+from rheostat.training.language_setup import load_policy
 from rheostat.trajectories import Trajectories
 
 

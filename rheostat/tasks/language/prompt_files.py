@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from rheostat.credit.verifiers.built_in import load_rewards
-from rheostat.credit.verifiers.interface import Verifier
+from rheostat.credit.verifiers.verifier_interface import Verifier
 from rheostat.errors import RheostatError, shown_error, unknown
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.interface import LanguageTask, Limits, Prompt, PromptStream, Split, is_validation
 from rheostat.tasks.language.reading import named_rows, read_rows
+from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt, PromptStream, Split, is_validation
 
 DEEPEST = 64
 """Containers within containers that a column may have."""

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from rheostat.buffers.mixing import Mixture
 from rheostat.collect.language.experts import demonstration, expert_rows, with_experts
-from rheostat.collect.language.groups import Graded, join
-from rheostat.credit.groups import check_groups, informative_groups
-from rheostat.credit.verifiers.interface import Scores
+from rheostat.collect.language.prompt_groups import Graded, join
+from rheostat.credit.group_advantages import check_groups, informative_groups
+from rheostat.credit.verifiers.verifier_interface import Scores
 from rheostat.errors import RheostatError
 from rheostat.options import option
 from rheostat.parts import Batch

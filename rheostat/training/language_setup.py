@@ -12,25 +12,25 @@ from rheostat.collect.language.generation.continuous import ContinuousEngine
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.engine import Engine
 from rheostat.collect.language.generation.trial import try_generation
-from rheostat.collect.language.groups import RolloutContext
+from rheostat.collect.language.prompt_groups import RolloutContext
 from rheostat.credit.verifiers import Verifier, load_rewards
-from rheostat.credit.verifiers.references import check_columns, check_references
+from rheostat.credit.verifiers.reward_checks import check_columns, check_references
 from rheostat.credit.verifiers.timing import timed
 from rheostat.errors import MissingExtra, RheostatError
 from rheostat.learner.language import composition_of
 from rheostat.learner.learner import Composition
 from rheostat.methods import table
-from rheostat.policies.language.loading import adapter_config, base_of_adapters
 from rheostat.policies.language.model import LanguagePolicy
+from rheostat.policies.language.model_loading import adapter_config, base_of_adapters
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.base_models import base_model_path, base_models, build_base_model
 from rheostat.tasks.language.demonstrations import Demonstrations, read_demonstrations
 from rheostat.tasks.language.encoding import PromptEncoder, Turn, encode_prompt
-from rheostat.tasks.language.files import FilePrompts, load_prompts
-from rheostat.tasks.language.interface import LanguageTask, Limits
 from rheostat.tasks.language.packaged_models import PACKAGED_MODELS
+from rheostat.tasks.language.prompt_files import FilePrompts, load_prompts
 from rheostat.tasks.language.recipes import BASE_RECIPES
 from rheostat.tasks.language.regraded import Regraded
+from rheostat.tasks.language.task_interface import LanguageTask, Limits
 from rheostat.tasks.language.task_list import WORLDS, language_task
 from rheostat.training.settings import CUSTOM, Settings
 
