@@ -102,6 +102,7 @@ def resume(
     directory: str | Path,
     *,
     steps: int | None = None,
+    online_steps: int | None = None,
     task: Any = None,
     policy: Any = None,
     progress: bool | Progress = True,
@@ -115,6 +116,7 @@ def resume(
     Args:
         directory: of the run.
         steps: a larger budget in all, with which a run goes on that is finished or not; None keeps the budget.
+        online_steps: the same for environment steps after a data set: a run that is finished with its data goes online.
         task, policy: as in :func:`train`, where they were objects.
         progress, sinks, callbacks: as in :func:`train`.
         accept_changes: go on although settings, rewards, data, the base model or versions are not what they were when the run began;
@@ -125,7 +127,7 @@ def resume(
         RheostatError: nothing to resume there, the run is finished, no checkpoint is whole, or something is not what it
             was when the run began.
     """
-    opening: dict[str, Any] = {"to_continue": True, "steps": steps, "accept_changes": accept_changes}
+    opening: dict[str, Any] = {"to_continue": True, "steps": steps, "online_steps": online_steps, "accept_changes": accept_changes}
     run = load(directory, task=task, policy=policy, **opening, **objects)
     for note in run.notes:
         print(note, file=sys.stderr)
@@ -158,6 +160,7 @@ def load(
     at: str | None = None,
     to_continue: bool = False,
     steps: int | None = None,
+    online_steps: int | None = None,
     accept_changes: bool = False,
     **objects: Any,
 ) -> DrawnRun:
@@ -166,7 +169,7 @@ def load(
     ``at`` is the name of another checkpoint, or ``best``: the best policy that the run has kept (``save_best``), for looking at.
     ``sandbox`` takes the place of the run's own setting. ``to_continue`` goes back to the newest checkpoint whose log is whole,
     and ``accept_changes`` takes what is not as it was when the run began, as in :func:`resume`.
-    ``steps`` is a larger budget, as in :func:`resume`.
+    ``steps`` and ``online_steps`` are a larger budget, as in :func:`resume`.
     """
     if objects:
         settings = Run.settings_in(directory)
@@ -177,8 +180,9 @@ def load(
         named = None if settings.task.startswith(CUSTOM) or settings.prompts else settings.task
         given = handed_over(settings.method, named if task is None else task, policy, kept | objects)
         task, policy = (None if isinstance(given.task, str) else given.task), given.policy
-    if steps is not None:
-        return DrawnRun.extended(directory, steps, task=task, policy=policy, accept_changes=accept_changes)
+    if steps is not None or online_steps is not None:
+        larger: dict[str, Any] = {"steps": steps, "online_steps": online_steps}
+        return DrawnRun.extended(directory, **larger, task=task, policy=policy, accept_changes=accept_changes)
     opening: dict[str, Any] = {"sandbox": sandbox, "at": at, "to_continue": to_continue, "accept_changes": accept_changes}
     return DrawnRun.load(directory, task=task, policy=policy, **opening)
 

@@ -25,6 +25,8 @@ class Resume:
     """Directory of the run, or of a comparison or sweep."""
     steps: int | None = None
     """A larger budget in all, with which a run goes on, finished or not; by default the budget it has."""
+    online_steps: int | None = None
+    """The same for environment steps after a data set: a run that is finished with its data goes online."""
     sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
     """Also log to these dashboards."""
     accept_changes: bool = False
@@ -36,14 +38,16 @@ class Resume:
         from rheostat.experiments.comparison import read_manifest
 
         manifest = read_manifest(self.run_directory)
-        if manifest is not None and self.steps is not None:
-            raise RheostatError("--steps is for a single run: a comparison or sweep has equal budgets.")
+        larger: dict[str, Any] = {"steps": self.steps, "online_steps": self.online_steps}
+        asked = [name for name, value in larger.items() if value is not None]
+        if manifest is not None and asked:
+            raise RheostatError(f"--{asked[0].replace('_', '-')} is for a single run: a comparison or sweep has equal budgets.")
         if manifest is not None:  # a comparison or a sweep: the command that began it continues it
             if self.accept_changes:
                 raise RheostatError("--accept-changes is for a single run: name the directory of the run that changed.")
             parse([*shlex.split(manifest["command"])[1:], "--directory", str(self.run_directory)]).run()
             return
-        announce(api.resume(self.run_directory, steps=self.steps, sinks=self.sinks, accept_changes=self.accept_changes))
+        announce(api.resume(self.run_directory, **larger, sinks=self.sinks, accept_changes=self.accept_changes))
 
 
 @dataclass

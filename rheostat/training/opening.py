@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,17 +103,46 @@ def refuse_without_objects(directory: Path, description: dict[str, Any], task: A
         )
 
 
-def refuse_growth(directory: Path, settings: Settings) -> None:
-    """Refuse a larger budget for a run whose steps are gradient steps on a data set.
+def larger_settings(directory: Path, before: Settings, steps: int | None, online_steps: int | None) -> Settings:
+    """A run's settings with a larger budget.
+
+    Args:
+        directory: of the run.
+        before: its settings.
+        steps, online_steps: the new budget in all; None keeps what it was.
 
     Raises:
-        RheostatError: it is one.
+        RheostatError: it is not larger, or the run cannot have more of such steps.
     """
-    if settings.offline is not None and getattr(table.entry(settings.method).load(), "uses_data", "no") == "first":
+    data_first = getattr(table.entry(before.method).load(), "uses_data", "no") == "first"
+    if steps is not None and data_first:
         raise RheostatError(
-            f"{directory} began with a data set, and its steps are gradient steps on it: start a new run with more --steps or "
-            "--online-steps."
+            f"{directory} began with a data set, and its steps are gradient steps on it: let it act with --online-steps, or begin a new "
+            "run with its weights (--from-run)."
         )
+    if online_steps is not None and not data_first:
+        raise RheostatError(f"online_steps follow a data set, and {before.method} does not begin with one: name more --steps.")
+    for name, value in (("steps", steps), ("online_steps", online_steps)):
+        if value is not None and value < getattr(before, name):  # the same goes on from where a rule stopped it
+            flag = name.replace("_", "-")
+            raise RheostatError(
+                f"{directory} has a budget of {getattr(before, name):,} {name}: --{flag} is the new budget in all, so name a larger one."
+            )
+    given = {"steps": steps, "online_steps": online_steps}
+    return replace(before, **{name: value for name, value in given.items() if value is not None})
+
+
+def growth(before: Settings, larger: Settings, spent: int) -> str:
+    """The sentence by which a run says that its budget grew.
+
+    Args:
+        before, larger: its settings.
+        spent: steps that were made before.
+    """
+    said = f"The budget grew from {before.budget:,} to {larger.budget:,} at step {spent:,}"
+    if larger.online_steps > before.online_steps:
+        said += f", with {larger.online_steps:,} environment steps after the data set"
+    return f"{said}: what falls over the budget, such as an annealed step size, is computed for the new one from there on."
 
 
 def another_run(directory: Path, changes: list[str]) -> RheostatError:

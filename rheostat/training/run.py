@@ -47,7 +47,7 @@ from rheostat.training.callbacks import best_in, call, check_measured, listening
 from rheostat.training.files import write_atomically
 from rheostat.training.identity import Identity, changed_settings, changed_world, identity_of, versions, without_digests
 from rheostat.training.logs import METRICS, Counted, Logs, count, count_whole, read_jsonl, read_timings
-from rheostat.training.opening import Opened, another_run, open_checkpoint, refuse_growth, refuse_without_objects
+from rheostat.training.opening import Opened, another_run, growth, larger_settings, open_checkpoint, refuse_without_objects
 from rheostat.training.progress import Progress, Silent
 from rheostat.training.rollout_files import keep_rollouts
 from rheostat.training.run_directory import CONFIG, LOCK, command_line, grow, read_description, refuse_taken, write_description
@@ -259,41 +259,47 @@ class Run:
         return []
 
     @classmethod
-    def extended(cls, directory: str | Path, steps: int, *, task: Any = None, policy: Any = None, accept_changes: bool = False) -> Self:
+    def extended(
+        cls,
+        directory: str | Path,
+        steps: int | None = None,
+        *,
+        online_steps: int | None = None,
+        task: Any = None,
+        policy: Any = None,
+        accept_changes: bool = False,
+    ) -> Self:
         """Open a run, finished or not, with a larger budget, which is written down at once.
 
         What depends on the budget (annealed step sizes, exploration) is computed for the new one from here on; a note says so.
 
         Args:
             directory: of the run.
-            steps: the new budget in all, in the method's unit.
+            steps: the new budget in all, in the method's unit; None keeps it.
+            online_steps: environment steps in all after the data set, for a run that began with one: a finished one goes online.
             task, policy, accept_changes: as in :meth:`load`.
 
         Raises:
-            RheostatError: no more than was spent, or a run whose steps are gradient steps on a data set.
+            RheostatError: no more than was spent, or a kind of steps that the run cannot have more of.
         """
         directory = Path(directory)
         before = cls.settings_in(directory)
-        refuse_growth(directory, before)
+        larger = larger_settings(directory, before, steps, online_steps)
         opening: dict[str, Any] = {"to_continue": True, "accept_changes": accept_changes}
-        run = cls.load(directory, task=task, policy=policy, larger=dataclasses.replace(before, steps=steps), **opening)
-        if steps <= run.method.steps or steps < before.steps:
+        run = cls.load(directory, task=task, policy=policy, larger=larger, **opening)
+        spent = run.method.steps
+        if larger.budget <= spent:
             run.close()
             raise RheostatError(
-                f"{directory} has spent {run.method.steps:,} of {before.steps:,} steps: --steps is the new budget in all, so name a larger "
-                "one."
+                f"{directory} has spent {spent:,} of {before.budget:,} steps: what is given is the new budget in all, so name a larger one."
             )
-        run._said = [
-            *(sentence for sentence in run._said if sentence != run._stopped),
-            f"The budget grew from {before.steps:,} to {steps:,} at step {run.method.steps:,}: what falls over the budget, such as an "
-            "annealed step size, is computed for the new one from there on.",
-        ]
+        run._said = [sentence for sentence in run._said if sentence != run._stopped] + [growth(before, larger, spent)]
         run.notes.append(run._said[-1])
         run.finished, run._stopped = False, ""
         if run._identity is not None:
             run._identity |= {"settings": run.settings.to_json()}
         with run.alone(Silent()), run._writing():
-            grow(directory, run.settings, run.method.steps)
+            grow(directory, run.settings, spent)
             run._files[CONFIG] = count(directory / CONFIG)
             run._logs.go_on(run._log_was)
             run.save()

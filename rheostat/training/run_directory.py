@@ -56,8 +56,10 @@ def grow(directory: Path, settings: Settings, spent: int) -> None:
         OSError: the directory cannot be written.
     """
     description = json.loads((directory / CONFIG).read_text())
-    grown = {"at": spent, "steps": [description["settings"]["steps"], settings.steps], "command": command_line()}
-    write_description(directory, description | {"settings": settings.to_json(), "history": [*description.get("history", []), grown]})
+    was, now = description["settings"], settings.to_json()
+    grown = {name: [was.get(name, 0), now[name]] for name in ("steps", "online_steps") if was.get(name, 0) != now[name]}
+    history = [*description.get("history", []), {"at": spent} | grown | {"command": command_line()}]
+    write_description(directory, description | {"settings": now, "history": history})
 
 
 def read_description(directory: str | Path) -> dict[str, Any]:
