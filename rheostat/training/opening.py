@@ -128,8 +128,11 @@ def larger_settings(directory: Path, before: Settings, steps: int | None, online
             raise RheostatError(
                 f"{directory} has a budget of {getattr(before, name):,} {name}: --{flag} is the new budget in all, so name a larger one."
             )
-    given = {"steps": steps, "online_steps": online_steps}
-    return replace(before, **{name: value for name, value in given.items() if value is not None})
+    return replace(
+        before,
+        steps=before.steps if steps is None else steps,
+        online_steps=before.online_steps if online_steps is None else online_steps,
+    )
 
 
 def growth(before: Settings, larger: Settings, spent: int) -> str:
