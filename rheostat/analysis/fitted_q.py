@@ -106,7 +106,8 @@ class FittedQ:
         self.slow = PolyakCopy(self.critic)
         self.replay = Replay(len(rows), gamma=config.gamma)
         self.replay.append_transitions(rows, data.breaks)
-        self.firsts = rows.observation[torch.tensor([episode.start for episode in data.episodes])[:ROWS]]
+        begun = data.from_the_start()
+        self.firsts = begun.transitions.observation[[episode.start for episode in begun.episodes][:ROWS]]
         self.some = torch.randperm(len(rows), generator=streams["measured"])[:ROWS]
         lasting = 1 - config.gamma * (1 - rows.terminated.double().mean().item())
         self.ahead = min(1 / max(lasting, 1e-6), config.horizon or math.inf)  # discounted steps that a value sums

@@ -75,13 +75,12 @@ def evaluate_offline(
     for name in estimators:
         if name not in ESTIMATORS:
             raise unknown("estimator", name, ESTIMATORS)
-    data.require_episodes(2, "Off-policy evaluation")
+    data.from_the_start().require_episodes(2, "Off-policy evaluation")
     streams = Streams(seed)
     policy = Judged(act, data, streams)
-    rows = data.transitions
-    first = torch.tensor([episode.start for episode in data.episodes])
+    begun = data.from_the_start()
     found: list[Row] = []
-    ratio = log_ratios(policy, data) if set(estimators) & set(WEIGHTED) else None
+    ratio = log_ratios(policy, begun) if set(estimators) & set(WEIGHTED) else None
     critics: dict[bool, FittedQ] = {}
 
     def critic(by_sampling: bool) -> FittedQ:
@@ -92,21 +91,22 @@ def evaluate_offline(
     def spread(values: Tensor) -> tuple[float, float]:
         return values.double().mean().item(), values.double().std().item() / math.sqrt(len(values))
 
-    seen = f"as seen, at most {int(data.lengths.max()):,} steps"
+    seen = f"as seen, at most {int(begun.lengths.max()):,} steps"
     for name in estimators:
         if name == "data":
-            discount = config.gamma ** torch.arange(int(data.lengths.max()), dtype=torch.float64)
-            returns = torch.stack([(rows.reward[e].double() * discount[: e.stop - e.start]).sum() for e in data.episodes])
+            discount = config.gamma ** torch.arange(int(begun.lengths.max()), dtype=torch.float64)
+            reward = begun.transitions.reward.double()
+            returns = torch.stack([(reward[e] * discount[: e.stop - e.start]).sum() for e in begun.episodes])
             found.append(Row(name, *spread(returns), None, seen))
         elif name == "fqe":
             judge = critic(sampled)
-            value, error = spread(judge.value(rows.observation[first]))
-            error = math.hypot(error, judge.error_of_returns(data), judge.left)
+            value, error = spread(judge.value(begun.transitions.observation[[e.start for e in begun.episodes]]))
+            error = math.hypot(error, judge.error_of_returns(begun), judge.left)
             horizon = f"{config.horizon:,} steps" if config.horizon else "no end, beyond time limits"
             found.append(Row(name, value, error, None, horizon, judge.converged))
         else:
             assert ratio is not None
-            found.append(row_of(name, weighted_estimate(name, ratio, data, config.gamma, critic), seen))
+            found.append(row_of(name, weighted_estimate(name, ratio, begun, config.gamma, critic), seen))
     return found
 
 

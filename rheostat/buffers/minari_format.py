@@ -1,7 +1,9 @@
-"""Reading and writing the files of an offline data set in Minari's format (https://minari.farama.org, hdf5, 0.4 and 0.5).
+"""Reading and writing the files of an offline data set in Minari's format (https://minari.farama.org, 0.4 and 0.5).
 
     ID/data/metadata.json     spaces, environment, who made it, how long it is
     ID/data/main_data.hdf5    episode_0, episode_1, ...: observations [T + 1], actions, rewards, terminations, truncations [T], infos
+
+That is HDF5, in which we write; :mod:`rheostat.buffers.minari_columns` reads the episodes of Minari's other formats.
 
 Files only: nothing here knows what a policy or a return is. Arrays leave this module joined over episodes. What is wrong with a file is
 said with the episode it is in.
@@ -21,11 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rheostat.buffers.minari_columns import FORMATS, count_episodes, read_arrays
 from rheostat.errors import MissingExtra, RheostatError
 
 if TYPE_CHECKING:
     from gymnasium import Space
 
+HDF5 = "hdf5"
 DATA, METADATA, MAIN = "data", "metadata.json", "main_data.hdf5"
 ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
 LEAST_IMAGE = 32  # Minari stores uint8 boxes of at least this many rows and columns as JPEG unless told otherwise
@@ -46,6 +50,7 @@ class Stored:
     truncations: np.ndarray  # bool [n]
     infos: dict[str, np.ndarray] = field(default_factory=dict)  # [n, ...] each: what every episode has for every step
     cut: np.ndarray | None = None  # bool [episodes], the collection was stopped within this episode
+    continued: np.ndarray | None = None  # bool [episodes], this one goes on where the world ended and was not reset
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -75,7 +80,7 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """``metadata.json`` of a data folder.
 
     Raises:
-        RheostatError: it cannot be read, or is in Minari's other file format (arrow).
+        RheostatError: it cannot be read, or is in a file format that is unknown here.
     """
     try:
         metadata = json.loads((folder / METADATA).read_text())
@@ -83,10 +88,10 @@ def read_metadata(folder: Path) -> dict[str, Any]:
         raise RheostatError(f"{folder / METADATA} cannot be read: {error}.") from error
     if not isinstance(metadata, dict):
         raise RheostatError(f"{folder / METADATA} is damaged: it must be a JSON object.")
-    if metadata.get("data_format", "hdf5") != "hdf5":
+    if metadata.get("data_format", HDF5) not in (HDF5, *FORMATS):
         raise RheostatError(
-            f"{folder} is stored as {metadata['data_format']}; only hdf5 can be read: copy it with Minari into a data set of "
-            "data_format='hdf5'."
+            f"{folder} is stored as {metadata['data_format']}; {HDF5}, {' and '.join(FORMATS)} can be read: copy it with Minari into a "
+            f"data set of data_format='{HDF5}'."
         )
     return metadata
 
@@ -103,27 +108,16 @@ def read(folder: Path, infos: Sequence[str] = ()) -> Stored:
         MissingExtra: minari is not installed.
     """
     metadata = read_metadata(folder)
-    h5py, _ = _packages()
+    _packages()  # spaces are understood by Minari
     observation_space = _space_of(metadata, "observation_space", folder)
     action_space = _space_of(metadata, "action_space", folder)
     jpeg = bool(metadata.get("jpeg_encoding", True))
-    episodes: list[dict[str, Any]] = []
+    kind, named = metadata.get("data_format", HDF5), {"observations": observation_space, "actions": action_space}
+    groups = _hdf5_groups(folder, metadata) if kind == HDF5 else _column_groups(folder, metadata, kind, named)
     try:
-        with h5py.File(folder / MAIN, "r") as file:
-            count = len(file)
-            if count == 0 or not metadata.get("total_episodes", count):
-                raise RheostatError(f"The data set {folder} is empty: it has no episode.")
-            if metadata.get("total_episodes", count) != count:
-                raise RheostatError(
-                    f"{folder / MAIN} holds {count} episodes, but {METADATA} says {metadata['total_episodes']}: the data set is damaged."
-                )
-            for number in range(count):
-                where = f"Episode {number} of {folder}"
-                if f"episode_{number}" not in file:
-                    raise RheostatError(f"{where} is missing: episodes must be numbered from 0 without gaps.")
-                episodes.append(_read_episode(file[f"episode_{number}"], observation_space, action_space, jpeg, infos, where))
+        episodes = [_read_episode(nodes, marks, observation_space, action_space, jpeg, infos, where) for nodes, marks, where in groups]
     except OSError as error:
-        raise RheostatError(f"{folder / MAIN} cannot be read as HDF5: {error}.") from error
+        raise RheostatError(f"{folder / MAIN if kind == HDF5 else folder} cannot be read as {kind.upper()}: {error}.") from error
     lengths = np.array([len(episode["rewards"]) for episode in episodes], dtype=np.int64)
     shared = set.intersection(*(set(episode["infos"]) for episode in episodes))
     return Stored(
@@ -138,8 +132,40 @@ def read(folder: Path, infos: Sequence[str] = ()) -> Stored:
         truncations=np.concatenate([episode["truncations"] for episode in episodes]).astype(bool),
         infos={name: np.concatenate([episode["infos"][name] for episode in episodes]) for name in sorted(shared)},
         cut=np.array([episode["cut"] for episode in episodes], dtype=bool),
+        continued=np.array([episode["continued"] for episode in episodes], dtype=bool),
         metadata=metadata,
     )
+
+
+def _hdf5_groups(folder: Path, metadata: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any, str]]:
+    """Every episode's arrays by name, its marks, and what sentences call it."""
+    h5py, _ = _packages()
+    with h5py.File(folder / MAIN, "r") as file:
+        _check_count(len(file), folder, folder / MAIN, metadata)
+        for number in range(len(file)):
+            where = f"Episode {number} of {folder}"
+            if f"episode_{number}" not in file:
+                raise RheostatError(f"{where} is missing: episodes must be numbered from 0 without gaps.")
+            group = file[f"episode_{number}"]
+            yield dict(group.items()), group.attrs, where
+
+
+def _column_groups(
+    folder: Path, metadata: dict[str, Any], kind: str, spaces: dict[str, Space]
+) -> Iterator[tuple[dict[str, Any], dict[str, Any], str]]:
+    """The same of Arrow and Parquet."""
+    count = count_episodes(folder)
+    _check_count(count, folder, folder, metadata)
+    for number in range(count):
+        where = f"Episode {number} of {folder}"
+        yield read_arrays(folder, number, kind, spaces, where), {}, where
+
+
+def _check_count(count: int, folder: Path, place: Path, metadata: dict[str, Any]) -> None:
+    if count == 0 or not metadata.get("total_episodes", count):
+        raise RheostatError(f"The data set {folder} is empty: it has no episode.")
+    if metadata.get("total_episodes", count) != count:
+        raise RheostatError(f"{place} holds {count} episodes, but {METADATA} says {metadata['total_episodes']}: the data set is damaged.")
 
 
 def write(folder: Path, stored: Stored) -> None:
@@ -167,15 +193,16 @@ def write(folder: Path, stored: Stored) -> None:
                 group = file.create_group(f"episode_{number}")
                 group.attrs["id"] = number
                 group.attrs["total_steps"] = len(arrays["rewards"])
-                if stored.cut is not None and stored.cut[number]:
-                    group.attrs["cut"] = True
+                for name, marked in (("cut", stored.cut), ("continued", stored.continued)):
+                    if marked is not None and marked[number]:
+                        group.attrs[name] = True
                 for name, value in arrays.items():
                     group.create_dataset(name, data=value)  # a name with a slash lies in a group
         size = (workshop / MAIN).stat().st_size / 1e6
         metadata = stored.metadata | {
             "total_episodes": len(stored.lengths),
             "total_steps": int(stored.lengths.sum()),
-            "data_format": "hdf5",
+            "data_format": HDF5,
             "jpeg_encoding": False,
             "observation_space": minari.serialization.serialize_space(stored.observation_space),
             "action_space": minari.serialization.serialize_space(stored.action_space),
@@ -238,9 +265,8 @@ def _space(description: dict[str, Any]) -> Space:
 
 
 def _read_episode(
-    group: Any, observation_space: Space, action_space: Space, jpeg: bool, infos: Sequence[str], where: str
+    nodes: dict[str, Any], marks: Any, observation_space: Space, action_space: Space, jpeg: bool, infos: Sequence[str], where: str
 ) -> dict[str, Any]:
-    nodes = dict(group.items())
     for name in ARRAYS:
         if name not in nodes:
             raise RheostatError(f"{where} has no {name}: Minari's format needs {', '.join(ARRAYS)}; write the data set again with them.")
@@ -268,7 +294,7 @@ def _read_episode(
     found["infos"] = {
         name: value for name, value in values.items() if np.ndim(value) and len(value) == length and value.dtype.kind in "fiub"
     }
-    found["cut"] = bool(group.attrs.get("cut", False))
+    found |= {name: bool(marks.get(name, False)) for name in ("cut", "continued")}
     return found
 
 

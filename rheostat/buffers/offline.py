@@ -37,6 +37,7 @@ from rheostat.buffers.offline_reading import (
     observed,
     policy_actions,
     reference_of,
+    split_after_ends,
 )
 from rheostat.errors import RheostatError
 from rheostat.trajectories import Source, Transitions
@@ -64,6 +65,7 @@ class OfflineData:
         reference_source: where these two numbers come from.
         drawn_action: ``[n, ...]`` what the policy drew before clipping; None where nothing was clipped or it is unknown.
         cut: bool ``[episodes]``, the collection was stopped within this episode; None for nowhere.
+        continued: bool ``[episodes]``, this one begins where another ended and the world was not reset; None for nowhere.
         facts: what else is known (behaviour, seed, command, ...), as plain JSON; saved with the data.
         name: what sentences about this data set call it.
         outside: continuous actions beyond their bounds are an error, or are clipped to them.
@@ -85,6 +87,7 @@ class OfflineData:
         reference_source: str = "",
         drawn_action: Tensor | None = None,
         cut: Tensor | None = None,
+        continued: Tensor | None = None,
         facts: dict[str, Any] | None = None,
         name: str = "the data set",
         outside: Literal["error", "clip"] = "error",
@@ -100,7 +103,9 @@ class OfflineData:
         check_shapes(transitions, breaks, observation_space, action_space, name)
         ends = breaks.nonzero().flatten().tolist()
         self.episodes: list[slice] = [slice(first, end + 1) for first, end in zip([0, *(e + 1 for e in ends[:-1])], ends, strict=True)]
-        self.cut = torch.zeros(len(self.episodes), dtype=torch.bool) if cut is None else cut
+        nowhere = torch.zeros(len(self.episodes), dtype=torch.bool)
+        self.cut = nowhere if cut is None else cut
+        self.continued = nowhere if continued is None else continued
         self.transitions = transitions.clone(recurse=False)
         self.transitions.source = torch.full((len(breaks),), int(Source.OFFLINE))
         if self.transitions.version is None:
@@ -135,14 +140,15 @@ class OfflineData:
 
     @cached_property
     def returns(self) -> Tensor:
-        """Undiscounted return of every episode, float64 ``[episodes]``; see ``cut`` for those that are not whole."""
+        """Undiscounted return of every episode, float64 ``[episodes]``; see ``cut`` and ``continued`` for those that are not whole."""
         reward = self.transitions.reward.double()
         return torch.stack([reward[episode].sum() for episode in self.episodes])
 
     @property
     def whole_returns(self) -> Tensor:
-        """Returns of the episodes that were not cut, float64; of all of them where every one was cut."""
-        return self.returns if self.cut.all() else self.returns[~self.cut]
+        """Returns of the whole episodes, neither cut nor continued, float64; of all of them where none is whole."""
+        parts = self.cut | self.continued
+        return self.returns if parts.all() else self.returns[~parts]
 
     def normalised_score(self, value: float) -> float:
         """A return in percent: 0 is the random policy, 100 the expert of ``reference``.
@@ -164,6 +170,11 @@ class OfflineData:
         if len(self.episodes) == 1:
             found.append(
                 f"{title(self.name)} is one trajectory only: nothing can be held out, and one return says nothing about their spread."
+            )
+        if self.continued.any():
+            found.append(
+                f"{int(self.continued.sum()):,} of the {len(self.episodes):,} episodes of {self.name} go on where the world had ended: "
+                "they are learned from, and count neither among the returns nor as first states."
             )
         if self.transitions.sampler_logp.isnan().any():
             found.append(f"{title(self.name)} does not say how likely its actions were: importance weights need a fitted behaviour policy.")
@@ -207,7 +218,9 @@ class OfflineData:
         result.update(json.dumps([self.task, str(self.observation_space), str(self.action_space)]).encode())
         parts = [rows.observation, rows.next_observation[self.breaks], rows.action, rows.reward, rows.terminated, rows.truncated]
         parts += [rows.sampler_logp, rows.version, self.breaks, self.cut]
-        for part in [*parts, *([] if self.drawn_action is None else [self.drawn_action])]:
+        parts += [] if self.drawn_action is None else [self.drawn_action]
+        parts += [self.continued] if self.continued.any() else []
+        for part in parts:
             array = part.contiguous().numpy()
             result.update(f"{array.dtype}{array.shape}".encode())
             result.update(array.tobytes())
@@ -225,7 +238,16 @@ class OfflineData:
         if not 0 < share <= 1:
             raise RheostatError(f"A share of the episodes lies above 0 and at most at 1, not at {share:g}.")
         count = max(1, round(share * len(self.episodes)))
-        kept = self.returns.argsort(descending=True, stable=True)[:count].sort().values
+        return self._of(self.returns.argsort(descending=True, stable=True)[:count].sort().values, f"the best {share:.3g} of {self.name}")
+
+    def from_the_start(self) -> OfflineData:
+        """The episodes that begin where the world begins; all of them where none does."""
+        if not self.continued.any() or self.continued.all():
+            return self
+        return self._of((~self.continued).nonzero().flatten(), self.name)
+
+    def _of(self, kept: Tensor, name: str) -> OfflineData:
+        """Some of the episodes, int64 ``[k]`` in ascending order."""
         rows = torch.cat([torch.arange(self.episodes[k].start, self.episodes[k].stop) for k in kept.tolist()])
         return OfflineData(
             self.transitions[rows],
@@ -237,8 +259,9 @@ class OfflineData:
             reference_source=self.reference_source,
             drawn_action=None if self.drawn_action is None else self.drawn_action[rows],
             cut=self.cut[kept],
+            continued=self.continued[kept],
             facts=self.facts,
-            name=f"the best {share:.3g} of {self.name}",
+            name=name,
         )
 
     @classmethod
@@ -271,6 +294,7 @@ class OfflineData:
             reference_source=first.reference_source,
             drawn_action=drawn,
             cut=torch.cat([part.cut for part in parts]),
+            continued=torch.cat([part.continued for part in parts]),
             facts=facts,
             name=name,
         )
@@ -286,6 +310,7 @@ class OfflineData:
         unknown_end: Literal["error", "truncate"] = "error",
         outside: Literal["error", "clip"] = "error",
         final_observation: Literal["error", "drop"] = "error",
+        split_after_success: bool = False,
     ) -> OfflineData:
         """Read a data set in Minari's format, or a file of D4RL's kind (:mod:`rheostat.buffers.flat_files`).
 
@@ -297,6 +322,8 @@ class OfflineData:
             outside: continuous actions beyond their bounds are an error, or are clipped.
             final_observation: an episode without the observation after its last step is an error, or loses that step (drop), unless the
                 world ended with it: then nothing is ever read from that observation and the last one stands in for it.
+            split_after_success: an episode that goes on after the world ended is split there, and what follows is marked as continued;
+                otherwise it is an error.
 
         Raises:
             RheostatError: not found, damaged, or wrong in a way that a sentence describes.
@@ -309,6 +336,8 @@ class OfflineData:
         name = f"the data set {source}"
         ours = stored.metadata.get(OURS) or {}
         stored, observation, following = observed(stored, name, encode, final_observation)
+        if split_after_success:
+            split_after_ends(stored)
         check_ends(stored, name, unknown_end)
         action, action_space = policy_actions(stored.actions, stored.action_space, name)
         count = len(stored.rewards)
@@ -337,6 +366,7 @@ class OfflineData:
             reference_source=said,
             drawn_action=None if drawn is None else torch.from_numpy(drawn),
             cut=None if stored.cut is None else torch.from_numpy(stored.cut),
+            continued=None if stored.continued is None else torch.from_numpy(stored.continued),
             facts=ours.get("facts") or foreign_facts_of(stored.metadata),
             name=name,
             outside=outside,
@@ -391,6 +421,7 @@ class OfflineData:
             truncations=rows.truncated.numpy(),
             infos={key: value.numpy() for key, value in infos.items()},
             cut=self.cut.numpy(),
+            continued=self.continued.numpy(),
             metadata=metadata,
         )
         minari_format.write(Path(path) / minari_format.DATA, stored)

@@ -70,7 +70,10 @@ def check_values(rows: Transitions, breaks: Tensor, name: str) -> None:
     ended = rows.terminated | rows.truncated
     if (ended & ~breaks).any():
         where = place(breaks, _first(ended & ~breaks))
-        raise RheostatError(f"{title(name)} says that the episode ended at {where}, but more steps follow: split it there.")
+        raise RheostatError(
+            f"{title(name)} says that the episode ended at {where}, but more steps follow: split it there with "
+            "--repair.split-after-success (repair={'split_after_success': True}), or correct the flags."
+        )
     if (breaks & ~ended).any():
         where = place(breaks, _first(breaks & ~ended))
         raise RheostatError(

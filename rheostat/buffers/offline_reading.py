@@ -75,8 +75,27 @@ def _without(stored: Stored, keep: np.ndarray, episode: np.ndarray, name: str) -
         truncations=truncations[keep],
         infos={key: value[keep] for key, value in stored.infos.items()},
         cut=cut,
+        continued=stored.continued,
         metadata=stored.metadata,
     )
+
+
+def split_after_ends(stored: Stored) -> None:
+    """Split every episode after each step that the world ended with; what follows begins an episode of its own, marked as continued."""
+    ended = stored.terminations | stored.truncations
+    last = np.zeros(len(ended), bool)
+    last[np.cumsum(stored.lengths) - 1] = True
+    ends = np.flatnonzero(ended | last)
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    first = np.zeros(len(ended), bool)
+    first[np.cumsum(stored.lengths) - stored.lengths] = True
+    if stored.cut is not None:
+        episode = np.repeat(np.arange(len(stored.lengths)), stored.lengths)
+        stored.cut = stored.cut[episode[ends]] & last[ends]  # only the last piece was cut
+    before = np.zeros(len(stored.lengths), bool) if stored.continued is None else stored.continued
+    stored.continued = ~first[begins]
+    stored.continued[first[begins]] = before
+    stored.lengths = np.diff(np.concatenate([[-1], ends]))
 
 
 def check_ends(stored: Stored, name: str, unknown_end: str) -> None:

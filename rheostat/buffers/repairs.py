@@ -20,6 +20,8 @@ class Repairs:
     """Actions beyond the bounds of their space are an error, or are clipped."""
     final_observation: Literal["error", "drop"] = "error"
     """An episode without the observation after its last step is an error, or loses that step."""
+    split_after_success: bool = False
+    """An episode that goes on after the world ended (after a goal was reached) is split there; otherwise it is an error."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Repairs:
@@ -35,6 +37,6 @@ class Repairs:
         return cls(**{name: by_type(f"repair.{name}", value, hints[name]) for name, value in given.items()})
 
     @property
-    def asked(self) -> dict[str, str]:
+    def asked(self) -> dict[str, Any]:
         """Those that were asked for, by name."""
-        return {name: value for name, value in asdict(self).items() if value != "error"}
+        return {name: value for name, value in asdict(self).items() if value not in ("error", False)}

@@ -49,7 +49,7 @@ class Settings:
     offline: str | None = None
     """Control: a data set to learn from: its folder, or the id of a local Minari data set."""
     repair: dict[str, Any] = field(default_factory=dict)
-    """Control: what is done about faults of the data set: ``unknown_end``, ``outside``, ``final_observation``."""
+    """Control: what is done about faults of the data set: ``unknown_end``, ``outside``, ``final_observation``, ``split_after_success``."""
     online_steps: int = 0
     """Control: environment steps after the data set, for methods that begin with one; their ``steps`` are gradient steps on it."""
     model: str | None = None

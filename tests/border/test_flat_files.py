@@ -137,6 +137,35 @@ def test_commands_import_show_and_judge(tmp_path: Path, monkeypatch: pytest.Monk
     assert json.loads(capsys.readouterr().out)["estimates"][0]["estimator"] == "data"
 
 
+def test_commands_split_what_goes_on_after_success(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path))
+    rng, number = np.random.default_rng(0), spaces.Box(-1, 1, (1,), np.float32)
+
+    def whole(*ends: int) -> dict[str, Any]:
+        seen = rng.uniform(-1, 1, (11, 1)).astype(np.float32)
+        return episode(10, observations=seen, terminations=np.isin(np.arange(10), ends), rewards=np.isin(np.arange(10), ends) * 1.0)
+
+    name = foreign("line/goals-v0", [whole(3), whole(9), whole(3, 4, 5)], number, number, data_format="arrow")
+    split = ["--repair.split-after-success"]
+    flags = ["--steps", "20", "--hidden", "8", "--batch-size", "8", "--evaluation-episodes", "1", "--directory", str(tmp_path / "run")]
+    with pytest.raises(SystemExit):
+        main(["train", "iql", TASK, "--offline", name, *flags])
+    assert split[0] in capsys.readouterr().err
+    main(["train", "iql", TASK, "--offline", name, *split, *flags])
+    assert rheostat.load(tmp_path / "run").settings.repair == {"split_after_success": True}
+    capsys.readouterr()
+    main(["dataset", "import", name, TASK, *split, "--output", str(tmp_path / "kept"), "--json"])
+    found = json.loads(capsys.readouterr().out)
+    assert found["episodes"] == 7 and found["return"]["mean"] == 1 and found["terminated_share"] == 5 / 7
+    ope = ["--gamma", "0.5", "--estimators", "data", "--json"]
+    for where in ([str(tmp_path / "kept")], [name, *split]):
+        main(["ope", str(tmp_path / "run"), "--offline", *where, *ope])
+        value = json.loads(capsys.readouterr().out)["estimates"][0]["value"]
+        assert value == pytest.approx((0.5**3 + 0.5**9 + 0.5**3) / 3)  # what goes on afterwards is no first state
+
+
 def test_repairs_that_do_nothing_are_refused(tmp_path: Path) -> None:
     for options, message in (
         ({"repair": {"unknown_end": "truncate"}}, "repair.unknown_end is about a data set, and there is none"),

@@ -158,6 +158,50 @@ def test_images_of_another_library_are_decoded() -> None:
     assert (smooth.transitions.observation.int() - exact.transitions.observation.int()).abs().max() <= 3
 
 
+@pytest.mark.parametrize("kind", ["arrow", "parquet"])
+@pytest.mark.parametrize("jpeg", [True, False])
+def test_the_other_formats_of_minari_are_read_as_its_hdf5_is(kind: str, jpeg: bool) -> None:
+    pytest.importorskip("pyarrow")
+    pixels = np.tile(np.arange(40, dtype=np.uint8)[None, :, None, None] * 6, (4, 1, 48, 3))
+    short = {"b": np.zeros((3, 2), np.float32), "a": np.array([2, 4, 3])}
+    kinds: dict[str, tuple[Any, Any, list[dict[str, Any]]]] = {
+        "box": (BOX, ACTION, [episode(3, infos={"note": np.arange(4)}), episode(5)]),
+        "image": (spaces.Box(0, 255, (40, 48, 3), np.uint8), spaces.Discrete(3), [episode(3, observations=pixels, actions=np.arange(3))]),
+        "tuple": (
+            spaces.Tuple((spaces.Discrete(3), spaces.Dict({"x": spaces.MultiBinary((2, 2))}))),
+            spaces.MultiDiscrete([2, 3]),
+            [episode(3, observations=(np.arange(4) % 3, {"x": np.ones((4, 2, 2), np.int8)}), actions=np.ones((3, 2), np.int64))],
+        ),
+        "short": (
+            spaces.Dict({"b": spaces.Box(-1, 1, (2,), np.float32), "a": spaces.Discrete(5)}),
+            ACTION,
+            [episode(3, observations=short, truncations=np.zeros(3, bool), terminations=np.arange(3) == 2)],
+        ),
+    }
+    for name, (seen, acted, episodes) in kinds.items():
+        one = load_for(None, foreign(f"{name}/hdf-v0", episodes, seen, acted, jpeg_encoding=jpeg))
+        other = load_for(None, foreign(f"{name}/col-v0", episodes, seen, acted, jpeg_encoding=jpeg, data_format=kind))
+        assert one.digest == other.digest and len(one) == len(other) == sum(len(each["rewards"]) for each in episodes)
+
+
+def test_damaged_columns_are_described(root: Path) -> None:
+    pytest.importorskip("pyarrow")
+    name = foreign("cut/columns-v0", [episode(3), episode(2)], BOX, ACTION, data_format="arrow")
+    folder = root / name / "data"
+    table = next((folder / "1").glob("*.arrow"))
+    content = table.read_bytes()
+    table.write_bytes(content[: len(content) // 2])
+    with pytest.raises(RheostatError, match=r"Episode 1 of .* cannot be read as arrow"):
+        OfflineData.load(name)
+    table.write_bytes(content)
+    (folder / "1/metadata.json").write_text("{}")
+    with pytest.raises(RheostatError, match=r"Episode 1 of .* cannot be read as arrow .*total_steps"):
+        OfflineData.load(name)
+    (folder / "1").rename(folder / "7")
+    with pytest.raises(RheostatError, match=r"Episode 1 of .* is missing"):
+        OfflineData.load(name)
+
+
 def test_discrete_actions_count_from_0() -> None:
     data = OfflineData.load(foreign("foreign/discrete-v0", [episode(3, actions=np.array([5, 6, 7]))], BOX, spaces.Discrete(3, start=5)))
     assert data.transitions.action.tolist() == [0, 1, 2] and data.action_space == spaces.Discrete(3)
@@ -186,6 +230,27 @@ def test_a_missing_final_observation_is_refused_or_costs_its_step() -> None:
     assert data.lengths.tolist() == [2, 2] and data.cut.tolist() == [True, False]  # the world's end needs no observation after it
     assert data.transitions.truncated.tolist() == [False, True, False, False]
     assert torch.equal(data.transitions.next_observation[1], torch.from_numpy(short["observations"][2]).float())
+
+
+def test_an_episode_that_goes_on_after_success_is_refused_or_split(tmp_path: Path) -> None:
+    reached = episode(5, terminations=np.array([False, True, False, True, False]))
+    name = foreign("foreign/on-v0", [reached, episode(2)], BOX, ACTION)
+    with pytest.raises(RheostatError, match=r"ended at step 1 of episode 0, but more steps follow: .*--repair.split-after-success"):
+        OfflineData.load(name)
+    data = OfflineData.load(name, split_after_success=True)
+    assert data.lengths.tolist() == [2, 2, 1, 2] and data.continued.tolist() == [False, True, True, False]
+    assert data.transitions.terminated.tolist() == [False, True, False, True, False, False, False]
+    assert torch.equal(data.transitions.next_observation[:5], torch.from_numpy(reached["observations"][1:]).float())
+    assert data.whole_returns.tolist() == pytest.approx([reached["rewards"][:2].sum(), episode(2)["rewards"].sum()])
+    assert len(data.from_the_start()) == 4 and "2 of the 4 episodes" in data.remarks[0]
+    data.save(tmp_path / "copy")
+    again = OfflineData.load(tmp_path / "copy")
+    assert again.digest == data.digest and again.continued.tolist() == data.continued.tolist()
+    joined = OfflineData.join([data, again])
+    assert joined.continued.tolist() == 2 * data.continued.tolist()
+    open_end = episode(5, terminations=np.arange(5) == 1, truncations=np.zeros(5, bool))
+    rest = OfflineData.load(foreign("foreign/rest-v0", [open_end], BOX, ACTION), split_after_success=True, unknown_end="truncate")
+    assert rest.lengths.tolist() == [2, 3] and rest.cut.tolist() == [False, True]
 
 
 def test_actions_beyond_their_bounds_are_refused_or_clipped() -> None:
@@ -235,7 +300,7 @@ def replace(file: Any, name: str, value: np.ndarray) -> None:
 @pytest.mark.parametrize(
     ("entry", "value", "sentence"),
     [
-        ("data_format", "arrow", "is stored as arrow; only hdf5 can be read"),
+        ("data_format", "feather", "is stored as feather; hdf5, arrow and parquet can be read"),
         ("observation_space", None, "has no observation_space"),
         ("action_space", '{"type": "Odd"}', "action_space in .* cannot be understood"),
     ],

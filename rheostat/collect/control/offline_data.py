@@ -62,6 +62,7 @@ def load_for(
     unknown_end: Literal["error", "truncate"] = "error",
     outside: Literal["error", "clip"] = "error",
     final_observation: Literal["error", "drop"] = "error",
+    split_after_success: bool = False,
 ) -> OfflineData:
     """Read a data set as a task sees it: observations encoded as by its environments, spaces checked against theirs.
 
@@ -71,9 +72,10 @@ def load_for(
         environments: of the task; None checks nothing against a task.
         source: folder, or id of a local Minari data set.
         fields: entries of a Dict observation to keep, as given to the environments.
-        unknown_end: see :meth:`rheostat.buffers.offline.OfflineData.load`, as for the next two.
+        unknown_end: see :meth:`rheostat.buffers.offline.OfflineData.load`, as for the next three.
         outside: actions beyond their bounds.
         final_observation: episodes without one.
+        split_after_success: episodes that go on after the world ended.
 
     Raises:
         RheostatError: not found, damaged, wrong data, or of another task.
@@ -81,7 +83,12 @@ def load_for(
     """
     name = f"the data set {source}"
     data = OfflineData.load(
-        source, encode=adapter(name, fields), unknown_end=unknown_end, outside=outside, final_observation=final_observation
+        source,
+        encode=adapter(name, fields),
+        unknown_end=unknown_end,
+        outside=outside,
+        final_observation=final_observation,
+        split_after_success=split_after_success,
     )
     if environments is not None:
         data.require_spaces(environments.observation_space, environments.action_space, environments.name)
