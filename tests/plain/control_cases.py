@@ -1,0 +1,73 @@
+"""What is compared: a method with its options, and the plain side that follows a run of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rheostat.api import settings_for
+from rheostat.training.settings import Settings
+from tests.plain.control_path import Turn, trained, turned
+from tests.plain.control_plain import Followed, compare
+
+Follow = Callable[[list[Turn], Settings, dict[str, int]], Iterator[Followed]]
+"""From the turns of a run, its settings, and counts to be filled (how often a clip, a cap or a stop acted), to the plain side of each."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method with options.
+
+    Attributes:
+        method, task, options: of the run.
+        follow: the plain side.
+        acts: what must have acted at least once, by its name in the counts.
+        policy: makes the user's own network.
+        data: makes the folder of a data set.
+        note: what is special, for the name.
+    """
+
+    method: str
+    task: str
+    options: dict[str, Any]
+    follow: Follow
+    acts: tuple[str, ...] = ()
+    note: str = ""
+    policy: Callable[[], Any] | None = None
+    data: Callable[[], str] | None = None
+    counts: dict[str, int] = field(default_factory=dict, hash=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return f"{self.method}-{self.note}" if self.note else self.method
+
+    def settings(self) -> Settings:
+        """Of the run."""
+        data = {} if self.data is None else {"offline": self.data()}
+        return settings_for(self.method, self.task, **({"evaluation_episodes": 0} | data | self.options))
+
+    def trained(self, directory: Path) -> list[Turn]:
+        """The turns of a run with everything that belongs to one."""
+        return trained(self.settings(), directory, None if self.policy is None else self.policy())
+
+    def turned(self) -> list[Turn]:
+        """The same turns without a directory."""
+        return turned(self.settings(), None if self.policy is None else self.policy())
+
+    def followed(self, turns: list[Turn]) -> list[Followed]:
+        """The plain side of each turn."""
+        return list(self.follow(turns, self.settings(), self.counts))
+
+
+def differences(turns: list[Turn], plain: list[Followed]) -> tuple[float, float]:
+    """The largest ones of gradients and of weights.
+
+    Raises:
+        AssertionError: they are too large, or other models moved.
+    """
+    assert len(turns) == len(plain)
+    found = [compare(turn, own) for turn, own in zip(turns, plain, strict=True)]
+    return max(gradient for gradient, _ in found), max(weight for _, weight in found)
