@@ -118,11 +118,13 @@ def _sources(method: str, task: str) -> tuple[str, ...]:
 def train(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     """The cell: one run, resumed where an interrupted one was; its directory is removed at the end.
 
+    A directory that was being removed when the process was killed is begun anew.
+
     Returns:
         ``final`` (of ``final_metric``), ``summary`` (the final evaluation) and ``curve`` (:data:`Columns`).
     """
     directory = place / "run"
-    if checkpoint.names(directory / "checkpoints"):
+    if (directory / "config.json").is_file() and checkpoint.names(directory / "checkpoints"):
         run = Run.load(directory, to_continue=True)
     else:
         shutil.rmtree(directory, ignore_errors=True)

@@ -19,6 +19,7 @@ from rheostat.experiments.studies.study import check, effect_of, only_arms, repo
 from rheostat.experiments.studies.training import areas, columns
 from rheostat.experiments.studies.training import train as train_cell
 from rheostat.reporting.report import write_report
+from rheostat.training.progress import Silent
 from rheostat.training.run import Interrupted, Run
 from tests.experiments.studies.toy import ARMS, SETTINGS, SHARED, Sizes, claims, study
 from tests.training.test_run import StopAfter
@@ -73,11 +74,20 @@ def test_a_run_that_was_interrupted_in_its_cell_is_resumed(done: tuple[Path, res
     with pytest.raises(Interrupted):
         halted.train(progress=StopAfter(2))
     halted.close()
-    found = train_cell(cell.arguments, tmp_path)
+    found = curve_of(train_cell(cell.arguments, tmp_path))
     whole = results.read_result(done[0] / "pilots" / "toy.json")["claims"][0]["curves"]["ppo"]["1000"]
-    assert {name: values for name, values in found["curve"].items() if name != "seconds"} == {
-        name: values for name, values in whole.items() if name != "seconds"
-    }
+    assert found == {name: values for name, values in whole.items() if name != "seconds"}
+    # killed while the finished run was being removed: the configuration is gone, checkpoints are left
+    halted = Run.create(tmp_path / "run", settings_for("ppo", "CartPole-v1", **options))
+    halted.train(progress=Silent())
+    halted.close()
+    (tmp_path / "run" / "config.json").unlink()
+    assert curve_of(train_cell(cell.arguments, tmp_path)) == found and not (tmp_path / "run").exists()
+
+
+def curve_of(cell: dict[str, Any]) -> dict[str, Any]:
+    """What does not depend on the machine."""
+    return {name: values for name, values in cell["curve"].items() if name != "seconds"}
 
 
 def test_arms_are_equal() -> None:
