@@ -81,6 +81,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "rloo": {"baselines-llm": ("adv/rloo", "trl/rloo_sequence_loss/*")},
     "ros": {"props": ("ros_*", "discrete_ros_*", "sampling_error_*")},
     "sac": {"baselines-control": ("sac_*", "tanh_gaussian_*")},
+    "self-curation": {"self-curation": ("*",)},
     "td3": {"baselines-control": ("td3_target",)},
     "td3-bc": {"baselines-control": ("td3_*",)},
     "tis": {"baselines-llm": ("tis/*", "tis_trl/*", "loss/clip_higher_with_sampler_weights/*")},

@@ -307,6 +307,16 @@ class LanguageContext(LearnerContext):
             self.flops = flops
             self.sync_engine()
 
+    @contextmanager
+    def sampling_from(self, model: str) -> Iterator[None]:
+        """Inside, a frozen model samples (:class:`~rheostat.learner.models.Frozen`)."""
+        with self.models[model].network.acting() as policy:
+            self.world.engine.update_weights(policy, self.updates)
+            try:
+                yield
+            finally:
+                self.sync_engine()
+
     def measure(self, prompts: int) -> Metrics:
         """Accuracy (mean reward) of one sample per validation prompt; a stream of its own, so that measuring changes nothing."""
         if self.measurement is not None:

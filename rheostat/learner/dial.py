@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rheostat.buffers.retainers import MarkStale, RecentGroups, Valid
-from rheostat.collect.language.language_collectors import Dynamic, ExpertsInside, Groups, experts_of
+from rheostat.collect.language.language_collectors import ExpertsInside, Groups, experts_of
 from rheostat.errors import RheostatError
 from rheostat.learner.learner import Composition, first
 from rheostat.learner.models import Lagged
@@ -119,7 +119,7 @@ class Dial:
 
     def _with_experts(self, collector: Any, who: str) -> Any:
         """An expert in every group."""
-        if isinstance(collector, Dynamic):
+        if getattr(collector, "selects_groups", False):
             return replace(collector, inner=self._with_experts(collector.inner, who))
         if not isinstance(collector, Groups):
             raise RheostatError(f"{who} cannot honour dial.expert_share: it has experts, or prompts, of its own.")

@@ -175,6 +175,9 @@ METHODS: dict[str, Entry] = {
         "rheostat.methods.control.ros:ROS", "control", "Robust on-policy sampling", "2111.14552", "vectors, probes, resume, study"
     ),
     "sac": Entry("rheostat.methods.control.sac:SAC", "control", "Soft actor-critic", "1801.01290", "vectors (SB3), probes, resume"),
+    "self-curation": Entry(
+        "rheostat.methods.language.self_curation:SelfCuration", "language", "Only prompts that are not solved yet", "2510.02230", OWN_CODE
+    ),
     "sft": Entry("rheostat.methods.language.sft:SFT", "language", "Supervised fine-tuning", "-", "laws, probes, resume"),
     "td3": Entry(
         "rheostat.methods.control.td3:TD3",

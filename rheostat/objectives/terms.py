@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Required, TypedDict
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.masking import aggregate
+from rheostat.masking import aggregate, select
 from rheostat.objectives.clipping import Clip, ClipRule, DetachedClip, LogClip, NoClip
 from rheostat.objectives.kl import KLEstimator, kl_estimate
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
@@ -214,6 +214,16 @@ class ReferenceKL(TokenTerm):
         mask = self.mask(batch)
         kl = self.reduce(kl_estimate(scores.logp, batch.rows.reference_logp, self.estimator, mask=mask), batch, denominator)
         return kl, Report(sums={"kl_reference": kl.detach()})
+
+
+@dataclass(frozen=True)
+class SamplerKL(TokenTerm):
+    """The forward KL to whoever sampled, ``log p_sampler - log p`` on its own samples: its gradient is maximum likelihood's."""
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        rows = batch.rows
+        known = select(rows.sampler_logp, self.mask(batch))
+        return self.reduce(known - scores.logp, batch, denominator), Report()
 
 
 @dataclass(frozen=True)

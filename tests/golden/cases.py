@@ -198,6 +198,8 @@ RELATIVES: dict[str, Options] = {
     "ppo-lm/repeated": REPEATED,
     "lp-reg/plain": {"rare_share": 0.3, "threshold": 0.2},
     "lp-reg/steps": STEPS | {"rare_share": 0.5, "threshold": 0.3, "threshold_form": "fixed", "delete": False, "micro_batch_rows": 3},
+    "self-curation/plain": {"minibatches": 2},
+    "self-curation/rehearsed": STEPS | {"rehearsal_coefficient": 0.1, "rehearse": "all", "micro_batch_rows": 3},
     "dpo/plain": {"task": "prompts", "prompts": "@pairs"},
     "dpo/ipo": {"task": "prompts", "prompts": "@pairs", "link": "ipo", "micro_batch_rows": 2} | STEPS,
     "nft/plain": {},

@@ -84,6 +84,7 @@ TOGETHER: dict[str, list[Options]] = {
     "mixture.deterministic": [{"evaluate": 2}],
     "mixture.gumbel_temperature": [{"mixture_gradient": "gumbel"}],
     "selection": [{"micro_batch_rows": 3}],
+    "rehearse": [{"rehearsal_coefficient": 0.5}],
     "mixture.window": [MIXED],
     "correction": [MIXED],
     "collect.quantiles": [{"task": "Pendulum-v1"}],
@@ -110,6 +111,7 @@ IDLE: dict[str, str] = {
     "replay.folder": "the name of a folder",
     "clamp_log_ratio": "it acts where a token's probability has changed by a factor of e to the 20, which no tiny run reaches; "
     "tests/objectives/test_clamped_ratios.py",
+    "gate.max_rounds": "it acts where a policy has solved all prompts; tests/methods/test_self_curation.py",
     "hints.unit": "the tokens of the tiny model are characters; tests/methods/test_ghpo.py has others",
     "update.micro_batch_rows": "memory alone: the sum over a minibatch does not depend on how it is cut",
 }

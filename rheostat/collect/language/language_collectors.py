@@ -135,6 +135,7 @@ class Dynamic:
     max_rounds: int = option(10, short="max_sampling_rounds", at_least=1)
     """Rounds of sampling before the batch is used as it is."""
     inner: Any = None
+    selects_groups: ClassVar[bool] = True
 
     def over(self, inner: Any) -> Dynamic:
         """Around a collector of groups."""

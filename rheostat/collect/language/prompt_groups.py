@@ -99,6 +99,7 @@ class PromptCollector:
         covered = world.experts if world.experts is not None and world.experts.missing == "skip" else None
         self.stream = covered.prompts(seed) if covered else world.task.prompts("train", derive_seed(seed, "prompts"))
         self.drawn = 0
+        self.offered: list[tuple[tuple[Prompt, list[int]], int]] = []  # drawn before, by a gate: the next to be used
         self.generated_tokens = 0
         self.graded_rows = 0
         self.held_out: list[tuple[Prompt, list[int] | None]] = []  # validation prompts, encoded when first needed
@@ -119,11 +120,18 @@ class PromptCollector:
         return self.answer(drawn, group_size, sampling, numbers=numbers, purpose="train", version=version, progress=progress)
 
     def draw(self, prompts: int) -> tuple[list[tuple[Prompt, list[int]]], list[int]]:
-        """The next prompts with their token ids, and their numbers in the run."""
+        """The next prompts with their token ids, and their numbers in the run; those that are offered come first."""
+        if self.offered:
+            taken, self.offered = self.offered[:prompts], self.offered[prompts:]
+            return [each for each, _ in taken], [number for _, number in taken]
         drawn = self.world.encoder.take(self.stream, prompts)
         numbers = list(range(self.drawn, self.drawn + prompts))
         self.drawn += prompts
         return drawn, numbers
+
+    def offer(self, chosen: list[tuple[tuple[Prompt, list[int]], int]]) -> None:
+        """Prompts that a gate has drawn and let through, with their numbers: the next draw takes them."""
+        self.offered = chosen
 
     def answer(self, drawn: list[tuple[Prompt, list[int]]], group_size: int, sampling: Sampling, **options: Any) -> Graded:
         """As :meth:`sample`, but entered in the books, and refused where graders failed on too many rows."""

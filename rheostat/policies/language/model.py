@@ -361,10 +361,17 @@ class Reference:
     @torch.no_grad()
     def score(self, action: Tensor, attention: Tensor, mask: Tensor, **options: Any) -> TokenScores:
         """As :meth:`LanguagePolicy.score`, of rows ``[B, T]``, without a gradient."""
+        with self.acting() as policy:
+            return policy.score(action, attention, mask, **options)
+
+    @contextmanager
+    def acting(self) -> Iterator[LanguagePolicy]:
+        """A policy with these weights that can sample, for as long as the context lasts."""
         if self._copy is not None:
-            return self._copy.score(action, attention, mask, **options)
-        with self._in_place() if self._adapters else self._policy.without_adapters():
-            return self._policy.score(action, attention, mask, **options)
+            yield self._copy
+        else:
+            with self._in_place() if self._adapters else self._policy.without_adapters():
+                yield self._policy
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
