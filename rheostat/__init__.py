@@ -13,11 +13,27 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rheostat.api import Callback, compare, disagree, load, make_dataset, methods, microscope, resume, save, show, study, sweep, train
+    from rheostat.api import (
+        Callback,
+        boundary,
+        compare,
+        disagree,
+        load,
+        make_dataset,
+        methods,
+        microscope,
+        resume,
+        save,
+        show,
+        study,
+        sweep,
+        train,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
     "Callback",
+    "boundary",
     "compare",
     "disagree",
     "load",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rheostat.buffers.offline import OfflineData
     from rheostat.diagnostics.disagreement.disagreement_result import Disagreement
     from rheostat.diagnostics.microscope.microscope_result import MicroscopeResult
+    from rheostat.experiments.boundary import Boundary
 
 
 class DrawnRun(Run):
@@ -216,6 +217,29 @@ def disagree(run: str | Path, methods: Sequence[str], **options: Any) -> Disagre
     return compare_on(run, methods, **options)
 
 
+def boundary(before: str | Path, after: str | Path, *, task: str | None = None, **options: Any) -> Boundary:
+    """What training gained and lost between two language models: coverage and interference.
+
+    Args:
+        before: a run's directory, a Hugging Face folder or hub name, or a base-model recipe.
+        after: another. One that is no run is measured on the task of the other.
+        task: where neither is a run.
+        options: ``prompts``, ``samples`` and ``threshold``; see :func:`rheostat.experiments.boundary.boundary`.
+
+    Raises:
+        RheostatError: neither a run nor a task, a run of control, or two models that see other prompts or tokens.
+    """
+    from rheostat.experiments.boundary import boundary as measure
+    from rheostat.training.untrained import opened
+
+    first, second = opened(before, after, task)
+    try:
+        return measure(first, second, **options)
+    finally:
+        first.close()
+        second.close()
+
+
 def sweep(method: str, task: str, **options: Any) -> Any:
     """Train a method at several settings of the dial, over several seeds; see :func:`rheostat.experiments.sweep.sweep`."""
     from rheostat.experiments.sweep import sweep as run_sweep
@@ -237,7 +261,7 @@ def study(name: str, **options: Any) -> Any:
 
 
 def show(result: Any) -> None:
-    """Print a comparison, a sweep, a look through the microscope or a disagreement as a table."""
+    """Print a comparison, a sweep, a boundary, a look through the microscope or a disagreement as a table."""
     from rheostat.reporting.tables import show as print_result
 
     print_result(result)

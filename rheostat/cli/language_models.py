@@ -40,28 +40,3 @@ class Export:
         policy.save_pretrained(output, adapters_only=self.adapters)
         run.close()
         print(f"Model of update {run.method.updates}: {output}")
-
-
-def baseline(
-    model: str, task: str | None, prompts: Path | None, rewards: tuple[str, ...], environment: dict[str, Any], **options: Any
-) -> Any:
-    """A run that has not trained and is kept nowhere, for measuring its model.
-
-    Args:
-        model: a Hugging Face folder (also of adapters), a hub name or a base-model recipe.
-        task: a language task, or None with ``prompts``.
-        prompts: a file of prompts.
-        rewards: as for training.
-        environment: options of the task.
-        options: other settings of the run and of sampling.
-
-    Raises:
-        RheostatError: neither task nor prompts, or what a run refuses.
-    """
-    from rheostat.training.run import Run
-    from rheostat.training.settings_from_options import settings_for, task_of_prompts
-
-    given: dict[str, Any] = {"model": model, "prompts": None if prompts is None else str(prompts), "rewards": rewards}
-    given |= {"environment_options": environment, "kl_coefficient": 0.0} | options
-    settings = settings_for("grpo", task or task_of_prompts("grpo", given), preset=None, **given)
-    return Run(Path(model), settings)

@@ -122,7 +122,7 @@ class Evaluate:
 
     def baseline(self, model: str) -> Any:
         """The model as a run that has not trained."""
-        from rheostat.cli.language_models import baseline
+        from rheostat.training.untrained import baseline
 
         options: dict[str, Any] = {"max_new_tokens": self.max_new_tokens, "temperature": self.temperature}
         options |= {"device": self.device, "dtype": self.dtype, "sandbox": self.sandbox or "best"}

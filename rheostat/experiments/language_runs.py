@@ -2,17 +2,76 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rheostat.analysis.pass_at_k import LanguageSummary, summarise
 from rheostat.collect.language.prompt_groups import Graded
 from rheostat.credit.verifiers import extractor
 from rheostat.errors import RheostatError
 from rheostat.masking import masked_mean
+from rheostat.tasks.language.task_interface import Prompt
 
 PROMPTS_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Completions of validation prompts: rows of one prompt stand next to each other."""
+
+    drawn: list[tuple[Prompt, list[int]]]
+    """Prompts with their token ids."""
+    parts: list[Graded]
+    entropies: list[Tensor]
+    """Mean entropy of every completion, nats per token."""
+    size: int
+    """Completions per prompt."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Prompts and completions of each."""
+        return len(self.drawn), self.size
+
+    @property
+    def valid(self) -> Tensor:
+        """``[P, n]`` bool."""
+        return torch.cat([part.scores.valid for part in self.parts]).view(self.shape)
+
+    def right(self, threshold: float) -> Tensor:
+        """``[P, n]`` bool: completions that earn at least so much."""
+        return torch.cat([part.scores.reward >= threshold for part in self.parts]).view(self.shape) & self.valid
+
+
+def sample_validation(run: Any, prompts: int, samples: int) -> Samples:
+    """Completions of the run's validation prompts, from a random stream of their own; the run's own training is left as it was.
+
+    Raises:
+        RheostatError: fewer than one prompt or sample.
+    """
+    if prompts < 1 or samples < 1:
+        raise RheostatError(f"{prompts} prompts with {samples} completions each cannot be evaluated: take at least 1 of both.")
+    context = run.method.context
+    world = context.world
+    encoded = [(prompt, world.encoder.encode(prompt)) for prompt in world.task.validation(prompts)]
+    drawn = [(prompt, ids) for prompt, ids in encoded if ids is not None]
+    parts: list[Graded] = []
+    entropies: list[Tensor] = []
+    with context.looking():
+        for first in range(0, len(drawn), PROMPTS_AT_ONCE):
+            some = drawn[first : first + PROMPTS_AT_ONCE]
+            numbers = list(range(first, first + len(some)))
+            graded = context.collector.sample(
+                some, samples, context.sampling, numbers=numbers, purpose="evaluation", version=context.updates
+            )
+            rows = graded.trajectories
+            with torch.no_grad():
+                scores = context.score(rows)
+            entropies.append(torch.stack([masked_mean(row, mask) for row, mask in zip(scores.entropy, rows.mask, strict=True)]))
+            parts.append(graded)
+    return Samples(drawn, parts, entropies, samples)
 
 
 def evaluate_language(run: Any, prompts: int, samples: int, *, threshold: float = 1.0, answers: str | None = None) -> LanguageSummary:
@@ -32,40 +91,19 @@ def evaluate_language(run: Any, prompts: int, samples: int, *, threshold: float 
     Raises:
         RheostatError: fewer than one prompt or sample, an unknown extractor, no validation prompt, or nothing that could be graded.
     """
-    if prompts < 1 or samples < 1:
-        raise RheostatError(f"{prompts} prompts with {samples} completions each cannot be evaluated: take at least 1 of both.")
-    context = run.method.context
-    world = context.world
-    encoded = [(prompt, world.encoder.encode(prompt)) for prompt in world.task.validation(prompts)]
-    drawn = [(prompt, ids) for prompt, ids in encoded if ids is not None]
-    parts: list[Graded] = []
-    entropies: list[torch.Tensor] = []
-    with context.looking():
-        for first in range(0, len(drawn), PROMPTS_AT_ONCE):
-            some = drawn[first : first + PROMPTS_AT_ONCE]
-            numbers = list(range(first, first + len(some)))
-            graded = context.collector.sample(
-                some, samples, context.sampling, numbers=numbers, purpose="evaluation", version=context.updates
-            )
-            rows = graded.trajectories
-            with torch.no_grad():
-                scores = context.score(rows)
-            entropies.append(torch.stack([masked_mean(row, mask) for row, mask in zip(scores.entropy, rows.mask, strict=True)]))
-            parts.append(graded)
-    shape = (len(drawn), samples)
-    valid = torch.cat([part.scores.valid for part in parts]).view(shape)
-    right = torch.cat([part.scores.reward >= threshold for part in parts]).view(shape) & valid
+    found = sample_validation(run, prompts, samples)
+    parts, shape, world = found.parts, found.shape, run.method.context.world
     texts = [text for part in parts for text in part.completions]
     asked = [prompt for part in parts for prompt in part.prompts]
     return summarise(
-        right.numpy(),
+        found.right(threshold).numpy(),
         torch.cat([part.trajectories.mask.sum(1) for part in parts]).view(shape).numpy(),
-        valid=valid.numpy(),
+        valid=found.valid.numpy(),
         answers=_answers(parts, texts, samples, answers),
-        entropy=torch.cat(entropies).view(shape).numpy(),
+        entropy=torch.cat(found.entropies).view(shape).numpy(),
         truncated=torch.cat([part.trajectories.truncated.any(1) for part in parts]).view(shape).numpy(),
         task={name: values.view(shape).numpy() for name, values in world.task.metrics(asked, texts).items()},
-        families=[world.task.family(prompt) for prompt, _ in drawn],
+        families=[world.task.family(prompt) for prompt, _ in found.drawn],
         chance=world.task.chance if threshold == 1.0 else None,
     )
 

@@ -13,6 +13,7 @@ from rheostat.analysis.summaries import final_label, verdict_text
 from rheostat.diagnostics.disagreement.disagreement_result import Disagreement
 from rheostat.diagnostics.microscope.microscope_result import MicroscopeResult
 from rheostat.errors import RheostatError
+from rheostat.experiments.boundary import Boundary
 from rheostat.experiments.comparison import Comparison
 from rheostat.experiments.sweep import METER, Sweep, meter_of
 
@@ -21,7 +22,7 @@ WIDE = 180
 
 
 def show(result: Any) -> None:
-    """Print a comparison, a sweep, a look through the microscope or a disagreement as a table, with its notes and where its files are.
+    """Print a comparison, a sweep, a boundary, a look through the microscope or a disagreement as a table, with notes and places of files.
 
     Raises:
         RheostatError: a result of another kind.
@@ -40,6 +41,10 @@ def show(result: Any) -> None:
         from rheostat.reporting.disagreement_figures import print_disagreement
 
         print_disagreement(result)
+    elif isinstance(result, Boundary):
+        from rheostat.reporting.boundary_figure import print_boundary
+
+        print_boundary(result)
     else:
         raise RheostatError(f"A {type(result).__name__} has no table: show a comparison, a sweep, a microscope's look or a disagreement.")
 

@@ -10,6 +10,7 @@ import torch
 
 from rheostat.collect.language.gates import Gated
 from rheostat.collect.language.generation.sampling import row_streams
+from rheostat.errors import RheostatError
 from rheostat.parts import Batch
 from rheostat.policies.flops import FORWARD
 from rheostat.streams import derive_seed
@@ -32,7 +33,13 @@ class Rehearsal:
     refuses: ClassVar[Mapping[str, str]] = {"expert_share": "rehearsed rows are the only ones that the policy did not write"}
 
     def retain(self, context: Any, batch: Batch) -> Batch:
-        """The batch with the rehearsed rows joined below."""
+        """The batch with the rehearsed rows joined below.
+
+        Raises:
+            RheostatError: no gate has seen the batch.
+        """
+        if "gated" not in batch.facts:
+            raise RheostatError("it rehearses the prompts of a gate, which a batch that was kept does not know.")
         gated: Gated = batch.facts["gated"]
         asked = {"unsolved": gated.passed, "solved": gated.held_back, "all": [*gated.passed, *gated.held_back]}[self.of]
         if not asked:

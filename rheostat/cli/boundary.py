@@ -1,0 +1,59 @@
+"""``rheostat boundary``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from rheostat.errors import RheostatError
+from rheostat.terminal import print_json
+
+
+@dataclass
+class BoundaryCommand:
+    """What training gained and lost between two language models: pass@k of both, problems lost and gained, right solutions harmed.
+
+    Each model is a run's directory, a Hugging Face folder or hub name, or a base-model recipe. Both answer the same validation prompts.
+    """
+
+    before: Positional[str]
+    """The model to begin with, such as the base of a run."""
+    after: Positional[str]
+    """The model to compare with it, such as the run."""
+    task: str | None = None
+    """The task, where neither model is a run."""
+    episodes: int = 200
+    """Validation prompts."""
+    samples: int = 64
+    """Completions of each prompt by each model: pass@k is known up to this k."""
+    threshold: float = 1.0
+    """Smallest reward that counts as right."""
+    output: Path | None = None
+    """Folder for the picture of pass@k (boundary.png and boundary.svg)."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        for name, least, why in (
+            ("episodes", 2, "an interval over prompts needs 2"),
+            ("samples", 1, "each prompt is answered at least once"),
+        ):
+            if getattr(self, name) < least:
+                raise RheostatError(f"--{name} is {getattr(self, name)}: {why}.")
+        options: dict[str, Any] = {"prompts": self.episodes, "samples": self.samples, "threshold": self.threshold}
+        found = api.boundary(self.before, self.after, task=self.task, **options)
+        if self.json:
+            print_json(found.to_json())
+        else:
+            api.show(found)
+        if self.output is not None:
+            from rheostat.reporting.boundary_figure import draw_boundary
+
+            written = draw_boundary(found, self.output, (f"before: {Path(self.before).name}", f"after: {Path(self.after).name}"))
+            if not self.json:
+                print("Picture: " + ", ".join(map(str, written)))
