@@ -1,7 +1,7 @@
 """What a run did, turn by turn: the rows it learned from, what was random, every step of every optimiser, and the weights at both ends.
 
-Nothing here is told to a method: a run goes its own way, and what passes three places is written down (what is kept, an optimiser's step,
-the end of a turn).
+Nothing here is told to a method: a run goes its own way, and what passes some places is written down (what was acted and kept, an
+optimiser's step, the end of a turn).
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Turn:
 
     Attributes:
         options: of the method, by short name.
+        collected: what was acted.
         rows: as the retainers left them, None where nothing is learned: raw observations, actions and rewards.
         columns, facts: beside them.
         start, end: weights before anything moved, and after the turn.
@@ -58,6 +59,7 @@ class Turn:
 
     context: Any
     options: SimpleNamespace
+    collected: Any = None
     rows: Any = None
     columns: dict[str, Tensor] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -154,12 +156,18 @@ class Watch:
 @contextmanager
 def watching() -> Iterator[Watch]:
     """Inside, what runs do is written down."""
-    watch, turn, retain, adam, rmsprop = Watch(), RunningMethod.turn, Learner.retain, Adam.step, torch.optim.RMSprop.step
+    watch, adam, rmsprop = Watch(), Adam.step, torch.optim.RMSprop.step
+    turn, collect, retain = RunningMethod.turn, Learner.collect, Learner.retain
 
     def watched_turn(self: Any) -> Any:
         watch.begin(self.context, SimpleNamespace(**{each.short: each.value for each in options_of(self.config)}))
         found = turn(self)
         watch.ended(self.context)
+        return found
+
+    def watched_collect(self: Any) -> Any:
+        found = collect(self)
+        watch.turns[-1].collected = found.rows.clone()
         return found
 
     def watched_retain(self: Any, batch: Any) -> Any:
@@ -176,6 +184,7 @@ def watching() -> Iterator[Watch]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunningMethod, "turn", watched_turn)
+        patch.setattr(Learner, "collect", watched_collect)
         patch.setattr(Learner, "retain", watched_retain)
         patch.setattr(Adam, "step", watched_step(adam))
         patch.setattr(torch.optim.RMSprop, "step", watched_step(rmsprop))
