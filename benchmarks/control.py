@@ -107,7 +107,7 @@ def raw(task: str) -> Advance:
     """EnvPool alone, with random actions and with as many environments and threads as our side uses."""
     environments = make(task, num_envs=OUR_ENVIRONMENTS, seed=1)
     environments.reset()
-    pool = environments._worlds
+    pool = environments._envs
     environments.action_space.seed(0)
     actions = [np.stack([environments.action_space.sample() for _ in range(OUR_ENVIRONMENTS)]) for _ in range(32)]
 

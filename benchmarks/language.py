@@ -65,7 +65,7 @@ def ours(pipe: Connection, threads: int, updates: int) -> None:
     )  # fmt: skip
     method: Any = build_method(settings, settings.task)
     clock = {"generation": 0.0, "collect": 0.0, "credit": 0.0, "update": 0.0}
-    watch(method.context.world.engine, "generate", clock, "generation")
+    watch(method.context.setup.engine, "generate", clock, "generation")
     watch(method, "collect", clock, "collect")
     watch(method, "credit", clock, "credit")
     watch(method, "improve", clock, "update")
@@ -110,10 +110,10 @@ def trl(pipe: Connection, threads: int, updates: int) -> None:
 
     torch.set_num_threads(threads)
     datasets.disable_progress_bars()
-    world, path = ChainSum(), build_base_model(BASE, progress=False)
+    task, path = ChainSum(), build_base_model(BASE, progress=False)
     tokenizer = AutoTokenizer.from_pretrained(path)
-    stream = world.prompts("train", derive_seed(0, "prompts"))
-    drawn = PromptEncoder(tokenizer, world.limits.max_prompt_tokens).take(stream, PROMPTS * updates)
+    stream = task.prompts("train", derive_seed(0, "prompts"))
+    drawn = PromptEncoder(tokenizer, task.limits.max_prompt_tokens).take(stream, PROMPTS * updates)
     data = datasets.Dataset.from_list([{"prompt": prompt.content, "answer": prompt.answer} for prompt, _ in drawn])
     generated = [0]
 
@@ -146,7 +146,7 @@ def trl(pipe: Connection, threads: int, updates: int) -> None:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(sys.stderr):  # the trainer prints its summary
         config = GRPOConfig(
             output_dir=folder, per_device_train_batch_size=PROMPTS * GROUP, num_generations=GROUP, max_steps=updates,
-            max_completion_length=world.limits.max_new_tokens, learning_rate=LEARNING_RATE, lr_scheduler_type="constant",
+            max_completion_length=task.limits.max_new_tokens, learning_rate=LEARNING_RATE, lr_scheduler_type="constant",
             max_grad_norm=1.0, weight_decay=0.0, beta=0.0, num_iterations=1, epsilon=0.2, scale_rewards="group", loss_type="grpo",
             temperature=1.0, shuffle_dataset=False, gradient_checkpointing=False, bf16=False, use_cpu=True, report_to="none",
             save_strategy="no", logging_strategy="no", disable_tqdm=True,

@@ -114,9 +114,9 @@ def random_data() -> tuple[Any, str]:
     from rheostat.tasks.control.environments import make
     from rheostat.trajectories import Transitions
 
-    worlds = make(TASK, num_envs=1, seed=0)
-    observed, acted = worlds.observation_space, worlds.action_space
-    worlds.close()
+    environments = make(TASK, num_envs=1, seed=0)
+    observed, acted = environments.observation_space, environments.action_space
+    environments.close()
     draw = torch.Generator().manual_seed(0)
     observation = torch.randn(ROWS, *observed.shape, generator=draw)
     action = 2 * torch.rand(ROWS, *acted.shape, generator=draw) - 1  # type: ignore[misc]

@@ -36,7 +36,7 @@ from benchmarks.rows import machine, median, table
 
 PROMPTS = GROUP = 16
 BASE = "chain-sum-short"
-WORLD = {"min_terms": 3, "max_terms": 8}
+TASK_OPTIONS = {"min_terms": 3, "max_terms": 8}
 SHARED: dict[str, Any] = {
     "learning_rate": 1e-7,
     "weight_decay": 0.0,
@@ -83,11 +83,11 @@ def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
     torch.set_num_threads(sizes["threads"])
     mine = SIDES[name]
     size = {"prompts_per_batch": sizes["prompts"], "group_size": sizes["group"]}
-    options = {"preset": "tiny", "model": sizes["model"], "steps": sizes["updates"], "environment_options": WORLD}
+    options = {"preset": "tiny", "model": sizes["model"], "steps": sizes["updates"], "environment_options": TASK_OPTIONS}
     settings = api.settings_for(mine.method, "chain-sum", **(options | SHARED | size | mine.options))
     method: Any = build_method(settings, settings.task)
     clock = {"generating": 0.0}
-    generate = method.context.world.engine.generate
+    generate = method.context.setup.engine.generate
 
     def timed(*arguments: Any, **rest: Any) -> Any:
         began = time.process_time()
@@ -95,7 +95,7 @@ def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
         clock["generating"] += time.process_time() - began
         return found
 
-    method.context.world.engine.generate = timed
+    method.context.setup.engine.generate = timed
     clock["trained"] = 0.0
     count_flops = method.context.count_flops
 

@@ -3,8 +3,8 @@
 ``Trajectories`` is ``[row, step]``: a row is one environment's stretch of time, or one prompt with its completion. ``Transitions`` is the
 same data flattened to ``[n]`` with the masked steps dropped, which is what minibatches are cut from.
 
-Three facts that other libraries fold into one ``done`` stay apart: ``terminated`` (the world ended: nothing to bootstrap), ``truncated``
-(we stopped looking: bootstrap from the value of the true final observation) and the value to bootstrap from (``next_value``).
+Three facts that other libraries fold into one ``done`` stay apart: ``terminated`` (the environment ended: nothing to bootstrap),
+``truncated`` (we stopped looking: bootstrap from the value of the true final observation) and the value to bootstrap from (``next_value``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Trajectories(TensorClass["nocast"]):  # type: ignore[type-arg, name-define
     completion) into ``action`` and marks real tokens in ``attention``.
     """
 
-    action: Tensor  # [B, T, ...] the raw action the policy drew (before any clipping for the world), or the token id
+    action: Tensor  # [B, T, ...] the raw action the policy drew (before any clipping for the environment), or the token id
     mask: Tensor  # [B, T] bool, True where the policy chose: never a prompt, padding, hint, tool output or reset row
     reward: Tensor  # [B, T] float32, raw
     terminated: Tensor  # [B, T] bool
@@ -96,7 +96,7 @@ class Transitions(TensorClass["nocast"]):  # type: ignore[type-arg, name-defined
     group: Tensor = None  # type: ignore[assignment]
     parent: Tensor = None  # type: ignore[assignment]
     valid: Tensor = None  # type: ignore[assignment]
-    discount: Tensor = None  # type: ignore[assignment]  # [n] factor of the value of next_observation: gamma^k, 0 where the world ended
+    discount: Tensor = None  # type: ignore[assignment]  # [n] factor of the value of next_observation: gamma^k, 0 where the environment ended
     index: Tensor = None  # type: ignore[assignment]  # [n] int64, the place in the replay it was drawn from
     next_action: Tensor = None  # type: ignore[assignment]  # [n, ...] the action that was taken in next_observation (SARSA)
 

@@ -70,12 +70,12 @@ def make_pairs(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         return {"pairs": arguments["pairs"], "mixed_share": 1.0, "accuracy": 0.5}
     method = build(arguments, "grpo", {"group_size": size}, 1, "chain-sum")
     context = method.context
-    stream = context.world.task.prompts("train", derive_seed(arguments["seed"], "prompts of pairs"))
+    stream = context.setup.task.prompts("train", derive_seed(arguments["seed"], "prompts of pairs"))
     found: list[dict[str, Any]] = []
     mixed: list[bool] = []
     right: list[float] = []
     while len(found) < arguments["pairs"]:
-        drawn = context.world.encoder.take(stream, ASKED)
+        drawn = context.setup.encoder.take(stream, ASKED)
         graded = sample(method, drawn, size, f"pairs {len(mixed)}")
         reward = graded.trajectories.reward.sum(1).view(ASKED, size) >= 1
         for number, ((prompt, _), good) in enumerate(zip(drawn, reward.tolist(), strict=True)):

@@ -75,7 +75,7 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
 def look(method: Learner, prompts: int) -> dict[str, float]:
     """One completion for each of the first ``prompts`` held-out prompts, at the method's own temperature; changes nothing."""
     context = method.context
-    held_out = [(prompt, context.world.encoder.encode(prompt)) for prompt in context.world.task.validation(prompts)]
+    held_out = [(prompt, context.setup.encoder.encode(prompt)) for prompt in context.setup.task.validation(prompts)]
     graded = sample(method, [(prompt, ids) for prompt, ids in held_out if ids is not None], 1, "held-out")
     rows = graded.trajectories
     with context.looking(), torch.no_grad():
@@ -109,8 +109,8 @@ def kept_groups(method: Learner, prompts: int, samples: int) -> dict[str, Any]:
     """
     context = method.context
     size = context.group_size
-    stream = context.world.task.prompts("train", derive_seed(context.streams.seed, "kept groups"))
-    graded = sample(method, context.world.encoder.take(stream, prompts), size + samples, "kept groups")
+    stream = context.setup.task.prompts("train", derive_seed(context.streams.seed, "kept groups"))
+    graded = sample(method, context.setup.encoder.take(stream, prompts), size + samples, "kept groups")
     rows = graded.trajectories
     reward = rows.reward.sum(1).view(prompts, size + samples)
     group = rows.group[:, 0].view(prompts, size + samples)[:, :size]

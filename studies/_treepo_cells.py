@@ -74,7 +74,7 @@ def values(method: Learner, batch: Batch, rollouts: int) -> Tensor:
         for row in first.values():
             kept = rows.action[row][rows.mask[row]][: level * segment].tolist()
             asked.append((prompts[row], rows.action[row][rows.attention[row] & ~rows.mask[row]].tolist() + kept))
-            openings.append(context.world.policy.tokenizer.decode(kept, skip_special_tokens=True))
+            openings.append(context.setup.policy.tokenizer.decode(kept, skip_special_tokens=True))
         sampling = replace(context.sampling, max_new_tokens=context.longest - level * segment)
         graded = context.collector.sample(
             asked, rollouts, sampling, numbers=list(first), purpose=f"value {level}", version=0, openings=openings

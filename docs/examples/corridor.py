@@ -29,14 +29,14 @@ class Corridor(gymnasium.Env):
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         self.cell = max(0, self.cell + (1 if action else -1))
         self.time += 1
-        terminated = self.cell == self.length  # the world ended: nothing comes after it
+        terminated = self.cell == self.length  # the episode ended: nothing comes after it
         truncated = self.time == self.limit and not terminated  # we stopped looking: it would have gone on
         return self.look(), 1.0 if terminated else -0.1, terminated, truncated, {}
 
     def look(self) -> np.ndarray:
         return np.array([self.cell / self.length], np.float32)
 
-    # With these two a run continues exactly even if the world were not deterministic; any plain data will do.
+    # With these two a run continues exactly even if the environment were not deterministic; any plain data will do.
     def save_state(self) -> dict[str, int]:
         return {"cell": self.cell, "time": self.time}
 

@@ -8,13 +8,13 @@ from rheostat.tasks.control.environments import Environments, make
 from rheostat.training.settings import configure
 
 
-def world(num_envs: int, seed: int) -> Environments:
+def environments(num_envs: int, seed: int) -> Environments:
     return make("CartPole-v1", num_envs=num_envs, seed=seed)
 
 
 def main(turns: int = 3) -> list[dict[str, float]]:
     config = configure("ppo-buffer", {"num_envs": 4, "batch_steps": 256, "minibatches": 4})
-    method = build(config, "ppo-buffer", world, Streams(0), total_steps=turns * 256)
+    method = build(config, "ppo-buffer", environments, Streams(0), total_steps=turns * 256)
     history = []
     for _ in range(turns):
         fresh = method.collect()  # WHO ACTS?

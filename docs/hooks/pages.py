@@ -31,7 +31,7 @@ CHECKS = {
     "vectors": "golden vectors",
     "plain": "an independent plain implementation of a whole update",
     "games": "games whose best play is known",
-    "probes": "probes: environments, or worlds of a few tokens, whose right answers are known in closed form",
+    "probes": "probes: environments, or language tasks of a few tokens, whose right answers are known in closed form",
     "laws": "the laws of its loss: padding, order of rows and micro-batches change nothing",
     "resume": "exact resume: killed and resumed, it ends bit for bit where it would have",
     "study": "a study of its paper's claim",

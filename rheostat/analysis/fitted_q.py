@@ -48,7 +48,7 @@ class Judged:
     """A policy as the estimators ask it.
 
     Args:
-        act: raw observations ``[N, ...]`` to a distribution of the world's actions (``run.method.act_on_target``).
+        act: raw observations ``[N, ...]`` to a distribution of the environment's actions (``run.method.act_on_target``).
         data: for the spaces.
         streams: draws actions.
     """
@@ -69,7 +69,7 @@ class Judged:
         return self.seen(self.act(observation).sample(self.streams["actions"]))
 
     def seen(self, action: Tensor) -> Tensor:
-        """The world's actions as a critic reads them: unit actions, or choices."""
+        """The environment's actions as a critic reads them: unit actions, or choices."""
         return action if self.bounds is None else self.bounds.to_unit(action)
 
 
@@ -230,5 +230,5 @@ class FittedQ:
 
     @torch.no_grad()
     def q(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Q of the world's actions, ``[N]``."""
+        """Q of the environment's actions, ``[N]``."""
         return self._q(observation, self.policy.seen(action))

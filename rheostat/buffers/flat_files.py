@@ -1,7 +1,7 @@
 """Offline data as D4RL keeps it (https://arxiv.org/abs/2004.07219): one file of flat arrays, one row per step, in HDF5 or npz.
 
     observations, actions, rewards, terminals [n]     needed
-    timeouts [n]                                      where a time limit struck; without it, episodes end where the world did
+    timeouts [n]                                      where a time limit struck; without it, episodes end where the environment did
     next_observations [n]                             true successors; without them the one of an episode's last step is unknown
     infos/action_log_probs [n]                        how likely the actions were
 

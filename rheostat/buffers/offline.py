@@ -3,11 +3,11 @@
 Time order. ``transitions`` holds episodes one after the other; ``breaks`` is True on the last step of each. Within an episode the next
 observation of a step is the observation of the following one.
 
-Ends. ``terminated``: the world ended. ``truncated``: a time limit, or the collection was stopped within the episode (then ``cut`` is True
-for it, and its return is not that of a whole episode).
+Ends. ``terminated``: the environment ended. ``truncated``: a time limit, or the collection was stopped within the episode (then ``cut`` is
+True for it, and its return is not that of a whole episode).
 
-Actions are what the world executed, inside the bounds of the action space. A Gaussian policy may have drawn something else, which was then
-clipped; ``drawn_action`` keeps that draw and ``sampler_logp`` is its log-probability, so importance weights are computed on the draw.
+Actions are what the environment executed, inside the bounds of the action space. A Gaussian policy may have drawn something else, which was
+then clipped; ``drawn_action`` keeps that draw and ``sampler_logp`` is its log-probability, so importance weights are computed on the draw.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class OfflineData:
         reference_source: where these two numbers come from.
         drawn_action: ``[n, ...]`` what the policy drew before clipping; None where nothing was clipped or it is unknown.
         cut: bool ``[episodes]``, the collection was stopped within this episode; None for nowhere.
-        continued: bool ``[episodes]``, this one begins where another ended and the world was not reset; None for nowhere.
+        continued: bool ``[episodes]``, this one begins where another ended and the environment was not reset; None for nowhere.
         facts: what else is known (behaviour, seed, command, ...), as plain JSON; saved with the data.
         name: what sentences about this data set call it.
         outside: continuous actions beyond their bounds are an error, or are clipped to them.
@@ -121,7 +121,7 @@ class OfflineData:
 
     @property
     def as_drawn(self) -> Transitions:
-        """The steps with the actions that the policy drew, which ``sampler_logp`` is of; the world clipped some of them."""
+        """The steps with the actions that the policy drew, which ``sampler_logp`` is of; the environment clipped some of them."""
         if self.drawn_action is None:
             return self.transitions
         rows = self.transitions.clone(recurse=False)
@@ -173,7 +173,7 @@ class OfflineData:
             )
         if self.continued.any():
             found.append(
-                f"{int(self.continued.sum()):,} of the {len(self.episodes):,} episodes of {self.name} go on where the world had ended: "
+                f"{int(self.continued.sum()):,} of the {len(self.episodes):,} episodes of {self.name} go on where the environment had ended: "
                 "they are learned from, and count neither among the returns nor as first states."
             )
         if self.transitions.sampler_logp.isnan().any():
@@ -241,7 +241,7 @@ class OfflineData:
         return self._of(self.returns.argsort(descending=True, stable=True)[:count].sort().values, f"the best {share:.3g} of {self.name}")
 
     def from_the_start(self) -> OfflineData:
-        """The episodes that begin where the world begins; all of them where none does."""
+        """The episodes that begin where the environment begins; all of them where none does."""
         if not self.continued.any() or self.continued.all():
             return self
         return self._of((~self.continued).nonzero().flatten(), self.name)
@@ -321,8 +321,9 @@ class OfflineData:
             unknown_end: an episode whose last step is neither terminated nor truncated is an error, or counts as cut (truncate).
             outside: continuous actions beyond their bounds are an error, or are clipped.
             final_observation: an episode without the observation after its last step is an error, or loses that step (drop), unless the
-                world ended with it: then nothing is ever read from that observation and the last one stands in for it.
-            split_after_success: an episode that goes on after the world ended is split there, and what follows is marked as continued;
+                environment ended with it: then nothing is ever read from that observation and the last one stands in for it.
+            split_after_success: an episode that goes on after the environment ended is split there, and what follows is marked as
+            continued;
                 otherwise it is an error.
 
         Raises:

@@ -90,13 +90,14 @@ class Replay(Ring):
         Args:
             size: rows of the batch.
             generator: chooses.
-            sarsa: also give ``next_action``, the action that was taken in ``next_observation``. Steps of which it is unknown (the world did
+            sarsa: also give ``next_action``, the action that was taken in ``next_observation``. Steps of which it is unknown (the
+            environment did
                 not end, and nothing that follows is stored) are left out, and an n-step return stops before them.
             beta: how far the weights undo the priorities: ``(p_least / p) ** beta``, 1 entirely (Schaul et al. raise it from 0.4 to 1).
 
         Returns:
             Transitions ``[size]`` with the n-step ``reward``; ``next_observation``, ``terminated`` and ``truncated`` of the last step that
-            was summed; ``discount`` = gamma^k after k steps, 0 where the world ended; ``index``, the place in the replay; ``weight``
+            was summed; ``discount`` = gamma^k after k steps, 0 where the environment ended; ``index``, the place in the replay; ``weight``
             (None when uniform; the largest of the batch is 1).
 
         Raises:
@@ -151,7 +152,7 @@ class Replay(Ring):
         return self.tree.find(part * (self.tree.total() / size))
 
     def _draw_known(self, size: int, generator: torch.Generator) -> Tensor:
-        """As ``_draw``, among the steps that ended the world or have a successor."""
+        """As ``_draw``, among the steps that ended the environment or have a successor."""
         index = self._draw(size, generator)
         for _ in range(TRIES):
             wrong = (~self._known(index)).nonzero().squeeze(1)

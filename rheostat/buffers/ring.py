@@ -280,5 +280,5 @@ def _check_finite(name: str, value: Tensor) -> None:
     if wrong:
         raise RheostatError(
             f"The {name.replace('_', ' ')} of {len(wrong)} of {len(value)} steps is not finite, first of step {wrong[0]} (in order of "
-            "time, from 0): mend the world or the data set, or mask these steps."
+            "time, from 0): mend the environment or the data set, or mask these steps."
         )

@@ -92,7 +92,7 @@ def evaluate_language(run: Any, prompts: int, samples: int, *, threshold: float 
         RheostatError: fewer than one prompt or sample, an unknown extractor, no validation prompt, or nothing that could be graded.
     """
     found = sample_validation(run, prompts, samples)
-    parts, shape, world = found.parts, found.shape, run.method.context.world
+    parts, shape, setup = found.parts, found.shape, run.method.context.setup
     texts = [text for part in parts for text in part.completions]
     asked = [prompt for part in parts for prompt in part.prompts]
     return summarise(
@@ -102,9 +102,9 @@ def evaluate_language(run: Any, prompts: int, samples: int, *, threshold: float 
         answers=_answers(parts, texts, samples, answers),
         entropy=torch.cat(found.entropies).view(shape).numpy(),
         truncated=torch.cat([part.trajectories.truncated.any(1) for part in parts]).view(shape).numpy(),
-        task={name: values.view(shape).numpy() for name, values in world.task.metrics(asked, texts).items()},
-        families=[world.task.family(prompt) for prompt, _ in found.drawn],
-        chance=world.task.chance if threshold == 1.0 else None,
+        task={name: values.view(shape).numpy() for name, values in setup.task.metrics(asked, texts).items()},
+        families=[setup.task.family(prompt) for prompt, _ in found.drawn],
+        chance=setup.task.chance if threshold == 1.0 else None,
     )
 
 

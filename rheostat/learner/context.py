@@ -14,7 +14,7 @@ from torch import Tensor
 from rheostat.collect.language.conversations import collector_of
 from rheostat.collect.language.generation.sampling import Sampling
 from rheostat.collect.language.language_collectors import SamplingOptions
-from rheostat.collect.language.prompt_groups import Graded, RolloutContext
+from rheostat.collect.language.prompt_groups import Graded, LanguageSetup
 from rheostat.collect.language.rollout_records import rollout_rows
 from rheostat.credit.verifiers.verifier_interface import Progress
 from rheostat.learner.measuring import Calendar
@@ -172,7 +172,7 @@ class LanguageContext(LearnerContext):
     """The context of a language method.
 
     Args:
-        world: task, policy, engine and verifier.
+        setup: task, policy, engine and verifier.
         streams: the run's random streams.
         total_steps: the budget, in its unit.
         sampling: how completions are drawn.
@@ -184,7 +184,7 @@ class LanguageContext(LearnerContext):
 
     def __init__(
         self,
-        world: RolloutContext,
+        setup: LanguageSetup,
         streams: Streams,
         total_steps: int,
         *,
@@ -195,21 +195,21 @@ class LanguageContext(LearnerContext):
         value_head: bool = False,
     ) -> None:
         super().__init__(streams, total_steps)
-        self.world, self.evaluation, self.unit, self.value_head = world, evaluation, unit, value_head
-        self.networks["policy"] = world.policy
-        self.collector = collector_of(world, streams.seed, max_invalid_share=max_invalid_share)
-        turn = sampling.max_new_tokens or world.max_new_tokens
+        self.setup, self.evaluation, self.unit, self.value_head = setup, evaluation, unit, value_head
+        self.networks["policy"] = setup.policy
+        self.collector = collector_of(setup, streams.seed, max_invalid_share=max_invalid_share)
+        turn = sampling.max_new_tokens or setup.max_new_tokens
         self.longest = turn * self.collector.turns
         self.sampling = Sampling(
             temperature=sampling.temperature,
             top_k=sampling.top_k,
             top_p=sampling.top_p,
             max_new_tokens=turn,
-            stop_strings=world.stop,
+            stop_strings=setup.stop,
         )
         self.acting = "policy"
         self.learner_tokens = 0
-        self.weights = matrix_weights(world.policy)
+        self.weights = matrix_weights(setup.policy)
         self.group_size = 1
         self.graded: Graded | None = None
         self.measurement: Callable[[Any, int], Metrics] | None = None
@@ -265,7 +265,7 @@ class LanguageContext(LearnerContext):
     def sync_engine(self) -> None:
         """Tell the engine whose weights sample from now on: the present ones, or with a lag older ones."""
         model = self.models[self.acting]
-        self.world.engine.update_weights(model.network, max(0, self.updates - getattr(model, "lag", 0)))
+        self.setup.engine.update_weights(model.network, max(0, self.updates - getattr(model, "lag", 0)))
 
     def finish_update(self, model: str) -> None:
         """A model has been improved; the engine samples from the new policy."""
@@ -290,7 +290,7 @@ class LanguageContext(LearnerContext):
             "reward_calls": self.collector.graded_rows,
             "flops": self.flops,
         }
-        experts = self.world.experts
+        experts = self.setup.experts
         if experts is not None:
             metrics |= {"expert_rows": len(experts), "expert_rows_dropped": sum(experts.dropped.values())}
         due = self.evaluation.every and self.updates % self.evaluation.every == 0
@@ -300,7 +300,7 @@ class LanguageContext(LearnerContext):
     def looking(self) -> Iterator[None]:
         """Inside, the present policy samples whatever the lag, and no pass is counted: looking changes nothing."""
         flops = self.flops
-        self.world.engine.update_weights(self.models[self.deployed].network, self.updates)
+        self.setup.engine.update_weights(self.models[self.deployed].network, self.updates)
         try:
             yield
         finally:
@@ -332,12 +332,12 @@ class LanguageContext(LearnerContext):
         """Whole groups of the last batch for looking at, at most ``count`` rows."""
         if self.graded is None:
             return []
-        return rollout_rows(self.graded, self.world.policy.tokenizer, self.group_size, count, update=self.updates)
+        return rollout_rows(self.graded, self.setup.policy.tokenizer, self.group_size, count, update=self.updates)
 
     @property
     def policy(self) -> Any:
         """The learned policy, which can be saved as a folder."""
-        return self.world.policy
+        return self.setup.policy
 
     def state_dict(self) -> dict[str, Any]:
         """Counters, streams and the cursor of the prompts."""
@@ -358,7 +358,7 @@ class LanguageContext(LearnerContext):
 
     def close(self) -> None:
         """Release graders that run in processes of their own."""
-        close = getattr(self.world.verifier, "close", None)
+        close = getattr(self.setup.verifier, "close", None)
         if close is not None:
             close()
 

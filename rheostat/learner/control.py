@@ -140,7 +140,7 @@ class ControlContext(LearnerContext):
         statistics = getattr(self.models.get(model), "statistics", None) or self.stores.get("observations")
         return observation if statistics is None else statistics.normalise(observation)
 
-    def in_world_units(self, policy: Any) -> Any:
+    def in_environment_units(self, policy: Any) -> Any:
         """A distribution of unit actions as one of the environment's actions."""
         return policy if self.bounds is None else Rescaled(policy, self.bounds)
 
@@ -155,7 +155,7 @@ class ControlContext(LearnerContext):
             RheostatError: a policy that remembers, without its memory.
         """
         seen = self.see(observation, self.deployed)
-        return self.in_world_units(self.models[self.deployed].distribution(seen) if memory is None else memory(seen))
+        return self.in_environment_units(self.models[self.deployed].distribution(seen) if memory is None else memory(seen))
 
     def act(self, observation: Any, memory: EpisodeMemory | None = None) -> Any:
         """The deployed policy's deterministic action, in the environment's own action space, for one raw observation or several of them.
@@ -185,7 +185,7 @@ class ControlContext(LearnerContext):
     def draw(self, observation: Tensor, generator: torch.Generator, acting: str = "") -> tuple[Tensor, Tensor]:
         """Actions of a model as it collects, for raw observations, with the log-probabilities under what really sampled them."""
         name = acting or self.deployed
-        policy = self.in_world_units(self.models[name].exploring(self.see(observation, name)))
+        policy = self.in_environment_units(self.models[name].exploring(self.see(observation, name)))
         action = policy.sample(generator)
         return action, policy.log_prob(action)
 
@@ -274,7 +274,7 @@ class ControlContext(LearnerContext):
         forget = getattr(distribution, "forget", None)
 
         def act(observation: Tensor) -> Tensor:
-            action: Tensor = self.in_world_units(distribution(self.see(observation, self.deployed))).mode()
+            action: Tensor = self.in_environment_units(distribution(self.see(observation, self.deployed))).mode()
             return action
 
         found = measure_returns(act, environments, episodes, forget)

@@ -117,9 +117,9 @@ class Choice:
     """Who goes online."""
 
     by: Literal["am-q", "return"] = option("am-q", short="choose")
-    """Who goes online: the member with the best AM-Q; or, of the best ``choose_among``, the one with the best return in the world."""
+    """Who goes online: the member with the best AM-Q; or, of the best ``choose_among``, the one with the best return online."""
     among: int = option(3, short="choose_among", at_least=1)
-    """Members that are measured in the world."""
+    """Members that are measured online."""
     episodes: int = option(10, short="choose_episodes", at_least=1)
     """Episodes of each; their steps are taken from ``--online-steps``."""
     deploy: Literal["last", "best"] = option("last")
@@ -127,12 +127,12 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.by == "am-q" and (self.among, self.episodes) != (3, 10):
-            raise RheostatError("choose_among and choose_episodes are of members measured in the world: set choose return too.")
+            raise RheostatError("choose_among and choose_episodes are of members measured online: set choose return too.")
 
     def prepare(self, context: Any) -> None:
-        """Refuse measurements in the world without steps for them."""
+        """Refuse online measurements without steps for them."""
         if self.by == "return" and not context.online_steps:
-            raise RheostatError("choose=return measures members in the world: give it --online-steps to spend, or choose by am-q.")
+            raise RheostatError("choose=return measures members online: give it --online-steps to spend, or choose by am-q.")
 
 
 class GatedEnsemble:

@@ -41,7 +41,7 @@ class Drawing:
         policy = context.models["policy"].distribution(context.see(observation))
         unit = policy.sample(generator)
         unit = unit.clamp(-1.0, 1.0) if self.clip_actions else unit
-        return context.bounds.to_world(unit), policy.log_prob(unit) - context.bounds.log_volume
+        return context.bounds.to_environment(unit), policy.log_prob(unit) - context.bounds.log_volume
 
     def collect(self, context: Any) -> Batch:
         """``[environments, steps]``."""
@@ -138,7 +138,7 @@ class ChosenMember:
             self.become(members.ranking(self.choice.deploy)[0])
 
     def choose_by_return(self, context: Any) -> None:
-        """Measure the best members in the world, each in one environment, and book their steps."""
+        """Measure the best members online, each in one environment, and count their steps."""
         if self.chosen >= 0:
             return
         members, bounds, returns = self.models["members"], context.bounds, {}
@@ -147,7 +147,7 @@ class ChosenMember:
             environments = context.make(1, derive_seed(context.streams.seed, "choice", index))
 
             def act(observation: Tensor, index: int = index) -> Tensor:
-                action: Tensor = bounds.to_world(policies.distribution(context.see(observation)).mean[index])
+                action: Tensor = bounds.to_environment(policies.distribution(context.see(observation)).mean[index])
                 return action
 
             found, lengths = run_episodes(act, environments, self.choice.episodes)

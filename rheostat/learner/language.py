@@ -10,7 +10,7 @@ import torch
 
 from rheostat.buffers.retainers import Valid
 from rheostat.collect.language.language_collectors import Dynamic, ExpertsInside, Groups
-from rheostat.collect.language.prompt_groups import RolloutContext
+from rheostat.collect.language.prompt_groups import LanguageSetup
 from rheostat.credit.annotations import GroupAdvantage, ModelScores, OldScores, OverlongPenalty
 from rheostat.errors import RheostatError
 from rheostat.learner import dial
@@ -214,14 +214,14 @@ def others_wrote(composition: Composition) -> bool:
 
 
 def build(
-    config: Any, who: str, world: RolloutContext, streams: Streams, total_steps: int, *, composition: Composition | None = None
+    config: Any, who: str, setup: LanguageSetup, streams: Streams, total_steps: int, *, composition: Composition | None = None
 ) -> Learner:
     """A language method's learner.
 
     Args:
         config: the method's dataclass object.
         who: its name.
-        world: task, policy, engine and verifier.
+        setup: task, policy, engine and verifier.
         streams: the run's random streams.
         total_steps: the budget, in ``config.budget.unit``.
         composition: other parts in the place of the method's own.
@@ -236,7 +236,7 @@ def build(
             if hasattr(part, "check_budget"):
                 part.check_budget(total_steps)
     context = LanguageContext(
-        world,
+        setup,
         streams,
         total_steps,
         sampling=config.sampling,

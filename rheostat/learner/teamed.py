@@ -20,7 +20,7 @@ class Policies:
     def idle_in(self, method: Any, context: Any) -> dict[str, str]:
         """Options that cannot act in a run, and why."""
         team = context.team.collector
-        one_each = len(team.rows) == len(team.worlds.agents)
+        one_each = len(team.rows) == len(team.environments.agents)
         return {"share": "no two agents have equal spaces, so leave it alone"} if one_each else {}
 
 

@@ -1,4 +1,4 @@
-"""Several policies that learn beside each other in the same environments, each as if the others were a part of the world.
+"""Several policies that learn side by side in the same environments, each as if the others were a part of its environment.
 
 Every policy has a learner of its own: network, statistics, data and update. What they share is the environments, in which all of them act
 at the same time (:mod:`rheostat.learner.teamed`).
@@ -30,20 +30,20 @@ EVERYBODY = "policy"
 """Name of the policy that plays every agent."""
 
 
-def policies_of(worlds: ParallelEnvironments, share: bool) -> dict[str, AgentRows]:
+def policies_of(environments: ParallelEnvironments, share: bool) -> dict[str, AgentRows]:
     """Who is played by which policy, by the policy's name.
 
     Args:
-        worlds: the environments.
+        environments: the environments.
         share: one policy for all agents of equal spaces, named by the first of them (``policy`` where it is the only one); else one for
             every agent, named as the agent is.
     """
     groups: list[list[str]] = []
-    for agent in worlds.agents:
-        equal = next((group for group in groups if share and worlds.spaces[group[0]] == worlds.spaces[agent]), None)
+    for agent in environments.agents:
+        equal = next((group for group in groups if share and environments.spaces[group[0]] == environments.spaces[agent]), None)
         groups.append([agent]) if equal is None else equal.append(agent)
     alone = share and len(groups) == 1
-    return {EVERYBODY if alone else group[0]: AgentRows(worlds, group) for group in groups}
+    return {EVERYBODY if alone else group[0]: AgentRows(environments, group) for group in groups}
 
 
 class TeamContext(LearnerContext):
@@ -67,8 +67,8 @@ class TeamContext(LearnerContext):
     def __init__(self, make: Any, streams: Streams, total_steps: int, *, environments: int, who: str, share: bool) -> None:
         super().__init__(streams, total_steps)
         self.make, self.who, self.share = make, who, share
-        worlds = make(environments, derive_seed(streams.seed, "pool", 0))
-        self.collector = TeamCollector(worlds, policies_of(worlds, share))
+        made = make(environments, derive_seed(streams.seed, "pool", 0))
+        self.collector = TeamCollector(made, policies_of(made, share))
         self.members: dict[str, MemberContext] = {}
         self.restarts = 0
 
@@ -97,7 +97,7 @@ class TeamContext(LearnerContext):
         for agent in observation if isinstance(observation, dict) else [""]:
             name = next((name for name, rows in self.collector.rows.items() if agent in rows.agents), None)
             if name is None:
-                known = ", ".join(self.collector.worlds.agents)
+                known = ", ".join(self.collector.environments.agents)
                 raise RheostatError(f"{self.who} has a policy for each of {known}: hand over a dict of their observations.")
             rows = self.collector.rows[name]
             seen, single = rows.encode(observation[agent])
@@ -117,15 +117,15 @@ class TeamContext(LearnerContext):
 
     def evaluate(self, episodes: int) -> Metrics:
         """Deterministic actions of all policies in fresh environments; the return of all agents together, and of each."""
-        copies = max(1, min(episodes, 10, self.collector.worlds.num_envs))
-        worlds = self.make(copies, derive_seed(self.streams.seed, "evaluation", self.updates))
+        copies = max(1, min(episodes, 10, self.collector.environments.num_envs))
+        environments = self.make(copies, derive_seed(self.streams.seed, "evaluation", self.updates))
         try:
             act = {name: member.act_deterministically for name, member in self.members.items()}
-            found = team_returns(act, worlds, policies_of(worlds, self.share), episodes)
+            found = team_returns(act, environments, policies_of(environments, self.share), episodes)
         finally:
-            worlds.close()
+            environments.close()
         together = [sum(paid) for paid, _ in found]
-        each = {f"evaluation_return/{agent}": statistics.fmean(paid[a] for paid, _ in found) for a, agent in enumerate(worlds.agents)}
+        each = {f"evaluation_return/{agent}": statistics.fmean(paid[a] for paid, _ in found) for a, agent in enumerate(environments.agents)}
         return {
             "evaluation_return": statistics.fmean(together),
             "evaluation_deviation": statistics.stdev(together) if len(found) > 1 else 0.0,
@@ -153,7 +153,7 @@ class TeamContext(LearnerContext):
 
     def close(self) -> None:
         """Release the environments."""
-        self.collector.worlds.close()
+        self.collector.environments.close()
 
 
 class MemberContext(ControlContext):

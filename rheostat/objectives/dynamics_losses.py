@@ -1,4 +1,4 @@
-"""Losses of a learned model of the world."""
+"""Losses of a learned dynamics model."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def td_target(reward: Tensor, next_value: Tensor, discount: Tensor) -> Tensor:
     Args:
         reward: ``[B]``, the discounted sum of n rewards for n-step targets.
         next_value: ``[B]`` at the true successor; may be NaN where the discount is 0.
-        discount: ``[B]``: gamma^n, 0 where the world terminated (never where a time limit cut the episode).
+        discount: ``[B]``: gamma^n, 0 where the environment terminated (never where a time limit cut the episode).
 
     Returns:
         ``[B]``.

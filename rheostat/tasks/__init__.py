@@ -1,1 +1,1 @@
-"""What is trained on: control environments, tabular worlds, language tasks."""
+"""What is trained on: control environments, tabular MDPs, language tasks."""

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rheostat.tasks.control.facts import Facts
 
 
-class WorldsOfRun:
-    """Makes the environments of a control run: ``worlds(num_envs, seed)``.
+class RunEnvironments:
+    """Makes the environments of a control run: ``environments(num_envs, seed)``.
 
     Args:
         task: an id, an environment, a function that makes one, or a vector environment; None where the run is open without it.
@@ -69,7 +69,7 @@ class WorldsOfRun:
         return notes, not all(environments.can_save for environments in self.alive)
 
     def park(self) -> None:
-        """Free all worlds; they open again where they were when they are needed."""
+        """Free all environments; they open again where they were when they are needed."""
         for environments in self.alive:
             environments.park()
 
@@ -105,7 +105,7 @@ class WorldsOfRun:
             self.task, self.options, self.facts, self._lazy = before
 
 
-class TeamWorldsOfRun(WorldsOfRun):
+class RunTeamEnvironments(RunEnvironments):
     """The same for environments of several agents."""
 
     def __call__(self, num_envs: int, seed: int) -> Any:
@@ -119,7 +119,7 @@ class TeamWorldsOfRun(WorldsOfRun):
 
     @contextmanager
     def instead(self, task: Any, options: dict[str, Any] | None) -> Iterator[None]:
-        """See :meth:`WorldsOfRun.instead`; agents must have the same names and spaces."""
+        """See :meth:`RunEnvironments.instead`; agents must have the same names and spaces."""
         mine, before = next(iter(self.alive)), (self.task, self.options)
         self.task = self.task if task is None else task
         self.options = self.options if options is None else dict(options)
@@ -167,9 +167,9 @@ def build_method(settings: Settings, task: Any, policy: Any = None, facts: dict[
     streams = Streams(settings.seed)
     if entry.domain == "language":
         from rheostat.learner import language
-        from rheostat.training.language_setup import build_world
+        from rheostat.training.language_setup import build_setup
 
-        return language.build(config, settings.method, build_world(settings, config, task, policy), streams, settings.steps)
+        return language.build(config, settings.method, build_setup(settings, config, task, policy), streams, settings.steps)
     from rheostat.learner import control
     from rheostat.tasks.control.facts import Facts
 
@@ -177,11 +177,11 @@ def build_method(settings: Settings, task: Any, policy: Any = None, facts: dict[
         from rheostat.learner import teams
 
         data_for(entry.load(), settings)  # refuses what it cannot use
-        return teams.build(config, settings.method, TeamWorldsOfRun(task, settings), streams, settings.steps, policy=policy)
-    worlds = WorldsOfRun(task, settings, None if facts is None else Facts.from_json(facts))
+        return teams.build(config, settings.method, RunTeamEnvironments(task, settings), streams, settings.steps, policy=policy)
+    environments = RunEnvironments(task, settings, None if facts is None else Facts.from_json(facts))
     expert = load_expert(settings) if config.dial.expert_share else None
     data = data_for(entry.load(), settings)
-    found = control.build(config, settings.method, worlds, streams, settings.steps, expert=expert, policy=policy, **data)
+    found = control.build(config, settings.method, environments, streams, settings.steps, expert=expert, policy=policy, **data)
     try:
         refuse_idle(config, settings.method, found.context)
     except RheostatError:
@@ -212,7 +212,7 @@ def data_for(cls: Any, settings: Settings) -> dict[str, Any]:
         from rheostat.buffers.repairs import Repairs
         from rheostat.collect.control.offline_data import load_for
 
-        data = load_for(None, settings.offline, **asdict(Repairs.of(settings.repair)))  # the method compares it with its world
+        data = load_for(None, settings.offline, **asdict(Repairs.of(settings.repair)))  # the method compares it with its environment
     return {"offline": data} | ({"online_steps": settings.online_steps} if uses == "first" else {})
 
 

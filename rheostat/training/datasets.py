@@ -53,14 +53,14 @@ class Order(NamedTuple):
     reference: bool
     num_envs: int
 
-    def command(self, world: EnvironmentSpec, teacher: TeacherRecipe | None) -> str:
+    def command(self, spec: EnvironmentSpec, teacher: TeacherRecipe | None) -> str:
         """The command that makes the same data."""
         words = ["rheostat", "dataset", "make", self.task, self.kind, "--steps", str(self.steps), "--seed", str(self.seed)]
         for name in ("medium_share", "mixture", "num_envs"):
             words += [f"--{name.replace('_', '-')}", f"{getattr(self, name):g}"]
         words += [] if self.reference else ["--no-reference"]
-        words += [] if world.backend == "auto" else ["--backend", world.backend]
-        words += _pairs("--environment", world.options)
+        words += [] if spec.backend == "auto" else ["--backend", spec.backend]
+        words += _pairs("--environment", spec.options)
         if teacher is not None:
             for name in ("steps", "evaluations", "evaluation_episodes", "reference_episodes"):
                 words += [f"--teacher-{name.replace('_', '-')}", str(getattr(teacher, name))]
@@ -114,20 +114,20 @@ def make_dataset(
     if len(KINDS[kind]) > 1 and not 0 < round(steps * mixture) < steps:
         raise RheostatError(f"{steps} steps cannot be shared {mixture:g} to {1 - mixture:g} between two policies: take more.")
     order = Order(task, kind, steps, seed, medium_share, mixture, reference, num_envs)
-    world = EnvironmentSpec(task, backend, environment_options or {})
+    spec = EnvironmentSpec(task, backend, environment_options or {})
     display = (Bar(f"teacher of {task}") if progress else Silent()) if isinstance(progress, bool) else progress
     teaching: Teacher | None = None
     if KINDS[kind] != ("random",) or (reference and published(task) is None):
-        teaching = teacher_for(world, seed, teacher, progress=display, cache=cache)
+        teaching = teacher_for(spec, seed, teacher, progress=display, cache=cache)
     first = round(steps * mixture)
     sizes = [steps] if len(KINDS[kind]) == 1 else [first, steps - first]
-    parts = [_part(name, size, order, world, teaching, display) for name, size in zip(KINDS[kind], sizes, strict=True)]
+    parts = [_part(name, size, order, spec, teaching, display) for name, size in zip(KINDS[kind], sizes, strict=True)]
     behaviours = [part.behaviour for part in parts]
     facts: dict[str, Any] = {
         "kind": kind,
         "behaviour": behaviours[0] if len(parts) == 1 else "; then ".join(behaviours),
         "seed": seed,
-        "command": order.command(world, None if teaching is None else teaching.recipe),
+        "command": order.command(spec, None if teaching is None else teaching.recipe),
         "versions": versions(),
     }
     facts["description"] = f"{kind} data of {task}: {facts['behaviour']}."
@@ -151,10 +151,10 @@ def make_dataset(
     return data
 
 
-def _part(name: str, steps: int, order: Order, world: EnvironmentSpec, teaching: Teacher | None, progress: Progress) -> OfflineData:
+def _part(name: str, steps: int, order: Order, spec: EnvironmentSpec, teaching: Teacher | None, progress: Progress) -> OfflineData:
     """The data of one policy."""
     generator = Streams(order.seed)[f"offline {name}"]
-    environments = world.make(order.num_envs, derive_seed(order.seed, "offline pool", name))
+    environments = spec.make(order.num_envs, derive_seed(order.seed, "offline pool", name))
     try:
         if name == "random":
             return record(

@@ -61,7 +61,7 @@ def _base(settings: Settings, method: Any) -> Path | None:
     """The folder of a language run's base model; None where it is an object or a name of a hub."""
     from rheostat.tasks.language.base_models import base_model_path, base_models
 
-    name = settings.model or getattr(getattr(getattr(getattr(method, "context", None), "world", None), "task", None), "base", None)
+    name = settings.model or getattr(getattr(getattr(getattr(method, "context", None), "setup", None), "task", None), "base", None)
     if name is None or table.entry(settings.method).domain != "language":
         return None
     folder = base_model_path(name) if name in base_models() else Path(name)
@@ -121,7 +121,7 @@ def changed_settings(before: Identity, now: Settings) -> list[str]:
     return [f"The setting {key} is {shown(given.get(key))} now, and was {shown(was.get(key))} when the run began." for key in keys]
 
 
-def changed_world(before: Identity, now: Identity, method: str) -> tuple[list[str], list[str]]:
+def changed_sources(before: Identity, now: Identity, method: str) -> tuple[list[str], list[str]]:
     """Sources and versions that are not what they were: those that a run must not go on with unasked, and those worth a note."""
     grave: list[str] = []
     slight: list[str] = []

@@ -1,4 +1,4 @@
-"""Building the world of a language run: task, model, engine and graders, from settings."""
+"""Building what a language run trains in: task, model, engine and graders, from settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rheostat.collect.language.generation.continuous import ContinuousEngine
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.engine import Engine
 from rheostat.collect.language.generation.trial import try_generation
-from rheostat.collect.language.prompt_groups import RolloutContext
+from rheostat.collect.language.prompt_groups import LanguageSetup
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.credit.verifiers.reward_checks import check_columns, check_references
 from rheostat.credit.verifiers.timing import timed
@@ -31,14 +31,14 @@ from rheostat.tasks.language.prompt_files import FilePrompts, load_prompts
 from rheostat.tasks.language.recipes import BASE_RECIPES
 from rheostat.tasks.language.regraded import Regraded
 from rheostat.tasks.language.task_interface import LanguageTask, Limits
-from rheostat.tasks.language.task_list import WORLDS, language_task
+from rheostat.tasks.language.task_list import TASKS, language_task
 from rheostat.training.settings import CUSTOM, Settings
 
 ENGINES: dict[str, Callable[[LanguagePolicy], Engine]] = {"embedded": EmbeddedEngine, "continuous": ContinuousEngine}
 ROOM = 2048  # tokens a prompt may have when neither task nor model sets a limit
 
 
-def build_world(settings: Settings, config: Any, task: Any = None, policy: Any = None) -> RolloutContext:
+def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any = None) -> LanguageSetup:
     """Everything the method acts in.
 
     Args:
@@ -92,7 +92,7 @@ def build_world(settings: Settings, config: Any, task: Any = None, policy: Any =
             check_references(verifier, rows)
     experts = load_experts(settings, composition, found, learner, verifier, new_tokens)
     special = settings.reward_text == "special"
-    return RolloutContext(
+    return LanguageSetup(
         found, learner, ENGINES[settings.engine](learner), timed(verifier), encoder, new_tokens, limits.stop, experts, special
     )
 
@@ -227,7 +227,7 @@ def automatic_preset(method: str, task: str | None, model: str | None) -> str | 
         task: the named task; None for the user's own prompts or task object.
         model: as in :class:`Settings`.
     """
-    real = task in WORLDS and WORLDS[task]().base in PACKAGED_MODELS
+    real = task in TASKS and TASKS[task]().base in PACKAGED_MODELS
     tiny = model in BASE_RECIPES or (model is None and task is not None and not real)
     return "tiny" if tiny and "tiny" in getattr(table.entry(method).load(), "presets", {}) else None
 

@@ -11,10 +11,10 @@
     curves.png, report.html
 
 Exactness. Everything a run remembers is in the checkpoint, and the metrics file is cut back to where the checkpoint was taken, so that
-``train N, kill, resume, train N`` ends bit for bit where ``train 2N`` does. Worlds that can save their state (Gymnasium's) are saved.
+``train N, kill, resume, train N`` ends bit for bit where ``train 2N`` does. Environments that can save their state (Gymnasium's) are saved.
 EnvPool's and those of users are brought back by repeating what happened since their episodes began
 (:mod:`rheostat.tasks.control.pools`, :mod:`rheostat.tasks.control.recording`). No checkpoint changes anything: curves do not depend on how
-often a run is saved, and no episode is cut. Opening a run steps no world; where a resume cannot bring one back, it says so.
+often a run is saved, and no episode is cut. Opening a run steps no environment; where a resume cannot bring one back, it says so.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from rheostat.training import checkpoint
 from rheostat.training.building import build_method, control_context, no_control
 from rheostat.training.callbacks import best_in, call, check_measured, listening_ones, standing
 from rheostat.training.files import write_atomically
-from rheostat.training.identity import Identity, changed_settings, changed_world, identity_of, versions, without_digests
+from rheostat.training.identity import Identity, changed_settings, changed_sources, identity_of, versions, without_digests
 from rheostat.training.logs import METRICS, Counted, Logs, count, count_whole, read_jsonl, read_timings
 from rheostat.training.opening import Opened, another_run, growth, larger_settings, open_checkpoint, refuse_without_objects
 from rheostat.training.progress import Progress, Silent
@@ -133,7 +133,7 @@ class Run:
         if self._identity is None:  # of a version that did not note it
             return
         now = self._identity_now()
-        grave, slight = changed_world(self._identity, now, self.settings.method)
+        grave, slight = changed_sources(self._identity, now, self.settings.method)
         if grave and not self._accepts:
             raise another_run(self.directory, grave)
         for sentence in grave + slight:
@@ -150,8 +150,8 @@ class Run:
     def _describe(self, policy: Any) -> None:
         """Write what defines the run."""
         description = {"settings": self.settings.to_json(), "versions": versions(), "command": command_line()}
-        if self.worlds is not None and self.worlds.facts is not None:
-            description["environment"] = self.worlds.facts.to_json()
+        if self.environments is not None and self.environments.facts is not None:
+            description["environment"] = self.environments.facts.to_json()
         if policy is not None and isinstance(policy, torch.nn.Module):
             description["network"] = f"{type(policy).__module__}.{type(policy).__qualname__}"
         write_description(self.directory, description)
@@ -325,8 +325,8 @@ class Run:
         return self._method
 
     @property
-    def worlds(self) -> Any:
-        """What makes the environments of a control run (:class:`rheostat.training.building.WorldsOfRun`); None for language runs."""
+    def environments(self) -> Any:
+        """What makes the environments of a control run (:class:`rheostat.training.building.RunEnvironments`); None for language runs."""
         return getattr(self.method.context, "make", None)
 
     # --- the loop -------------------------------------------------------------------------------------------------------------------
@@ -414,10 +414,10 @@ class Run:
         self._finish(method)
 
     def _wake(self, progress: Progress) -> None:
-        """Bring the worlds back to where they were; where that cannot be done, begin new episodes and say so."""
-        if self.worlds is None or not hasattr(self.worlds, "wake"):
+        """Bring the environments back to where they were; where that cannot be done, begin new episodes and say so."""
+        if self.environments is None or not hasattr(self.environments, "wake"):
             return
-        notes, restart = self.worlds.wake()
+        notes, restart = self.environments.wake()
         if restart:
             self.method.restart_episodes()
         for note in notes:
@@ -436,8 +436,8 @@ class Run:
         kept = {"remarks": said} if said else {}
         try:
             if self.settings.evaluation_episodes:
-                if hasattr(self.worlds, "park"):
-                    self.worlds.park()  # an evaluation never needs more copies than training did
+                if hasattr(self.environments, "park"):
+                    self.environments.park()  # an evaluation never needs more copies than training did
                 summary |= method.evaluate(self.settings.evaluation_episodes)
         except Exception as error:
             error.add_note(
@@ -446,7 +446,7 @@ class Run:
             )
             self._close_books(summary | {"remarks": [*said, f"The final evaluation failed: {type(error).__name__}: {error}"]})
             raise
-        grading = seconds_of(getattr(getattr(method.context, "world", None), "verifier", None))
+        grading = seconds_of(getattr(getattr(method.context, "setup", None), "verifier", None))
         summary |= {f"seconds in reward {name}": round(seconds, 2) for name, seconds in grading.items()}
         summary = {name: value for name, value in summary.items() if not isinstance(value, float) or math.isfinite(value)}
         self._close_books(summary | kept)
@@ -629,12 +629,12 @@ class Run:
         """
         if task is None and environment_options is None:
             return self.method.evaluate(episodes)
-        if self.worlds is None or not hasattr(self.worlds, "instead"):
+        if self.environments is None or not hasattr(self.environments, "instead"):
             no_control(self.settings.method)
-        with self.worlds.instead(task, environment_options):
+        with self.environments.instead(task, environment_options):
             return self.method.evaluate(episodes)
 
     def close(self) -> None:
-        """Release worlds and models."""
+        """Release environments and models."""
         if self._method is not None:
             self._method.close()

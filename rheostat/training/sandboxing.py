@@ -46,7 +46,7 @@ def weaker_here(directory: Path, method: Any) -> str | None:
 
 
 def _standings(method: Any) -> list[Standing]:
-    return standings_of(getattr(getattr(getattr(method, "context", None), "world", None), "verifier", None))
+    return standings_of(getattr(getattr(getattr(method, "context", None), "setup", None), "verifier", None))
 
 
 def read_sandbox(directory: Path) -> dict[str, Any] | None:

@@ -98,8 +98,8 @@ class Teacher:
         expert_sampled: mean return of the last policy as it collects.
     """
 
-    def __init__(self, folder: Path, state: dict[str, Any], world: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> None:
-        self.folder, self.world, self.seed, self.recipe = folder, world, seed, recipe
+    def __init__(self, folder: Path, state: dict[str, Any], spec: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> None:
+        self.folder, self.spec, self.seed, self.recipe = folder, spec, seed, recipe
         self.policies: list[dict[str, Any]] = [
             {key: policy[key] for key in ("steps", "updates", "evaluated")} for policy in state["policies"]
         ]
@@ -118,7 +118,7 @@ class Teacher:
             raise RheostatError(f"The medium share is {share:g}: it must lie between 0 and 1 (D4RL used about a third).")
         if self.expert_sampled <= self.random:
             raise RheostatError(
-                f"The teacher on {self.world.task} earned {self.expert_sampled:.1f} after {self.recipe.steps:,} steps, no more than random "
+                f"The teacher on {self.spec.task} earned {self.expert_sampled:.1f} after {self.recipe.steps:,} steps, no more than random "
                 f"actions ({self.random:.1f}): give it more steps or other settings of PPO."
             )
         least = self.random + share * (self.expert_sampled - self.random)
@@ -126,7 +126,7 @@ class Teacher:
             if policy["evaluated"] >= least:
                 return number
         raise RheostatError(
-            f"No policy of the teacher on {self.world.task} was measured at {least:.1f} or more (best: "
+            f"No policy of the teacher on {self.spec.task} was measured at {least:.1f} or more (best: "
             f"{max(policy['evaluated'] for policy in self.policies):.1f}): measure it more often, or lower the medium share."
         )
 
@@ -136,7 +136,7 @@ class Teacher:
         return cast(Draw, context.draw)
 
     def _learner(self, number: int) -> Learner:
-        learner = _build(self.world, self.seed, self.recipe)
+        learner = _build(self.spec, self.seed, self.recipe)
         state = self._states[number]
         cast(nn.Module, learner.policy).load_state_dict(state["policy"])
         if "observations" in learner.context.stores:
@@ -153,7 +153,7 @@ class Teacher:
         progress = progress or Silent()
         until = self.policies[number]
         blocks: list[Trajectories] = []
-        learner = _build(self.world, self.seed, self.recipe)
+        learner = _build(self.spec, self.seed, self.recipe)
         progress.note(f"Training the teacher again for the data of its first {until['steps']:,} steps.")
         progress.start(0, until["steps"], "environment steps")
         try:
@@ -172,12 +172,12 @@ class Teacher:
 
 
 def teacher_for(
-    world: EnvironmentSpec, seed: int, recipe: TeacherRecipe | None = None, *, progress: Progress | None = None, cache: Path | None = None
+    spec: EnvironmentSpec, seed: int, recipe: TeacherRecipe | None = None, *, progress: Progress | None = None, cache: Path | None = None
 ) -> Teacher:
     """The teacher of a task, trained unless the cache has it.
 
     Args:
-        world: the task.
+        spec: the task.
         seed: of the teacher's training.
         recipe: None takes the one in :data:`TEACHERS`, or the default.
         progress: display of the training.
@@ -186,10 +186,10 @@ def teacher_for(
     Raises:
         RheostatError: unknown task or setting, or the cache cannot be written.
     """
-    recipe = recipe or recipe_for(world.task)
-    folder = teacher_path(world, seed, recipe, cache)
+    recipe = recipe or recipe_for(spec.task)
+    folder = teacher_path(spec, seed, recipe, cache)
     if not (folder / "manifest.json").is_file():
-        state = _train(world, seed, recipe, progress or Silent())
+        state = _train(spec, seed, recipe, progress or Silent())
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             workshop = Path(tempfile.mkdtemp(prefix=".training-", dir=folder.parent))
@@ -203,7 +203,7 @@ def teacher_for(
                 made.rename(folder)
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
-    return Teacher(folder, checkpoint.read(folder), world, seed, recipe)
+    return Teacher(folder, checkpoint.read(folder), spec, seed, recipe)
 
 
 def recipe_for(task: str) -> TeacherRecipe:
@@ -211,23 +211,23 @@ def recipe_for(task: str) -> TeacherRecipe:
     return TEACHERS.get(task.removeprefix("gymnasium:").removeprefix("envpool:")) or TeacherRecipe()
 
 
-def teacher_path(world: EnvironmentSpec, seed: int, recipe: TeacherRecipe, cache: Path | None = None) -> Path:
+def teacher_path(spec: EnvironmentSpec, seed: int, recipe: TeacherRecipe, cache: Path | None = None) -> Path:
     """Where a teacher is cached: named after the task, the seed, and a digest of everything that decides what it becomes."""
-    what = {"settings": _settings(world, seed, recipe).to_json(), "recipe": dataclasses.asdict(recipe), "versions": versions()}
+    what = {"settings": _settings(spec, seed, recipe).to_json(), "recipe": dataclasses.asdict(recipe), "versions": versions()}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
-    return cache_root(cache) / "teachers" / f"{re.sub(r'[^-.0-9A-Za-z]', '-', world.task)}-s{seed}-{digest}"
+    return cache_root(cache) / "teachers" / f"{re.sub(r'[^-.0-9A-Za-z]', '-', spec.task)}-s{seed}-{digest}"
 
 
-def _settings(world: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> Settings:
+def _settings(spec: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> Settings:
     return settings_for(
-        "ppo", world.task, seed=seed, steps=recipe.steps, backend=world.backend, environment_options=world.options, **recipe.options
+        "ppo", spec.task, seed=seed, steps=recipe.steps, backend=spec.backend, environment_options=spec.options, **recipe.options
     )
 
 
-def _build(world: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> Learner:
-    settings = _settings(world, seed, recipe)
+def _build(spec: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> Learner:
+    settings = _settings(spec, seed, recipe)
     torch.set_num_threads(settings.threads)  # sums over other numbers of threads differ in their last digits
-    return cast(Learner, build_method(settings, world.task))
+    return cast(Learner, build_method(settings, spec.task))
 
 
 def _training(learner: Learner) -> Iterator[tuple[Trajectories, Metrics]]:
@@ -237,9 +237,9 @@ def _training(learner: Learner) -> Iterator[tuple[Trajectories, Metrics]]:
         yield fresh.rows, learner.improve(learner.credit(learner.retain(fresh)))
 
 
-def _train(world: EnvironmentSpec, seed: int, recipe: TeacherRecipe, progress: Progress) -> dict[str, Any]:
+def _train(spec: EnvironmentSpec, seed: int, recipe: TeacherRecipe, progress: Progress) -> dict[str, Any]:
     """Train a teacher: its policies with their returns, and the reference returns."""
-    learner = _build(world, seed, recipe)
+    learner = _build(spec, seed, recipe)
     context = learner.context
     policies: list[dict[str, Any]] = []
     due = 0.0
@@ -249,7 +249,7 @@ def _train(world: EnvironmentSpec, seed: int, recipe: TeacherRecipe, progress: P
             last = learner.steps >= recipe.steps
             if last or learner.steps >= due:
                 due = learner.steps + recipe.steps / recipe.evaluations
-                evaluated = _measure(world, seed, f"policy {learner.updates}", context.draw, recipe.evaluation_episodes)
+                evaluated = _measure(spec, seed, f"policy {learner.updates}", context.draw, recipe.evaluation_episodes)
                 metrics = metrics | {"evaluation_return": evaluated}
                 seen = context.stores.get("observations")
                 policies.append(
@@ -268,15 +268,15 @@ def _train(world: EnvironmentSpec, seed: int, recipe: TeacherRecipe, progress: P
     count = recipe.reference_episodes
     return {
         "policies": policies,
-        "random": _measure(world, seed, "random", uniform(context.action_space), count),
-        "expert": _measure(world, seed, "expert", lambda observation, _: (context.act_on_target(observation).mode(), observation), count),
-        "expert_sampled": _measure(world, seed, "expert sampled", context.draw, count),
+        "random": _measure(spec, seed, "random", uniform(context.action_space), count),
+        "expert": _measure(spec, seed, "expert", lambda observation, _: (context.act_on_target(observation).mode(), observation), count),
+        "expert_sampled": _measure(spec, seed, "expert sampled", context.draw, count),
     }
 
 
-def _measure(world: EnvironmentSpec, seed: int, who: str, draw: Draw, episodes: int) -> float:
+def _measure(spec: EnvironmentSpec, seed: int, who: str, draw: Draw, episodes: int) -> float:
     """Mean return, in a pool and with a random stream of its own."""
-    environments = world.make(min(MEASURE_ENVIRONMENTS, episodes), derive_seed(seed, "teacher measured", who))
+    environments = spec.make(min(MEASURE_ENVIRONMENTS, episodes), derive_seed(seed, "teacher measured", who))
     generator = Streams(seed)[f"teacher measured {who}"]
     returns, _ = run_episodes(lambda observation: draw(observation, generator)[0], environments, episodes)
     environments.close()

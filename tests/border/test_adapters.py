@@ -143,7 +143,7 @@ def test_recompute_and_the_other_engine(model: str, prompts: str, digits: str, t
     run = rheostat.train(
         "grpo", model=model, prompts=prompts, rewards=digits, directory=tmp_path / "other", engine="continuous", **(SMALL | {"steps": 1})
     )
-    assert type(run.method.context.world.checked.engine).__name__ == "ContinuousEngine" and run.metrics[0]["meter/parity_worst"] < 1e-3
+    assert type(run.method.context.setup.checked.engine).__name__ == "ContinuousEngine" and run.metrics[0]["meter/parity_worst"] < 1e-3
 
 
 def test_code_of_a_models_own_is_never_run(model: str, tmp_path: Path) -> None:

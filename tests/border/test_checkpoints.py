@@ -92,7 +92,7 @@ def test_a_pool_is_renewed_by_count_and_no_episode_is_cut(task: str, monkeypatch
         for row in (step.terminated | step.truncated).nonzero().flatten().tolist():
             lengths.append((bool(step.truncated[row]), float(running[row])))
             running[row] = 0
-    assert first._worlds._pools.renewals >= 2  # type: ignore[union-attr]
+    assert first._envs._pools.renewals >= 2  # type: ignore[union-attr]
     assert len(lengths) > 30 and not any(cut and length < 100 for cut, length in lengths)
     require_exact_resume(first, second, before=37, after=400)
 
@@ -104,8 +104,8 @@ def test_a_renewal_under_way_is_saved(monkeypatch: pytest.MonkeyPatch) -> None:
     for index, action in enumerate(commands[:100]):
         seen = first.step(action)
         if index == 85:
-            first._worlds._pools.renew()  # type: ignore[union-attr]
-    assert len(first._worlds._pools.pools) == 2, "otherwise this tests nothing"  # type: ignore[union-attr]
+            first._envs._pools.renew()  # type: ignore[union-attr]
+    assert len(first._envs._pools.pools) == 2, "otherwise this tests nothing"  # type: ignore[union-attr]
     assert torch.equal(second.load_state_dict(first.state_dict()), seen.observation)
     for action in commands[100:]:
         mine, theirs = first.step(action), second.step(action)

@@ -59,7 +59,7 @@ def test_a_run_with_a_lag_is_compared_with_the_weights_that_act(model: str, prom
 @pytest.mark.parametrize("right", [1, 2])  # one announcement is the engine's own, the other the method's
 def test_an_engine_with_other_weights_is_refused(right: int, model: str, prompts: str, digits: str) -> None:
     one = method(model, prompts, digits)
-    one.context.world.engine = Stale(one.policy, right)
+    one.context.setup.engine = Stale(one.policy, right)
     if right == 2:
         one.context.sync_engine()
         one.turn()  # its weights are right until it misses an announcement
@@ -75,7 +75,7 @@ def test_an_engine_of_another_model_is_refused(model: str, prompts: str, digits:
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    one.context.world.engine = EmbeddedEngine(other)
+    one.context.setup.engine = EmbeddedEngine(other)
     with pytest.raises(RheostatError, match="Parity check failed"):
         one.turn()
 

@@ -16,7 +16,7 @@ from gymnasium.vector import SyncVectorEnv
 import rheostat
 from rheostat.errors import RheostatError
 from rheostat.tasks.control import make
-from rheostat.tasks.control.backends import EnvPoolWorlds
+from rheostat.tasks.control.backends import EnvPoolEnvs
 from rheostat.tasks.control.pools import RollingPools, draws_only_in_reset
 from rheostat.tasks.control.restoring import Restorable
 from rheostat.training.settings import Settings
@@ -213,7 +213,7 @@ def test_integers_never_wrap_around(dtype: Any, value: Any, fits: bool) -> None:
 def test_a_trial_of_pools_frees_them_whatever_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pool is a set of threads and simulators: none is left where the trial is broken off."""
     alive: list[Any] = []
-    make_pool = EnvPoolWorlds("CartPole-v1", 2, 0, 1, {})._make
+    make_pool = EnvPoolEnvs("CartPole-v1", 2, 0, 1, {})._make
 
     class Watched:
         def __init__(self, rows: int, seed: int) -> None:

@@ -18,7 +18,7 @@ from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.parity import parity
 from rheostat.collect.language.generation.sampling import Sampling
 from rheostat.collect.language.language_collectors import batch_of
-from rheostat.collect.language.prompt_groups import Graded, PromptCollector, RolloutContext, join
+from rheostat.collect.language.prompt_groups import Graded, LanguageSetup, PromptCollector, join
 from rheostat.credit.verifiers.verifier_interface import Grade, Progress
 from rheostat.errors import RheostatError
 from rheostat.policies.language.model import LanguagePolicy
@@ -70,9 +70,9 @@ def chatty(prompt: Any, seed: int) -> Any:
     return act
 
 
-def world(task: Any, *, positions: int = 128, new: int = 5) -> RolloutContext:
+def world(task: Any, *, positions: int = 128, new: int = 5) -> LanguageSetup:
     learner = policy(positions)
-    return RolloutContext(task, learner, EmbeddedEngine(learner), task.verifier(), PromptEncoder(TOKENIZER, 40), new)
+    return LanguageSetup(task, learner, EmbeddedEngine(learner), task.verifier(), PromptEncoder(TOKENIZER, 40), new)
 
 
 def collect(

@@ -116,7 +116,7 @@ def test_stop_strings_across_segments(before: str, after: str, expected: int | N
     """The engine sees a segment alone; a stop string may begin in the one before."""
     tokens = tokenizer()
     parent = Node(None, 0, 0, torch.tensor(tokens(before)["input_ids"]), torch.zeros(len(before)), torch.zeros(len(before)))
-    context: Any = SimpleNamespace(sampling=Sampling(stop_strings=("=#",)), world=SimpleNamespace(policy=SimpleNamespace(tokenizer=tokens)))
+    context: Any = SimpleNamespace(sampling=Sampling(stop_strings=("=#",)), setup=SimpleNamespace(policy=SimpleNamespace(tokenizer=tokens)))
     segment = torch.tensor(tokens(after)["input_ids"])
     assert Trees().stop_string(context, Fork(parent, [0]), segment) == expected
     assert Trees().stop_string(context, Fork(None, [0]), segment) is None  # the engine has seen all of it

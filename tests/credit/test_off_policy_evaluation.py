@@ -15,13 +15,13 @@ from torch import Tensor
 
 from rheostat.credit.off_policy_evaluation import Estimate, doubly_robust, importance_sampling
 from rheostat.errors import RheostatError
-from rheostat.tasks.control.tabular import TabularWorld
+from rheostat.tasks.control.tabular import TabularMDP
 
 GAMMA = 0.9
 FORMS = [(per_decision, weighted) for per_decision in (False, True) for weighted in (False, True)]
 seeds = st.integers(0, 2**32 - 1)
 
-WORLD = TabularWorld(
+WORLD = TabularMDP(
     next_state=torch.tensor([[1, 2], [0, 2], [2, 0]]),
     reward=torch.tensor([[1.0, -0.5], [0.25, 2.0], [-1.0, 0.5]]),
     ends=torch.tensor([[False, False], [False, True], [True, False]]),

@@ -43,7 +43,7 @@ FALLING: Options = {"mu.peak": 0.5, "mu.decay": 3, "steps": 4}
 MIXED: Options = LONGER | {"switch_after": 0}
 """Stale groups in every batch."""
 MEASURED: Options = {"choice.by": "return", "choice.among": 2, "choice.episodes": 1, "online_steps": 440}
-"""Members are measured in the world, and steps are left."""
+"""Members are measured online, and steps are left."""
 TOGETHER: dict[str, list[Options]] = {
     "ratio": [STEPS],
     "clip.kind": [STEPS],

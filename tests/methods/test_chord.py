@@ -184,7 +184,7 @@ def test_every_method_of_experts_takes_a_file(method: str, model: str, tmp_path:
     one = built(method, model, task, experts=file, expert_missing="skip", max_new_tokens=48)
     metrics = one.turn()
     assert metrics["expert_rows"] == 100 and metrics["gradient_steps"] >= 1
-    covered = {row.key for row in one.context.world.experts.rows}
+    covered = {row.key for row in one.context.setup.experts.rows}
     assert {prompt.key for prompt in one.context.graded.prompts} <= covered
 
 
@@ -229,7 +229,7 @@ def test_expert_files_are_refused_and_filtered(model: str, tmp_path: Path) -> No
     assert [cell.settings.experts for cell in cells] == [clean, None]
     with pytest.raises(RheostatError, match=r"Line 7 of .* has a completion of 61 tokens with its end, more than the 48"):
         built("chord", model, task, experts=file)
-    filtered = built("chord", model, task, experts=file, expert_long="drop", expert_least_reward=1.0).context.world.experts
+    filtered = built("chord", model, task, experts=file, expert_long="drop", expert_least_reward=1.0).context.setup.experts
     assert len(filtered) == 5 and filtered.dropped == {"too long": 1, "with a reward below 1": 1}
     with pytest.raises(RheostatError, match=r"Line 2 of .* is for the prompt '1-1=' .* which chain-sum never draws"):
         built("chord", model, task, experts=experts(tmp_path / "u.jsonl", task, 1, {"prompt": "1-1=", "completion": "#0"}))

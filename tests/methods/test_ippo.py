@@ -68,14 +68,14 @@ def test_returns_are_what_the_environment_paid() -> None:
     collector = one.context.collector
     paid = [each for book in books for each in book]
     assert len(paid) == collector.episodes > 8
-    agents = collector.worlds.agents
+    agents = collector.environments.agents
     ours = sorted(returns for returns, _ in collector.finished)
     assert np.allclose(ours, sorted([each[agent] for agent in agents] for each in paid), atol=1e-9)
     assert collector.metrics()["episode_return"] == pytest.approx(sum(sum(each.values()) for each in paid) / len(paid))
     for name, each in batch.rows.items():  # rows: what was paid, finished or not, nothing to those that are out
         rows = each.rows
         assert not rows.reward[~rows.mask].any()
-        total = sum(got[name] for got in paid) + sum(world.got[name] for world in collector.worlds.copies)
+        total = sum(got[name] for got in paid) + sum(world.got[name] for world in collector.environments.copies)
         assert rows.reward.double().sum().item() == pytest.approx(total, rel=1e-6)
 
 
@@ -175,7 +175,7 @@ def test_command_line_and_acting(tmp_path: Path, capsys: pytest.CaptureFixture[s
     main(words)
     run = Run.load(directory)
     actions = run.policy({"row": np.zeros(1, np.float32), "column": np.zeros((2, 1), np.float32)})
-    assert run.method.context.collector.worlds.copies[0].rounds == 3
+    assert run.method.context.collector.environments.copies[0].rounds == 3
     assert actions["row"].shape == () and actions["column"].shape == (2,)
     assert {"evaluation_return", "evaluation_return/row"} <= run.evaluate(2, task=f"{GAMES}:Coordination").keys()
     for sentence, act in (

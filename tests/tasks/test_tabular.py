@@ -11,7 +11,7 @@ from rheostat.errors import RheostatError
 from rheostat.tasks.control import make
 from rheostat.tasks.control.discrete2d import Discrete2DBatch
 from rheostat.tasks.control.gridworld import grid_world
-from rheostat.tasks.control.tabular import TabularBatch, TabularWorld
+from rheostat.tasks.control.tabular import TabularBatch, TabularMDP
 from rheostat.tasks.control.two_step import two_step
 
 WORLDS = {
@@ -136,7 +136,7 @@ def test_a_tabular_batch_needs_environments() -> None:
         TabularBatch(two_step(), 0, torch.Generator())
 
 
-def sampling_error(world: TabularWorld, seeds: int, steps: int) -> float:
+def sampling_error(world: TabularMDP, seeds: int, steps: int) -> float:
     """Mean over seeds of the on-policy sampling error of a random softmax policy with logits N(0, 0.5^2)."""
     generator = torch.Generator().manual_seed(0)
     log_policy = (0.5 * torch.randn(seeds, world.num_states, world.num_actions, generator=generator)).log_softmax(-1).double()

@@ -14,7 +14,7 @@ from rheostat.analysis.records import read_record
 from rheostat.errors import RheostatError
 from rheostat.training import checkpoint
 from rheostat.training import run as run_module
-from rheostat.training.identity import changed_world, identity_of, versions
+from rheostat.training.identity import changed_sources, identity_of, versions
 from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import Settings
 from tests.tiny_control import small
@@ -63,7 +63,7 @@ def test_other_versions(package: str, refused: bool, stopped: Path, tmp_path: Pa
 def test_a_patch_of_the_library_is_a_note_and_more_is_refused() -> None:
     before = identity_of(small("ppo"), {"rheostat": "1.2.3"})
     for version, grave in (("1.2.4", 0), ("1.3.0", 1), ("2.2.3", 1)):
-        found = changed_world(before, identity_of(small("ppo"), {"rheostat": version}), "ppo")
+        found = changed_sources(before, identity_of(small("ppo"), {"rheostat": version}), "ppo")
         assert (len(found[0]), len(found[1])) == (grave, 1 - grave)
 
 
@@ -74,10 +74,10 @@ def test_rewards_and_the_base_model_are_compared_by_their_content(tmp_path: Path
     rewards.write_text("def score(): return 1")
     settings = Settings("grpo", "chain-sum", model=str(model), rewards=(f"{rewards}:score",))
     before = identity_of(settings, {})
-    assert changed_world(before, identity_of(settings, {}), "grpo") == ([], [])
+    assert changed_sources(before, identity_of(settings, {}), "grpo") == ([], [])
     rewards.write_text("def score(): return 2")
     (model / "model.safetensors").write_bytes(b"Weights")
-    assert changed_world(before, identity_of(settings, {}), "grpo")[0] == [
+    assert changed_sources(before, identity_of(settings, {}), "grpo")[0] == [
         "The base model base has changed since the run began.",
         "The reward function of my_rewards.py has changed since the run began.",
     ]

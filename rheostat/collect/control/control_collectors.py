@@ -64,10 +64,10 @@ class Rollout:
     def draw(self, context: Any) -> Draw:
         """Who acts, for raw observations."""
         acting = self.acting
-        model, see, in_world_units = context.models[acting], context.see, context.in_world_units
+        model, see, in_environment_units = context.models[acting], context.see, context.in_environment_units
 
         def draw(observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-            distribution = in_world_units(model.exploring(see(observation, acting)))
+            distribution = in_environment_units(model.exploring(see(observation, acting)))
             action = distribution.sample(generator)
             return action, distribution.log_prob(action)
 
@@ -103,7 +103,7 @@ class RecurrentRollout(Rollout):
 
         def draw(observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
             begins.append(memory.begins)
-            distribution = context.in_world_units(memory(context.see(observation, self.acting)))
+            distribution = context.in_environment_units(memory(context.see(observation, self.acting)))
             action = distribution.sample(generator)
             return action, distribution.log_prob(action)
 
@@ -237,7 +237,7 @@ def draw_uniform(context: Any, observation: Tensor, generator: torch.Generator) 
         return torch.randint(choices, (rows,), generator=generator), torch.full((rows,), -math.log(choices))
     size = (rows, len(bounds.centre))
     unit = 2 * torch.rand(size, generator=generator) - 1
-    return bounds.to_world(unit), torch.full((rows,), -size[1] * math.log(2.0) - bounds.log_volume)
+    return bounds.to_environment(unit), torch.full((rows,), -size[1] * math.log(2.0) - bounds.log_volume)
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ def run_episodes(
     """Returns and lengths of exactly ``episodes`` episodes.
 
     Every environment contributes the same number of episodes (up to rounding), whatever their length: counting the first episodes to
-    *finish* would over-represent short ones. Episode k of Gymnasium worlds is seeded with ``seed + k``, so that the result does not depend
-    on how many environments take part. A world without an end is cut after 100,000 vector steps and what ran then counts as it stands.
+    *finish* would over-represent short ones. Episode k of Gymnasium environments is seeded with ``seed + k``, so that the result does not
+    depend on how many environments take part. An environment without an end is cut after 100,000 vector steps and what ran then counts as
+    it stands.
 
     Args:
         act: raw observations ``[E, ...]`` to raw actions ``[E, ...]``.

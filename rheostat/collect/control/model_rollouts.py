@@ -1,4 +1,4 @@
-"""Acting in a learned model of the world."""
+"""Acting in a learned dynamics model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def roll_out_model(
     generator: torch.Generator,
     ended: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Imagined]:
-    """Steps of episodes that begin at ``start`` and end after ``horizon`` steps, where the world would have ended, or where the model
+    """Steps of episodes that begin at ``start`` and end after ``horizon`` steps, where the environment would have ended, or where the model
     leaves the numbers.
 
     Args:
@@ -41,7 +41,7 @@ def roll_out_model(
         start: ``[N, n]``.
         horizon: steps at most, at least 1.
         generator: of the model's draws.
-        ended: observations to bool ``[N]``, where the world has ended; None: never.
+        ended: observations to bool ``[N]``, where the environment has ended; None: never.
 
     Yields:
         One :class:`Imagined` per step, until no episode is left. Rows that have ended stay where they were and mean nothing.

@@ -1,4 +1,4 @@
-"""Offline data sets and the world: read one for a task, or record one with a policy.
+"""Offline data sets and environments: read one for a task, or record one with a policy.
 
 Recording. ``num_envs`` environments run side by side, but a data set is made of whole episodes: first the first episode of every
 environment, then the second of every one, and so on, until there are enough steps; what was collected beyond is dropped. So short episodes
@@ -272,7 +272,7 @@ def assemble(rows: Trajectories, pieces: Sequence[Piece], steps: int, environmen
 
 
 def inside(action: Tensor, space: Space) -> Tensor:
-    """What the world executes: Box actions clipped to their bounds."""
+    """What the environment executes: Box actions clipped to their bounds."""
     from gymnasium.spaces import Box
 
     return action.clamp(torch.from_numpy(space.low), torch.from_numpy(space.high)) if isinstance(space, Box) else action

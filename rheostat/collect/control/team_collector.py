@@ -55,7 +55,7 @@ class TeamCollector:
     """Steps the environments of several policies and yields a block of rows for each.
 
     Args:
-        worlds: the environments.
+        environments: the environments.
         rows: those of every policy, by its name.
 
     Attributes:
@@ -64,10 +64,10 @@ class TeamCollector:
         episodes: that ended since the beginning.
     """
 
-    def __init__(self, worlds: ParallelEnvironments, rows: dict[str, AgentRows]) -> None:
-        self.worlds, self.rows = worlds, rows
+    def __init__(self, environments: ParallelEnvironments, rows: dict[str, AgentRows]) -> None:
+        self.environments, self.rows = environments, rows
         self.members = {name: Collector(cast(Any, each)) for name, each in rows.items()}
-        self.returns = Returns(worlds.agents, worlds.num_envs)
+        self.returns = Returns(environments.agents, environments.num_envs)
         self.finished: deque[tuple[list[float], int]] = deque(maxlen=EPISODES_KEPT)
         self.episodes = self.steps = 0
 
@@ -88,13 +88,13 @@ class TeamCollector:
             for name, who in acting.items():
                 drawn[name] = who.draw(self.members[name].observation, who.generator)
                 commands |= self.rows[name].commands(drawn[name][0])
-            joint = self.worlds.step(commands)
+            joint = self.environments.step(commands)
             for name, (action, log_prob) in drawn.items():
                 self.members[name].take(action, log_prob, self.rows[name].read(joint))
             for _, paid, length in self.returns.add(joint):
                 self.finished.append((paid, length))
                 self.episodes += 1
-        self.steps += steps * self.worlds.num_envs
+        self.steps += steps * self.environments.num_envs
         return {name: self.members[name].block(who.version) for name, who in acting.items()}
 
     def metrics(self) -> dict[str, float]:
@@ -104,12 +104,14 @@ class TeamCollector:
             paid = [each for each, _ in self.finished]
             found["episode_return"] = sum(map(sum, paid)) / len(paid)
             found["episode_length"] = sum(length for _, length in self.finished) / len(paid)
-            found |= {f"episode_return/{agent}": sum(each[a] for each in paid) / len(paid) for a, agent in enumerate(self.worlds.agents)}
+            found |= {
+                f"episode_return/{agent}": sum(each[a] for each in paid) / len(paid) for a, agent in enumerate(self.environments.agents)
+            }
         return found
 
     def restart(self, seed: int) -> None:
         """New episodes everywhere, in freshly seeded environments; those under way are not counted."""
-        self.worlds.restart(seed)
+        self.environments.restart(seed)
         self.returns.restart()
         self.look_again()
 
@@ -121,7 +123,7 @@ class TeamCollector:
     def state_dict(self) -> dict[str, Any]:
         """Environments and books; what each policy sees is the environments'."""
         return {
-            "worlds": self.worlds.state_dict(),
+            "worlds": self.environments.state_dict(),
             "running": self.returns.running,
             "length": self.returns.length,
             "finished": [[list(paid), length] for paid, length in self.finished],
@@ -131,7 +133,7 @@ class TeamCollector:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue exactly where ``state_dict`` was taken."""
-        self.worlds.load_state_dict(state["worlds"])
+        self.environments.load_state_dict(state["worlds"])
         self.returns.running, self.returns.length = state["running"], state["length"]
         self.finished = deque(((list(paid), length) for paid, length in state["finished"]), maxlen=EPISODES_KEPT)
         self.episodes, self.steps = state["episodes"], state["steps"]
@@ -140,27 +142,27 @@ class TeamCollector:
 
 @torch.no_grad()
 def team_returns(
-    act: dict[str, Any], worlds: ParallelEnvironments, rows: dict[str, AgentRows], episodes: int
+    act: dict[str, Any], environments: ParallelEnvironments, rows: dict[str, AgentRows], episodes: int
 ) -> list[tuple[list[float], int]]:
     """Returns of every agent and lengths of exactly ``episodes`` episodes, as evenly from all environments as possible.
 
-    A world without an end is cut after 100,000 steps, and what ran then counts as it stands.
+    An environment without an end is cut after 100,000 steps, and what ran then counts as it stands.
 
     Args:
         act: by policy, observations of its rows ``[E A, ...]`` to their actions.
-        worlds: freshly made.
+        environments: freshly made.
         rows: of the policies.
         episodes: how many, at least 1.
     """
-    wanted = [episodes // worlds.num_envs + (index < episodes % worlds.num_envs) for index in range(worlds.num_envs)]
+    wanted = [episodes // environments.num_envs + (index < episodes % environments.num_envs) for index in range(environments.num_envs)]
     found: list[list[tuple[list[float], int]]] = [[] for _ in wanted]
-    books = Returns(worlds.agents, worlds.num_envs)
+    books = Returns(environments.agents, environments.num_envs)
     seen = {name: each.reset() for name, each in rows.items()}
     for step in range(STEP_LIMIT):
         commands: dict[str, np.ndarray] = {}
         for name, each in rows.items():
             commands |= each.commands(act[name](seen[name]))
-        joint = worlds.step(commands)
+        joint = environments.step(commands)
         if step == STEP_LIMIT - 1:
             joint.over[:] = True
         for index, paid, length in books.add(joint):

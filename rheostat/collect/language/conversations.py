@@ -22,7 +22,7 @@ from torch import Tensor
 
 from rheostat.collect.language.generation.engine import FinishReason, Generations
 from rheostat.collect.language.generation.sampling import Sampling, row_streams
-from rheostat.collect.language.prompt_groups import Graded, PromptCollector, RolloutContext
+from rheostat.collect.language.prompt_groups import Graded, LanguageSetup, PromptCollector
 from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Scores, grades_of
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
@@ -32,17 +32,17 @@ from rheostat.tasks.language.text_episodes import Said, TextEpisodes, total_scor
 from rheostat.trajectories import Source, Trajectories
 
 
-def collector_of(world: RolloutContext, seed: int, *, max_invalid_share: float = 0.1) -> PromptCollector:
-    """The collector that a world's task asks for: of conversations where it has several turns, else of single completions.
+def collector_of(setup: LanguageSetup, seed: int, *, max_invalid_share: float = 0.1) -> PromptCollector:
+    """The collector that a task asks for: of conversations where it has several turns, else of single completions.
 
     Args:
-        world: task, policy, engine and verifier.
+        setup: task, policy, engine and verifier.
         seed: of the run.
         max_invalid_share: share of rows on which graders or environments may fail before the run stops.
     """
-    if world.task.episodes() is None:
-        return PromptCollector(world, seed, max_invalid_share=max_invalid_share)
-    return Conversations(world, seed, max_invalid_share=max_invalid_share)
+    if setup.task.episodes() is None:
+        return PromptCollector(setup, seed, max_invalid_share=max_invalid_share)
+    return Conversations(setup, seed, max_invalid_share=max_invalid_share)
 
 
 @dataclass
@@ -79,24 +79,24 @@ class Conversations(PromptCollector):
     """Draws prompts and lets the policy speak with the task's environment, a group of conversations for each.
 
     Args:
-        world: task, policy, engine; its verifier grades nothing here, the environment does.
+        setup: task, policy, engine; its verifier grades nothing here, the environment does.
         seed: of the run.
         max_invalid_share: share of conversations on which the environment may fail before the run stops.
         make: new episodes; None takes the task's.
     """
 
     def __init__(
-        self, world: RolloutContext, seed: int, *, max_invalid_share: float = 0.1, make: Callable[[], TextEpisodes | None] | None = None
+        self, setup: LanguageSetup, seed: int, *, max_invalid_share: float = 0.1, make: Callable[[], TextEpisodes | None] | None = None
     ) -> None:
-        super().__init__(world, seed, max_invalid_share=max_invalid_share)
-        self.make = world.task.episodes if make is None else make
+        super().__init__(setup, seed, max_invalid_share=max_invalid_share)
+        self.make = setup.task.episodes if make is None else make
         self.episodes = self._new()
-        self.observations = Observations(world.policy.tokenizer, world.encoder.template_options)
+        self.observations = Observations(setup.policy.tokenizer, setup.encoder.template_options)
 
     def _new(self) -> TextEpisodes:
         found = self.make()
         if found is None:
-            raise RheostatError(f"The task {self.world.task.name!r} has no conversations: its method episodes returns None.")
+            raise RheostatError(f"The task {self.setup.task.name!r} has no conversations: its method episodes returns None.")
         return found
 
     @property
@@ -184,13 +184,13 @@ class Conversations(PromptCollector):
         seed = derive_seed(self.seed, purpose, *([] if turn == 1 else [f"turn {turn}"]))
         streams = row_streams(seed, version, numbers, group_size)
         if turn == 1:
-            return self.world.engine.generate([ids for _, ids in drawn], streams=streams, group_size=group_size, sampling=sampling)
+            return self.setup.engine.generate([ids for _, ids in drawn], streams=streams, group_size=group_size, sampling=sampling)
         heard = [talks[row].prompt + talks[row].ids for row in live]
-        return self.world.engine.generate(heard, streams=streams[live], group_size=1, sampling=sampling)
+        return self.setup.engine.generate(heard, streams=streams[live], group_size=1, sampling=sampling)
 
     def _said(self, found: Generations) -> list[Said]:
         tokens = found.completions()
-        texts, raws = self.world.texts(tokens)
+        texts, raws = self.setup.texts(tokens)
         cut = (found.finish == FinishReason.LENGTH).tolist()
         return [Said(text, tuple(ids), long, raw) for text, ids, long, raw in zip(texts, tokens, cut, raws, strict=True)]
 
@@ -221,15 +221,15 @@ class Conversations(PromptCollector):
 
     def _room(self, sampling: Sampling) -> int | None:
         """Tokens that may stand before a turn; None: as many as there are."""
-        longest = self.world.policy.longest
-        limits = (longest and longest - sampling.max_new_tokens, getattr(self.world.checked, "max_prompt_tokens", None))
+        longest = self.setup.policy.longest
+        limits = (longest and longest - sampling.max_new_tokens, getattr(self.setup.checked, "max_prompt_tokens", None))
         return min((limit for limit in limits if limit is not None), default=None)
 
     def _rows(self, talks: list[Talk], prompts: list[list[int]], device: torch.device) -> tuple[Trajectories, Tensor]:
         """``[B, T]``, prompts padded on the left and what follows on the right; and the turn of every token."""
         count, width = len(talks), max((len(ids) for ids in prompts), default=0)
         shape = (count, width + max(1, max((len(talk.ids) for talk in talks), default=0)))
-        pad = self.world.policy.pad_id
+        pad = self.setup.policy.pad_id
         action, version, turn = torch.full(shape, pad), torch.full(shape, -1), torch.zeros(shape, dtype=torch.int64)
         logp, reward = torch.full(shape, torch.nan), torch.zeros(shape)
         attention, terminated, truncated = (torch.zeros(shape, dtype=torch.bool) for _ in range(3))

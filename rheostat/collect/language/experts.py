@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rheostat.collect.language.prompt_groups import Graded, PromptCollector, RolloutContext, join
+from rheostat.collect.language.prompt_groups import Graded, LanguageSetup, PromptCollector, join
 from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.credit.verifiers.verifier_interface import Progress
 from rheostat.errors import RheostatError
@@ -27,11 +27,11 @@ from rheostat.tasks.language.text_episodes import grade
 from rheostat.trajectories import Source, Trajectories, join_rows
 
 
-def demonstrations(world: RolloutContext, prompt: Prompt, seed: int, number: int, count: int = 1) -> list[str]:
+def demonstrations(setup: LanguageSetup, prompt: Prompt, seed: int, number: int, count: int = 1) -> list[str]:
     """``count`` texts an expert answers to a drawn prompt: rows of the run's file where it has one, else :func:`demonstration`.
 
     Args:
-        world: whose file or task it is.
+        setup: whose file or task it is.
         prompt: the drawn one.
         seed: of the run; with the prompt's number it decides which of several completions are taken.
         number: of the prompt in the run.
@@ -40,7 +40,7 @@ def demonstrations(world: RolloutContext, prompt: Prompt, seed: int, number: int
     Raises:
         RheostatError: the file has no row for the prompt, and the task's expert may not step in.
     """
-    experts = world.experts
+    experts = setup.experts
     if experts is not None:
         found = experts.chosen(prompt, seed, number, count)
         if found:
@@ -50,10 +50,10 @@ def demonstrations(world: RolloutContext, prompt: Prompt, seed: int, number: int
                 f"{experts.name} has no row for the prompt {short(prompt)}, which the task draws: add one, draw only prompts that have "
                 "one (expert_missing skip), or let the task's own expert step in (expert_missing task)."
             )
-    return [demonstration(world, prompt, seed, number * count + copy) for copy in range(count)]
+    return [demonstration(setup, prompt, seed, number * count + copy) for copy in range(count)]
 
 
-def demonstration(world: RolloutContext, prompt: Prompt, seed: int, number: int) -> str:
+def demonstration(setup: LanguageSetup, prompt: Prompt, seed: int, number: int) -> str:
     """The completion in the prompt's own row where there is one, else what the task's expert says.
 
     Raises:
@@ -62,7 +62,7 @@ def demonstration(world: RolloutContext, prompt: Prompt, seed: int, number: int)
     own = own_completion(prompt)
     if own is not None:
         return own
-    return world.task.expert(prompt, np.random.default_rng(derive_seed(seed, "expert", number)))
+    return setup.task.expert(prompt, np.random.default_rng(derive_seed(seed, "expert", number)))
 
 
 def with_experts(collector: PromptCollector, own: Graded, count: int, progress: Progress) -> Graded:
@@ -80,23 +80,23 @@ def with_experts(collector: PromptCollector, own: Graded, count: int, progress: 
     Raises:
         RheostatError: a prompt without a demonstration, or one that is empty or too long.
     """
-    world = collector.world
+    setup = collector.setup
     numbers = own.trajectories.group[:, 0].tolist()
     first = {number: row for row, number in reversed(list(enumerate(numbers)))}
     order = sorted(first, key=first.__getitem__)
     asked = [(number, own.prompts[first[number]]) for number in order]
-    texts = [text for number, prompt in asked for text in demonstrations(world, prompt, collector.seed, number, count)]
+    texts = [text for number, prompt in asked for text in demonstrations(setup, prompt, collector.seed, number, count)]
     prompts = [prompt for _, prompt in asked for _ in range(count)]
-    encoded = [(prompt, world.encoder.encode(prompt) or []) for prompt in prompts]
-    rows = expert_rows(world, encoded, texts, [number for number, _ in asked for _ in range(count)])
+    encoded = [(prompt, setup.encoder.encode(prompt) or []) for prompt in prompts]
+    rows = expert_rows(setup, encoded, texts, [number for number, _ in asked for _ in range(count)])
     written = [row[chosen].tolist() for row, chosen in zip(rows.action, rows.mask, strict=True)]
-    texts, raws = world.texts(written)  # as a grader sees what the policy writes
+    texts, raws = setup.texts(written)  # as a grader sees what the policy writes
     cut = rows.truncated.any(1).tolist()
     rollouts = [
         prompt.rollout(text, ids, truncated=long, raw=raw)
         for prompt, text, ids, long, raw in zip(prompts, texts, written, cut, raws, strict=True)
     ]
-    scores = grade(prompts, rollouts, world.verifier, progress)
+    scores = grade(prompts, rollouts, setup.verifier, progress)
     rows.reward = reward_at_last_token(torch.where(scores.valid, scores.reward, torch.zeros(())), rows.mask)
     rows.valid = scores.valid[:, None].expand(rows.shape)
     joined = join([own, Graded(rows, prompts, texts, scores, {})], len(own.prompts) + len(prompts))
@@ -113,13 +113,13 @@ class ExpertStream:
     Without a file of expert rows the prompts are a second stream of the task's.
 
     Args:
-        world: whose expert rows, or whose task.
+        setup: whose expert rows, or whose task.
         seed: of the run.
     """
 
-    def __init__(self, world: RolloutContext, seed: int) -> None:
-        self.world, self.seed = world, derive_seed(seed, "experts")
-        self.stream = world.experts.stream(self.seed) if world.experts is not None else world.task.prompts("train", self.seed)
+    def __init__(self, setup: LanguageSetup, seed: int) -> None:
+        self.setup, self.seed = setup, derive_seed(seed, "experts")
+        self.stream = setup.experts.stream(self.seed) if setup.experts is not None else setup.task.prompts("train", self.seed)
 
     def take(self, count: int) -> Trajectories:
         """The next ``count`` demonstrations, ``[count, T]``; each is a group of its own, numbered below 0.
@@ -128,13 +128,13 @@ class ExpertStream:
             RheostatError: the task has no expert, or a demonstration is empty or too long.
         """
         first = self.stream.drawn
-        drawn = self.world.encoder.take(self.stream, count)
-        texts = [demonstration(self.world, prompt, self.seed, first + row) for row, (prompt, _) in enumerate(drawn)]
-        return expert_rows(self.world, drawn, texts, [-1 - first - row for row in range(count)])
+        drawn = self.setup.encoder.take(self.stream, count)
+        texts = [demonstration(self.setup, prompt, self.seed, first + row) for row, (prompt, _) in enumerate(drawn)]
+        return expert_rows(self.setup, drawn, texts, [-1 - first - row for row in range(count)])
 
     def state_dict(self) -> dict[str, Any]:
         """The cursor, and which rows it is a cursor of."""
-        return {"cursor": self.stream.state_dict(), "digest": "" if self.world.experts is None else self.world.experts.digest}
+        return {"cursor": self.stream.state_dict(), "digest": "" if self.setup.experts is None else self.setup.experts.digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a saved cursor.
@@ -144,7 +144,7 @@ class ExpertStream:
         """
         mine = self.state_dict()["digest"]
         if state.get("digest", mine) != mine:
-            name = "the expert rows" if self.world.experts is None else self.world.experts.name
+            name = "the expert rows" if self.setup.experts is None else self.setup.experts.name
             raise RheostatError(f"The run was begun with other expert rows than {name} holds now: put the file back as it was.")
         self.stream.load_state_dict(state["cursor"])
 
@@ -165,7 +165,7 @@ class ExpertsBeside:
 
     def bind(self, context: Any) -> None:
         """Begin the stream."""
-        self.stream = ExpertStream(context.world, context.streams.seed)
+        self.stream = ExpertStream(context.setup, context.streams.seed)
 
     def retain(self, context: Any, batch: Batch) -> Batch:
         """The batch with the expert rows joined below."""
@@ -187,7 +187,7 @@ class ExpertsBeside:
         self.stream.load_state_dict(state)
 
 
-def expert_rows(world: RolloutContext, prompts: list[tuple[Prompt, list[int]]], texts: list[str], numbers: list[int]) -> Trajectories:
+def expert_rows(setup: LanguageSetup, prompts: list[tuple[Prompt, list[int]]], texts: list[str], numbers: list[int]) -> Trajectories:
     """Demonstrations as trajectories ``[N, T]`` of source EXPERT: the sampler's log-probability is unknown (NaN), the reward 0 for now.
 
     An answer in a chat ends with the token its template ends a turn with, other text with the tokenizer's end token, and text that was cut
@@ -196,8 +196,8 @@ def expert_rows(world: RolloutContext, prompts: list[tuple[Prompt, list[int]]], 
     Raises:
         RheostatError: an empty demonstration, or one longer than completions may be.
     """
-    tokenizer = world.policy.tokenizer
-    encoder = getattr(world, "encoder", None)
+    tokenizer = setup.policy.tokenizer
+    encoder = getattr(setup, "encoder", None)
     turn = Turn(tokenizer, encoder.template_options if encoder is not None else None)
     rows: list[tuple[list[int], list[int]]] = []
     ended: list[bool] = []
@@ -209,16 +209,16 @@ def expert_rows(world: RolloutContext, prompts: list[tuple[Prompt, list[int]]], 
         ended.append(not cut)
         if not words:
             raise RheostatError(f"The demonstration for prompt {prompt.key} is empty: remove the row or give it a text.")
-        if len(completion) > world.max_new_tokens:
+        if len(completion) > setup.max_new_tokens:
             raise RheostatError(
-                f"The demonstration for prompt {prompt.key} has {len(completion)} tokens, more than {world.max_new_tokens} that a "
+                f"The demonstration for prompt {prompt.key} has {len(completion)} tokens, more than {setup.max_new_tokens} that a "
                 "completion may have: raise max_new_tokens or filter the file."
             )
         rows.append((ids, completion))
     left = max(len(ids) for ids, _ in rows)
     width = left + max(len(completion) for _, completion in rows)
     shape = (len(rows), width)
-    action = torch.full(shape, world.policy.pad_id)
+    action = torch.full(shape, setup.policy.pad_id)
     attention, mask, terminated, truncated = (torch.zeros(shape, dtype=torch.bool) for _ in range(4))
     for row, (ids, completion) in enumerate(rows):
         action[row, left - len(ids) : left] = torch.tensor(ids)

@@ -170,10 +170,10 @@ def with_guides(
         ``reward_plain`` and ``all_wrong_share`` of the plain prompts, ``hinted_share`` of the groups, ``rescued_share`` of those that
         failed, ``hint_stage`` (mean) and ``groups_per_prompt``.
     """
-    world = collector.world
+    setup = collector.setup
     numbers = own.trajectories.group[::group_size, 0].tolist()
     plain = own.prompts[::group_size]
-    room = (world.policy.longest or 10**9) - sampling.max_new_tokens
+    room = (setup.policy.longest or 10**9) - sampling.max_new_tokens
     solutions: dict[int, str] = {}
     parts, starts = [own], [index * group_size for index in range(len(plain))]
     too_long = 0
@@ -184,7 +184,7 @@ def with_guides(
         for index in failing:
             if index not in solutions:
                 solutions[index] = solution(plain[index], numbers[index])
-            guided = guide.apply(world.encoder, plain[index], solutions[index], fractions[stage - 1])
+            guided = guide.apply(setup.encoder, plain[index], solutions[index], fractions[stage - 1])
             if len(guided.ids) <= room:
                 given[index] = guided
             else:
@@ -228,7 +228,7 @@ def with_guides(
     }
     if bool(failed.any()):
         found["rescued_share"] = (after.accuracy[failed] > 0).any(1).float().mean().item()
-    kept.metrics = collector.summary(kept) | found | world.checked.metrics()
+    kept.metrics = collector.summary(kept) | found | setup.checked.metrics()
     return kept, parts[1:]
 
 
@@ -313,7 +313,7 @@ class Hints:
             RheostatError: its row has none, or nobody has one.
         """
         if not self.column:
-            return demonstrations(context.world, prompt, context.collector.seed, number)[0]
+            return demonstrations(context.setup, prompt, context.collector.seed, number)[0]
         if not isinstance(prompt.columns.get(self.column), str):
             raise RheostatError(
                 f"The prompt with key {prompt.key} has no solution as text in its column {self.column!r}: name another hint_column."

@@ -218,15 +218,15 @@ class Demonstrations:
 
     def bind(self, context: Any) -> None:
         """Every row of the run's file is a lesson, not one of each prompt."""
-        if context.world.experts is not None:
-            context.collector.stream = context.world.experts.stream(context.streams.seed)
+        if context.setup.experts is not None:
+            context.collector.stream = context.setup.experts.stream(context.streams.seed)
 
     def collect(self, context: Any) -> Batch:
         """``[prompts, T]``, all of source EXPERT."""
-        collector, world = context.collector, context.world
+        collector, setup = context.collector, context.setup
         drawn, numbers = collector.draw(self.prompts)
-        texts = [demonstration(world, prompt, collector.seed, number) for (prompt, _), number in zip(drawn, numbers, strict=True)]
-        rows = expert_rows(world, drawn, texts, numbers)
+        texts = [demonstration(setup, prompt, collector.seed, number) for (prompt, _), number in zip(drawn, numbers, strict=True)]
+        rows = expert_rows(setup, drawn, texts, numbers)
         collector.generated_tokens += rows.count()  # the budget counts what is learned from, whoever wrote it
         ones = torch.ones(len(drawn))
         scores = Scores(ones, ones.bool(), torch.zeros(len(drawn), dtype=torch.bool))

@@ -88,7 +88,7 @@ def pairs_of(context: Any, drawn: list[tuple[Prompt, list[int]]], numbers: list[
     texts = [text for prompt, _ in drawn for text in answers_of(prompt)]
     prompts = [each for each in drawn for _ in COLUMNS]
     units = torch.tensor(numbers).repeat_interleave(2)
-    rows = expert_rows(context.world, prompts, texts, units.tolist())
+    rows = expert_rows(context.setup, prompts, texts, units.tolist())
     rows.source = torch.full(rows.shape, int(Source.ANNOTATION))
     ones = torch.ones(len(prompts))
     graded = Graded(rows, [prompt for prompt, _ in prompts], texts, Scores(ones, ones.bool(), torch.zeros(len(prompts), dtype=torch.bool)))
@@ -112,7 +112,7 @@ class HeldOutPairs:
             term: a :class:`~rheostat.objectives.preference.PreferenceTerm`.
         """
         drawn = [
-            (prompt, ids) for prompt in context.world.task.validation(count) if (ids := context.world.encoder.encode(prompt)) is not None
+            (prompt, ids) for prompt in context.setup.task.validation(count) if (ids := context.setup.encoder.encode(prompt)) is not None
         ]
         batch = pairs_of(context, drawn, list(range(len(drawn))))
         with torch.no_grad():

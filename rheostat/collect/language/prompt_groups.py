@@ -23,7 +23,7 @@ from rheostat.trajectories import Trajectories, join_columns, join_rows
 
 
 @dataclass
-class RolloutContext:
+class LanguageSetup:
     """Everything a language method acts in: the task, the policy to train, who samples from it and who grades."""
 
     task: LanguageTask
@@ -89,15 +89,15 @@ class PromptCollector:
     """Draws prompts, samples a group of completions for each, and has them graded.
 
     Args:
-        world: task, policy, engine and verifier.
+        setup: task, policy, engine and verifier.
         seed: of the run; every completion's noise is a function of (seed, purpose, update, prompt, sample, position).
         max_invalid_share: share of rows on which graders may fail before the run stops.
     """
 
-    def __init__(self, world: RolloutContext, seed: int, *, max_invalid_share: float = 0.1) -> None:
-        self.world, self.seed, self.max_invalid_share = world, seed, max_invalid_share
-        covered = world.experts if world.experts is not None and world.experts.missing == "skip" else None
-        self.stream = covered.prompts(seed) if covered else world.task.prompts("train", derive_seed(seed, "prompts"))
+    def __init__(self, setup: LanguageSetup, seed: int, *, max_invalid_share: float = 0.1) -> None:
+        self.setup, self.seed, self.max_invalid_share = setup, seed, max_invalid_share
+        covered = setup.experts if setup.experts is not None and setup.experts.missing == "skip" else None
+        self.stream = covered.prompts(seed) if covered else setup.task.prompts("train", derive_seed(seed, "prompts"))
         self.drawn = 0
         self.offered: list[tuple[tuple[Prompt, list[int]], int]] = []  # drawn before, by a gate: the next to be used
         self.generated_tokens = 0
@@ -112,7 +112,7 @@ class PromptCollector:
     @property
     def grader(self) -> str:
         """Who grades, for messages."""
-        return f"The reward {self.world.verifier.name!r}"
+        return f"The reward {self.setup.verifier.name!r}"
 
     def collect(self, prompts: int, group_size: int, sampling: Sampling, *, version: int, progress: Progress) -> Graded:
         """``prompts`` groups of ``group_size`` completions from the present policy."""
@@ -124,7 +124,7 @@ class PromptCollector:
         if self.offered:
             taken, self.offered = self.offered[:prompts], self.offered[prompts:]
             return [each for each, _ in taken], [number for _, number in taken]
-        drawn = self.world.encoder.take(self.stream, prompts)
+        drawn = self.setup.encoder.take(self.stream, prompts)
         numbers = list(range(self.drawn, self.drawn + prompts))
         self.drawn += prompts
         return drawn, numbers
@@ -143,8 +143,8 @@ class PromptCollector:
         self.generated_tokens += generated_tokens
         self.graded_rows += len(graded.prompts)
         require_valid(graded.scores, self.max_invalid_share, grader=self.grader)
-        graded.metrics |= self.world.checked.metrics()
-        dropped = self.world.encoder.dropped + getattr(self.world.task, "dropped", 0)
+        graded.metrics |= self.setup.checked.metrics()
+        dropped = self.setup.encoder.dropped + getattr(self.setup.task, "dropped", 0)
         graded.metrics |= {"prompts_dropped": dropped} if dropped else {}
         return graded
 
@@ -165,7 +165,7 @@ class PromptCollector:
         ``openings`` are what of each prompt's answer is given already, in its token ids: graders see them before the completion.
         """
         streams = row_streams(derive_seed(self.seed, purpose), version, numbers, group_size)
-        found = self.world.engine.generate([ids for _, ids in drawn], streams=streams, group_size=group_size, sampling=sampling)
+        found = self.setup.engine.generate([ids for _, ids in drawn], streams=streams, group_size=group_size, sampling=sampling)
         given = [opening for opening in openings or [""] * len(drawn) for _ in range(group_size)]
         prompts = [prompt for prompt, _ in drawn for _ in range(group_size)]
         return self.grade(found, prompts, [number for number in numbers for _ in range(group_size)], progress=progress, given=given)
@@ -182,15 +182,15 @@ class PromptCollector:
             progress: of the training, for rewards that depend on it.
             given: what of each answer is given already, which graders see before the completion.
         """
-        rows = found.trajectories(self.world.policy.pad_id)
+        rows = found.trajectories(self.setup.policy.pad_id)
         tokens = found.completions()
-        texts, raws = self.world.texts(tokens)
+        texts, raws = self.setup.texts(tokens)
         cut = (found.finish == FinishReason.LENGTH).tolist()
         rollouts = [
             prompt.rollout(opening + text, ids, truncated=long, raw=opening + raw)
             for prompt, opening, text, ids, long, raw in zip(prompts, given or [""] * len(texts), texts, tokens, cut, raws, strict=True)
         ]
-        scores = grade(prompts, rollouts, self.world.verifier, progress)
+        scores = grade(prompts, rollouts, self.setup.verifier, progress)
         reward = reward_at_last_token(torch.where(scores.valid, scores.reward, torch.zeros(())), rows.mask)
         return self.graded(rows, prompts, texts, scores, numbers, reward=reward)
 
@@ -219,7 +219,7 @@ class PromptCollector:
         A stream of its own: looking changes no state. A prompt that is too long is left out.
         """
         if len(self.held_out) < count:
-            self.held_out = [(prompt, self.world.encoder.encode(prompt)) for prompt in self.world.task.validation(count)]
+            self.held_out = [(prompt, self.setup.encoder.encode(prompt)) for prompt in self.setup.task.validation(count)]
         drawn = [(prompt, ids) for prompt, ids in self.held_out[:count] if ids is not None]
         seen = self.sample(drawn, 1, sampling, numbers=list(range(len(drawn))), purpose="validation", version=version).metrics
         names = {"reward": "accuracy", "completion_length": "validation_length", "truncated_share": "validation_truncated_share"}
@@ -229,14 +229,14 @@ class PromptCollector:
 
     def summary(self, graded: Graded) -> dict[str, float]:
         """Reward, length and health of a batch, and what the task can tell about it."""
-        found = self.world.task.metrics(graded.prompts, graded.completions)
+        found = self.setup.task.metrics(graded.prompts, graded.completions)
         return metrics_of(graded.trajectories, graded.scores) | {name: value.float().nanmean().item() for name, value in found.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """The cursor of the prompts and the books."""
         return {
             "stream": self.stream.state_dict(),
-            "encoder": self.world.encoder.state_dict(),
+            "encoder": self.setup.encoder.state_dict(),
             "drawn": self.drawn,
             "generated_tokens": self.generated_tokens,
             "graded_rows": self.graded_rows,
@@ -245,7 +245,7 @@ class PromptCollector:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
         self.stream.load_state_dict(state["stream"])
-        self.world.encoder.load_state_dict(state["encoder"])
+        self.setup.encoder.load_state_dict(state["encoder"])
         self.drawn, self.generated_tokens, self.graded_rows = state["drawn"], state["generated_tokens"], state["graded_rows"]
 
 

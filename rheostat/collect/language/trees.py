@@ -133,7 +133,7 @@ class Trees:
     def grow(self, context: Any, trees: list[Tree]) -> tuple[int, int]:
         """One segment for every sample of every fork; returns the tokens that were generated and that were computed again before them."""
         sampling: Sampling = context.sampling
-        engine = context.world.engine
+        engine = context.setup.engine
         forks = [(tree, fork) for tree in trees for fork in tree.forks]
         calls: dict[tuple[int, int], list[int]] = {}
         for index, (_, fork) in enumerate(forks):
@@ -148,7 +148,7 @@ class Trees:
             found: Generations = engine.generate(
                 prompts, streams=continued(streams, before), group_size=copies, sampling=replace(sampling, max_new_tokens=width)
             )
-            context.count_flops(FORWARD, found.trajectories(context.world.policy.pad_id))
+            context.count_flops(FORWARD, found.trajectories(context.setup.policy.pad_id))
             generated, prefilled = generated + int(found.lengths.sum()), prefilled + sum(map(len, prompts))
             stopped = (found.finish == FinishReason.STOP).tolist()
             for place, index in enumerate(members):
@@ -176,7 +176,7 @@ class Trees:
 
         def complete(count: int) -> bool:
             ids = before + tokens[:count].tolist()
-            text = context.world.policy.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+            text = context.setup.policy.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             return any(stop in text for stop in stops)
 
         return next((count for count in range(1, len(tokens) + 1) if complete(count)), None) if complete(len(tokens)) else None
@@ -190,7 +190,7 @@ class Trees:
         if node.depth >= depth:
             return Ending.DEPTH
         if self.repetition_count:
-            text = context.world.policy.tokenizer.decode(node.tokens.tolist(), skip_special_tokens=True)
+            text = context.setup.policy.tokenizer.decode(node.tokens.tolist(), skip_special_tokens=True)
             if repeats(text, self.repetition_window, self.repetition_count):
                 return Ending.REPETITION
         return None

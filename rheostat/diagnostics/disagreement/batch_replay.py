@@ -112,8 +112,8 @@ def _language(spec: Spec, frozen: Frozen, own: Learner) -> Replay:
                 f"it needs what {type(part).__name__} finds out while sampling ({', '.join(written)}), which no batch keeps."
             )
     policy = _policy(frozen, own, composition.any("needs_value_head"))  # untrained still: a reference is a copy of where the run began
-    world = replace(own.context.world, policy=policy, engine=EmbeddedEngine(policy))
-    learner = build(config, spec.method, world, Streams(run.settings.seed), run.settings.steps, composition=composition)
+    setup = replace(own.context.setup, policy=policy, engine=EmbeddedEngine(policy))
+    learner = build(config, spec.method, setup, Streams(run.settings.seed), run.settings.steps, composition=composition)
     known = policy.state_dict()
     policy.load_state_dict({name: value for name, value in frozen.policy.items() if name in known}, strict=False)
     context, update = learner.context, learner.composition.update_of()
@@ -161,7 +161,7 @@ def _policy(frozen: Frozen, own: Learner, value_head: bool) -> LanguagePolicy:
     if isinstance(fresh, tuple):
         model, tokenizer = fresh
         return LanguagePolicy(copy.deepcopy(model), tokenizer, device=settings.device, value_head=value_head)
-    return copy.deepcopy(fresh) if fresh is not None else load_policy(settings, own.context.world.task, value_head)
+    return copy.deepcopy(fresh) if fresh is not None else load_policy(settings, own.context.setup.task, value_head)
 
 
 def gradient_of(parameters: list[Any]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Estimators of the advantage against the exact advantages of a small world, on-policy and off-policy.
+"""Estimators of the advantage against the exact advantages of a small MDP, on-policy and off-policy.
 
 The expectation of an estimate given the state and action it belongs to is a sum over every way the episode may go on, so bias and variance
 are exact. A baseline biases no policy gradient, therefore estimates are compared after their mean over the learner's actions is taken off.
@@ -22,7 +22,7 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Episodes:
-    """Every episode of a world, with what estimators may know; all ``[N, T]`` float64 or bool."""
+    """Every episode of an MDP, with what estimators may know; all ``[N, T]`` float64 or bool."""
 
     reward: Tensor
     mask: Tensor
@@ -148,15 +148,15 @@ def look_at_advantages(names: list[str], problem: ControlProblem, behaviour: Ten
 @torch.no_grad()
 def _errors(problem: ControlProblem, estimate: Estimate, behaviour: Tensor, learner: Tensor, *, exact_critic: bool) -> tuple[float, float]:
     """Relative bias and deviation."""
-    world, state, action, mask = problem.world, problem.state, problem.action, problem.mask
+    mdp, state, action, mask = problem.mdp, problem.state, problem.action, problem.mask
     policy = problem.probabilities(learner)
     q = problem.action_values(learner if exact_critic else torch.zeros_like(learner))
     value = problem.state_values(learner if exact_critic else torch.zeros_like(learner))
-    expected_q, following = (policy * q).sum(-1), world.next_state[state, action]
+    expected_q, following = (policy * q).sum(-1), mdp.next_state[state, action]
     episodes = Episodes(
         reward=problem.reward,
         mask=mask,
-        terminated=world.ends[state, action] & mask,
+        terminated=mdp.ends[state, action] & mask,
         value=value[state],
         next_value=value[following],
         q=q[state, action],
@@ -167,10 +167,10 @@ def _errors(problem: ControlProblem, estimate: Estimate, behaviour: Tensor, lear
     )
     found = estimate(episodes)
     weight = problem.outcome_logp(behaviour).exp()[:, None].expand_as(found)[mask]
-    place = (state * world.num_actions + action)[mask]
+    place = (state * mdp.num_actions + action)[mask]
 
     def total(x: Tensor) -> Tensor:
-        return torch.zeros(world.num_states * world.num_actions, dtype=torch.float64).index_add(0, place, x)
+        return torch.zeros(mdp.num_states * mdp.num_actions, dtype=torch.float64).index_add(0, place, x)
 
     visits = total(weight)
     mean = total(weight * found[mask]) / visits.clamp(min=1e-300)

@@ -1,4 +1,4 @@
-"""Worlds given by tables, with a tabular softmax policy: every way through them is listed."""
+"""MDPs given by tables, with a tabular softmax policy: every way through them is listed."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor, nn
 from rheostat.diagnostics.microscope.exact import UNCOUNTED, Problem, assign, flat, require_small
 from rheostat.errors import RheostatError
 from rheostat.policies.control.actor_critic import TabularSoftmax
-from rheostat.tasks.control.tabular import TabularEnvironment, TabularWorld
+from rheostat.tasks.control.tabular import TabularEnvironment, TabularMDP
 
 if TYPE_CHECKING:
     from rheostat.tasks.control.environments import Environments
 
 
-def unrolled(world: TabularWorld) -> TabularWorld:
-    """The same world with the number of the step as part of the state, so that the limit is an end like any other.
+def unrolled(mdp: TabularMDP) -> TabularMDP:
+    """The same MDP with the number of the step as part of the state, so that the limit is an end like any other.
 
     State ``t * S + s``; nothing is truncated any more, and the value of a state is one number.
     """
-    states, actions = world.next_state.shape
-    later = torch.arange(world.limit).clamp(max=world.limit - 1)
-    following = (later + 1).clamp(max=world.limit - 1)
-    next_state = (following[:, None, None] * states + world.next_state).reshape(-1, actions)
-    ends = world.ends.expand(world.limit, states, actions).clone()
+    states, actions = mdp.next_state.shape
+    later = torch.arange(mdp.limit).clamp(max=mdp.limit - 1)
+    following = (later + 1).clamp(max=mdp.limit - 1)
+    next_state = (following[:, None, None] * states + mdp.next_state).reshape(-1, actions)
+    ends = mdp.ends.expand(mdp.limit, states, actions).clone()
     ends[-1] = True
-    start = torch.zeros(world.limit * states, dtype=torch.float64)
-    start[:states] = world.start
-    return TabularWorld(next_state, world.reward.repeat(world.limit, 1), ends.reshape(-1, actions), start, world.limit)
+    start = torch.zeros(mdp.limit * states, dtype=torch.float64)
+    start[:states] = mdp.start
+    return TabularMDP(next_state, mdp.reward.repeat(mdp.limit, 1), ends.reshape(-1, actions), start, mdp.limit)
 
 
 class ControlProblem(Problem):
@@ -37,28 +37,28 @@ class ControlProblem(Problem):
 
     Args:
         name: of the problem.
-        world: every episode of which ends by itself within ``limit`` steps (see :func:`unrolled`).
+        mdp: every episode of which ends by itself within ``limit`` steps (see :func:`unrolled`).
         spread: standard deviation of the initial logits.
         seed: of these logits.
         step: see :class:`Problem`.
 
     Raises:
-        RheostatError: more outcomes than can be listed, or a world whose limit truncates.
+        RheostatError: more outcomes than can be listed, or an MDP whose limit truncates.
 
     Attributes:
-        state, action: int64 ``[N, T]``, every way through the world.
+        state, action: int64 ``[N, T]``, every way through the MDP.
         reward: float64 ``[N, T]``, 0 after the end.
         mask: bool ``[N, T]``.
     """
 
     domain = "control"
 
-    def __init__(self, name: str, world: TabularWorld, *, spread: float = 0.5, seed: int = 0, step: float = 1.0) -> None:
-        self.name, self.world, self.step = name, world, step
+    def __init__(self, name: str, mdp: TabularMDP, *, spread: float = 0.5, seed: int = 0, step: float = 1.0) -> None:
+        self.name, self.mdp, self.step = name, mdp, step
         require_small(name, self._count())
         self._list()
         draw = torch.Generator().manual_seed(seed)
-        self.logits = (torch.randn(world.num_states, world.num_actions, generator=draw) * spread).requires_grad_()
+        self.logits = (torch.randn(mdp.num_states, mdp.num_actions, generator=draw) * spread).requires_grad_()
         self.theta = flat(self.parameters)
 
     @property
@@ -66,10 +66,10 @@ class ControlProblem(Problem):
         return [self.logits]
 
     def _count(self) -> int:
-        """Ways through the world, counted without listing them; not far beyond ``UNCOUNTED``."""
-        counts = dict.fromkeys(self.world.start.nonzero().flatten().tolist(), 1)
-        next_state, ends, total = self.world.next_state.tolist(), self.world.ends.tolist(), 0
-        for _ in range(self.world.limit):
+        """Ways through the MDP, counted without listing them; not far beyond ``UNCOUNTED``."""
+        counts = dict.fromkeys(self.mdp.start.nonzero().flatten().tolist(), 1)
+        next_state, ends, total = self.mdp.next_state.tolist(), self.mdp.ends.tolist(), 0
+        for _ in range(self.mdp.limit):
             later: dict[int, int] = {}
             for state, ways in counts.items():
                 for following, end in zip(next_state[state], ends[state], strict=True):
@@ -81,25 +81,25 @@ class ControlProblem(Problem):
             if total + sum(counts.values()) > UNCOUNTED:
                 return total + sum(counts.values())
         if counts:
-            raise RheostatError(f"Episodes of {self.name} can outlast its limit of {self.world.limit} steps: unroll the world first.")
+            raise RheostatError(f"Episodes of {self.name} can outlast its limit of {self.mdp.limit} steps: unroll the MDP first.")
         return total
 
     def _list(self) -> None:
         paths: list[list[tuple[int, int]]] = []
-        open_: list[tuple[int, list[tuple[int, int]]]] = [(state, []) for state in self.world.start.nonzero().flatten().tolist()]
+        open_: list[tuple[int, list[tuple[int, int]]]] = [(state, []) for state in self.mdp.start.nonzero().flatten().tolist()]
         while open_:
             state, path = open_.pop()
-            for action in range(self.world.num_actions):
+            for action in range(self.mdp.num_actions):
                 longer = [*path, (state, action)]
-                if self.world.ends[state, action]:
+                if self.mdp.ends[state, action]:
                     paths.append(longer)
                 else:
-                    open_.append((int(self.world.next_state[state, action]), longer))
+                    open_.append((int(self.mdp.next_state[state, action]), longer))
         width = max(map(len, paths))
         padded = torch.tensor([[*path, *[(0, 0)] * (width - len(path))] for path in paths])
         self.state, self.action = padded.unbind(-1)
         self.mask = torch.arange(width) < torch.tensor([len(path) for path in paths])[:, None]
-        self.reward = self.world.reward[self.state, self.action].double() * self.mask
+        self.reward = self.mdp.reward[self.state, self.action].double() * self.mask
         self.returns = self.reward.sum(1)
 
     def step_logp(self, theta: Tensor) -> Tensor:
@@ -108,19 +108,19 @@ class ControlProblem(Problem):
         return self.logits.double().log_softmax(-1)[self.state, self.action] * self.mask
 
     def outcome_logp(self, theta: Tensor) -> Tensor:
-        start = self.world.start / self.world.start.sum()
+        start = self.mdp.start / self.mdp.start.sum()
         return self.step_logp(theta).sum(1) + start[self.state[:, 0]].log()
 
     def probabilities(self, theta: Tensor) -> Tensor:
         """The policy ``[S, A]`` float64."""
-        return theta.view(self.world.num_states, -1).double().softmax(-1)
+        return theta.view(self.mdp.num_states, -1).double().softmax(-1)
 
     def action_values(self, theta: Tensor, gamma: float = 1.0) -> Tensor:
         """Q ``[S, A]`` float64, exact."""
-        policy, reward = self.probabilities(theta), self.world.reward.double()
+        policy, reward = self.probabilities(theta), self.mdp.reward.double()
         q = reward
-        for _ in range(self.world.limit):
-            following = (policy * q).sum(-1)[self.world.next_state].masked_fill(self.world.ends, 0.0)
+        for _ in range(self.mdp.limit):
+            following = (policy * q).sum(-1)[self.mdp.next_state].masked_fill(self.mdp.ends, 0.0)
             q = reward + gamma * following
         return q
 
@@ -130,12 +130,12 @@ class ControlProblem(Problem):
 
     def policy(self) -> nn.Module:
         """A network of its own for a method, with this table of logits and values of 0."""
-        network = TabularSoftmax(self.world.num_states, self.world.num_actions, generator=torch.Generator())
+        network = TabularSoftmax(self.mdp.num_states, self.mdp.num_actions, generator=torch.Generator())
         assign([network.logits], self.theta)
         return network
 
     def environments(self, num_envs: int, seed: int) -> Environments:
-        """The world as a method steps through it."""
+        """The MDP as a method steps through it."""
         from rheostat.tasks.control.environments import make
 
-        return make(lambda: TabularEnvironment(self.world), num_envs=num_envs, seed=seed)
+        return make(lambda: TabularEnvironment(self.mdp), num_envs=num_envs, seed=seed)

@@ -61,7 +61,7 @@ class Sampler(Protocol):
         ...
 
     def close(self) -> None:
-        """Release the worlds."""
+        """Release the environments."""
         ...
 
 
@@ -148,16 +148,16 @@ class LanguageSampler:
             raise RheostatError(
                 f"prompts_per_batch is {prompts}: {problem.name} has {many} prompts, equally likely, so take a multiple of {many}."
             )
-        world = problem.world(value_head=composition.any("needs_value_head"))
-        self.learner = build(config, name, world, Streams(seed), ENDLESS, composition=composition)
-        self.parameters: list[Tensor] = list(world.policy.model.parameters())
+        setup = problem.setup(value_head=composition.any("needs_value_head"))
+        self.learner = build(config, name, setup, Streams(seed), ENDLESS, composition=composition)
+        self.parameters: list[Tensor] = list(setup.policy.model.parameters())
 
     def gradients(self) -> Iterator[Tensor]:
         """See :class:`Sampler`."""
         learner, context = self.learner, self.learner.context
         while True:
             assign(self.parameters, self.path[0])
-            context.world.engine.update_weights(learner.policy, context.updates)
+            context.setup.engine.update_weights(learner.policy, context.updates)
             yield self.gradient_on(learner.collect())
 
     def gradient_on(self, batch: Batch) -> Tensor:
@@ -201,8 +201,9 @@ def ascent_direction(learner: Learner, update: Update, batch: Batch, parameters:
 class ControlSampler:
     """A method of the PPO family in a :class:`ControlProblem`, with the exact values of the learner as its critic.
 
-    Only the gradient of the logits is looked at: the critic has parameters of its own. The worlds run on from batch to batch, so that no
-    step of an episode is over-represented; a batch shares its rows with no other (of a window of b batches every b-th is taken). Arguments
+    Only the gradient of the logits is looked at: the critic has parameters of its own. The environments run on from batch to batch, so that
+    no step of an episode is over-represented; a batch shares its rows with no other (of a window of b batches every b-th is taken).
+    Arguments
     as in :func:`sampler`.
     """
 

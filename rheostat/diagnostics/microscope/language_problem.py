@@ -15,7 +15,7 @@ from torch import Tensor
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.engine import FinishReason, Generations
 from rheostat.collect.language.generation.sampling import Sampling
-from rheostat.collect.language.prompt_groups import RolloutContext
+from rheostat.collect.language.prompt_groups import LanguageSetup
 from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores, Verifier
 from rheostat.diagnostics.microscope.exact import Problem, assign, flat, require_small
 from rheostat.policies.language.model import LanguagePolicy
@@ -183,9 +183,9 @@ class LanguageProblem(Problem):
     def outcome_logp(self, theta: Tensor) -> Tensor:
         return self.token_logp(theta).double().sum(1) - math.log(len(self.prompts))
 
-    def world(self, *, value_head: bool = False) -> RolloutContext:
-        """A world of its own for a method: a copy of the model, an engine and the grader."""
+    def setup(self, *, value_head: bool = False) -> LanguageSetup:
+        """What a method trains in, with nothing shared: a copy of the model, an engine and the grader."""
         assign(self.parameters, self.theta)
         policy = LanguagePolicy(copy.deepcopy(self._model), self._policy.tokenizer, value_head=value_head)
         encoder = PromptEncoder(policy.tokenizer, self.task.limits.max_prompt_tokens)
-        return RolloutContext(self.task, policy, EmbeddedEngine(policy), self.task.verifier(), encoder, self.length)
+        return LanguageSetup(self.task, policy, EmbeddedEngine(policy), self.task.verifier(), encoder, self.length)

@@ -3,7 +3,7 @@
 The hash of a piece of code covers the syntax trees, without comments and docstrings, of its module and of every module of this repository
 that it imports, directly or through others (parent packages' ``__init__`` files, which only hold a sentence, are left out, and so is what
 only shows things). Editing a comment or an unrelated file therefore changes nothing. Modules that are found by name at run time (methods
-by their table, worlds by their id) are not seen by following imports: whoever asks names them.
+by their table, environments by their id) are not seen by following imports: whoever asks names them.
 """
 
 from __future__ import annotations

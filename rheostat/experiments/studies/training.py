@@ -111,8 +111,8 @@ def trained(
 
 def _sources(method: str, task: str) -> tuple[str, ...]:
     """What a run finds by name."""
-    worlds = "rheostat.tasks.control.registration" if task.startswith("rheostat/") else None
-    return tuple(filter(None, (method, worlds)))
+    registration = "rheostat.tasks.control.registration" if task.startswith("rheostat/") else None
+    return tuple(filter(None, (method, registration)))
 
 
 def train(arguments: dict[str, Any], place: Path) -> dict[str, Any]:

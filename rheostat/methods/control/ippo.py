@@ -1,4 +1,4 @@
-"""Independent PPO: several agents learn beside each other, each by PPO, as if the others were a part of the world.
+"""Independent PPO: several agents learn side by side, each by PPO, as if the others were a part of its environment.
 
 Paper: de Witt et al. 2020, arXiv 2011.09533, "Is Independent Learning All You Need in the StarCraft Multi-Agent Challenge?"
 
@@ -17,8 +17,8 @@ ppo are as they are. With ``share_policies`` the agents of equal observation and
 of all of them; what tells them apart is their observations alone. A step of the budget is a step of an environment, whoever acts in it.
 
 What the authors' code does otherwise: it shares one network with memory among all agents, adds the agent's number and its last action to
-the observation, and masks actions that are not available. Others' learning makes the world of each agent move, so nothing promises that it
-converges; in games of zero sum with a mixed equilibrium it goes round in circles.
+the observation, and masks actions that are not available. Others' learning makes the environment of each agent move, so nothing promises
+that it converges; in games of zero sum with a mixed equilibrium it goes round in circles.
 Checked against: a plain implementation with loops, one agent at a time (``tests/plain/test_ippo.py``); games of known best play.
 """
 

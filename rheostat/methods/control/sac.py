@@ -15,7 +15,7 @@ MOVES      one step of critics, policy and temperature per environment step.
 
 Codes differ in constants that change effective learning rates: Stable-Baselines3 halves the critics' loss and differentiates log alpha
 (``critic_scale`` 0.5, ``temperature_form`` log: what the tests compare); CleanRL moves the critics with 1e-3 and the policy every second
-step, twice. Actions are unit actions, so log-probabilities and the target entropy do not depend on the world's bounds.
+step, twice. Actions are unit actions, so log-probabilities and the target entropy do not depend on the environment's bounds.
 Checked against: Stable-Baselines3 2.9.2 (``tests/vectors``: baselines-control, cases sac_sb3_step and tanh_gaussian_logprob).
 """
 

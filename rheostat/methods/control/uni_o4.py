@@ -1,9 +1,9 @@
-"""Uni-O4: one clipped objective for the data set and for the world.
+"""Uni-O4: one clipped objective offline and online.
 
 Paper: Lei et al. 2023, "Uni-O4: Unifying Online and Offline Deep Reinforcement Learning with Multi-Step On-Policy Optimization", arXiv
 2311.03351; it builds on BPPO (Zhuang et al. 2023, arXiv 2302.11312).
 
-Equations (members i = 1..K; D: the data; mu_i: the old policy of member i; M: a learned model of the world)
+Equations (members i = 1..K; D: the data; mu_i: the old policy of member i; M: a learned dynamics model)
     V, Q       = V towards the return R_t, Q towards r + gamma Qbar(s', a') with a' of the data; or both as in iql
     cloning    = mean_D [-log pi_i(a|s) - alpha KL(pi_i(.|s), pi_j(.|s))],         j: the other member under which a is likeliest
     A_i        = standardised Q(s, a) - V(s),    s of D, a ~ mu_i(.|s);            times omega where positive, else 1 - omega (not iql)
@@ -27,7 +27,7 @@ diversity (``diversity_kind``): their default ("heuristic") has no gradient but 
 above is what the term is meant to be (a reconstruction). All members move at once, theirs one after the other.
 clip (``clip_decay``): meant to fall to 0 with the step size; theirs stops falling after 2 percent of the steps ("released").
 log std (``log_std_online``): their online network squashes it twice, so the same weights are another policy ("double-tanh").
-choice (``choose``): AM-Q alone decides; they measure three members in the world ("return"), which is booked as environment steps.
+choice (``choose``): AM-Q alone decides; they measure three members online ("return"), which is counted as environment steps.
 drawn actions (``clip_actions``): log-probabilities are those of the draw; theirs are those of the clipped action.
 time limits (``bootstrap_on_truncation``): V bootstraps where an episode was cut; theirs lets the return end there.
 states: standardised with 1e-3 added to the deviation, as in td3-bc; theirs adds 1e-10 and is off by default.
@@ -76,7 +76,7 @@ class Parts:
     critics: float = option(2_000_000.0, short="critic_part", above=0)
     """Gradient steps of the critics, in proportion to the other parts: together they are ``--steps``."""
     model: float = option(300_000.0, short="model_part", at_least=0)
-    """Of the model of the world, at most; 0 makes none (then only gates without AM-Q, and the first member is chosen)."""
+    """Of the dynamics model, at most; 0 makes none (then only gates without AM-Q, and the first member is chosen)."""
     cloning: float = option(400_000.0, short="cloning_part", above=0)
     """Of the cloning."""
     policies: float = option(10_000.0, short="policy_part", at_least=0)
@@ -212,10 +212,10 @@ class UniO4:
         }
 
     def compose(self) -> Staged:
-        """Five stages over shared models: critics, model, cloning, clipped steps offline, and PPO in the world."""
+        """Five stages over shared models: critics, model, cloning, clipped steps offline, and PPO online."""
         self.refuse()
         models, read, sarsa = self.models(), AsRead(), self.critics.form == "sarsa"
-        chosen, members, world = models["policy"], models["members"], models.get("world model")
+        chosen, members, world_model = models["policy"], models["members"], models.get("world model")
 
         def offline(draw: Any, step: Any, size: int, *credit: Any) -> Composition:
             return Composition(Nobody(), [draw], [read], [PerStep(size, credit, [step])], models)
@@ -223,7 +223,7 @@ class UniO4:
         size, rows = self.batches.size, self.model.rows
         draw = Draw(size, per_turn)
         returns = [DataReturns(self.critics.bootstrap_on_truncation)] if sarsa else []
-        stalled = None if world is None else lambda context: world.stalled
+        stalled = None if world_model is None else lambda context: world_model.stalled
         online = Composition(
             Drawing(self.online.environments, self.online.batch_steps, self.online.clip_actions),
             [FreshRows()],
@@ -232,10 +232,10 @@ class UniO4:
             models,
         )
         nothing = Composition(Nobody(), [], [], [], models)
-        fit = offline(DrawForModel(rows), ModelStep(), rows) if world else nothing
+        fit = offline(DrawForModel(rows), ModelStep(), rows) if world_model else nothing
         stages = [
             Stage("critics", offline(Draw(size, per_turn, sarsa=sarsa), BehaviourCriticStep(), size, *returns), self.parts.until(0)),
-            Stage("model", fit, self.parts.until(1, stalled), finish=lambda context: world.finish() if world else None),
+            Stage("model", fit, self.parts.until(1, stalled), finish=lambda context: world_model.finish() if world_model else None),
             Stage("cloning", offline(draw, CloneStep(), size), self.parts.until(2), finish=lambda context: members.begin()),
             Stage("policies", offline(draw, ClippedStep(), size), self.parts.until(3), finish=chosen.end_offline),
             Stage("online", online, start=chosen.choose_by_return, log_always=True),

@@ -71,7 +71,7 @@ class DeterministicActor(nn.Module):
 class TanhMeanActor(nn.Module):
     """A Gaussian around a squashed mean with a deviation that does not depend on the state (IQL, AWAC, FamO2O).
 
-    Samples may leave ``[-1, 1]``; the world clips them, and the log-probability is that of the sample as drawn.
+    Samples may leave ``[-1, 1]``; the environment clips them, and the log-probability is that of the sample as drawn.
     """
 
     def __init__(

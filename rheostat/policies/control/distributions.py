@@ -72,7 +72,7 @@ class Distribution(Protocol):
 
 @dataclass(slots=True)
 class Gaussian:
-    """Independent normal action dimensions; actions are float ``[N, D]`` and unbounded (the world clips, PPO detail 27)."""
+    """Independent normal action dimensions; actions are float ``[N, D]`` and unbounded (the environment clips, PPO detail 27)."""
 
     mean: Tensor  # [N, D]
     log_std: Tensor  # [N, D], or [D] when it does not depend on the state

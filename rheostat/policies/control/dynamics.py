@@ -1,4 +1,4 @@
-"""A learned model of the world: an ensemble of networks that predict the next observation and the reward with their spread.
+"""A learned dynamics model: an ensemble of networks that predict the next observation and the reward with their spread.
 
 PETS (Chua et al. 2018) as MBPO (Janner et al. 2019) trains it: every network sees a bootstrap sample of its own, training stops when none
 has become better on held-out steps for some passes, every network goes back to its best moment, and the best ones, the elites, are used.

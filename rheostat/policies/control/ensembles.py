@@ -39,7 +39,7 @@ def take_over(stack: Stack, source: Stack, networks: Tensor) -> None:
 class GaussianEnsemble(nn.Module):
     """K policies of unit actions whose whole output passes through tanh: half of it is the mean, half the log standard deviation.
 
-    Means lie in (-1, 1); samples are not squashed and may leave ``[-1, 1]``, and the world clips them. Weights start orthogonal with
+    Means lie in (-1, 1); samples are not squashed and may leave ``[-1, 1]``, and the environment clips them. Weights start orthogonal with
     gain 1 (Uni-O4), biases as PyTorch's.
 
     Args:

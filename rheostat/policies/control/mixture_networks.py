@@ -105,10 +105,12 @@ class MixtureActorCritic(nn.Module):
 
         require_experts(experts)
         if not isinstance(action_space, spaces.Box):
-            raise RheostatError(f"A mixture of Gaussians needs continuous actions (a Box), and this world has {action_space}: use ppo.")
+            raise RheostatError(
+                f"A mixture of Gaussians needs continuous actions (a Box), and this environment has {action_space}: use ppo."
+            )
         if len(observation_space.shape) == 3:
             raise RheostatError(
-                f"This network reads vectors of numbers, and the world shows images {list(observation_space.shape)}: use ppo."
+                f"This network reads vectors of numbers, and the environment shows images {list(observation_space.shape)}: use ppo."
             )
         inputs, actions = math.prod(observation_space.shape), math.prod(action_space.shape)
         width = hidden[-1] if hidden else inputs

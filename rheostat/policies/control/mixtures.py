@@ -36,7 +36,7 @@ def of_expert(x: Tensor, index: Tensor) -> Tensor:
 
 @dataclass(slots=True)
 class MixtureOfGaussians:
-    """K experts with independent normal action dimensions; actions are float ``[N, D]`` and unbounded (the world clips).
+    """K experts with independent normal action dimensions; actions are float ``[N, D]`` and unbounded (the environment clips).
 
     The entropy and the divergence of mixtures have no closed form; ``entropy`` and ``kl`` are the deterministic estimates named there,
     exact for one expert. A Gaussian is a mixture of one, so ``kl`` takes either.

@@ -1,4 +1,4 @@
-"""Policies of bounded actions: everything inside acts in ``[-1, 1]``, and the world's units are put on at the border.
+"""Policies of bounded actions: everything inside acts in ``[-1, 1]``, and the environment's units are put on at the border.
 
 Unit actions make action noise, target entropies and critics independent of what an environment calls its bounds.
 """
@@ -73,7 +73,7 @@ class SquashedGaussian:
 
 
 class UnitPolicy(Protocol):
-    """A distribution of unit actions ``[N, D]``: what :class:`Rescaled` puts the world's units on."""
+    """A distribution of unit actions ``[N, D]``: what :class:`Rescaled` puts the environment's units on."""
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw ``[N, D]`` in ``[-1, 1]``."""
@@ -90,7 +90,7 @@ class UnitPolicy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The world's action bounds and the way between them and ``[-1, 1]``.
+    """The environment's action bounds and the way between them and ``[-1, 1]``.
 
     Attributes:
         centre, half: ``[D]`` float32, the middle and half the width of every dimension.
@@ -109,58 +109,58 @@ class Bounds:
         low, high = getattr(space, "low", None), getattr(space, "high", None)
         if low is None or high is None:
             raise RheostatError(
-                f"{method} needs continuous actions (a Box), and this world has {space}: use ppo, or dqn for one Discrete choice."
+                f"{method} needs continuous actions (a Box), and this environment has {space}: use ppo, or dqn for one Discrete choice."
             )
         if not (np.isfinite(low).all() and np.isfinite(high).all() and (high > low).all()):
             raise RheostatError(
-                f"{method} acts inside finite bounds, and this world's actions go from {low.min()} to {high.max()}: give the action "
+                f"{method} acts inside finite bounds, and this environment's actions go from {low.min()} to {high.max()}: give the action "
                 "space finite bounds (gymnasium.wrappers.RescaleAction), or use ppo, which needs none."
             )
         low, high = (torch.as_tensor(np.asarray(x, dtype=np.float32).reshape(-1)) for x in (low, high))
         return cls((low + high) / 2, (high - low) / 2)
 
-    def to_world(self, unit: Tensor) -> Tensor:
-        """``[N, D]`` unit actions in the world's units."""
+    def to_environment(self, unit: Tensor) -> Tensor:
+        """``[N, D]`` unit actions in the environment's units."""
         return torch.addcmul(self.centre, self.half, unit)
 
     def to_unit(self, action: Tensor) -> Tensor:
-        """``[N, ...]`` actions in the world's units as unit actions ``[N, D]``, limited to ``[-1, 1]``: what the world did with them."""
+        """``[N, ...]`` actions in the environment's units as unit actions ``[N, D]``, limited to ``[-1, 1]`` as the environment clips."""
         return self.drawn(action).clamp(-1.0, 1.0)
 
     def drawn(self, action: Tensor) -> Tensor:
-        """``[N, ...]`` actions in the world's units as the unit actions ``[N, D]`` that were drawn, which may lie beyond the bounds."""
+        """``[N, ...]`` actions in the environment's units as the unit actions ``[N, D]`` that were sampled: they may lie out of bounds."""
         return (action.reshape(len(action), -1) - self.centre) / self.half
 
     @property
     def log_volume(self) -> float:
-        """log of the volume of a unit action's neighbourhood in the world's units, nats: densities differ by it."""
+        """log of the volume of a unit action's neighbourhood in the environment's units, nats: densities differ by it."""
         return float(self.half.log().sum())
 
 
 @dataclass(slots=True)
 class Rescaled:
-    """A policy of unit actions in the world's units."""
+    """A policy of unit actions in the environment's units."""
 
     unit: UnitPolicy
     bounds: Bounds
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw ``[N, D]``."""
-        return self.bounds.to_world(self.unit.sample(generator))
+        return self.bounds.to_environment(self.unit.sample(generator))
 
     def mode(self) -> Tensor:
         """``[N, D]``."""
-        return self.bounds.to_world(self.unit.mode())
+        return self.bounds.to_environment(self.unit.mode())
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """``[N]``, nats, of actions in the world's units as they were drawn: what the world clips, it clips after this."""
+        """``[N]``, nats, of actions in the environment's units as they were drawn, before the environment clips them."""
         return self.unit.log_prob(self.bounds.drawn(action)) - self.bounds.log_volume
 
 
 @dataclass(slots=True)
 class DeterministicAction:
-    """A deterministic unit action with Gaussian exploration noise (TD3). A draw may leave the bounds: the world clips it, and what was
-    drawn is what has this density."""
+    """A deterministic unit action with Gaussian exploration noise (TD3). A sample may leave the bounds, where the environment clips it;
+    the density is that of the sample."""
 
     action: Tensor  # [N, D]
     deviation: float = 0.0

@@ -1,4 +1,4 @@
-"""Control: environments of any backend as one stream of rows, probes with known answers, and small tabular worlds.
+"""Control: environments of any backend as one stream of rows, probes with known answers, and small tabular MDPs.
 
 The parts are imported when they are first used, so that listing the tasks does not load PyTorch.
 """

@@ -1,4 +1,4 @@
-"""From a policy's action to what the world expects: shape, dtype, first category and bounds are those of the world's action space."""
+"""From a policy's action to what the environment expects: the shape, dtype, first category and bounds of its action space."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_CHOICES = 65_536
 
 
 class ActionDecoder:
-    """The policy's raw action to the array the world gets.
+    """The policy's raw action to the array the environment gets.
 
     The policy knows one axis only: a Box of floats ``[k]``, one choice, or k choices. Box actions are clipped to their bounds here and
     nowhere else (PPO detail 27: the policy stores and scores the action as it was drawn).
@@ -69,10 +69,10 @@ class ActionDecoder:
         self.num_envs = num_envs
 
     def __call__(self, action: Tensor, rows: int | None = None) -> np.ndarray:
-        """A fresh array ``[E, *shape]`` in the dtype of the world's space that the caller may keep.
+        """A fresh array ``[E, *shape]`` in the dtype of the environment's space that the caller may keep.
 
         Args:
-            action: ``[E, k]`` (``[E]`` for Discrete), or ``[E, *shape]`` as the world has it.
+            action: ``[E, k]`` (``[E]`` for Discrete), or ``[E, *shape]`` as the environment has it.
             rows: E, where it is not the number of environments.
 
         Raises:

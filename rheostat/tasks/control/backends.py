@@ -1,4 +1,4 @@
-"""The two kinds of worlds behind the adapter: EnvPool pools and Gymnasium vector environments.
+"""The two kinds of environments behind the adapter ``Environments``: EnvPool pools and Gymnasium vector environments.
 
 Both answer ``start(seed)`` (forget everything; the next reset gives the first observations), ``reset()``, ``step(action)`` and ``close()``,
 and state the raw spaces of one environment. Where they differ (when the next episode starts, where the final observation is, what can be
@@ -36,7 +36,7 @@ class Outcome(NamedTuple):
     info: dict[str, Any]
 
 
-class EnvPoolWorlds:
+class EnvPoolEnvs:
     """EnvPool pools. A pool is seeded when it is made and only then: ``reset(seed=...)`` is accepted by EnvPool and ignored."""
 
     backend: Backend = "envpool"
@@ -118,7 +118,7 @@ def _usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class GymnasiumWorlds:
+class GymnasiumEnvs:
     """A Gymnasium vector environment in any of its three autoreset modes."""
 
     backend: Backend = "gymnasium"
@@ -233,7 +233,7 @@ class GymnasiumWorlds:
         ) from error
 
 
-Worlds = EnvPoolWorlds | GymnasiumWorlds
+Envs = EnvPoolEnvs | GymnasiumEnvs
 
 
 def _collect(vector: Any, infos: dict[str, Any], info: dict[str, Any], index: int) -> dict[str, Any]:

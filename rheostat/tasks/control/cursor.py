@@ -1,4 +1,4 @@
-"""A seed and everything done since: the whole state of a deterministic batched world that cannot be saved."""
+"""A seed and everything done since: the whole state of a deterministic batched environment that cannot be saved."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Lost(Exception):
 
 
 class Cursor:
-    """What was done since the worlds were made, and a checksum of what they answered.
+    """What was done since the environments were made, and a checksum of what they answered.
 
     Attributes:
-        seed: of the worlds.
-        actions: one array ``[E, ...]`` per step, as given to the worlds; forgotten after :data:`LONGEST` of them.
+        seed: of the environments.
+        actions: one array ``[E, ...]`` per step, as given to the environments; forgotten after :data:`LONGEST` of them.
         resets: the numbers of steps after which ``reset()`` was called again.
     """
 
@@ -55,7 +55,7 @@ class Cursor:
         self.resets.append(len(self.actions))
 
     def replay(self, reset: Callable[[], Tensor], step: Callable[[np.ndarray], Any]) -> None:
-        """Do everything again on fresh worlds of the same seed.
+        """Do everything again on fresh environments of the same seed.
 
         Raises:
             Lost: they went another way, or there is too much to repeat.

@@ -1,4 +1,4 @@
-"""Finding the world a task stands for: an id, an environment, a vector environment, or a function that makes one."""
+"""Finding the environment a task stands for: an id, an environment, a vector environment, or a function that makes one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 from rheostat.errors import MissingExtra, RheostatError, shown, unknown
-from rheostat.tasks.control.backends import Backend, EnvPoolWorlds, GymnasiumWorlds, Worlds
+from rheostat.tasks.control.backends import Backend, EnvPoolEnvs, Envs, GymnasiumEnvs
 
 if TYPE_CHECKING:
     from gymnasium import Env
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def find(
     task: Any, *, num_envs: int, seed: int, backend: Backend | Literal["auto"], threads: int | None, options: dict[str, Any]
-) -> tuple[Worlds, str]:
-    """The worlds a task stands for, and its name.
+) -> tuple[Envs, str]:
+    """The environments a task stands for, and its name.
 
     Raises:
         RheostatError: unknown id, impossible backend, or the environment refuses its options.
@@ -38,7 +38,7 @@ def find(
         if task.num_envs != num_envs:
             raise RheostatError(f"The vector environment given has {task.num_envs} environments, but num_envs={num_envs} was asked for.")
         _refuse(options, "a vector environment that is already made")
-        return GymnasiumWorlds(task, _name_of(task), seed, owned=False), _name_of(task)
+        return GymnasiumEnvs(task, _name_of(task), seed, owned=False), _name_of(task)
     if isinstance(task, gymnasium.Env):
         if num_envs != 1:
             raise RheostatError(
@@ -75,7 +75,7 @@ def _require_call(task: Callable[..., Any], name: str, options: dict[str, Any]) 
 
 def _by_name(
     task: str, num_envs: int, seed: int, backend: Backend | Literal["auto"], threads: int | None, options: dict[str, Any]
-) -> tuple[Worlds, str]:
+) -> tuple[Envs, str]:
     import gymnasium
 
     from rheostat.tasks.control.registration import register
@@ -85,11 +85,11 @@ def _by_name(
     for prefix in prefixes:
         if task.startswith(prefix + ":"):
             backend, task = prefix, task.removeprefix(prefix + ":")
-    # Our own worlds and 'module:id' names are Gymnasium's; do not load EnvPool for them.
+    # Our own environments and 'module:id' names are Gymnasium's; do not load EnvPool for them.
     others = backend == "gymnasium" or (backend == "auto" and (task.startswith("rheostat/") or ":" in task))
     pools = set() if others else set(_envpool_ids())
     if task in pools:
-        return EnvPoolWorlds(task, num_envs, seed, threads, options), task
+        return EnvPoolEnvs(task, num_envs, seed, threads, options), task
     if backend == "envpool":
         raise unknown("EnvPool task", task, pools)
     if task not in gymnasium.registry and ":" not in task:
@@ -100,7 +100,7 @@ def _by_name(
         return _copies_of(task, num_envs, seed, options), task
 
 
-def _copies_of(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> GymnasiumWorlds:
+def _copies_of(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> GymnasiumEnvs:
     """Copies of a task that Gymnasium knows, or a module registers."""
     import gymnasium
 
@@ -120,7 +120,7 @@ def _copies_of(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> 
         )
     try:
         if "vector_kwargs" in options:  # Gymnasium's own vector, for another autoreset mode
-            return GymnasiumWorlds(gymnasium.make_vec(task, num_envs=num_envs, vectorization_mode="sync", **options), task, seed)
+            return GymnasiumEnvs(gymnasium.make_vec(task, num_envs=num_envs, vectorization_mode="sync", **options), task, seed)
         return _sync([lambda: gymnasium.make(task, disable_env_checker=True, **options)] * num_envs, task, seed)
     except gymnasium.error.DependencyNotInstalled as error:
         if "box2d" in str(error).lower():
@@ -160,10 +160,10 @@ def _envpool_ids() -> list[str]:
     return envpool.list_all_envs()
 
 
-def _sync(makers: list[Callable[[], Env]], name: str, seed: int, *, owned: bool = True) -> GymnasiumWorlds:
+def _sync(makers: list[Callable[[], Env]], name: str, seed: int, *, owned: bool = True) -> GymnasiumEnvs:
     from rheostat.tasks.control.copies import Copies
 
-    return GymnasiumWorlds(Copies(makers, name, owned=owned), name, seed)
+    return GymnasiumEnvs(Copies(makers, name, owned=owned), name, seed)
 
 
 def _name_of(environment: Any) -> str:

@@ -1,6 +1,6 @@
 """One adapter over EnvPool and Gymnasium vector environments.
 
-Every world becomes the same stream of rows, whatever its autoreset convention:
+Every environment becomes the same stream of rows, whatever its autoreset convention:
 
 | mode | the step that ends an episode returns | the next step | what the adapter does |
 |---|---|---|---|
@@ -8,8 +8,8 @@ Every world becomes the same stream of rows, whatever its autoreset convention:
 | same-step | the reset observation, the final one in ``info`` | is normal | puts the final observation into ``next_observation`` |
 | disabled | the final observation | is refused | resets the ended environments at once |
 
-EnvPool is next-step, and so is Gymnasium unless told otherwise. Where a world ends and its time limit strikes in the same step, the end
-counts and ``truncated`` is False; EnvPool, however, reports such a step as a truncation only, and the end cannot be recovered.
+EnvPool is next-step, and so is Gymnasium unless told otherwise. Where an environment ends and its time limit strikes in the same step, the
+end counts and ``truncated`` is False; EnvPool, however, reports such a step as a truncation only, and the end cannot be recovered.
 
 Seeds: environment ``i`` is seeded with ``seed + i`` by both backends, so two pools whose seeds differ by less than ``num_envs`` share
 episodes. Space the seeds of runs, and of training and evaluation, by more than the number of environments (10,000 is the custom here).
@@ -29,7 +29,7 @@ from torch import Tensor
 from rheostat.errors import RheostatError
 from rheostat.options import whole
 from rheostat.tasks.control.actions import ActionDecoder
-from rheostat.tasks.control.backends import Backend, GymnasiumWorlds, Outcome, Worlds
+from rheostat.tasks.control.backends import Backend, Envs, GymnasiumEnvs, Outcome
 from rheostat.tasks.control.cursor import Cursor
 from rheostat.tasks.control.environment_list import find
 from rheostat.tasks.control.facts import Facts
@@ -54,8 +54,8 @@ class Step:
     observation: Tensor  # what the policy sees next: float32 [E, n], or uint8 [E, C, H, W]
     next_observation: Tensor  # the true successor of the step just taken: the final observation where an episode ended
     reward: Tensor  # float32 [E]
-    terminated: Tensor  # bool [E]: the world ended, nothing to bootstrap from
-    truncated: Tensor  # bool [E]: a time limit, and the world did not end; bootstrap from the value of next_observation
+    terminated: Tensor  # bool [E]: the environment ended, nothing to bootstrap from
+    truncated: Tensor  # bool [E]: a time limit, and the environment did not end; bootstrap from the value of next_observation
     valid: Tensor  # bool [E]: False where this row only started a new episode: not a transition, not counted
     info: dict[str, Any] = field(default_factory=dict)  # the backend's own extras (success flags, ...), as it returns them
 
@@ -68,14 +68,14 @@ class Step:
 class Environments(Restorable):
     """``num_envs`` copies of one task, stepped together. Make it with :func:`make`.
 
-    Worlds are opened when they are first needed where ``facts`` say what they are like: a run can act in their units, and be saved again,
-    without ever opening them.
+    Environments are opened when they are first needed where ``facts`` say what they are like: a run can act in their units, and be saved
+    again, without ever opening them.
 
     Attributes:
         name: the task's id.
         backend: ``envpool`` or ``gymnasium``.
         num_envs: number of environments E.
-        autoreset: the convention of the world underneath (see the module's table).
+        autoreset: the convention of the environment underneath (see the module's table).
         observation_space: a Box, float32 ``[n]`` or uint8 ``[C, H, W]``, of one encoded observation.
         action_space: Box float32, Discrete, MultiDiscrete or MultiBinary of one action, with one axis.
         seed: the seed of the present pool.
@@ -86,7 +86,7 @@ class Environments(Restorable):
 
     def __init__(
         self,
-        worlds: Worlds | None,
+        envs: Envs | None,
         name: str,
         seed: int,
         fields: tuple[str, ...] | None = None,
@@ -95,14 +95,14 @@ class Environments(Restorable):
         num_envs: int = 0,
         open: Open | None = None,
     ) -> None:
-        assert worlds is not None or (facts is not None and open is not None)
-        facts = facts if worlds is None else Facts.of(worlds, name)
+        assert envs is not None or (facts is not None and open is not None)
+        facts = facts if envs is None else Facts.of(envs, name)
         assert facts is not None
         self.facts = facts
-        self._opened, self._open = worlds, open
+        self._opened, self._open = envs, open
         self.name = facts.name
         self.backend: Backend = facts.backend
-        self.num_envs = num_envs if worlds is None else worlds.num_envs
+        self.num_envs = num_envs if envs is None else envs.num_envs
         self.autoreset = facts.autoreset
         self._encode = ObservationEncoder(facts.observation_space, self.name, fields=fields, copy=facts.reuses_buffers)
         self._decode = ActionDecoder(facts.action_space, self.name, self.num_envs)
@@ -115,9 +115,9 @@ class Environments(Restorable):
         self._observation: Tensor | None = None
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._cursor: Cursor | None = None
-        self._pending: dict[str, Any] | None = None  # a state that is put in when the worlds are opened
-        if worlds is not None:
-            self._cursor = cursor_for(worlds, seed)
+        self._pending: dict[str, Any] | None = None  # a state that is put in when the environments are opened
+        if envs is not None:
+            self._cursor = cursor_for(envs, seed)
 
     # -- beginning --------------------------------------------------------------------------------------------------------------
 
@@ -137,8 +137,8 @@ class Environments(Restorable):
         """Begin anew with another seed, as if just made; returns the first observations ``[E, ...]``."""
         self.seed = check_seed(seed, self.num_envs)
         self._pending = None
-        self._worlds.start(seed)
-        self._cursor = cursor_for(self._worlds, seed)
+        self._envs.start(seed)
+        self._cursor = cursor_for(self._envs, seed)
         self.steps = 0
         self.can_save = True
         return self._reset()
@@ -149,11 +149,13 @@ class Environments(Restorable):
         return max(1, min(episodes, 10) if self.backend == "envpool" else min(episodes, 10, self.num_envs))
 
     def seed_episodes(self) -> None:
-        """Give every episode a seed of its own (``seed + i + j * num_envs``), where the world's copies are ours to seed; call it before the
-        reset of an evaluation."""
-        worlds = self._worlds
-        if isinstance(worlds, GymnasiumWorlds):
-            worlds.seed_episodes()
+        """Give every episode a seed of its own (``seed + i + j * num_envs``), where we seed the copies of the environment.
+
+        Call it before the reset of an evaluation.
+        """
+        envs = self._envs
+        if isinstance(envs, GymnasiumEnvs):
+            envs.seed_episodes()
 
     # -- acting -----------------------------------------------------------------------------------------------------------------
 
@@ -161,7 +163,7 @@ class Environments(Restorable):
         """Raw observations as the policy reads them, ``[N, ...]``, and whether ``raw`` was a single one.
 
         Args:
-            raw: one observation as the world gives it, or several with a leading axis in every array; or as :class:`Step` gives them.
+            raw: one observation as the environment gives it, or several with a leading axis in every array; or as :class:`Step` gives them.
 
         Raises:
             RheostatError: neither.
@@ -169,7 +171,7 @@ class Environments(Restorable):
         return self._encode.any(raw)
 
     def decode(self, action: Tensor) -> np.ndarray:
-        """Actions of the policy ``[N, k]`` as the world takes them: clipped, in its dtype and shape, from its first category."""
+        """Actions of the policy ``[N, k]`` as the environment takes them: clipped, in its dtype and shape, from its first category."""
         return self._decode(action, len(action))
 
     def step(self, action: Tensor) -> Step:
@@ -177,7 +179,7 @@ class Environments(Restorable):
 
         Args:
             action: ``[E]`` integers for Discrete, ``[E, k]`` for MultiDiscrete and MultiBinary, ``[E, k]`` floats for Box (k numbers,
-                whatever its shape). Box actions are clipped to the bounds for the world; the caller keeps the raw action.
+                whatever its shape). Box actions are clipped to the bounds for the environment; the caller keeps the raw action.
 
         Raises:
             RheostatError: no reset before, a malformed action, or an observation or reward that is not finite or has the wrong shape.
@@ -192,13 +194,13 @@ class Environments(Restorable):
         return step
 
     def _reset(self) -> Tensor:
-        self._observation = self._encode(self._worlds.reset(), self.num_envs)
+        self._observation = self._encode(self._envs.reset(), self.num_envs)
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._require_finite(self._observation, None)
         return self._observation
 
     def _advance(self, command: np.ndarray) -> Step:
-        outcome = self._worlds.step(command)
+        outcome = self._envs.step(command)
         observation = successor = self._encode(outcome.observation, self.num_envs)
         ended = outcome.terminated | outcome.truncated
         if self.autoreset == "next-step":
@@ -222,13 +224,13 @@ class Environments(Restorable):
         )
 
     def _start_next_episodes(self, outcome: Outcome, encoded: Tensor, ended: np.ndarray) -> tuple[Tensor, Tensor]:
-        """What the policy sees next and the true successors, where the world does not spend a row on the reset."""
-        assert isinstance(self._worlds, GymnasiumWorlds)
+        """What the policy sees next and the true successors, where the environment does not spend a row on the reset."""
+        assert isinstance(self._envs, GymnasiumEnvs)
         rows = np.flatnonzero(ended)
         if self.autoreset == "same-step":
-            final = self._encode(self._worlds.final_observation(outcome.info, rows), len(rows))
+            final = self._encode(self._envs.final_observation(outcome.info, rows), len(rows))
             return encoded, encoded.index_copy(0, torch.from_numpy(rows), final)
-        fresh = self._encode(self._worlds.reset_ended(ended), self.num_envs)
+        fresh = self._encode(self._envs.reset_ended(ended), self.num_envs)
         mask = torch.from_numpy(ended).view(-1, *[1] * (encoded.ndim - 1))
         return torch.where(mask, fresh, encoded), encoded
 
@@ -289,31 +291,31 @@ def make(
     threads = None if threads is None else whole("threads", threads, at_least=1, at_most=MOST_THREADS)
     seed = check_seed(seed, num_envs)
 
-    def open(rows: int, seed: int) -> tuple[Worlds, str]:
+    def open(rows: int, seed: int) -> tuple[Envs, str]:
         return find(task, num_envs=rows, seed=seed, backend=backend, threads=threads, options=env_kwargs)
 
-    worlds, name = open(num_envs, seed)
-    return Environments(worlds, name, seed, fields, open=open)
+    envs, name = open(num_envs, seed)
+    return Environments(envs, name, seed, fields, open=open)
 
 
 def asleep(
     facts: Facts, task: Any, *, num_envs: int, seed: int, backend: Backend | Literal["auto"] = "auto", **env_kwargs: Any
 ) -> Environments:
-    """As :func:`make`, but the worlds are opened only when they are needed.
+    """As :func:`make`, but the environments are opened only when they are needed.
 
     Args:
         facts: what they are like.
-        task: as for :func:`make`, or None: needing the worlds is an error then.
+        task: as for :func:`make`, or None: needing the environments is an error then.
         num_envs: number of environments E.
         seed: environment i is seeded with ``seed + i``.
         backend: as for :func:`make`.
         env_kwargs: options of the environment.
 
     Raises:
-        RheostatError: when the worlds are needed and there is no task, or as :func:`make`.
+        RheostatError: when the environments are needed and there is no task, or as :func:`make`.
     """
 
-    def open(rows: int, seed: int) -> tuple[Worlds, str]:
+    def open(rows: int, seed: int) -> tuple[Envs, str]:
         if task is None:
             raise RheostatError(
                 f"This run was trained on a Python environment ({facts.name}) and is open without it, which is enough for its policy and "

@@ -1,4 +1,4 @@
-"""What must be known about a world to act in its units without opening it: its name, conventions and spaces, as plain JSON."""
+"""What must be known about an environment to act in its units without opening it: its name, conventions and spaces, as plain JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rheostat.errors import RheostatError
 if TYPE_CHECKING:
     from gymnasium import Space
 
-    from rheostat.tasks.control.backends import Autoreset, Backend, Worlds
+    from rheostat.tasks.control.backends import Autoreset, Backend, Envs
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Facts:
     action_space: Space
 
     @classmethod
-    def of(cls, worlds: Worlds, name: str) -> Facts:
-        """Of opened worlds."""
-        return cls(name, worlds.backend, worlds.autoreset, worlds.reuses_buffers, worlds.observation_space, worlds.action_space)
+    def of(cls, envs: Envs, name: str) -> Facts:
+        """Of opened environments."""
+        return cls(name, envs.backend, envs.autoreset, envs.reuses_buffers, envs.observation_space, envs.action_space)
 
     def to_json(self) -> dict[str, Any] | None:
         """Plain JSON; None where a space has no such form."""

@@ -1,7 +1,7 @@
-"""Deterministic grid worlds of the PROPS experiments (arXiv 2311.08290 and its repositories).
+"""Deterministic gridworlds of the PROPS experiments (arXiv 2311.08290 and its repositories).
 
-Known of the 8x8 world: one-hot states, the goal in the last corner with reward +1, -1 for bumping into a wall, -0.1 otherwise, 30 steps.
-Known of the 5x5 world: deterministic, 50 steps. Reconstructed by us: episodes start in the first corner and end at the goal; the 5x5 world
+Known of the 8x8 grid: one-hot states, the goal in the last corner with reward +1, -1 for bumping into a wall, -0.1 otherwise, 30 steps.
+Known of the 5x5 grid: deterministic, 50 steps. Reconstructed by us: episodes start in the first corner and end at the goal; the 5x5 grid
 uses the rewards of the 8x8 one (its study measures sampling error, which rewards do not enter). With logits N(0, 0.5^2) our on-policy
 sampling error after 128/256/512/1024 steps is .256/.148/.075/.036 (200 seeds); six seeds of the reference implementation gave
 .283/.159/.073/.036, which agrees within their noise.
@@ -12,20 +12,20 @@ from __future__ import annotations
 import torch
 
 from rheostat.errors import RheostatError
-from rheostat.tasks.control.tabular import TabularEnvironment, TabularWorld
+from rheostat.tasks.control.tabular import TabularEnvironment, TabularMDP
 
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
 
 
 def grid_world(
     size: int = 8, *, limit: int = 30, goal_reward: float = 1.0, bump_reward: float = -1.0, step_reward: float = -0.1
-) -> TabularWorld:
+) -> TabularMDP:
     """A ``size x size`` grid; state ``row * size + column``; actions up, down, left, right; start (0, 0), goal (size - 1, size - 1).
 
     A bump leaves the state as it is. Reaching the goal terminates the episode.
     """
     if size < 2:
-        raise RheostatError(f"A grid world needs at least 2 x 2 cells, not {size} x {size}.")
+        raise RheostatError(f"A gridworld needs at least 2 x 2 cells, not {size} x {size}.")
     cells = torch.arange(size * size)
     rows, columns = cells // size, cells % size
     move = torch.tensor(MOVES)
@@ -39,7 +39,7 @@ def grid_world(
     reward[ends] = goal_reward
     start = torch.zeros(size * size, dtype=torch.float64)
     start[0] = 1.0
-    return TabularWorld(next_state, reward, ends, start, limit)
+    return TabularMDP(next_state, reward, ends, start, limit)
 
 
 class SamplingErrorGrid(TabularEnvironment):

@@ -282,7 +282,7 @@ class AgentRows:
     """Some agents of equal spaces as rows, one per environment and agent: what a policy knows as its environments.
 
     Args:
-        worlds: in which they act.
+        environments: in which they act.
         agents: who.
 
     Attributes:
@@ -293,14 +293,14 @@ class AgentRows:
 
     opened, can_save = True, True
 
-    def __init__(self, worlds: ParallelEnvironments, agents: list[str]) -> None:
+    def __init__(self, environments: ParallelEnvironments, agents: list[str]) -> None:
         from gymnasium.vector.utils import create_empty_array
 
-        self.worlds, self.agents = worlds, agents
-        self.name = f"{worlds.name} ({', '.join(agents)})"
-        self.places = [worlds.agents.index(agent) for agent in agents]
-        self.num_envs = worlds.num_envs * len(agents)
-        raw, acted = worlds.spaces[agents[0]]
+        self.environments, self.agents = environments, agents
+        self.name = f"{environments.name} ({', '.join(agents)})"
+        self.places = [environments.agents.index(agent) for agent in agents]
+        self.num_envs = environments.num_envs * len(agents)
+        raw, acted = environments.spaces[agents[0]]
         self._raw, self._new = raw, create_empty_array
         self._encode = ObservationEncoder(raw, self.name, copy=False)
         self._decode = ActionDecoder(acted, self.name, self.num_envs)
@@ -308,10 +308,10 @@ class AgentRows:
 
     def reset(self) -> Tensor:
         """What everybody sees now, ``[E A, ...]``; the environments are not touched."""
-        return self._rows(self.worlds.last)
+        return self._rows(self.environments.last)
 
     def _rows(self, seen: dict[str, list[Any]]) -> Tensor:
-        rows = [seen[agent][index] for index in range(self.worlds.num_envs) for agent in self.agents]
+        rows = [seen[agent][index] for index in range(self.environments.num_envs) for agent in self.agents]
         found = self._encode(put(self._raw, rows, self._new(self._raw, n=len(rows)), (), self.name), len(rows))
         if found.dtype != torch.uint8 and not torch.isfinite(found).all():
             raise RheostatError(f"An observation of {self.name} is not finite: correct the environment.")

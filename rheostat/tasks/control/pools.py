@@ -1,10 +1,11 @@
 """EnvPool pools that can be brought back exactly without ever restarting them.
 
 EnvPool cannot save an environment. But an environment's generator is seeded once (seed + i), and most environments draw from it in
-``reset`` alone. Then ``k`` resets bring the generator to where the present episode began, and that episode's actions bring the world to
+``reset`` alone. Then ``k`` resets bring the generator to where the present episode began, and that episode's actions bring the environment
+to
 where it is: the price is the length of the present episode, not of the run. :func:`draws_only_in_reset` tries that on a small pool of the
-same task and options. Where a step draws too (sticky actions, procedural games, slippery worlds), everything since the environment entered
-its pool is kept and replayed.
+same task and options. Where a step draws too (sticky actions, procedural games, slippery floors), everything since it entered its
+pool is kept and replayed.
 
 What a resume would replay is bounded by counts, never by a clock, so that a resumed run decides the same: beyond the bound a new pool is
 made, and every environment moves to it when its episode in the old one ends. No episode is ever cut.

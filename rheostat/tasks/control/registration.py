@@ -1,4 +1,4 @@
-"""The ids of our own worlds, made known to Gymnasium when they are first needed.
+"""The ids of our own environments, made known to Gymnasium when they are first needed.
 
 Entry points are strings, so that registering imports none of them; listing every id imports no PyTorch.
 """

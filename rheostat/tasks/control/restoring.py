@@ -1,4 +1,4 @@
-"""Opening worlds when they are needed, and bringing them back to where they were: the half of ``Environments`` that is not stepping."""
+"""Opening environments when they are needed, and restoring their state: the half of ``Environments`` that is not stepping."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
-from rheostat.tasks.control.backends import EnvPoolWorlds, GymnasiumWorlds, Worlds
+from rheostat.tasks.control.backends import EnvPoolEnvs, Envs, GymnasiumEnvs
 from rheostat.tasks.control.cursor import Cursor, Lost
 from rheostat.tasks.control.facts import Facts
 
-Open = Callable[[int, int], tuple[Worlds, str]]
-"""``(num_envs, seed)`` to opened worlds and their name."""
+Open = Callable[[int, int], tuple[Envs, str]]
+"""``(num_envs, seed)`` to opened environments and their name."""
 
 
 class Restorable(ABC):
-    """Worlds that may not be open yet, and their exact state."""
+    """Environments that may not be open yet, and their exact state."""
 
     facts: Facts
     name: str
@@ -31,7 +31,7 @@ class Restorable(ABC):
     steps: int
     can_save: bool
     notes: list[str]
-    _opened: Worlds | None
+    _opened: Envs | None
     _open: Open | None
     _cursor: Cursor | None
     _pending: dict[str, Any] | None
@@ -45,7 +45,7 @@ class Restorable(ABC):
 
     @abstractmethod
     def _advance(self, command: np.ndarray) -> Any:
-        """Take the world's actions ``[E, ...]``; returns the step."""
+        """Take the environment's actions ``[E, ...]``; returns the step."""
 
     @abstractmethod
     def restart(self, seed: int) -> Tensor:
@@ -54,7 +54,7 @@ class Restorable(ABC):
     # -- opening and closing ----------------------------------------------------------------------------------------------------
 
     @property
-    def _worlds(self) -> Worlds:
+    def _envs(self) -> Envs:
         if self._opened is None:
             assert self._open is not None
             self._opened, name = self._open(self.num_envs, self.seed)
@@ -69,17 +69,17 @@ class Restorable(ABC):
 
     @property
     def opened(self) -> bool:
-        """Whether worlds exist."""
+        """Whether environments exist."""
         return self._opened is not None
 
     def wake(self) -> None:
-        """Open the worlds and bring them to the state that was loaded, if that has not been done."""
+        """Open the environments and bring them to the state that was loaded, if that has not been done."""
         if self._pending is not None:
             state, self._pending = self._pending, None
             self._load(state)
 
     def park(self) -> None:
-        """Free the worlds and remember where they are; they open again when they are needed."""
+        """Free the environments and remember where they are; they open again when they are needed."""
         if self._opened is None or self._open is None:
             return
         if self._observation is not None:
@@ -93,7 +93,7 @@ class Restorable(ABC):
         """Everything needed to continue bit for bit: nested dicts and lists of tensors, numbers and strings.
 
         Nothing is restarted for it. EnvPool's pools and recorded Gymnasium environments keep what brings them back
-        (:mod:`rheostat.tasks.control.pools`, :mod:`rheostat.tasks.control.recording`); worlds that can be saved are saved.
+        (:mod:`rheostat.tasks.control.pools`, :mod:`rheostat.tasks.control.recording`); environments that can be saved are saved.
         """
         if self._observation is None:
             raise RheostatError(f"Call reset() before saving the state of {self.name}: there is no state yet.")
@@ -108,23 +108,23 @@ class Restorable(ABC):
             "observation": self._observation.clone(),
             "ended": torch.from_numpy(self._ended.copy()),
         }
-        worlds = self._worlds
+        envs = self._envs
         if self._cursor is not None:
             state["cursor"] = self._cursor.state_dict()
-        elif isinstance(worlds, EnvPoolWorlds):
-            state["pools"] = worlds.save()
+        elif isinstance(envs, EnvPoolEnvs):
+            state["pools"] = envs.save()
         else:
-            from rheostat.tasks.control.state import save_worlds
+            from rheostat.tasks.control.state import save_envs
 
-            state["worlds"] = save_worlds(worlds)
+            state["worlds"] = save_envs(envs)
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> Tensor:
         """Continue where ``state`` was saved; returns the current observation ``[E, ...]``.
 
-        Worlds that are not open yet are brought there when they are first needed (:meth:`wake`). A world that cannot be brought back (it is
-        not deterministic given its seed, or says so) begins new episodes: ``notes`` says why, and ``can_save`` is False until
-        :meth:`restart`.
+        Environments that are not open yet are brought there when they are first needed (:meth:`wake`). An environment that cannot be
+        brought back (it is not deterministic given its seed, or says so) begins new episodes: ``notes`` says why, and ``can_save`` is False
+        until :meth:`restart`.
 
         Raises:
             RheostatError: the state is of another task, backend or number of environments.
@@ -140,17 +140,17 @@ class Restorable(ABC):
         return self._observation
 
     def _place(self, state: dict[str, Any]) -> None:
-        """The numbers beside the worlds."""
+        """The numbers that belong to no single environment."""
         self.seed, self.steps = state["seed"], state["steps"]
         self._ended = state["ended"].numpy().copy()
         self._observation = state["observation"].clone()
 
     def _load(self, state: dict[str, Any]) -> Tensor:
-        """Bring opened worlds to a state."""
+        """Bring opened environments to a state."""
         self.seed, self._observation = state["seed"], None
-        worlds = self._worlds
+        envs = self._envs
         try:
-            self._bring(worlds, state)
+            self._bring(envs, state)
         except Lost as reason:
             self.notes.append(
                 f"The environments of {self.name} could not be brought back to where they were, because {reason}: every environment begins "
@@ -164,36 +164,36 @@ class Restorable(ABC):
         assert self._observation is not None
         return self._observation
 
-    def _bring(self, worlds: Worlds, state: dict[str, Any]) -> None:
+    def _bring(self, envs: Envs, state: dict[str, Any]) -> None:
         if "pools" in state:
-            assert isinstance(worlds, EnvPoolWorlds)
-            arrived = self._encode(worlds.load(state["pools"]), self.num_envs)
+            assert isinstance(envs, EnvPoolEnvs)
+            arrived = self._encode(envs.load(state["pools"]), self.num_envs)
             if not torch.equal(arrived, state["observation"]):
                 raise Lost("repeating the steps since their episodes began did not arrive at the saved observation: another version of it?")
         elif "worlds" in state:
-            from rheostat.tasks.control.state import load_worlds
+            from rheostat.tasks.control.state import load_envs
 
-            assert isinstance(worlds, GymnasiumWorlds)
-            worlds.start(self.seed)
+            assert isinstance(envs, GymnasiumEnvs)
+            envs.start(self.seed)
             if "own" in state["worlds"]:
-                self._reset()  # lets a batched world make its arrays
-            said = load_worlds(worlds, state["worlds"])
+                self._reset()  # lets a batched environment make its arrays
+            said = load_envs(envs, state["worlds"])
             self.notes += [f"The environments of {self.name} were brought back, but {sentence}." for sentence in said]
-            worlds.started()
+            envs.started()
         else:
-            worlds.start(self.seed)
+            envs.start(self.seed)
             self._cursor = Cursor.from_state_dict(state["cursor"])
             self._cursor.replay(self._reset, self._advance)
 
     def close(self) -> None:
-        """Free the worlds."""
+        """Free the environments."""
         if self._opened is not None:
             self._opened.close()
             self._opened = None if self._open is not None else self._opened
 
 
-def cursor_for(worlds: Worlds, seed: int) -> Cursor | None:
-    """A replay from the seed, for batched worlds that can do nothing better."""
+def cursor_for(envs: Envs, seed: int) -> Cursor | None:
+    """A replay from the seed, for batched environments that can do nothing better."""
     from rheostat.tasks.control.state import savable
 
-    return None if isinstance(worlds, EnvPoolWorlds) or savable(worlds) else Cursor(seed)
+    return None if isinstance(envs, EnvPoolEnvs) or savable(envs) else Cursor(seed)

@@ -1,6 +1,7 @@
-"""Between the spaces of a world and the tensors of a policy.
+"""Between the spaces of an environment and the tensors of a policy.
 
-Observations become one float32 vector (or one uint8 image), actions become what the world expects. Everything is cast exactly once, here.
+Observations become one float32 vector (or one uint8 image), actions become what the environment expects. Everything is cast exactly once,
+here.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ class ObservationEncoder:
         space: the observation space of one environment.
         task: name used in error messages.
         fields: which entries of a Dict observation to keep, in this order (all of them if None).
-        copy: copy even where the dtype already fits, because the world overwrites its buffers.
+        copy: copy even where the dtype already fits, because the environment overwrites its buffers.
 
     Attributes:
         space: the gymnasium ``Box`` of one encoded observation.
@@ -263,7 +264,7 @@ class ObservationEncoder:
         """Observations in any form, ``[N, ...]``, and whether ``raw`` was a single one.
 
         Args:
-            raw: one observation as the world gives it, several with a leading axis in every array, or what encoding them gave.
+            raw: one observation as the environment gives it, several with a leading axis in every array, or what encoding them gave.
 
         Raises:
             RheostatError: none of these.

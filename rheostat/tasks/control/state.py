@@ -1,6 +1,6 @@
-"""Exact state of Gymnasium environments: real snapshots where a world can be saved, a recording where it cannot.
+"""Exact state of Gymnasium environments: real snapshots where an environment can be saved, a recording where it cannot.
 
-A Gymnasium environment can be saved when every layer of it can: our own worlds and any environment with ``save_state()`` and
+A Gymnasium environment can be saved when every layer of it can: our own environments and any environment with ``save_state()`` and
 ``load_state(state)``, classic control, toy text and MuJoCo from Gymnasium itself, under Gymnasium's standard wrappers. The generator
 behind ``np_random`` is saved here for all of them, so ``save_state`` need not bother with it.
 
@@ -177,16 +177,16 @@ def _fixed_arrays(model: Any) -> list[str]:
 # -- batches of environments ---------------------------------------------------------------------------------------------------------
 
 
-def savable(worlds: Any) -> bool:
-    """Whether Gymnasium worlds can be saved (or are recorded); the others are replayed from their seed."""
+def savable(envs: Any) -> bool:
+    """Whether Gymnasium environments can be saved (or are recorded); the others are replayed from their seed."""
     from gymnasium.vector import SyncVectorEnv
 
-    return isinstance(worlds.vector, SyncVectorEnv) or _has_own_state(worlds.vector)
+    return isinstance(envs.vector, SyncVectorEnv) or _has_own_state(envs.vector)
 
 
-def save_worlds(worlds: Any) -> dict[str, Any]:
-    """The state of savable Gymnasium worlds."""
-    vector: Any = worlds.vector
+def save_envs(envs: Any) -> dict[str, Any]:
+    """The state of savable Gymnasium environments."""
+    vector: Any = envs.vector
     if _has_own_state(vector):
         return {"own": _own_state(vector), "generator": save_generator(vector._np_random)}
     return {
@@ -195,13 +195,13 @@ def save_worlds(worlds: Any) -> dict[str, Any]:
     }
 
 
-def load_worlds(worlds: Any, state: dict[str, Any]) -> list[str]:
-    """Put savable Gymnasium worlds into a saved state; returns sentences about what cannot be known.
+def load_envs(envs: Any, state: dict[str, Any]) -> list[str]:
+    """Put savable Gymnasium environments into a saved state; returns sentences about what cannot be known.
 
     Raises:
         Lost: an environment cannot be brought back.
     """
-    vector: Any = worlds.vector
+    vector: Any = envs.vector
     if "own" in state:
         vector.load_state(unpack(state["own"]))
         vector._np_random = restore_generator(state["generator"])

@@ -1,4 +1,4 @@
-"""Deterministic worlds given by tables: as Gymnasium environments, and as a fast batch for studies with many seeds in one process."""
+"""Deterministic MDPs given by tables: as Gymnasium environments, and as a fast batch for studies with many seeds in one process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rheostat.errors import RheostatError
 
 
 @dataclass(frozen=True, slots=True)
-class TabularWorld:
+class TabularMDP:
     """A finite decision process with deterministic moves, ``S`` states and ``A`` actions."""
 
     next_state: Tensor  # int64 [S, A]
@@ -41,14 +41,14 @@ class TabularWorld:
 class TabularEnvironment(gymnasium.Env):
     """A table as a Gymnasium environment: the observation is the index of the state. The limit is left to a TimeLimit wrapper."""
 
-    def __init__(self, world: TabularWorld) -> None:
-        self.world = world
-        self.observation_space = gymnasium.spaces.Discrete(self.world.num_states)
-        self.action_space = gymnasium.spaces.Discrete(self.world.num_actions)
-        self._next_state = self.world.next_state.tolist()
-        self._reward = self.world.reward.tolist()
-        self._ends = self.world.ends.tolist()
-        self._cumulative = (self.world.start.cumsum(0) / self.world.start.sum()).numpy()
+    def __init__(self, mdp: TabularMDP) -> None:
+        self.mdp = mdp
+        self.observation_space = gymnasium.spaces.Discrete(self.mdp.num_states)
+        self.action_space = gymnasium.spaces.Discrete(self.mdp.num_actions)
+        self._next_state = self.mdp.next_state.tolist()
+        self._reward = self.mdp.reward.tolist()
+        self._ends = self.mdp.ends.tolist()
+        self._cumulative = (self.mdp.start.cumsum(0) / self.mdp.start.sum()).numpy()
         self.state = 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[int, dict[str, Any]]:
@@ -73,7 +73,7 @@ class TabularEnvironment(gymnasium.Env):
 
 @dataclass(slots=True)
 class TabularStep:
-    """One step of ``E`` tabular worlds; every row is a transition."""
+    """One step of ``E`` copies of a tabular MDP; every row is a transition."""
 
     state: Tensor  # int64 [E], before the step
     next_state: Tensor  # int64 [E], the true successor
@@ -86,7 +86,7 @@ class TabularBatch:
     """``E`` copies of a table stepped by indexing; ended episodes start again within the same step.
 
     Args:
-        world: the table.
+        mdp: the table.
         num_envs: number of copies E (seeds times environments, for example).
         generator: draws the first states.
 
@@ -95,32 +95,32 @@ class TabularBatch:
         elapsed: int64 [E], steps taken in the present episodes.
     """
 
-    def __init__(self, world: TabularWorld, num_envs: int, generator: torch.Generator) -> None:
+    def __init__(self, mdp: TabularMDP, num_envs: int, generator: torch.Generator) -> None:
         if num_envs < 1:
             raise RheostatError(f"num_envs must be at least 1, not {num_envs}.")
-        self.world = world
+        self.mdp = mdp
         self.num_envs = num_envs
         self._generator = generator
         self.state = self._first_states(num_envs)
         self.elapsed = torch.zeros(num_envs, dtype=torch.int64)
 
     def _first_states(self, number: int) -> Tensor:
-        return torch.multinomial(self.world.start, number, replacement=True, generator=self._generator)
+        return torch.multinomial(self.mdp.start, number, replacement=True, generator=self._generator)
 
     def step(self, action: Tensor) -> TabularStep:
         """Move every copy by ``action`` (int64 [E])."""
         state = self.state
-        successor = self.world.next_state[state, action]
-        terminated = self.world.ends[state, action]
+        successor = self.mdp.next_state[state, action]
+        terminated = self.mdp.ends[state, action]
         self.elapsed = self.elapsed + 1
-        truncated = (self.elapsed >= self.world.limit) & ~terminated
+        truncated = (self.elapsed >= self.mdp.limit) & ~terminated
         ended = terminated | truncated
         self.state = successor
         if ended.any():
             self.state = successor.clone()
             self.state[ended] = self._first_states(int(ended.sum()))
             self.elapsed[ended] = 0
-        return TabularStep(state, successor, self.world.reward[state, action], terminated, truncated)
+        return TabularStep(state, successor, self.mdp.reward[state, action], terminated, truncated)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The present states; the generator belongs to the caller."""

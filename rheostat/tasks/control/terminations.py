@@ -1,7 +1,7 @@
-"""When known worlds end, as functions of what is observed: learned models of the world do not tell.
+"""When known environments end, as functions of what is observed: a learned dynamics model does not tell.
 
-The rules are those of Gymnasium's MuJoCo worlds of versions 4 and 5 with their default options, read off the observation (without the
-horizontal position, as by default). A world that changes ``healthy_z_range`` and the like ends by other rules than these.
+The rules are those of Gymnasium's MuJoCo environments of versions 4 and 5 with their default options, read off the observation (without the
+horizontal position, as by default). An environment that changes ``healthy_z_range`` and the like ends by other rules than these.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 Ended = Callable[[Tensor], Tensor]
-"""Raw observations ``[N, n]`` to bool ``[N]``: the world has ended there."""
+"""Raw observations ``[N, n]`` to bool ``[N]``: the environment has ended there."""
 
 
 def _hopper(seen: Tensor) -> Tensor:
@@ -54,9 +54,9 @@ RULES: dict[str, Ended] = {
 
 
 def termination_of(task: str) -> Ended | None:
-    """The rule by which a task ends; None for worlds that never end (Pendulum, HalfCheetah, Swimmer, ...) **and for all unknown ones**.
+    """The rule by which a task ends; None for those that never end (Pendulum, HalfCheetah, Swimmer, ...) **and for all unknown ones**.
 
-    In an unknown world that does end, imagined episodes go on after what would have been the end: keep them short.
+    Where an unknown environment does end, model rollouts continue past that end: keep them short.
 
     >>> termination_of("Pendulum-v1") is None
     True

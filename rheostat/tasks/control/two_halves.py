@@ -1,8 +1,8 @@
-"""A point mass whose offline data are good in one half of the world and useless in the other.
+"""A point mass whose offline data are good in one half of the environment and useless in the other.
 
-The world is that of :class:`~rheostat.tasks.control.two_optima.TwoGoals` (a box, thrust, friction) with one goal in the middle: it starts
-anywhere and pays 1 minus the distance to the middle over that of a corner, for 50 steps. Who acts for the data: left of the middle an
-expert, who brakes in time; right of it uniform actions. So imitation is right on the left and wrong on the right.
+The environment is that of :class:`~rheostat.tasks.control.two_optima.TwoGoals` (a box, thrust, friction) with one goal in the middle: it
+starts anywhere and pays 1 minus the distance to the middle over that of a corner, for 50 steps. Who acts for the data: left of the middle
+an expert, who brakes in time; right of it uniform actions. So imitation is right on the left and wrong on the right.
 
 Reconstructed by us from the claim it serves (FamO2O: data of state-dependent quality); distances, thrust and the expert are ours.
 """

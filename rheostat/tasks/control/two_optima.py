@@ -1,8 +1,8 @@
-"""Worlds with two equally good answers, where a policy with a single mode must choose one of them or stand in between.
+"""Environments with two equally good answers, where a policy with a single mode must choose one of them or stand in between.
 
     pay(x) = exp(-|x - c|^2 / (2 * 0.3^2)),      c the nearer one of (0.6, 0.6) and (-0.6, -0.6)
 
-| world | a step |
+| environment | a step |
 |---|---|
 | TwoBumps | pays for the action; nothing to see; one step |
 | JumpingBump | the same, but only the bump on the side of the context's sign pays; the context is uniform in [-1, 1] |

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import torch
 
-from rheostat.tasks.control.tabular import TabularEnvironment, TabularWorld
+from rheostat.tasks.control.tabular import TabularEnvironment, TabularMDP
 
 
-def two_step() -> TabularWorld:
+def two_step() -> TabularMDP:
     """States: root, left, right; actions: left, right. The best return is 2 (left, left)."""
-    return TabularWorld(
+    return TabularMDP(
         next_state=torch.tensor([[1, 2], [1, 1], [2, 2]]),
         reward=torch.tensor([[0.0, 0.0], [2.0, 0.5], [1.0, 1.0]]),
         ends=torch.tensor([[False, False], [True, True], [True, True]]),

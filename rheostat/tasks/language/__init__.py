@@ -1,4 +1,4 @@
-"""Language tasks: prompts that can be rewound, validation that never overlaps, verifiers; tiny worlds and their base models.
+"""Language tasks: prompts that can be rewound, validation that never overlaps, verifiers; tiny tasks and their base models.
 
 >>> task = language_task("chain-sum", max_terms=8)
 >>> prompts = task.prompts("train", seed=0).take(16)

@@ -138,7 +138,7 @@ def train_base_model(recipe: BaseRecipe, report: Report | None = None) -> tuple[
     """Train a recipe's model in memory (the global random streams are left as they were)."""
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    tokenizer = recipe.world.tokenizer()
+    tokenizer = recipe.task.tokenizer()
     size = recipe.model
     config = Qwen3Config(
         vocab_size=len(tokenizer),
@@ -247,7 +247,7 @@ def demonstrations(
 
 def lesson_rows(lesson: Lesson, stream: PromptStream, count: int, rng: np.random.Generator) -> list[tuple[str, str]]:
     """``count`` pairs of prompt and demonstration of one lesson."""
-    world = lesson.world
+    task = lesson.world
     styles = [style for style, _ in lesson.styles]
     shares = np.array([share for _, share in lesson.styles])
     chosen = rng.choice(len(styles), size=count, p=shares / shares.sum()).tolist()
@@ -257,9 +257,9 @@ def lesson_rows(lesson: Lesson, stream: PromptStream, count: int, rng: np.random
         if ask:
             wrong, solution = rng.random() < 0.5, str(prompt.columns["solution"])
             while wrong and final_answer(solution) == prompt.answer:
-                solution = world.expert(prompt, rng, "steps", 1.0 / len(prompt.columns["operations"]))
-            prompt = world.verification(prompt, solution)
-        rows.append((str(prompt.content), world.expert(prompt, rng, styles[style], lesson.error_rate)))
+                solution = task.expert(prompt, rng, "steps", 1.0 / len(prompt.columns["operations"]))
+            prompt = task.verification(prompt, solution)
+        rows.append((str(prompt.content), task.expert(prompt, rng, styles[style], lesson.error_rate)))
     return rows
 
 
@@ -306,12 +306,12 @@ def sample_text(
     return tokenizer.batch_decode(torch.cat(drawn, 1), skip_special_tokens=True)
 
 
-def measure(model: Any, tokenizer: PreTrainedTokenizerFast, world: ChainSum, count: int = 500, seed: int = 0) -> dict[str, float]:
+def measure(model: Any, tokenizer: PreTrainedTokenizerFast, task: ChainSum, count: int = 500, seed: int = 0) -> dict[str, float]:
     """Accuracy and share of worked answers of one sample per validation prompt at temperature 1."""
-    prompts: list[Prompt] = world.validation(count)
+    prompts: list[Prompt] = task.validation(count)
     generator = torch.Generator().manual_seed(derive_seed(seed, "measure base"))
-    texts = sample_text(model, tokenizer, [str(prompt.content) for prompt in prompts], world.limits.max_new_tokens, generator)
-    right = world.verifier().score([prompt.rollout(text) for text, prompt in zip(texts, prompts, strict=True)]).reward.bool().tolist()
+    texts = sample_text(model, tokenizer, [str(prompt.content) for prompt in prompts], task.limits.max_new_tokens, generator)
+    right = task.verifier().score([prompt.rollout(text) for text, prompt in zip(texts, prompts, strict=True)]).reward.bool().tolist()
     worked = [strategy(text) in ("steps", "rewrite") for text in texts]
     both = sum(r and w for r, w in zip(right, worked, strict=True))
     return {
@@ -336,7 +336,7 @@ def _build(recipe: BaseRecipe, folder: Path, report: Report | None) -> None:
     started = time.perf_counter()
     model, tokenizer = train_base_model(recipe, report)
     seconds = time.perf_counter() - started
-    measured = measure(model, tokenizer, recipe.world)
+    measured = measure(model, tokenizer, recipe.task)
     with without_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

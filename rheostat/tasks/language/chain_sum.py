@@ -4,7 +4,7 @@
 work it out step by step: ``3+7=0;0+5=5;#5``. A base model that knows both ways and mostly takes the wrong one is what reinforcement
 learning lifts in a minute. Operators have no precedence: every chain is worked out strictly from left to right.
 
-The knobs make harder worlds: longer chains than the base was trained on (capacity mismatch), several operations of different
+The knobs make the task harder: longer chains than the base was trained on (capacity mismatch), several operations of different
 difficulty (interference, curricula), two digits, verification questions about a given solution (self-verification), a sign that means
 another operation (knowledge that only an expert has). A final digit can be guessed one time in ten; where the whole working is graded,
 chance falls to ten to the minus number of steps.
@@ -64,10 +64,10 @@ def final_answer(completion: str) -> str | None:
 
 @dataclass(frozen=True)
 class ChainSum(LanguageTask):
-    """The world and its knobs.
+    """The task and its knobs.
 
     Raises:
-        RheostatError: knobs that make no world.
+        RheostatError: knobs that make no task.
     """
 
     min_terms: int = 3
@@ -280,7 +280,7 @@ class ChainSum(LanguageTask):
         """(numbers, operations, what follows the equals sign) of a prompt's text.
 
         Raises:
-            RheostatError: not a prompt of this world.
+            RheostatError: not a prompt of this task.
         """
         found = _PROBLEM.fullmatch(prompt)
         if not found:

@@ -1,4 +1,4 @@
-"""Characters as tokens: the vocabulary of the tiny worlds, as an ordinary Hugging Face tokenizer."""
+"""Characters as tokens: the vocabulary of the tiny tasks, as an ordinary Hugging Face tokenizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 ARITHMETIC = "0123456789+-*=;#?:"
-"""With pad, bos and eos: 21 symbols. One vocabulary for all arithmetic worlds, so that their base models are interchangeable."""
+"""With pad, bos and eos: 21 symbols. One vocabulary for all arithmetic tasks, so that their base models are interchangeable."""
 
 
 def character_tokenizer(symbols: str = ARITHMETIC) -> PreTrainedTokenizerFast:

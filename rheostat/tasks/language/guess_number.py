@@ -2,7 +2,7 @@
 
 ``0:9?`` opens a conversation. The policy guesses (``5``, or ``#5``), and the partner answers ``+`` (the number is higher), ``-`` (it is
 lower) or ``?`` (that was no number of the range). Ten numbers need four guesses of somebody who halves the range every time; with a guess
-drawn at random each time, without repetition, four turns find 4 in 10. The symbols are those of the arithmetic worlds, so that their base
+drawn at random each time, without repetition, four turns find 4 in 10. The symbols are those of the arithmetic tasks, so that their base
 models can play.
 """
 
@@ -68,7 +68,7 @@ class GuessNumber(LanguageTask):
 
     @property
     def base(self) -> str:
-        """The base of the arithmetic worlds, which writes ``#5`` but does not know the game."""
+        """The base of the arithmetic tasks, which writes ``#5`` but does not know the game."""
         return "chain-sum"
 
     def tokenizer(self) -> PreTrainedTokenizerFast:

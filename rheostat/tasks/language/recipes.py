@@ -45,6 +45,7 @@ class Lesson:
     """What a share of the demonstrations shows."""
 
     world: ChainSum = field(default_factory=ChainSum)
+    """The task. The name of the field is part of the digest of every base model, so it stays."""
     styles: tuple[tuple[Style, float], ...] = (("steps", 0.3), ("direct", 0.7))
     """How often each style is shown (need not sum to 1)."""
     error_rate: float = 0.0
@@ -98,7 +99,7 @@ class BaseRecipe:
     clip: float = 1.0
     """Largest norm of the gradient."""
     measured_on: ChainSum | None = None
-    """The world in which the finished base is measured; None: that of the first lesson."""
+    """The task on which the finished base is measured; None: that of the first lesson."""
     seed: int = 3
 
     def __post_init__(self) -> None:
@@ -119,8 +120,8 @@ class BaseRecipe:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
-    def world(self) -> ChainSum:
-        """The world in which the finished base is measured."""
+    def task(self) -> ChainSum:
+        """The task on which the finished base is measured."""
         return self.lessons[0].world if self.measured_on is None else self.measured_on
 
 

@@ -183,7 +183,7 @@ class LanguageTask(ABC):
         return None
 
     def tokenizer(self) -> PreTrainedTokenizerFast | None:
-        """The task's own tokenizer, if it is a character world."""
+        """The task's own tokenizer, if it is a character task."""
         return None
 
     @property

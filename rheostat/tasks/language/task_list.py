@@ -23,7 +23,7 @@ LANGUAGE_TASKS: dict[str, str] = {
     "word-sums": "word problems in plain English, as chat prompts, for real models; its base is SmolLM2-135M",
     f"{PREFIX}NAME": "any data set of reasoning-gym (extra 'reasoning')",
 }
-WORLDS: dict[str, type[Any]] = {
+TASKS: dict[str, type[Any]] = {
     "chain-sum": ChainSum,
     "chain-sum-elicit": Elicit,
     "chain-sum-teach": Teach,
@@ -36,22 +36,22 @@ WORLDS: dict[str, type[Any]] = {
 
 def is_language_task(name: str) -> bool:
     """Whether :func:`language_task` knows the name."""
-    return name in WORLDS or name.startswith(PREFIX)
+    return name in TASKS or name.startswith(PREFIX)
 
 
 def language_task(name: str, **knobs: Any) -> LanguageTask:
     """A task by name, with its knobs.
 
     Raises:
-        RheostatError: unknown name or knob, or knobs that make no world.
+        RheostatError: unknown name or knob, or knobs that make no task.
     """
-    if name in WORLDS:
+    if name in TASKS:
         known = knobs_of(name)
         for knob in knobs:
             if knob not in known:
                 raise unknown(f"knob of {name}", knob, known)
-        world: LanguageTask = WORLDS[name](**knobs)
-        return world
+        task: LanguageTask = TASKS[name](**knobs)
+        return task
     if name.startswith(PREFIX):
         return ReasoningGym(name.removeprefix(PREFIX), **knobs)
     raise unknown("language task", name, LANGUAGE_TASKS)
@@ -65,7 +65,7 @@ def knobs_of(name: str) -> list[str]:
     """
     if not is_language_task(name):
         raise unknown("language task", name, LANGUAGE_TASKS)
-    if name in WORLDS:
-        return [field.name for field in dataclasses.fields(WORLDS[name]) if field.name != "name"]
+    if name in TASKS:
+        return [field.name for field in dataclasses.fields(TASKS[name]) if field.name != "name"]
     parameters = inspect.signature(ReasoningGym.__init__).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]

@@ -65,7 +65,7 @@ def test_the_exact_gradient_is_the_slope_of_the_exact_value(name: str) -> None:
 
 def test_values_of_a_world_agree_with_its_list_of_episodes() -> None:
     problem = build_problem("gridworld")
-    assert float(problem.state_values(problem.theta) @ problem.world.start) == pytest.approx(problem.value(problem.theta), abs=1e-9)
+    assert float(problem.state_values(problem.theta) @ problem.mdp.start) == pytest.approx(problem.value(problem.theta), abs=1e-9)
 
 
 def test_the_path_climbs_and_leaves_the_behaviour_policy_behind() -> None:
@@ -175,7 +175,7 @@ def test_a2c_with_an_exact_critic_is_the_policy_gradient_per_step() -> None:
     problem = build_problem("two-step")
     looked = sampler("a2c", problem, [problem.theta], 0, seed=0, options={"gamma": 1.0})
     assert isinstance(looked, ControlSampler)
-    world, total = problem.world, torch.zeros(len(problem.theta), dtype=torch.float64)
+    world, total = problem.mdp, torch.zeros(len(problem.theta), dtype=torch.float64)
     p = problem.outcome_logp(problem.theta).exp().tolist()
     for episode in range(len(problem.returns)):
         state, action = problem.state[episode : episode + 1], problem.action[episode : episode + 1]

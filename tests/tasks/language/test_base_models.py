@@ -137,7 +137,7 @@ def test_lessons_show_what_they_say():
 
 
 def test_batches_hold_the_rows_and_targets_only_on_the_answers():
-    tokenizer = SMALL.world.tokenizer()
+    tokenizer = SMALL.task.tokenizer()
     (batch,) = [next(demonstrations([Lesson()], 32, 0, tokenizer))]
     assert sum(len(ids) for ids, _ in batch) == 32 and 1 <= len(batch) <= 2
     for ids, labels in batch:

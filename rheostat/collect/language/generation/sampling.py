@@ -82,7 +82,7 @@ def row_streams(seed: int, update: int, prompts: Sequence[int] | Tensor, group_s
     """Names of the random streams of ``group_size`` samples of each prompt.
 
     Args:
-        seed: of the run (or of the evaluation: another seed is another world).
+        seed: of the run (or of the evaluation: another seed gives other samples).
         update: number of the policy update, or any other counter that never repeats.
         prompts: index of each prompt; its place in the batch, or better its place in the data.
         group_size: samples per prompt.
