@@ -50,7 +50,7 @@ class Stored:
     truncations: np.ndarray  # bool [n]
     infos: dict[str, np.ndarray] = field(default_factory=dict)  # [n, ...] each: what every episode has for every step
     cut: np.ndarray | None = None  # bool [episodes], the collection was stopped within this episode
-    continued: np.ndarray | None = None  # bool [episodes], this one goes on where the world ended and was not reset
+    continued: np.ndarray | None = None  # bool [episodes], this one goes on where the environment ended and was not reset
     metadata: dict[str, Any] = field(default_factory=dict)
 
 

@@ -173,7 +173,7 @@ class OfflineData:
             )
         if self.continued.any():
             found.append(
-                f"{int(self.continued.sum()):,} of the {len(self.episodes):,} episodes of {self.name} go on where the environment had ended: "
+                f"{int(self.continued.sum()):,} of the {len(self.episodes):,} episodes of {self.name} go on after the environment ended: "
                 "they are learned from, and count neither among the returns nor as first states."
             )
         if self.transitions.sampler_logp.isnan().any():
@@ -241,7 +241,7 @@ class OfflineData:
         return self._of(self.returns.argsort(descending=True, stable=True)[:count].sort().values, f"the best {share:.3g} of {self.name}")
 
     def from_the_start(self) -> OfflineData:
-        """The episodes that begin where the environment begins; all of them where none does."""
+        """The episodes that begin with a reset; all of them where none does."""
         if not self.continued.any() or self.continued.all():
             return self
         return self._of((~self.continued).nonzero().flatten(), self.name)
@@ -323,8 +323,7 @@ class OfflineData:
             final_observation: an episode without the observation after its last step is an error, or loses that step (drop), unless the
                 environment ended with it: then nothing is ever read from that observation and the last one stands in for it.
             split_after_success: an episode that goes on after the environment ended is split there, and what follows is marked as
-            continued;
-                otherwise it is an error.
+                continued; otherwise it is an error.
 
         Raises:
             RheostatError: not found, damaged, or wrong in a way that a sentence describes.

@@ -81,7 +81,7 @@ def _without(stored: Stored, keep: np.ndarray, episode: np.ndarray, name: str) -
 
 
 def split_after_ends(stored: Stored) -> None:
-    """Split every episode after each step that the world ended with; what follows begins an episode of its own, marked as continued."""
+    """Split every episode after each step that ended the environment; what follows begins an episode of its own, marked as continued."""
     ended = stored.terminations | stored.truncations
     last = np.zeros(len(ended), bool)
     last[np.cumsum(stored.lengths) - 1] = True

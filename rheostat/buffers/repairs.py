@@ -21,7 +21,7 @@ class Repairs:
     final_observation: Literal["error", "drop"] = "error"
     """An episode without the observation after its last step is an error, or loses that step."""
     split_after_success: bool = False
-    """An episode that goes on after the world ended (after a goal was reached) is split there; otherwise it is an error."""
+    """An episode that goes on after the environment ended (after a goal was reached) is split there; otherwise it is an error."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Repairs:

@@ -75,7 +75,7 @@ def load_for(
         unknown_end: see :meth:`rheostat.buffers.offline.OfflineData.load`, as for the next three.
         outside: actions beyond their bounds.
         final_observation: episodes without one.
-        split_after_success: episodes that go on after the world ended.
+        split_after_success: episodes that go on after the environment ended.
 
     Raises:
         RheostatError: not found, damaged, wrong data, or of another task.
