@@ -54,8 +54,8 @@ def sample_validation(run: Any, prompts: int, samples: int) -> Samples:
     if prompts < 1 or samples < 1:
         raise RheostatError(f"{prompts} prompts with {samples} completions each cannot be evaluated: take at least 1 of both.")
     context = run.method.context
-    world = context.world
-    encoded = [(prompt, world.encoder.encode(prompt)) for prompt in world.task.validation(prompts)]
+    setup = context.setup
+    encoded = [(prompt, setup.encoder.encode(prompt)) for prompt in setup.task.validation(prompts)]
     drawn = [(prompt, ids) for prompt, ids in encoded if ids is not None]
     parts: list[Graded] = []
     entropies: list[Tensor] = []

@@ -311,7 +311,7 @@ class LanguageContext(LearnerContext):
     def sampling_from(self, model: str) -> Iterator[None]:
         """Inside, a frozen model samples (:class:`~rheostat.learner.models.Frozen`)."""
         with self.models[model].network.acting() as policy:
-            self.world.engine.update_weights(policy, self.updates)
+            self.setup.engine.update_weights(policy, self.updates)
             try:
                 yield
             finally:

@@ -47,8 +47,8 @@ class Rehearsal:
         numbers = [number for _, number in asked]
         streams = row_streams(derive_seed(context.streams.seed, "rehearsal"), context.updates, numbers, 1)
         with context.sampling_from("reference"):
-            found = context.world.engine.generate([ids for (_, ids), _ in asked], streams=streams, group_size=1, sampling=context.sampling)
-        rows = found.trajectories(context.world.policy.pad_id)
+            found = context.setup.engine.generate([ids for (_, ids), _ in asked], streams=streams, group_size=1, sampling=context.sampling)
+        rows = found.trajectories(context.setup.policy.pad_id)
         context.count_flops(FORWARD, rows)
         context.collector.generated_tokens += rows.count()
         rows.source = torch.full(rows.shape, int(Source.EXPERT))
