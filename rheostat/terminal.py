@@ -1,26 +1,95 @@
-"""Tables and JSON on the terminal."""
+"""Tables, JSON and foreign text on the terminal."""
 
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], *, numbers: Sequence[str] = ()) -> None:
-    """An aligned table; the columns named in ``numbers`` stand to the right."""
+if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
-    result = Table(title=title, title_justify="left", header_style="bold")
-    for column in columns:
-        result.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    for row in rows:
-        result.add_row(*(str(cell) for cell in row))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)  # a file has no width of its own
-    console.print(result)
+PIPED = 160
+"""Columns of what is written into a file, which has no width of its own."""
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def visible(text: str) -> str:
+    """Text without characters that steer a terminal or turn its direction: they become their code, as in ``<0x1b>``."""
+    return _CONTROL.sub(lambda found: f"<0x{ord(found[0]):02x}>", text)
+
+
+def console(**options: Any) -> Console:
+    """A console as wide as what shows it: the terminal, ``$COLUMNS``, or the terminal that a pipe was begun in.
+
+    Args:
+        **options: of :class:`rich.console.Console`.
+    """
+    from rich.console import Console
+
+    found = Console(**options)
+    if found.is_terminal or "COLUMNS" in os.environ:
+        return found
+    return Console(width=_behind_the_pipe() or PIPED, **options)
+
+
+def _behind_the_pipe() -> int | None:
+    """Columns of the terminal that one of the other streams of this process goes to; None where there is none."""
+    for stream in (2, 0):
+        try:
+            return os.get_terminal_size(stream).columns or None
+        except OSError:
+            continue
+    return None
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    *,
+    numbers: Sequence[str] = (),
+    optional: Sequence[str] = (),
+    lines: bool = True,
+    on: Console | None = None,
+) -> None:
+    """An aligned table.
+
+    Args:
+        title: above it.
+        columns: their names.
+        rows: as many cells each; text in them is shown as it is.
+        numbers: names of columns that stand to the right.
+        optional: names of columns that are left out, the last first, where the table would not fit; a line below names them.
+        lines: whether lines stand between the columns; without them a table takes less room.
+        on: where it is printed; None takes a console of its own.
+    """
+    from rich import box
+    from rich.measure import Measurement
+    from rich.table import Table
+    from rich.text import Text
+
+    on = on or console()
+    cells = [[visible(str(cell)) for cell in row] for row in rows]
+
+    def drawn(left_out: Sequence[str]) -> Table:
+        kept = [index for index, column in enumerate(columns) if column not in left_out]
+        style = {} if lines else {"box": box.SIMPLE_HEAD, "show_edge": False}
+        result = Table(title=title, title_justify="left", header_style="bold", **style)  # type: ignore[arg-type]
+        for index in kept:
+            result.add_column(Text(columns[index]), justify="right" if columns[index] in numbers else "left", overflow="fold")
+        for row in cells:
+            result.add_row(*(Text(row[index]) for index in kept))
+        return result
+
+    present, left_out = [column for column in optional if column in columns], list[str]()
+    while present and Measurement.get(on, on.options.update(max_width=10_000), drawn(left_out)).maximum > on.width:
+        left_out.append(present.pop())
+    on.print(drawn(left_out))
+    if left_out:
+        on.print(f"Not shown for want of room: {', '.join(reversed(left_out))}.", markup=False, highlight=False, soft_wrap=True)
 
 
 def json_or_text(value: str) -> Any:

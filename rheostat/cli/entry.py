@@ -27,6 +27,7 @@ from rheostat.cli.ope import OffPolicyEvaluation
 from rheostat.cli.runs import Evaluate, Report, Resume, Rollouts
 from rheostat.cli.studies import Claims, StudyCommand
 from rheostat.cli.train import parse_training, train_union
+from rheostat.cli.watching import Runs, Watch
 from rheostat.errors import Interrupted, RheostatError, unknown
 
 COMMANDS: dict[str, Any] = {
@@ -35,6 +36,8 @@ COMMANDS: dict[str, Any] = {
     "config": Config,
     "train": None,
     "resume": Resume,
+    "runs": Runs,
+    "watch": Watch,
     "evaluate": Evaluate,
     "export": Export,
     "compare": Compare,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rheostat.reporting.plots import STYLE, save_both
-from rheostat.reporting.rollouts import visible
+from rheostat.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

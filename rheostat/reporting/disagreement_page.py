@@ -6,7 +6,7 @@ from importlib import resources
 from typing import TYPE_CHECKING
 
 from rheostat.reporting.disagreement_figures import METHODS, NOTE, clear, full_colour, matrices, percent, strength, title_of
-from rheostat.reporting.rollouts import visible
+from rheostat.terminal import visible
 
 if TYPE_CHECKING:
     from rheostat.diagnostics.disagreement.disagreement_result import Disagreement

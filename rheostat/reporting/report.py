@@ -67,6 +67,19 @@ class Section:
     first: bool = False
 
 
+@dataclass(frozen=True)
+class Live:
+    """What a page says that refreshes itself.
+
+    Attributes:
+        every: seconds between two looks.
+        status: how it goes, in a line.
+    """
+
+    every: float
+    status: str
+
+
 def write_report(paths: Sequence[str | Path], output: str | Path, *, sections: Sequence[Section] = (), title: str | None = None) -> Path:
     """Write the page.
 
@@ -128,8 +141,24 @@ def study_result(path: str | Path) -> dict[str, Any] | None:
     return read_result(result_path(str(path))) if str(path) in known else None
 
 
-def render(records: Sequence[Record], *, sections: Sequence[Section] = (), title: str | None = None, command: str = "") -> str:
-    """The page of some runs, as HTML."""
+def render(
+    records: Sequence[Record],
+    *,
+    sections: Sequence[Section] = (),
+    title: str | None = None,
+    command: str = "",
+    live: Live | None = None,
+    library: bool = True,
+) -> str:
+    """The page of some runs, as HTML.
+
+    Args:
+        records: the runs.
+        sections, title: as in :func:`write_report`.
+        command: that makes the page.
+        live: makes it a page that refreshes itself from the path ``update`` of its server.
+        library: with the library that draws, which a page needs once.
+    """
     import jinja2
     from markupsafe import Markup
 
@@ -154,13 +183,14 @@ def render(records: Sequence[Record], *, sections: Sequence[Section] = (), title
         versions=_versions(records),
         commands=list(dict.fromkeys(regenerate(record) for record in records)),
         command=command,
+        live=live,
         directories=[str(record.directory) for record in records],
         sections=sections,
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         style=Markup((templates / "report.css").read_text(encoding="utf-8")),
         script=Markup((templates / "report.js").read_text(encoding="utf-8")),
         charts=Markup(_json(charts)),
-        library=Markup(_plotly()),
+        library=Markup(_plotly() if library else ""),
     )
 
 

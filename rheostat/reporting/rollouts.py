@@ -8,7 +8,6 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import re
 import zlib
 from collections.abc import Sequence
 from importlib import resources
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rheostat.errors import RheostatError
+from rheostat.terminal import visible
 from rheostat.trajectories import Source
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ ROW_TOKENS = 400
 PROMPT_CHARACTERS = 4_000
 NUMBERED_TOKENS = 120
 """Tokens of one completion whose numbers are also in a table."""
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------------------------
@@ -102,11 +101,6 @@ def heat(row: Row, name: str) -> list[float | None]:
 def prompt_text(prompt: str | list[dict[str, str]]) -> str:
     """A prompt as text; chat messages with their roles."""
     return prompt if isinstance(prompt, str) else "\n".join(f"{message.get('role')}: {message.get('content')}" for message in prompt)
-
-
-def visible(text: str) -> str:
-    """Text without characters that steer a terminal or turn its direction: they become their code, as in ``<0x1b>``."""
-    return _CONTROL.sub(lambda found: f"<0x{ord(found[0]):02x}>", text)
 
 
 def verdict(row: Row) -> str:

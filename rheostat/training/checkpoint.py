@@ -9,10 +9,8 @@ name, flushed to disk and renamed: a kill at any moment leaves either the whole 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -23,14 +21,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rheostat.errors import RheostatError, shown
+from rheostat.errors import RheostatError
 from rheostat.training.files import sha256
+from rheostat.training.manifest import FORMAT, STATE, digest_of, names, read_manifest
 
 POINTER = "$tensor"
-STATE = ("state.safetensors", "state.json")
-FORMAT = 2
-"""1 had no digest of the manifest, and counted nothing outside of the folder."""
-NAME = re.compile(r"iteration-\d+")
 
 
 def split_state(state: Any, *, copy: bool = True) -> tuple[Any, dict[str, Tensor]]:
@@ -79,10 +74,6 @@ def join_state(skeleton: Any, tensors: dict[str, Tensor]) -> Any:
     return skeleton
 
 
-def _digest(manifest: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
-
-
 def _flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -112,7 +103,7 @@ def write(folder: Path, name: str, state: dict[str, Any], *, keep: int = 2, fact
         save_file(tensors, temporary / "state.safetensors")
         (temporary / "state.json").write_text(json.dumps(skeleton))
         manifest = {"format": FORMAT, "sha256": {file: sha256(temporary / file) for file in STATE}} | (facts or {})
-        (temporary / "manifest.json").write_text(json.dumps(manifest | {"digest": _digest(manifest)}))
+        (temporary / "manifest.json").write_text(json.dumps(manifest | {"digest": digest_of(manifest)}))
         for file in (*STATE, "manifest.json", "."):
             _flush(temporary / file)
         if final.exists():  # an interrupted run came here before: same step, same state
@@ -136,34 +127,6 @@ def _unwritable(path: Path, error: Exception) -> RheostatError:
     full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error)
     reason = "the disk is full" if full else str(error)
     return RheostatError(f"Could not save the checkpoint {path}: {reason}; earlier checkpoints are intact, make room and resume the run.")
-
-
-def names(folder: Path) -> list[str]:
-    """Names of the finished checkpoints, oldest first; copies under other names are no checkpoints of the run."""
-    found = [path.name for path in folder.iterdir() if NAME.fullmatch(path.name)] if folder.is_dir() else []
-    return sorted(found, key=lambda name: int(name.rpartition("-")[2]))
-
-
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of one checkpoint, verified; its other files are not looked at.
-
-    Raises:
-        RheostatError: it is missing or damaged, or of a later version.
-    """
-    try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        version, digests = manifest["format"], dict(manifest["sha256"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise RheostatError(f"The checkpoint {path} is damaged or incomplete ({type(error).__name__}: {error}).") from error
-    if version != 1:
-        said = manifest.pop("digest", None)
-        if said != _digest(manifest) and version == FORMAT:
-            raise RheostatError(f"The checkpoint {path} is damaged: manifest.json does not match its own digest.")
-    if version not in (1, FORMAT):
-        raise RheostatError(f"The checkpoint {path} has the format {shown(version)}, which this version of Rheostat does not read.")
-    if set(digests) != set(STATE):
-        raise RheostatError(f"The checkpoint {path} is damaged: manifest.json does not name {' and '.join(STATE)}.")
-    return dict(manifest)
 
 
 def read(path: Path) -> dict[str, Any]:

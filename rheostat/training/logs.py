@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rheostat.errors import RheostatError
-from rheostat.training import checkpoint
+from rheostat.training.manifest import names, read_manifest
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
 WHOLE = ("config.json", "sandbox.json", "summary.json")
@@ -66,9 +66,9 @@ def faults(directory: Path) -> tuple[list[str], list[str]]:
     The newest checkpoint that is whole says what the run wrote.
     """
     folder = directory / "checkpoints"
-    for name in reversed(checkpoint.names(folder)):
+    for name in reversed(names(folder)):
         try:
-            manifest = checkpoint.read_manifest(folder / name)
+            manifest = read_manifest(folder / name)
         except RheostatError:
             continue
         files: Mapping[str, Counted] | None = manifest.get("files")

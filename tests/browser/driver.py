@@ -90,9 +90,9 @@ class Browser:
         """Set the size of the page, below the least size of a window too."""
         self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600)
 
-    def open(self, path: Path) -> None:
-        """Load a page from disk."""
-        self._call("POST", f"/session/{self.session}/url", {"url": path.resolve().as_uri()})
+    def open(self, path: Path | str) -> None:
+        """Load a page from disk, or from an address."""
+        self._call("POST", f"/session/{self.session}/url", {"url": path if isinstance(path, str) else path.resolve().as_uri()})
 
     def run(self, script: str, *arguments: Any) -> Any:
         """The value of a function body executed in the page."""

@@ -1,7 +1,7 @@
 "use strict";
 (() => {
   const root = document.documentElement;
-  const charts = JSON.parse(document.getElementById("charts").textContent);
+  let charts = JSON.parse(document.getElementById("charts").textContent);
   const announce = (text) => { document.getElementById("announce").textContent = text; };
   const drawn = new Set();
   const DASHES = ["solid", "dash", "dot", "dashdot"];
@@ -95,36 +95,42 @@
 
   const redraw = (number) => drawn.forEach((plot) => { if (Number(plot.closest(".task").dataset.task) === number) draw(plot); });
 
-  document.querySelectorAll(".task").forEach((section, number) => {
-    const controls = section.querySelector(".controls");
-    if (!controls) return;
-    controls.hidden = false;
-    controls.addEventListener("change", ({ target }) => {
+  // What a reader can press; called again when a page that refreshes itself has new content.
+  const listen = () => {
+    document.querySelectorAll(".task").forEach((section, number) => {
+      const controls = section.querySelector(".controls");
+      if (!controls) return;
+      controls.hidden = false;
       const view = state[number];
-      if (target.type === "radio") {
-        view.axis = target.value;
-        announce(`Charts against ${charts.tasks[number].axes[view.axis]}.`);
-      } else if (target.name === "seeds") {
-        view.seeds = target.checked;
-        announce(target.checked ? "Single seeds shown." : "Intervals shown.");
-      } else {
-        view.hidden[target.checked ? "delete" : "add"](Number(target.value));
-        announce(`${charts.tasks[number].arms[Number(target.value)].label} ${target.checked ? "shown" : "hidden"}.`);
+      for (const input of controls.querySelectorAll("input")) {
+        input.checked = input.type === "radio" ? input.value === view.axis : input.name === "seeds" ? view.seeds : !view.hidden.has(Number(input.value));
       }
-      redraw(number);
+      controls.addEventListener("change", ({ target }) => {
+        if (target.type === "radio") {
+          view.axis = target.value;
+          announce(`Charts against ${charts.tasks[number].axes[view.axis]}.`);
+        } else if (target.name === "seeds") {
+          view.seeds = target.checked;
+          announce(target.checked ? "Single seeds shown." : "Intervals shown.");
+        } else {
+          view.hidden[target.checked ? "delete" : "add"](Number(target.value));
+          announce(`${charts.tasks[number].arms[Number(target.value)].label} ${target.checked ? "shown" : "hidden"}.`);
+        }
+        redraw(number);
+      });
     });
-  });
-
-  document.querySelectorAll(".command").forEach((block) => {
-    const copy = block.querySelector(".copy");
-    if (!navigator.clipboard) return;
-    copy.hidden = false;
-    copy.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(block.querySelector("code").textContent);
-      copy.textContent = "Copied";
-      setTimeout(() => { copy.textContent = "Copy"; }, 1500);
+    document.querySelectorAll(".command").forEach((block) => {
+      const copy = block.querySelector(".copy");
+      if (!navigator.clipboard) return;
+      copy.hidden = false;
+      copy.addEventListener("click", async () => {
+        await navigator.clipboard.writeText(block.querySelector("code").textContent);
+        copy.textContent = "Copied";
+        setTimeout(() => { copy.textContent = "Copy"; }, 1500);
+      });
     });
-  });
+  };
+  listen();
 
   // The chart library is packed into the page; charts are drawn when they come near the window.
   const library = async () => {
@@ -134,20 +140,62 @@
     script.textContent = text;
     document.head.append(script);
   };
+  const watcher = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      watcher.unobserve(entry.target);
+      draw(entry.target);
+    }
+  }, { rootMargin: "400px" });
   const start = async () => {
     await library();
-    const watcher = new IntersectionObserver((entries) => {
-      for (const entry of entries) {
-        if (!entry.isIntersecting) continue;
-        watcher.unobserve(entry.target);
-        draw(entry.target);
-      }
-    }, { rootMargin: "400px" });
     document.querySelectorAll(".plot").forEach((plot) => watcher.observe(plot));
     root.dataset.ready = `${Math.round(performance.now())} ms`;
   };
+
+  // A page that refreshes itself: new text, new numbers, and the charts that are there stay where they are.
+  const opened = (node) => `${node.closest("figure")?.querySelector(".plot").id || ""} ${node.querySelector("summary").textContent.replace(/\d+/, "")}`;
+  const take = (next) => {
+    const main = next.querySelector("main");
+    const open = new Set([...document.querySelectorAll("details[open]")].map(opened));
+    const { name, value } = document.activeElement;
+    charts = JSON.parse(next.getElementById("charts").textContent);
+    charts.tasks.forEach((task, number) => {
+      state[number] ||= { axis: Object.keys(task.axes)[0] || "steps", hidden: new Set(), seeds: false };
+      if (!(state[number].axis in task.axes)) state[number].axis = Object.keys(task.axes)[0] || "steps";
+    });
+    main.querySelectorAll("details").forEach((node) => { node.open = open.has(opened(node)); });
+    main.querySelectorAll(".plot").forEach((plot) => {
+      const old = document.getElementById(plot.id);
+      if (!old || !drawn.has(old)) { watcher.observe(plot); return; }
+      old.setAttribute("aria-label", plot.getAttribute("aria-label"));
+      plot.replaceWith(old);
+    });
+    document.querySelector("main").replaceWith(main);
+    for (const plot of drawn) if (!plot.isConnected) drawn.delete(plot);
+    for (const id of ["status", "written"]) document.getElementById(id).textContent = next.getElementById(id).textContent;
+    listen();
+    if (name && value) main.querySelector(`input[name="${CSS.escape(name)}"][value="${CSS.escape(value)}"]`)?.focus();
+    drawn.forEach(draw);
+  };
+  const refresh = async () => {
+    try {
+      const answer = await fetch("update", { cache: "no-store" });
+      const text = await answer.text();
+      if (!answer.ok) throw new Error(text);
+      take(new DOMParser().parseFromString(text, "text/html"));
+    } catch (error) {
+      document.getElementById("status").textContent = error instanceof TypeError ? "The page is not being served any more." : error.message;
+    }
+  };
+  const every = Number(document.body.dataset.every);
+  const follow = async () => {
+    if (document.visibilityState === "visible") await refresh();
+    setTimeout(follow, 1000 * every);
+  };
+
   setTheme();
-  start().catch((error) => {
+  start().then(() => { if (every) setTimeout(follow, 1000 * every); }).catch((error) => {
     document.querySelectorAll(".plot").forEach((plot) => { plot.innerHTML = '<p class="failed">This browser cannot draw the charts; their numbers are under “Data”.</p>'; });
     console.error(error);
   });
