@@ -16,7 +16,8 @@ from rich.console import Console
 from rheostat.cli import entry as cli
 from rheostat.errors import RheostatError
 from rheostat.reporting import rollouts
-from rheostat.reporting.rollouts import choose, heat, print_rollouts, read_rollouts, rollouts_section, verdict, visible, warmth
+from rheostat.reporting.rollouts import choose, heat, print_rollouts, read_rollouts, rollouts_section, verdict, warmth
+from rheostat.terminal import visible
 
 EVIL = "<script>alert(1)</script>"
 
