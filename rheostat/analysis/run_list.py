@@ -120,7 +120,7 @@ def look_at(directory: Path, name: str) -> Listed:
 
     try:
         settings = json.loads((directory / "config.json").read_text())["settings"]
-        known = {"method": str(settings["method"]), "task": str(settings["task"]), "seed": int(settings["seed"])}
+        known: dict[str, Any] = {"method": str(settings["method"]), "task": str(settings["task"]), "seed": int(settings["seed"])}
         known["total"] = int(settings["steps"]) + int(settings.get("online_steps", 0))
     except (OSError, ValueError, KeyError, TypeError) as error:
         return damaged(f"{directory / 'config.json'} is damaged: {error!r}.")
