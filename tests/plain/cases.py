@@ -1,0 +1,193 @@
+"""Every language method with the settings that change its equation, beside the plain loss of its paper."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from typing import Any
+
+from rheostat.methods import table
+from rheostat.tasks.language import ChainSum, FilePrompts, GuessNumber
+from tests.methods.test_language_methods import Odd
+from tests.plain import losses
+from tests.plain import worth as credit
+from tests.plain.following import Case
+
+BOTH = frozenset({"clipped above", "clipped below"})
+EXPERT = frozenset({"source expert", "source fresh"})
+STALE = frozenset({"a stale sampler"})
+
+
+class Sums(ChainSum):
+    """Short sums that a random model can get right: half of all completions are."""
+
+    broken = 0.0
+
+    def __init__(self) -> None:
+        super().__init__(min_terms=2, max_terms=3)
+
+    def verifier(self) -> Any:
+        """Odd or even."""
+        return Odd(self.broken)
+
+
+class Sulking(Sums):
+    """The first rows have no grade."""
+
+    broken = 0.25
+
+
+class Guesses(GuessNumber):
+    """Two numbers, three turns: a random model finds some of them."""
+
+    def __init__(self) -> None:
+        super().__init__(largest=1, smallest_range=2, turns=3, validation_share=0.3)
+
+
+def pairs() -> FilePrompts:
+    """Sums, right and wrong by one; the wrong answer is longer, and some are longer still."""
+    return FilePrompts(
+        [
+            {"prompt": f"{a}+{b}=", "chosen": str((a + b) % 10) * (1 + b % 2), "rejected": f"{(a + b + 1) % 10}{a}" * (1 + a % 2)}
+            for a in range(10)
+            for b in range(10)
+        ]
+    )
+
+
+def case(name: str, loss: Any, *, sees: frozenset[str] | set[str] = frozenset(), **others: Any) -> Case:
+    """A case of the method before the slash."""
+    facts = {key: others.pop(key) for key in ("turns", "task", "kept", "reward_loss", "refresh") if key in others}
+    return Case(name, name.partition("/")[0], loss, others, frozenset(sees), **facts)
+
+
+SEARCH: dict[str, float] = {
+    "low": 0.6, "low_end": 0.9, "low_step": 0.02, "high": 1.2, "high_end": 3.0, "high_step": 0.05, "target": 0.4
+}  # fmt: skip
+MIXED: dict[str, Any] = {"stale_share": 0.5, "window": 1, "prompts_per_batch": 4}
+LONG = {"max_new_tokens": 16, "prompts_per_batch": 2}
+
+POLICY_GRADIENTS = [
+    case("grpo", losses.grpo, sees=BOTH | {"rows of different lengths", "a row that was cut"}),
+    case("grpo/several turns", partial(losses.grpo, beta=0.1), turns=3, kl_coefficient=0.1, warmup=2, prompts_per_batch=2),
+    case("grpo/lag", losses.grpo, turns=3, lag=1, sees=STALE, prompts_per_batch=2),
+    case("grpo/replay", losses.grpo, turns=2, replay_share=0.5, sees={"source replay", "a stale sampler"}, prompts_per_batch=2),
+    case("grpo/experts inside", losses.grpo, expert_share=0.34, **LONG, sees=EXPERT),
+    case("grpo/no grade", losses.grpo, task=Sulking, max_invalid_share=0.5, sees={"an invalid row"}),
+    case("grpo/two-sided", partial(losses.grpo, upper=1.3, dual=1.5, beta=0.0), clip_upper=1.3, dual_clip=1.5, kl_coefficient=0.0, epochs=4,
+         learning_rate=3e-2, seed=2,
+         sees=BOTH | {"clipped by the upper bound"}),
+    case("grpo/dual clip", partial(losses.grpo, dual=1.2, beta=0.0), dual_clip=1.2, kl_coefficient=0.0,
+         learning_rate=3e-2, epochs=4, seed=2, sees={"dually clipped"}),
+    case("grpo/entropy", partial(losses.grpo, bonus=0.1, kl=losses.k2), entropy_coefficient=0.1, kl_estimator="k2"),
+    case("grpo/filtered", losses.grpo, temperature=0.7, top_k=5),
+    case("grpo/tokens", partial(losses.grpo, together=losses.token_mean, advantage=partial(credit.in_deviations, eps=0.1)),
+         aggregation="token-mean", advantage_epsilon=0.1),
+    case("grpo/turns of speech", losses.grpo, task=Guesses, max_new_tokens="left out", sees=BOTH),
+    case("dapo", partial(losses.dapo, buffer=4), overlong_buffer=4, sees=BOTH | {"an overlong row"}),
+    case("dr-grpo", losses.dr_grpo, sees=BOTH),
+    case("gspo", losses.gspo, sees=BOTH, minibatches=2),
+    case("gspo/wide", partial(losses.gspo, low=0.2, high=0.2), clip_low=0.2, clip_high=0.2, ratio="sequence", minibatches=1,
+         learning_rate=3e-3),
+    case("gmpo", losses.gmpo, sees=BOTH, minibatches=1, learning_rate=2e-2),
+    case("cispo", losses.cispo, sees={"clipped above"}, minibatches=2),
+    case("tis", losses.tis, turns=2, lag=1, sees=STALE | {"capped", "a weight below its cap"}, learning_rate=2e-2, seed=2),
+    case("tis/sequence", partial(losses.tis, whole=True, cap=1.2), turns=2, lag=1, sampler_correction="sequence", sampler_cap=1.2,
+         sees=STALE | {"capped", "a weight below its cap"}),
+    case("rloo", losses.rloo, turns=2, sees=BOTH, prompts_per_batch=2, learning_rate=1e-3,
+         micro_batch_rows=0),
+    case("reinforce", losses.reinforce, epochs=1),
+    case("reinforce-pp", partial(losses.reinforce_pp, beta=0.1), turns=2, kl_coefficient=0.1, sees=BOTH, prompts_per_batch=2),
+    case("reinforce-pp/turns of speech", partial(losses.reinforce_pp, beta=0.0), kl_coefficient=0.0, task=Guesses,
+         max_new_tokens="left out"),
+    case("reinforce-pp/baseline", losses.reinforce_pp_baseline, kl_coefficient=0.0, advantage="reinforce-pp-baseline"),
+    case("bapo", partial(losses.bapo, **SEARCH), turns=2, lag=1, minibatches=2, sees=BOTH | {"the upper bound moved"} | STALE,
+         prompts_per_batch=2, learning_rate=3e-3, seed=1),
+    case("bapo/unreachable", partial(losses.bapo, **SEARCH | {"target": 0.9}), target=0.9, minibatches=1, micro_batch_rows=0,
+         sees={"the lower bound moved", "the upper bound moved"}),
+    case("bapo/released", partial(losses.bapo, form="released", dual=3.0, low=0.6, low_end=0.8, low_step=0.05, high=1.2, high_end=2.0,
+                                  high_step=0.05, target=1.0),
+         preset="released", learning_rate=2e-2, minibatches=2, sees={"the lower bound moved", "the upper bound moved"}),
+    case("bapo/released-script", partial(losses.bapo, form="released", dual=3.0, low=0.8, low_end=0.95, low_step=0.05, high=1.2,
+                                         high_end=2.0, high_step=0.1, target=0.5),
+         preset="released-script", learning_rate=2e-2, minibatches=2, top_k=5),
+    case("ghpo", partial(losses.grpo, beta=0.0, together=losses.token_mean, advantage=partial(credit.in_deviations, eps=1e-4)),
+         hint_after=0, hint_place="answer", group_size=2, prompts_per_batch=6, sees={"source hinted", "source fresh"}),
+]  # fmt: skip
+
+OTHERS_ROWS = [
+    case("sft", losses.likelihood, group_size="left out", **LONG, sees={"source expert"}),
+    case("rft", losses.likelihood, kept=losses.right),
+    case("rft/kl", lambda world, rows: losses.likelihood(world, rows) + 0.1 * losses.token_mean(losses.k3(world, rows)),
+         kept=losses.right, kl_coefficient=0.1),
+    case("chord", losses.chord, **LONG, sees=EXPERT | BOTH),
+    case("chord/mu", partial(losses.chord, mu=losses.cosine(0.9, 0.05, 0, 3), phi=False), turns=2, preset="mu", mu_decay=3, steps=3, **LONG,
+         sees=EXPERT, learning_rate=2e-2),
+    case("chord/released", partial(losses.chord, mu=losses.cosine(0.5, 0.02, 2, 2)), turns=3, preset="released", mu_warmup=2, mu_decay=2,
+         steps=4, **LONG, learning_rate=2e-2),
+    case("chord/cutoff", partial(losses.chord, cutoff=0.05), cutoff=0.05, **LONG, sees={"a token beyond the cutoff"}),
+    case("chord/searched", partial(losses.chord, search={"form": "paper", "dual": None, **SEARCH, "target": 0.7}), preset="searched",
+         target=0.7, minibatches=1, **LONG, sees={"the upper bound moved"}),
+    case("luffy", losses.luffy, **LONG, sees=EXPERT),
+    case("rl-plus", losses.rl_plus, minibatches=1, **LONG, sees=EXPERT),
+    case("rl-plus/ablation", partial(losses.rl_plus, gamma=1.0, omega=0.9, cap=0.1, bonus=0.0,
+                                     advantage=partial(credit.by_own_rows, scaled=True)),
+         exploration=1.0, omega=0.9, external_cap=0.1, entropy_coefficient=0.0, advantage="grpo", statistics="own", minibatches=1,
+         group_size=4, **LONG, sees=EXPERT | {"capped"}),
+    case("remix", losses.remix, turns=2, switch_after=0, kl_coefficient=0.001, **MIXED, learning_rate=3e-3,
+         sees={"source replay", "a stale sampler", "clipped above", "clipped below", "a centre outside PPO's window"}),
+    case("remix/two anchors", partial(losses.remix, beta=0.5, share=lambda step: max(1 - 0.3 * max(step - 1, 0), 0.5)), turns=3,
+         switch_after=2, kl_coefficient=0.5, convex_start=1, convex_interval=1, convex_drop=0.3, refresh=2,
+         **MIXED, sees={"a second anchor"}),
+    case("nft", losses.nft, minibatches=2, warmup=0, sees={"the floor of a negative ratio"}),
+    case("nft/odds", partial(losses.nft, weight=lambda rate: math.sqrt((1 - rate) / rate), negative=0.5, floor=0.8, divisor=10.0),
+         dynamic="none", prompt_weight="odds", negative_weight=0.5, floor=0.8, divisor=10.0, minibatches=1, warmup=0, kept=losses.tells,
+         prompts_per_batch=5, sees={"the floor of a negative ratio"}),
+    case("nft/sequence", partial(losses.nft, whole=True, weight=lambda rate: 1.0, divisor=5.0), ratio="sequence", prompt_weight="uniform",
+         divisor=5.0, minibatches=1, warmup=0),
+]  # fmt: skip
+
+PAIRED: dict[str, Any] = {
+    "task": pairs, "prompts_per_batch": "left out", "group_size": "left out", "environment_options": "left out", "pairs_per_batch": 4
+}  # fmt: skip
+LINKS: dict[str, Any] = {
+    "sigmoid": losses.smoothed(0.5, 0.1),
+    "robust": lambda a, b, *_: -(0.9 * losses.sigmoid(0.5 * (a - b)).log() - 0.1 * losses.sigmoid(-0.5 * (a - b)).log()) / 0.8,
+    "ipo": lambda a, b, *_: (a - b - 1.0) ** 2,
+    "ipo-mean": lambda a, b, m, n: (a / m - b / n - 1.0) ** 2,
+    "hinge": lambda a, b, *_: (1 - 0.5 * (a - b)).clamp(min=0),
+    "sigmoid-mean": lambda a, b, m, n: -losses.sigmoid(0.5 * (a / m - b / n)).log(),
+    "nca": lambda a, b, *_: -losses.sigmoid(0.5 * a).log() - 0.5 * (losses.sigmoid(-0.5 * a) * losses.sigmoid(-0.5 * b)).log(),
+    "bco": lambda a, b, *_: -losses.sigmoid(0.5 * a).log() - losses.sigmoid(-0.5 * b).log(),
+    "sppo": lambda a, b, *_: (a - 1.0) ** 2 + (b + 1.0) ** 2,
+    "apo-zero": lambda a, b, *_: 1 - losses.sigmoid(0.5 * a) + losses.sigmoid(0.5 * b),
+    "apo-down": lambda a, b, *_: losses.sigmoid(0.5 * a) + 1 - losses.sigmoid(0.5 * (a - b)),
+    "exo": lambda a, b, *_: losses.sigmoid(0.5 * (a - b)) * (losses.sigmoid(0.5 * (a - b)) / 0.9).log()
+    + losses.sigmoid(0.5 * (b - a)) * (losses.sigmoid(0.5 * (b - a)) / 0.1).log(),
+}  # fmt: skip
+PREFERENCES = [
+    case("dpo", partial(losses.dpo, link=losses.smoothed(0.1)), minibatches=2, **PAIRED),
+    *[
+        case(f"dpo/{link}", partial(losses.dpo, link=loss), link=link, beta=0.5, epochs=2, **PAIRED, **(
+            {"label_smoothing": 0.1} if link in ("sigmoid", "robust", "exo") else {}))
+        for link, loss in LINKS.items()
+    ],
+]  # fmt: skip
+
+TWO_MODELS = [
+    case("ppo-lm", losses.ppo_lm, minibatches=1, group_size=1, prompts_per_batch=8, micro_batch_rows=0, sees=BOTH | {"a row that was cut"}),
+    case("ppo-lm/options", partial(losses.ppo_lm, gamma=0.9, lam=0.8, beta=0.2, value=2.0, width=0.02, bonus=0.1), gamma=0.9, lam=0.8,
+         kl_coefficient=0.2, value_coefficient=2.0, value_clip=0.02, entropy_coefficient=0.1, minibatches=2, group_size=1,
+         prompts_per_batch=6, sees={"a clipped value"}),
+    case("process-reward", partial(losses.process_reward, alpha=0.7), process_coefficient=0.7, reward_loss=losses.outcome_regression,
+         reward_learning_rate=1e-2, reward_passes=2, sees=BOTH),
+    case("prime", partial(losses.prime, beta=0.7, gamma=0.9, alpha=0.4, whiten=True), process_beta=0.7, gamma=0.9, process_coefficient=0.4,
+         whiten=True, reward_loss=partial(losses.outcome_likelihood, beta=0.7), reward_learning_rate=1e-2, sees=BOTH),
+    case("prime/paper", partial(losses.prime, beta=0.05, gamma=1.0, alpha=1.0, whiten=False), turns=2, prompts_per_batch=2,
+         reward_loss=partial(losses.outcome_likelihood, beta=0.05), reward_learning_rate=1e-2),
+    case("treepo", partial(losses.treepo, buffer=4), segment=3, branches=2, max_new_tokens=12, overlong_buffer=4, group_size=5,
+         prompts_per_batch=2, warmup=0, sees=BOTH | {"a group inside a tree"}),
+]  # fmt: skip
+
+CASES = [*POLICY_GRADIENTS, *OTHERS_ROWS, *PREFERENCES, *TWO_MODELS]
+METHODS = [name for name, row in table.METHODS.items() if row.domain == "language"]

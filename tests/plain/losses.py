@@ -1,0 +1,597 @@
+"""The methods' losses, token by token, from the papers' equations. Each returns what one gradient step minimises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests.plain import worth as credit
+from tests.plain.following import World
+from tests.plain.rows import Row, appraise, speak
+from tests.plain.worth import Worth
+
+Values = dict[Row, list[Tensor]]
+
+
+# --- token losses as one number ---------------------------------------------------------------------------------------------------------
+
+
+def token_mean(values: Values) -> Tensor:
+    """Every token weighs the same."""
+    return sum_of(values) / sum(len(each) for each in values.values())
+
+
+def row_mean(values: Values) -> Tensor:
+    """Every row weighs the same."""
+    return torch.stack([sum_all(each) / len(each) for each in values.values()]).mean()
+
+
+def row_sum(values: Values) -> Tensor:
+    """The mean over rows of their sums."""
+    return sum_of(values) / len(values)
+
+
+def sum_of(values: Values) -> Tensor:
+    """Over all tokens."""
+    return sum_all([value for each in values.values() for value in each])
+
+
+def sum_all(values: list[Tensor]) -> Tensor:
+    """0 where there are none."""
+    total = torch.zeros((), dtype=torch.float64)
+    for value in values:
+        total = total + value
+    return total
+
+
+def constant(world: World, rows: list[Row]) -> Callable[[Values], Tensor]:
+    """A sum over rows x longest completion, whoever's the tokens are."""
+    return lambda values: sum_of(values) / (len(rows) * world.longest)
+
+
+# --- ratios and clips -------------------------------------------------------------------------------------------------------------------
+
+
+def ratios(now: Tensor, than: list[float]) -> list[Tensor]:
+    """Of every token, its probability now to one that was."""
+    return [(now[t] - than[t]).exp() for t in range(len(than))]
+
+
+def clipped(
+    world: World,
+    ratio: Tensor,
+    a: float,
+    low: float,
+    high: float,
+    *,
+    dual: float | None = None,
+    upper: float | None = None,
+    centre: float = 1.0,
+) -> Tensor:
+    """PPO, equation 7: min(r A, clip(r) A), to be maximised; with the dual clip and the two-sided clip of the field."""
+    free = ratio if upper is None or ratio < upper else torch.tensor(upper, dtype=ratio.dtype)
+    bounded = ratio.clamp(centre - low, centre + high)
+    found = torch.minimum(free * a, bounded * a)
+    if a > 0 and ratio > centre + high:
+        world.seen.add("clipped above")
+    if a < 0 and ratio < centre - low:
+        world.seen.add("clipped below")
+    if upper is not None and a < 0 and ratio > upper:
+        world.seen.add("clipped by the upper bound")
+    if dual is not None and a < 0 and ratio > dual:
+        world.seen.add("dually clipped")
+        found = torch.maximum(found, torch.tensor(dual * a, dtype=ratio.dtype))
+    return found
+
+
+def surrogate(world: World, rows: list[Row], worth: Worth, low: float, high: float, **bounds: float | None) -> Values:
+    """PPO's loss of every token, its ratio to the policy when the update began."""
+    return {
+        row: [-clipped(world, r, a, low, high, **bounds) for r, a in zip(ratios(world.now(row), row.old), worth[row], strict=True)]
+        for row in rows
+    }
+
+
+def k3(world: World, rows: list[Row]) -> Values:
+    """DeepSeekMath, equation 4, of every token."""
+    found: Values = {}
+    for row in rows:
+        other = [base - now for base, now in zip(row.reference, world.now(row), strict=True)]
+        found[row] = [each.exp() - each - 1 for each in other]
+    return found
+
+
+def k2(world: World, rows: list[Row]) -> Values:
+    """Half the squared log-ratio to the base model."""
+    return {row: [0.5 * (now - base) ** 2 for base, now in zip(row.reference, world.now(row), strict=True)] for row in rows}
+
+
+def entropies(world: World, rows: list[Row]) -> Values:
+    """Of the distribution that every token was drawn from."""
+    return {row: list(world.speak(row)[1]) for row in rows}
+
+
+# --- GRPO and its family ----------------------------------------------------------------------------------------------------------------
+
+
+def grpo(
+    world: World,
+    rows: list[Row],
+    *,
+    low: float = 0.2,
+    high: float = 0.2,
+    beta: float = 0.04,
+    kl: Callable[[World, list[Row]], Values] = k3,
+    bonus: float = 0.0,
+    together: Callable[[Values], Tensor] = row_mean,
+    advantage: Callable[[list[Row]], Worth] = credit.in_deviations,
+    **bounds: float | None,
+) -> Tensor:
+    """DeepSeekMath, equation 3."""
+    loss = together(surrogate(world, rows, advantage(world.batch), low, high, **bounds))
+    if beta:
+        loss = loss + beta * together(kl(world, rows))
+    return loss - bonus * together(entropies(world, rows)) if bonus else loss
+
+
+def dapo(world: World, rows: list[Row], *, buffer: int) -> Tensor:
+    """DAPO, equations 8, 9 and 13."""
+    assert all(len({other.reward for other in credit.members(row, world.batch)}) > 1 for row in world.batch)  # equation 11
+
+    def worth(row: Row) -> float:
+        penalty = credit.overlong(row, world.longest, buffer)
+        world.seen |= {"an overlong row"} if penalty else set()
+        return row.reward + penalty
+
+    return token_mean(surrogate(world, rows, credit.in_deviations(world.batch, worth=worth), 0.2, 0.28))
+
+
+def dr_grpo(world: World, rows: list[Row]) -> Tensor:
+    """Dr. GRPO, section 3.2, with TRL's constant."""
+    return constant(world, rows)(surrogate(world, rows, credit.from_mean(world.batch), 0.2, 0.2))
+
+
+def gspo(world: World, rows: list[Row], *, low: float = 3e-4, high: float = 4e-4) -> Tensor:
+    """GSPO, equations 5 to 7."""
+    worth, total = credit.in_deviations(world.batch), torch.zeros((), dtype=torch.float64)
+    for row in rows:
+        ratio = (sum_all([world.now(row)[t] - row.old[t] for t in range(len(row))]) / len(row)).exp()
+        total = total - clipped(world, ratio, worth[row][0], low, high)
+    return total / len(rows)
+
+
+def gmpo(world: World, rows: list[Row], *, width: float = 0.4) -> Tensor:
+    """GMPO, equation 4: the geometric mean of token ratios that are clipped in log space."""
+    worth, total = credit.in_deviations(world.batch), torch.zeros((), dtype=torch.float64)
+    for row in rows:
+        a, logs = worth[row][0], []
+        for t in range(len(row)):
+            log_ratio = world.now(row)[t] - row.old[t]
+            if a > 0 and log_ratio > width:
+                log_ratio = torch.tensor(width, dtype=torch.float64)
+                world.seen.add("clipped above")
+            if a < 0 and log_ratio < -width:
+                log_ratio = torch.tensor(-width, dtype=torch.float64)
+                world.seen.add("clipped below")
+            logs.append(log_ratio)
+        total = total - a * (sum_all(logs) / len(logs)).exp()
+    return total / len(rows)
+
+
+def cispo(world: World, rows: list[Row], *, high: float = 0.28) -> Tensor:
+    """MiniMax-M1, equations 4 and 5: the clipped ratio is a constant weight of the log-likelihood."""
+    worth, found = credit.in_deviations(world.batch), dict[Row, list[Tensor]]()
+    for row in rows:
+        now = world.now(row)
+        found[row] = []
+        for t, a in enumerate(worth[row]):
+            ratio = math.exp(float(now[t]) - row.old[t])
+            world.seen |= {"clipped above"} if a and ratio > 1 + high else set()
+            found[row].append(-min(ratio, 1 + high) * a * now[t])
+    return token_mean(found)
+
+
+def rloo(world: World, rows: list[Row], *, beta: float = 0.05, low: float = 0.2, high: float = 0.2) -> Tensor:
+    """RLOO with the whole completion as one action, and the KL as a part of its reward."""
+
+    def worth(row: Row) -> float:
+        return row.reward - beta * sum(old - base for old, base in zip(row.old, row.reference, strict=True))
+
+    advantage, total = credit.from_others(world.batch, worth=worth), torch.zeros((), dtype=torch.float64)
+    for row in rows:
+        ratio = sum_all([world.now(row)[t] - row.old[t] for t in range(len(row))]).exp()
+        total = total - clipped(world, ratio, advantage[row][0], low, high)
+    return total / len(rows)
+
+
+def reinforce(world: World, rows: list[Row]) -> Tensor:
+    """Williams 1992, with the group's mean as a baseline."""
+    worth = credit.from_mean(world.batch)
+    return row_sum({row: [-a * logp for a, logp in zip(worth[row], world.now(row), strict=True)] for row in rows})
+
+
+def reinforce_pp(world: World, rows: list[Row], *, beta: float = 0.01) -> Tensor:
+    """REINFORCE++, section 3: returns of token rewards with the KL in them, whitened over the batch; PPO's clip."""
+    worth = credit.whitened({row: credit.to_go(credit.token_rewards(row, beta, row.reward)) for row in world.kept()})
+    return token_mean(surrogate(world, rows, worth, 0.2, 0.2))
+
+
+def reinforce_pp_baseline(world: World, rows: list[Row]) -> Tensor:
+    """REINFORCE++, its variant for several completions per prompt."""
+    worth = credit.from_mean(world.batch)
+    return token_mean(surrogate(world, rows, credit.whitened({row: worth[row] for row in world.kept()}), 0.2, 0.2))
+
+
+def tis(world: World, rows: list[Row], *, cap: float = 2.0, whole: bool = False) -> Tensor:
+    """DAPO's clipped loss times the capped ratio of the learner when the update began to the sampler, of a token or of the completion."""
+    worth = credit.in_deviations(world.batch)
+    found = surrogate(world, rows, worth, 0.2, 0.28)
+    for row, values in found.items():
+        logs = [old - sampled for old, sampled in zip(row.old, row.sampled, strict=True)]
+        for t in range(len(values)):
+            weight = math.exp(sum(logs) if whole else logs[t])
+            if worth[row][t]:
+                world.seen.add("capped" if weight > cap else "a weight below its cap")
+            values[t] = values[t] * min(weight, cap)
+    return token_mean(found)
+
+
+def bapo(world: World, rows: list[Row], *, form: str = "paper", dual: float | None = None, **search: float) -> Tensor:
+    """BAPO, equation 6 and algorithm 1: PPO's clip on the ratio to whoever sampled, with searched bounds."""
+    worth = credit.in_deviations(world.batch)
+    return token_mean(searched(world, rows, worth, form=form, dual=dual, **search))
+
+
+def searched(world: World, rows: list[Row], worth: Worth, *, form: str, dual: float | None, **search: float) -> Values:
+    """The clipped loss of every token with BAPO's bounds."""
+    entries = []
+    for row in rows:
+        for t, a in enumerate(worth[row]):
+            entries.append((math.exp(float(world.now(row)[t]) - row.sampled[t]), a, math.exp(row.sampled[t])))
+    low, high = search_window(world, entries, form, **search)
+    return {
+        row: [
+            -clipped(world, r, a, 1 - low, high - 1, dual=dual)
+            for r, a in zip(ratios(world.now(row), row.sampled), worth[row], strict=True)
+        ]
+        for row in rows
+    }
+
+
+def search_window(
+    world: World,
+    entries: list[tuple[float, float, float]],
+    form: str,
+    *,
+    low: float,
+    low_end: float,
+    low_step: float,
+    high: float,
+    high_end: float,
+    high_step: float,
+    target: float,
+) -> tuple[float, float]:
+    """The two bounds of the ratio, from (ratio, advantage, probability under the sampler) of every token."""
+
+    def balance() -> float:
+        positive = negative = 0.0
+        for ratio, a, p in entries:
+            weight = p if form == "paper" else 1.0
+            if a > 0:
+                positive += weight * min(ratio, high) * a
+            if a < 0:
+                negative += weight * max(ratio, low) * -a
+        if not negative:
+            return math.inf
+        return positive / (positive + negative) if form == "paper" else positive / (negative + 1e-8)
+
+    start, tiny = (low, high), 1e-9
+    while balance() < target:
+        if form == "paper":
+            if high + high_step <= high_end + tiny:
+                high = high + high_step
+            elif low + low_step <= low_end + tiny:
+                low = low + low_step
+            else:
+                break
+        elif low < low_end - tiny:
+            low = min(low + low_step, low_end)
+        elif high < high_end - tiny:
+            high = min(high + high_step, high_end)
+        else:
+            break
+    world.seen |= ({"the lower bound moved"} if low > start[0] else set()) | ({"the upper bound moved"} if high > start[1] else set())
+    return low, high
+
+
+# --- rows that others wrote -------------------------------------------------------------------------------------------------------------
+
+
+def likelihood(world: World, rows: list[Row]) -> Tensor:
+    """Maximum likelihood: SFT of demonstrations, RFT of what was right."""
+    return token_mean({row: [-logp for logp in world.now(row)] for row in rows})
+
+
+def right(world: World, row: Row) -> bool:
+    """RFT: what is kept."""
+    return row.valid and row.reward >= 1
+
+
+def chord(
+    world: World,
+    rows: list[Row],
+    *,
+    mu: Callable[[int], float] = lambda update: 0.1,
+    phi: bool = True,
+    cutoff: float = 1.0,
+    search: dict[str, Any] | None = None,
+) -> Tensor:
+    """CHORD, equations 3 to 6: (1 - mu) GRPO on own rows and mu times weighted imitation of the expert's."""
+    own, theirs = [row for row in rows if not row.expert], [row for row in rows if row.expert]
+    worth = credit.in_deviations([row for row in world.batch if not row.expert])
+    found = searched(world, own, worth, **search) if search else surrogate(world, own, worth, 0.2, 0.2, dual=3.0)
+    imitation: Values = {}
+    for row in theirs:
+        imitation[row] = []
+        for logp in world.now(row):
+            p = float(logp.detach().exp())
+            world.seen |= {"a token beyond the cutoff"} if p > cutoff else set()
+            imitation[row].append(-(p * (1 - p) if phi else 1.0) * (logp if p <= cutoff else torch.tensor(math.log(cutoff))))
+    weight = mu(world.update)
+    loss = (1 - weight) * token_mean(found) if own else torch.zeros((), dtype=torch.float64)
+    return loss + weight * token_mean(imitation) if theirs else loss
+
+
+def cosine(peak: float, valley: float, warmup: int, decay: int) -> Callable[[int], float]:
+    """CHORD's schedule of mu."""
+
+    def mu(update: int) -> float:
+        if update < warmup:
+            return peak * update / warmup
+        if update < warmup + decay:
+            return valley + (peak - valley) * (1 + math.cos(math.pi * (update - warmup) / decay)) / 2
+        return valley
+
+    return mu
+
+
+def luffy(world: World, rows: list[Row], *, gamma: float = 0.1) -> Tensor:
+    """LUFFY, equations 5 to 7: own tokens by their ratio, an expert's by f(p) = p / (p + gamma)."""
+    worth, found = credit.from_mean(world.batch), dict[Row, list[Tensor]]()
+    for row in rows:
+        parts = [logp.exp() / (logp.exp() + gamma) for logp in world.now(row)] if row.expert else ratios(world.now(row), row.old)
+        found[row] = [-a * part for a, part in zip(worth[row], parts, strict=True)]
+    return constant(world, rows)(found)
+
+
+def rl_plus(
+    world: World,
+    rows: list[Row],
+    *,
+    gamma: float = 0.5,
+    omega: float = 0.5,
+    cap: float = math.inf,
+    bonus: float = 0.001,
+    advantage: Callable[[list[Row]], Worth] = credit.from_mean,
+) -> Tensor:
+    """RL-PLUS: multiple importance sampling and the exploration-based advantage on an expert's tokens, no clip on own ones."""
+    worth, found = advantage(world.batch), dict[Row, list[Tensor]]()
+    for row in rows:
+        now = world.now(row)
+        found[row] = [-a * ratio for a, ratio in zip(worth[row], ratios(now, row.old), strict=True)]
+        if not row.expert:
+            continue
+        for t, a in enumerate(worth[row]):
+            p, old = now[t].exp(), math.exp(row.old[t])
+            expert = (1 - omega) * old + omega
+            ratio = 2 * p / (old + expert)
+            if ratio > cap:
+                world.seen |= {"capped"} if a else set()
+                ratio = torch.tensor(cap, dtype=torch.float64)
+            found[row][t] = -a * ratio * max(0.0, 1 - float(p)) ** gamma
+    together = constant(world, rows)
+    return together(found) - bonus * together(entropies(world, rows))
+
+
+def remix(
+    world: World,
+    rows: list[Row],
+    *,
+    beta: float = 0.001,
+    share: Callable[[int], float] = lambda step: max(1 - 0.1 * math.ceil(max(step - 50, 0) / 10), 0.5),
+    width: float = 0.2,
+) -> Tensor:
+    """ReMix: Mix-PPG around the current policy, and KL-Convex to the base model and the policy of the last update; steps count from 1."""
+    worth, found = credit.in_deviations(world.batch), dict[Row, list[Tensor]]()
+    base = share(world.update + 1)
+    world.seen |= {"a second anchor"} if base < 1 else set()
+    for row in rows:
+        found[row] = []
+        now = world.now(row)
+        for t, a in enumerate(worth[row]):
+            centre = math.exp(row.old[t] - row.sampled[t])
+            world.seen |= {"a centre outside PPO's window"} if a and abs(centre - 1) > width else set()
+            gain = clipped(world, (now[t] - row.sampled[t]).exp(), a, width, width, centre=centre)
+            penalty = torch.zeros((), dtype=torch.float64)
+            for weight, anchor in ((base, row.reference[t]), (1 - base, row.previous[t])):
+                other = anchor - now[t]
+                penalty = penalty + weight * (other.exp() - other - 1)
+            found[row].append(-gain + beta * penalty)
+    return token_mean(found)
+
+
+def nft(
+    world: World,
+    rows: list[Row],
+    *,
+    weight: Callable[[float], float] = lambda rate: 1 - rate,
+    floor: float = 1.0,
+    negative: float = 1.0,
+    divisor: float = 1000.0,
+    whole: bool = False,
+) -> Tensor:
+    """NFT, equation 10: the likelihood ratio of right answers, and of wrong ones under the implied negative policy."""
+    total = torch.zeros((), dtype=torch.float64)
+    for row in rows:
+        rate = min(max(share_right(world, row), 0.02), 0.98)
+        changes = [world.now(row)[t] - row.old[t] for t in range(len(row))]
+        for change in [sum_all(changes)] if whole else changes:
+            if row.reward >= 1:
+                term = -change
+            else:
+                implied = (1 - rate * change.exp()) / (1 - rate)
+                if implied < floor:
+                    world.seen.add("the floor of a negative ratio")
+                least = max(float(implied), floor)
+                term = -negative * (implied - float(implied) + least).log()  # a maximum with derivative 1 everywhere
+            total = total + weight(rate) * term
+    return total / divisor
+
+
+def share_right(world: World, row: Row) -> float:
+    """Of a row's group."""
+    return credit.mean([float(other.reward >= 1) for other in credit.members(row, world.batch)])
+
+
+def tells(world: World, row: Row) -> bool:
+    """NFT: what is kept, groups that are neither all right nor all wrong."""
+    return row.valid and 0 < share_right(world, row) < 1
+
+
+# --- preferences ------------------------------------------------------------------------------------------------------------------------
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    """By its definition."""
+    return 1 / (1 + torch.exp(-x))
+
+
+def dpo(world: World, rows: list[Row], *, link: Callable[[Tensor, Tensor, int, int], Tensor]) -> Tensor:
+    """DPO, equation 7, with a link from the two log-ratios of a pair and the answers' lengths to a loss."""
+    pairs: dict[int | None, dict[bool, Row]] = {}
+    for row in rows:
+        pairs.setdefault(row.unit, {})[bool(row.facts["chosen"])] = row
+    total = torch.zeros((), dtype=torch.float64)
+    for pair in pairs.values():
+        ratio = {
+            chosen: sum_all([now - base for now, base in zip(world.now(row), row.reference, strict=True)]) for chosen, row in pair.items()
+        }
+        total = total + link(ratio[True], ratio[False], len(pair[True]), len(pair[False]))
+    return total / len(pairs)
+
+
+def smoothed(beta: float, flipped: float = 0.0) -> Callable[[Tensor, Tensor, int, int], Tensor]:
+    """The sigmoid link; with flipped labels conservative DPO."""
+    return lambda a, b, *_: -(1 - flipped) * sigmoid(beta * (a - b)).log() - flipped * sigmoid(-beta * (a - b)).log()
+
+
+# --- critics and reward models ----------------------------------------------------------------------------------------------------------
+
+
+def ppo_lm(
+    world: World,
+    rows: list[Row],
+    *,
+    gamma: float = 1.0,
+    lam: float = 1.0,
+    beta: float = 0.001,
+    value: float = 0.5,
+    width: float = 0.5,
+    bonus: float = 0.0,
+) -> Tensor:
+    """PPO, equations 7, 9 and 11, on tokens, with the KL in their rewards and a clipped critic."""
+    advantage, target = dict[Row, list[float]](), dict[Row, list[float]]()
+    for row in world.kept():
+        rewards, (values, after) = credit.token_rewards(row, beta, row.reward), row.facts["valued"]
+        if row.cut:
+            rewards[-1] += gamma * after[-1]
+        chain, found = 0.0, [0.0] * len(row)
+        for t in reversed(range(len(row))):
+            following = values[t + 1] if t + 1 < len(row) else 0.0
+            chain = rewards[t] + gamma * following - values[t] + gamma * lam * chain
+            found[t] = chain
+        advantage[row] = found
+        target[row] = [a + v for a, v in zip(found, values, strict=True)]
+    loss = token_mean(surrogate(world, rows, credit.whitened(advantage), 0.2, 0.2))
+    errors: Values = {}
+    for row in rows:
+        errors[row] = []
+        for now, old, goal in zip(world.values(row), row.facts["valued"][0], target[row], strict=True):
+            near = old + (now - old).clamp(-width, width)
+            world.seen |= {"a clipped value"} if abs(float(now) - old) > width else set()
+            errors[row].append(0.5 * torch.maximum((now - goal) ** 2, (near - goal) ** 2))
+    loss = loss + value * token_mean(errors)
+    return loss - bonus * token_mean(entropies(world, rows)) if bonus else loss
+
+
+def process_reward(world: World, rows: list[Row], *, alpha: float) -> Tensor:
+    """The outcome less the group's mean, and the reward model's progress on every token."""
+    worth = credit.from_mean(world.batch)
+    for row in world.kept():
+        before, after = row.facts["judged"]
+        worth[row] = [a + alpha * (later - earlier) for a, earlier, later in zip(worth[row], before, after, strict=True)]
+    return token_mean(surrogate(world, rows, worth, 0.2, 0.2))
+
+
+def outcome_regression(world: World, rows: list[Row]) -> Tensor:
+    """The reward model's error before and after every token."""
+    assert world.judge is not None
+    found: Values = {}
+    for row in rows:
+        values = appraise(world.judge.body.causal, world.judge.head.linear, row)
+        found[row] = [0.25 * (before - row.reward) ** 2 + 0.25 * (after - row.reward) ** 2 for before, after in zip(*values, strict=True)]
+    return token_mean(found)
+
+
+def implicit(row: Row, judged: Any, beta: float) -> list[Any]:
+    """PRIME, equation 3: rewards of tokens from a language model's log-ratio to the base model."""
+    return [beta * (mine - base) for mine, base in zip(judged, row.reference, strict=True)]
+
+
+def prime(world: World, rows: list[Row], *, beta: float, gamma: float, alpha: float, whiten: bool) -> Tensor:
+    """PRIME, equation 5: leave-one-out of the outcome and of the rewards still to come."""
+    kept = world.kept()
+    rewards = {row: implicit(row, row.facts["judged"], beta) for row in kept}
+    worth = credit.from_others(world.batch)
+    for row in kept:
+        others = [credit.mean(rewards[other]) for other in credit.members(row, kept) if other is not row]
+        left = credit.to_go([each - credit.mean(others) for each in rewards[row]], gamma)
+        worth[row] = [a + alpha * each for a, each in zip(worth[row], left, strict=True)]
+    worth = credit.whitened({row: worth[row] for row in kept}) if whiten else worth
+    return token_mean(surrogate(world, rows, worth, 0.2, 0.2))
+
+
+def outcome_likelihood(world: World, rows: list[Row], *, beta: float) -> Tensor:
+    """PRIME, equation 4: cross-entropy of the outcomes."""
+    assert world.judge is not None
+    total = torch.zeros((), dtype=torch.float64)
+    for row in rows:
+        chance = sigmoid(sum_all(implicit(row, speak(world.judge.causal, row)[0], beta)))
+        total = total - (chance.log() if row.reward > 0.5 else (1 - chance).log())
+    return total / len(rows)
+
+
+def treepo(world: World, rows: list[Row], *, buffer: int) -> Tensor:
+    """TreePO: the reward against every group of leaves that the leaf's path runs through, whitened over the batch."""
+
+    def worth(row: Row) -> float:
+        return row.reward + credit.overlong(row, world.longest, buffer)
+
+    def path(row: Row) -> list[int]:
+        return [node for node in row.facts["path"] if node >= 0]
+
+    def of(row: Row) -> float:
+        parts = [worth(row) - credit.mean([worth(other) for other in credit.members(row, world.batch)])]
+        for level in range(1, len(path(row))):
+            below = [worth(other) for other in credit.members(row, world.batch) if path(other)[:level] == path(row)[:level]]
+            if len(below) > 1:
+                world.seen.add("a group inside a tree")
+                parts.append(worth(row) - credit.mean(below))
+        return credit.mean(parts)
+
+    advantage = credit.whitened({row: [of(row)] * len(row) for row in world.kept()})
+    return token_mean(surrogate(world, rows, advantage, 0.2, 0.28, dual=10.0))

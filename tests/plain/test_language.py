@@ -1,0 +1,30 @@
+"""Every gradient step of a real run of every language method is the plain one, and every step of its optimiser is AdamW by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.plain.cases import CASES, METHODS, Sums
+from tests.plain.following import ROUNDING, Case, adamw, departure, follow
+from tests.plain.real_path import trained, watch_run
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_run_takes_the_plain_steps(case: Case, tiny: str, tmp_path: Path) -> None:
+    watch = watch_run(case.method, tiny, (case.task or Sums)(), case.turns, case.options, tmp_path / "run")
+    steps = [step for turn in watch.turns for step in turn.steps]
+    plain, seen = follow(case, watch)
+    assert len(watch.turns) >= case.turns and steps and not case.sees - seen, sorted(seen)
+    assert not departure(plain, steps)
+    assert sum(any(bool(each.any()) for each in gradient) for gradient in plain) >= min(2, len(plain))
+    config = watch.method.config
+    for name, model in trained(watch.method).items():
+        part = config.update if name == "policy" else config.reward_model
+        mine = [step for step in steps if step.model == name]
+        assert adamw(mine, model.network, decay=part.weight_decay, limit=part.max_grad_norm) < ROUNDING
+
+
+def test_every_language_method_has_a_plain_case() -> None:
+    assert {case.method for case in CASES} == set(METHODS)
