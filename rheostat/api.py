@@ -130,8 +130,6 @@ def resume(
     """
     opening: dict[str, Any] = {"to_continue": True, "steps": steps, "online_steps": online_steps, "accept_changes": accept_changes}
     run = load(directory, task=task, policy=policy, **opening, **objects)
-    for note in run.notes:
-        print(note, file=sys.stderr)
     return finish(run, progress, sinks, callbacks)
 
 
@@ -141,6 +139,8 @@ def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...], cal
     from rheostat.reporting.rollouts import rollouts_section
 
     display = (Bar(run.directory.name) if progress else Silent()) if isinstance(progress, bool) else progress
+    for note in run.notes:
+        print(note, file=sys.stderr)
     if progress:
         derived = derived_numbers(run.settings.method, run.method.config) | run.method.arithmetic
         arithmetic = ", ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in derived.items())

@@ -180,16 +180,27 @@ class States:
         context.stores["observations"] = FixedStatistics(seen.mean(0), seen.std(0, unbiased=False) + NORM_EPSILON)
 
 
-@dataclass(frozen=True, eq=False)
 class FixedStatistics:
-    """Observations standardised by numbers that never change, ``[n]`` each."""
+    """Observations standardised by numbers that never change.
 
-    shift: Tensor
-    scale: Tensor
+    Args:
+        shift, scale: ``[n]`` each.
+    """
+
+    def __init__(self, shift: Tensor, scale: Tensor) -> None:
+        self.shift, self.scale = shift, scale
 
     def normalise(self, observation: Tensor) -> Tensor:
         """Raw observations to what networks read."""
         return (observation - self.shift) / self.scale
+
+    def state_dict(self) -> dict[str, Any]:
+        """The numbers."""
+        return {"shift": self.shift, "scale": self.scale}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over saved numbers."""
+        self.shift, self.scale = state["shift"], state["scale"]
 
 
 # --- replay -------------------------------------------------------------------------------------------------------------------------------

@@ -46,6 +46,8 @@ class TrainOptions:
     """Keep the policy of the best measurement while training (see --evaluate-every) in the folder best of the run."""
     stop_at: Annotated[tuple[str, float] | None, tyro.conf.arg(metavar="METRIC VALUE")] = None
     """End the run when a metric of such a measurement reaches a value, for example evaluation_return 450."""
+    from_run: str | None = None
+    """Begin with the weights of another run: its directory takes its newest policy, the folder best in it its best one."""
     environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
     """Options of the task, as names and JSON values."""
     sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()

@@ -18,6 +18,7 @@ from rheostat.collect.language.prompt_groups import Graded, LanguageSetup
 from rheostat.collect.language.rollout_records import rollout_rows
 from rheostat.credit.verifiers.verifier_interface import Progress
 from rheostat.learner.measuring import Calendar
+from rheostat.learner.starting_weights import StartingWeights
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics
 from rheostat.policies.flops import FORWARD, matrix_weights, tokens_seen
@@ -41,6 +42,7 @@ class LearnerContext(ABC):
         needs_old_scores: whether the learner's update needs the log-probabilities at its start apart from its first training pass.
         measured: what the measurement of this turn found; empty where none was due.
         calendar: when a control policy is measured while it trains; None never.
+        begins_with: weights of another run, which models take over as they are bound; None where they begin by themselves.
     """
 
     def __init__(self, streams: Streams, total_steps: int) -> None:
@@ -54,6 +56,7 @@ class LearnerContext(ABC):
         self.needs_old_scores = False
         self.measured: Metrics = {}
         self.calendar: Calendar | None = None
+        self.begins_with: StartingWeights | None = None
 
     @property
     def updates(self) -> int:

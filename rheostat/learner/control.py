@@ -21,6 +21,7 @@ from rheostat.learner.dial_for_control import hidden, rewrite
 from rheostat.learner.learner import Composition, Learner
 from rheostat.learner.running import RunningMethod
 from rheostat.learner.stages import Staged, Stages
+from rheostat.learner.starting_weights import StartingWeights
 from rheostat.learner.teamed import Teamed
 from rheostat.objectives.temporal_difference import min_over_critics
 from rheostat.options import check_domains, refuse_idle
@@ -383,6 +384,7 @@ def build(
     offline: OfflineData | None = None,
     expert: Actor | None = None,
     policy: Any = None,
+    weights: StartingWeights | None = None,
 ) -> RunningMethod:
     """A control method's learner.
 
@@ -396,6 +398,7 @@ def build(
         offline: the data set.
         expert: from raw observations to the distribution that the expert of ``dial.expert_share`` acts by.
         policy: the user's network.
+        weights: of another run, to begin with.
 
     Raises:
         RheostatError: what :func:`composition_of` refuses; a data set where none is read, none where one is needed, or one of another
@@ -421,6 +424,7 @@ def build(
         policy=policy,
     )
     context.data_first = isinstance(composition, Staged)
+    context.begins_with = weights
     try:
         prepare(composition, context)
         with torch.random.fork_rng(devices=[]):  # layers draw weights from the global generator before ours replace them

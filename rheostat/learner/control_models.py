@@ -77,6 +77,8 @@ class TargetNetwork(PolyakCopy[Any]):
         every: updates of the model per step of the copy.
     """
 
+    begins_as_copy: ClassVar[bool] = True
+
     def __init__(self, of: str, tau: float, every: int = 1) -> None:
         self.of, self.tau, self.every = of, tau, every
 
@@ -175,6 +177,8 @@ class LaggedActorModel:
         of: name of the model that moves.
     """
 
+    begins_as_copy: ClassVar[bool] = True
+
     def __init__(self, updates: int, of: str = "policy") -> None:
         self.lag, self.of = updates, of
 
@@ -215,6 +219,8 @@ class Behaviour(BehaviourPolicy):
         learning_rate: Adam step size, whose moments outlive restarts from the policy; None is plain gradient descent.
         of: name of the policy.
     """
+
+    begins_as_copy: ClassVar[bool] = True
 
     def __init__(self, learning_rate: float | None = None, of: str = "policy") -> None:
         self._rate, self._of = learning_rate, of

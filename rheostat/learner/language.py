@@ -17,6 +17,7 @@ from rheostat.learner import dial
 from rheostat.learner.context import LanguageContext
 from rheostat.learner.learner import Composition, Learner
 from rheostat.learner.models import Frozen, Trainable
+from rheostat.learner.starting_weights import StartingWeights
 from rheostat.learner.update import Update
 from rheostat.objectives.kl import KLEstimator
 from rheostat.objectives.terms import Entropy, ReferenceKL
@@ -214,7 +215,14 @@ def others_wrote(composition: Composition) -> bool:
 
 
 def build(
-    config: Any, who: str, setup: LanguageSetup, streams: Streams, total_steps: int, *, composition: Composition | None = None
+    config: Any,
+    who: str,
+    setup: LanguageSetup,
+    streams: Streams,
+    total_steps: int,
+    *,
+    composition: Composition | None = None,
+    weights: StartingWeights | None = None,
 ) -> Learner:
     """A language method's learner.
 
@@ -225,6 +233,7 @@ def build(
         streams: the run's random streams.
         total_steps: the budget, in ``config.budget.unit``.
         composition: other parts in the place of the method's own.
+        weights: of another run, to begin with.
 
     Raises:
         RheostatError: what :func:`composition_of` refuses, or a budget in which something would never happen.
@@ -245,6 +254,7 @@ def build(
         max_invalid_share=config.grading.max_invalid_share if hasattr(config, "grading") else 1.0,
         value_head=composition.any("needs_value_head"),
     )
+    context.begins_with = weights
     context.acting = "acting" if "acting" in composition.models else "policy"
     with torch.random.fork_rng(devices=[]):  # heads of further models draw weights from the global generator before ours replace them
         return Learner(config, composition, context)

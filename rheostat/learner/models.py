@@ -6,7 +6,7 @@ A learner holds ``{name: model}``. Every model is bound once to the context, in 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -70,6 +70,8 @@ class Frozen:
         refresh: of the number of updates made, whether the copy is taken anew now; None never does.
     """
 
+    begins_as_copy: ClassVar[bool] = True
+
     def __init__(self, of: str = "policy", refresh: Callable[[int], bool] | None = None) -> None:
         self.of, self.refresh = of, refresh
         self.network: Any = None
@@ -107,6 +109,8 @@ class Lagged:
         updates: how many.
         of: name of the model that moves.
     """
+
+    begins_as_copy: ClassVar[bool] = True
 
     def __init__(self, updates: int, of: str = "policy") -> None:
         self.lag, self.of = updates, of

@@ -21,11 +21,23 @@ class RunningMethod(ABC):
         self.config, self.composition, self.context = config, composition, context
 
     def bind_models(self) -> None:
-        """Bind every model once, in order; what is bound already (stages share their models) stays as it is."""
-        for name, model in self.composition.models.items():
-            if self.context.models.get(name) is not model:
-                self.context.models[name] = model
-                model.bind(self.context, name)
+        """Bind every model once, in order, with the weights that the run begins with; what is bound already (stages share their models)
+        stays as it is.
+
+        Raises:
+            RheostatError: those are the weights of other networks.
+        """
+        new = {name: model for name, model in self.composition.models.items() if self.context.models.get(name) is not model}
+        weights = self.context.begins_with
+        if weights is not None and new:
+            weights.give_statistics(self.context.stores)
+        for name, model in new.items():
+            self.context.models[name] = model
+            model.bind(self.context, name)
+            if weights is not None:
+                weights.give(name, model)
+        if weights is not None and new:
+            weights.require(self.context.deployed)
 
     # --- the four questions -----------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from rheostat.learner.context import LearnerContext
 from rheostat.learner.control import ControlContext, MakeEnvironments, composition_of, prepare
 from rheostat.learner.learner import Learner
 from rheostat.learner.running import RunningMethod
+from rheostat.learner.starting_weights import StartingWeights
 from rheostat.learner.teamed import Teamed
 from rheostat.options import refuse_idle
 from rheostat.parts import Batch, Metrics
@@ -210,6 +211,7 @@ class Team(RunningMethod):
         for name, rows in context.collector.rows.items():
             composition = copy.deepcopy(teamed.member)  # models and some parts remember
             member = context.members[name] = MemberContext(context, name, rows)
+            member.begins_with = None if context.begins_with is None else context.begins_with.of_policy(name)
             prepare(composition, member)
             self.members[name] = Learner(config, composition, member)
             context.models[name] = member.models[member.deployed]
@@ -275,7 +277,9 @@ def report(told: dict[str, Metrics]) -> Metrics:
     return found
 
 
-def build(config: Any, who: str, make: Any, streams: Streams, total_steps: int, *, policy: Any = None) -> Team:
+def build(
+    config: Any, who: str, make: Any, streams: Streams, total_steps: int, *, policy: Any = None, weights: StartingWeights | None = None
+) -> Team:
     """The learner of a method of several policies.
 
     Args:
@@ -285,6 +289,7 @@ def build(config: Any, who: str, make: Any, streams: Streams, total_steps: int, 
         streams: the run's random streams.
         total_steps: the budget of environment steps.
         policy: the user's network.
+        weights: of another run, to begin with.
 
     Raises:
         RheostatError: what :func:`~rheostat.learner.control.composition_of` refuses, or a network of the user's.
@@ -296,6 +301,7 @@ def build(config: Any, who: str, make: Any, streams: Streams, total_steps: int, 
     if config.dial.lag:
         config.dial.check_budget(total_steps // teamed.innermost.steps)
     context = TeamContext(make, streams, total_steps, environments=teamed.innermost.environments, who=who, share=teamed.share)
+    context.begins_with = weights
     try:
         with torch.random.fork_rng(devices=[]):  # layers draw weights from the global generator before ours replace them
             team = Team(config, teamed, context)

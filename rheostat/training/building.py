@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from torch import Tensor
 
 from rheostat.errors import RheostatError
+from rheostat.learner.starting_weights import StartingWeights
 from rheostat.methods import table
 from rheostat.options import refuse_idle
 from rheostat.streams import Streams
@@ -153,7 +154,9 @@ def _spaces_of(facts: Facts) -> tuple[Any, Any]:
     return ObservationEncoder(facts.observation_space, facts.name).space, ActionDecoder(facts.action_space, facts.name, 1).space
 
 
-def build_method(settings: Settings, task: Any, policy: Any = None, facts: dict[str, Any] | None = None) -> Any:
+def build_method(
+    settings: Settings, task: Any, policy: Any = None, facts: dict[str, Any] | None = None, weights: StartingWeights | None = None
+) -> Any:
     """The method of a run on its task.
 
     Args:
@@ -161,6 +164,7 @@ def build_method(settings: Settings, task: Any, policy: Any = None, facts: dict[
         task: a name or an object; None for a run on a Python environment that is opened without it.
         policy: the user's own network.
         facts: what the environments are like, where that was saved; then they are opened only when they are needed.
+        weights: of another run, to begin with.
     """
     entry = table.entry(settings.method)
     config = configure(settings.method, settings.config)
@@ -169,7 +173,8 @@ def build_method(settings: Settings, task: Any, policy: Any = None, facts: dict[
         from rheostat.learner import language
         from rheostat.training.language_setup import build_setup
 
-        return language.build(config, settings.method, build_setup(settings, config, task, policy), streams, settings.steps)
+        setup = build_setup(settings, config, task, policy)
+        return language.build(config, settings.method, setup, streams, settings.steps, weights=weights)
     from rheostat.learner import control
     from rheostat.tasks.control.facts import Facts
 
@@ -177,11 +182,12 @@ def build_method(settings: Settings, task: Any, policy: Any = None, facts: dict[
         from rheostat.learner import teams
 
         data_for(entry.load(), settings)  # refuses what it cannot use
-        return teams.build(config, settings.method, RunTeamEnvironments(task, settings), streams, settings.steps, policy=policy)
+        team = RunTeamEnvironments(task, settings)
+        return teams.build(config, settings.method, team, streams, settings.steps, policy=policy, weights=weights)
     environments = RunEnvironments(task, settings, None if facts is None else Facts.from_json(facts))
     expert = load_expert(settings) if config.dial.expert_share else None
-    data = data_for(entry.load(), settings)
-    found = control.build(config, settings.method, environments, streams, settings.steps, expert=expert, policy=policy, **data)
+    others: dict[str, Any] = {"expert": expert, "policy": policy, "weights": weights} | data_for(entry.load(), settings)
+    found = control.build(config, settings.method, environments, streams, settings.steps, **others)
     try:
         refuse_idle(config, settings.method, found.context)
     except RheostatError:

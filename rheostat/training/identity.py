@@ -45,16 +45,16 @@ def _sources(settings: Settings, method: Any, task: Any) -> Iterator[tuple[str, 
     for reward in settings.rewards:
         place = _file_of(str(reward).rpartition(":")[0] or str(reward))
         if place is not None:
-            yield f"the reward function of {place.name}", _digest(place)
+            yield f"the reward function of {place.name}", digest_of(place)
     for function in getattr(task, "rewards", None) or ():
         if inspect.isfunction(function) and function.__name__ != "<lambda>":
             yield f"the reward function {function.__name__}", hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
     module, colon, _ = settings.task.partition(":")
     if colon and table.entry(settings.method).domain == "control" and (place := _file_of(module)) is not None:
-        yield f"the environment of {place.name}", _digest(place)
+        yield f"the environment of {place.name}", digest_of(place)
     folder = _base(settings, method)
     if folder is not None:
-        yield f"the base model {folder.name}", _digest(folder)
+        yield f"the base model {folder.name}", digest_of(folder)
 
 
 def _base(settings: Settings, method: Any) -> Path | None:
@@ -80,8 +80,8 @@ def _file_of(name: str) -> Path | None:
     return Path(found.origin) if found is not None and found.origin and Path(found.origin).is_file() else None
 
 
-def _digest(place: Path) -> str:
-    """Of a file, or of the names and contents of the files in a folder."""
+def digest_of(place: Path) -> str:
+    """SHA-256 of a file, or of the names and contents of the files in a folder."""
     total = hashlib.sha256()
     for path in sorted(each for each in place.iterdir() if each.is_file()) if place.is_dir() else [place]:
         total.update(f"{path.name if place.is_dir() else ''}\n".encode())

@@ -37,6 +37,7 @@ from safetensors.torch import save_file
 from rheostat.credit.verifiers.timing import seconds_of
 from rheostat.errors import Interrupted, RheostatError
 from rheostat.learner.running import RunningMethod
+from rheostat.learner.starting_weights import StartingWeights
 from rheostat.locks import held
 from rheostat.methods import table
 from rheostat.parts import NonFinite
@@ -55,6 +56,7 @@ from rheostat.training.sandboxing import keep_sandbox
 from rheostat.training.settings import CUSTOM, Settings
 from rheostat.training.signals import listening
 from rheostat.training.sinks import Sink, open_sinks
+from rheostat.training.starting_point import StartingPoint, starting_point
 from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, remarks, silent_rewards
 
 
@@ -88,6 +90,8 @@ class Run:
         self._files: dict[str, Counted] = {}  # what else was written, as it was then
         self._identity: Identity | None = None  # what the run is, as its checkpoint says
         self._accepts = False  # goes on with differences from that
+        self._weights: StartingWeights | None = None  # of another run, while the method is built
+        self._began: dict[str, Any] | None = None  # where those came from
         self._next_checkpoint = settings.checkpoint_interval
         self._seconds = 0.0
         self._seen: list[str] = []  # the checkpoints that are there
@@ -104,7 +108,7 @@ class Run:
         directory = Path(directory)
         refuse_taken(directory)
         run = cls(directory, settings, task, policy)
-        _ = run.method  # refuse what is impossible before anything is written
+        run._begin_with(starting_point(settings))
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -121,8 +125,19 @@ class Run:
             run.save()
         return run
 
+    def _begin_with(self, point: StartingPoint | None) -> None:
+        """Build the method, with another run's weights or without; refuses what is impossible before anything is written."""
+        self._weights = None if point is None else point.weights
+        _ = self.method
+        self._weights = None  # they are a part of the run now
+        if point is not None:
+            self._began = point.facts
+            self._said.append(point.sentence)
+            self.notes.append(point.sentence)
+
     def _identity_now(self) -> Identity:
-        return identity_of(self.settings, versions(), self.method, self._task)
+        began = {} if self._began is None else {"began": self._began}
+        return identity_of(self.settings, versions(), self.method, self._task) | began
 
     def _compare_identity(self, progress: Progress) -> None:
         """Go on as the run that began, or with differences that were accepted, which are recorded.
@@ -154,6 +169,8 @@ class Run:
             description["environment"] = self.environments.facts.to_json()
         if policy is not None and isinstance(policy, torch.nn.Module):
             description["network"] = f"{type(policy).__module__}.{type(policy).__qualname__}"
+        if self._began is not None:
+            description["began"] = self._began
         write_description(self.directory, description)
 
     @contextmanager
@@ -204,7 +221,7 @@ class Run:
             return cls._at_its_best(directory, settings, task, policy, facts)
         run = cls(directory, settings, task, policy, facts)
         run._seen = checkpoint.names(directory / "checkpoints")
-        run._accepts = accept_changes
+        run._accepts, run._began = accept_changes, description.get("began")
         run._go_on_from(open_checkpoint(directory, at, to_continue=to_continue), on_file)
         return run
 
@@ -320,7 +337,7 @@ class Run:
         """The method, built on first use."""
         if self._method is None:
             torch.set_num_threads(self.settings.threads)
-            self._method = build_method(self.settings, self._task, self._policy, self._facts)
+            self._method = build_method(self.settings, self._task, self._policy, self._facts, self._weights)
             check_measured(self.settings, table.entry(self.settings.method).domain, self._method.context.measures)
         return self._method
 

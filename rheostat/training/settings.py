@@ -40,6 +40,9 @@ class Settings:
     """Keep the policy of the best measurement while training (see evaluate_every) in the folder ``best`` of the run."""
     stop_at: tuple[str, float] | None = None
     """End the run when a metric of such a measurement reaches a value, for example evaluation_return 450; None spends the whole budget."""
+    from_run: str | None = None
+    """Begin with the weights of another run: its directory takes its newest policy, the folder ``best`` in it its best one. The networks
+    must be the same; optimisers, data and counters begin anew."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
     """Control: who simulates: EnvPool where it has the id, else Gymnasium."""
     environment_options: dict[str, Any] = field(default_factory=dict)
@@ -51,7 +54,8 @@ class Settings:
     repair: dict[str, Any] = field(default_factory=dict)
     """Control: what is done about faults of the data set: ``unknown_end``, ``outside``, ``final_observation``, ``split_after_success``."""
     online_steps: int = 0
-    """Control: environment steps after the data set, for methods that begin with one; their ``steps`` are gradient steps on it."""
+    """Control: environment steps after the data set, for methods that begin with one; their ``steps`` are gradient steps on it, which may
+    then be 0."""
     model: str | None = None
     """Language: a Hugging Face folder or hub name, or the name of a base-model recipe; None takes the task's own tiny base."""
     prompts: str | None = None
@@ -111,7 +115,7 @@ class Settings:
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
             object.__setattr__(self, each.name, by_type(each.name, getattr(self, each.name), type_hints(Settings)[each.name]))
-        whole("steps", self.steps, at_least=1)
+        whole("steps", self.steps, at_least=0 if self.online_steps else 1)
         whole("threads", self.threads, at_least=1, at_most=MOST_THREADS)
         whole("seed", self.seed, at_least=0, at_most=2**63 - 1)
         for name in ("online_steps", "checkpoint_every", "evaluation_episodes", "rollouts_kept", "adapter_rank"):

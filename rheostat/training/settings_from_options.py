@@ -59,6 +59,10 @@ def settings_for(method: str, task: Any, *, preset: str | None = None, below: Ma
     domain = table.entry(method).domain
     options = absolute(options)
     _refuse_settings_of_others(method, domain, options)
+    if domain == "language" and options.get("from_run"):
+        from rheostat.training.starting_point import with_its_model
+
+        options = with_its_model(options)
     if preset is None and below is None and domain == "language":
         from rheostat.training.language_setup import automatic_preset
 
@@ -101,7 +105,7 @@ def _say_once(text: str) -> None:
 def absolute(options: dict[str, Any]) -> dict[str, Any]:
     """Files named relative to the working directory, by their whole path, so that a run can be resumed from anywhere."""
     found = dict(options)
-    for name in ("model", "prompts", "experts", "offline"):
+    for name in ("model", "prompts", "experts", "offline", "from_run"):
         if options.get(name) is not None and Path(options[name]).exists():
             found[name] = str(Path(options[name]).resolve())
     if options.get("rewards"):

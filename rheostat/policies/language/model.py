@@ -394,8 +394,8 @@ class Reference:
         """Put saved weights back."""
         if self._copy is not None:
             self._copy.load_state_dict(state)
-        for name, kept in self._adapters.items():
-            kept.copy_(state[name])
+        else:  # also where the run began with adapters that are not in the model's folder
+            self._adapters = {name: kept.to(self._policy.device, copy=True) for name, kept in state.items()}
 
 
 def values_of_tokens(policy: LanguagePolicy, head: ValueHead, action: Tensor, attention: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
