@@ -103,12 +103,12 @@ def steps_of(rows: Any, statistics: Any, o: Any) -> list[Step]:
     return found
 
 
-def advantages(steps: list[Step], value: Any, o: Any) -> None:
-    """A_t = sum_l (gamma lambda)^l delta_{t+l} over the rest of the episode, and V(s_t)."""
+def advantages(steps: list[Step], value: Any, o: Any, bootstrap: bool) -> None:
+    """A_t = sum_l (gamma lambda)^l delta_{t+l} over the rest of the episode, and V(s_t); ``bootstrap`` says whether time limits do."""
     delta = []
     for step in steps:
         step.value = float(value(step.seen))
-        ends = step.terminated or (step.truncated and not getattr(o, "bootstrap_on_truncation", True))
+        ends = step.terminated or (step.truncated and not bootstrap)
         beyond = 0.0 if ends else float(value(step.following))
         delta.append(step.reward + o.gamma * beyond - step.value)
     for i, step in enumerate(steps):
@@ -260,7 +260,7 @@ def steps_to_learn(plain: Plain, policy: Policy, turns: Sequence[Turn]) -> tuple
     statistics = Statistics([fresh(each) for each in turns], turn.options.gamma)
     steps = steps_of(turn.rows, statistics, turn.options)
     p = plain.fixed("policy")
-    advantages(steps, lambda seen: policy.value(p, seen), turn.options)
+    advantages(steps, lambda seen: policy.value(p, seen), turn.options, turn.options.bootstrap_on_truncation)
     for step in steps:
         step.start = float(policy.log_prob(p, step.seen, step.action))
     return steps, statistics
@@ -507,6 +507,7 @@ def following(kind: type[Policy] = Policy, sizes: tuple[int, ...] = ()) -> Follo
 def one_turn(plain: Plain, policy: Policy, turns: Sequence[Turn], total: int) -> Followed:
     """The last of some turns."""
     turn, o = turns[-1], turns[-1].options
+    plain.begin(turn.start)
     (check_repairing if hasattr(o, "repair_probability") else check_acting)(plain, policy, turns)
     steps, _ = steps_to_learn(plain, policy, turns)
     if len(turns) % (o.batch_steps // getattr(o, "behaviour_steps", o.batch_steps)) == 0:

@@ -55,6 +55,7 @@ class Turn:
         made: gradient steps (or updates) before.
         steps: environment steps so far.
         stage: number of the stage.
+        said: what members of an ensemble scored, who was chosen, and which networks of a model are used, after the turn.
     """
 
     context: Any
@@ -70,6 +71,7 @@ class Turn:
     made: int = 0
     steps: int = 0
     stage: int = 0
+    said: dict[str, Any] = field(default_factory=dict)
     drawn: dict[str, torch.Generator] = field(default_factory=dict)
 
     def chance(self, stream: str) -> torch.Generator:
@@ -150,7 +152,12 @@ class Watch:
 
     def ended(self, context: Any) -> None:
         """A turn is over."""
-        self.turns[-1].end, self.turns[-1].steps = weights_of(context), context.collector.steps
+        turn = self.turns[-1]
+        turn.end, turn.steps = weights_of(context), context.collector.steps
+        if "members" in context.models:
+            members, model = context.models["members"], context.models["world model"]
+            turn.said = {"scores": members.scores.tolist(), "best": members.best.tolist(), "elites": model.elites.tolist()}
+            turn.said["chosen"] = context.models["policy"].chosen
 
 
 @contextmanager

@@ -126,12 +126,18 @@ class Plain:
     """
 
     def __init__(self, start: Weights, eps: float = 1e-8) -> None:
-        self.p = {model: {name: double(value).clone().requires_grad_() for name, value in each.items()} for model, each in start.items()}
+        self.p: dict[str, Parameters] = {}
+        self.begin(start)
         self.eps: dict[str, float] = dict.fromkeys(start, eps)
         self.moments: dict[str, dict[str, Any]] = {}
         self.moves: list[Move] = []
         self.counts: dict[str, int] = {}
         self.memory: dict[str, Any] = {}
+
+    def begin(self, start: Weights) -> None:
+        """A turn begins with the run's own weights, so that differences in the last digits do not grow from turn to turn."""
+        for model, each in start.items():
+            self.p[model] = {name: double(value).clone().requires_grad_() for name, value in each.items()}
 
     def gradient(self, model: str, loss: Tensor, limit: float | None = None) -> Parameters:
         """Of a loss by a model's parameters, shortened to a norm of at most ``limit``."""
@@ -189,8 +195,10 @@ class Plain:
         return {name: value.detach() for name, value in self.p[model].items()}
 
 
-GRADIENT, WEIGHT, LEAST = 1e-5, 1e-5, 1e-2
-"""Largest differences: of a gradient in shares of the model's largest entry (or of 0.01, where that is smaller), and of a weight."""
+GRADIENT, WEIGHT = 1e-5, 1e-5
+"""Largest differences of gradients (of those with entries above 1, in shares of the largest one) and of weights."""
+SHARE, LEAST = 1e-4, 1e-2
+"""Largest difference of a gradient in shares of its largest entry, or of the second number where that is larger."""
 
 
 @dataclass(frozen=True)
@@ -213,9 +221,11 @@ def compare(turn: Turn, plain: Followed) -> tuple[float, float]:
         assert math.isclose(real.learning_rate, own.learning_rate, rel_tol=1e-9), f"step {number}: {real.learning_rate} {own.learning_rate}"
         size = max(float(g.abs().max()) for g in own.gradient.values())
         for name, g in own.gradient.items():
-            difference = float((real.gradient[name].double() - g).abs().max()) / max(size, LEAST)
-            of_gradients = max(of_gradients, difference)
-            assert difference <= GRADIENT, f"step {number}: gradient of {real.model}, {name}: {difference:.2e}"
+            difference = float((real.gradient[name].double() - g).abs().max())
+            of_gradients = max(of_gradients, difference / max(1.0, size))
+            assert difference <= min(GRADIENT * max(1.0, size), SHARE * max(LEAST, size)), (
+                f"step {number}: gradient of {real.model}, {name}: {difference:.2e}"
+            )
     for model, each in turn.end.items():
         for name, value in each.items():
             difference = float((value.double() - plain.weights[model][name]).abs().max())

@@ -847,6 +847,7 @@ def following(step: Callable[[Now], None], density: Density | None = None) -> Fo
             if density is not None:
                 check_acting(Now(plain, turn, [], stores, settings, before.steps if before else 0), reader, density)
             stores.take(turn)
+            plain.begin(turn.start)
             for start in range(0, 0 if turn.rows is None else len(turn.rows), turn.options.batch_size):
                 number = turn.made + start // turn.options.batch_size
                 step(Now(plain, turn, reader.rows(turn, start), stores, settings, number))

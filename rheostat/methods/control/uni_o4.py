@@ -241,7 +241,7 @@ class UniO4:
             Stage("online", online, start=chosen.choose_by_return, log_always=True),
         ]
         log = replace(self.log, metered=after_fitting)
-        data = [DataSet(), self.rewards, self.states, self.choice, self.keep, ReadData(read, self.gamma)]
+        data = [DataSet(), self.rewards, self.states, self.choice, replace(self.keep, gamma=self.gamma), ReadData(read, self.gamma)]
         return Staged(stages, models, report=True, stores=[self.parts, read, *data, log])
 
 
