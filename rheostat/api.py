@@ -139,7 +139,7 @@ def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...], cal
     from rheostat.reporting.rollouts import rollouts_section
 
     display = (Bar(run.directory.name) if progress else Silent()) if isinstance(progress, bool) else progress
-    for note in run.notes:
+    for note in run.warnings:
         print(note, file=sys.stderr)
     if progress:
         derived = derived_numbers(run.settings.method, run.method.config) | run.method.arithmetic

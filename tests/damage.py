@@ -131,7 +131,7 @@ def resumed(directory: Path, runs: Runs) -> str:
     """What resuming gives."""
     run = Run.load(directory, to_continue=True)
     run.train()
-    said = any("now, and was" in sentence for sentence in run.notes)
+    said = any("now, and was" in sentence for sentence in run.warnings)
     same = not differences(runs.finished, directory) and without_seconds(run.summary) == without_seconds(Run.load(runs.finished).summary)
     return "same" if same else "sentence" if said else "silent"
 

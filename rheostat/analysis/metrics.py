@@ -117,7 +117,7 @@ AXES: tuple[Axis, ...] = (
     Axis("reward_calls", "Reward calls"),
     Axis("flops", "FLOPs (estimated)"),
 )
-BOOKS = frozenset({"iteration", "episodes"} | {axis.key for axis in AXES if not axis.summed})
+COUNTERS = frozenset({"iteration", "episodes"} | {axis.key for axis in AXES if not axis.summed})
 """Keys of a row that say where it is, not what was measured."""
 
 HEADLINES = ("evaluation_return", "episode_return", "accuracy", "reward")
@@ -153,4 +153,4 @@ def describe(key: str) -> Metric:
 def ordered(keys: Iterable[str]) -> list[Metric]:
     """Metrics by group, known ones first and in the order of the table."""
     rank = {key: index for index, key in enumerate(METRICS)}
-    return sorted((describe(key) for key in set(keys) - BOOKS), key=lambda m: (GROUPS.index(m.group), rank.get(m.key, len(rank)), m.key))
+    return sorted((describe(key) for key in set(keys) - COUNTERS), key=lambda m: (GROUPS.index(m.group), rank.get(m.key, len(rank)), m.key))

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rheostat.analysis.metrics import AXES, BOOKS, FINALS, HEADLINES
+from rheostat.analysis.metrics import AXES, COUNTERS, FINALS, HEADLINES
 from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
 from rheostat.options import flatten, options_of
 from rheostat.training.logs import faults, read_jsonl, read_timings
 from rheostat.training.settings import CUSTOM, Settings, configure
-from rheostat.training.version_0_1 import current_metric
+from rheostat.training.version_0_1 import current_metric, current_summary
 
 Array = NDArray[np.float64]
 
@@ -93,7 +93,7 @@ class Record:
     @property
     def metrics(self) -> list[str]:
         """Keys of what was measured."""
-        return [key for key in self.columns if key not in BOOKS]
+        return [key for key in self.columns if key not in COUNTERS]
 
     @property
     def headline(self) -> str | None:
@@ -193,7 +193,7 @@ def read_record(directory: str | Path) -> Record:
         command=str(config.get("command", "")),
         columns=columns,
         nonfinite=nonfinite,
-        summary=_read_json(directory / "summary.json") or {},
+        summary=current_summary(_read_json(directory / "summary.json") or {}),
         faults=(*wrong, *_holes(directory, columns)),
         notes=tuple(notes),
     )

@@ -122,7 +122,7 @@ def summarise(arms: Sequence[Arm], *, level: float = 0.95, margin: float | None 
         )
         if verdict is not None and verdict.flags:
             notes.append(f"{arm.label}: {' and '.join(verdict.flags)}, so a false verdict is more likely than the rule promises.")
-        notes += [f"{arm.label}: {sentence}" for sentence in dict.fromkeys(_remarks(arm))]
+        notes += [f"{arm.label}: {sentence}" for sentence in dict.fromkeys(_warnings(arm))]
         notes += _nonfinite_notes(arm)
     tested = {
         row.label: over_looks(row.verdict.p_value, row.verdict.difference.level)
@@ -161,9 +161,9 @@ def final_label(rows: Sequence[ArmSummary]) -> str:
     return FINAL_LABELS.get(metric, f"{describe(metric).label}, last tenth")
 
 
-def _remarks(arm: Arm) -> list[str]:
+def _warnings(arm: Arm) -> list[str]:
     """What the runs say about their corrections, without the numbers that differ between seeds."""
-    said = [sentence for record in arm.records for sentence in record.summary.get("remarks", [])]
+    said = [sentence for record in arm.records for sentence in record.summary.get("warnings", [])]
     return list({sentence.split(" although")[0]: sentence for sentence in said}.values())
 
 

@@ -164,7 +164,7 @@ class OfflineData:
         return 100 * (value - random) / (expert - random)
 
     @property
-    def remarks(self) -> list[str]:
+    def warnings(self) -> list[str]:
         """Sentences about what is unusual and allowed."""
         found = []
         if len(self.episodes) == 1:

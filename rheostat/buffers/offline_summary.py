@@ -49,5 +49,5 @@ def summarise(data: OfflineData) -> dict[str, Any]:
         "behaviour": data.behaviour,
         "digest": data.digest,
         "facts": data.facts,
-        "remarks": data.remarks,
+        "warnings": data.warnings,
     }

@@ -211,7 +211,7 @@ def print_summary(path: str | Path, found: dict[str, Any]) -> None:
     if score:
         cells.append(["score", *(f"{x:.1f}" for x in (score["mean"], *score["quantiles"].values()))])
     print_table("Returns of whole episodes: mean and quantiles", ["", *names], cells, numbers=names)
-    for sentence in found["remarks"]:
+    for sentence in found["warnings"]:
         print(f"Note: {sentence}")
 
 

@@ -107,7 +107,7 @@ class Evaluate:
         if ignored:
             raise RheostatError(f"--{ignored[0].replace('_', '-')} goes with --model: a run is evaluated on its own task.")
         run = api.load(self.run_directory, sandbox=self.sandbox, at="best" if self.best else None)
-        for note in run.notes:
+        for note in run.warnings:
             print(note, file=sys.stderr)
         if self.sandbox is not None and table.entry(run.settings.method).domain != "language":
             raise RheostatError(f"--sandbox is for graders of language runs: {run.settings.method} has none.")

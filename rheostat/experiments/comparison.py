@@ -26,7 +26,7 @@ from rheostat.analysis.summaries import ArmSummary, summarise
 from rheostat.analysis.verdict import RULE
 from rheostat.errors import RheostatError
 from rheostat.experiments.display import GridBar, Quiet
-from rheostat.experiments.grid import Cell, Display, Grid
+from rheostat.experiments.grid import Display, Grid, GridRun
 from rheostat.locks import held
 from rheostat.methods import table
 from rheostat.options import flatten
@@ -59,7 +59,7 @@ class Comparison:
         methods: names; the first is the one the others are compared with.
         task: name.
         records: the runs that exist, by method and seed.
-        failures: cells that crashed, with their errors.
+        failures: runs that crashed, with their errors.
         margin: the difference of final values below which nothing matters, as declared before the first run; None: none was.
     """
 
@@ -126,18 +126,18 @@ def compare(
             something else, or every run failed.
         ComparisonInterrupted: a signal came; everything is saved.
     """
-    cells, where, command = plan(methods, task, seeds=seeds, steps=steps, margin=margin, directory=directory, **options)
-    failures = run_grid(cells, where, command, str(task), jobs=jobs, progress=progress)
+    runs, where, command = plan(methods, task, seeds=seeds, steps=steps, margin=margin, directory=directory, **options)
+    failures = run_grid(runs, where, command, str(task), jobs=jobs, progress=progress)
     comparison = load_comparison(where, failures=failures)
     _write(where / "results.json", json.dumps(comparison.rows(), indent=2))
     return comparison
 
 
-def run_grid(cells: list[Cell], where: Path, command: str, title: str, *, jobs: int | None, progress: bool | Display) -> dict[str, str]:
+def run_grid(runs: list[GridRun], where: Path, command: str, title: str, *, jobs: int | None, progress: bool | Display) -> dict[str, str]:
     """Run what is not finished yet.
 
     Returns:
-        Errors of the cells that crashed, by name.
+        Errors of the runs that crashed, by name.
 
     Raises:
         ComparisonInterrupted: a signal came; everything is saved.
@@ -146,12 +146,12 @@ def run_grid(cells: list[Cell], where: Path, command: str, title: str, *, jobs: 
     workers = jobs or len(os.sched_getaffinity(0))
     display = (GridBar(title) if progress else Quiet()) if isinstance(progress, bool) else progress
     with held(where / LOCK, f"the runs in {where}", say=display.note):
-        whole = Grid(cells, workers, where / "logs", command, display).run()
+        whole = Grid(runs, workers, where / "logs", command, display).run()
     if not whole:
         raise ComparisonInterrupted(where, command)
-    failures = {cell.name: cell.error for cell in cells if cell.state == "failed"}
-    if len(failures) == len(cells):
-        raise RheostatError(f"Every run failed, the first one ({cells[0].name}) with: {cells[0].error}")
+    failures = {run.name: run.error for run in runs if run.state == "failed"}
+    if len(failures) == len(runs):
+        raise RheostatError(f"Every run failed, the first one ({runs[0].name}) with: {runs[0].error}")
     return failures
 
 
@@ -164,8 +164,8 @@ def plan(
     directory: str | Path | None,
     margin: float | None = None,
     **options: Any,
-) -> tuple[list[Cell], Path, str]:
-    """The cells of a comparison, its directory (made, with its manifest) and the command that runs or continues it.
+) -> tuple[list[GridRun], Path, str]:
+    """The runs of a comparison, its directory (made, with its manifest) and the command that runs or continues it.
 
     Raises:
         RheostatError: see :func:`compare`.
@@ -191,8 +191,8 @@ def plan_arms(
     command: str,
     margin: float | None = None,
     **options: Any,
-) -> list[Cell]:
-    """The cells of a grid of arms and seeds; its directory is made, with a manifest that refuses anything else later.
+) -> list[GridRun]:
+    """The runs of a grid of arms and seeds; its directory is made, with a manifest that refuses anything else later.
 
     Args:
         arms: method and own options by label; the first is what the others are compared with.
@@ -220,8 +220,8 @@ def plan_arms(
         label: [settings_for(method, task, seed=seed, steps=steps, **whole[label]) for seed in range(seeds)]
         for label, (method, _) in arms.items()
     }
-    cells = [
-        Cell(f"{_folder(label)}-s{settings.seed}", label, where / f"{_folder(label)}-s{settings.seed}", settings)
+    runs = [
+        GridRun(f"{_folder(label)}-s{settings.seed}", label, where / f"{_folder(label)}-s{settings.seed}", settings)
         for label, runs in planned.items()
         for settings in runs
     ]
@@ -231,7 +231,7 @@ def plan_arms(
         "seeds": seeds,
         "margin": margin,
         "settings": {label: _shared(runs[0]) for label, runs in planned.items()},
-        "cells": [cell.name for cell in cells],
+        "cells": [run.name for run in runs],
         "command": command,
         "versions": versions(),
     }
@@ -246,7 +246,7 @@ def plan_arms(
         _write(where / MANIFEST, json.dumps(manifest, indent=2))
     except OSError as error:
         raise RheostatError(f"Cannot write to {where}: {error}.") from error
-    return cells
+    return runs
 
 
 def _folder(label: str) -> str:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rheostat.experiments.grid import Cell
+from rheostat.experiments.grid import GridRun
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -22,7 +22,7 @@ class Quiet:
     def __init__(self) -> None:
         self.notes: list[str] = []
 
-    def start(self, cells: Sequence[Cell], jobs: int) -> None:
+    def start(self, runs: Sequence[GridRun], jobs: int) -> None:
         """Nothing."""
 
     def update(self) -> None:
@@ -44,11 +44,11 @@ class GridBar:
         self.live: Progress | None = None
         self.last = 0.0
 
-    def start(self, cells: Sequence[Cell], jobs: int) -> None:
+    def start(self, runs: Sequence[GridRun], jobs: int) -> None:
         """Begin showing."""
-        self.cells, self.jobs, self.began = cells, jobs, time.monotonic()
-        self.first = sum(cell.steps for cell in cells)
-        self.groups = {cell.group: [other for other in cells if other.group == cell.group] for cell in cells}
+        self.runs, self.jobs, self.began = runs, jobs, time.monotonic()
+        self.first = sum(run.steps for run in runs)
+        self.groups = {run.group: [other for other in runs if other.group == run.group] for run in runs}
         if not sys.stderr.isatty():
             return
         from rich.console import Console
@@ -62,9 +62,9 @@ class GridBar:
             console=Console(stderr=True),
             refresh_per_second=4,
         )
-        self.tasks: dict[str, TaskID] = {"": self.live.add_task(f"[bold]{self.title}", total=sum(cell.total for cell in cells), line="")}
+        self.tasks: dict[str, TaskID] = {"": self.live.add_task(f"[bold]{self.title}", total=sum(run.total for run in runs), line="")}
         for group, members in self.groups.items():
-            self.tasks[group] = self.live.add_task(f"  {group}", total=sum(cell.total for cell in members), line="")
+            self.tasks[group] = self.live.add_task(f"  {group}", total=sum(run.total for run in members), line="")
         self.live.start()
         self.update()
 
@@ -74,14 +74,14 @@ class GridBar:
         if self.live is None:
             if now - self.last >= QUIET_PERIOD:
                 self.last = now
-                share = sum(min(cell.steps, cell.total) for cell in self.cells) / max(1, sum(cell.total for cell in self.cells))
+                share = sum(min(run.steps, run.total) for run in self.runs) / max(1, sum(run.total for run in self.runs))
                 groups = " | ".join(f"{group} {self._group_line(members)}" for group, members in self.groups.items())
                 print(f"{self.title}: {share:.0%}  {self._overall_line(now)}  {groups}", file=sys.stderr, flush=True)
             return
-        done = sum(min(cell.steps, cell.total) for cell in self.cells)
+        done = sum(min(run.steps, run.total) for run in self.runs)
         self.live.update(self.tasks[""], completed=done, line=self._overall_line(now))
         for group, members in self.groups.items():
-            completed = sum(min(cell.steps, cell.total) for cell in members)
+            completed = sum(min(run.steps, run.total) for run in members)
             self.live.update(self.tasks[group], completed=completed, line=f"[dim]{self._group_line(members)}")
 
     def note(self, text: str) -> None:
@@ -98,38 +98,38 @@ class GridBar:
             self.live.stop()
 
     def _overall_line(self, now: float) -> str:
-        finished = sum(cell.state == "finished" for cell in self.cells)
-        speed = (sum(cell.steps for cell in self.cells) - self.first) / max(now - self.began, 1e-9)
-        left = time_left(self.cells, self.jobs, now)
-        text = f"{finished}/{len(self.cells)} runs  {speed:,.0f} steps/s"
+        finished = sum(run.state == "finished" for run in self.runs)
+        speed = (sum(run.steps for run in self.runs) - self.first) / max(now - self.began, 1e-9)
+        left = time_left(self.runs, self.jobs, now)
+        text = f"{finished}/{len(self.runs)} runs  {speed:,.0f} steps/s"
         return f"{text}  {clock(left)} left" if left is not None else text
 
     @staticmethod
-    def _group_line(members: Sequence[Cell]) -> str:
-        finished = sum(cell.state == "finished" for cell in members)
+    def _group_line(members: Sequence[GridRun]) -> str:
+        finished = sum(run.state == "finished" for run in members)
         parts = [f"{finished}/{len(members)} seeds"]
-        current = [cell.headline for cell in members if cell.headline is not None]
+        current = [run.headline for run in members if run.headline is not None]
         if current:
             name, values = current[0][0].removeprefix("episode_"), [value for _, value in current]
             parts.append(f"{name} {sum(values) / len(values):,.4g}")
-        failed = sum(cell.state == "failed" for cell in members)
+        failed = sum(run.state == "failed" for run in members)
         return "  ".join([*parts, *([f"{failed} failed"] if failed else [])])
 
 
-def time_left(cells: Sequence[Cell], jobs: int, now: float) -> float | None:
-    """Seconds until the grid is done, from the speed of each group's running and finished cells; None before any has moved.
+def time_left(runs: Sequence[GridRun], jobs: int, now: float) -> float | None:
+    """Seconds until the grid is done, from the speed of each group's running and finished runs; None before any has moved.
 
-    Work is spread over ``jobs`` workers, but the last cell cannot be split.
+    Work is spread over ``jobs`` workers, but the last run cannot be split.
     """
     rates: dict[str, list[float]] = {}
-    for cell in cells:
-        if cell.began and cell.steps > cell.first and cell.state == "running":
-            rates.setdefault(cell.group, []).append((cell.steps - cell.first) / (now - cell.began))
+    for run in runs:
+        if run.began and run.steps > run.first and run.state == "running":
+            rates.setdefault(run.group, []).append((run.steps - run.first) / (now - run.began))
     if not rates:
         return None
     known = {group: sum(values) / len(values) for group, values in rates.items()}
     average = sum(known.values()) / len(known)
-    remaining = [max(0, cell.total - cell.steps) / known.get(cell.group, average) for cell in cells if cell.active]
+    remaining = [max(0, run.total - run.steps) / known.get(run.group, average) for run in runs if run.active]
     return max(sum(remaining) / max(1, jobs), max(remaining, default=0.0))
 
 

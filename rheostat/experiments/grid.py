@@ -1,4 +1,4 @@
-"""Many runs side by side: one worker process per cell, as many at a time as there are cores, stopped and resumed together."""
+"""Many runs side by side: one worker process per run, as many at a time as there are cores, stopped and resumed together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TAIL = 32_768
 
 
 @dataclass
-class Cell:
+class GridRun:
     """One run of a grid: its place, its definition, and how far it is."""
 
     name: str
@@ -55,7 +55,7 @@ class Cell:
         """Whether it is done with, one way or another."""
         return self.state in ("waiting", "running")
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """Read how far the run is from its files."""
         row = last_row(self.directory / "metrics.jsonl")
         if row is not None:
@@ -69,7 +69,7 @@ class Cell:
 class Display(Protocol):
     """What shows the grid while it works."""
 
-    def start(self, cells: Sequence[Cell], jobs: int) -> None: ...
+    def start(self, runs: Sequence[GridRun], jobs: int) -> None: ...
     def update(self) -> None: ...
     def note(self, text: str) -> None: ...
     def stop(self) -> None: ...
@@ -77,7 +77,7 @@ class Display(Protocol):
 
 @dataclass
 class _Worker:
-    cell: Cell
+    run: GridRun
     process: subprocess.Popen[bytes]
     log: Path
     log_start: int = 0
@@ -85,17 +85,17 @@ class _Worker:
 
 @dataclass
 class Grid:
-    """Runs ``cells`` with at most ``jobs`` workers.
+    """Runs ``runs`` with at most ``jobs`` workers.
 
     Attributes:
-        cells: what to run; finished ones are skipped, begun ones resumed.
+        runs: what to run; finished ones are skipped, begun ones resumed.
         jobs: workers at a time.
         logs: folder for what the workers print.
         command: noted down in every run as the command that makes it.
         display: shows progress.
     """
 
-    cells: Sequence[Cell]
+    runs: Sequence[GridRun]
     jobs: int
     logs: Path
     command: str
@@ -103,15 +103,15 @@ class Grid:
     workers: list[_Worker] = field(default_factory=list)
 
     def run(self) -> bool:
-        """Work until every cell is finished or has failed.
+        """Work until every run is finished or has failed.
 
         Returns:
             False if a signal (Ctrl-C, SIGTERM) stopped it; every worker has then saved itself.
         """
-        for cell in self.cells:
-            cell.look()
-        queue = [cell for cell in self.cells if cell.state == "waiting"]
-        self.display.start(self.cells, self.jobs)
+        for run in self.runs:
+            run.refresh()
+        queue = [run for run in self.runs if run.state == "waiting"]
+        self.display.start(self.runs, self.jobs)
         try:
             with listening() as stop:
                 while (queue or self.workers) and not stop():
@@ -128,9 +128,9 @@ class Grid:
             self.display.stop()
         return True
 
-    def _start(self, cell: Cell) -> _Worker:
+    def _start(self, run: GridRun) -> _Worker:
         self.logs.mkdir(parents=True, exist_ok=True)
-        log = self.logs / f"{cell.name}.log"
+        log = self.logs / f"{run.name}.log"
         start = log.stat().st_size if log.exists() else 0
         environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         with log.open("ab") as output:
@@ -143,34 +143,34 @@ class Grid:
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops its workers in good order
             )
         job = {
-            "directory": str(cell.directory),
-            "settings": cell.settings.to_json(),
+            "directory": str(run.directory),
+            "settings": run.settings.to_json(),
             "command": self.command,
-            "lock": str(self.logs / f"{cell.name}.lock"),
+            "lock": str(self.logs / f"{run.name}.lock"),
         }
         assert process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it died at once; its log says why
             process.stdin.write((json.dumps(job) + "\n").encode())
             process.stdin.flush()
-        cell.state, cell.began, cell.first = "running", time.monotonic(), cell.steps
-        return _Worker(cell, process, log, start)
+        run.state, run.began, run.first = "running", time.monotonic(), run.steps
+        return _Worker(run, process, log, start)
 
     def _collect(self) -> None:
         for worker in list(self.workers):
             code = worker.process.poll()
-            worker.cell.look()
+            worker.run.refresh()
             if code is None:
-                worker.cell.state = "running"  # the summary is there a moment before the last checkpoint is
+                worker.run.state = "running"  # the summary is there a moment before the last checkpoint is
                 continue
             self.workers.remove(worker)
             _close(worker.process)
             if code == FINISHED:
-                worker.cell.state = "finished"
+                worker.run.state = "finished"
             elif code in (STOPPED, -signal.SIGTERM):
-                worker.cell.state = "stopped"
+                worker.run.state = "stopped"
             else:
-                worker.cell.state, worker.cell.error = "failed", last_words(worker.log, worker.log_start, code)
-                self.display.note(f"{worker.cell.name} failed: {worker.cell.error}")
+                worker.run.state, worker.run.error = "failed", last_words(worker.log, worker.log_start, code)
+                self.display.note(f"{worker.run.name} failed: {worker.run.error}")
 
     def _stop_all(self) -> None:
         self.display.note(f"Stopping; {len(self.workers)} run{'s' if len(self.workers) != 1 else ''} being saved ...")
@@ -188,7 +188,7 @@ class Grid:
             worker.process.kill()
             worker.process.wait()
             _close(worker.process)
-            worker.cell.state = "stopped"
+            worker.run.state = "stopped"
         self.workers.clear()
 
 

@@ -110,8 +110,8 @@ def sweep(
     steps = usual_steps([method]) if steps is None else steps
     command = _command(method, task, dial, seeds, steps, margin, where, options)
     arms = {f"{name}-{value:g}": (method, {f"dial.{name}": value}) for value in values}
-    cells = plan_arms(arms, task, seeds=seeds, steps=steps, margin=margin, where=where, command=command, **(options | held))
-    failures = run_grid(cells, where, command, f"{method} {name}", jobs=jobs, progress=progress)
+    runs = plan_arms(arms, task, seeds=seeds, steps=steps, margin=margin, where=where, command=command, **(options | held))
+    failures = run_grid(runs, where, command, f"{method} {name}", jobs=jobs, progress=progress)
     found = Sweep(load_comparison(where, failures=failures), method, name, tuple(values))
     (where / "sweep.json").write_text(json.dumps(found.rows(), indent=2))
     return found

@@ -1,4 +1,4 @@
-"""One cell of a comparison or study in a process of its own: ``python -m rheostat.experiments.worker``, its job as one JSON line on stdin.
+"""One run of a comparison in a process of its own: ``python -m rheostat.experiments.worker``, its job as one JSON line on stdin.
 
 The pipe stays open while the parent lives; when it closes, the parent is gone and the worker saves itself and stops, as it does on SIGTERM.
 A lock makes sure that a worker still saving and the one that resumes it are never in the same directory together.
@@ -45,7 +45,7 @@ def work(job: dict[str, Any]) -> int:
         with held(Path(job["lock"]), f"the run in {directory}", patience=PATIENCE, say=lambda note: print(note, file=sys.stderr)):
             if checkpoint.names(directory / "checkpoints"):
                 run = Run.load(directory, to_continue=True)
-                for note in run.notes:
+                for note in run.warnings:
                     print(note, file=sys.stderr)
             else:  # nothing there, or a run that was stopped before its first checkpoint
                 if directory.exists():

@@ -143,7 +143,7 @@ class TeamContext(LearnerContext):
                 restart()
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters, streams, environments and books."""
+        """Counters, streams and environments."""
         return super().state_dict() | {"restarts": self.restarts, "collector": self.collector.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

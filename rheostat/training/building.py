@@ -64,10 +64,10 @@ class RunEnvironments:
         """Bring all environments to the states that were loaded; returns what could not be done, and whether new episodes must begin."""
         for environments in self.alive:
             environments.wake()
-        notes = [note for environments in self.alive for note in environments.notes]
+        found = [each for environments in self.alive for each in environments.warnings]
         for environments in self.alive:
-            environments.notes = []
-        return notes, not all(environments.can_save for environments in self.alive)
+            environments.warnings = []
+        return found, not all(environments.can_save for environments in self.alive)
 
     def park(self) -> None:
         """Free all environments; they open again where they were when they are needed."""

@@ -22,13 +22,13 @@ class Opened:
         path: of the checkpoint.
         state: what it holds.
         manifest: what it says about itself and about the run's other files.
-        notes: one sentence for everything that was passed over or cannot be checked.
+        warnings: one sentence for everything that was passed over or cannot be checked.
     """
 
     path: Path
     state: dict[str, Any]
     manifest: dict[str, Any]
-    notes: list[str]
+    warnings: list[str]
 
     @property
     def identity(self) -> Identity | None:
@@ -56,17 +56,17 @@ def open_checkpoint(directory: Path, at: str | None, *, to_continue: bool) -> Op
     Raises:
         RheostatError: there is no such checkpoint, or none is whole.
     """
-    folder, notes = directory / "checkpoints", list[str]()
+    folder, warnings = directory / "checkpoints", list[str]()
     if at is None:
-        at, state, notes = checkpoint.read_newest(folder, _refuse_log if to_continue else None)
+        at, state, warnings = checkpoint.read_newest(folder, _refuse_log if to_continue else None)
     elif at in (kept := checkpoint.names(folder)):
         state = checkpoint.read(folder / at)
     else:
         raise unknown(f"checkpoint of {directory}", at, kept)
     manifest = checkpoint.read_manifest(folder / at)
     if "files" not in manifest:
-        notes.append(f"{folder / at} is of a version that kept no digest of the log: it cannot be checked.")
-    return Opened(folder / at, state, manifest, notes)
+        warnings.append(f"{folder / at} is of a version that kept no digest of the log: it cannot be checked.")
+    return Opened(folder / at, state, manifest, warnings)
 
 
 def _refuse_log(path: Path) -> None:

@@ -57,7 +57,8 @@ from rheostat.training.settings import CUSTOM, Settings
 from rheostat.training.signals import listening
 from rheostat.training.sinks import Sink, open_sinks
 from rheostat.training.starting_point import StartingPoint, starting_point
-from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, remarks, silent_rewards
+from rheostat.training.version_0_1 import current_summary
+from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, silent_rewards, warnings_of
 
 
 class Run:
@@ -74,7 +75,7 @@ class Run:
     ) -> None:
         self.directory, self.settings = Path(directory), settings
         self.finished = False
-        self.notes: list[str] = []
+        self.warnings: list[str] = []
         without = task is None and facts is not None and settings.task.startswith(CUSTOM)  # open for acting only
         self._task = settings.task if task is None and not without else task
         self._policy = policy
@@ -82,7 +83,7 @@ class Run:
         self._callbacks: list[Any] = []
         self._stopped = ""  # why it ends before its budget is spent
         self._at_best = False  # opened to look at its best policy
-        self._said: list[str] = []  # what resuming could not bring back
+        self._kept_warnings: list[str] = []  # those that belong to the run itself, and are saved with it
         self._method: RunningMethod | None = None
         self._iteration = 0
         self._logs = Logs(self.directory)
@@ -132,7 +133,7 @@ class Run:
         self._weights = None  # they are a part of the run now
         if point is not None:
             self._began = point.facts
-            self._said.append(point.sentence)
+            self._kept_warnings.append(point.sentence)
             self.notes.append(point.sentence)
 
     def _identity_now(self) -> Identity:
@@ -159,8 +160,8 @@ class Run:
     def _record(self, sentence: str) -> None:
         """Let the run and its report say that something about it changed."""
         where = f"From iteration {self._iteration} on: {sentence}"
-        if where not in self._said:
-            self._said.append(where)
+        if where not in self._kept_warnings:
+            self._kept_warnings.append(where)
 
     def _describe(self, policy: Any) -> None:
         """Write what defines the run."""
@@ -198,7 +199,7 @@ class Run:
         larger: Settings | None = None,
         accept_changes: bool = False,
     ) -> Self:
-        """Open a run at its newest whole checkpoint; ``notes`` names damaged ones that were passed over.
+        """Open a run at its newest whole checkpoint; ``warnings`` names damaged ones that were passed over.
 
         ``at`` names another checkpoint that is kept, or is ``best``: the best policy, for looking at.
         ``sandbox`` takes the place of the run's own setting, to look at a run where that does not hold.
@@ -231,7 +232,7 @@ class Run:
         Raises:
             RheostatError: ``config.json`` or the data are not what they were and that was not accepted, or it does not fit the method.
         """
-        self._identity, self.notes, state = found.identity, found.notes, found.state
+        self._identity, self.warnings, state = found.identity, found.warnings, found.state
         changes = [] if found.identity is None else changed_settings(found.identity, on_file)
         if changes and not self._accepts:
             raise another_run(self.directory, changes)
@@ -240,13 +241,13 @@ class Run:
         except (KeyError, RuntimeError) as error:
             raise RheostatError(f"The checkpoint {found.path} does not fit this version of the method: {error}.") from error
         self._iteration, self._next_checkpoint, self.finished = state["iteration"], state["next_checkpoint"], state["finished"]
-        self._said, self._stopped = list(state.get("said", [])), state.get("stopped", "")
+        self._kept_warnings, self._stopped = list(state.get("said", [])), state.get("stopped", "")
         self._log_was, self._files = found.log, found.other_files(self.directory)
         for sentence in changes:
             self._record(sentence)
         if changes:
             self._files[CONFIG] = count(self.directory / CONFIG)
-            self.notes += changes
+            self.warnings += changes
 
     @classmethod
     def _at_its_best(cls, directory: Path, settings: Settings, task: Any, policy: Any, facts: dict[str, Any] | None) -> Self:
@@ -310,8 +311,8 @@ class Run:
             raise RheostatError(
                 f"{directory} has spent {spent:,} of {before.budget:,} steps: what is given is the new budget in all, so name a larger one."
             )
-        run._said = [sentence for sentence in run._said if sentence != run._stopped] + [growth(before, larger, spent)]
-        run.notes.append(run._said[-1])
+        run._kept_warnings = [sentence for sentence in run._kept_warnings if sentence != run._stopped] + [growth(before, larger, spent)]
+        run.warnings.append(run._kept_warnings[-1])
         run.finished, run._stopped = False, ""
         if run._identity is not None:
             run._identity |= {"settings": run.settings.to_json()}
@@ -410,7 +411,7 @@ class Run:
                     if found:  # methods that move with every step speak now and then only
                         tell(found)
                         if method.updates == LEAST_UPDATES and found.get("gradient_steps"):
-                            for sentence in remarks(self.metrics):
+                            for sentence in warnings_of(self.metrics):
                                 progress.note(sentence)
                         elif method.updates == SILENT_UPDATES:
                             for sentence in silent_rewards(self.metrics):
@@ -434,23 +435,23 @@ class Run:
         """Bring the environments back to where they were; where that cannot be done, begin new episodes and say so."""
         if self.environments is None or not hasattr(self.environments, "wake"):
             return
-        notes, restart = self.environments.wake()
+        warned, restart = self.environments.wake()
         if restart:
             self.method.restart_episodes()
-        for note in notes:
-            self._said.append(note)
-            self.notes.append(note)
-            progress.note(note)
-            warnings.warn(note, stacklevel=3)
+        for sentence in warned:
+            self._kept_warnings.append(sentence)
+            self.warnings.append(sentence)
+            progress.note(sentence)
+            warnings.warn(sentence, stacklevel=3)
 
     def _finish(self, method: RunningMethod) -> None:
         """Save, evaluate, save again: a failing evaluation loses nothing."""
-        if self._stopped and self._stopped not in self._said:
-            self._said.append(self._stopped)
+        if self._stopped and self._stopped not in self._kept_warnings:
+            self._kept_warnings.append(self._stopped)
         self.save()
         summary: dict[str, Any] = {"steps": method.steps, "updates": method.updates, "seconds": round(self._seconds, 2)}
-        said = remarks(self.metrics) + self._said
-        kept = {"remarks": said} if said else {}
+        warned = warnings_of(self.metrics) + self._kept_warnings
+        kept = {"warnings": warned} if warned else {}
         try:
             if self.settings.evaluation_episodes:
                 if hasattr(self.environments, "park"):
@@ -461,14 +462,14 @@ class Run:
                 f"This happened in the final evaluation. Training is complete and saved: evaluate the policy with `rheostat evaluate "
                 f"{self.directory}` or rheostat.load({str(self.directory)!r}).evaluate(...)."
             )
-            self._close_books(summary | {"remarks": [*said, f"The final evaluation failed: {type(error).__name__}: {error}"]})
+            self._write_summary(summary | {"warnings": [*warned, f"The final evaluation failed: {type(error).__name__}: {error}"]})
             raise
         grading = seconds_of(getattr(getattr(method.context, "setup", None), "verifier", None))
         summary |= {f"seconds in reward {name}": round(seconds, 2) for name, seconds in grading.items()}
         summary = {name: value for name, value in summary.items() if not isinstance(value, float) or math.isfinite(value)}
-        self._close_books(summary | kept)
+        self._write_summary(summary | kept)
 
-    def _close_books(self, summary: dict[str, Any]) -> None:
+    def _write_summary(self, summary: dict[str, Any]) -> None:
         with self._writing():
             write_atomically(self.directory / "summary.json", json.dumps(summary, indent=2))
             self._files["summary.json"] = count(self.directory / "summary.json")
@@ -538,10 +539,10 @@ class Run:
             "metrics_bytes": counted["bytes"],
             "next_checkpoint": self._next_checkpoint,
             "finished": self.finished,
-            "said": list(self._said),
+            "said": list(self._kept_warnings),
             "stopped": self._stopped,
         }
-        facts = {"files": self._files | {METRICS: counted}, "notes": self._said, "identity": self._identity}
+        facts = {"files": self._files | {METRICS: counted}, "notes": self._kept_warnings, "identity": self._identity}
         path = checkpoint.write(self.directory / "checkpoints", f"iteration-{self._iteration:09d}", state, facts=facts)
         self._seen = checkpoint.names(self.directory / "checkpoints")
         call(self._callbacks, "on_checkpoint", self, path)
@@ -597,7 +598,7 @@ class Run:
     def summary(self) -> dict[str, Any]:
         """The final evaluation; empty while the run is not finished."""
         path = self.directory / "summary.json"
-        return json.loads(path.read_text()) if path.exists() else {}
+        return current_summary(json.loads(path.read_text())) if path.exists() else {}
 
     def policy(self, observation: Any, memory: EpisodeMemory | None = None) -> Any:
         """The learned policy's deterministic action for one raw observation, or for a batch of them.

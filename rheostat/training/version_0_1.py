@@ -21,6 +21,8 @@ RENAMED = {"warmup": "update.warmup", "limit": "objective.clip_kind", "objective
 """Old names of options that no rule of :func:`rheostat.options.resolve` finds; they hold in the methods that have the new one."""
 METRICS = {"limited_share": "clip_fraction", "behaviour_limited_share": "behaviour_clip_fraction"}
 """Old names of metrics, without the prefix (``meter/``, ``meter/fresh/``)."""
+SUMMARY = {"remarks": "warnings"}
+"""Old names of entries of ``summary.json``."""
 SEARCH = frozenset({"search", "target", "clip_low_end", "clip_low_step", "clip_high_end", "clip_high_step"})
 """Old names of the searched limit."""
 
@@ -36,6 +38,11 @@ def current_metric(key: str) -> str:
     """Today's name of a metric of a log."""
     prefix, slash, name = key.rpartition("/")
     return prefix + slash + METRICS.get(name, name)
+
+
+def current_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The final evaluation of a run, under today's names."""
+    return {SUMMARY.get(name, name): value for name, value in summary.items()}
 
 
 def is_old(method: str, config: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ ROUNDING = 1e-9
 """Nats that the order of a sum makes."""
 
 
-def remarks(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def warnings_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What a reader should know about the corrections of a run.
 
     Args:

@@ -118,7 +118,7 @@ def test_what_cannot_be_repeated_begins_new_episodes_and_says_so(world: Any, why
     halted("ppo", world, tmp_path / "run", after=5, **options)
     with pytest.warns(UserWarning, match=why):
         run = rheostat.resume(tmp_path / "run", task=world, progress=False)
-    assert run.finished and any(why in sentence for sentence in run.summary["remarks"])
+    assert run.finished and any(why in sentence for sentence in run.summary["warnings"])
 
 
 @pytest.mark.parametrize("method", ["ppo", "sac"])
@@ -157,4 +157,4 @@ def test_long_replays_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for action in actions(first, 50):
         first.step(action)
     second.load_state_dict(first.state_dict())
-    assert not second.can_save and "too long" in second.notes[0]
+    assert not second.can_save and "too long" in second.warnings[0]

@@ -263,7 +263,7 @@ def test_a_failing_evaluation_loses_nothing(tmp_path: Path) -> None:
         rheostat.train("ppo", Breaking, directory=tmp_path / "run", **PPO)
     assert any("Training is complete" in note for note in caught.value.__notes__)
     run = rheostat.load(tmp_path / "run")
-    assert run.finished and run.method.steps >= 64 and "failed" in run.summary["remarks"][0]
+    assert run.finished and run.method.steps >= 64 and "failed" in run.summary["warnings"][0]
     Breaking.most = 99
     assert np.isfinite(rheostat.load(tmp_path / "run", task=Breaking).evaluate(2)["evaluation_return"])
 

@@ -195,7 +195,7 @@ def test_rewards_that_are_all_none_are_told(model: str, prompts: str, tmp_path: 
     run = train(
         model, prompts, tmp_path / "run", "never_mine", steps=3, evaluation_episodes=4, environment_options={"validation_share": 0.2}
     )
-    assert run.summary["remarks"] == [silent_rewards(run.metrics)[0]] and "was None in the last 3 updates" in run.summary["remarks"][0]
+    assert run.summary["warnings"] == [silent_rewards(run.metrics)[0]] and "was None in the last 3 updates" in run.summary["warnings"][0]
     for name in ("metrics.jsonl", "summary.json"):
         assert "NaN" not in (tmp_path / "run" / name).read_text()
     assert (tmp_path / "run" / "report.html").is_file()
@@ -203,7 +203,7 @@ def test_rewards_that_are_all_none_are_told(model: str, prompts: str, tmp_path: 
 
 def test_rewards_that_are_all_equal_are_told(model: str, prompts: str, tmp_path: Path) -> None:
     run = train(model, prompts, tmp_path / "run", "exact-boxed", steps=4)
-    assert run.summary["remarks"] == [
+    assert run.summary["warnings"] == [
         "All completions got the reward 0 in the last 4 updates, so no group carries a signal and nothing was learned from them. "
         "No completion held an answer that could be found."
     ]

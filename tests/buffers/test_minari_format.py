@@ -242,7 +242,7 @@ def test_an_episode_that_goes_on_after_success_is_refused_or_split(tmp_path: Pat
     assert data.transitions.terminated.tolist() == [False, True, False, True, False, False, False]
     assert torch.equal(data.transitions.next_observation[:5], torch.from_numpy(reached["observations"][1:]).float())
     assert data.whole_returns.tolist() == pytest.approx([reached["rewards"][:2].sum(), episode(2)["rewards"].sum()])
-    assert len(data.from_the_start()) == 4 and "2 of the 4 episodes" in data.remarks[0]
+    assert len(data.from_the_start()) == 4 and "2 of the 4 episodes" in data.warnings[0]
     data.save(tmp_path / "copy")
     again = OfflineData.load(tmp_path / "copy")
     assert again.digest == data.digest and again.continued.tolist() == data.continued.tolist()

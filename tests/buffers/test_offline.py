@@ -136,13 +136,13 @@ def test_another_task_is_refused_by_its_spaces() -> None:
 
 def test_one_trajectory_is_allowed_with_a_remark_and_refused_where_more_are_needed() -> None:
     single = build(lengths=(4,))
-    assert any("one trajectory only" in sentence for sentence in single.remarks)
-    assert build().remarks == []
+    assert any("one trajectory only" in sentence for sentence in single.warnings)
+    assert build().warnings == []
     build().require_episodes(2, "A validation split")
     with pytest.raises(RheostatError, match="A validation split needs at least 2 episodes; the data set has 1"):
         single.require_episodes(2, "A validation split")
     unknown = build({"sampler_logp": torch.full((5,), math.nan)})
-    assert any("does not say how likely" in sentence for sentence in unknown.remarks)
+    assert any("does not say how likely" in sentence for sentence in unknown.warnings)
 
 
 def test_joined_data_sets_keep_their_episodes_and_draws() -> None:

@@ -22,7 +22,7 @@ from rheostat.errors import RheostatError
 from rheostat.experiments import comparison, display, grid, worker
 from rheostat.experiments.comparison import ComparisonInterrupted, load_comparison, plan
 from rheostat.experiments.display import GridBar, Quiet
-from rheostat.experiments.grid import Cell, Grid
+from rheostat.experiments.grid import Grid, GridRun
 from rheostat.reporting.plots import plot_comparison
 from rheostat.reporting.report import write_report
 from rheostat.training.run import Run
@@ -43,11 +43,11 @@ class StopAt(Quiet):
         super().__init__()
         self.steps = steps
 
-    def start(self, cells: Sequence[Cell], jobs: int) -> None:
-        self.cells = cells
+    def start(self, runs: Sequence[GridRun], jobs: int) -> None:
+        self.runs = runs
 
     def update(self) -> None:
-        if self.steps and sum(cell.steps for cell in self.cells) >= self.steps:
+        if self.steps and sum(run.steps for run in self.runs) >= self.steps:
             self.steps = 0
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -58,8 +58,8 @@ def test_runs_side_by_side_have_the_usual_budget_and_one_thread_each(
 ) -> None:
     monkeypatch.setattr(comparison, "read_manifest", lambda where: {})  # builds no run
     for given, threads in (({}, 1), ({"threads": 3}, 3)):
-        (cell,), _, command = plan([method], task, seeds=1, steps=None, directory=tmp_path / str(threads), **given)
-        assert (cell.settings.steps, cell.settings.threads) == (steps, threads) and f"--steps {steps} " in command
+        (planned,), _, command = plan([method], task, seeds=1, steps=None, directory=tmp_path / str(threads), **given)
+        assert (planned.settings.steps, planned.settings.threads) == (steps, threads) and f"--steps {steps} " in command
 
 
 def test_a_comparison_from_beginning_to_end_and_extended(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_ctrl_c_saves_everything_and_resuming_changes_nothing(tmp_path: Path) ->
 
 def test_a_crashed_cell_is_named_and_the_others_go_on(tmp_path: Path) -> None:
     good = comparison.plan(["ppo"], "CartPole-v1", seeds=1, directory=tmp_path / "c", **SMALL)[0][0]
-    bad = Cell("ppo-bad", "ppo", tmp_path / "c" / "ppo-bad", dataclasses.replace(good.settings, task="NoSuchTask-v0"))
+    bad = GridRun("ppo-bad", "ppo", tmp_path / "c" / "ppo-bad", dataclasses.replace(good.settings, task="NoSuchTask-v0"))
     quiet = Quiet()
     assert Grid([bad, good], 2, tmp_path / "c" / "logs", "rheostat compare", quiet).run()
     assert (bad.state, good.state) == ("failed", "finished")
@@ -108,8 +108,8 @@ def test_a_crashed_cell_is_named_and_the_others_go_on(tmp_path: Path) -> None:
 
 def test_when_everything_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(grid: Grid) -> bool:
-        for cell in grid.cells:
-            cell.state, cell.error = "failed", "no memory left"
+        for run in grid.runs:
+            run.state, run.error = "failed", "no memory left"
         return True
 
     monkeypatch.setattr(Grid, "run", crash)
@@ -202,8 +202,8 @@ def test_a_directory_of_other_settings_is_refused(tmp_path: Path, change: dict[s
     plan(**asked)  # the same again is no conflict
     with pytest.raises(RheostatError, match=words):
         plan(**asked | change)
-    cells, _, command = plan(**asked | {"methods": ["a2c", "ppo", "props"], "seeds": 4})  # more is
-    assert len(cells) == 12
+    runs, _, command = plan(**asked | {"methods": ["a2c", "ppo", "props"], "seeds": 4})  # more is
+    assert len(runs) == 12
     assert "compare a2c ppo props --task CartPole-v1 --seeds 4" in command
 
 
@@ -262,25 +262,25 @@ def test_the_last_row_is_found_while_the_next_is_being_written(tmp_path: Path) -
     assert grid.last_row(path) == {"steps": 8999}
 
 
-def some_cells(tmp_path: Path) -> list[Cell]:
+def some_runs(tmp_path: Path) -> list[GridRun]:
     made = [
-        Cell(
+        GridRun(
             f"{method}-s{seed}", method, tmp_path / f"{method}-s{seed}", Settings(method=method, task="CartPole-v1", seed=seed, steps=1000)
         )
         for method in ("ppo", "props")
         for seed in (0, 1)
     ]
-    for cell, state, steps in zip(made, ("finished", "running", "running", "waiting"), (1000, 500, 100, 0), strict=True):
-        cell.state, cell.steps, cell.began = state, steps, 0.0001  # type: ignore[assignment]
+    for run, state, steps in zip(made, ("finished", "running", "running", "waiting"), (1000, 500, 100, 0), strict=True):
+        run.state, run.steps, run.began = state, steps, 0.0001  # type: ignore[assignment]
     return made
 
 
 def test_time_left_knows_speeds_and_that_a_run_cannot_be_split(tmp_path: Path) -> None:
-    made = some_cells(tmp_path)
+    made = some_runs(tmp_path)
     assert display.time_left(made, jobs=2, now=10.0001) == pytest.approx(100.0)  # the waiting props run alone: 1000 steps at 10 a second
     assert display.time_left(made, jobs=1, now=10.0001) == pytest.approx(10 + 90 + 100)
-    for cell in made:
-        cell.state = "waiting"
+    for run in made:
+        run.state = "waiting"
     assert display.time_left(made, jobs=1, now=10.0) is None
     assert display.clock(3725) == "1:02:05"
 
@@ -288,7 +288,7 @@ def test_time_left_knows_speeds_and_that_a_run_cannot_be_split(tmp_path: Path) -
 def test_the_display_in_a_log_and_on_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = some_cells(tmp_path)
+    made = some_runs(tmp_path)
     made[0].headline, made[1].headline = ("episode_return", 100.0), ("episode_return", 200.0)
     for terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)

@@ -200,7 +200,7 @@ class Numbers(NamedTuple):
 
 def numbers(run: Run) -> Numbers:
     """Of a finished run; the final evaluation is the last row of its metrics."""
-    summary = {f"final/{name}": value for name, value in run.summary.items() if name.split()[0] not in ("seconds", "remarks")}
+    summary = {f"final/{name}": value for name, value in run.summary.items() if name.split()[0] not in ("seconds", "warnings")}
     columns, found = columns_of([*run.metrics, summary]), weights(run.method)
     roles: dict[str, list[float | str]] = {}
     for role in sorted({role for role, _ in found}):

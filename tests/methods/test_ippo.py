@@ -163,7 +163,7 @@ def test_an_environment_that_went_another_way_says_so(tmp_path: Path) -> None:
     worlds.step(commands)
     again = make_parallel(Wild, num_envs=2, seed=0)
     again.load_state_dict(worlds.state_dict())
-    assert not again.can_save and "went another way" in again.notes[0]
+    assert not again.can_save and "went another way" in again.warnings[0]
     again.restart(3)
     assert again.can_save
 

@@ -206,7 +206,7 @@ def test_recorded_actions_are_not_the_callers_tensors(task: Any) -> None:
         action.zero_()
     second = make(task, num_envs=2, seed=0)
     second.load_state_dict(first.state_dict())
-    assert second.can_save and not second.notes  # says so if the repetition went elsewhere
+    assert second.can_save and not second.warnings  # says so if the repetition went elsewhere
 
 
 def test_a_world_that_cannot_be_replayed_is_found_out() -> None:
@@ -222,7 +222,7 @@ def test_a_world_that_cannot_be_replayed_is_found_out() -> None:
     environments.reset()
     other = make(Forgetful, num_envs=1, seed=0)
     other.load_state_dict(environments.state_dict())
-    assert not other.can_save and "save_state" in other.notes[0] and "new episode" in other.notes[0]
+    assert not other.can_save and "save_state" in other.warnings[0] and "new episode" in other.warnings[0]
     other.restart(5)
     assert other.can_save
 

@@ -115,13 +115,13 @@ def test_a_run_stops_where_its_rule_says_also_after_a_resume(tmp_path: Path) -> 
     options = LOOKED_AT | {"seed": 1, "stop_at": ("evaluation_return", enough)}
     run = Run.create(tmp_path / "run", small("ppo", **options)).train()
     assert run.finished and run.metrics == whole.metrics[: whole.metrics.index(first) + 1]
-    (said,) = [sentence for sentence in run.summary["remarks"] if sentence.startswith("Stopped at")]
+    (said,) = [sentence for sentence in run.summary["warnings"] if sentence.startswith("Stopped at")]
     assert f"{first['steps']:,} of 1,000 steps" in said and "stop_at" in said
     halted = Run.create(tmp_path / "halted", small("ppo", **options))
     with pytest.raises(Interrupted):
         halted.train(progress=StopAfter(1))
     again = Run.load(tmp_path / "halted").train()
-    assert again.metrics == run.metrics and again.summary["remarks"] == run.summary["remarks"]
+    assert again.metrics == run.metrics and again.summary["warnings"] == run.summary["warnings"]
     assert Run.load(tmp_path / "run").finished
 
 

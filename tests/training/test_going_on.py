@@ -26,7 +26,7 @@ def test_a_finished_run_goes_on_as_if_its_budget_had_been_larger(method: str, tm
     run = Run.create(tmp_path / "run", small(method, **known, steps=200)).train()
     spent = run.method.steps
     longer = Run.extended(tmp_path / "run", 400)
-    assert not longer.finished and "grew from 200 to 400" in longer.notes[-1]
+    assert not longer.finished and "grew from 200 to 400" in longer.warnings[-1]
     longer.train()
     after = 0 if method == "ppo" else spent + 20  # sac has one row more, where the shorter run ended
     rows, theirs = ([row for row in each.metrics if row["steps"] > after] for each in (longer, whole))
@@ -34,7 +34,7 @@ def test_a_finished_run_goes_on_as_if_its_budget_had_been_larger(method: str, tm
     assert longer.finished and longer.settings.steps == 400
     description = json.loads((tmp_path / "run" / "config.json").read_text())
     assert description["settings"]["steps"] == 400 and description["history"][0]["steps"] == [200, 400]
-    assert any("grew from 200 to 400" in sentence for sentence in longer.summary["remarks"])
+    assert any("grew from 200 to 400" in sentence for sentence in longer.summary["warnings"])
     assert Run.load(tmp_path / "run").finished
 
 
@@ -87,7 +87,7 @@ def test_a_finished_offline_run_goes_online_as_if_it_had_been_planned(method: st
     assert again.summary["evaluation_return"] == whole.summary["evaluation_return"]
     history = json.loads((tmp_path / "run" / "config.json").read_text())["history"][0]
     assert history["online_steps"] == [0, steps] and history["at"] == run.settings.steps
-    assert any(f"{steps:,} environment steps after the data set" in sentence for sentence in again.summary["remarks"])
+    assert any(f"{steps:,} environment steps after the data set" in sentence for sentence in again.summary["warnings"])
     longer = Run.extended(tmp_path / "run", online_steps=3 * steps)
     assert longer.settings.budget == again.settings.budget + 2 * steps and not longer.finished
 

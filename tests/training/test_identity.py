@@ -40,7 +40,7 @@ def test_an_edited_setting_is_named(stopped: Path, tmp_path: Path) -> None:
         rheostat.resume(directory, progress=False)
     run = rheostat.resume(directory, progress=False, accept_changes=True)
     assert run.metrics[-1]["learning_rate"] != run.metrics[5]["learning_rate"]
-    said = [each for each in run.summary["remarks"] if "learning_rate is 0.125 now" in each]
+    said = [each for each in run.summary["warnings"] if "learning_rate is 0.125 now" in each]
     assert len(said) == 1 and said[0].startswith("From iteration 12 on: ")
     assert read_record(directory).faults == () and said[0] in read_record(directory).notes
     assert "learning_rate is 0.125 now" in (directory / "report.html").read_text()
@@ -57,7 +57,7 @@ def test_other_versions(package: str, refused: bool, stopped: Path, tmp_path: Pa
         with pytest.raises(RheostatError, match=sentence):
             Run.load(directory).train()
     run = Run.load(directory, accept_changes=refused).train()
-    assert any(sentence in each for each in run.summary["remarks"])
+    assert any(sentence in each for each in run.summary["warnings"])
 
 
 def test_a_patch_of_the_library_is_a_note_and_more_is_refused() -> None:
@@ -104,4 +104,4 @@ def test_other_data_is_refused_and_can_be_accepted(tmp_path: Path) -> None:
     with pytest.raises(RheostatError, match="began with other data"):
         Run.load(tmp_path / "run")
     run = Run.load(tmp_path / "run", accept_changes=True).train()
-    assert any("began with other data" in each for each in run.summary["remarks"])
+    assert any("began with other data" in each for each in run.summary["warnings"])

@@ -70,7 +70,7 @@ def test_a_log_that_is_not_what_was_counted(
             Run.load(directory, to_continue=True)
         return
     run = Run.load(directory, to_continue=True)
-    assert len(run.notes) == 1 and str(log) in run.notes[0]
+    assert len(run.warnings) == 1 and str(log) in run.warnings[0]
     run.train()
     assert log.read_bytes() == (whole / "metrics.jsonl").read_bytes() and read_record(directory).faults == ()
 
@@ -123,7 +123,7 @@ def test_checkpoints_of_the_version_before(stopped: Path, whole: Path, tmp_path:
     assert "cannot be told" in read_record(directory).notes[0]
     shutil.copytree(directory, tmp_path / "short")
     run = Run.load(directory, to_continue=True)
-    assert "kept no digest" in run.notes[0]
+    assert "kept no digest" in run.warnings[0]
     run.train()
     assert (directory / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     (tmp_path / "short" / "metrics.jsonl").write_text("")

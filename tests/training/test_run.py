@@ -105,7 +105,7 @@ def test_a_damaged_checkpoint_is_named_and_the_previous_one_continues(tmp_path: 
     newest = sorted((tmp_path / "run" / "checkpoints").iterdir())[-1]
     (newest / "state.safetensors").write_bytes(b"garbage")
     again = Run.load(tmp_path / "run")
-    assert len(again.notes) == 1 and newest.name in again.notes[0]
+    assert len(again.warnings) == 1 and newest.name in again.warnings[0]
     whole = Run.create(tmp_path / "whole", small("ppo")).train()
     assert again.train().metrics == whole.metrics
 

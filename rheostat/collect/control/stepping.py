@@ -140,7 +140,7 @@ class Collector:
         return result
 
     def state_dict(self) -> dict[str, Any]:
-        """Environments, current observation and episode books."""
+        """Environments, current observation and episode statistics."""
         return {
             "environments": self.environments.state_dict(),
             "observation": self.observation,

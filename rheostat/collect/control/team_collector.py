@@ -121,7 +121,7 @@ class TeamCollector:
             member.observation = self.rows[name].reset()
 
     def state_dict(self) -> dict[str, Any]:
-        """Environments and books; what each policy sees is the environments'."""
+        """Environments and counters; what each policy sees is the environments'."""
         return {
             "worlds": self.environments.state_dict(),
             "running": self.returns.running,
@@ -156,7 +156,7 @@ def team_returns(
     """
     wanted = [episodes // environments.num_envs + (index < episodes % environments.num_envs) for index in range(environments.num_envs)]
     found: list[list[tuple[list[float], int]]] = [[] for _ in wanted]
-    books = Returns(environments.agents, environments.num_envs)
+    returns = Returns(environments.agents, environments.num_envs)
     seen = {name: each.reset() for name, each in rows.items()}
     for step in range(STEP_LIMIT):
         commands: dict[str, np.ndarray] = {}
@@ -165,7 +165,7 @@ def team_returns(
         joint = environments.step(commands)
         if step == STEP_LIMIT - 1:
             joint.over[:] = True
-        for index, paid, length in books.add(joint):
+        for index, paid, length in returns.add(joint):
             found[index].append((paid, length))
         if all(len(each) >= count for each, count in zip(found, wanted, strict=True)):
             break

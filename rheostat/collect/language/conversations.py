@@ -259,7 +259,7 @@ class Conversations(PromptCollector):
         return rows, turn.to(device)
 
     def state_dict(self) -> dict[str, Any]:
-        """The cursor of the prompts, the books, and what the environment remembers."""
+        """The cursor of the prompts, the counters, and what the environment remembers."""
         return super().state_dict() | {"episodes": self.episodes.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -154,7 +154,7 @@ def with_guides(
     ``hint_too_long``, and the group stays as it is.
 
     Args:
-        collector: that made ``own``; what is sampled again is in its books.
+        collector: that made ``own``; what is sampled again enters its counters.
         own: whole groups, members next to each other.
         guide: how hints are cut and placed.
         fractions: of the solution, stage by stage.

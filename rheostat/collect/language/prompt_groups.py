@@ -134,12 +134,12 @@ class PromptCollector:
         self.offered = chosen
 
     def answer(self, drawn: list[tuple[Prompt, list[int]]], group_size: int, sampling: Sampling, **options: Any) -> Graded:
-        """As :meth:`sample`, but entered in the books, and refused where graders failed on too many rows."""
+        """As :meth:`sample`, but counted, and refused where graders failed on too many rows."""
         graded = self.sample(drawn, group_size, sampling, **options)
         return self.enter(graded, graded.trajectories.count())
 
     def enter(self, graded: Graded, generated_tokens: int) -> Graded:
-        """Enter a graded batch in the books; refused where graders failed on too many rows."""
+        """Count a graded batch; refused where graders failed on too many rows."""
         self.generated_tokens += generated_tokens
         self.graded_rows += len(graded.prompts)
         require_valid(graded.scores, self.max_invalid_share, grader=self.grader)
@@ -233,7 +233,7 @@ class PromptCollector:
         return metrics_of(graded.trajectories, graded.scores) | {name: value.float().nanmean().item() for name, value in found.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """The cursor of the prompts and the books."""
+        """The cursor of the prompts and the counters."""
         return {
             "stream": self.stream.state_dict(),
             "encoder": self.setup.encoder.state_dict(),

@@ -204,7 +204,7 @@ class Trees:
         generated: int,
         prefilled: int,
     ) -> Batch:
-        """Rows, grades, paths and books of finished trees."""
+        """Rows, grades, paths and counters of finished trees."""
         collector = context.collector
         found = completions([(tree.ids, node, why) for tree, node, why in leaves], context.sampling)
         numbers = [tree.number for tree, *_ in leaves]

@@ -81,7 +81,7 @@ class Environments(Restorable):
         seed: the seed of the present pool.
         steps: steps taken since the pool was made, counted per environment, fake rows included.
         can_save: False where a saved state could not be brought back, until new episodes begin.
-        notes: sentences about what a resume could not bring back.
+        warnings: sentences about what a resume could not bring back.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Environments(Restorable):
         self.seed = seed
         self.steps = 0
         self.can_save = True
-        self.notes: list[str] = []
+        self.warnings: list[str] = []
         self._observation: Tensor | None = None
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._cursor: Cursor | None = None

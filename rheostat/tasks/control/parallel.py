@@ -65,7 +65,7 @@ class ParallelEnvironments:
         agents: everybody who can take part, in the environment's order.
         alive: bool ``[E, A]``: who acts in the next step.
         can_save: False where a saved state could not be brought back, until new episodes begin.
-        notes: sentences about what a resume could not bring back.
+        warnings: sentences about what a resume could not bring back.
 
     Raises:
         RheostatError: what is made is not a parallel environment.
@@ -81,7 +81,7 @@ class ParallelEnvironments:
         if any(self._agents_of(each) != self.agents for each in self.copies):
             raise RheostatError(f"The copies of {name} do not have the same possible_agents: the agents of a task are fixed.")
         self.spaces = {agent: (self.copies[0].observation_space(agent), self.copies[0].action_space(agent)) for agent in self.agents}
-        self.can_save, self.notes = True, list[str]()
+        self.can_save, self.warnings = True, list[str]()
         self._begin_all()
 
     def _agents_of(self, environment: Any) -> list[str]:
@@ -226,7 +226,7 @@ class ParallelEnvironments:
         return {"actions": pack(log) if len(log) <= LONGEST else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state`` was saved; where that is impossible ``notes`` says why, and new episodes begin.
+        """Continue where ``state`` was saved; where that is impossible ``warnings`` says why, and new episodes begin.
 
         Raises:
             RheostatError: the state is of another task or number of environments.
@@ -240,7 +240,7 @@ class ParallelEnvironments:
         for index, saved in enumerate(state["copies"]):
             lost = lost or self._bring(index, saved, state["episodes"][index], state["checksums"][index])
         if lost:
-            self.notes.append(
+            self.warnings.append(
                 f"The environments of {self.name} could not be brought back to where they were, because {lost}: every environment begins "
                 "a new episode. Give it save_state() and load_state(state) to make it resumable."
             )

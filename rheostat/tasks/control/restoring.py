@@ -30,7 +30,7 @@ class Restorable(ABC):
     seed: int
     steps: int
     can_save: bool
-    notes: list[str]
+    warnings: list[str]
     _opened: Envs | None
     _open: Open | None
     _cursor: Cursor | None
@@ -123,7 +123,7 @@ class Restorable(ABC):
         """Continue where ``state`` was saved; returns the current observation ``[E, ...]``.
 
         Environments that are not open yet are brought there when they are first needed (:meth:`wake`). An environment that cannot be
-        brought back (it is not deterministic given its seed, or says so) begins new episodes: ``notes`` says why, and ``can_save`` is False
+        brought back (it is not deterministic given its seed, or says so) begins new episodes: ``warnings`` says why, ``can_save`` is False
         until :meth:`restart`.
 
         Raises:
@@ -152,7 +152,7 @@ class Restorable(ABC):
         try:
             self._bring(envs, state)
         except Lost as reason:
-            self.notes.append(
+            self.warnings.append(
                 f"The environments of {self.name} could not be brought back to where they were, because {reason}: every environment begins "
                 "a new episode, and what it keeps across episodes begins anew. Give it save_state() and load_state(state) to make it "
                 "resumable."
@@ -178,7 +178,7 @@ class Restorable(ABC):
             if "own" in state["worlds"]:
                 self._reset()  # lets a batched environment make its arrays
             said = load_envs(envs, state["worlds"])
-            self.notes += [f"The environments of {self.name} were brought back, but {sentence}." for sentence in said]
+            self.warnings += [f"The environments of {self.name} were brought back, but {sentence}." for sentence in said]
             envs.started()
         else:
             envs.start(self.seed)

@@ -11,7 +11,8 @@ import pytest
 from rheostat.reporting.report import write_report
 from rheostat.training.progress import Bar
 from rheostat.training.run import Run
-from rheostat.training.warnings import remarks
+from rheostat.training.version_0_1 import current_summary
+from rheostat.training.warnings import warnings_of
 from tests.training.test_run import small
 
 ROW = {"meter/kl_behaviour_k3": 0.05, "meter/age_max": 3.0, "approx_kl": 0.01, "meter/clip_fraction": 0.1, "gradient_steps": 4}
@@ -29,11 +30,11 @@ ROW = {"meter/kl_behaviour_k3": 0.05, "meter/age_max": 3.0, "approx_kl": 0.01, "
         ({"meter/capped_share": 1.0}, "Every importance weight was at its cap"),
     ],
 )
-def test_remarks(changes: dict[str, float], said: str | None) -> None:
+def test_warnings(changes: dict[str, float], said: str | None) -> None:
     rows: list[dict[str, Any]] = [{"steps": 1}, *[ROW | changes] * 12]
-    found = remarks(rows)
+    found = warnings_of(rows)
     assert (found == []) if said is None else (len(found) == 1 and found[0].startswith(said))
-    assert remarks(rows[:9]) == []
+    assert warnings_of(rows[:9]) == []
 
 
 def test_a_stale_run_without_a_correction_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,8 +42,13 @@ def test_a_stale_run_without_a_correction_says_so(tmp_path: Path, capsys: pytest
     options = {"dial.lag": 4, "dial.updates_per_batch": 1, "learning_rate": 0.01, "steps": 64 * 12} | usual
     plain = Run.create(tmp_path / "plain", small("ppo", **options)).train(progress=Bar("x"))
     assert "nothing corrects for who sampled" in capsys.readouterr().err
-    (sentence,) = plain.summary["remarks"]
+    (sentence,) = plain.summary["warnings"]
     assert sentence.startswith("The ratio was exactly 1")
     assert "nothing corrects for who sampled" in write_report([tmp_path / "plain"], tmp_path / "report.html").read_text()
     corrected = Run.create(tmp_path / "corrected", small("ppo", **options, sampler_correction="token")).train()
-    assert "remarks" not in corrected.summary and json.loads((tmp_path / "corrected" / "summary.json").read_text())
+    assert "warnings" not in corrected.summary and json.loads((tmp_path / "corrected" / "summary.json").read_text())
+
+
+def test_the_old_name_in_a_summary_is_read() -> None:
+    """A run that is older than the name keeps its sentences."""
+    assert current_summary({"evaluation_return": 1.0, "remarks": ["a"]}) == {"evaluation_return": 1.0, "warnings": ["a"]}
