@@ -26,10 +26,10 @@ from rheostat.trajectories import Source, Transitions
 
 NORM_EPSILON = 1e-3
 """Added to the deviation that states are divided by (TD3+BC)."""
-NEVER_ACTS = "nobody acts in this run, so give it online_steps, or leave it alone"
+NEVER_ACTS = "this run collects no data, so give it online_steps, or leave it alone"
 """Why an option of acting cannot act where a data set is all there is."""
 OFFLINE_TURN = 100
-"""Gradient steps per turn of the loop while nobody acts."""
+"""Gradient steps per turn of the loop while no data are collected."""
 
 
 # --- on-policy ----------------------------------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ OFFLINE_TURN = 100
 
 @dataclass(frozen=True)
 class Window:
-    """The last batches, as one stretch of time per environment, raw."""
+    """Keeps the last batches, one contiguous stretch of time per environment, with raw observations."""
 
     batches: int = option(1, short="window", at_least=1)
     """Batches kept and learned from (b); 1 is strictly on-policy data."""
@@ -50,12 +50,12 @@ class Window:
         return self.batches > 1
 
     def prepare(self, context: Any) -> None:
-        """Make the store."""
+        """Create the store."""
         context.stores["window"] = History(self.batches * self.turns)
         context.on_restart.append(context.stores["window"].cut)
 
     def retain(self, context: Any, batch: Batch) -> Batch:
-        """The window, ``[environments, steps]``, oldest step first."""
+        """Everything that is kept, ``[environments, steps]``, oldest step first."""
         history = context.stores["window"]
         found = batch.with_rows(history.append(batch.rows))
         found.facts["full"] = history.full
@@ -63,7 +63,7 @@ class Window:
 
 
 class RecentRowsBeside(RecentGroups):
-    """Rows of earlier batches join the fresh ones: rows of control have no groups, so every one is drawn for itself."""
+    """Adds rows of earlier batches to the fresh ones. Control rows form no groups, so each is sampled independently."""
 
 
 # --- data sets ----------------------------------------------------------------------------------------------------------------------------
@@ -71,16 +71,16 @@ class RecentRowsBeside(RecentGroups):
 
 @dataclass(frozen=True)
 class DataSet:
-    """A data set that is read; it has no options of its own."""
+    """Reads a data set; it has no options of its own."""
 
     needed: bool = True
-    """Whether the method cannot do without."""
+    """Whether the method needs a data set."""
     best_share: float = 1.0
-    """Share of the episodes that is read, those with the highest returns."""
+    """Share of the episodes that is used: those with the highest returns."""
     reads_data: ClassVar[bool] = True
 
     def prepare(self, context: Any) -> None:
-        """Compare the data set with the environments.
+        """Check that the data set has the spaces of the environments.
 
         Raises:
             RheostatError: there is none, or it is of another task.
@@ -98,31 +98,31 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Rewards:
-    """What rewards are learned from; what is reported is always the environment's."""
+    """Transforms the rewards that the learner sees; reported returns are always those of the environment."""
 
     scale: float = option(1.0, short="reward_scale")
-    """Factor of the rewards that are learned from."""
+    """Factor of the rewards that the learner sees."""
     shift: float = option(0.0, short="reward_shift")
     """Added to every reward after the factor (AntMaze: -1)."""
 
     def prepare(self, context: Any) -> None:
-        """Put the factor where the stores of steps find it."""
+        """Store the transform for the parts that store steps."""
         context.stores["learned rewards"] = LearnedRewards(self.factor(context.offline), self.shift)
 
     def factor(self, offline: OfflineData | None) -> float:
-        """Of the rewards."""
+        """Factor of the rewards."""
         return self.scale
 
 
 @dataclass(frozen=True)
 class DataRewards(Rewards):
-    """The same, where the factor may follow from the returns of a data set."""
+    """The same; the factor may be computed from the returns of a data set."""
 
     returns_to: float | None = option(None, short="scale_returns_to", above=0)
     """Multiply rewards so that the best and the worst return of the data set lie this far apart (IQL on locomotion: 1000)."""
 
     def factor(self, offline: OfflineData | None) -> float:
-        """Of the rewards.
+        """Factor of the rewards.
 
         Raises:
             RheostatError: there is no data set, or all its returns are the same.
@@ -140,13 +140,13 @@ class DataRewards(Rewards):
 
 @dataclass(frozen=True)
 class LearnedRewards:
-    """``scale * reward + shift``, in rows or blocks."""
+    """Computes ``scale * reward + shift`` for rows or blocks."""
 
     scale: float
     shift: float
 
     def __call__(self, rows: Any) -> Any:
-        """The rows with the rewards that are learned from."""
+        """The rows with transformed rewards."""
         if self.scale == 1.0 and not self.shift:
             return rows
         seen = rows.clone(recurse=False)
@@ -156,13 +156,13 @@ class LearnedRewards:
 
 @dataclass(frozen=True)
 class States:
-    """How observations are read."""
+    """Normalises observations."""
 
     normalise: bool = option(False, short="normalise_states")
     """Standardise observations by the mean and deviation of the data set."""
 
     def prepare(self, context: Any) -> None:
-        """Take the statistics, which are frozen for the whole run.
+        """Compute the statistics from the data set; they stay fixed for the whole run.
 
         Raises:
             RheostatError: there is no data set, or observations are images.
@@ -181,7 +181,7 @@ class States:
 
 
 class FixedStatistics:
-    """Observations standardised by numbers that never change.
+    """Standardises observations by fixed means and deviations.
 
     Args:
         shift, scale: ``[n]`` each.
@@ -191,7 +191,7 @@ class FixedStatistics:
         self.shift, self.scale = shift, scale
 
     def normalise(self, observation: Tensor) -> Tensor:
-        """Raw observations to what networks read."""
+        """Normalise raw observations."""
         return (observation - self.shift) / self.scale
 
     def state_dict(self) -> dict[str, Any]:
@@ -208,10 +208,10 @@ class FixedStatistics:
 
 @dataclass(frozen=True)
 class ReplayBuffer:
-    """Every step is kept, and the oldest go first."""
+    """Stores every step; when it is full, the oldest are overwritten."""
 
     capacity: int = option(1_000_000, short="replay_capacity", at_least=1)
-    """Transitions kept; the oldest go first."""
+    """Largest number of transitions; when it is full, the oldest are overwritten."""
     folder: str | None = option(None, short="replay_folder")
     """Folder for the file of a replay that needs more than half of the free memory; None takes the system's temporary folder."""
     n_step: int = option(1, at_least=1)
@@ -223,20 +223,20 @@ class ReplayBuffer:
 
     @property
     def share(self) -> float | None:
-        """Of the data set in every batch; None where there is one buffer."""
+        """Share of the data set in every batch; None with a single buffer."""
         return None
 
     def with_discount(self, gamma: float) -> Any:
-        """The same with the discount of the method."""
+        """A copy with the discount of the method."""
         return replace(self, gamma=gamma)
 
     def empty(self, capacity: int, priority: float = 0.0) -> Replay:
-        """A replay of this size, in a file where it is large."""
+        """A new replay of this size, memory-mapped where it is large."""
         folder = Path(self.folder or tempfile.gettempdir())
         return Replay(capacity, n_step=self.n_step, gamma=self.gamma, priority=priority, memory_map=folder)
 
     def prepare(self, context: Any) -> None:
-        """Make the store; one buffer begins with the data set, where there is one and it is not kept apart.
+        """Create the store. A data set fills the beginning of the buffer, unless it has a buffer of its own (``offline_share``).
 
         Raises:
             RheostatError: the data set does not fit.
@@ -258,7 +258,7 @@ class ReplayBuffer:
         replay.append_transitions(rewards(offline.as_drawn), offline.breaks)
 
     def retain(self, context: Any, batch: Batch) -> Batch:
-        """Keep the fresh steps."""
+        """Append the fresh steps."""
         rows = batch.rows
         rows.source = torch.full(rows.shape, int(Source.REPLAY))
         context.stores["replay"].append(context.stores["learned rewards"](rows))
@@ -267,14 +267,14 @@ class ReplayBuffer:
 
 @dataclass(frozen=True)
 class ReplayAndData(ReplayBuffer):
-    """A replay that begins with the data set, or is drawn from beside it."""
+    """A replay that starts with the data set, or one that is sampled together with it."""
 
     offline_share: float | None = option(None, share=True)
-    """Share of every batch that comes from the data set once the policy acts; None draws from one buffer that begins with it."""
+    """Share of every batch that is sampled from the data set once the policy acts; None samples from one buffer that starts with it."""
 
     @property
     def share(self) -> float | None:
-        """Of the data set in every batch."""
+        """Share of the data set in every batch."""
         return self.offline_share
 
     def idle_in(self, method: Any, context: Any) -> dict[str, str]:
@@ -290,7 +290,7 @@ class ReplayAndData(ReplayBuffer):
 
 @dataclass(frozen=True)
 class DataAlone:
-    """The data set as the only store of steps; nothing is added."""
+    """Uses the data set as the only store of steps; nothing is appended."""
 
     folder: str | None = option(None, short="replay_folder")
     """Folder for the file of a data set that needs more than half of the free memory; None takes the system's temporary folder."""
@@ -298,25 +298,25 @@ class DataAlone:
     keeps_units: ClassVar[bool] = True
 
     def prepare(self, context: Any) -> None:
-        """Make the store."""
+        """Create the store."""
         offline = context.offline
         replay = Replay(len(offline), gamma=self.gamma, memory_map=Path(self.folder or tempfile.gettempdir()))
         context.stores["replay"] = replay
         replay.append_transitions(context.stores["learned rewards"](offline.as_drawn), offline.breaks)
 
     def retain(self, context: Any, batch: Batch) -> Batch:
-        """Nothing is kept."""
+        """Stores nothing."""
         return batch
 
 
 # --- drawing ------------------------------------------------------------------------------------------------------------------------------
 
 Due = Callable[[Any], int]
-"""From the learner's context: how many gradient steps are due in this turn."""
+"""Maps the learner's context to the number of gradient steps of this turn."""
 
 
 def per_turn(context: Any) -> int:
-    """As many as a turn has while nobody acts, and no more than the stage."""
+    """Gradient steps of a turn without data collection: a fixed number, and no more than the stage has left."""
     return min(OFFLINE_TURN, context.length - context.gradient_steps)
 
 
@@ -343,14 +343,14 @@ class PerEnvironmentStep:
 
 @dataclass(frozen=True)
 class Draw:
-    """The batches of the gradient steps that are due, one after the other, ``[steps * size]``."""
+    """Samples the batches of all gradient steps of a turn, concatenated, ``[steps * size]``."""
 
     size: int
     due: Due
     share: float | None = None
-    """Of every stretch of rows, from the data set (RLPD)."""
+    """Share of the rows that is sampled from the data set, spread evenly over the batch (RLPD)."""
     sarsa: bool = False
-    """Whether rows carry the action that was taken next."""
+    """Whether rows carry the next action (SARSA)."""
     refuses: ClassVar[dict[str, str]] = {
         "lag": "it learns from a replay, so its data are old anyway; replay_capacity says how old",
         "replay_share": "all it learns from is replay",
@@ -360,12 +360,12 @@ class Draw:
     }
 
     def retain(self, context: Any, batch: Batch) -> Batch:
-        """Transitions; none where no step is due."""
+        """Sampled transitions; none where no gradient step is due."""
         count = self.due(context)
         return Batch(self.draw(context, count) if count else Transitions.none(), facts={"size": self.size})
 
     def draw(self, context: Any, count: int) -> Transitions:
-        """``count`` batches, one after the other."""
+        """``count`` batches, concatenated."""
         replay, data, generator = context.stores["replay"], context.stores.get("data"), context.streams["replay"]
         theirs = 0 if data is None else round(self.size * (self.share or 0.0))
         if data is not None and (theirs == self.size or not len(replay)):
@@ -380,7 +380,7 @@ class Draw:
         )
 
     def check(self, composition: Any) -> None:
-        """Refuse batches that cannot be drawn."""
+        """Refuse batches that cannot be sampled."""
         for part in composition.retain:
             if isinstance(part, ReplayBuffer) and self.size > part.capacity:
                 raise RheostatError(f"A batch of {self.size} cannot be drawn from a replay of {part.capacity}: raise replay_capacity.")

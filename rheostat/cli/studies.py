@@ -26,7 +26,7 @@ class StudyCommand:
     name: Positional[str] = ""
     """Name of the study; --list shows them. With --smoke, no name means every study."""
     list: bool = False
-    """List the studies and what their results are worth."""
+    """List the studies and the standing of their results."""
     restamp: bool = False
     """Carry results over to the present code where the golden runs of their methods are equal; no name means every study. Runs nothing."""
     smoke: bool = False

@@ -120,7 +120,7 @@ class LanguageOptions(TrainOptions):
     engine: Literal["embedded", "continuous"] = "embedded"
     """Who samples: our engine, or transformers' continuous batching (whose runs do not repeat exactly)."""
     rollouts_kept: int = 64
-    """Completions stored per update for looking at."""
+    """Completions stored per update, for inspection."""
     experts: str | None = None
     """A file of expert rows (JSON lines or parquet): prompt and completion, as text or chat messages; by default the completions of the
     prompts' own rows, or the task's expert."""

@@ -1,4 +1,4 @@
-"""Two language models on the same problems: what training gained, what it lost, and what became of right solutions it did not sample."""
+"""Two language models on the same problems: what training gained and lost, and how likely right but unsampled solutions still are."""
 
 from __future__ import annotations
 

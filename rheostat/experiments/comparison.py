@@ -222,25 +222,25 @@ def plan_arms(
     }
     runs = [
         GridRun(f"{_folder(label)}-s{settings.seed}", label, where / f"{_folder(label)}-s{settings.seed}", settings)
-        for label, runs in planned.items()
-        for settings in runs
+        for label, mine in planned.items()
+        for settings in mine
     ]
     manifest = {
         "task": task,
         "methods": list(arms),
         "seeds": seeds,
         "margin": margin,
-        "settings": {label: _shared(runs[0]) for label, runs in planned.items()},
+        "settings": {label: _shared(mine[0]) for label, mine in planned.items()},
         "cells": [run.name for run in runs],
         "command": command,
         "versions": versions(),
     }
     _refuse_other(where, manifest)
     if read_manifest(where) is None:  # what cannot be built is refused here and now, rather than by every worker in turn
-        for runs in planned.values():
-            run = Run(where, runs[0])
-            _ = run.method
-            run.close()
+        for mine in planned.values():
+            first = Run(where, mine[0])
+            _ = first.method
+            first.close()
     try:
         where.mkdir(parents=True, exist_ok=True)
         _write(where / MANIFEST, json.dumps(manifest, indent=2))

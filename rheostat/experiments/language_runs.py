@@ -109,7 +109,7 @@ def evaluate_language(run: Any, prompts: int, samples: int, *, threshold: float 
 
 
 def _answers(parts: list[Graded], texts: list[str], samples: int, name: str | None) -> list[list[str | None]] | None:
-    """[P][n] answers for the vote; None where nobody knows how to find them."""
+    """[P][n] answers for the vote; None where they cannot be extracted."""
     if name is not None:
         find = extractor(name)
         found = [find(text) for text in texts]

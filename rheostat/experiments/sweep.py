@@ -1,4 +1,4 @@
-"""What a method's result is worth at several settings of the dial: the same method, task and budget, one number turned.
+"""A method's result at several settings of the dial: the same method, task and budget, one number turned.
 
 sweep-.../  a comparison's directory (its arms are the settings), and sweep.json, sweep.png, sweep.svg
 """

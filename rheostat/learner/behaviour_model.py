@@ -101,7 +101,7 @@ class ReadData:
     gamma: float
 
     def prepare(self, context: Any) -> None:
-        """Make the store."""
+        """Create the store."""
         offline, gamma = context.offline, self.gamma
         rows = self.read(context, Batch(context.stores["learned rewards"](offline.transitions))).rows
         cut = offline.breaks & ~rows.terminated

@@ -41,7 +41,7 @@ class BestEpisodes(DataSet):
 
 
 class ClonedPolicy(TrainableNetwork):
-    """The policy of unit actions, or of choices."""
+    """The policy: a distribution of unit actions, or of discrete actions."""
 
     def __init__(self, hidden: tuple[int, ...], learning_rate: float, imitation: Imitation) -> None:
         def build(context: Any) -> nn.Module:

@@ -121,7 +121,7 @@ class LearnerContext(ABC):
         """Measure the deployed policy over so many episodes (or prompts), with random streams of its own."""
 
     def rollouts(self, count: int) -> list[dict[str, Any]]:
-        """What was sampled last, for looking at: at most about ``count`` rows; none where there is no text."""
+        """The latest samples, for inspection: at most about ``count`` rows; none where there is no text."""
         return []
 
     @abstractmethod
@@ -321,7 +321,7 @@ class LanguageContext(LearnerContext):
                 self.sync_engine()
 
     def measure(self, prompts: int) -> Metrics:
-        """Accuracy (mean reward) of one sample per validation prompt; a stream of its own, so that measuring changes nothing."""
+        """Accuracy (mean reward) of one sample per validation prompt; it has a random stream of its own and changes no training state."""
         if self.measurement is not None:
             return self.measurement(self, prompts)
         with self.looking():
@@ -332,7 +332,7 @@ class LanguageContext(LearnerContext):
         return self.measure(max(episodes, self.evaluation.prompts))
 
     def rollouts(self, count: int) -> list[dict[str, Any]]:
-        """Whole groups of the last batch for looking at, at most ``count`` rows."""
+        """Whole groups of the last batch, for inspection: at most ``count`` rows."""
         if self.graded is None:
             return []
         return rollout_rows(self.graded, self.setup.policy.tokenizer, self.group_size, count, update=self.updates)

@@ -1,7 +1,7 @@
 """The context of control methods, and building a control method's learner.
 
 What outlives a stage is a store: the environments with their collector, replay and data set, statistics. Who acts is the name of a model;
-``see`` gives observations as that model reads them. Time is counted per environment step and, where nobody acts, per gradient step.
+``see`` gives observations as that model reads them. Time is counted in environment steps and, in offline phases, in gradient steps.
 """
 
 from __future__ import annotations
@@ -369,7 +369,7 @@ def derived(config: Any, who: str) -> dict[str, int | str]:
 
 
 def hidden_options(config: Any, who: str) -> frozenset[str]:
-    """Paths of options that every value but the default is refused for in this method, so that nobody is shown them."""
+    """Paths of options that every value but the default is refused for in this method; help and documentation hide them."""
     return hidden(composition_of(config, who))
 
 

@@ -1,9 +1,8 @@
-"""Models of control by name: networks with their optimisers, target networks, who acted some updates ago, behaviour policies.
+"""Models of control methods: networks with their optimisers, target networks, lagged policies and behaviour policies.
 
-A learner binds its models in order. A model that is built here takes its network from ``context.networks`` where the user brings one,
-else from a function of the context. What acts, is evaluated or is put on the meter answers three questions about observations as its
-network reads them: ``distribution`` (the policy), ``exploring`` (the policy as it collects) and ``evaluated`` (the policy as it is
-measured).
+A learner binds its models in order. Each model takes its network from ``context.networks`` if the user has given one, and builds it
+otherwise. A model that acts or is evaluated has three methods, all of normalised observations: ``distribution`` returns the policy,
+``exploring`` the policy that collects data, and ``evaluated`` the policy that is evaluated.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ Build = Callable[[Any], nn.Module]
 
 
 class TrainableNetwork(OptimizedNetwork[Any]):
-    """A network whose parameters are one vector, and the Adam that moves it by autograd.
+    """A network whose parameters are one vector, and the Adam optimiser that updates it.
 
     Args:
         build: the untrained network.
@@ -51,30 +50,30 @@ class TrainableNetwork(OptimizedNetwork[Any]):
         self._build, self._start = build, (learning_rate, eps)
 
     def bind(self, context: Any, name: str) -> None:
-        """Build the network and lay its parameters out."""
+        """Build the network and gather its parameters in one vector."""
         rate, eps = self._start
         super().__init__(self._build(context), rate, eps=eps)
 
     def distribution(self, seen: Tensor) -> Any:
-        """The policy of unit actions, or of choices."""
+        """The policy: a distribution of unit actions, or of discrete actions."""
         return self.network.distribution(seen)
 
     def exploring(self, seen: Tensor) -> Any:
-        """The policy as it collects."""
+        """The policy that collects data."""
         return self.distribution(seen)
 
     def evaluated(self, context: Any) -> Callable[[Tensor], Any]:
-        """The policy as it is measured."""
+        """The policy that is evaluated."""
         return self.distribution
 
 
 class TargetNetwork(PolyakCopy[Any]):
-    """A slow copy, which losses take as a constant: it follows by ``tau`` after every so many updates of the model.
+    """A target network: a copy of the model that is updated by Polyak averaging and carries no gradient.
 
     Args:
         of: name of the model.
-        tau: share of the model in the copy when it follows; 1 copies.
-        every: updates of the model per step of the copy.
+        tau: weight of the model in each Polyak step; 1 copies the model.
+        every: updates of the model per Polyak step.
     """
 
     begins_as_copy: ClassVar[bool] = True
@@ -83,20 +82,20 @@ class TargetNetwork(PolyakCopy[Any]):
         self.of, self.tau, self.every = of, tau, every
 
     def bind(self, context: Any, name: str) -> None:
-        """Begin with the model as it is now."""
+        """Start as a copy of the model."""
         super().__init__(context.models[self.of])
 
     def after_update(self, context: Any) -> None:
-        """The model has moved."""
+        """Update the target after an update of the model, if one is due."""
         if context.updates_of(self.of) % self.every == 0:
             self.update_target(self.tau)
 
 
 class PolicyNetwork:
-    """Actor and critic in one vector with their fast form: what PPO's update moves with derivatives by hand.
+    """Actor and critic with their parameters in one vector, and a fast form whose gradients PPO's update computes by hand.
 
     Args:
-        build: the untrained network; a network of the user's (a module with ``distribution`` and ``value``) takes its place.
+        build: the untrained network; a network that the user has given (a module with ``distribution`` and ``value``) replaces it.
         learning_rate: step size.
         optimizer: Adam (epsilon 1e-5), or RMSprop as Stable-Baselines3's A2C configures it (alpha 0.99, epsilon 1e-5).
     """
@@ -107,7 +106,7 @@ class PolicyNetwork:
         self._build, self._rate, self._kind = build, learning_rate, optimizer
 
     def bind(self, context: Any, name: str) -> None:
-        """Take the user's network or build one; count its weights."""
+        """Take the user's network or build one, and count its weights."""
         self.policy: Any = context.networks.get(name) or self._build(context)
         self.parameters = ParameterVector(cast(nn.Module, self.policy))
         self.network: Any = fast(cast(Any, self.policy), self.parameters)
@@ -120,7 +119,7 @@ class PolicyNetwork:
 
     @property
     def learning_rate(self) -> float:
-        """Of the next step."""
+        """Learning rate of the next step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
     @learning_rate.setter
@@ -134,11 +133,11 @@ class PolicyNetwork:
     exploring = distribution
 
     def evaluated(self, context: Any) -> Callable[[Tensor], Any]:
-        """The policy as it is measured."""
+        """The policy that is evaluated."""
         return self.distribution
 
     def state_dict(self) -> dict[str, Any]:
-        """Network and moments."""
+        """State of the network and of the optimiser."""
         return {"network": dict(self.policy.state_dict()), "optimizer": optimizer_state(self.optimizer)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -148,7 +147,7 @@ class PolicyNetwork:
 
 
 class RecurrentPolicyNetwork(PolicyNetwork):
-    """The same with a memory; a network of the user's is a :class:`~rheostat.policies.control.recurrent.RecurrentActorCritic`."""
+    """The same for recurrent policies; the user's network must be a :class:`~rheostat.policies.control.recurrent.RecurrentActorCritic`."""
 
     def bind(self, context: Any, name: str) -> None:
         """Take the user's network or build one.
@@ -165,12 +164,12 @@ class RecurrentPolicyNetwork(PolicyNetwork):
         super().bind(context, name)
 
     def evaluated(self, context: Any) -> Callable[[Tensor], Any]:
-        """The policy as it is measured: it begins with nothing to remember, and is told where to forget."""
+        """The policy that is evaluated, with an empty memory that is reset where an episode begins."""
         return EpisodeMemory(self.network)
 
 
 class LaggedActorModel:
-    """The policy of some updates ago with the observation statistics it read by.
+    """The policy of some updates ago, with the observation statistics of that time.
 
     Args:
         updates: how many.
@@ -183,7 +182,7 @@ class LaggedActorModel:
         self.lag, self.of = updates, of
 
     def bind(self, context: Any, name: str) -> None:
-        """Begin with the model as it is now."""
+        """Start as a copy of the model."""
         self._source = context.models[self.of]
         own = context.stores.get("observations")
         self._statistics = RunningStatistics(context.observation_space.shape) if own is None else own
@@ -192,11 +191,11 @@ class LaggedActorModel:
 
     @property
     def network(self) -> Any:
-        """The older policy's."""
+        """Network of the older policy."""
         return self.actor.network
 
     def after_update(self, context: Any) -> None:
-        """The policy has moved."""
+        """Remember the parameters after an update of the policy."""
         self.actor.remember(self._source.parameters, self._statistics)
 
     def exploring(self, seen: Tensor) -> Any:
@@ -204,7 +203,7 @@ class LaggedActorModel:
         return self.network.distribution(seen)
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters and statistics of the updates in between."""
+        """Parameters and statistics of the updates between the older policy and the present one."""
         return self.actor.history.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -213,10 +212,10 @@ class LaggedActorModel:
 
 
 class Behaviour(BehaviourPolicy):
-    """A copy of a policy that acts in its place and is moved by an update of its own (ROS, PROPS).
+    """A behaviour policy: a copy of the policy that collects data and has an update of its own (ROS, PROPS).
 
     Args:
-        learning_rate: Adam step size, whose moments outlive restarts from the policy; None is plain gradient descent.
+        learning_rate: Adam step size; the moments are kept when the copy is reset to the policy. None is plain gradient descent.
         of: name of the policy.
     """
 
@@ -226,9 +225,9 @@ class Behaviour(BehaviourPolicy):
         self._rate, self._of = learning_rate, of
 
     def bind(self, context: Any, name: str) -> None:
-        """Begin as a copy."""
+        """Start as a copy of the policy."""
         super().__init__(context.models[self._of].policy, self._rate)
 
     def exploring(self, seen: Tensor) -> Any:
-        """Who acts."""
+        """The policy that collects data."""
         return self.network.distribution(seen)

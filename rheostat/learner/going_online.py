@@ -1,4 +1,4 @@
-"""The way online of Uni-O4: who is chosen, how it acts, and what of its steps is learned from."""
+"""Uni-O4's online phase: the choice of a member, data collection, and the parts of the PPO update."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ ADAM_EPSILON = 1e-5
 
 @dataclass(frozen=True)
 class Drawing:
-    """The deployed policy acts for one batch; the environment clips what leaves the bounds."""
+    """Collects one batch with the deployed policy; the environment clips actions to its bounds."""
 
     environments: int
     steps: int
     clip_actions: bool = False
 
     def check(self, composition: Any) -> None:
-        """Refuse steps that do not divide over the environments."""
+        """Refuse a number of steps that is no multiple of the number of environments."""
         if self.steps % self.environments:
             raise RheostatError(f"online_batch_steps {self.steps} do not divide over {self.environments} environments: change one of them.")
 
     def draw(self, context: Any, observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Actions for raw observations and their log-probabilities."""
+        """Sample actions for raw observations; returns them with their log-probabilities."""
         policy = context.models["policy"].distribution(context.see(observation))
         unit = policy.sample(generator)
         unit = unit.clamp(-1.0, 1.0) if self.clip_actions else unit
@@ -55,7 +55,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class FreshRows:
-    """The fresh batch alone, with the rewards that are learned from."""
+    """Keeps the fresh batch only, with transformed rewards."""
 
     keeps_units: ClassVar[bool] = True
 
@@ -66,12 +66,12 @@ class FreshRows:
 
 
 class OnlinePolicy(TrainableEnsemble):
-    """An ensemble of one: what goes online.
+    """The policy that is trained online: an ensemble with one member.
 
     Args:
         cloning: the shape of the policies.
         learning_rate: Adam step size.
-        squash: whether the deviation is squashed again, as released.
+        squash: whether the deviation is squashed a second time, as in the authors' code.
     """
 
     def __init__(self, cloning: Cloning, learning_rate: float, *, squash: bool = False) -> None:
@@ -88,18 +88,18 @@ class OnlinePolicy(TrainableEnsemble):
 
 
 class ChosenMember:
-    """The deployed policy: the chosen member as it is online, or before that the one whose last score is the best."""
+    """The deployed policy: the chosen member once training is online; before that, the member with the best latest score."""
 
     def __init__(self, choice: Choice) -> None:
         self.choice, self.chosen = choice, -1
 
     def bind(self, context: Any, name: str) -> None:
-        """Everything it asks is bound already."""
+        """Keep references; the models it reads have been bound before."""
         self.context, self.models = context, context.models
 
     @property
     def network(self) -> Any:
-        """Of the chosen member; before the choice, of all."""
+        """Network of the chosen member; before the choice, of the whole ensemble."""
         return self.models["online policy"].network if self.chosen >= 0 else self.models["members"].policies
 
     def distribution(self, seen: Tensor) -> Gaussian:
@@ -114,7 +114,7 @@ class ChosenMember:
     exploring = distribution
 
     def evaluated(self, context: Any) -> Any:
-        """The policy as it is measured."""
+        """The policy that is evaluated."""
         return self.distribution
 
     def value(self, seen: Tensor) -> Tensor:
@@ -124,14 +124,14 @@ class ChosenMember:
         return found
 
     def become(self, index: int) -> None:
-        """Go on with one member and the offline V."""
+        """Start online training from one member and the offline V."""
         self.chosen = index
         candidates = self.models["members"].candidates(self.choice.deploy)
         self.models["online policy"].network.become(candidates, torch.tensor([index]))
         self.models["value"].parameters.copy_from(self.models["behaviour critics"].values.parameters)
 
     def end_offline(self, context: Any) -> None:
-        """Bring the scores up to date, and choose by them."""
+        """Update the scores; with ``choose am-q``, choose the member with the best one."""
         members = self.models["members"]
         members.end()
         if self.choice.by == "am-q":
@@ -157,7 +157,7 @@ class ChosenMember:
         self.become(max(returns, key=lambda index: returns[index]))
 
     def state_dict(self) -> dict[str, Any]:
-        """Who was chosen."""
+        """Index of the chosen member."""
         return {"chosen": self.chosen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -167,7 +167,7 @@ class ChosenMember:
 
 @dataclass(frozen=True)
 class Online:
-    """The last stage: PPO from the chosen member and the offline V."""
+    """Options of the last stage: PPO that starts from the chosen member and the offline V."""
 
     environments: int = option(1, short="num_envs", at_least=1)
     """Environments stepped together."""
@@ -182,7 +182,7 @@ class Online:
     critic_learning_rate: float = option(2e-4, short="online_critic_learning_rate", at_least=0)
     """Adam step size of V online."""
     anneal: bool = option(True, short="online_anneal")
-    """Both step sizes fall to 0 over ``--online-steps``."""
+    """Anneal both step sizes to 0 over ``--online-steps``."""
     clip: float = option(0.05, short="online_clip", at_least=0)
     """Clip range of the ratio online, and of V around its value before the update."""
     entropy_coefficient: float = option(0.01)
@@ -190,12 +190,12 @@ class Online:
     lam: float = option(0.95, share=True)
     """GAE lambda."""
     log_std: Literal["same", "double-tanh"] = option("same", short="log_std_online")
-    """The deviation online is that of the offline network, or squashed again as released."""
+    """The online deviation: that of the offline network, or squashed a second time as in the authors' code."""
     clip_actions: bool = option(False)
-    """Online log-probabilities are those of the action clipped to its bounds, as released, and not of the draw."""
+    """Compute online log-probabilities for the clipped action, as in the authors' code, and not for the sampled one."""
 
     def update(self, max_grad_norm: float) -> FastPPO:
-        """Of the policy and V, apart."""
+        """The PPO update, with separate optimisers for the policy and V."""
         return FastPPO(
             self.epochs,
             learning_rate=self.learning_rate,

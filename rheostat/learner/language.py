@@ -203,7 +203,7 @@ def derived(config: Any, who: str) -> dict[str, int | str]:
 
 
 def hidden_options(config: Any, who: str) -> frozenset[str]:
-    """Paths of options that every value but the default is refused for in this method, so that nobody is shown them."""
+    """Paths of options that every value but the default is refused for in this method; help and documentation hide them."""
     composition = composition_of(config, who)
     outside = {"sampling.top_k", "sampling.top_p"} if others_wrote(composition) else set()
     return dial.hidden_options(dial.refused(composition)) | outside

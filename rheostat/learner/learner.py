@@ -28,7 +28,7 @@ class Composition:
     Attributes:
         collect: who acts.
         retain: what is kept, in order.
-        credit: what it is worth, in order.
+        credit: annotations, in order.
         improve: how the models move, in order.
         models: by name, in the order in which they are bound.
         measure: of the context and a number of held-out prompts, how the policy is measured; None samples from it and grades.
@@ -89,7 +89,7 @@ class Composition:
             who: the method's name, for the sentences.
 
         Raises:
-            RheostatError: a term or annotation reads what nobody writes, asks for a model that is not there, or refuses for itself; two
+            RheostatError: a term or annotation reads a column that no part writes, needs a missing model, or refuses for itself; two
                 updates of one model disagree about its optimiser; units that a part would tear apart.
         """
         known = set(ALWAYS) | {name for part in chain(self.collect) for name in getattr(part, "writes", ())}

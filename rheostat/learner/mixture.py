@@ -69,9 +69,9 @@ class Mixture:
         Args:
             logits: ``[B, K]``; carries the gradient.
             best: int64 ``[B]``, the expert whose action is the best.
-            value: ``[B, K]``, what an action of every expert is worth; a constant.
+            value: ``[B, K]``, Q of an action of every expert; a constant.
             choice: see :meth:`choice`.
-            relaxed_value: from a relaxed choice ``[B, K]`` to what the action in between is worth, ``[B]``; the gradient flows through it.
+            relaxed_value: from a relaxed choice ``[B, K]`` to Q of the mixed action, ``[B]``; the gradient flows through it.
         """
         if self.gradient == "frequency":
             return frequency_loss(logits, best)

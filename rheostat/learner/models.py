@@ -118,17 +118,17 @@ class Lagged:
         self._source: Any = None
 
     def bind(self, context: Any, name: str) -> None:
-        """Begin with the model as it is now."""
+        """Start as a copy of the model."""
         self._source = context.models[self.of].network
         self._policy = LaggedPolicy(self._source, self.lag)
 
     @property
     def network(self) -> Any:
-        """The model as it was."""
+        """The model of some updates ago."""
         return self._policy.acting()
 
     def after_update(self, context: Context) -> None:
-        """The model has moved."""
+        """Remember the weights after an update of the model."""
         self._policy.remember(self._source)
 
     def state_dict(self) -> dict[str, Any]:

@@ -314,7 +314,7 @@ def data_first(
     log: Logging,
     online: PerStep | None = None,
 ) -> Staged:
-    """Gradient steps on a data set while nobody acts, then the same beside steps of the environments.
+    """Gradient steps on a data set first without, then with data collection.
 
     Args:
         collect, replay, draw, step, models, stores, read, log: as in :func:`from_replay`.

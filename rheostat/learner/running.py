@@ -102,7 +102,7 @@ class RunningMethod(ABC):
         return dict(self.context.evaluate(episodes))
 
     def rollouts(self, count: int) -> list[dict[str, Any]]:
-        """What was sampled last, for looking at; at most about ``count`` rows, empty where there is no text."""
+        """The latest samples, for inspection; at most about ``count`` rows, empty where there is no text."""
         return list(self.context.rollouts(count))
 
     def restart_episodes(self) -> None:

@@ -40,7 +40,7 @@ class Teamed:
 
     @property
     def innermost(self) -> Any:
-        """Who acts."""
+        """The collector of a member."""
         return self.member.innermost
 
     def parts(self) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class Update:
         Args:
             context: of the learner.
             batch: the rows of this step.
-            before: takes the present log-probabilities and entropies where nobody has stored those of the update's start.
+            before: receives the present log-probabilities and entropies where the old ones are not stored yet.
 
         Returns:
             Scalars by name.

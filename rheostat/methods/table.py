@@ -126,14 +126,14 @@ METHODS: dict[str, Entry] = {
     "prime": Entry(
         "rheostat.methods.language.prime:PRIME",
         "language",
-        "Implicit process rewards from a second language model that learns beside the policy",
+        "Implicit process rewards from a second language model that is trained together with the policy",
         "2502.01456",
         "laws, plain step, resume",
     ),
     "process-reward": Entry(
         "rheostat.methods.language.process_reward:ProcessReward",
         "language",
-        "A reward model on tokens learns beside the policy",
+        "A reward model on tokens is trained together with the policy",
         "2410.08146",
         "laws, probes, resume",
     ),

@@ -1,6 +1,6 @@
 """Terms of tokens that the policy did not sample as it is now: an expert's, or its own of some updates ago.
 
-Who knows the sampler's probability puts it below the ratio; for an expert nobody knows it, so it is taken as certain, or estimated.
+Who knows the sampler's probability puts it below the ratio; for an expert it is unknown, so it is taken as 1, or estimated.
 """
 
 from __future__ import annotations

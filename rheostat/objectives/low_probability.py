@@ -26,7 +26,7 @@ def rarest_below(logp: Tensor, among: Tensor, share: float) -> float:
     """The log-probability below which the least likely share of some tokens lies.
 
     Their number is ``max(1, floor(share * n))``, and a single one is none at all, as in the released code. The result lies halfway between
-    the last token that is taken and the first that is not, so that rounding moves nobody across.
+    the last token that is taken and the first that is not, so that rounding changes no assignment.
 
     Args:
         logp: any shape, in nats.

@@ -34,7 +34,7 @@ def off_policyness(
     Args:
         learner_logp: ``[n]`` under the learner's weights at the start of the update.
         sampler_logp: ``[n]`` under what really sampled; NaN where unknown (expert data), which is left out.
-        age: ``[n]`` policy updates between sampling and now; negative where nobody's version sampled it (expert data), which is left out.
+        age: ``[n]`` policy updates between sampling and now; negative for expert data, which no version sampled and which are left out.
         source: ``[n]`` :class:`~rheostat.trajectories.Source` codes.
         entropy: ``[n]`` of the learner's distribution, nats.
 

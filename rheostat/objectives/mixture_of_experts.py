@@ -76,7 +76,7 @@ def score_loss(logits: Tensor, drawn: Tensor, value: Tensor, *, denominator: Ten
     Args:
         logits: ``[B, K]``; carries the gradient.
         drawn: int64 ``[B]``, drawn from ``softmax(logits)``.
-        value: ``[B, K]``, what an action of every expert is worth; a constant.
+        value: ``[B, K]``, Q of an action of every expert; a constant.
         denominator: what the sum over rows is divided by; None is the number of rows.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A reward model learns what completions are worth from their outcomes alone, on every token (Cobbe et al. 2021, arXiv 2110.14168)."""
+"""A reward model is trained on the outcome of a completion at every token (Cobbe et al. 2021, arXiv 2110.14168)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class OutcomeRegression(TokenTerm):
         loss = mean_t 1/2 [ 1/2 (V(s_t) - R)^2 + 1/2 (V(s_t+1) - R)^2 ]
 
     ``s_t`` is the row before token t. States between two tokens of one turn count twice, the first and the last of a turn once; the state
-    before the first token is among them, because what a token is worth is measured from there.
+    before the first token is among them, because progress of a token is measured from there.
     """
 
     reads: ClassVar[Sequence[str]] = ()

@@ -87,7 +87,7 @@ def preference_loss(
         ``[P]``.
 
     Raises:
-        RheostatError: what :func:`check_link` refuses, different shapes, or lengths that a link needs and nobody gave.
+        RheostatError: what :func:`check_link` refuses, different shapes, or lengths that a link needs and that are missing.
     """
     check_link(link, beta, smoothing)
     require_same_shape(chosen=chosen, rejected=rejected, chosen_length=chosen_length, rejected_length=rejected_length)

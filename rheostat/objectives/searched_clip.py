@@ -1,7 +1,7 @@
 """BAPO's searched clip: in every gradient step the bounds of the window are searched for from the learner's present log-probabilities.
 
 The ratio is to whoever sampled. To the learner at the start of the update it would be 1 in the first step, and the search would do nothing.
-Where nobody knows who sampled (experts), that learner is the denominator after all. The search sees all tokens of a gradient step
+Where the sampler is unknown (experts), that learner is the denominator. The search sees all tokens of a gradient step
 (:mod:`rheostat.objectives.searched_bounds`); with micro-batches that costs one more forward pass, so that all of them see the same window.
 """
 

@@ -67,7 +67,7 @@ class LaggedPolicy:
         return [parameters[name] for name in self.names]
 
     def remember(self, policy: LanguagePolicy) -> None:
-        """The policy has moved."""
+        """Remember the parameters after an update of the policy."""
         self.history.push(self._weights(policy))
 
     def acting(self) -> LanguagePolicy:

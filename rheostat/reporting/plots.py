@@ -116,7 +116,7 @@ def _record(run: Any) -> Record:
 
 
 def _panels(record: Record) -> list[Metric]:
-    """Metrics worth a panel of the run's picture."""
+    """Metrics that get a panel in the run's picture."""
     return [metric for metric in ordered(set(record.metrics) - HIDDEN) if metric.group != METER or metric.key in TIDY]
 
 

@@ -125,7 +125,7 @@ def in_groups(rows: Sequence[Row]) -> list[list[Row]]:
 
 
 def choose(rows: Sequence[Row], count: int, per_group: int = 4) -> list[Row]:
-    """At most ``count`` completions worth looking at: of every group up to ``per_group``, spread from its best to its worst."""
+    """At most ``count`` completions to show: of every group up to ``per_group``, spread from its best to its worst."""
     chosen: list[Row] = []
     for group in in_groups(rows):
         ordered = sorted(group, key=lambda row: -row["reward"])

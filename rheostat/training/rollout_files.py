@@ -1,4 +1,4 @@
-"""What a language method sampled, kept for looking at: a compressed file per update, thinned out as they become many."""
+"""Samples of a language method, kept for inspection: a compressed file per update, thinned out as they become many."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class Run:
         if point is not None:
             self._began = point.facts
             self._kept_warnings.append(point.sentence)
-            self.notes.append(point.sentence)
+            self.warnings.append(point.sentence)
 
     def _identity_now(self) -> Identity:
         began = {} if self._began is None else {"began": self._began}
@@ -381,7 +381,7 @@ class Run:
         method, total = self.method, self.settings.budget
         self._wake(progress)
         self._seconds = self._restore_logs()
-        (self.directory / "summary.json").unlink(missing_ok=True)  # of a finished run that goes on from before its end
+        (self.directory / "summary.json").unlink(missing_ok=True)  # of a finished run that continues from before its end
         self._files.pop("summary.json", None)
         began = time.monotonic() - self._seconds
         progress.start(method.steps, total, method.unit)

@@ -108,7 +108,7 @@ class Settings:
     expert_least_reward: float | None = None
     """Language: leave out expert rows to which the verifier gives less than this reward; None keeps wrong ones too."""
     rollouts_kept: int = 64
-    """Language: completions stored per update for looking at; 0 stores none."""
+    """Language: completions stored per update, for inspection; 0 stores none."""
     config: dict[str, Any] = field(default_factory=dict)
     """The method's own configuration, completed with its defaults."""
 
@@ -264,7 +264,7 @@ def composed(method: str, cls: Any, overrides: Mapping[str, Any], preset: str | 
         whole = with_options(config, chosen, method)
         given = by_path(method, whole, overrides)
         idle = options.idle_options(with_options(whole, given, method))
-        # A preset's value that the given options leave nothing to do was nobody's choice: it gives way.
+        # A preset's value that cannot act beside the given options was not chosen by the user: it is dropped.
         config = with_options(config, {path: value for path, value in chosen.items() if path in given or path not in idle}, method)
     return changed(method, config, overrides)
 

@@ -54,7 +54,7 @@ def test_reinforcement_begins_where_teaching_ended(
     assert (logits(LanguagePolicy.load(model).model) - theirs).abs().max() > 1e-3
     whole.train()
     assert abs(whole.metrics[0]["kl_reference"]) < 1e-6 and whole.metrics[-1]["kl_reference"] > 1e-5
-    assert any(str(first) in said and said.endswith("at step 2): policy.") for said in whole.summary["remarks"])
+    assert any(str(first) in said and said.endswith("at step 2): policy.") for said in whole.summary["warnings"])
     halted = Run.create(tmp_path / "halted", options)
     shutil.rmtree(first)
     with pytest.raises(Interrupted):
@@ -145,5 +145,5 @@ def test_measuring_a_language_model_changes_nothing_and_may_end_the_run(model: s
     assert (
         run.finished
         and run.method.updates == curve.index(max(curve)) + 1
-        and any("stop_at asks for" in said for said in run.summary["remarks"])
+        and any("stop_at asks for" in said for said in run.summary["warnings"])
     )

@@ -206,7 +206,7 @@ def test_what_a_part_refuses_is_refused_in_its_words() -> None:
         Dial(lag=1).rewrite(plain(retain=[Stubborn()]), "mine")
     with pytest.raises(RheostatError, match=r"mine cannot honour dial\.expert_share: it has experts, or prompts, of its own"):
         Dial(expert_share=0.5).rewrite(plain(collect=ExpertsInside(Groups(4, 3), 1)), "mine")
-    with pytest.raises(RheostatError, match=r"mine cannot honour dial\.lag: nobody samples"):
+    with pytest.raises(RheostatError, match=r"mine cannot honour dial\.lag: nothing is sampled"):
         Dial(lag=1).rewrite(plain(collect=Demonstrations(4)), "mine")
 
 

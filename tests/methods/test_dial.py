@@ -239,7 +239,7 @@ def test_what_a_method_cannot_honour_is_refused_while_parsing(model: str, expert
     refused("dial.lag is 'x'; it must be of type int", dial_lag="x")
     refused("no whole completion", group_size=4, dial_expert_share=0.05)
     refused("leaves no completion of the policy's own", group_size=4, dial_expert_share=0.95)
-    refused("sft cannot honour dial.lag: nobody samples", "sft", dial_lag=1)
+    refused("sft cannot honour dial.lag: nothing is sampled", "sft", dial_lag=1)
     refused("luffy cannot honour dial.expert_share", "luffy", dial_expert_share=0.5)
     refused("props cannot honour dial.lag: who acts is its own behaviour policy", "props", dial_lag=1)
     refused("robust-acting cannot honour dial.replay_share", "robust-acting", dial_replay_share=0.5)

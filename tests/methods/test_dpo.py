@@ -129,7 +129,7 @@ def test_bad_input_is_one_sentence(model: str) -> None:
     for sentence, options in (
         ("does not know label smoothing", {"link": "hinge", "label_smoothing": 0.1}),
         ("compares with smoothed labels", {"link": "exo"}),
-        (r"dpo cannot honour dial\.lag: nobody samples", {"dial.lag": 2}),
+        (r"dpo cannot honour dial\.lag: nothing is sampled", {"dial.lag": 2}),
         ("Unknown option of dpo 'group_siz'", {"group_siz": 2}),
     ):
         with pytest.raises(RheostatError, match=sentence):

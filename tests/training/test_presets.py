@@ -158,7 +158,7 @@ def test_a_kind_by_its_joined_name_and_twice(monkeypatch: pytest.MonkeyPatch) ->
     ("words", "sentence"),
     [
         ("train sac Pendulum-v1 --dial.lag 1", "sac cannot honour dial.lag: it learns from a replay"),
-        ("train sft chain-sum --dial-lag 1", "sft cannot honour dial.lag: nobody samples"),
+        ("train sft chain-sum --dial-lag 1", "sft cannot honour dial.lag: nothing is sampled"),
         ("train ppo CartPole-v1 --prompts x", "--prompts is not for control methods, of which ppo is one: leave it out."),
         ("train grpo chain-sum --backend envpool", "--backend is not for language methods, of which grpo is one: leave it out."),
         ("train grpo chain-sum --seedd 3", "Unknown option of grpo 'seedd': did you mean seed"),

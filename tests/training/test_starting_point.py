@@ -104,7 +104,7 @@ def test_it_resumes_exactly_without_the_other_run_and_says_where_it_began(tmp_pa
         halted.train(progress=StopAfter(3))
     again = Run.load(tmp_path / "halted").train()
     assert again.metrics == whole.metrics and differences(tmp_path / "whole", tmp_path / "halted") == []
-    (said,) = again.summary["remarks"]
+    (said,) = again.summary["warnings"]
     assert said == f"It began with the weights of {tmp_path / 'first'} (ppo on CartPole-v1, seed 0, its policy at step {steps}): policy."
     newest = sorted((tmp_path / "halted" / "checkpoints").iterdir())[-1]
     began = json.loads((newest / "manifest.json").read_text())["identity"]["began"]
@@ -120,7 +120,7 @@ def test_the_best_policy_and_any_checkpoint_can_be_begun_with(tmp_path: Path) ->
     first = Run.create(tmp_path / "first", short("ppo", steps=192, **best)).train()
     run = Run.create(tmp_path / "best", short("ppo", from_run=str(tmp_path / "first" / "best")))
     assert same(weights(run), weights(Run.load(tmp_path / "first", at="best")))
-    assert run.notes[0].endswith(
+    assert run.warnings[0].endswith(
         f"its best policy at step {json.loads((tmp_path / 'first/best/best.json').read_text())['steps']}): policy."
     )
     earlier = min(path.name for path in (tmp_path / "first" / "checkpoints").iterdir())
@@ -138,7 +138,7 @@ def test_offline_weights_go_on_with_other_data_or_online_at_once(tmp_path: Path)
     assert not torch.equal(Run.create(tmp_path / "own", short("iql", **options | {"from_run": None})).method.context.see(seen), seen)
     awac = Run.create(tmp_path / "awac", short("awac", **options | {"steps": 0, "online_steps": 40, "offline_share": 0.5})).train()
     assert awac.finished and awac.method.steps == 40 and awac.metrics[-1]["meter/share_offline"] == 0.5
-    assert awac.notes[0].endswith("): policy, critics.")
+    assert awac.warnings[0].endswith("): policy, critics.")
 
 
 def test_the_command_line_and_python_begin_with_a_run(tmp_path: Path) -> None:

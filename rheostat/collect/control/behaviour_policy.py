@@ -32,7 +32,7 @@ class LaggedActor:
         self.history = ParameterHistory(lag, [parameters.vector, statistics.mean, statistics.variance])
 
     def remember(self, parameters: ParameterVector, statistics: RunningStatistics) -> None:
-        """The policy has moved."""
+        """Remember the parameters after an update of the policy."""
         self.history.push([parameters.vector, statistics.mean, statistics.variance])
         self._become_oldest()
 

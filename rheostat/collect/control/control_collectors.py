@@ -46,11 +46,11 @@ class Rollout:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Who acts."""
+        """Name of the model that collects data."""
         return (self.acting,)
 
     def check(self, composition: Any) -> None:
-        """Refuse steps that do not divide over the environments."""
+        """Refuse a number of steps that is no multiple of the number of environments."""
         if self.turn_steps % self.environments:
             nearest = max(1, round(self.turn_steps / self.environments)) * self.environments
             raise RheostatError(
@@ -242,7 +242,7 @@ def draw_uniform(context: Any, observation: Tensor, generator: torch.Generator) 
 
 @dataclass(frozen=True)
 class Nobody:
-    """A turn in which nobody acts."""
+    """A turn that collects no data."""
 
     environments: int = 1
 

@@ -165,7 +165,7 @@ class Collector:
 
 
 def no_steps(environments: Environments) -> Trajectories:
-    """What a turn yields in which nobody acts: ``[num_envs, 0]``."""
+    """The empty batch of a turn that collects no data: ``[num_envs, 0]``."""
     rows = environments.num_envs
     nothing, no = torch.zeros(rows, 0), torch.zeros(rows, 0, dtype=torch.bool)
     return Trajectories(action=nothing, mask=no, reward=nothing, terminated=no, truncated=no, sampler_logp=nothing, batch_size=[rows, 0])

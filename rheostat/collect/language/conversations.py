@@ -58,7 +58,7 @@ class Talk:
     terminated: bool = False
     truncated: bool = False
     lines: list[str] = field(default_factory=list)
-    """What was said, for looking at."""
+    """The conversation as text, for inspection."""
     failure: str = ""
     message: str = ""
 
@@ -122,7 +122,7 @@ class Conversations(PromptCollector):
         openings: list[str] | None = None,
     ) -> Graded:
         """Conversations and their grades for encoded prompts; see :meth:`PromptCollector.sample`. Whatever is not for training speaks with
-        an environment of its own, so that looking changes no state.
+        an environment of its own, so that an evaluation changes no state.
 
         Raises:
             RheostatError: openings, which conversations cannot have, or an environment that raised for all of them.

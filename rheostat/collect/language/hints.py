@@ -110,7 +110,7 @@ class Refined(NamedTuple):
 
 
 def refine(first: Tensor, attempt: Callable[[int, list[int]], tuple[list[int], Tensor]], stages: int) -> Refined:
-    """Groups in which nobody is right are sampled again, stage by stage, and replaced.
+    """Groups without a right answer are sampled again with a hint, stage by stage, and replaced.
 
     A group fails when every member's accuracy is at most 0. One success keeps it; so does a member without a grade (NaN), because the
     group is then not known to fail. What fails in the last stage too stays as it was sampled there.
@@ -234,7 +234,7 @@ def with_guides(
 
 @dataclass(frozen=True)
 class Hints:
-    """A collector: groups of plain prompts; where nobody is right, groups of the same prompts with ever longer beginnings of a solution."""
+    """A collector: groups of plain prompts; where no answer is right, groups of the same prompts with ever longer hints."""
 
     fractions: tuple[float, ...] = option((0.25, 0.5, 0.75), short="hints", above=0, at_most=1)
     """Fractions of the solution that are shown, stage by stage."""
@@ -310,7 +310,7 @@ class Hints:
         """The reference solution of a prompt.
 
         Raises:
-            RheostatError: its row has none, or nobody has one.
+            RheostatError: its row has no solution, or the task has none.
         """
         if not self.column:
             return demonstrations(context.setup, prompt, context.collector.seed, number)[0]

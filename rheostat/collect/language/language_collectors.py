@@ -200,7 +200,7 @@ def first_groups(group: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """An expert writes one completion for each of the next prompts (or of the run's expert rows); nobody samples and nobody grades."""
+    """An expert writes one completion for each of the next prompts (or of the run's expert rows); nothing is sampled or graded."""
 
     prompts: int = option(128, short="prompts_per_batch", at_least=1)
     """Demonstrations per batch."""
@@ -208,7 +208,7 @@ class Demonstrations:
     ungraded: ClassVar[bool] = True
     group_size: ClassVar[int] = 1
     refuses: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("lag", "replay_share", "expert_share"), "nobody samples, every row is the expert's"
+        ("lag", "replay_share", "expert_share"), "nothing is sampled, every row is the expert's"
     )
 
     @property

@@ -51,7 +51,7 @@ def _text(prompt: Prompt, column: str) -> str:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The next prompts with their chosen and rejected answers; nobody samples and nobody grades (a collector)."""
+    """The next prompts with their chosen and rejected answers; nothing is sampled or graded (a collector)."""
 
     pairs: int = option(64, short="pairs_per_batch", at_least=1)
     """Preference pairs per batch."""
@@ -62,7 +62,7 @@ class Pairs:
     writes: ClassVar[tuple[str, ...]] = ("chosen",)
     single_turn: ClassVar[str] = "both answers of a preference pair are one completion"
     refuses: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        ("lag", "replay_share", "expert_share"), "nobody samples, every row is an annotation"
+        ("lag", "replay_share", "expert_share"), "nothing is sampled, every row is an annotation"
     )
 
     @property

@@ -216,7 +216,7 @@ class PromptCollector:
     def validation(self, count: int, sampling: Sampling, *, version: int) -> dict[str, float]:
         """Accuracy (mean reward) of one sample for each of the first validation prompts, and what else can be told of them.
 
-        A stream of its own: looking changes no state. A prompt that is too long is left out.
+        It has a stream of its own, so an evaluation changes no state. A prompt that is too long is left out.
         """
         if len(self.held_out) < count:
             self.held_out = [(prompt, self.setup.encoder.encode(prompt)) for prompt in self.setup.task.validation(count)]

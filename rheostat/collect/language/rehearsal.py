@@ -24,7 +24,7 @@ Rehearsed = Literal["unsolved", "solved", "all"]
 class Rehearsal:
     """One sample of the starting model for each gated prompt, below the policy's own rows (a retainer).
 
-    Its rows carry the source EXPERT, are in nobody's group (their numbers are below 0) and have the starting model's log-probabilities for
+    Its rows carry the source EXPERT, belong to no group (their numbers are below 0) and have the starting model's log-probabilities for
     those of the sampler. They are not graded.
     """
 

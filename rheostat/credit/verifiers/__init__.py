@@ -1,4 +1,4 @@
-"""Verifiers: what a completion is worth, said by graders that may fail.
+"""Verifiers: the reward of a completion, from graders that may fail.
 
 ``load_reward("my_rewards.py:score")`` accepts TRL's and verl's functions unchanged. Nothing here imports torch before scores are built.
 """

@@ -52,7 +52,7 @@ def load_reward(
         isolate: False runs named ones in this process too (to debug them, or because they share its memory).
         timeout: seconds a sample, or a call for a whole batch, may take; None: ``SAMPLE_SECONDS`` or ``BATCH_SECONDS``.
         workers: processes for functions of one sample.
-        alone: after the call for a whole batch failed, grade every rollout by itself. False, because nobody can tell a function that
+        alone: after the call for a whole batch failed, grade every rollout by itself. False, because one cannot recognise a function that
             compares the completions of a batch, which would then say the same of all.
         single: never ask for a whole batch, but for one rollout at a time, each with its own time limit.
         sandbox: how strong the walls around those processes are, see :mod:`rheostat.credit.verifiers.sandbox.levels`.

@@ -45,7 +45,7 @@ def timed(verifier: Verifier) -> Verifier:
 
 
 def seconds_of(verifier: Any) -> dict[str, float]:
-    """Seconds spent in each reward by its name; empty where nobody looked at a clock."""
+    """Seconds spent in each reward by its name; empty where no time was measured."""
     if isinstance(verifier, WeightedSum):
         return {name: each.seconds for name, each in zip(verifier.names, verifier.verifiers, strict=True) if isinstance(each, Timed)}
     return {verifier.name: verifier.seconds} if isinstance(verifier, Timed) else {}

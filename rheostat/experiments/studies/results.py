@@ -284,7 +284,7 @@ def _as_pilot(result: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the stored result of a study is worth today."""
+    """The standing of a study's stored result today."""
 
     code: str
     """``current``, ``other code`` (or configuration), or ``none`` where there is no result."""
@@ -312,7 +312,7 @@ class Standing:
 
 
 def standing(study: Study) -> Standing:
-    """What the stored result of a study is worth today; where only a pilot has been run, the pilot's.
+    """The standing of a study's stored result today; where only a pilot has been run, the pilot's.
 
     Raises:
         RheostatError: the result is damaged, or it was not made from the study as it is declared.

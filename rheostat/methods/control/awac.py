@@ -8,7 +8,7 @@ Equations (a' ~ pi(s'), a~ ~ pi(s): one draw each; lambda: ``advantage_temperatu
     A       = min_k Q_k(s, a) - min_k Q_k(s, a~),                                 Q from after the critics' step
     policy  = -mean min(exp(A / lambda), cap) log pi(a|s)
 
-WHO ACTS   nobody, then the policy: a Gaussian of constant deviation around the tanh of its mean (the environment clips).
+WHO ACTS   no one offline, then the policy: a Gaussian of constant deviation around the tanh of its mean (the environment clips).
 KEPT       one buffer that begins with the data set, uniformly; or a fixed share of either (``offline_share``).
 WORTH      the slow critics' value of the policy's own next action, without entropy.
 MOVES      imitation of what was done, weighted by the exponential of the advantage.

@@ -7,7 +7,7 @@ Equations (mu, pi: the policy; s, a: of the data)
     stochastic     = -mean log pi(a|s),      a Gaussian around tanh of its mean
     discrete       = -mean log pi(a|s),      the cross-entropy of a softmax
 
-WHO ACTS   nobody.
+WHO ACTS   no one.
 KEPT       the episodes with the highest returns: the share ``best_share`` of them, rounded, and at least one.
 WORTH      every kept action as much as any other.
 MOVES      supervised regression, one gradient step per step of the budget.
@@ -48,7 +48,7 @@ class BC:
     """Hidden layers for vectors; images have three convolutions and a layer of 512."""
     log: Logging = Logging()
     dial: Dial = Dial()
-    """Not for these methods: nobody acts."""
+    """Not for these methods: they collect no data."""
 
     uses_data: ClassVar[UsesData] = "first"
     discrete: ClassVar[bool | None] = None

@@ -7,7 +7,7 @@ Equations (beyond sac; a_i: n actions each from uniform, pi(s) and pi(s'), all j
     critics     = sum_k [mean (Q_k(s, a) - y)^2 + weight mean gap_k],         y without the entropy of later actions
     with a gap_threshold, weight becomes multiplier * weight * (mean gap_k - gap_threshold), and the multiplier climbs the same term
 
-WHO ACTS   nobody, then the policy of sac.
+WHO ACTS   no one offline, then the policy of sac.
 KEPT       one buffer that begins with the data set, uniformly; or a fixed share of either (``offline_share``).
 WORTH      sac's target, learned by critics that stay below it outside the data.
 MOVES      sac's step, with a slower policy.

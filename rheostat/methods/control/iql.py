@@ -7,7 +7,7 @@ Equations (Qbar: the slow critics; a: the action of the data; u = min_k Qbar_k(s
     critics     = mean over k and rows of (Q_k(s, a) - [r + gamma (1 - terminated) V(s')])^2              Qbar follows Q by tau
     policy      = -mean min(exp(beta u), cap) log pi(a|s)
 
-WHO ACTS   nobody, then the policy: a Gaussian of constant deviation around the tanh of its mean (the environment clips).
+WHO ACTS   no one offline, then the policy: a Gaussian of constant deviation around the tanh of its mean (the environment clips).
 KEPT       one buffer that begins with the data set, uniformly; or a fixed share of either (``offline_share``).
 WORTH      an upper expectile of the values of the data's actions.
 MOVES      imitation of the data, weighted by the exponential of the advantage.

@@ -6,7 +6,7 @@ Equations (the critics are those of td3)
     lambda  = alpha / mean |Q_1(s, mu(s))|,                  a constant in every step
     policy  = -lambda mean Q_1(s, mu(s)) + mean (mu(s) - a)^2
 
-WHO ACTS   nobody; then, where ``online_steps`` follow, the policy with td3's noise.
+WHO ACTS   no one; then, where ``online_steps`` follow, the policy with td3's noise.
 KEPT       the data set, whose states are standardised; later the policy's own steps beside it.
 WORTH, MOVES   as td3, one gradient step per step of the budget.
 What differs from td3: the policy's loss, the data set, and the standardised states. The squared distance is a mean over rows and action

@@ -12,7 +12,7 @@ Equations (members i = 1..K; D: the data; mu_i: the old policy of member i; M: a
     gate       = mu_i <- pi_i when AM-Q_i is above the best so far, every ``gate_every`` steps
     online     = the same clipped ratio with advantages by GAE, from the chosen pi_i and the offline V
 
-WHO ACTS   nobody: actions are drawn from mu_i and judged by Q, and episodes are imagined in M. Online the chosen member.
+WHO ACTS   no one: actions are drawn from mu_i and judged by Q, and episodes are imagined in M. Online the chosen member.
 KEPT       the data set. Online one on-policy batch; the data set is left behind.
 WORTH      Q - V of critics fitted to the data once; online GAE.
 MOVES      clipped ratios: to mu_i offline, to the policy before the update online. Nothing else holds the policy near the data.
@@ -131,7 +131,7 @@ class UniO4:
     """Gradient norm limit of every policy, and of V online."""
     log: Logging = Logging()
     dial: Dial = Dial()
-    """Not for this method: nobody acts, and then it is on-policy."""
+    """Not for this method: it collects no data offline, and is on-policy online."""
 
     uses_data: ClassVar[UsesData] = "first"
     presets: ClassVar[dict[str, dict[str, Any]]] = {

@@ -14,7 +14,7 @@ MOVES      PPO's clip with two bounds that are searched for in every gradient st
 
 What differs from grpo: the ratio is to the *behaviour* policy (``sampler_logp``), never to the learner at the start of the update, with
 which r would be 1 in the first step and the search would do nothing; the window is searched for; tokens weigh equally; no KL. Where
-nobody knows who sampled (experts), the denominator is the learner at the start of the update, as in grpo. All of it is the setting
+the sampler is unknown (experts), the denominator is the learner at the start of the update, as in grpo. All of it is the setting
 ``clip=searched`` (``rheostat/objectives/searched_clip.py``), which the other methods of token ratios take, too: ``rheostat train chord
 chain-sum --preset tiny-searched`` puts BAPO's window on CHORD's mixture.
 

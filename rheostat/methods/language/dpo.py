@@ -6,7 +6,7 @@ Equations (y_w preferred to y_l, sums over the tokens of an answer)
     w    = sum log pi(y_w | x) - log pi_ref(y_w | x),      l the same of y_l
     loss = -mean over pairs of log sigmoid(beta (w - l))
 
-WHO ACTS   nobody: an annotator has written down both answers (columns ``prompt``, ``chosen``, ``rejected`` of the prompts' file).
+WHO ACTS   no one: an annotator has written down both answers (columns ``prompt``, ``chosen``, ``rejected`` of the prompts' file).
 KEPT       every pair, whole: its two rows fall into the same gradient step and the same micro-batch.
 WORTH      which of the two was preferred.
 MOVES      the sigmoid link on the difference of log-ratios to the starting model; ``link`` takes the others of the field.

@@ -7,7 +7,7 @@ Equations
     A, Ret = GAE(gamma, lam) over the completion's tokens, A whitened over the batch
     loss   = token mean of the clipped surrogate + c_V 1/2 mean max((V - Ret)^2, (clip(V, V_old +- 0.5) - Ret)^2)
 
-What differs from grpo: a value head on the model tells what each token is worth, so one completion per prompt is enough and credit goes
+What differs from grpo: a value head on the model estimates the value of each token, so one completion per prompt is enough and credit goes
 to tokens. The critic shares the model's trunk (the published systems train a second model of the same size). A completion cut by the
 length limit bootstraps from the value after its last token.
 Checked against: verl 0.8.0.dev (``tests/vectors``: baselines-llm).

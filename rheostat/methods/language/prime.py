@@ -1,6 +1,6 @@
-"""PRIME: process reinforcement through implicit rewards, from a reward model that learns beside the policy from outcomes alone.
+"""PRIME: process reinforcement through implicit rewards, from a reward model that is trained on outcomes together with the policy.
 
-Papers: Cui et al. 2025, arXiv 2502.01456; Yuan et al. 2024, arXiv 2412.01981 (rewards of tokens that nobody has labelled).
+Papers: Cui et al. 2025, arXiv 2502.01456; Yuan et al. 2024, arXiv 2412.01981 (rewards of tokens without labels).
 
 Equations (G completions per prompt, R_i their rewards, o_i whether they are right, pi_phi the reward model, a language model too)
     r_it  = beta log pi_phi(y_it) / pi_ref(y_it)

@@ -1,4 +1,4 @@
-"""Process reward: a reward model learns beside the policy, and says what every token did to the prospects of its row.
+"""Process reward: a reward model is trained together with the policy, and its progress on every token is that token's reward.
 
 Papers: Setlur et al. 2024, arXiv 2410.08146 (progress as process reward); Cobbe et al. 2021, arXiv 2110.14168 (a verifier with a value on
 every token, learned from outcomes alone).

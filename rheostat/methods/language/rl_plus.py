@@ -8,7 +8,7 @@ Equations (p, p_old = probability of a token under the learner now and when this
     expert      -rho A sg[(1 - p)^gamma],   rho = 2 p / (p_old + omega),   omega = (p_old + 1) / 2
     loss        = sum over tokens / constant  -  entropy_coefficient x entropy
 
-omega estimates the probability under the expert, which nobody knows. The denominator is the balance heuristic of two samplers, so rho
+omega estimates the probability under the expert, which is unknown. The denominator is the balance heuristic of two samplers, so rho
 stays below 2 p / (0.75 x 2 p_old + 0.5) and below 4 whatever p_old is; p / p_old alone explodes on tokens that only the expert would
 write, and p alone ignores what the policy samples by itself. At p = p_old the whole weight of an expert token's log-probability is
 A 4 p (1 - p)^gamma / (3 p + 1): 0 at p = 0, largest at p = 0.457 (gamma 0.5), 0 at p = 1 (our algebra). "Tokens the model finds unlikely"

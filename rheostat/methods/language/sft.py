@@ -4,7 +4,7 @@ Equation
     loss = -1/(sum_i |y_i|) sum_i sum_t log pi(y_it | x, y_i<t)
 
 WHO ACTS   an expert: the run's file of expert rows, the ``completion`` column of the prompts' rows, or the task's own expert.
-What differs from grpo: nobody samples and nobody grades; every demonstrated token has weight 1, in every gradient step on a batch.
+What differs from grpo: nothing is sampled or graded; every demonstrated token has weight 1, in every gradient step on a batch.
 """
 
 from __future__ import annotations

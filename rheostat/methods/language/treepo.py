@@ -19,7 +19,7 @@ MOVES      PPO's clip of 0.2 / 0.28 with a dual clip of 10; tokens weigh equally
 
 What differs from grpo: a group is a tree, whose members share their beginnings; the group's mean is one of several baselines; nothing is
 divided by a group's deviation; DAPO's dynamic sampling, clip and overlong penalty. Shared tokens stand in the row of every leaf below
-them and are trained with each leaf's advantage: their average is what the node is worth.
+them and are trained with each leaf's advantage: their average is the value of the node.
 
 Other answers to the same questions: ``advantage`` root (the whole tree alone), progress (a segment's node against its parent) and siblings
 (SPO's); ``tree.branching`` by probability; ``tree.root_random`` draws the first branches between ``branches`` and ``root_branches`` (2 to 8

@@ -375,7 +375,7 @@ class Reference:
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
-        """The kept adapters in the place of the present ones; the memory is exchanged, so nobody sees a weight change."""
+        """The kept adapters in the place of the present ones; memory is exchanged, so references to the weights stay valid."""
         parameters = dict(self._policy.model.named_parameters())
         present = {name: parameters[name].data for name in self._adapters}
         try:

@@ -1,4 +1,4 @@
-"""A reward model on tokens: a language model's body with a scalar head, which says after every token what the whole row is worth."""
+"""A reward model on tokens: a language model's body with a scalar head that predicts the outcome of the whole row after every token."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class TokenRewardModel(nn.Module):
 
     @property
     def unasked(self) -> Tensor:
-        """The head over the vocabulary, which nobody asks (but it may be the embedding too)."""
+        """The head over the vocabulary, which is not used (but it may be tied to the embedding)."""
         found: Tensor = self.body.causal.get_output_embeddings().weight
         return found
 
@@ -56,7 +56,7 @@ class TokenRewardModel(nn.Module):
         return matrix_weights(self.body) - self.unasked.numel() + matrix_weights(self.head)
 
     def score(self, action: Tensor, attention: Tensor, mask: Tensor, **options: Any) -> TokenScores:
-        """What a row is worth, before and after each masked token: ``value`` and ``next_value`` of :class:`TokenScores`.
+        """Predicted outcome of a row, before and after each masked token: ``value`` and ``next_value`` of :class:`TokenScores`.
 
         It has no distribution over tokens: log-probabilities and entropies are 0, and how tokens are sampled does not matter.
 

@@ -50,7 +50,7 @@ class EnvPoolEnvs:
         self._threads = min(num_envs, threads or _usable_cores())
         self._pools = RollingPools(self._make, num_envs, seed, replay_bounds(task), self._draws_only_in_reset)
         pool = self._pools.pools[0]
-        with warnings.catch_warnings():  # the first look at the spaces casts their float64 bounds, with a warning nobody can act on
+        with warnings.catch_warnings():  # the first look at the spaces casts their float64 bounds, with a warning that no user can act on
             warnings.simplefilter("ignore")
             self.observation_space = pool.observation_space
             self.action_space = pool.action_space

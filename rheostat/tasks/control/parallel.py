@@ -1,8 +1,8 @@
 """Environments of several agents that act at the same time, in PettingZoo's parallel interface.
 
-An agent may leave before the others and is out until the next episode, which begins when nobody is left. Observations and actions may have
-other spaces for every agent. Every episode is seeded, with a seed of its own, so that an environment that is deterministic given its seed
-comes back by that seed and the episode's actions; one with ``save_state()`` and ``load_state(state)`` (plain data) is saved instead.
+An agent may leave before the others and is out until the next episode, which begins when no agent is left. Observations and actions may
+have other spaces for every agent. Every episode is seeded, with a seed of its own, so that an environment that is deterministic given its
+seed comes back by that seed and the episode's actions; one with ``save_state()`` and ``load_state(state)`` (plain data) is saved instead.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bringing back an environment that nobody taught to save itself: what it held before its present episode, and that episode's actions.
+"""Restoring an environment that cannot save itself: its contents before the present episode, and the actions of that episode.
 
 Before every reset the plain attributes of the environment and its wrappers are kept (numbers, text, arrays, lists, dicts, generators, and
 objects made of these), so that a curriculum or a counter that lives across episodes comes back with it. The resume puts them into a new

@@ -42,9 +42,9 @@ class Reply:
     """What the environment does after one turn of the policy, in one conversation."""
 
     text: str = ""
-    """What it says; nobody reads it where the conversation is over."""
+    """The environment's text; it is ignored where the conversation is over."""
     grade: Grade = field(default_factory=Grade)
-    """What the turn was worth; without a reward: nothing yet."""
+    """Grade of the turn; without a reward: no grade yet."""
     terminated: bool = False
     """The conversation has come to its end."""
     truncated: bool = False
@@ -58,13 +58,13 @@ class Step:
     observations: list[str]
     """What it says."""
     scores: Scores
-    """What each turn was worth. ``abstained``: nothing yet; invalid otherwise: the environment failed, and the conversation is over."""
+    """Grades of the turns. ``abstained``: no grade yet; otherwise invalid: the environment failed, and the conversation is over."""
     terminated: list[bool]
     truncated: list[bool]
 
     @property
     def over(self) -> list[bool]:
-        """Conversations that do not go on."""
+        """Conversations that are over."""
         ends = zip(self.terminated, self.truncated, self.scores.failed.tolist(), strict=True)
         return [ended or cut or failed for ended, cut, failed in ends]
 
