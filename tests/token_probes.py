@@ -70,6 +70,9 @@ WORLDS = {
 OPTIONS: dict[str, Any] = {
     "prompts_per_batch": 8, "group_size": 8, "learning_rate": 1e-2, "weight_decay": 0.0, "update.warmup": 0, "kl_coefficient": 0.0,
 }  # fmt: skip
+CRITIC: dict[str, Any] = {"prompts_per_batch": 256, "group_size": 1, "minibatches": 1, "learning_rate": 5e-3}
+"""A critic on so small a trunk errs, and whitened errors move the policy where no answer is right: larger batches, smaller steps. With 64
+rows and 1e-2 the policy collapses in two worlds; with these it is above .92 in all, for each of five seeds."""
 OWN: dict[str, dict[str, Any]] = {
     "bapo": {"epochs": 1, "minibatches": 2},
     "chord": {"expert_ratio": 0.2, "mu_valley": 0.2},
@@ -77,9 +80,10 @@ OWN: dict[str, dict[str, Any]] = {
     "dpo": {"pairs_per_batch": 8},
     "ghpo": {"hint_after": 0, "hint_place": "answer"},
     "nft": {"minibatches": 1, "max_sampling_rounds": 2},
-    "ppo-lm": {"prompts_per_batch": 64, "group_size": 1},
+    "ppo-lm": CRITIC,
     "process-reward": {"reward_learning_rate": 1e-2},
     "remix": {"switch_after": 10},
+    "rise": CRITIC | {"solution_rewards": "task", "verification_prompts": 0, "value_coefficient": 0.5, "entropy_coefficient": 0.0},
     "self-curation": {"minibatches": 1, "prompts_per_batch": 64},
     "treepo": {"segment": 1, "repetition_count": 0, "overlong_buffer": 0, "max_sampling_rounds": 2},
 }

@@ -76,6 +76,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "reinforce": {"baselines-llm": ("loss/reinforce_logp/*",)},
     "reinforce-pp": {"baselines-llm": ("adv/reinforce_pp_*", "loss/ppo_symmetric/token-mean/*")},
     "remix": {"remix": ("*",)},
+    "rise": {"rise": ("*",)},
     "rl-plus": {"rl-plus": ("*",)},
     "rlpd": {"baselines-control": ("rlpd_*", "tanh_gaussian_*")},
     "rloo": {"baselines-llm": ("adv/rloo", "trl/rloo_sequence_loss/*")},

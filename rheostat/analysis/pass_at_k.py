@@ -224,6 +224,41 @@ def majority_vote(
     return result
 
 
+def weighted_vote(
+    answers: Sequence[Sequence[str | None]], weights: ArrayLike, correct: ArrayLike, *, valid: ArrayLike | None = None
+) -> Floats:
+    """Whether the answer with the largest sum of weights is right, for every prompt (RISE's vote, with the model's own scores as weights).
+
+    Args:
+        answers: [P][n] extracted answers, None where there is none.
+        weights: [P, n] of the completions; they may be negative.
+        correct: [P, n] bool.
+        valid: [P, n] bool; invalid completions do not vote.
+
+    Returns:
+        [P] float64 in [0, 1]; among answers with equal sums the share of right ones, and 0 without any vote.
+
+    Raises:
+        RheostatError: different shapes.
+    """
+    right, kept = _outcomes(correct, valid)
+    if [len(row) for row in answers] != [right.shape[1]] * right.shape[0]:
+        raise RheostatError(f"The vote needs one answer (or None) for each of the {right.shape[0]} x {right.shape[1]} completions.")
+    table = _matrix(weights, right.shape, "weights")
+    result = np.zeros(len(right))
+    for row, texts in enumerate(answers):
+        sums: dict[str, float] = {}
+        hits: dict[str, list[bool]] = {}
+        for text, weight, hit, keep in zip(texts, table[row], right[row], kept[row], strict=True):
+            if keep and text is not None:
+                sums[text] = sums.get(text, 0.0) + float(weight)
+                hits.setdefault(text, []).append(bool(hit))
+        most = max(sums.values(), default=0.0)
+        leaders = [np.mean(hits[text]) for text, total in sums.items() if total == most]
+        result[row] = np.mean(leaders) if leaders else 0.0
+    return result
+
+
 def _vote(answers: Sequence[str | None], correct: Bools, kept: Bools, voters: NDArray[np.int64]) -> float:
     votes: dict[str, list[bool]] = {}
     for index in voters.tolist():

@@ -84,6 +84,8 @@ class Evaluate:
     """Language: how to find the answer for the majority vote (whole, hash, tag, boxed, ...); by default as the grader does."""
     sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] | None = None
     """Language: the walls around graders; by default the run's own setting."""
+    self_verify: int = 0
+    """Language: judgements of each completion by the model itself; above 0 they also weigh a vote."""
     best: bool = False
     """The best policy that the run has kept (--save-best), instead of its last one."""
     json: bool = False
@@ -94,6 +96,8 @@ class Evaluate:
 
         if self.episodes is not None and self.episodes < 1:
             raise RheostatError(f"--episodes is {self.episodes}: evaluate at least 1.")
+        if self.self_verify < 0:
+            raise RheostatError(f"--self-verify is {self.self_verify}: it counts judgements, and 0 asks for none.")
         if self.model is not None:
             if self.run_directory is not None:
                 raise RheostatError("A run and a --model are two things to evaluate: name one of them.")
@@ -114,6 +118,8 @@ class Evaluate:
         if table.entry(run.settings.method).domain == "language":
             self.language(run)
             return
+        if self.self_verify:
+            raise RheostatError(f"--self-verify is about answers in text: {run.settings.method} trains a control policy.")
         result = {"run": str(self.run_directory), "steps": run.method.steps} | run.method.evaluate(self.episodes or 20)
         if self.json:
             print_json(result)
@@ -137,7 +143,9 @@ class Evaluate:
         if self.run_directory is not None and (less := weaker_here(self.run_directory, run.method)):
             print(f"Note: {less}.", file=sys.stderr)
 
-        summary = evaluate_language(run, self.episodes or 200, self.samples, threshold=self.threshold, answers=self.answers)
+        summary = evaluate_language(
+            run, self.episodes or 200, self.samples, threshold=self.threshold, answers=self.answers, self_verify=self.self_verify
+        )
         rows = result_rows(summary)
         prompts = summary.pass_at[1].n
         run.close()

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from rheostat.analysis.pass_at_k import LanguageSummary, summarise
+from rheostat.analysis.pass_at_k import LanguageSummary, clustered_mean, summarise, weighted_vote
+from rheostat.analysis.shares import share_of
+from rheostat.analysis.statistics import Interval
 from rheostat.collect.language.prompt_groups import Graded
+from rheostat.collect.language.self_verification import Rewards, judge, solution_rewards
 from rheostat.credit.verifiers import extractor
 from rheostat.errors import RheostatError
 from rheostat.masking import masked_mean
@@ -74,7 +79,9 @@ def sample_validation(run: Any, prompts: int, samples: int) -> Samples:
     return Samples(drawn, parts, entropies, samples)
 
 
-def evaluate_language(run: Any, prompts: int, samples: int, *, threshold: float = 1.0, answers: str | None = None) -> LanguageSummary:
+def evaluate_language(
+    run: Any, prompts: int, samples: int, *, threshold: float = 1.0, answers: str | None = None, self_verify: int = 0
+) -> LanguageSummary:
     """Sample and grade; the run's own training is left as it was.
 
     Args:
@@ -95,17 +102,52 @@ def evaluate_language(run: Any, prompts: int, samples: int, *, threshold: float 
     parts, shape, setup = found.parts, found.shape, run.method.context.setup
     texts = [text for part in parts for text in part.completions]
     asked = [prompt for part in parts for prompt in part.prompts]
-    return summarise(
+    named = _answers(parts, texts, samples, answers)
+    if self_verify and named is None:
+        raise RheostatError("A vote needs answers, which this grader does not name: say how to find them (--answers, or answers=).")
+    summary = summarise(
         found.right(threshold).numpy(),
         torch.cat([part.trajectories.mask.sum(1) for part in parts]).view(shape).numpy(),
         valid=found.valid.numpy(),
-        answers=_answers(parts, texts, samples, answers),
+        answers=named,
         entropy=torch.cat(found.entropies).view(shape).numpy(),
         truncated=torch.cat([part.trajectories.truncated.any(1) for part in parts]).view(shape).numpy(),
         task={name: values.view(shape).numpy() for name, values in setup.task.metrics(asked, texts).items()},
         families=[setup.task.family(prompt) for prompt, _ in found.drawn],
         chance=setup.task.chance if threshold == 1.0 else None,
     )
+    return (
+        replace(summary, task=dict(summary.task) | _self_verified(run, found, named, self_verify, threshold))
+        if self_verify and named
+        else summary
+    )
+
+
+def _self_verified(run: Any, found: Samples, answers: list[list[str | None]], size: int, threshold: float) -> dict[str, Interval]:
+    """The vote that the model's own judgements weigh, and how often these are right, balanced over prompts' completions."""
+    context, config = run.method.context, run.method.config
+    rewards: Rewards = config.verification.rewards if hasattr(config, "verification") else "task"
+    scores: list[Tensor] = []
+    right: list[Tensor] = []
+    with context.looking():
+        for number, part in enumerate(found.parts):
+            earned = solution_rewards(part.scores, rewards)
+            chosen = part.scores.valid.nonzero()[:, 0].tolist()
+            options: dict[str, Any] = {"rewards": rewards, "purpose": f"evaluation of verification {number}", "version": context.updates}
+            judged = judge(context.collector, part, earned, chosen, size, context.sampling, **options) if chosen else None
+            weight, hits = torch.full((len(part.prompts),), math.nan), torch.full((len(part.prompts),), math.nan)
+            if judged is not None:
+                least = -1.0 if rewards == "three-valued" else 0.0
+                stated = torch.tensor([least if said is None else said for said in judged.stated]).view(-1, size)
+                row = torch.tensor(judged.rows)
+                weight[row] = stated.mean(1)
+                hits[row] = (stated == judged.earned.view(-1, size)).float().mean(1)
+            scores.append(weight)
+            right.append(hits)
+    weights, accuracy = (torch.cat(each).view(found.shape).numpy() for each in (scores, right))
+    known = ~np.isnan(weights)
+    votes = weighted_vote(answers, np.nan_to_num(weights), found.right(threshold).numpy(), valid=known)
+    return {"self-verified vote": share_of(votes), "verification accuracy": clustered_mean(np.nan_to_num(accuracy), valid=known)}
 
 
 def _answers(parts: list[Graded], texts: list[str], samples: int, name: str | None) -> list[list[str | None]] | None:

@@ -159,6 +159,7 @@ METHODS: dict[str, Entry] = {
         "rheostat.methods.language.remix:ReMix", "language", "Recent rollouts, then rebirth", "2507.06892", "vectors, laws, probes, resume"
     ),
     "rft": Entry("rheostat.methods.language.rft:RFT", "language", "Rejection-sampling fine-tuning", "2308.01825", "laws, probes, resume"),
+    "rise": Entry("rheostat.methods.language.rise:RISE", "language", "Solutions and their verification together", "2505.13445", OWN_CODE),
     "rl-plus": Entry(
         "rheostat.methods.language.rl_plus:RLPlus",
         "language",

@@ -200,6 +200,8 @@ RELATIVES: dict[str, Options] = {
     "lp-reg/steps": STEPS | {"rare_share": 0.5, "threshold": 0.3, "threshold_form": "fixed", "delete": False, "micro_batch_rows": 3},
     "self-curation/plain": {"minibatches": 2},
     "self-curation/rehearsed": STEPS | {"rehearsal_coefficient": 0.1, "rehearse": "all", "micro_batch_rows": 3},
+    "rise/plain": {"solution_rewards": "task", "minibatches": 3},
+    "rise/three": STEPS | {"task": "@spoken", "verification_prompts": 3, "micro_batch_rows": 5, "kl_coefficient": 0.0},
     "dpo/plain": {"task": "prompts", "prompts": "@pairs"},
     "dpo/ipo": {"task": "prompts", "prompts": "@pairs", "link": "ipo", "micro_batch_rows": 2} | STEPS,
     "nft/plain": {},

@@ -88,6 +88,34 @@ class Hard(ChainSum):
         return Residue(16)
 
 
+class Noting:
+    """Right, wrong and no answer, by the characters of a completion."""
+
+    name = "noting"
+
+    def score(self, rollouts: Any, progress: Any = None) -> Scores:
+        """The sum of the characters modulo 3 says which."""
+        kind = torch.tensor([sum(map(ord, each.completion)) % 3 for each in rollouts])
+        return Scores((kind == 0).float(), kind >= 0, kind < 0, notes={"answer": ["" if each == 2 else "?" for each in kind.tolist()]})
+
+
+class Spoken(ChainSum):
+    """Chains of sums whose judgements may state any of three scores, or none, by their characters."""
+
+    def verifier(self) -> Any:
+        """By residue."""
+        return Noting()
+
+    @property
+    def verification_scores(self) -> None:  # type: ignore[override]
+        """Any."""
+        return None
+
+    def stated_score(self, completion: str) -> float | None:
+        """The sum of the characters modulo 4 says which."""
+        return {0: None, 1: 1.0, 2: -0.5, 3: -1.0}[sum(map(ord, completion)) % 4]
+
+
 class Shaped(ChainSum):
     """The same, with a bonus beside what is right."""
 
@@ -197,6 +225,7 @@ INPUTS: dict[str, Callable[[], Any]] = {
     "@ungraded": Ungraded,
     "@hard": Hard,
     "@shaped": Shaped,
+    "@spoken": Spoken,
     "@model": base_model,
     "@prompts": prompts,
     "@pairs": pairs,

@@ -84,6 +84,7 @@ TOGETHER: dict[str, list[Options]] = {
     "mixture.deterministic": [{"evaluate": 2}],
     "mixture.gumbel_temperature": [{"mixture_gradient": "gumbel"}],
     "selection": [{"micro_batch_rows": 3}],
+    "verification.rewards": [{"task": "@spoken"}],
     "rehearse": [{"rehearsal_coefficient": 0.5}],
     "mixture.window": [MIXED],
     "correction": [MIXED],

@@ -35,6 +35,7 @@ IDLE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("lp-reg", {"threshold": 0.0}, {"threshold_form": "fixed"}, {"threshold": 0.1}),
     ("lp-reg", {"threshold": 0.0}, {"delete": False}, {"threshold": 0.1}),
     ("lp-reg", {}, {"selection": "micro-batch"}, {"micro_batch_rows": 2}),
+    ("rise", {"value_coefficient": 0.0, "solution_rewards": "task"}, {"value_clip": 0.2}, {"value_coefficient": 1.0}),
     ("self-curation", {}, {"rehearse": "all"}, {"rehearsal_coefficient": 0.1}),
     ("nft", {"negative_weight": 0.0}, {"floor": 0.5}, {"negative_weight": 0.5}),
     ("ppo-lm", {"value_coefficient": 0.0}, {"value_clip": 0.2}, {"value_coefficient": 1.0}),

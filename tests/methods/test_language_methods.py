@@ -39,6 +39,7 @@ OWN: dict[str, dict[str, Any]] = {
     "dapo": {"overlong_buffer": 4, "max_sampling_rounds": 3},
     "remix": {"switch_after": 1, "window": 1, "convex_start": 1, "convex_interval": 1},
     "ppo-lm": {"group_size": 1, "prompts_per_batch": 8, "minibatches": 2},
+    "rise": {"solution_rewards": "task", "minibatches": 2},
     "treepo": {"segment": 4, "warmup": 0, "overlong_buffer": 4},
 }
 

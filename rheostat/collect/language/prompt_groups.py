@@ -214,18 +214,18 @@ class PromptCollector:
         return graded
 
     def validation(self, count: int, sampling: Sampling, *, version: int) -> dict[str, float]:
-        """Accuracy (mean reward) of one sample for each of the first validation prompts, and what else can be told of them.
+        """Accuracy (mean reward) of one sample for each of the first validation prompts, and what else can be told of them."""
+        return validation_metrics(self.validation_sample(count, sampling, version=version))
+
+    def validation_sample(self, count: int, sampling: Sampling, *, version: int) -> Graded:
+        """One completion of each of the first validation prompts.
 
         It has a stream of its own, so an evaluation changes no state. A prompt that is too long is left out.
         """
         if len(self.held_out) < count:
             self.held_out = [(prompt, self.setup.encoder.encode(prompt)) for prompt in self.setup.task.validation(count)]
         drawn = [(prompt, ids) for prompt, ids in self.held_out[:count] if ids is not None]
-        seen = self.sample(drawn, 1, sampling, numbers=list(range(len(drawn))), purpose="validation", version=version).metrics
-        names = {"reward": "accuracy", "completion_length": "validation_length", "truncated_share": "validation_truncated_share"}
-        health = ("invalid_share", "abstained_share", "reward_spread")
-        rest = {f"validation_{name}": value for name, value in seen.items() if name not in names and name not in health}
-        return {new: seen[old] for old, new in names.items()} | rest
+        return self.sample(drawn, 1, sampling, numbers=list(range(len(drawn))), purpose="validation", version=version)
 
     def summary(self, graded: Graded) -> dict[str, float]:
         """Reward, length and health of a batch, and what the task can tell about it."""
@@ -247,6 +247,14 @@ class PromptCollector:
         self.stream.load_state_dict(state["stream"])
         self.setup.encoder.load_state_dict(state["encoder"])
         self.drawn, self.generated_tokens, self.graded_rows = state["drawn"], state["generated_tokens"], state["graded_rows"]
+
+
+def validation_metrics(seen: Graded) -> dict[str, float]:
+    """What the log says of a validation sample."""
+    names = {"reward": "accuracy", "completion_length": "validation_length", "truncated_share": "validation_truncated_share"}
+    health = ("invalid_share", "abstained_share", "reward_spread")
+    rest = {f"validation_{name}": value for name, value in seen.metrics.items() if name not in names and name not in health}
+    return {new: seen.metrics[old] for old, new in names.items()} | rest
 
 
 def metrics_of(rows: Trajectories, scores: Scores) -> dict[str, float]:

@@ -54,6 +54,16 @@ def boxed(completion: str) -> str | None:
     return None
 
 
+def boxed_number(completion: str) -> float | None:
+    """The number in the last ``\\boxed{...}``, so that 1 and 1.0 are one; None without one, or where it is not finite."""
+    found = boxed(completion)
+    try:
+        number = math.nan if found is None else float(found)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
 EXTRACTORS: dict[str, Callable[[str], str | None]] = {
     "whole": whole,
     "last-line": last_line,

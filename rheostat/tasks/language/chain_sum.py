@@ -298,11 +298,23 @@ class ChainSum(LanguageTask):
         own = dict(zip(self.operations, self.slips or (0.0,) * len(self.operations), strict=True))
         return self.demonstrate(numbers, operations, style, rng, own if error_rate is None else error_rate)
 
-    def verification(self, prompt: Prompt, solution: str) -> Prompt:
-        """The question whether a given solution is right: ``3+7+5=3+7=0;0+5=5;#5?``, answered ``#1`` (right) or ``#0``."""
+    def verification(self, prompt: Prompt, solution: str, rule: str = "") -> Prompt:
+        """The question whether a given solution is right: ``3+7+5=3+7=0;0+5=5;#5?``, answered ``#1`` (right) or ``#0``.
+
+        The rule is known to all and takes no characters.
+        """
         right = final_answer(solution) == prompt.answer
         columns: dict[str, Any] = {**prompt.columns, "solution": solution, "about": prompt.key}
         return Prompt(f"{prompt.content}{solution}?", str(int(right)), columns)
+
+    def stated_score(self, completion: str) -> float | None:
+        """1 for ``#1``, 0 for ``#0``, whatever stands before."""
+        return {"0": 0.0, "1": 1.0}.get(final_answer(completion) or "")
+
+    @property
+    def verification_scores(self) -> tuple[float, ...]:
+        """Right or wrong: the characters have no fractions."""
+        return (0.0, 1.0)
 
     def metrics(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, Tensor]:
         """``step_by_step`` [N] float32: 1 where the working is written out (``steps`` or ``rewrite``)."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from rheostat.credit.verifiers.answers import boxed_number
 from rheostat.credit.verifiers.verifier_interface import Rollout, Verifier
 from rheostat.errors import RheostatError
 
@@ -145,6 +146,17 @@ class PromptStream:
         self._number, self._offset, self._drawn = int(state["block"]), int(state["offset"]), int(state["drawn"])
 
 
+VERIFICATION = """Here are a problem and an attempt to solve it. Judge the attempt.
+
+Problem:
+{question}
+
+Attempt:
+{solution}
+
+{rule} Explain in a few sentences why, and end with the score as \\boxed{{score}}."""
+
+
 class LanguageTask(ABC):
     """Prompts, a verifier and default limits. Subclasses say how a block of prompts is made and how a completion is graded."""
 
@@ -233,6 +245,28 @@ class LanguageTask(ABC):
             RheostatError: the task has no expert.
         """
         raise RheostatError(f"The task {self.name!r} has no expert of its own: give demonstrations in a file.")
+
+    def verification(self, prompt: Prompt, solution: str, rule: str) -> Prompt:
+        """The question what a solution to a prompt is worth.
+
+        Args:
+            prompt: that was answered.
+            solution: the text to be judged, foreign to whoever asks: it is shown and never run.
+            rule: how scores are given, a sentence.
+        """
+        question = prompt.content if isinstance(prompt.content, str) else prompt.content[-1]["content"]
+        text = VERIFICATION.format(question=question, solution=solution, rule=rule)
+        content = text if isinstance(prompt.content, str) else [{"role": "user", "content": text}]
+        return Prompt(content, None, {"about": prompt.key})
+
+    def stated_score(self, completion: str) -> float | None:
+        """The score that an answer to :meth:`verification` states; None where it states none, or no finite number."""
+        return boxed_number(completion)
+
+    @property
+    def verification_scores(self) -> tuple[float, ...] | None:
+        """Scores that an answer to :meth:`verification` can state; None for any."""
+        return None
 
     def metrics(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, Tensor]:
         """What the task alone can tell about completions, each [N] float32 (for example which strategy they use)."""
