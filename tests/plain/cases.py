@@ -111,6 +111,12 @@ POLICY_GRADIENTS = [
     case("bapo/released-script", partial(losses.bapo, form="released", dual=3.0, low=0.8, low_end=0.95, low_step=0.05, high=1.2,
                                          high_end=2.0, high_step=0.1, target=0.5),
          preset="released-script", learning_rate=2e-2, minibatches=2, top_k=5),
+    case("lp-reg", partial(losses.lp_reg, share=0.4), rare_share=0.4, sees={"a rare token that is kept"}),
+    case("lp-reg/clip", partial(losses.lp_reg, share=0.3, pull=0.5, threshold=0.3, low=0.2, high=0.2), rare_share=0.3, pull=0.5,
+         threshold=0.3, clip_low=0.2, clip_high=0.2, sees=BOTH | {"a rare token that is deleted"}),
+    case("self-curation", losses.self_curation, minibatches=1, prompts_per_batch=6, sees=BOTH),
+    case("self-curation/rehearsed", partial(losses.self_curation, beta=0.5), rehearsal_coefficient=0.5, rehearse="all", minibatches=1,
+         sees=EXPERT),
     case("ghpo", partial(losses.grpo, beta=0.0, together=losses.token_mean, advantage=partial(credit.in_deviations, eps=1e-4)),
          hint_after=0, hint_place="answer", group_size=2, prompts_per_batch=6, sees={"source hinted", "source fresh"}),
 ]  # fmt: skip

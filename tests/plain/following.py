@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.plain.real_path import GradientStep, Turn, Watch, Weights, trained
-from tests.plain.rows import Row, appraise, speak
+from tests.plain.rows import Row, appraise, distributions, speak
 
 ROUNDING = 1e-5
 """Largest difference that is called rounding: of two log-probabilities, of two weights, of two gradients in the largest entry of one."""
@@ -70,14 +70,15 @@ class World:
         self.case, self.networks, self.longest = case, networks, longest
         self.network, self.judge = networks["policy"], networks.get("reward")
         self.batch: list[Row] = []
+        self.start: Weights = []
         self.update = 0
         self.seen: set[str] = set()
         self._weights: dict[str, Weights] = {}
         self._said: dict[Row, tuple[Tensor, Tensor]] = {}
 
-    def begin(self, batch: list[Row], update: int) -> None:
+    def begin(self, turn: Turn, update: int) -> None:
         """A new turn."""
-        self.batch, self.update = batch, update
+        self.batch, self.start, self.update = turn.rows, turn.start["policy"], update
 
     def at(self, weights: Weights, model: str = "policy") -> None:
         """The weights of a model from now on."""
@@ -101,6 +102,11 @@ class World:
         """Log-probabilities alone."""
         return self.speak(row)[0]
 
+    def at_first(self, row: Row) -> list[list[float]]:
+        """Probabilities of the whole vocabulary at a row's chosen tokens, under the policy when this update began."""
+        self.at(self.start, "past")
+        return distributions(self.networks["past"].causal, row)
+
     def values(self, row: Row) -> Tensor:
         """A critic's values before a row's chosen tokens."""
         return appraise(self.network.causal, self.network.value_head.linear, row)[0]
@@ -122,7 +128,7 @@ def follow(case: Case, watch: Watch) -> tuple[list[Weights], set[str]]:
     world = World(case, networks, method.context.longest)
     found: list[Weights] = []
     for update, turn in enumerate(watch.turns):
-        world.begin(turn.rows, update)
+        world.begin(turn, update)
         look_back(world, watch.turns, update)
         plan = list(steps_of(world, turn, method))
         assert [name for name, _ in plan] == [step.model for step in turn.steps]

@@ -1,4 +1,8 @@
-"""The methods' losses, token by token, from the papers' equations. Each returns what one gradient step minimises."""
+"""The methods' losses, token by token, from the papers' equations. Each returns what one gradient step minimises.
+
+Where a number of an equation is missing, it is that of the method's own page (the head of its file in ``rheostat/methods/language``), which
+says what paper and code do differently.
+"""
 
 from __future__ import annotations
 
@@ -165,7 +169,7 @@ def gspo(world: World, rows: list[Row], *, low: float = 3e-4, high: float = 4e-4
 
 
 def gmpo(world: World, rows: list[Row], *, width: float = 0.4) -> Tensor:
-    """GMPO, equation 4: the geometric mean of token ratios that are clipped in log space."""
+    """GMPO: the geometric mean of token ratios that are clipped in log space."""
     worth, total = credit.in_deviations(world.batch), torch.zeros((), dtype=torch.float64)
     for row in rows:
         a, logs = worth[row][0], []
@@ -215,7 +219,7 @@ def reinforce(world: World, rows: list[Row]) -> Tensor:
 
 
 def reinforce_pp(world: World, rows: list[Row], *, beta: float = 0.01) -> Tensor:
-    """REINFORCE++, section 3: returns of token rewards with the KL in them, whitened over the batch; PPO's clip."""
+    """REINFORCE++: returns of token rewards with the KL in them, whitened over the batch; PPO's clip."""
     worth = credit.whitened({row: credit.to_go(credit.token_rewards(row, beta, row.reward)) for row in world.kept()})
     return token_mean(surrogate(world, rows, worth, 0.2, 0.2))
 
@@ -241,7 +245,7 @@ def tis(world: World, rows: list[Row], *, cap: float = 2.0, whole: bool = False)
 
 
 def bapo(world: World, rows: list[Row], *, form: str = "paper", dual: float | None = None, **search: float) -> Tensor:
-    """BAPO, equation 6 and algorithm 1: PPO's clip on the ratio to whoever sampled, with searched bounds."""
+    """BAPO, algorithm 1: PPO's clip on the ratio to whoever sampled, with searched bounds."""
     worth = credit.in_deviations(world.batch)
     return token_mean(searched(world, rows, worth, form=form, dual=dual, **search))
 
@@ -308,6 +312,38 @@ def search_window(
     return low, high
 
 
+def lp_reg(
+    world: World, rows: list[Row], *, share: float, pull: float = 1.0, threshold: float = 0.02, low: float = 1.0, high: float = 9.0
+) -> Tensor:
+    """Lp-Reg: rare tokens of wrong answers have no clip and are pulled up to a proxy without the noise."""
+    worth, found = credit.in_deviations(world.batch), surrogate(world, rows, credit.in_deviations(world.batch), low, high)
+    wrong = sorted(float(logp) for row in rows for a, logp in zip(worth[row], world.now(row), strict=True) if a < 0)
+    rare = wrong[: math.floor(share * len(wrong))]
+    for row in rows:
+        for t, p in enumerate(world.at_first(row)):
+            logp, a, mine = world.now(row)[t], worth[row][t], p[row.ids[row.places[t]]]
+            kept = [each for each in p if each >= threshold * max(p)]
+            proxy = math.log(mine / sum(kept)) if mine in kept else -math.inf
+            if a < 0 and len(rare) > 1 and float(logp) in rare:
+                world.seen.add("a rare token that is kept" if proxy > float(logp) else "a rare token that is deleted")
+                if proxy > float(logp):
+                    other = proxy - logp
+                    found[row][t] = -a * (logp - row.old[t]).exp() + pull * (other.exp() - other - 1).clamp(max=10.0)
+    return token_mean(found)
+
+
+def self_curation(world: World, rows: list[Row], *, beta: float = 0.0) -> Tensor:
+    """SELF: GRPO with a dual clip of 3, and the forward KL to the starting model on its own samples."""
+    own, rehearsed = [row for row in rows if not row.expert], [row for row in rows if row.expert]
+    worth = credit.in_deviations([row for row in world.batch if not row.expert])
+    loss = token_mean(surrogate(world, own, worth, 0.2, 0.2, dual=3.0))
+    if not beta:
+        return loss
+    return loss + beta * token_mean(
+        {row: [base - logp for base, logp in zip(row.reference, world.now(row), strict=True)] for row in rehearsed}
+    )
+
+
 # --- rows that others wrote -------------------------------------------------------------------------------------------------------------
 
 
@@ -330,7 +366,7 @@ def chord(
     cutoff: float = 1.0,
     search: dict[str, Any] | None = None,
 ) -> Tensor:
-    """CHORD, equations 3 to 6: (1 - mu) GRPO on own rows and mu times weighted imitation of the expert's."""
+    """CHORD: (1 - mu) GRPO on own rows and mu times weighted imitation of the expert's."""
     own, theirs = [row for row in rows if not row.expert], [row for row in rows if row.expert]
     worth = credit.in_deviations([row for row in world.batch if not row.expert])
     found = searched(world, own, worth, **search) if search else surrogate(world, own, worth, 0.2, 0.2, dual=3.0)
@@ -360,7 +396,7 @@ def cosine(peak: float, valley: float, warmup: int, decay: int) -> Callable[[int
 
 
 def luffy(world: World, rows: list[Row], *, gamma: float = 0.1) -> Tensor:
-    """LUFFY, equations 5 to 7: own tokens by their ratio, an expert's by f(p) = p / (p + gamma)."""
+    """LUFFY: own tokens by their ratio, an expert's by f(p) = p / (p + gamma)."""
     worth, found = credit.from_mean(world.batch), dict[Row, list[Tensor]]()
     for row in rows:
         parts = [logp.exp() / (logp.exp() + gamma) for logp in world.now(row)] if row.expert else ratios(world.now(row), row.old)
@@ -434,7 +470,7 @@ def nft(
     divisor: float = 1000.0,
     whole: bool = False,
 ) -> Tensor:
-    """NFT, equation 10: the likelihood ratio of right answers, and of wrong ones under the implied negative policy."""
+    """NFT: the likelihood ratio of right answers, and of wrong ones under the implied negative policy."""
     total = torch.zeros((), dtype=torch.float64)
     for row in rows:
         rate = min(max(share_right(world, row), 0.02), 0.98)
@@ -548,7 +584,7 @@ def outcome_regression(world: World, rows: list[Row]) -> Tensor:
 
 
 def implicit(row: Row, judged: Any, beta: float) -> list[Any]:
-    """PRIME, equation 3: rewards of tokens from a language model's log-ratio to the base model."""
+    """PRIME: rewards of tokens from a language model's log-ratio to the base model."""
     return [beta * (mine - base) for mine, base in zip(judged, row.reference, strict=True)]
 
 
@@ -566,7 +602,7 @@ def prime(world: World, rows: list[Row], *, beta: float, gamma: float, alpha: fl
 
 
 def outcome_likelihood(world: World, rows: list[Row], *, beta: float) -> Tensor:
-    """PRIME, equation 4: cross-entropy of the outcomes."""
+    """PRIME: cross-entropy of the outcomes."""
     assert world.judge is not None
     total = torch.zeros((), dtype=torch.float64)
     for row in rows:

@@ -106,6 +106,13 @@ def speak(causal: Any, row: Row, temperature: float = 1.0, top_k: int = 0) -> tu
     return logps[torch.arange(len(tokens)), tokens], -(logps.exp() * logps).sum(-1)
 
 
+def distributions(causal: Any, row: Row) -> list[list[float]]:
+    """Probabilities of every token of the vocabulary, at each place where the row's chosen tokens stand."""
+    with torch.no_grad():
+        logits = causal(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0]
+    return [log_softmax(logits[place - 1]).exp().tolist() for place in row.places]
+
+
 def appraise(causal: Any, head: Any, row: Row) -> tuple[Tensor, Tensor]:
     """A scalar head's values before and after a row's chosen tokens, ``[n]`` each."""
     hidden = causal.base_model(input_ids=torch.tensor([row.ids]), use_cache=False).last_hidden_state[0]

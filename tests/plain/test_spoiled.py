@@ -11,14 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from rheostat.credit import groups, token_returns
+from rheostat.credit import group_advantages as groups
+from rheostat.credit import proxy_scores, token_returns
 from rheostat.objectives import clipping, kl, ratio
 from tests.plain.cases import CASES, METHODS, Sums
 from tests.plain.following import Case, departure, follow
 from tests.plain.real_path import GradientStep, Watch, Weights, watch_turns
 
 BY_NAME = {case.name: case for case in CASES}
-SPOILED = [BY_NAME[name] for name in [*METHODS, "chord/searched", "remix/two anchors"] if name != "remix"]
+SPOILED = [BY_NAME[name] for name in [*METHODS, "chord/searched", "remix/two anchors", "self-curation/rehearsed"] if name != "remix"]
 IDLE = {"entropy", "process_reward"}
 """Columns that are only told."""
 NOBODY_ASKS = {(method, "learner_logp") for method in ("sft", "rft", "bapo", "chord/searched")}
@@ -176,6 +177,9 @@ WRONG: list[tuple[str, str, Any]] = [
     ("bapo", "rheostat.objectives.searched_clip.search_bounds", first_bounds),
     ("bapo", "rheostat.objectives.terms.behaviour_logp", lambda logp, rows: rows.learner_logp),
     ("bapo/released", "rheostat.objectives.searched_clip.search_bounds", first_bounds),
+    ("lp-reg", "rheostat.objectives.low_probability.rarest_below", lambda *_: -torch.inf),
+    ("lp-reg/clip", "rheostat.credit.proxy_scores.proxy_logp", changed(proxy_scores.proxy_logp, threshold=0.0)),
+    ("self-curation", "rheostat.objectives.clipping._clamp", lambda x, low, high: x.clamp(0.8, 1.3)),
     ("ghpo", "rheostat.credit.token_advantages.grpo_advantage", changed(groups.grpo_advantage, eps=1e-6)),
     ("sft", "rheostat.objectives.terms.weighted_likelihood", lambda logp, mask, denominator, **_: -logp[mask].sum() / mask.numel()),
     ("rft", "rheostat.buffers.retainers.AtLeast.retain", lambda self, context, batch: batch),
