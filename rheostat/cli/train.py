@@ -78,7 +78,7 @@ class LanguageOptions(TrainOptions):
     task: Positional[str] = ""
     """What to train on; leave it out where --prompts gives a file, or --config names it."""
     steps: int = 100
-    """Budget, in updates (or in generated tokens, see --budget)."""
+    """Budget, in updates (or in generated tokens or epochs, see --budget)."""
     evaluation_episodes: int = 500
     """Validation prompts of the final evaluation."""
     threads: int = 2
@@ -113,6 +113,8 @@ class LanguageOptions(TrainOptions):
     """Scale of new adapters; by default twice the rank."""
     adapter_targets: tuple[str, ...] = ()
     """Modules that get new adapters, by the end of their names; by default every linear one but the head."""
+    adapter_dropout: float = 0.0
+    """Share of what adapters read that is dropped while gradients are computed, and never while the policy samples or is scored."""
     export: Literal["merged", "adapters"] = "merged"
     """Export the model with its adapters merged into it, or the adapters alone."""
     recompute: bool = False

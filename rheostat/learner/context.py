@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -159,8 +159,8 @@ class Evaluation:
 class Budget:
     """What a language run spends."""
 
-    unit: Literal["updates", "generated tokens"] = option("updates", short="budget")
-    """What the run's steps count."""
+    unit: Literal["updates", "generated tokens", "epochs"] = option("updates", short="budget")
+    """What the run's steps count; epochs are passes over a file of prompts (or of expert rows, where they alone are learned from)."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +212,7 @@ class LanguageContext(LearnerContext):
         )
         self.acting = "policy"
         self.learner_tokens = 0
+        self.turn_began = 0.0  # what was spent before this turn
         self.weights = matrix_weights(setup.policy)
         self.group_size = 1
         self.graded: Graded | None = None
@@ -222,6 +223,13 @@ class LanguageContext(LearnerContext):
     @property
     def steps(self) -> int:
         """How much of the budget has been used."""
+        return int(self.spent)
+
+    @property
+    def spent(self) -> float:
+        """The same with the present epoch's part."""
+        if self.unit == "epochs":
+            return float(self.collector.stream.epochs)
         return self.updates if self.unit == "updates" else self.collector.generated_tokens
 
     @property
@@ -260,6 +268,23 @@ class LanguageContext(LearnerContext):
         self.count_flops(FORWARD, rows, model)
         return self.models[model].network.read_logits(rows.action, rows.attention, rows.mask, read)
 
+    @property
+    def spent_share(self) -> float:
+        """Of the budget, before this turn."""
+        return min(1.0, self.turn_began / self.total_steps)
+
+    def drops(self, model: str) -> bool:
+        """Whether the adapters of a model drop something in training."""
+        return bool(getattr(self.models[model].network, "drops", False))
+
+    def dropping(self, model: str) -> AbstractContextManager[None]:
+        """Inside, the adapters of a model that is trained drop what a stream of their own says, if they drop anything."""
+        if not self.drops(model):
+            return nullcontext()
+        drawn = torch.randint(2**31, (), generator=self.streams["adapter dropout"])
+        found: AbstractContextManager[None] = self.models[model].network.dropping(int(drawn))
+        return found
+
     def count_flops(self, operations: int, rows: Trajectories, model: str = "policy") -> None:
         """Count a model's pass over rows that costs so many operations per weight and token."""
         weights = getattr(self.models.get(model), "weights", self.weights)
@@ -284,6 +309,7 @@ class LanguageContext(LearnerContext):
 
     def finish_turn(self, batch: Batch) -> Metrics:
         """Counters, and a measurement where one is due."""
+        self.turn_began = self.spent
         self.graded = batch.facts.get("graded")
         if self.graded is not None:
             self.graded.trajectories = batch.rows[: len(self.graded.prompts)]  # with what was found out about them, for looking at
@@ -354,6 +380,7 @@ class LanguageContext(LearnerContext):
 
     def after_load(self) -> None:
         """Everything is loaded: the engine takes over the weights."""
+        self.turn_began = self.spent
         self.sync_engine()
 
     def restart_episodes(self) -> None:

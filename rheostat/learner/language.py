@@ -257,4 +257,8 @@ def build(
     context.begins_with = weights
     context.acting = "acting" if "acting" in composition.models else "policy"
     with torch.random.fork_rng(devices=[]):  # heads of further models draw weights from the global generator before ours replace them
-        return Learner(config, composition, context)
+        learner = Learner(config, composition, context)
+    if config.budget.unit == "epochs" and not context.collector.stream.epoch:
+        learner.close()
+        raise RheostatError(f"{setup.task.name} makes prompts without end, so a budget of epochs has none: count updates or tokens.")
+    return learner

@@ -107,7 +107,7 @@ class Composition:
             for each in getattr(update, "terms", ()):
                 check_reads(who, each.term, known)
             known |= set(getattr(update, "writes", ()))
-            mine = tuple(getattr(update, name, None) for name in ("learning_rate", "warmup", "weight_decay", "max_grad_norm"))
+            mine = tuple(getattr(update, name, None) for name in ("learning_rate", "warmup", "decay", "weight_decay", "max_grad_norm"))
             if model is not None and optimisers.setdefault(model, mine) != mine:
                 raise RheostatError(f"{who} has two updates of the model {model!r} with different optimisers: give them the same settings.")
         self._check_units(who)

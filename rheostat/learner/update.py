@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +22,14 @@ Before = list[tuple[Tensor, Tensor]]
 """Log-probabilities and entropies of the masked tokens, as the only gradient step of an update found them."""
 
 
+DECAYS: dict[str, Callable[[float], float]] = {
+    "none": lambda spent: 1.0,
+    "linear": lambda spent: 1.0 - spent,
+    "cosine": lambda spent: 0.5 * (1.0 + math.cos(math.pi * spent)),
+}
+"""What is left of the learning rate, of the share of the budget that is spent."""
+
+
 @dataclass(frozen=True)
 class Update:
     """Gradient steps of one model on a batch."""
@@ -35,6 +44,8 @@ class Update:
     """AdamW step size."""
     warmup: int = option(0, at_least=0)
     """Updates over which the learning rate rises linearly."""
+    decay: Literal["none", "linear", "cosine"] = option("none", short="learning_rate_decay")
+    """How the learning rate falls to 0 over the budget: not at all, by a line, or by half a cosine."""
     weight_decay: float = option(0.0, at_least=0)
     """AdamW weight decay."""
     max_grad_norm: float = option(1.0, above=0)
@@ -96,7 +107,8 @@ class Update:
     def prepare(self, context: Any) -> None:
         """Set the model's step size for this update."""
         warm = min(1.0, (context.updates_of(self.model) + 1) / max(1, self.warmup))
-        context.models[self.model].set_learning_rate(self.learning_rate * warm)
+        left = DECAYS[self.decay](context.spent_share)
+        context.models[self.model].set_learning_rate(self.learning_rate * warm * left)
 
     def minibatch_rows(self, context: Any, batch: Batch, usable: Tensor) -> Sequence[Tensor]:
         """Indices of the rows of every minibatch of one pass; units stay whole."""
@@ -154,13 +166,14 @@ class Update:
         sources = sources_of(batch)
         total: dict[str, Tensor] = {}
         for part in batch.split(size):
-            scores = context.score(part.rows, self.model)
-            if seen is not None:
-                scores.logp.retain_grad()
+            with context.dropping(self.model):
+                scores = context.score(part.rows, self.model)
+                if seen is not None:
+                    scores.logp.retain_grad()
+                loss, sums, means, clipped = self.losses(context, scores, part, denominators)
+                loss.backward()
             if part.rows.learner_logp is None and before is not None:
-                before.append((scores.logp.detach()[part.rows.mask], scores.entropy.detach()[part.rows.mask]))
-            loss, sums, means, clipped = self.losses(context, scores, part, denominators)
-            loss.backward()
+                before.append(self.undropped(context, part, scores))
             if seen is not None:
                 seen.append((scores.logp, clipped))
             mask = self.metrics_mask(part)
@@ -175,6 +188,13 @@ class Update:
             for name, value in means.items():
                 total[name] = total.get(name, torch.zeros(())) + value * share
         return total
+
+    def undropped(self, context: Any, part: Batch, scores: Any) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and entropies of the masked tokens under the policy that samples: a pass of its own where adapters drop."""
+        if context.drops(self.model):
+            with torch.no_grad():
+                scores = context.score(part.rows, self.model)
+        return scores.logp.detach()[part.rows.mask], scores.entropy.detach()[part.rows.mask]
 
     def losses(
         self, context: Any, scores: Any, part: Batch, denominators: list[Tensor]

@@ -64,8 +64,11 @@ def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any =
     verifier = graders_of(settings, found)
     if isinstance(policy, tuple):
         own: dict[str, Any] = {"device": settings.device, "value_head": value_head, "recompute": settings.recompute}
+        own["adapter_dropout"] = settings.adapter_dropout
         learner = LanguagePolicy(*policy, **own, adapters=new_adapters(settings))
     elif policy is None or isinstance(policy, LanguagePolicy):
+        if policy is not None and settings.adapter_dropout:
+            raise RheostatError("adapter_dropout is about a model that is loaded here: give it to the LanguagePolicy that is handed over.")
         learner = policy or load_policy(settings, found, value_head)
     else:
         raise RheostatError(f"policy is a {type(policy).__name__}: give a LanguagePolicy, or a pair (model, tokenizer).")
@@ -266,7 +269,7 @@ def new_adapters(settings: Settings) -> Any:
         raise MissingExtra("peft", "peft", "Training adapters") from error
     alpha = 2 * settings.adapter_rank if settings.adapter_alpha is None else settings.adapter_alpha
     targets: Any = list(settings.adapter_targets) or "all-linear"
-    return LoraConfig(r=settings.adapter_rank, lora_alpha=alpha, target_modules=targets)  # type: ignore[arg-type]
+    return LoraConfig(r=settings.adapter_rank, lora_alpha=alpha, target_modules=targets, lora_dropout=settings.adapter_dropout)  # type: ignore[arg-type]
 
 
 def check_saved_adapters(settings: Settings, path: str) -> None:
@@ -292,7 +295,7 @@ def check_saved_adapters(settings: Settings, path: str) -> None:
 def load_policy(settings: Settings, task: LanguageTask, value_head: bool) -> LanguagePolicy:
     """The language policy that the settings describe."""
     options: dict[str, Any] = {"device": settings.device, "dtype": settings.dtype, "value_head": value_head}
-    options["recompute"] = settings.recompute
+    options |= {"recompute": settings.recompute, "adapter_dropout": settings.adapter_dropout}
     path = model_path(settings, task)
     if base_of_adapters(path) is None:
         options["adapters"] = new_adapters(settings)

@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any, Literal
 
 from rheostat import options
-from rheostat.errors import unknown
+from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
 from rheostat.options import by_type, check_domains, field_documentation, options_of, type_hints, whole, with_options
 from rheostat.training import version_0_1
@@ -31,7 +31,7 @@ class Settings:
     seed: int = 0
     """Seed of every random stream of the run."""
     steps: int = 100_000
-    """Budget in the method's unit: environment steps for control, updates (or generated tokens) for language."""
+    """Budget in the method's unit: environment steps for control, updates (or generated tokens, or epochs) for language."""
     checkpoint_every: int = 0
     """Steps between checkpoints; 0 chooses a tenth of the budget. It changes nothing but how much a crash can lose."""
     evaluation_episodes: int = 10
@@ -91,6 +91,9 @@ class Settings:
     """Language: scale of new adapters, which add alpha / rank times their product; None takes twice the rank."""
     adapter_targets: tuple[str, ...] = ()
     """Language: modules that get new adapters, by the end of their names; empty takes every linear one but the head."""
+    adapter_dropout: float = 0.0
+    """Language: share of what adapters read that is dropped while gradients are computed, and never while the policy samples or is scored.
+    The adapters of the model's folder have it only where it is set here."""
     export: Literal["merged", "adapters"] = "merged"
     """Language: the exported model has its adapters merged into it, or is a folder of the adapters alone."""
     recompute: bool = False
@@ -120,6 +123,8 @@ class Settings:
         whole("seed", self.seed, at_least=0, at_most=2**63 - 1)
         for name in ("online_steps", "checkpoint_every", "evaluation_episodes", "rollouts_kept", "adapter_rank"):
             whole(name, getattr(self, name), at_least=0)
+        if not 0 <= self.adapter_dropout < 1:
+            raise RheostatError(f"adapter_dropout is {self.adapter_dropout}: it is a share, from 0 to less than 1.")
 
     @property
     def checkpoint_interval(self) -> int:

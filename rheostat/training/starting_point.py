@@ -20,7 +20,7 @@ from rheostat.training.opening import open_checkpoint
 from rheostat.training.run_directory import CONFIG, read_description
 from rheostat.training.settings import CUSTOM, Settings
 
-OF_THE_MODEL = ("model", "adapter_rank", "adapter_alpha", "adapter_targets")
+OF_THE_MODEL = ("model", "adapter_rank", "adapter_alpha", "adapter_targets", "adapter_dropout")
 """Settings that a language run has from the one it begins with, where it does not say them itself."""
 NETWORK_OPTIONS = ("activation", "tanh_mean", "log_std", "lstm_units", "mixture_size")
 """Options of methods that say what a network is, besides those that end with ``hidden``."""

@@ -4,7 +4,8 @@ Wraps any Hugging Face causal LM. Models of the Llama family run on packed token
 (:mod:`rheostat.policies.language.decoder`),
 every other architecture through its own forward pass; the vocabulary projection is chunked for all of them.
 
-Dropout is always off: a policy whose log-probabilities change between two looks at the same token has no ratio to its former self.
+Dropout of the model's own is always off: a policy whose log-probabilities change between two looks at the same token has no ratio to its
+former self. That of adapters is on inside of :meth:`LanguagePolicy.dropping` only.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from torch import Tensor, nn
 from rheostat.errors import MissingExtra, RheostatError
 from rheostat.masking import require_same_shape
 from rheostat.policies.language import decoder as decoders
+from rheostat.policies.language.adapter_dropout import dropping, install
 from rheostat.policies.language.chunked_logprobs import CHUNK_ELEMENTS, LogitRule, token_logprobs
 from rheostat.policies.language.matmul import linear
 from rheostat.policies.language.model_loading import (
@@ -64,11 +66,13 @@ class LanguagePolicy(nn.Module):
             optimiser, so train in float32 unless memory forbids it.
         value_head: add a critic (:class:`ValueHead`).
         adapters: a ``peft`` configuration: train adapters and freeze the rest.
+        adapter_dropout: share of what adapters read that is dropped inside of :meth:`dropping`; 0 drops nothing.
         share_prompts: compute equal beginnings of rows once (Llama family only).
         recompute: gradient checkpointing, layer by layer (Llama family only).
 
     Raises:
-        RheostatError: see :func:`resolve_device` and :func:`check_vocabulary`, or a model that is not a causal LM.
+        RheostatError: see :func:`resolve_device` and :func:`check_vocabulary`, a model that is not a causal LM, or dropout without
+            adapters.
     """
 
     model: Any
@@ -83,6 +87,7 @@ class LanguagePolicy(nn.Module):
         dtype: str | torch.dtype | None = None,
         value_head: bool = False,
         adapters: Any | None = None,
+        adapter_dropout: float = 0.0,
         share_prompts: bool = True,
         recompute: bool = False,
     ) -> None:
@@ -98,6 +103,9 @@ class LanguagePolicy(nn.Module):
         if adapters is not None:
             model = _with_adapters(model, adapters)
         self.model = model.eval()
+        if adapter_dropout and not self.adapted:
+            raise RheostatError("adapter_dropout is about adapters, and there are none: set adapter_rank.")
+        self._dropouts = install(self.model, adapter_dropout) if adapter_dropout else []
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids(self.causal, tokenizer)
         self.share_prompts, self.recompute = share_prompts, recompute
@@ -184,6 +192,15 @@ class LanguagePolicy(nn.Module):
     def train(self, mode: bool = True) -> LanguagePolicy:
         """Accept the call, but keep dropout off (see the module's docstring)."""
         return super().train(False)
+
+    @property
+    def drops(self) -> bool:
+        """Whether :meth:`dropping` changes anything."""
+        return bool(self._dropouts)
+
+    def dropping(self, seed: int) -> AbstractContextManager[None]:
+        """Inside, adapters read what is left after their dropout, which is the same for equal seeds; the backward pass belongs inside."""
+        return dropping(self._dropouts, seed)
 
     def rule(self, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> LogitRule:
         """From this model's raw logits to the distribution that is sampled."""

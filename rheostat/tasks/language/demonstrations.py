@@ -108,7 +108,7 @@ class Demonstrations:
         def block(number: int) -> list[Prompt]:
             return [rows[index] for index in np.random.default_rng([seed, number]).permutation(len(rows)).tolist()]
 
-        return PromptStream(block, self.digest, self.name)
+        return PromptStream(block, self.digest, self.name, len(rows))
 
     def without(self, unwanted: Mapping[int, str]) -> Demonstrations:
         """Without some rows (number -> reason), which are counted."""

@@ -165,7 +165,8 @@ class FilePrompts(LanguageTask):
 
     def prompts(self, split: Split = "train", seed: int = 0) -> PromptStream:
         """An endless stream of one split; it goes on only with the rows it began with."""
-        return PromptStream(lambda number: self.block(number, split, seed), self.digest, self.name)
+        size = len(self._train if split == "train" else self._validation)
+        return PromptStream(lambda number: self.block(number, split, seed), self.digest, self.name, size)
 
     def locate(self, prompt: Prompt) -> tuple[Split, Prompt] | None:
         """The side and the row of the first prompt with the same content; None where no row has it."""

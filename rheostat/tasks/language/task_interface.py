@@ -92,10 +92,11 @@ class PromptStream:
         block: makes the block of a number.
         digest: of what the blocks are made from, where that may change between two runs (a file); a saved cursor goes on only with it.
         name: of that, for messages.
+        epoch: how many prompts there are, where every block holds all of them; 0 for those that are made without end.
     """
 
-    def __init__(self, block: Callable[[int], list[Prompt]], digest: str = "", name: str = "") -> None:
-        self._block, self._digest, self._name = block, digest, name
+    def __init__(self, block: Callable[[int], list[Prompt]], digest: str = "", name: str = "", epoch: int = 0) -> None:
+        self._block, self._digest, self._name, self.epoch = block, digest, name, epoch
         self._number, self._offset, self._drawn = 0, 0, 0
         self._loaded: tuple[int, list[Prompt]] | None = None
 
@@ -103,6 +104,11 @@ class PromptStream:
     def drawn(self) -> int:
         """How many prompts were handed out."""
         return self._drawn
+
+    @property
+    def epochs(self) -> float:
+        """How many passes over the prompts were made, with the present one's part; 0 where there is no end of them."""
+        return self._number + self._offset / self.epoch if self.epoch else 0.0
 
     def take(self, count: int) -> list[Prompt]:
         """The next ``count`` prompts.
