@@ -120,7 +120,7 @@ def random_data(task: str, steps: int = 200, seed: int = 0) -> str:
     return str(gather(task, steps, seed).save(folder / "data-set"))
 
 
-def gather(task: str, steps: int, seed: int = 0) -> OfflineData:
+def gather(task: Any, steps: int, seed: int = 0) -> OfflineData:
     """A data set of uniform actions in one environment; the last episode is cut."""
     worlds = make(task, num_envs=1, seed=10_000 * seed + 77)
     worlds.action_space.seed(seed)
@@ -145,7 +145,11 @@ def gather(task: str, steps: int, seed: int = 0) -> OfflineData:
         batch_size=[steps],
     )  # type: ignore[call-arg]
     return OfflineData(
-        transitions, terminated | truncated, observation_space=worlds.observation_space, action_space=worlds.action_space, task=task
+        transitions,
+        terminated | truncated,
+        observation_space=worlds.observation_space,
+        action_space=worlds.action_space,
+        task=task if isinstance(task, str) else worlds.name,
     )
 
 

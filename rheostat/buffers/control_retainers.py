@@ -162,22 +162,24 @@ class States:
     """Standardise observations by the mean and deviation of the data set."""
 
     def prepare(self, context: Any) -> None:
-        """Compute the statistics from the data set; they stay fixed for the whole run.
+        """Compute the statistics from the data set; they stay fixed for the whole run, and pictures are scaled by their own networks.
 
         Raises:
-            RheostatError: there is no data set, or observations are images.
+            RheostatError: there is no data set.
         """
-        if not self.normalise:
+        if not self.normalise or context.images:
             return
-        if len(context.observation_space.shape) != 1:
-            shape = list(context.observation_space.shape)
-            raise RheostatError(
-                f"normalise_states is for vectors of numbers, and {context.environments.name} shows images {shape}: leave it off."
-            )
         if context.offline is None:
             raise RheostatError("normalise_states takes its statistics from a data set: name one with --offline, or leave it off.")
         seen = context.offline.transitions.observation
-        context.stores["observations"] = FixedStatistics(seen.mean(0), seen.std(0, unbiased=False) + NORM_EPSILON)
+        shift, scale = seen.mean(0), seen.std(0, unbiased=False) + NORM_EPSILON
+        for start, shape in getattr(context.observation_space, "pictures", ()):
+            shift[start : start + math.prod(shape)], scale[start : start + math.prod(shape)] = 0.0, 1.0
+        context.stores["observations"] = FixedStatistics(shift, scale)
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return {"normalise": "images are scaled by their own network, so leave it at its default"} if context.images else {}
 
 
 class FixedStatistics:

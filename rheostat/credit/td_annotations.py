@@ -22,12 +22,22 @@ REWARD_EPSILON = 1e-6
 """Added to the deviation that the rewards of a batch are divided by."""
 
 Sampler = Callable[[Any, Tensor], tuple[Tensor, Tensor]]
-"""From context and observations as read to reparameterised actions ``[B, D]`` and their log-probabilities ``[B]``."""
+"""From context and observations as read to reparameterised actions ``[B, D]`` and their log-probabilities ``[B]``; of choices, to their
+probabilities ``[B, A]`` and the mean of their logarithms ``[B]``."""
+
+
+def smallest_value(network: Any, observation: Tensor, action: Tensor, **how: Any) -> Tensor:
+    """The smallest critic of actions ``[B, D]``; of choices, its mean over their probabilities ``[B, A]`` (Christodoulou 2019), ``[B]``."""
+    if hasattr(network, "of_all"):
+        return (action * network.of_all(observation, **how).amin(0)).sum(-1)
+    return min_over_critics(network(observation, action, **how))
 
 
 def soft_draw(context: Any, observation: Tensor) -> tuple[Tensor, Tensor]:
-    """A reparameterised action of the policy ``[B, D]`` and its log-probability ``[B]``."""
+    """A reparameterised action of the policy ``[B, D]`` and its log-probability ``[B]``; of choices, all of them by their probabilities."""
     policy = context.models["policy"].network.distribution(observation)
+    if not context.continuous:
+        return policy.log_probs.exp(), -policy.entropy()
     found: tuple[Tensor, Tensor] = policy.draw(policy.noise(context.streams["updates"]))
     return found
 
@@ -58,7 +68,7 @@ class SoftTarget:
         """The target critics' value of what follows, ``[B]``."""
         network = context.models["target critics"].network
         if self.subset is None:
-            return min_over_critics(network(observation, action))
+            return smallest_value(network, observation, action)
         chosen = torch.randperm(network.stack.networks, generator=context.streams["updates"])[: self.subset]
         return min_over_critics(network(observation, action, subset=chosen))
 
@@ -84,7 +94,10 @@ class SmoothedTarget:
 
 
 def bounded_draw(context: Any, policy: Any) -> Tensor:
-    """Actions as the environment takes them: inside the bounds, ``[B, D]``."""
+    """Actions as the environment takes them: inside the bounds, ``[B, D]``; of choices, the probabilities of all of them, ``[B, A]``."""
+    if not context.continuous:
+        probabilities: Tensor = policy.log_probs.exp()
+        return probabilities
     return policy.sample(context.streams["updates"]).clamp(-1.0, 1.0)
 
 
@@ -99,7 +112,7 @@ class PolicyValueTarget:
     def __call__(self, context: Any, batch: Batch) -> Batch:
         rows = batch.rows
         action = bounded_draw(context, context.models["policy"].distribution(rows.next_observation))
-        value = min_over_critics(context.models["target critics"].network(rows.next_observation, action))
+        value = smallest_value(context.models["target critics"].network, rows.next_observation, action)
         batch.columns["target"] = td_target(rows.reward, value, rows.discount)
         return batch
 
@@ -149,7 +162,7 @@ def policy_actions(context: Any, observation: Tensor, count: int) -> tuple[Tenso
 
 @dataclass(frozen=True)
 class BestNextTarget:
-    """``y`` of the best of several next actions of the policy, and alpha as it is now."""
+    """``y`` of the best of several next actions of the policy, or of all choices, and alpha as it is now."""
 
     entropy_in_backup: bool = False
     actions: int = 10
@@ -159,8 +172,13 @@ class BestNextTarget:
     @torch.no_grad()
     def __call__(self, context: Any, batch: Batch) -> Batch:
         rows, alpha = batch.rows, context.models["temperature"].network.value
-        action, log_density = policy_actions(context, rows.next_observation, self.actions)
-        value = context.models["target critics"].network.of_many(rows.next_observation, action).amin(0)
+        network = context.models["target critics"].network
+        if context.continuous:
+            action, log_density = policy_actions(context, rows.next_observation, self.actions)
+            value = network.of_many(rows.next_observation, action).amin(0)
+        else:
+            log_density = context.models["policy"].network.distribution(rows.next_observation).log_probs
+            value = network.of_all(rows.next_observation).amin(0)
         value, best = value.max(-1)
         if self.entropy_in_backup:
             value = value - alpha * log_density.gather(-1, best.unsqueeze(-1)).squeeze(-1)
@@ -172,7 +190,7 @@ class BestNextTarget:
 @dataclass(frozen=True)
 class OtherActions:
     """Actions that are not the data's: columns ``other actions`` ``[B, 3n, d]`` of uniform, pi(s), pi(s'), and their ``log density``
-    ``[B, 3n]``, nats."""
+    ``[B, 3n]``, nats. Choices need none: there are no others than all."""
 
     actions: int = 10
     models: ClassVar[tuple[str, ...]] = ("policy",)
@@ -181,6 +199,8 @@ class OtherActions:
     @torch.no_grad()
     def __call__(self, context: Any, batch: Batch) -> Batch:
         rows = batch.rows
+        if not context.continuous:
+            return batch
         here, here_density = policy_actions(context, rows.observation, self.actions)
         there, there_density = policy_actions(context, rows.next_observation, self.actions)
         anywhere = 2 * torch.rand(here.shape, generator=context.streams["updates"]) - 1

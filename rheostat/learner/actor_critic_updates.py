@@ -7,6 +7,7 @@ Models have the same names everywhere: ``policy``, ``critics``, ``target critics
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from rheostat.credit.td_annotations import bounded_draw, soft_draw
+from rheostat.credit.td_annotations import bounded_draw, smallest_value, soft_draw
 from rheostat.learner.control_models import Build, TargetNetwork, TrainableNetwork
 from rheostat.objectives.actor import (
     TemperatureForm,
@@ -35,52 +36,84 @@ from rheostat.options import option, value_or
 from rheostat.parts import Batch, NonFinite
 from rheostat.policies.control.actors import DeterministicActor, SquashedActor, TanhMeanActor, Temperature
 from rheostat.policies.control.critics import EnsembleQ, StateValue
+from rheostat.policies.control.discrete_q import DiscreteActor, DiscreteEnsembleQ
+from rheostat.policies.control.views import Front
 from rheostat.trajectories import Transitions
 
 Found = dict[str, Any]
 """What the log says of a gradient step, by name: scalar tensors (or floats) without a gradient."""
+CHOICE_ENTROPY = 0.98
+"""Share of the largest entropy, that of uniform choices, that is held by default (Christodoulou 2019)."""
 QValue = Callable[[Any, Batch, Tensor], Tensor]
-"""From context, batch and actions of the policy to their value ``[B]``; the gradient flows through the action alone."""
+"""From context, batch and actions of the policy (of choices: their probabilities) to their value ``[B]``; the gradient flows through the
+action alone."""
 
 
 # --- networks -----------------------------------------------------------------------------------------------------------------------------
 
 
+def reading(context: Any, extra: int = 0) -> tuple[int, dict[str, Any]]:
+    """How many features a network reads, of which ``extra`` stand beside the observation, and what makes them and draws its weights."""
+    draw = context.streams["networks"]
+    front = Front.of(context.observation_space, draw)
+    return (context.observation_space.shape[0] if front is None else front.width) + extra, {"front": front, "generator": draw}
+
+
 def squashed_actor(hidden: tuple[int, ...], extra: int = 0) -> Build:
-    """Tanh of a Gaussian; ``extra`` features beside an observation."""
+    """Tanh of a Gaussian, or a softmax over choices; ``extra`` features beside an observation."""
 
     def build(context: Any) -> nn.Module:
-        seen, acted = context.sizes
-        return SquashedActor(seen + extra, acted, hidden=hidden, generator=context.streams["networks"])
+        seen, others = reading(context, extra)
+        if not context.continuous:
+            return DiscreteActor(seen, int(context.action_space.n), hidden=hidden, **others)
+        return SquashedActor(seen, context.action_size, hidden=hidden, **others)
 
     return build
 
 
 def tanh_mean_actor(hidden: tuple[int, ...], log_std: tuple[float, float], extra: int = 0) -> Build:
-    """A Gaussian around a squashed mean; ``extra`` features beside an observation."""
+    """A Gaussian around a squashed mean, or a softmax over choices; ``extra`` features beside an observation."""
 
     def build(context: Any) -> nn.Module:
-        seen, acted = context.sizes
-        return TanhMeanActor(seen + extra, acted, hidden=hidden, log_std=log_std, generator=context.streams["networks"])
+        seen, others = reading(context, extra)
+        if not context.continuous:
+            return DiscreteActor(seen, int(context.action_space.n), hidden=hidden, **others)
+        return TanhMeanActor(seen, context.action_size, hidden=hidden, log_std=log_std, **others)
 
     return build
 
 
 def deterministic_actor(hidden: tuple[int, ...]) -> Build:
     """One action per observation."""
-    return lambda context: DeterministicActor(*context.sizes, hidden=hidden, generator=context.streams["networks"])
+
+    def build(context: Any) -> nn.Module:
+        seen, others = reading(context)
+        return DeterministicActor(seen, context.action_size, hidden=hidden, **others)
+
+    return build
 
 
 def ensemble_q(hidden: tuple[int, ...], networks: int = 2, normalise: bool = False) -> Build:
-    """Critics of observations and actions."""
-    return lambda context: EnsembleQ(
-        *context.sizes, networks=networks, hidden=hidden, normalise=normalise, generator=context.streams["networks"]
-    )
+    """Critics of observations and actions, or of observations and every choice."""
+
+    def build(context: Any) -> nn.Module:
+        seen, others = reading(context)
+        shape: dict[str, Any] = {"networks": networks, "hidden": hidden, "normalise": normalise}
+        if not context.continuous:
+            return DiscreteEnsembleQ(seen, int(context.action_space.n), **shape, **others)
+        return EnsembleQ(seen, context.action_size, **shape, **others)
+
+    return build
 
 
 def state_value(hidden: tuple[int, ...]) -> Build:
     """A critic of observations."""
-    return lambda context: StateValue(context.sizes[0], hidden=hidden, generator=context.streams["networks"])
+
+    def build(context: Any) -> nn.Module:
+        seen, others = reading(context)
+        return StateValue(seen, hidden=hidden, **others)
+
+    return build
 
 
 @dataclass(frozen=True)
@@ -117,7 +150,8 @@ class Entropy:
     initial: float = option(1.0, short="initial_temperature", above=0)
     """Where a learned alpha starts."""
     target: float | None = option(None, short="target_entropy")
-    """Entropy that a learned alpha holds, nats; None is minus the number of action dimensions (rlpd: half of it)."""
+    """Entropy that a learned alpha holds, nats; None is minus the number of action dimensions (rlpd: half of it), or of discrete actions
+    98 percent of the largest (Christodoulou 2019)."""
     form: TemperatureForm = option("exp", short="temperature_form")
     """The temperature's loss has the factor alpha (exp) or log alpha (log)."""
     share: float = 1.0
@@ -212,7 +246,7 @@ class ExpectileStep:
 
 def smallest_q(context: Any, batch: Batch, action: Tensor) -> Tensor:
     """The smallest critic, ``[B]``."""
-    return min_over_critics(context.models["critics"].network(batch.rows.observation, action, frozen=True))
+    return smallest_value(context.models["critics"].network, batch.rows.observation, action, frozen=True)
 
 
 def mean_q(context: Any, batch: Batch, action: Tensor) -> Tensor:
@@ -267,7 +301,9 @@ class TemperatureStep:
 
     def target_entropy(self, context: Any) -> float:
         """What is held, nats."""
-        return -float(context.sizes[1]) * self.share if self.target is None else self.target
+        if self.target is not None:
+            return self.target
+        return -float(context.action_size) * self.share if context.continuous else CHOICE_ENTROPY * math.log(context.action_space.n)
 
     def step(self, context: Any, batch: Batch) -> Found:
         """One Adam step of log alpha, from the column ``log_prob`` ``[B]`` (nats, a constant here); it has nothing to say to the log."""
@@ -313,9 +349,9 @@ def advantage_column(context: Any, batch: Batch, policy: Any) -> Tensor:
 
 @torch.no_grad()
 def advantage_over_policy(context: Any, batch: Batch, policy: Any) -> Tensor:
-    """What the critics give the data's action beyond one of the policy's own, ``[B]`` (AWAC)."""
+    """What the critics give the data's action beyond one of the policy's own, or beyond the mean over its choices, ``[B]`` (AWAC)."""
     rows, network = batch.rows, context.models["critics"].network
-    own = min_over_critics(network(rows.observation, bounded_draw(context, policy)))
+    own = smallest_value(network, rows.observation, bounded_draw(context, policy))
     return min_over_critics(network(rows.observation, rows.action)) - own
 
 
@@ -343,7 +379,7 @@ class WeightedImitation:
         return (*column, *getattr(self.weight, "reads", ()))
 
     def step(self, context: Any, batch: Batch) -> Found:
-        """One Adam step towards the data's unit actions ``[B, D]``, each weighed by its advantage (a constant, ``[B]``).
+        """One Adam step towards the data's unit actions ``[B, D]`` or choices ``[B]``, each weighed by its advantage (constant).
 
         Returns:
             ``policy_loss``, ``entropy`` (nats), the means ``advantage`` and ``action_weight``, and the ``capped_share`` of the rows.

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from rheostat.buffers.control_retainers import DataSet, LearnedRewards
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic_updates import Found
+from rheostat.learner.actor_critic_updates import Found, deterministic_actor, tanh_mean_actor
 from rheostat.learner.control_models import TrainableNetwork
 from rheostat.objectives.supervised import squared_distance, weighted_likelihood
 from rheostat.options import option
 from rheostat.parts import Batch
-from rheostat.policies.control.actors import DeterministicActor, TanhMeanActor
+from rheostat.policies.control.actors import LOG_STD, DeterministicActor
 from rheostat.policies.control.discrete_q import DiscreteQ
 from rheostat.policies.control.distributions import Categorical
 
@@ -46,10 +46,10 @@ class ClonedPolicy(TrainableNetwork):
     def __init__(self, hidden: tuple[int, ...], learning_rate: float, imitation: Imitation) -> None:
         def build(context: Any) -> nn.Module:
             draw = context.streams["networks"]
-            if context.bounds is None:
+            if not context.continuous:
                 return DiscreteQ(context.observation_space, int(context.action_space.n), hidden=hidden, generator=draw)
-            actor = DeterministicActor if imitation == "deterministic" else TanhMeanActor
-            return actor(*context.sizes, hidden=hidden, generator=draw)
+            make = deterministic_actor(hidden) if imitation == "deterministic" else tanh_mean_actor(hidden, LOG_STD)
+            return make(context)
 
         super().__init__(build, learning_rate)
 

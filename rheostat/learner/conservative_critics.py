@@ -22,8 +22,11 @@ from rheostat.objectives.temporal_difference import OverCritics, critic_loss
 from rheostat.options import option, value_or
 from rheostat.parts import Batch
 from rheostat.policies.control.actors import Temperature
+from rheostat.policies.control.discrete_q import scores_of
 from rheostat.trajectories import Transitions
 
+ALL_CHOICES = "discrete actions are all summed, and none is drawn, so leave it at its default"
+"""Why an option of drawn actions cannot act."""
 SampledForm = Literal["importance", "plain"]
 
 
@@ -69,7 +72,8 @@ class Penalty:
 
     def idle_in(self, method: Any, context: Any) -> dict[str, str]:
         """Options that cannot act in a run, and why."""
-        return {"weight_online": NEVER_ACTS} if context.never_acts else {}
+        found = {"weight_online": NEVER_ACTS} if context.never_acts else {}
+        return found if context.continuous else found | dict.fromkeys(("actions", "form", "sum_over_actions"), ALL_CHOICES)
 
     @property
     def held(self) -> bool:
@@ -92,12 +96,16 @@ class Penalty:
             average=not self.sum_over_actions,
         )
 
+    def exact_gap(self, q: Tensor, everything: Tensor) -> Tensor:
+        """The same from values of the data's choices ``[K, B]`` and of all of them ``[K, B, A]``."""
+        return conservative_gap(q, everything, form="exact", temperature=self.temperature)
+
     def loss(self, context: Any, gap: Tensor, rows: Transitions, over: OverCritics) -> Tensor:
         """Weight times gap; moves the multiplier where there is one.
 
         Args:
             context: of the learner.
-            gap: ``[K, B]`` of :meth:`gap`; carries the gradient.
+            gap: ``[K, B]`` of :meth:`gap` or :meth:`exact_gap`; carries the gradient.
             rows: ``[B]``, whose ``weight`` weighs the gap.
             over: sum over critics, or their mean, as in the critics' loss.
 
@@ -136,7 +144,7 @@ class ConservativeCriticStep:
 
     def describe(self) -> dict[str, int | str]:
         """The size of the penalty."""
-        return {"critic evaluations per row": self.networks * (1 + 3 * self.penalty.actions)}
+        return {"critic evaluations per row of continuous actions": self.networks * (1 + 3 * self.penalty.actions)}
 
     def step(self, context: Any, batch: Batch) -> Found:
         """One Adam step of all critics on rows ``[B]``, and one of the multiplier where a threshold holds the gap.
@@ -149,9 +157,14 @@ class ConservativeCriticStep:
             NonFinite: an error is not finite where the replay ranks rows by it.
         """
         rows, model, target = batch.rows, context.models["critics"], batch.columns["target"]
-        q = model.network(rows.observation, rows.action)
-        others = model.network.of_many(rows.observation, batch.columns["other actions"])
-        gap = self.penalty.gap(q, others, batch.columns["log density"])
+        if context.continuous:
+            q = model.network(rows.observation, rows.action)
+            others = model.network.of_many(rows.observation, batch.columns["other actions"])
+            gap = self.penalty.gap(q, others, batch.columns["log density"])
+        else:
+            values = model.network.of_all(rows.observation)
+            q = scores_of(values, rows.action.expand(len(values), -1))
+            gap = self.penalty.exact_gap(q, values)
         error = critic_loss(q, target, critics=self.over, scale=self.scale, weight=rows.weight)
         penalty = self.penalty.loss(context, gap, rows, self.over)
         model.step(error + penalty)
@@ -222,7 +235,7 @@ def conservative_step(
     return PerStep(method.batches.size, [*before, target, OtherActions(penalty.actions)], [*updates, *after])
 
 
-def conservative_composition(method: Any, models: dict[str, Any], step: PerStep, online: PerStep) -> Staged:
+def conservative_composition(method: Any, models: dict[str, Any], step: PerStep, online: PerStep, read: AsRead) -> Staged:
     """The stages of a method of this family.
 
     Args:
@@ -230,6 +243,7 @@ def conservative_composition(method: Any, models: dict[str, Any], step: PerStep,
         models: by name.
         step: a gradient step on the data set.
         online: one once the policy acts.
+        read: how rows are read.
     """
     return data_first(
         method.collect,
@@ -238,7 +252,7 @@ def conservative_composition(method: Any, models: dict[str, Any], step: PerStep,
         step,
         models,
         stores=[DataSet(), method.rewards, method.states],
-        read=AsRead(),
+        read=read,
         log=method.log,
         online=online,
     )

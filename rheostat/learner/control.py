@@ -120,9 +120,14 @@ class ControlContext(LearnerContext):
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """Features of an observation and of a continuous action."""
+        """Numbers of an observation and of a continuous action."""
+        return self.observation_space.shape[0], self.action_size
+
+    @property
+    def action_size(self) -> int:
+        """Numbers of a continuous action."""
         assert self.bounds is not None
-        return self.observation_space.shape[0], len(self.bounds.centre)
+        return len(self.bounds.centre)
 
     @property
     def continuous(self) -> bool:

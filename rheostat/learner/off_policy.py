@@ -73,7 +73,7 @@ class AsRead:
 
     Args:
         discrete: whether actions are choices among a number of them; None takes those and continuous ones.
-        images: whether the networks of discrete actions read images.
+        images: whether the networks read images.
         clip_actions: whether actions of others are taken back to the bounds (a policy's own draws may lie beyond).
     """
 
@@ -95,8 +95,8 @@ class AsRead:
                 )
             context.bounds = Bounds.of(context.action_space, who)
         shape = list(context.observation_space.shape)
-        if len(shape) != 1 and not (self.images and context.bounds is None):
-            raise RheostatError(f"{who} reads vectors of numbers here, and {environments.name} shows images {shape}: use ppo.")
+        if len(shape) != 1 and not self.images:
+            raise RheostatError(f"{who} reads vectors of numbers, and {environments.name} shows images {shape}: use sac, iql or ppo.")
 
     def __call__(self, context: Any, batch: Batch) -> Batch:
         kept, bounds = batch.rows, context.bounds

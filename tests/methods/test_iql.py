@@ -171,7 +171,7 @@ def test_a_fixed_share_keeps_data_and_replay_apart(tmp_path: Path) -> None:
         ({"weight_cap": 0.0}, "above 0"),
         ({"replay_capacity": 100}, "raise replay_capacity"),
         ({"scale_returns_to": 1000.0, "task": LIMITED}, "same return"),
-        ({"task": "CartPole-v1"}, "continuous actions"),
+        ({"task": "CartPole-v1"}, "belong to another task"),
     ],
 )
 def test_refusals(options: dict[str, Any], sentence: str) -> None:

@@ -7,6 +7,7 @@ Equations (a' ~ pi(s'), a~ ~ pi(s): one draw each; lambda: ``advantage_temperatu
     critics = sum_k mean (Q_k(s, a) - y)^2                                        Qbar follows Q by tau
     A       = min_k Q_k(s, a) - min_k Q_k(s, a~),                                 Q from after the critics' step
     policy  = -mean min(exp(A / lambda), cap) log pi(a|s)
+    with discrete actions a' and a~ are all of them: the smallest Q has its mean over pi in their place
 
 WHO ACTS   no one offline, then the policy: a Gaussian of constant deviation around the tanh of its mean (the environment clips).
 KEPT       one buffer that begins with the data set, uniformly; or a fixed share of either (``offline_share``).
@@ -33,7 +34,7 @@ from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesDa
 from rheostat.learner.stages import Staged
 from rheostat.objectives.action_weights import AdvantageWeights
 from rheostat.options import option, value_or
-from rheostat.policies.control.actors import LOG_STD
+from rheostat.policies.control.actors import LOG_STD, NO_DEVIATION
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,16 @@ class AWAC:
     """Not for these methods: replay is what they are."""
 
     uses_data: ClassVar[UsesData] = "first"
+    discrete: ClassVar[bool | None] = None
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "antmaze": {"advantage_temperature": 0.1, "reward_shift": -1.0},
         "adroit": {"advantage_temperature": 0.1},
         "maze2d": {"advantage_temperature": 0.1},
     }
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return {} if context.continuous else {"log_std": NO_DEVIATION}
 
     def compose(self) -> Staged:
         """The four answers, on a data set first."""
@@ -84,6 +90,6 @@ class AWAC:
             PerStep(self.batches.size, [PolicyValueTarget()], [CriticStep(), imitation]),
             models,
             stores=[DataSet(), self.rewards, self.states],
-            read=AsRead(),
+            read=AsRead(discrete=None, images=True),
             log=self.log,
         )

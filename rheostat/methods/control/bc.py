@@ -45,7 +45,7 @@ class BC:
     learning_rate: float = option(3e-4, at_least=0)
     """Adam step size."""
     hidden: tuple[int, ...] = option((256, 256), at_least=1)
-    """Hidden layers for vectors; images have three convolutions and a layer of 512."""
+    """Hidden layers; with discrete actions images have three convolutions and a layer of 512 alone."""
     log: Logging = Logging()
     dial: Dial = Dial()
     """Not for these methods: they collect no data."""
@@ -57,7 +57,7 @@ class BC:
     def idle_in(self, method: Any, context: Any) -> dict[str, str]:
         """Options that cannot act in a run, and why."""
         found: dict[str, str] = {}
-        if context.images:
+        if context.images and not context.continuous:
             found["hidden"] = CONVOLUTIONS
         if not context.continuous:
             found["imitation"] = "discrete actions have one likelihood, so leave it alone"

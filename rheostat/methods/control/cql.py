@@ -5,6 +5,8 @@ Paper: Kumar et al. 2020, arXiv 2006.04779, CQL(H).
 Equations (beyond sac; a_i: n actions each from uniform, pi(s) and pi(s'), all judged at s; mu: the density that drew each)
     gap_k       = log mean_i exp(Q_k(s, a_i) - log mu(a_i)) - Q_k(s, a)
     critics     = sum_k [mean (Q_k(s, a) - y)^2 + weight mean gap_k],         y without the entropy of later actions
+    with discrete actions the first term is log sum_a exp Q_k(s, a), exactly, and terms of SAC are means over pi (Christodoulou 2019,
+    arXiv 1910.07207); the paper's discrete form is Q-learning, whose target is that of best_next_action without entropy
     with a gap_threshold, weight becomes multiplier * weight * (mean gap_k - gap_threshold), and the multiplier climbs the same term
 
 WHO ACTS   no one offline, then the policy of sac.
@@ -30,7 +32,7 @@ from rheostat.learner.actor_critic_updates import Critics, Entropy, squashed_act
 from rheostat.learner.conservative_critics import Penalty, conservative_composition, conservative_models, conservative_step
 from rheostat.learner.control_models import TrainableNetwork
 from rheostat.learner.dial import Dial
-from rheostat.learner.off_policy import Logging, Rhythm, UsesData
+from rheostat.learner.off_policy import AsRead, Logging, Rhythm, UsesData
 from rheostat.learner.stages import Staged
 from rheostat.options import option
 
@@ -68,6 +70,7 @@ class CQL:
     """Not for these methods: replay is what they are."""
 
     uses_data: ClassVar[UsesData] = "first"
+    discrete: ClassVar[bool | None] = None
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "corl": {"conservative_weight": 10.0, "sum_over_actions": True, "normalise_states": True, "simultaneous": True},
         "corl-antmaze": {
@@ -89,4 +92,6 @@ class CQL:
         """SAC's answers on a data set first, with critics that stay below it."""
         policy = TrainableNetwork(squashed_actor(self.hidden), self.learning_rate)
         step, online = (conservative_step(self, penalty) for penalty in (self.penalty, self.penalty.online))
-        return conservative_composition(self, {"policy": policy} | conservative_models(self), step, online)
+        return conservative_composition(
+            self, {"policy": policy} | conservative_models(self), step, online, AsRead(discrete=None, images=True)
+        )

@@ -166,4 +166,5 @@ class FamO2OCQL:
             draw = Coefficients(family, picked, self.next_coefficient)
             return conservative_step(self, penalty, q_value=WeightedQ(), before=(draw,), after=(SoftBalanceStep(family),))
 
-        return conservative_composition(self, models, step(self.penalty, False), step(self.penalty.online, family.balance == "model"))
+        online = step(self.penalty.online, family.balance == "model")
+        return conservative_composition(self, models, step(self.penalty, False), online, AsRead())

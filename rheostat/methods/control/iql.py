@@ -7,7 +7,8 @@ Equations (Qbar: the slow critics; a: the action of the data; u = min_k Qbar_k(s
     critics     = mean over k and rows of (Q_k(s, a) - [r + gamma (1 - terminated) V(s')])^2              Qbar follows Q by tau
     policy      = -mean min(exp(beta u), cap) log pi(a|s)
 
-WHO ACTS   no one offline, then the policy: a Gaussian of constant deviation around the tanh of its mean (the environment clips).
+WHO ACTS   no one offline, then the policy: a Gaussian of constant deviation around the tanh of its mean (the environment clips), or with
+           discrete actions a softmax.
 KEPT       one buffer that begins with the data set, uniformly; or a fixed share of either (``offline_share``).
 WORTH      an upper expectile of the values of the data's actions.
 MOVES      imitation of the data, weighted by the exponential of the advantage.
@@ -34,7 +35,7 @@ from rheostat.learner.off_policy import AsRead, Logging, Rhythm, UsesData, data_
 from rheostat.learner.stages import Staged
 from rheostat.objectives.action_weights import ImitationWeights
 from rheostat.options import option
-from rheostat.policies.control.actors import LOG_STD
+from rheostat.policies.control.actors import LOG_STD, NO_DEVIATION
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,12 @@ class IQL:
     """Not for these methods: replay is what they are."""
 
     uses_data: ClassVar[UsesData] = "first"
+    discrete: ClassVar[bool | None] = None
     presets: ClassVar[dict[str, dict[str, Any]]] = {"antmaze": {"expectile": 0.9, "inverse_temperature": 10.0, "reward_shift": -1.0}}
+
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return {} if context.continuous else {"log_std": NO_DEVIATION}
 
     def compose(self) -> Staged:
         """The four answers, on a data set first."""
@@ -74,6 +80,6 @@ class IQL:
             self.critics.step(self.batches.size, imitation_of(self, self.weights, self.weights.cap)),
             models | self.critics.models(self.hidden, self.learning_rate),
             stores=[DataSet(), self.rewards, self.states],
-            read=AsRead(),
+            read=AsRead(discrete=None, images=True),
             log=self.log,
         )

@@ -72,6 +72,6 @@ class SAC:
             PerStep(self.batches.size, [SoftTarget(self.entropy_in_backup)], updates),
             models,
             stores=[self.rewards],
-            read=AsRead(),
+            read=AsRead(images=True),
             log=self.log,
         )

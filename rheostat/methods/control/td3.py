@@ -55,6 +55,6 @@ class TD3:
             self.networks.step(self.batches.size),
             self.networks.models(),
             stores=[self.rewards],
-            read=AsRead(),
+            read=AsRead(images=True),
             log=self.log,
         )

@@ -11,18 +11,22 @@ from rheostat.errors import RheostatError
 from rheostat.policies.control.critics import Stack
 from rheostat.policies.control.distributions import Gaussian
 from rheostat.policies.control.squashed import DeterministicAction, SquashedGaussian
+from rheostat.policies.control.views import Front
 
 LOG_STD = (-20.0, 2.0)
 """Limits of the log standard deviation (Haarnoja et al. 2018, Stable-Baselines3)."""
+NO_DEVIATION = "a softmax over discrete actions has no deviation, so leave it at its default"
+"""Why an option of the deviation cannot act."""
 
 
 class SquashedActor(nn.Module):
     """``tanh`` of a Gaussian whose mean and deviation depend on the state (SAC).
 
     Args:
-        observations, actions: features of an observation and of a unit action.
+        observations, actions: features that the perceptron reads, and of a unit action.
         hidden: widths of the hidden layers.
         log_std: limits of the log standard deviation, by clipping.
+        front: what makes features of pictures.
         generator: draws the initial weights.
     """
 
@@ -33,15 +37,17 @@ class SquashedActor(nn.Module):
         *,
         hidden: tuple[int, ...] = (256, 256),
         log_std: tuple[float, float] = LOG_STD,
+        front: Front | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.front: nn.Module = front or nn.Identity()
         self.limits = log_std
         self.stack = Stack(1, observations, hidden, 2 * actions, generator=generator)
 
     def distribution(self, observation: Tensor) -> SquashedGaussian:
         """For normalised observations ``[N, observations]``."""
-        mean, log_std = self.stack(observation)[0].chunk(2, -1)
+        mean, log_std = self.stack(self.front(observation))[0].chunk(2, -1)
         return SquashedGaussian(mean, log_std.clamp(*self.limits))
 
 
@@ -54,14 +60,16 @@ class DeterministicActor(nn.Module):
         actions: int,
         *,
         hidden: tuple[int, ...] = (256, 256),
+        front: Front | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.front: nn.Module = front or nn.Identity()
         self.stack = Stack(1, observations, hidden, actions, generator=generator)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Unit actions ``[N, actions]``."""
-        return self.stack(observation)[0].tanh()
+        return self.stack(self.front(observation))[0].tanh()
 
     def distribution(self, observation: Tensor) -> DeterministicAction:
         """Without noise."""
@@ -81,16 +89,18 @@ class TanhMeanActor(nn.Module):
         *,
         hidden: tuple[int, ...] = (256, 256),
         log_std: tuple[float, float] = LOG_STD,
+        front: Front | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.front: nn.Module = front or nn.Identity()
         self.limits = log_std
         self.stack = Stack(1, observations, hidden, actions, generator=generator)
         self.log_std = nn.Parameter(torch.zeros(actions))
 
     def distribution(self, observation: Tensor) -> Gaussian:
         """For normalised observations ``[N, observations]``."""
-        return Gaussian(self.stack(observation)[0].tanh(), self.log_std.clamp(*self.limits))
+        return Gaussian(self.stack(self.front(observation))[0].tanh(), self.log_std.clamp(*self.limits))
 
 
 class Temperature(nn.Module):

@@ -16,6 +16,7 @@ from torch.nn.functional import layer_norm, relu
 
 from rheostat.errors import RheostatError
 from rheostat.policies.control.stacked_mlp import perceptrons
+from rheostat.policies.control.views import Front
 from rheostat.policies.language.matmul import by_onednn, linear
 
 EPSILON = 1e-5
@@ -117,9 +118,10 @@ class EnsembleQ(nn.Module):
     """K critics Q_k(s, a) of continuous actions; columns of an observation beyond its own are not read (a family's coefficient).
 
     Args:
-        observations, actions: features of an observation and of a unit action.
+        observations, actions: features that the perceptrons read, and of a unit action.
         networks: K.
         hidden, normalise, generator: see :class:`Stack`.
+        front: what makes features of pictures, one for all K.
     """
 
     def __init__(
@@ -130,32 +132,54 @@ class EnsembleQ(nn.Module):
         networks: int = 2,
         hidden: tuple[int, ...] = (256, 256),
         normalise: bool = False,
+        front: Front | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.observations = observations
+        self.front: nn.Module = front or nn.Identity()
+        self.columns = observations if front is None else front.columns  # further ones are not read
         self.stack = Stack(networks, observations + actions, hidden, 1, normalise=normalise, generator=generator)
 
     def forward(self, observation: Tensor, action: Tensor, *, frozen: bool = False, subset: Tensor | None = None) -> Tensor:
-        """``[B, observations]`` and unit actions ``[B, actions]`` to ``[K, B]``; ``frozen`` and ``subset`` as in :meth:`Stack.forward`."""
-        return self.stack(torch.cat([observation[..., : self.observations], action], -1), frozen=frozen, subset=subset).squeeze(-1)
+        """``[B, ...]`` and unit actions ``[B, actions]`` to ``[K, B]``; ``frozen`` and ``subset`` as in :meth:`Stack.forward`."""
+        return self.stack(torch.cat([self._features(observation, frozen), action], -1), frozen=frozen, subset=subset).squeeze(-1)
 
     def of_many(self, observation: Tensor, action: Tensor, *, frozen: bool = False) -> Tensor:
-        """Several actions per observation: ``[B, observations]`` and ``[B, N, actions]`` to ``[K, B, N]``."""
+        """Several actions per observation: ``[B, ...]`` and ``[B, N, actions]`` to ``[K, B, N]``."""
         rows, count = action.shape[:2]
-        repeated = observation[:, None, : self.observations].expand(rows, count, self.observations)
+        features = self._features(observation, frozen)
+        repeated = features[:, None].expand(rows, count, features.shape[-1])
         joined = torch.cat([repeated, action], -1).flatten(0, 1)
         return self.stack(joined, frozen=frozen).view(self.stack.networks, rows, count)
 
+    def _features(self, observation: Tensor, frozen: bool) -> Tensor:
+        """``[B, features]``; a constant where the weights are."""
+        features = self.front(observation[..., : self.columns])
+        return features.detach() if frozen else features
+
 
 class StateValue(nn.Module):
-    """One critic V(s), ``[B, observations]`` to ``[B]``; further columns are not read."""
+    """One critic V(s), ``[B, ...]`` to ``[B]``; columns beyond the observation's own are not read.
 
-    def __init__(self, observations: int, *, hidden: tuple[int, ...] = (256, 256), generator: torch.Generator | None = None) -> None:
+    Args:
+        observations: features that the perceptron reads.
+        hidden, generator: see :class:`Stack`.
+        front: what makes features of pictures.
+    """
+
+    def __init__(
+        self,
+        observations: int,
+        *,
+        hidden: tuple[int, ...] = (256, 256),
+        front: Front | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
-        self.observations = observations
+        self.front: nn.Module = front or nn.Identity()
+        self.columns = observations if front is None else front.columns
         self.stack = Stack(1, observations, hidden, 1, generator=generator)
 
     def forward(self, observation: Tensor) -> Tensor:
         """``[B]``."""
-        return self.stack(observation[..., : self.observations])[0, :, 0]
+        return self.stack(self.front(observation[..., : self.columns]))[0, :, 0]

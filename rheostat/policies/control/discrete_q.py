@@ -1,4 +1,4 @@
-"""Networks of discrete actions: one number per action, which are values (DQN) or logits (behaviour cloning)."""
+"""Networks of discrete actions: one number per action, which are values (DQN, critics of choices) or logits (actors of choices)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from rheostat.policies.control.critics import Stack
+from rheostat.policies.control.distributions import Categorical
 from rheostat.policies.control.pixels import Pixels
-from rheostat.policies.control.views import Views
-
-PIXEL_FEATURES = 512
-"""Width of the layer above the convolutions (Mnih et al. 2015)."""
+from rheostat.policies.control.views import Front, picture_network
 
 
 class DiscreteQ(nn.Module):
@@ -29,27 +27,82 @@ class DiscreteQ(nn.Module):
         self, observation_space: Any, choices: int, *, hidden: tuple[int, ...] = (120, 84), generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        shape = observation_space.shape
-        self.trunk: nn.Module = nn.Identity()
-        if len(shape) == 3:
-            with torch.random.fork_rng(devices=[]):  # initialisers of convolutions only know the global generator: borrow it
-                torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-                self.trunk = Pixels(shape, PIXEL_FEATURES)
-            self.stack = Stack(1, PIXEL_FEATURES, (), choices, generator=generator)
-        elif getattr(observation_space, "pictures", ()):
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-                views = Views(observation_space)
-            self.trunk = views
-            self.stack = Stack(1, views.width, hidden, choices, generator=generator)
-        else:
-            self.stack = Stack(1, shape[0], hidden, choices, generator=generator)
+        pictures = picture_network(observation_space, generator)
+        self.trunk: nn.Module = nn.Identity() if pictures is None else pictures
+        inputs = observation_space.shape[0] if pictures is None else pictures.width
+        self.stack = Stack(1, inputs, () if isinstance(pictures, Pixels) else hidden, choices, generator=generator)
 
     def forward(self, observation: Tensor) -> Tensor:
         """Normalised vectors, or raw images ``[B, ...]``, to ``[B, A]``."""
         return self.stack(self.trunk(observation))[0]
 
 
+class DiscreteActor(nn.Module):
+    """A softmax over choices, for methods with critics of choices.
+
+    Args:
+        observations: features that the perceptron reads.
+        choices: number of actions A.
+        hidden: widths of the hidden layers.
+        front: what makes features of pictures.
+        generator: draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        observations: int,
+        choices: int,
+        *,
+        hidden: tuple[int, ...] = (256, 256),
+        front: Front | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.front: nn.Module = front or nn.Identity()
+        self.stack = Stack(1, observations, hidden, choices, generator=generator)
+
+    def distribution(self, observation: Tensor) -> Categorical:
+        """For observations ``[N, ...]`` as they are read."""
+        return Categorical(self.stack(self.front(observation))[0])
+
+
+class DiscreteEnsembleQ(nn.Module):
+    """K critics Q_k(s, a) of choices: every one gives the values of all actions at once.
+
+    Args:
+        observations: features that the perceptrons read.
+        choices: number of actions A.
+        networks: K.
+        hidden, normalise, generator: see :class:`~rheostat.policies.control.critics.Stack`.
+        front: what makes features of pictures, one for all K.
+    """
+
+    def __init__(
+        self,
+        observations: int,
+        choices: int,
+        *,
+        networks: int = 2,
+        hidden: tuple[int, ...] = (256, 256),
+        normalise: bool = False,
+        front: Front | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.front: nn.Module = front or nn.Identity()
+        self.stack = Stack(networks, observations, hidden, choices, normalise=normalise, generator=generator)
+
+    def of_all(self, observation: Tensor, *, frozen: bool = False) -> Tensor:
+        """Values of all choices, ``[K, B, A]``; ``frozen`` takes the weights as constants."""
+        features = self.front(observation)
+        return self.stack(features.detach() if frozen else features, frozen=frozen)
+
+    def forward(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Values of the choices int64 ``[B]``, ``[K, B]``."""
+        values = self.of_all(observation)
+        return scores_of(values, action.expand(len(values), -1))
+
+
 def scores_of(scores: Tensor, action: Tensor) -> Tensor:
-    """The numbers of the actions that were taken: ``[B, A]`` and int64 ``[B]`` to ``[B]``."""
+    """The numbers of the actions that were taken: ``[..., A]`` and int64 ``[...]`` to ``[...]``."""
     return scores.gather(-1, action.unsqueeze(-1)).squeeze(-1)

@@ -28,7 +28,7 @@ class Pixels(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], features: int = 256, scale: float = 255.0) -> None:
         super().__init__()
-        self.scale = scale
+        self.scale, self.width = scale, features
         channels, height, width = shape
         if min(height, width) >= 36:
             plan = [(32, 8, 4), (64, 4, 2), (64, 3, 1)]

@@ -1,4 +1,4 @@
-"""Vectors that hold pictures among their numbers: every picture has a small convolutional network, the numbers pass."""
+"""What stands before a perceptron where observations are pictures or hold some: every picture has a small convolutional network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from rheostat.policies.control.pixels import Pixels
 
 FEATURES = 64
-"""Numbers that stand for one picture."""
+"""Numbers that stand for one picture among others."""
+PIXEL_FEATURES = 512
+"""Width of the layer above the convolutions where a picture is all there is (Mnih et al. 2015)."""
 
 
 class Views(nn.Module):
@@ -37,3 +39,43 @@ class Views(nn.Module):
             columns = observation[:, start : start + shape[0] * shape[1] * shape[2]]
             parts.append(network(columns.reshape(len(observation), *shape)))
         return torch.cat([*parts, observation.index_select(1, self.get_buffer("other"))], 1)
+
+
+def picture_network(observation_space: Any, generator: torch.Generator | None) -> Pixels | Views | None:
+    """The network of the pictures in an observation, as read: an image ``[C, H, W]``, or a vector that holds some; None without any.
+
+    Args:
+        observation_space: of encoded observations.
+        generator: draws the initial weights.
+    """
+    image = len(observation_space.shape) == 3
+    if not image and not getattr(observation_space, "pictures", ()):
+        return None
+    with torch.random.fork_rng(devices=[]):  # initialisers of convolutions only know the global generator: borrow it
+        torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
+        return Pixels(observation_space.shape, PIXEL_FEATURES) if image else Views(observation_space)
+
+
+class Front(nn.Module):
+    """Observations as the features that a perceptron reads; columns beyond the observation's own pass.
+
+    Args:
+        network: of the pictures, see :func:`picture_network`.
+        columns: of an observation that is a vector; None for images.
+    """
+
+    def __init__(self, network: Pixels | Views, columns: int | None) -> None:
+        super().__init__()
+        self.network, self.columns, self.width = network, columns, network.width
+
+    @classmethod
+    def of(cls, observation_space: Any, generator: torch.Generator | None) -> Front | None:
+        """For these observations; None where they are numbers alone, which need none."""
+        network = picture_network(observation_space, generator)
+        return None if network is None else cls(network, None if len(observation_space.shape) == 3 else observation_space.shape[0])
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """``[N, ...]`` to ``[N, width]``, or more columns where there were more."""
+        if self.columns is None:
+            return self.network(observation)
+        return torch.cat([self.network(observation[:, : self.columns]), observation[:, self.columns :]], -1)
