@@ -355,7 +355,7 @@ OFFLINE: dict[str, Options] = {
     "bc/likelihood": {"imitation": "stochastic", "best_share": 0.5},
     "bc/discrete": {"task": "CartPole-v1", "offline": "@cartpole-data", "normalise_states": True},
     "awac/discrete": {"task": "CartPole-v1", "offline": "@cartpole-data"},
-    "cql/discrete": {"task": "CartPole-v1", "offline": "@cartpole-data", "entropy_in_backup": True},
+    "cql/discrete": {"task": "CartPole-v1", "offline": "@cartpole-data", "entropy_in_backup": True, "penalty_actions": ABSENT},
     "iql/discrete": {"task": "CartPole-v1", "offline": "@cartpole-data"},
     "cql/plain": {},
     "cql/corl": {"preset": "corl"},
