@@ -138,14 +138,15 @@ def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...], cal
     from rheostat.reporting.report import write_report
     from rheostat.reporting.rollouts import rollouts_section
 
-    display = (Bar(run.directory.name) if progress else Silent()) if isinstance(progress, bool) else progress
+    before = [row for row in run.metrics if row["steps"] <= run.method.steps]
+    display = (Bar(run.directory.name, before) if progress else Silent()) if isinstance(progress, bool) else progress
     for note in run.warnings:
         print(note, file=sys.stderr)
     if progress:
         derived = derived_numbers(run.settings.method, run.method.config) | run.method.arithmetic
         arithmetic = ", ".join(f"{name} {value:,}" if isinstance(value, int) else f"{name} {value}" for name, value in derived.items())
         print(f"{run.directory}: {arithmetic}", file=sys.stderr)
-    run.train(progress=display, sinks=sinks, callbacks=callbacks)
+    run.train(progress=display, sinks=sinks, callbacks=[*callbacks, *([display] if isinstance(display, Bar) else [])])
     run.plot()
     section = rollouts_section(run.directory)
     write_report([run.directory], run.directory / "report.html", sections=[section] if section else [])

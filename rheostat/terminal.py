@@ -1,11 +1,11 @@
-"""Tables, JSON and foreign text on the terminal."""
+"""Tables, JSON, times and foreign text on the terminal."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,6 +19,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 def visible(text: str) -> str:
     """Text without characters that steer a terminal or turn its direction: they become their code, as in ``<0x1b>``."""
     return _CONTROL.sub(lambda found: f"<0x{ord(found[0]):02x}>", text)
+
+
+def clock(seconds: float) -> str:
+    """``h:mm:ss``."""
+    whole = int(seconds + 0.5)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"
 
 
 def console(**options: Any) -> Console:
@@ -50,7 +56,7 @@ def print_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[Any]],
     *,
-    numbers: Sequence[str] = (),
+    numbers: Collection[str] = (),
     optional: Sequence[str] = (),
     lines: bool = True,
     on: Console | None = None,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rheostat.experiments.grid import GridRun
+from rheostat.terminal import clock
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -56,10 +57,10 @@ class GridBar:
 
         self.live = Progress(
             TextColumn("{task.description}"),
-            BarColumn(bar_width=28),
+            BarColumn(bar_width=28 if (screen := Console(stderr=True)).width >= 100 else 12),
             TaskProgressColumn(),
             TextColumn("{task.fields[line]}"),
-            console=Console(stderr=True),
+            console=screen,
             refresh_per_second=4,
         )
         self.tasks: dict[str, TaskID] = {"": self.live.add_task(f"[bold]{self.title}", total=sum(run.total for run in runs), line="")}
@@ -131,9 +132,3 @@ def time_left(runs: Sequence[GridRun], jobs: int, now: float) -> float | None:
     average = sum(known.values()) / len(known)
     remaining = [max(0, run.total - run.steps) / known.get(run.group, average) for run in runs if run.active]
     return max(sum(remaining) / max(1, jobs), max(remaining, default=0.0))
-
-
-def clock(seconds: float) -> str:
-    """``h:mm:ss``."""
-    whole = int(seconds + 0.5)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

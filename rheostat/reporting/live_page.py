@@ -18,9 +18,9 @@ from typing import Any, Self
 from rheostat.analysis.records import find_runs, read_record
 from rheostat.analysis.run_list import list_runs
 from rheostat.errors import RheostatError
-from rheostat.experiments.display import clock
 from rheostat.reporting.report import Live, Section, render
 from rheostat.reporting.rollouts import kept_updates, rollouts_section
+from rheostat.terminal import clock
 from rheostat.training.logs import read_jsonl, read_timings
 
 HOSTS = ("127.0.0.1", "localhost")

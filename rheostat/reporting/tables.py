@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
-
-from rich.console import Console
-from rich.table import Table
 
 from rheostat.analysis.format import format_interval, format_number
 from rheostat.analysis.statistics import Interval
@@ -16,9 +14,7 @@ from rheostat.errors import RheostatError
 from rheostat.experiments.boundary import Boundary
 from rheostat.experiments.comparison import Comparison
 from rheostat.experiments.sweep import METER, Sweep, meter_of
-
-WIDE = 180
-"""Columns of a table that is written into a file, which has no width of its own."""
+from rheostat.terminal import console, print_table, visible
 
 
 def show(result: Any) -> None:
@@ -28,11 +24,9 @@ def show(result: Any) -> None:
         RheostatError: a result of another kind.
     """
     if isinstance(result, Comparison):
-        places = f"Report: {result.directory / 'report.html'}   Curves: {result.directory / 'curves.png'}"
-        _print(comparison_table(result), result.notes, places)
+        show_comparison(result)
     elif isinstance(result, Sweep):
-        places = f"Picture: {result.directory / 'sweep.png'}   Report: {result.directory / 'report.html'}"
-        _print(sweep_table(result), result.comparison.notes, places)
+        show_sweep(result)
     elif isinstance(result, MicroscopeResult):
         from rheostat.reporting.microscope_figures import print_look
 
@@ -49,58 +43,50 @@ def show(result: Any) -> None:
         raise RheostatError(f"A {type(result).__name__} has no table: show a comparison, a sweep, a microscope's look or a disagreement.")
 
 
-def _print(table: Table, notes: list[str], places: str) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=WIDE)
-    console.print(table)
-    for line in [*notes, places]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _print(lines: Sequence[str]) -> None:
+    on = console()
+    for line in lines:
+        on.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
 
-def comparison_table(comparison: Comparison) -> Table:
-    """A comparison, one row per method."""
+def show_comparison(comparison: Comparison) -> None:
+    """A comparison, one row per method; what does not fit is left out, the least important first."""
     rows = comparison.summaries
-    errors = any(row.sampling_error for row in rows)
-    title = f"{comparison.task}: interquartile mean over seeds, 95 % t interval; verdicts from matched seeds, see docs/rule.md"
-    table = Table(title=title, title_justify="left", header_style="bold")
-    table.add_column("method", overflow="fold")
-    for column in ("seeds", final_label(rows), "mean over training", *(["sampling error"] if errors else []), "steps/s"):
-        table.add_column(column, justify="right")
-    if len(rows) > 1:
-        table.add_column(f"P(better than {rows[0].label})", justify="right")
-        table.add_column("verdict", overflow="fold")
-
-    def cell(interval: Any) -> str:
-        return "–" if interval is None else f"{format_number(interval.estimate)} {format_interval(interval)}"
-
+    final, better = final_label(rows).lower(), f"P(better than {rows[0].label})"
+    columns = ["method", "seeds", final]
+    columns += [better, "verdict"] if len(rows) > 1 else []
+    columns += ["mean over training", *(["sampling error"] if any(row.sampling_error for row in rows) else []), "steps/s"]
+    cells = []
     for row in rows:
         seeds = f"{len(row.seeds)}" + (f" of {len(row.seeds) + len(row.unfinished)}" if row.unfinished else "")
-        cells = [row.label, seeds, cell(row.final), cell(row.mean_over_training)]
-        cells += [*([cell(row.sampling_error)] if errors else []), format_number(row.speed)]
-        if len(rows) > 1:
-            other = "reference" if row is rows[0] else "–"
-            cells += [cell(row.verdict.probability), verdict_text(row.verdict)] if row.verdict else ["–", other]
-        table.add_row(*(part.replace("[", "\\[") for part in cells))
-    return table
+        known = {"method": row.label, "seeds": seeds, final: _cell(row.final), "mean over training": _cell(row.mean_over_training)}
+        known |= {"sampling error": _cell(row.sampling_error), "steps/s": format_number(row.speed)}
+        known[better] = _cell(row.verdict.probability) if row.verdict else "–"
+        known["verdict"] = verdict_text(row.verdict) if row.verdict else "reference" if row is rows[0] else "–"
+        cells.append([known[column] for column in columns])
+    optional = ["mean over training", "sampling error", "steps/s"]
+    title = f"{comparison.task}: interquartile mean over seeds [95 % t interval]; verdicts from matched seeds, see docs/rule.md"
+    print_table(
+        title, columns, cells, numbers=set(columns) - {"method", "verdict"}, optional=[each for each in optional if each in columns]
+    )
+    _print([*comparison.notes, f"Report: {comparison.directory / 'report.html'}   Curves: {comparison.directory / 'curves.png'}"])
 
 
-def sweep_table(sweep: Sweep) -> Table:
+def show_sweep(sweep: Sweep) -> None:
     """A sweep, one row per setting of the dial."""
-
-    def cell(interval: Interval | None) -> str:
-        return "–" if interval is None else f"{format_number(interval.estimate)} {format_interval(interval)}"
-
     summaries = sweep.comparison.summaries
-    title = f"{sweep.method} on {sweep.comparison.task}: interquartile mean over seeds, 95 % t interval"
-    table = Table(title=title, title_justify="left", header_style="bold")
-    names = [f"dial.{sweep.dial}", "seeds", final_label(summaries), "mean over training", *METER]
-    for column in names:
-        table.add_column(column, justify="right")
-    table.add_column(f"better than {sweep.values[0]:g}?")
+    columns = [f"dial.{sweep.dial}", "seeds", final_label(summaries).lower(), f"better than {sweep.values[0]:g}?"]
+    columns += ["mean over training", *METER]
+    cells = []
     for value, summary, arm in zip(sweep.values, summaries, sweep.comparison.arms, strict=True):
-        cells = [f"{value:g}", str(len(summary.seeds)), cell(summary.final), cell(summary.mean_over_training)]
-        cells += [cell(meter_of(arm.records, key)) for key in METER.values()]
-        cells.append(verdict_text(summary.verdict) if summary.verdict else "reference" if summary is summaries[0] else "–")
-        table.add_row(*(part.replace("[", "\\[") for part in cells))
-    return table
+        verdict = verdict_text(summary.verdict) if summary.verdict else "reference" if summary is summaries[0] else "–"
+        row = [f"{value:g}", str(len(summary.seeds)), _cell(summary.final), verdict, _cell(summary.mean_over_training)]
+        cells.append([*row, *(_cell(meter_of(arm.records, key)) for key in METER.values())])
+    title = f"{sweep.method} on {sweep.comparison.task}: interquartile mean over seeds [95 % t interval]"
+    numbers = [column for index, column in enumerate(columns) if index != 3]
+    print_table(title, columns, cells, numbers=numbers, optional=["mean over training", *METER])
+    _print([*sweep.comparison.notes, f"Picture: {sweep.directory / 'sweep.png'}   Report: {sweep.directory / 'report.html'}"])
+
+
+def _cell(interval: Interval | None) -> str:
+    return "–" if interval is None else f"{format_number(interval.estimate)} {format_interval(interval)}"

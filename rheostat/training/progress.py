@@ -1,21 +1,56 @@
-"""What a person sees while a run works: steps, speed, time left, current return, and the meter."""
+"""What a person sees while a run works: progress, speed, time left, its curves with their change, the meter, and now and then a sample.
+
+On a terminal this is a few lines that are redrawn and fit its width; elsewhere it is one plain line now and then, so that logs stay
+readable. Text that a model wrote is shown as text: characters that steer a terminal become their codes, and nothing in it is markup.
+"""
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Protocol
 
-HEADLINE = (
-    ("episode_return", "return", "{:.1f}"),
-    ("evaluation_return", "eval", "{:.1f}"),
-    ("accuracy", "accuracy", "{:.2f}"),
-    ("meter/ess", "ess", "{:.2f}"),
-    ("meter/kl_behaviour_k3", "kl", "{:.4f}"),
-    ("meter/clip_fraction", "clipped", "{:.2f}"),
-    ("meter/age_mean", "age", "{:.1f}"),
-    ("meter/sampling_error", "sampling error", "{:.4f}"),
+from rheostat.terminal import clock, visible
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.text import Text
+
+    from rheostat.training.run import Run
+
+CURVES = (
+    ("evaluation_return", "evaluation return"),
+    ("episode_return", "training return"),
+    ("accuracy", "validation reward"),
+    ("validation_preference_accuracy", "validation accuracy"),
+    ("reward", "training reward"),
 )
+"""Metrics that have a line of their own, and what they are called there."""
+METER = (
+    ("meter/ess", "effective sample size", "{:.0%}"),
+    ("meter/kl_behaviour_k3", "KL to the sampler", "{:.2g}"),
+    ("meter/clip_fraction", "clip fraction", "{:.0%}"),
+    ("meter/age_mean", "age of the data", "{:.2g} updates"),
+    ("entropy", "entropy", "{:.3g}"),
+    ("meter/sampling_error", "sampling error", "{:.2g}"),
+    ("learning_rate", "learning rate", "{:.2g}"),
+)
+"""Metrics of the meter, the most important first: as many as fit are shown."""
+LEVELS = "▁▂▃▄▅▆▇█"
+LAST_EPISODES = 100
+"""Episodes over which a training return is a mean, where there are as many."""
+LIVE_PERIOD, PLAIN_PERIOD = 0.2, 10.0
+"""Seconds between two looks, on a terminal and elsewhere."""
+SAMPLE_PERIOD = 5.0, 60.0
+"""Seconds between two samples, on a terminal and elsewhere."""
+ONE_LINE = 120
+"""Columns from which the head of the view is one line."""
+LONGEST_SAMPLE = 1_000
+"""Characters of a sample that are looked at."""
 
 
 class Progress(Protocol):
@@ -43,61 +78,243 @@ class Silent:
         """Nothing."""
 
 
-def headline(metrics: dict[str, Any]) -> str:
-    """The few numbers worth a line, in a fixed order."""
-    return "  ".join(f"{label} {form.format(metrics[name])}" for name, label, form in HEADLINE if metrics.get(name) is not None)
+@dataclass
+class View:
+    """Where a run is, as text of any width.
+
+    Attributes:
+        title: of the run.
+        total, unit: its budget.
+        done: how much of it is spent.
+        speed: of it per second; 0 before anything moved.
+        elapsed: seconds since the run was begun or resumed.
+        metrics: the newest value of each.
+        curves: all values of the metrics of :data:`CURVES`.
+        sample: prompt, completion and reward of one row of the newest batch, as they are.
+        plain_text: without characters that some terminals lack.
+    """
+
+    title: str
+    total: int = 0
+    unit: str = "steps"
+    done: int = 0
+    speed: float = 0.0
+    elapsed: float = 0.0
+    metrics: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    sample: tuple[str, str, float] | None = None
+    plain_text: bool = False
+
+    def take(self, metrics: dict[str, Any]) -> None:
+        """Add a row of the log."""
+        self.metrics |= metrics
+        for name, _ in CURVES:
+            if isinstance(value := metrics.get(name), int | float) and math.isfinite(value):
+                self.curves.setdefault(name, []).append(value)
+
+    @property
+    def share(self) -> float:
+        """Of the budget that is spent."""
+        return min(1.0, self.done / max(1, self.total))
+
+    @property
+    def pace(self) -> list[str]:
+        """Speed and time left, where they are known."""
+        if self.speed <= 0:
+            return []
+        return [f"{number(self.speed)} per second", f"{clock((self.total - self.done) / self.speed)} left"]
+
+    def plain(self) -> str:
+        """Everything in one line."""
+        curves = [f"{label} {number(values[-1])}{self.change(name)}" for name, label in CURVES if (values := self.curves.get(name))]
+        meter = [f"{label} {self.shown(name, form)}" for name, label, form in METER[:3] if self.metrics.get(name) is not None]
+        head = f"{self.title}: {self.share:.0%} of {self.total:,} {self.unit}"
+        return ", ".join([head, *self.pace, *curves, *meter])
+
+    def lines(self, width: int) -> list[Text]:
+        """The view, each line at most ``width`` columns."""
+        lines = [*self._head(width), *self._curves(width), *self._meter(width), *self._sample()]
+        for line in lines:
+            line.no_wrap, line.overflow = True, "ellipsis"
+            line.truncate(width, overflow="ellipsis")
+        return lines
+
+    def _head(self, width: int) -> Iterator[Text]:
+        from rich.text import Text
+
+        facts = f"{self.done:,} of {self.total:,} {self.unit}"
+        detail = [facts, *self.pace]
+        together = width >= ONE_LINE
+        taken = f"{clock(self.elapsed)} so far"
+        if together or len(" · ".join([*detail, taken])) <= width:
+            detail.append(taken)
+        title = Text(one_line(self.title), style="bold")
+        title.truncate(max(10, width // 3), overflow="ellipsis")
+        tail = f" {self.share:4.0%}" + ("  " + " · ".join(detail) if together else "")
+        room = max(5, min(40, width - title.cell_len - len(tail) - 1))
+        full = int(room * self.share)
+        one, rest = ("#", "-") if self.plain_text else ("━", "─")
+        yield Text.assemble(title, " ", (one * full, "cyan"), (rest * (room - full), "dim"), tail)
+        if not together:
+            yield Text(" · ".join(detail), style="dim")
+
+    def _curves(self, width: int) -> Iterator[Text]:
+        from rich.text import Text
+
+        shown = [(name, label) for name, label in CURVES if self.curves.get(name)]
+        values = [f"{number(self.curves[name][-1])}{self.change(name)}" for name, _ in shown]
+        wide = max((len(value) for value in values), default=0)
+        label_wide = max((len(label) for _, label in shown), default=0)
+        for (name, label), value in zip(shown, values, strict=True):
+            over = self._mean_of(name)
+            room = width - label_wide - wide - 4 - (len(over) + 2 if over else 0)
+            line = "" if self.plain_text else sparkline(self.curves[name], max(0, min(60, room)))
+            yield Text.assemble(
+                (f"{label:<{label_wide}}  ", "dim"), f"{value:<{wide}}  ", (line, "cyan"), (f"  {over}" if over else "", "dim")
+            )
+        if "episode_return" not in self.curves and self.metrics.get("episodes") == 0:
+            yield Text("training return: no episode has ended yet", style="dim")
+
+    def _mean_of(self, name: str) -> str:
+        """What a return is a mean of."""
+        if name == "episode_return" and (count := self.metrics.get("episodes")):
+            return "1 episode" if count == 1 else f"mean of {min(LAST_EPISODES, int(count))} episodes"
+        if name == "evaluation_return" and (count := self.metrics.get("evaluation_episodes")):
+            return f"mean of {int(count)} episodes"
+        return ""
+
+    def _meter(self, width: int) -> Iterator[Text]:
+        from rich.text import Text
+
+        parts: list[str] = []
+        for name, label, form in METER:
+            part = f"{label} {self.shown(name, form)}"
+            if self.metrics.get(name) is not None and len(" · ".join([*parts, part])) <= width:
+                parts.append(part)
+        if parts:
+            yield Text(" · ".join(parts))
+
+    def _sample(self) -> Iterator[Text]:
+        from rich.text import Text
+
+        if self.sample is not None:
+            yield Text(self.sample_text(), style="dim")
+
+    def sample_text(self) -> str:
+        """One completion, as text."""
+        assert self.sample is not None
+        prompt, completion, reward = self.sample
+        return f"sample, reward {number(reward)}: {one_line(prompt)[-30:]} | {one_line(completion)}"
+
+    def change(self, name: str) -> str:
+        """How much a curve has changed since its first value; nothing of a single value."""
+        values = self.curves[name]
+        if len(values) < 2:
+            return ""
+        return f" ({'+' if values[-1] >= values[0] else '-'}{number(abs(values[-1] - values[0]))})"
+
+    def shown(self, name: str, form: str) -> str:
+        """A number of the meter."""
+        value = self.metrics.get(name)
+        return "" if value is None else form.format(value)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        self.plain_text = not options.encoding.startswith("utf")
+        yield from self.lines(options.max_width)
+
+
+def number(value: float) -> str:
+    """Four significant digits, thousands separated; – for what is not known."""
+    if not math.isfinite(value):
+        return "–"
+    if abs(value) >= 1e7 or 0 < abs(value) < 1e-4:
+        return f"{value:.3g}"
+    digits = max(0, 3 - len(str(int(abs(value)))) + (abs(value) < 1) + 1)
+    text = f"{value:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def one_line(text: str) -> str:
+    """Foreign text in one line, without characters that steer a terminal."""
+    return visible(text[:LONGEST_SAMPLE].replace("\r\n", "\n").replace("\n", "⏎").replace("\t", " "))
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """A curve in one line of text, from its least to its largest value; more values than columns are averaged.
+
+    Args:
+        values: finite numbers, oldest first.
+        width: columns at most.
+    """
+    if not values or width < 1:
+        return ""
+    count = min(width, len(values))
+    edges = [len(values) * index // count for index in range(count + 1)]
+    means = [sum(values[low:high]) / (high - low) for low, high in pairwise(edges)]
+    low, high = min(means), max(means)
+    if high <= low:
+        return LEVELS[0] * count
+    return "".join(LEVELS[min(len(LEVELS) - 1, int(len(LEVELS) * (mean - low) / (high - low)))] for mean in means)
 
 
 class Bar:
-    """A live rich bar on a terminal; elsewhere one plain line every ten seconds, so that logs stay readable."""
+    """The live view on a terminal; elsewhere one plain line every ten seconds.
 
-    def __init__(self, title: str) -> None:
-        self.title = title
-        self.metrics: dict[str, Any] = {}
-        self.last = 0.0
+    Args:
+        title: of what is shown.
+        before: rows of the log from before this process, so that curves and changes begin where the run did.
+    """
+
+    def __init__(self, title: str, before: Iterable[dict[str, Any]] = ()) -> None:
+        self.view = View(title)
+        for row in before:
+            self.view.take(row)
+        self.last = self.last_sample = 0.0
         self.live: Any = None
 
     def start(self, done: int, total: int, unit: str) -> None:
         """Begin at ``done`` of ``total`` units."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        self.total, self.unit, self.first, self.began = total, unit, done, time.monotonic()
+        self.view.done, self.view.total, self.view.unit = done, total, unit
+        self.first, self.began = done, time.monotonic()
         if sys.stderr.isatty():
             from rich.console import Console
+            from rich.live import Live
 
-            columns = (TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[speed]}"))
-            times = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("[cyan]{task.fields[line]}"))
-            self.live = Progress(*columns, *times, console=Console(stderr=True), refresh_per_second=4)
-            self.task = self.live.add_task(self.title, total=total, completed=done, speed="", line="")
+            self.live = Live(self.view, console=Console(stderr=True), refresh_per_second=4)
             self.live.start()
 
     def update(self, done: int, metrics: dict[str, Any]) -> None:
         """Show where the run is."""
-        self.metrics |= metrics
-        now = time.monotonic()
-        if now - self.last < (0.2 if self.live else 10.0):
+        view, now = self.view, time.monotonic()
+        view.take(metrics)
+        view.done, view.elapsed = min(done, view.total), now - self.began
+        view.speed = (done - self.first) / max(view.elapsed, 1e-9)
+        if self.live is None and now - self.last >= PLAIN_PERIOD:
+            self.last = now
+            print(view.plain(), file=sys.stderr, flush=True)
+
+    def on_update(self, run: Run, metrics: dict[str, Any]) -> None:
+        """Take a sample of what the model writes, now and then."""
+        now, period = time.monotonic(), SAMPLE_PERIOD[self.live is None]
+        if now - self.last_sample < period or not (rows := run.method.rollouts(1)):
             return
-        self.last = now
-        speed = (done - self.first) / max(now - self.began, 1e-9)
-        if self.live:
-            self.live.update(self.task, completed=min(done, self.total), speed=f"{speed:,.0f}/s", line=headline(self.metrics))
-        else:
-            left = (self.total - done) / max(speed, 1e-9)
-            print(
-                f"{self.title}: {done:,}/{self.total:,} {self.unit}, {speed:,.0f}/s, {left:.0f} s left  {headline(self.metrics)}",
-                file=sys.stderr,
-            )
+        self.last_sample = now
+        chosen = rows[int(metrics["iteration"]) % len(rows)]
+        prompt = chosen["prompt"]
+        asked = prompt if isinstance(prompt, str) else str(prompt[-1].get("content", ""))
+        self.view.sample = asked, str(chosen["completion"]), float(chosen["reward"])
+        if self.live is None:
+            print(f"  {self.view.sample_text()[:ONE_LINE]}", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
-        """A sentence above the bar."""
+        """A sentence above the view."""
         if self.live:
-            self.live.console.print(text, markup=False, highlight=False)
+            self.live.console.print(visible(text), markup=False, highlight=False)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(visible(text), file=sys.stderr, flush=True)
 
     def stop(self) -> None:
         """Leave the display as it stands."""
         if self.live:
-            self.live.update(self.task, line=headline(self.metrics))
             self.live.refresh()
             self.live.stop()

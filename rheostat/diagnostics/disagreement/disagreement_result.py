@@ -189,7 +189,7 @@ def disagree(
         replays = []
         for number, spec in enumerate(specs, 1):
             if bar:
-                bar.title = f"disagree {spec.label}"
+                bar.view.title = f"disagree {spec.label}"
             replays.append(replay(spec, frozen))
             if bar:
                 bar.update(number, {})

@@ -141,7 +141,7 @@ def microscope(
             for gradient in first_gradients(source, batches):
                 gradients.append(gradient)
                 if bar:
-                    bar.title = f"microscope {name}"
+                    bar.view.title = f"microscope {name}"
                     bar.update(number * batches + len(gradients), {})
             stacked = torch.stack(gradients)
             gains = relative_gain(place.value, path[-1], stacked[:STEPS_TRIED], exact, length_of_step)

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from rheostat.experiments.display import clock
 from rheostat.experiments.studies.jobs import Cell, Record, compute, read, with_needs
+from rheostat.terminal import clock
 
 
 class Watcher(Protocol):

@@ -24,6 +24,7 @@ from rheostat.errors import RheostatError
 
 PACKAGES = ("rheostat", "studies")
 SHOWS_ONLY = (
+    "rheostat.terminal",
     "rheostat.training.progress",
     "rheostat.training.sinks",
     "rheostat.training.doctor",
