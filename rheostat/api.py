@@ -206,9 +206,9 @@ def microscope(names: Sequence[str] = (), **options: Any) -> MicroscopeResult:
 
     See :func:`rheostat.diagnostics.microscope.microscope_result.microscope`.
     """
-    from rheostat.diagnostics.microscope.microscope_result import microscope as look
+    from rheostat.diagnostics.microscope.microscope_result import microscope as run_microscope
 
-    return look(names, **options)
+    return run_microscope(names, **options)
 
 
 def disagree(run: str | Path, methods: Sequence[str], **options: Any) -> Disagreement:

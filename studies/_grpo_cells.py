@@ -78,7 +78,7 @@ def look(method: Learner, prompts: int) -> dict[str, float]:
     held_out = [(prompt, context.setup.encoder.encode(prompt)) for prompt in context.setup.task.validation(prompts)]
     graded = sample(method, [(prompt, ids) for prompt, ids in held_out if ids is not None], 1, "held-out")
     rows = graded.trajectories
-    with context.looking(), torch.no_grad():
+    with context.evaluating(), torch.no_grad():
         entropy = context.score(rows).entropy
     assert entropy is not None
     result = {

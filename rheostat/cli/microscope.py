@@ -49,7 +49,7 @@ class Microscope:
         from rheostat.api import save, show
         from rheostat.diagnostics.microscope.microscope_result import microscope
 
-        look = microscope(
+        result = microscope(
             self.names,
             problem=self.problem,
             lag=self.lag,
@@ -61,10 +61,10 @@ class Microscope:
             progress=True,
             **{name: json_or_text(value) for name, value in self.options.items()},
         )
-        written = save(look, self.output) if self.output else []
+        written = save(result, self.output) if self.output else []
         if self.json:
-            print(json.dumps(look.to_json(), indent=2))
+            print(json.dumps(result.to_json(), indent=2))
             return
-        show(look)
+        show(result)
         for path in written:
             print(path)

@@ -84,7 +84,7 @@ def _interference(before: Any, after: Any, samples: Samples, right: torch.Tensor
             rows = part.trajectories[chosen]
             for found, run in zip(log_probabilities, (before, after), strict=True):
                 context = run.method.context
-                with context.looking(), torch.no_grad():
+                with context.evaluating(), torch.no_grad():
                     found.append(context.score(rows, entropy=False).logp.double().sum(1))
     first, second = (torch.cat(found).numpy() for found in log_probabilities)
     return interference(first, second, kept.nonzero()[:, 0].numpy())

@@ -64,7 +64,7 @@ def sample_validation(run: Any, prompts: int, samples: int) -> Samples:
     drawn = [(prompt, ids) for prompt, ids in encoded if ids is not None]
     parts: list[Graded] = []
     entropies: list[Tensor] = []
-    with context.looking():
+    with context.evaluating():
         for first in range(0, len(drawn), PROMPTS_AT_ONCE):
             some = drawn[first : first + PROMPTS_AT_ONCE]
             numbers = list(range(first, first + len(some)))

@@ -90,14 +90,14 @@ class LearnerContext(ABC):
 
     def begin(self) -> Metrics:
         """The measurement before the first update; empty where there is none."""
-        return self.look(0 if self.calendar is None else self.calendar.first)
+        return self.measure_due(0 if self.calendar is None else self.calendar.first)
 
     def episodes_due(self, *, begins: bool = False) -> int:
         """Episodes of the measurement that is due after this turn; 0 is none. ``begins``: acting begins after a data set."""
         return 0 if self.calendar is None else self.calendar.episodes_due(self.steps, self.budget, begins=begins)
 
-    def look(self, episodes: int) -> Metrics:
-        """A measurement that is due, over so many episodes (or prompts); none for 0."""
+    def measure_due(self, episodes: int) -> Metrics:
+        """Evaluate the policy over so many episodes (or prompts); 0 means that no evaluation is due."""
         self.measured = self.evaluate(episodes) if episodes else {}
         return self.measured
 
@@ -323,11 +323,11 @@ class LanguageContext(LearnerContext):
         if experts is not None:
             metrics |= {"expert_rows": len(experts), "expert_rows_dropped": sum(experts.dropped.values())}
         due = self.evaluation.every and self.updates % self.evaluation.every == 0
-        return metrics | self.look(self.evaluation.prompts if due else 0)
+        return metrics | self.measure_due(self.evaluation.prompts if due else 0)
 
     @contextmanager
-    def looking(self) -> Iterator[None]:
-        """Inside, the present policy samples whatever the lag, and no pass is counted: looking changes nothing."""
+    def evaluating(self) -> Iterator[None]:
+        """Inside, the present policy samples whatever the lag, and no FLOPs are counted: an evaluation changes no training state."""
         flops = self.flops
         self.setup.engine.update_weights(self.models[self.deployed].network, self.updates)
         try:
@@ -350,7 +350,7 @@ class LanguageContext(LearnerContext):
         """Accuracy (mean reward) of one sample per validation prompt; it has a random stream of its own and changes no training state."""
         if self.measurement is not None:
             return self.measurement(self, prompts)
-        with self.looking():
+        with self.evaluating():
             return self.collector.validation(prompts, self.sampling, version=self.updates)
 
     def evaluate(self, episodes: int) -> Metrics:

@@ -269,7 +269,7 @@ class ControlContext(LearnerContext):
 
     def finish_turn(self, batch: Batch) -> Metrics:
         """What the log says of this turn."""
-        return self.collector.metrics() | self.look(self.episodes_due()) if self.log is None else self.log.row(self, batch)
+        return self.collector.metrics() | self.measure_due(self.episodes_due()) if self.log is None else self.log.row(self, batch)
 
     def evaluate(self, episodes: int) -> Metrics:
         """Deterministic actions in a fresh pool with its own seed and frozen statistics; with a data set of known references, the

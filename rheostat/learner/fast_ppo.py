@@ -217,13 +217,13 @@ class FastPPO:
             return metrics | self.improve_apart(context, rows)
         observation = self.read(context, batch)
         steps: list[Step] = []
-        told: list[dict[str, float]] = []
+        reports: list[dict[str, float]] = []
         for _ in range(self.epochs):
-            if self.one_pass(context, rows, observation, steps, told):
+            if self.one_pass(context, rows, observation, steps, reports):
                 break
         context.updates += 1
         context.finish_update(self.model)
-        metrics |= self.report(steps) | means(told)
+        metrics |= self.report(steps) | means(reports)
         if steps:
             metrics |= moments_on_the_meter(model.optimizer)
         metrics["gradient_steps"] = len(steps)
@@ -282,10 +282,10 @@ class FastPPO:
         for logp, advantage, target, value, observed, taken, index in zip(*pieces, strict=True):
             yield Minibatch(observed, taken, MinibatchTargets(logp, advantage, target, value), index)
 
-    def one_pass(self, context: Any, rows: Transitions, observation: Any, steps: list[Step], told: list[dict[str, float]]) -> bool:
+    def one_pass(self, context: Any, rows: Transitions, observation: Any, steps: list[Step], reports: list[dict[str, float]]) -> bool:
         """One pass over the rows; appends to ``steps``. Returns whether the KL stop ended the update."""
         for minibatch in self.passed(context, rows, observation):
-            step = self.gradient_step(context, minibatch, told)
+            step = self.gradient_step(context, minibatch, reports)
             if step is None:
                 return True
             steps.append(step)
@@ -301,23 +301,23 @@ class FastPPO:
             return False
         return bool(self.objective.policy_loss(step.log_prob, step.targets).approx_kl > self.stop.target)
 
-    def gradient_step(self, context: Any, minibatch: Minibatch, told: list[dict[str, float]] | None = None) -> Step | None:
+    def gradient_step(self, context: Any, minibatch: Minibatch, reports: list[dict[str, float]] | None = None) -> Step | None:
         """One step down ``policy - c_H entropy + c_V value`` on a minibatch; None when the KL stop forbids it."""
         model = context.models[self.model]
-        step = self.accumulate(context, minibatch, told)
+        step = self.accumulate(context, minibatch, reports)
         if step is None:
             return None
         norm = model.parameters.clip_gradient(self.max_grad_norm)
         model.optimizer.step()
         return step._replace(gradient_norm=norm)
 
-    def accumulate(self, context: Any, minibatch: Minibatch, told: list[dict[str, float]] | None = None) -> Step | None:
+    def accumulate(self, context: Any, minibatch: Minibatch, reports: list[dict[str, float]] | None = None) -> Step | None:
         """The gradient of a minibatch, by hand, into the parameters' vector; nothing moves. None when the KL stop forbids the step.
 
         Args:
             context: of the learner.
             minibatch: the rows.
-            told: takes what ``extra`` says of the step.
+            reports: takes what ``extra`` says of the step.
         """
         model, objective = context.models[self.model], self.objective
         observation, action, targets, _ = minibatch
@@ -335,8 +335,8 @@ class FastPPO:
             model.parameters.gradient.zero_()
             if self.extra is not None:
                 found = self.extra.add_gradient(context, now.distribution, minibatch, outputs)
-                if told is not None:
-                    told.append(found)
+                if reports is not None:
+                    reports.append(found)
             now.backward(outputs, value.mul_(self.value_coefficient))
         return step
 

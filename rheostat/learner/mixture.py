@@ -211,7 +211,7 @@ class MixtureActorStep:
 
 
 class MixturePolicyNetwork(PolicyNetwork):
-    """A mixture with its critic and its judge of actions.
+    """A mixture with its critic and its action critic.
 
     Args:
         build: the untrained network.
@@ -232,8 +232,8 @@ class MixturePolicyNetwork(PolicyNetwork):
         given = context.networks.get(name)
         if given is not None and not isinstance(given, MixtureActorCritic):
             raise RheostatError(
-                f"{context.who} moves a mixture of experts with a judge, and {type(given).__name__} is none: use a MixtureActorCritic, or "
-                "ppo."
+                f"{context.who} trains a mixture of experts with an action critic, and {type(given).__name__} is none: use "
+                "MixtureActorCritic, or ppo."
             )
         super().bind(context, name)
 
@@ -248,13 +248,13 @@ class MixturePolicyNetwork(PolicyNetwork):
 
 
 @dataclass(frozen=True)
-class Judge:
+class ActionCritic:
     """The critic of actions that says which expert's is the best."""
 
     hidden: tuple[int, ...] = option((64, 64, 64), short="judge_hidden", at_least=1)
-    """Hidden layers of the judge of actions."""
+    """Hidden layers of the action critic."""
     coefficient: float = option(1.0, short="judge_coefficient")
-    """Factor of the judge's loss; one optimiser moves everything, and the limit of the gradient's norm holds for all of it."""
+    """Factor of the action critic's loss; one optimiser moves everything, and the limit of the gradient's norm holds for all of it."""
 
     def idle_in(self, method: Any, context: Any) -> dict[str, str]:
         """Options that cannot act in a run, and why."""
@@ -263,14 +263,14 @@ class Judge:
 
 @dataclass(frozen=True)
 class MixtureTerms:
-    """What a minibatch of PPO minimises besides: the judge's regression on what the actions led to, and the weights' loss."""
+    """What a minibatch of PPO minimises besides: the action critic's regression on the returns of actions, and the weights' loss."""
 
     mixture: Mixture
-    judge: Judge
+    judge: ActionCritic
     model: str = "policy"
 
     def add_gradient(self, context: Any, mixture: Any, minibatch: Minibatch, outputs: Tensor) -> dict[str, float]:
-        """Add the derivative by the distribution's parameters to ``outputs`` ``[N, P]``, and the judge's to its parameters' gradient."""
+        """Add the gradient of the distribution's parameters to ``outputs`` ``[N, P]``, and that of the action critic to its parameters."""
         judge, observation = context.models[self.model].policy.judge, minibatch.observation.flatten(1)
         samples = mixture.sample_experts(context.streams["experts"])  # [B, K, D]
         value = judge.of_many(observation, samples)[0]  # [B, K]

@@ -238,7 +238,7 @@ class Log:
         if self.always or begins or steps >= min(self.next_row, context.budget):
             self.next_row = next_multiple(steps, options.every)
             metrics = self.report(context, batch)
-        return metrics | context.look(context.episodes_due(begins=begins))
+        return metrics | context.measure_due(context.episodes_due(begins=begins))
 
     def report(self, context: Any, batch: Batch) -> Metrics:
         """Means since the last row, the meter on the last batch, and the episodes that ended."""

@@ -240,9 +240,9 @@ class Team(RunningMethod):
 
     def improve(self, batch: Batch) -> Metrics:
         """HOW DO THE POLICIES MOVE?"""
-        told = {name: self.members[name].move(each) for name, each in batch.rows.items()}
+        reports = {name: self.members[name].move(each) for name, each in batch.rows.items()}
         self.context.updates += 1
-        return report(told) | self.context.collector.metrics() | self.context.look(self.context.episodes_due())
+        return report(reports) | self.context.collector.metrics() | self.context.measure_due(self.context.episodes_due())
 
     def state_dict(self) -> dict[str, Any]:
         """The environments, and every policy's learner."""
@@ -268,12 +268,12 @@ class Team(RunningMethod):
             member.load_acting_state(state[name])
 
 
-def report(told: dict[str, Metrics]) -> Metrics:
+def report(reports: dict[str, Metrics]) -> Metrics:
     """Numbers of several policies: the mean of each, and beside it every policy's own as ``POLICY/NAME``."""
-    names = {name: None for each in told.values() for name in each}
-    found = {name: statistics.fmean(each[name] for each in told.values() if name in each) for name in names}
-    if len(told) > 1:
-        found |= {f"{policy}/{name}": value for policy, each in told.items() for name, value in each.items()}
+    names = {name: None for each in reports.values() for name in each}
+    found = {name: statistics.fmean(each[name] for each in reports.values() if name in each) for name in names}
+    if len(reports) > 1:
+        found |= {f"{policy}/{name}": value for policy, each in reports.items() for name, value in each.items()}
     return found
 
 

@@ -30,7 +30,7 @@ Centre = Literal["mix", "behaviour", "none"]
 class ExpertSurrogate(Surrogate):
     """The surrogate of an expert's tokens: its ratio compares with no policy of ours, so no distance is told."""
 
-    def told(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
+    def report_of(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
         """Nothing beside the loss."""
         return Report()
 

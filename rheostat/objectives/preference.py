@@ -158,10 +158,10 @@ class PreferenceTerm(TokenTerm):
             rejected_length=lengths[1],
         )
         margin = (chosen - rejected).detach()
-        told = {
+        sums = {
             "margin": margin.sum() / denominator,
             "preference_accuracy": (margin > 0).sum() / denominator,
             "chosen_log_ratio": chosen.detach().sum() / denominator,
             "rejected_log_ratio": rejected.detach().sum() / denominator,
         }
-        return loss.sum() / denominator, Report(sums=told)
+        return loss.sum() / denominator, Report(sums=sums)

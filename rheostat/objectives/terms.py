@@ -101,7 +101,7 @@ class Surrogate(TokenTerm, ABC):
     def kernel(self, scores: Any, batch: Batch) -> Kernel:
         """The denominator of the ratio, its clip rule, and what else differs from the kernel's defaults."""
 
-    def told(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
+    def report_of(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
         """What is said of the loss."""
         return Report(means={"approx_kl": found.approx_kl, "meter/clip_fraction": found.clip_fraction}, clipped=found.clipped)
 
@@ -114,7 +114,7 @@ class Surrogate(TokenTerm, ABC):
             denominator=denominator,
             **self.kernel(scores, batch),
         )
-        return found.loss, self.told(found, scores, batch)
+        return found.loss, self.report_of(found, scores, batch)
 
 
 @dataclass(frozen=True)
@@ -174,9 +174,9 @@ class PolicyGradient(Surrogate):
             "weight": self.correction.weight(rows, self.mask(batch)),
         }
 
-    def told(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
+    def report_of(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
         """What is said of the loss, and of the search."""
-        report = super().told(found, scores, batch)
+        report = super().report_of(found, scores, batch)
         if isinstance(self.clip, SearchedClip):
             report.means |= search_metrics(self.bounds(batch), found, scores.logp, scores.entropy, batch.rows, self.mask(batch))
         return report

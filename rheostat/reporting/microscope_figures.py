@@ -95,29 +95,29 @@ ADVANTAGE: Columns = {
 COLUMNS: dict[str, Columns] = {"gradient": GRADIENT, "kl": KL, "advantage": ADVANTAGE}
 
 
-def title_of(look: MicroscopeResult) -> str:
+def title_of(result: MicroscopeResult) -> str:
     """The setting in a line."""
-    facts = look.facts
+    facts = result.facts
     updates = f", {facts['updates']} updates on the batch" if facts["updates"] else ""
     setting = (
         f"{facts['problem']}, {facts['outcomes']:,} outcomes; lag {facts['lag']}{updates}: KL {facts['kl_behaviour_learner']:.3f} nats, "
         f"effective sample size {facts['effective_sample_size']:.0%}"
     )
-    what = {"gradient": "Policy gradients", "kl": "Estimators of the KL", "advantage": "Estimators of the advantage"}[look.kind]
+    what = {"gradient": "Policy gradients", "kl": "Estimators of the KL", "advantage": "Estimators of the advantage"}[result.kind]
     return f"{what}: {setting}"
 
 
-def print_look(look: MicroscopeResult) -> None:
+def print_microscope(result: MicroscopeResult) -> None:
     """The table on the terminal."""
     from rich.console import Console
     from rich.table import Table
 
-    columns = COLUMNS[look.kind]
-    found = Table(title=title_of(look), title_justify="left", header_style="bold", caption=NOTES[look.kind], caption_justify="left")
+    columns = COLUMNS[result.kind]
+    found = Table(title=title_of(result), title_justify="left", header_style="bold", caption=NOTES[result.kind], caption_justify="left")
     for name in columns:
         left = name in ("estimator", "verdict", "what", "value", "its gradient is that of")
         found.add_column(name, justify="left" if left else "right", no_wrap=name != "what")
-    for row in look.rows:
+    for row in result.rows:
         found.add_row(*(cell(row) for cell in columns.values()), style="" if row.verdict != "unbiased" else "green")
     console = Console()
     if console.width < 150:  # an aligned table needs its width; a file has none of its own
@@ -125,7 +125,7 @@ def print_look(look: MicroscopeResult) -> None:
     console.print(found)
 
 
-def draw(look: MicroscopeResult, stem: Path) -> list[Path]:
+def draw(result: MicroscopeResult, stem: Path) -> list[Path]:
     """The picture as PNG and SVG beside each other.
 
     Raises:
@@ -135,21 +135,21 @@ def draw(look: MicroscopeResult, stem: Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     every: dict[str, Callable[..., None]] = {"gradient": _gradient_panels, "kl": _kl_panels, "advantage": _advantage_panels}
-    panels = every[look.kind]
+    panels = every[result.kind]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(10.5, 1.9 + 0.27 * len(look.rows)), layout="constrained", dpi=150)
-        figure.suptitle(title_of(look), x=0.008, ha="left", fontsize=10.5, fontweight="bold", color="#222222")
+        figure = Figure(figsize=(10.5, 1.9 + 0.27 * len(result.rows)), layout="constrained", dpi=150)
+        figure.suptitle(title_of(result), x=0.008, ha="left", fontsize=10.5, fontweight="bold", color="#222222")
         axes = cast(Any, figure.subplots(1, 3, sharey=True))
-        panels(list(axes), look.rows)
+        panels(list(axes), result.rows)
         for one in axes:
             one.tick_params(axis="y", length=0)
-            one.set_ylim(len(look.rows) - 0.4, -0.6)
+            one.set_ylim(len(result.rows) - 0.4, -0.6)
             one.grid(axis="y", visible=False)
-            for line in range(0, len(look.rows), 2):
+            for line in range(0, len(result.rows), 2):
                 one.axhspan(line - 0.5, line + 0.5, color="#F6F6F6", zorder=0)
-        axes[0].set_yticks(range(len(look.rows)), [row.name for row in look.rows])
+        axes[0].set_yticks(range(len(result.rows)), [row.name for row in result.rows])
         axes[0].tick_params(axis="y", labelcolor="#222222")
-        present = {row.verdict for row in look.rows}
+        present = {row.verdict for row in result.rows}
         for verdict, colour in COLOURS.items():
             if verdict in present:
                 axes[0].plot([], [], "o", color=colour, markersize=4, label=verdict)

@@ -28,22 +28,22 @@ def save(result: Any, directory: str | Path) -> list[Path]:
     """
     folder = Path(directory)
     if isinstance(result, MicroscopeResult):
-        return _save_look(result, folder)
+        return _save_microscope(result, folder)
     if isinstance(result, Disagreement):
         return _save_disagreement(result, folder)
     raise RheostatError(f"A {type(result).__name__} cannot be saved here: give a microscope's look or a disagreement.")
 
 
-def _save_look(look: MicroscopeResult, folder: Path) -> list[Path]:
+def _save_microscope(result: MicroscopeResult, folder: Path) -> list[Path]:
     from rheostat.reporting.microscope_figures import draw
 
     path = folder / "microscope.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(look.to_json(), indent=2))
+        path.write_text(json.dumps(result.to_json(), indent=2))
     except OSError as error:
         raise RheostatError(f"Could not write to {folder}: {error}.") from error
-    return [path, *draw(look, folder / "microscope")]
+    return [path, *draw(result, folder / "microscope")]
 
 
 def _save_disagreement(found: Disagreement, folder: Path) -> list[Path]:

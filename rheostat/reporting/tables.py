@@ -28,9 +28,9 @@ def show(result: Any) -> None:
     elif isinstance(result, Sweep):
         show_sweep(result)
     elif isinstance(result, MicroscopeResult):
-        from rheostat.reporting.microscope_figures import print_look
+        from rheostat.reporting.microscope_figures import print_microscope
 
-        print_look(result)
+        print_microscope(result)
     elif isinstance(result, Disagreement):
         from rheostat.reporting.disagreement_figures import print_disagreement
 

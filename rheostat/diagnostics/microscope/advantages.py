@@ -126,7 +126,7 @@ class AdvantageRow:
         return asdict(self) | {"verdict": self.verdict}
 
 
-def look_at_advantages(names: list[str], problem: ControlProblem, behaviour: Tensor, learner: Tensor) -> list[AdvantageRow]:
+def advantage_rows(names: list[str], problem: ControlProblem, behaviour: Tensor, learner: Tensor) -> list[AdvantageRow]:
     """Every named estimator.
 
     Args:

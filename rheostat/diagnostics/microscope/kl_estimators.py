@@ -111,7 +111,7 @@ class KLRow:
         return asdict(self) | {"verdict": self.verdict, "gradient_of": self.gradient_of}
 
 
-def look_at_kl(names: list[str], problem: LanguageProblem, reference: Tensor, learner: Tensor) -> tuple[list[KLRow], dict[str, float]]:
+def kl_rows(names: list[str], problem: LanguageProblem, reference: Tensor, learner: Tensor) -> tuple[list[KLRow], dict[str, float]]:
     """Every named estimator, and the exact divergences in nats per completion.
 
     Args:

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import torch
 
-from rheostat.diagnostics.microscope.advantages import ADVANTAGES, AdvantageRow, look_at_advantages
+from rheostat.diagnostics.microscope.advantages import ADVANTAGES, AdvantageRow, advantage_rows
 from rheostat.diagnostics.microscope.control_problem import ControlProblem
 from rheostat.diagnostics.microscope.estimators import WEIGHTED
 from rheostat.diagnostics.microscope.exact import Problem
 from rheostat.diagnostics.microscope.gradients import NO_REWARD, domain_of, first_gradients, sampler
-from rheostat.diagnostics.microscope.kl_estimators import KL_ESTIMATORS, KLRow, look_at_kl
+from rheostat.diagnostics.microscope.kl_estimators import KL_ESTIMATORS, KLRow, kl_rows
 from rheostat.diagnostics.microscope.language_problem import LanguageProblem
 from rheostat.diagnostics.microscope.problems import DEFAULT_PROBLEM, build_problem
 from rheostat.diagnostics.microscope.summary import Row, relative_gain, summarise
@@ -121,11 +121,11 @@ def microscope(
     }
     if kind == "kl":
         assert isinstance(place, LanguageProblem)
-        rows, exacts = look_at_kl(asked, place, path[0], path[lag])
+        rows, exacts = kl_rows(asked, place, path[0], path[lag])
         return MicroscopeResult(kind, facts | exacts, rows)
     if kind == "advantage":
         assert isinstance(place, ControlProblem)
-        return MicroscopeResult(kind, facts, look_at_advantages(asked, place, path[0], path[lag]))
+        return MicroscopeResult(kind, facts, advantage_rows(asked, place, path[0], path[lag]))
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the tensors are tiny
     began = time.monotonic()

@@ -71,7 +71,7 @@ class MixtureActor(nn.Module):
 
 
 class MixtureActorCritic(nn.Module):
-    """Mixture of Gaussians with deviations that do not depend on the state, a state value, and a judge Q(s, a) of the experts' actions
+    """Mixture of Gaussians with deviations that do not depend on the state, a state value, and an action critic Q(s, a)
     (PMOE on PPO). Weights start as those of :class:`~rheostat.policies.control.actor_critic.ActorCritic`.
 
     Args:
@@ -79,7 +79,7 @@ class MixtureActorCritic(nn.Module):
         action_space: ``Box``.
         experts: K.
         hidden: widths of the hidden layers of the experts and of the critic.
-        judge_hidden: of the judge, with ReLU.
+        judge_hidden: of the action critic, with ReLU.
         activation: ``tanh`` or ``relu``.
         log_std: initial log standard deviation.
         seed: of the initial weights.
