@@ -125,7 +125,7 @@ class Critics:
     normalisation: bool = option(False, short="critic_normalisation")
     """Layer normalisation in the critics (RLPD)."""
     learning_rate: float | None = option(None, short="critic_learning_rate", at_least=0)
-    """Adam step size of the critics; None takes learning_rate, and 0 keeps them as they begin."""
+    """Adam step size of the critics; None takes learning_rate, and 0 freezes them."""
     over: OverCritics = option("sum", short="over_critics")
     """The critics' loss is the sum over critics, or their mean (RLPD)."""
     scale: float = option(1.0, short="critic_scale")
@@ -271,7 +271,7 @@ class SoftActorStep:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What must have been written."""
+        """Columns that it reads."""
         return ("alpha", *getattr(self.q_value, "reads", ()))
 
     def step(self, context: Any, batch: Batch) -> Found:
@@ -374,7 +374,7 @@ class WeightedImitation:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What must have been written."""
+        """Columns that it reads."""
         column = ("advantage",) if self.advantage is advantage_column else ()
         return (*column, *getattr(self.weight, "reads", ()))
 

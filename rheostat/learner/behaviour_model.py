@@ -1,4 +1,4 @@
-"""What is fitted to a data set before any policy: critics of whoever made it, and a model of the environment (Uni-O4)."""
+"""Models that are fitted to a data set before any policy: critics of the behaviour policy, and a dynamics model (Uni-O4)."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class CriticOptions:
     learning_rate: float = option(1e-4, short="critic_learning_rate", at_least=0)
     """Adam step size of Q and V."""
     tau: float = option(0.005, share=True)
-    """Share of the new critics in the target critics when these follow."""
+    """Polyak weight of the critics in each update of the target critics."""
     target_every: int = option(2, at_least=1)
-    """Gradient steps between moves of the target critics, each by ``tau``."""
+    """Gradient steps between Polyak updates of the target critics."""
     expectile: float = option(0.7, above=0, below=1)
-    """Of the data's values that V aims at (iql)."""
+    """Expectile of Q that V regresses on (iql)."""
     bootstrap_on_truncation: bool = option(True)
-    """Returns of episodes that were cut end with V of the last observation; False: with nothing, as the authors have it (sarsa)."""
+    """Bootstrap returns of truncated episodes with V of the last observation; False: with 0, as the authors do (sarsa)."""
 
     def idle(self, method: Any) -> dict[str, str]:
         """Options that cannot act, and why."""
@@ -78,7 +78,7 @@ class BehaviourCriticsModel(BehaviourCritics):
 
 @dataclass(frozen=True, eq=False)
 class DataAsRead:
-    """The data set as the networks read it, and what follows every step of it.
+    """The data set as the networks read it, with returns and successors of every step.
 
     Attributes:
         rows: ``[n]``.
@@ -95,7 +95,7 @@ class DataAsRead:
 
 @dataclass(frozen=True)
 class ReadData:
-    """Puts the data set as the networks read it where models and annotations find it."""
+    """Converts the data set for the networks and stores it for models and annotations."""
 
     read: AsRead
     gamma: float
@@ -114,7 +114,7 @@ class ReadData:
 
 @dataclass(frozen=True)
 class DataReturns:
-    """What V regresses on at places of the data, in the column ``returns``; where an episode was cut, V of its last observation counts."""
+    """Writes the regression target of V into the column ``returns``; truncated episodes bootstrap with V of their last observation."""
 
     bootstrap: bool = True
     models: ClassVar[tuple[str, ...]] = ("behaviour critics",)
@@ -143,12 +143,12 @@ class BehaviourCriticStep:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The model of the environment."""
+    """The dynamics model."""
 
     networks: int = option(7, short="model_networks", at_least=1)
-    """Networks of the model."""
+    """Networks in the ensemble of the dynamics model."""
     elites: int = option(5, short="model_elites", at_least=1)
-    """Best networks of the model, which are used."""
+    """Number of best networks that are used."""
     hidden: tuple[int, ...] = option((200, 200, 200, 200), short="model_hidden", at_least=1)
     """Hidden layers of the model."""
     learning_rate: float = option(1e-3, short="model_learning_rate", at_least=0)
@@ -173,7 +173,7 @@ class WorldModel(DynamicsModel):
         self.options = options
 
     def bind(self, context: Any, name: str) -> None:
-        """Build the networks and share the data out."""
+        """Build the networks and split the data among them."""
         chosen = self.options
         draw = context.streams["networks"]
         super().__init__(
@@ -190,19 +190,19 @@ class WorldModel(DynamicsModel):
 
 @dataclass(frozen=True)
 class DrawForModel:
-    """The batches of the model, whose networks have data of their own."""
+    """Samples batches for the dynamics model, whose networks have data of their own."""
 
     size: int
 
     def retain(self, context: Any, batch: Batch) -> Batch:
-        """Transitions of the gradient steps that are due, one after the other."""
+        """The batches of all gradient steps of the turn, concatenated."""
         places = context.models["world model"].draw(per_turn(context), context.streams["model"])
         return Batch(context.stores["learned rewards"](context.offline.transitions[places]), facts={"size": self.size})
 
 
 @dataclass(frozen=True)
 class ModelStep:
-    """Every network of the model."""
+    """Updates every network of the dynamics model."""
 
     models: ClassVar[tuple[str, ...]] = ("world model",)
 

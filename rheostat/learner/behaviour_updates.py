@@ -24,11 +24,11 @@ REFUSES = {
     "replay_share": "it repairs the data of its window, so what is kept is set by window",
     "expert_share": "it repairs the data of its own policy",
 }
-"""What the dial cannot turn where such an update is."""
+"""Settings of the dial that are refused beside such an update."""
 
 
 def rows_to_repair(batch: Batch, block: int) -> Transitions:
-    """What will still be kept when the next block has come: once the window is full, all but its oldest block.
+    """The rows that will still be kept after the next block: once the window is full, all but its oldest block.
 
     Args:
         batch: of the window.
@@ -59,7 +59,7 @@ class RosUpdate:
         return dict.fromkeys((each.name for each in fields(self)), why)
 
     def improve(self, context: Any, batch: Batch) -> Metrics:
-        """Restart from the policy as it is now and move."""
+        """Reset the behaviour policy to the present policy, then update it."""
         context.models[self.model].restart_from(context.models[self.target].parameters)
         rows = rows_to_repair(batch, self.block)
         return self.update_behaviour(context, rows) if len(rows) else {}
@@ -79,7 +79,7 @@ class RosUpdate:
 
 @dataclass(frozen=True)
 class PropsUpdate(RosUpdate):
-    """Clipped, regularised minibatch steps with Adam that make the window's actions less likely, until done or stopped."""
+    """Clipped, regularised minibatch steps with Adam that make the window's actions less likely, up to the KL stop."""
 
     learning_rate: float = option(1e-3, short="behaviour_learning_rate", at_least=0)
     """Adam step size of the behaviour policy; never annealed."""
@@ -88,11 +88,11 @@ class PropsUpdate(RosUpdate):
     pieces: int = option(16, short="behaviour_minibatches", at_least=1)
     """Minibatches per pass, counted on a full window; their size is the same while it fills."""
     clip: float = option(0.3, short="behaviour_clip", at_least=0)
-    """eps: a row below 1 - eps has been pushed far enough."""
+    """Clip range eps: a row whose ratio is below 1 - eps has no gradient."""
     kl_coefficient: float = option(0.3, short="behaviour_kl_coefficient")
-    """lambda."""
+    """Weight lambda of the KL regulariser."""
     target_kl: float = option(0.05, short="behaviour_target_kl")
-    """delta: stop the behaviour update before a minibatch whose k3 KL exceeds this."""
+    """KL threshold delta: the behaviour update stops before a minibatch whose k3 KL exceeds it."""
     advantage_weighted: bool = option(False)
     """Push rows down in proportion to their absolute advantage (an option of the first release, off in its runs)."""
     window_steps: int = 0
@@ -106,7 +106,7 @@ class PropsUpdate(RosUpdate):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What must have been written."""
+        """Columns that it reads."""
         return ("advantage",) if self.advantage_weighted else ()
 
     def update_behaviour(self, context: Any, rows: Transitions) -> Metrics:

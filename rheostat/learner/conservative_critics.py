@@ -189,7 +189,7 @@ class ImitationFirst:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What must have been written."""
+        """Columns that it reads."""
         return tuple(getattr(self.then, "reads", ()))
 
     def __call__(self, context: Any, batch: Batch, action: Tensor) -> Tensor:

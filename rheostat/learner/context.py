@@ -113,7 +113,7 @@ class LearnerContext(ABC):
 
     @property
     def budget(self) -> int:
-        """Everything that may be spent."""
+        """The whole budget, offline and online."""
         return self.total_steps
 
     @abstractmethod
@@ -126,7 +126,7 @@ class LearnerContext(ABC):
 
     @abstractmethod
     def restart_episodes(self) -> None:
-        """Called after loading where environments could not be brought back: new episodes begin."""
+        """Begin new episodes; called after loading where environments could not be restored."""
 
     def after_load(self) -> None:  # noqa: B027  (most contexts have nothing to do)
         """Everything is bound or loaded; a context that keeps a copy of something takes it over here."""
@@ -304,7 +304,7 @@ class LanguageContext(LearnerContext):
     # --- what the learner asks --------------------------------------------------------------------------------------------------------
 
     def empty(self, batch: Batch) -> bool:
-        """Whether nothing of a batch is learned from."""
+        """Whether a batch has no row to learn from."""
         return not bool(batch.rows.mask.any())
 
     def finish_turn(self, batch: Batch) -> Metrics:

@@ -105,17 +105,17 @@ class ControlContext(LearnerContext):
 
     @property
     def environments(self) -> Environments:
-        """Those that are collected from."""
+        """The environments that data are collected from."""
         return self.collector.environments
 
     @property
     def observation_space(self) -> Any:
-        """Of one environment."""
+        """Space of one environment."""
         return self.environments.observation_space
 
     @property
     def action_space(self) -> Any:
-        """Of one environment."""
+        """Space of one environment."""
         return self.environments.action_space
 
     @property
@@ -179,7 +179,7 @@ class ControlContext(LearnerContext):
         return action[0] if single else action
 
     def remember(self, episodes: int) -> EpisodeMemory:
-        """What the deployed policy remembers when so many episodes begin.
+        """The initial memory of the deployed policy for so many episodes.
 
         Raises:
             RheostatError: it remembers nothing.
@@ -189,14 +189,14 @@ class ControlContext(LearnerContext):
         return EpisodeMemory(self.policy, episodes)
 
     def draw(self, observation: Tensor, generator: torch.Generator, acting: str = "") -> tuple[Tensor, Tensor]:
-        """Actions of a model as it collects, for raw observations, with the log-probabilities under what really sampled them."""
+        """Sample actions of the collecting model for raw observations; returns them with their log-probabilities under it."""
         name = acting or self.deployed
         policy = self.in_environment_units(self.models[name].exploring(self.see(observation, name)))
         action = policy.sample(generator)
         return action, policy.log_prob(action)
 
     def value(self, observation: Tensor) -> Tensor:
-        """What the critic thinks of raw observations ``[N, ...]`` under the deployed policy, ``[N]``: V where there is one, else the
+        """Values of raw observations ``[N, ...]`` under the deployed policy, ``[N]``: V where there is one, else the
         smallest critic at the policy's deterministic action.
 
         Raises:
@@ -219,36 +219,36 @@ class ControlContext(LearnerContext):
 
     @property
     def clock(self) -> str:
-        """Which of the counts numbers the data: that of gradient steps (or PPO updates), of whichever models."""
+        """Name of the counter that versions the data: that of gradient steps, or of PPO updates."""
         return "updates"
 
     def version(self, model: str) -> int:
-        """The number of the policy that acts."""
+        """Version of the policy that collects data."""
         return max(0, self.updates - getattr(self.models[model], "lag", 0))
 
     @property
     def length(self) -> int | None:
-        """Gradient steps of the present stage; None where it lasts as long as the environments are stepped."""
+        """Gradient steps of the present stage; None where the stage lasts until the environment steps are used up."""
         return self.stages[self.stage]
 
     @property
     def acting(self) -> bool:
-        """Whether the stages without acting are over."""
+        """Whether the offline stages are over."""
         return self.length is None
 
     @property
     def offline_budget(self) -> int:
-        """Gradient steps of the stages without acting."""
+        """Gradient steps of the offline stages."""
         return sum(length for length in self.stages if length is not None)
 
     @property
     def budget(self) -> int:
-        """Everything that may be spent."""
+        """The whole budget, offline and online."""
         return self.total_steps + self.online_steps
 
     @property
     def unit(self) -> str:
-        """What the budget counts."""
+        """Unit of the budget."""
         return "gradient steps, then environment steps" if self.offline_budget else "environment steps"
 
     @property
@@ -257,18 +257,18 @@ class ControlContext(LearnerContext):
         return self.spent + (0 if self.acting else self.gradient_steps) + self.collector.steps
 
     def finish_gradient_step(self) -> None:
-        """Everything that learns in a gradient step has moved."""
+        """Count one gradient step, after all updates of it."""
         self.updates += 1
         self.gradient_steps += 1
 
     # --- what the learner asks --------------------------------------------------------------------------------------------------------
 
     def empty(self, batch: Batch) -> bool:
-        """Whether nothing of a batch is learned from."""
+        """Whether a batch has no row to learn from."""
         return not len(batch.rows)
 
     def finish_turn(self, batch: Batch) -> Metrics:
-        """What the log says of this turn."""
+        """The metrics of this turn."""
         return self.collector.metrics() | self.measure_due(self.episodes_due()) if self.log is None else self.log.row(self, batch)
 
     def evaluate(self, episodes: int) -> Metrics:
@@ -295,7 +295,7 @@ class ControlContext(LearnerContext):
         return getattr(model, "policy", None) or model.network
 
     def restart_episodes(self) -> None:
-        """Environments that could not be brought back start afresh; what was under way is bootstrapped as a truncation."""
+        """Reset environments that could not be restored; their unfinished episodes count as truncated."""
         if self.acting and not self.environments.can_save:
             self.restarts += 1
             self.collector.restart(derive_seed(self.streams.seed, "pool", self.restarts))
@@ -352,7 +352,7 @@ def composition_of(config: Any, who: str) -> Composition | Staged | Teamed:
 
 
 def prepare(composition: Composition | Staged | Teamed, context: ControlContext) -> None:
-    """Let every part, once, put what outlives a turn into the context's stores, before models are bound."""
+    """Call ``prepare`` of every part once, before models are bound; parts create stores in it that outlive a turn."""
     prepared: set[int] = set()
     for part in composition.parts().values():
         if hasattr(part, "prepare") and id(part) not in prepared:
@@ -361,7 +361,7 @@ def prepare(composition: Composition | Staged | Teamed, context: ControlContext)
 
 
 def derived(config: Any, who: str) -> dict[str, int | str]:
-    """Numbers that follow from a configuration, for printing.
+    """Derived numbers of a configuration, for printing.
 
     Raises:
         RheostatError: an impossible combination, and what to change.

@@ -44,7 +44,7 @@ class Minibatch(NamedTuple):
 
 
 class Step(NamedTuple):
-    """One gradient step: what the policy said about a minibatch before it moved."""
+    """One gradient step: the policy's outputs on a minibatch before the step."""
 
     log_prob: Tensor
     value: Tensor
@@ -71,7 +71,7 @@ class Network:
         return found if context.continuous else found | {"tanh_mean": "choices have no mean, so leave it alone"}
 
     def __call__(self, context: Any) -> ActorCritic:
-        """Untrained, for the spaces of the environments."""
+        """Build the untrained network for the spaces of the environments."""
         return ActorCritic(
             context.observation_space,
             context.action_space,
@@ -89,7 +89,7 @@ class KLStop:
     target: float | None = option(None, short="target_kl")
     """Stop the update when the k3 estimate of KL(start || policy) exceeds this; None never stops."""
     when: Literal["before-step", "after-epoch"] = option("after-epoch", short="kl_stop")
-    """When to look at target_kl: on every minibatch before its step (PROPS), or after each pass (CleanRL)."""
+    """When target_kl is checked: before the step on every minibatch (PROPS), or after each pass (CleanRL)."""
 
     def idle(self, method: Any) -> dict[str, str]:
         """Options that cannot act, and why."""
@@ -99,10 +99,10 @@ class KLStop:
 
 @dataclass(frozen=True)
 class SamplingErrorMeter:
-    """The neural sampling error on the meter: before the policy moves, because it is the policy that the data were meant for."""
+    """Measures the neural sampling error before the update, because the data are meant for the policy of that time."""
 
     every: int = option(0, short="sampling_error_every", at_least=0)
-    """Put the neural sampling error on the meter every so many updates; 0 never."""
+    """Updates between measurements of the neural sampling error; 0 never measures it."""
 
     def improve(self, context: Any, batch: Batch) -> Metrics:
         """The number, where it is due; NaN for a network that cannot be split into body and head."""
@@ -141,17 +141,17 @@ class FastPPO:
     stop: Any = None
     """A :class:`KLStop`; None never stops."""
     extra: Any = None
-    """What is minimised besides: an object with ``add_gradient`` (PMOE)."""
+    """An additional loss: an object with ``add_gradient`` (PMOE)."""
     batch_steps: int = 0
     """Environment steps per update, for annealing; 0 takes the rows of the batch."""
     rows: int = 0
-    """Rows of a full batch; 0 is not known before."""
+    """Rows of a full batch; 0 where that is unknown beforehand."""
     minibatch_size: int = 0
     """Rows per gradient step, in place of ``minibatches``."""
     critic: str | None = None
     """Name of the critic, where it is a model of its own."""
     critic_learning_rate: float = 0.0
-    """Its step size."""
+    """Step size of that critic."""
     model: str = "policy"
     step_by_step: ClassVar[bool] = True
     """Whether a step is learned from apart from those before it."""
@@ -179,7 +179,7 @@ class FastPPO:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What must have been written."""
+        """Columns that it reads."""
         return ("learner_logp", "value", "advantage", "value_target")
 
     @property
@@ -196,7 +196,7 @@ class FastPPO:
             raise RheostatError("ratio_to='sampler' and sampler_correction both correct for what sampled: use one, or it is done twice.")
 
     def describe(self) -> dict[str, int | str]:
-        """Numbers that follow."""
+        """Derived numbers."""
         if self.minibatch_size:
             return {"gradient steps per online update": self.epochs * -(-self.rows // self.minibatch_size)}
         return {
@@ -208,7 +208,7 @@ class FastPPO:
     # --- an update --------------------------------------------------------------------------------------------------------------------
 
     def improve(self, context: Any, batch: Batch) -> Metrics:
-        """Every gradient step, and what happened as numbers."""
+        """Make all gradient steps; returns metrics."""
         model, rows = context.models[self.model], batch.rows.transitions()
         metrics = self.meter(context, rows)
         if self.anneal:
@@ -236,11 +236,11 @@ class FastPPO:
         return metrics
 
     def read(self, context: Any, batch: Batch) -> Any:
-        """What the networks read of a batch's steps, in the order of its transitions."""
+        """Observations of a batch as the networks read them, in the order of its transitions."""
         return context.see(batch.rows.observation[batch.rows.mask], self.model)
 
     def meter(self, context: Any, rows: Transitions) -> Metrics:
-        """How far off-policy the rows are, by source."""
+        """Measure how far off-policy the rows are, by source."""
         age = torch.where(rows.source == int(Source.EXPERT), -1, context.updates - rows.version)
         sampler = rows.sampler_logp if context.bounds is None else rows.sampler_logp + context.bounds.log_volume
         source = rows.source if self.critic is None else None  # strictly fresh rows come from one source
@@ -250,7 +250,7 @@ class FastPPO:
         return metrics
 
     def slow_down(self, context: Any, rows: int) -> None:
-        """Step sizes of this update, by the share of the budget that was left when its batch was begun: the first one's are whole."""
+        """Set the step sizes of this update by the share of the budget that was left before its batch: all of it in the first."""
         begun = context.steps - context.offline_budget - (self.batch_steps or rows)
         left = max(0.0, 1 - begun / (context.budget - context.offline_budget))
         if self.batch_steps and not context.updates:
@@ -302,7 +302,7 @@ class FastPPO:
         return bool(self.objective.policy_loss(step.log_prob, step.targets).approx_kl > self.stop.target)
 
     def gradient_step(self, context: Any, minibatch: Minibatch, reports: list[dict[str, float]] | None = None) -> Step | None:
-        """One step down ``policy - c_H entropy + c_V value`` on a minibatch; None when the KL stop forbids it."""
+        """One gradient step on ``policy - c_H entropy + c_V value`` for a minibatch; None where the KL stop ends the update."""
         model = context.models[self.model]
         step = self.accumulate(context, minibatch, reports)
         if step is None:
@@ -312,7 +312,7 @@ class FastPPO:
         return step._replace(gradient_norm=norm)
 
     def accumulate(self, context: Any, minibatch: Minibatch, reports: list[dict[str, float]] | None = None) -> Step | None:
-        """The gradient of a minibatch, by hand, into the parameters' vector; nothing moves. None when the KL stop forbids the step.
+        """Add the hand-written gradient of a minibatch to the parameters' vector, without a step. None where the KL stop ends the update.
 
         Args:
             context: of the learner.
@@ -341,7 +341,7 @@ class FastPPO:
         return step
 
     def report(self, steps: list[Step]) -> Metrics:
-        """What happened in the gradient steps of one update, as means over their rows."""
+        """Metrics of the gradient steps of one update, as means over their rows."""
         if not steps:
             return {}
         log_prob, value, targets, norms = zip(*steps, strict=True)
@@ -358,7 +358,7 @@ class FastPPO:
     # --- policy and critic apart ------------------------------------------------------------------------------------------------------
 
     def improve_apart(self, context: Any, rows: Transitions) -> Metrics:
-        """Every gradient step of two models by autograd; the log keeps the numbers of each."""
+        """Make all gradient steps of policy and critic by autograd; the log accumulates the metrics of both."""
         for _ in range(self.epochs):
             for minibatch in self.passed(context, rows, rows.observation):
                 context.log.add(context, self.step_apart(context, minibatch), rows)

@@ -242,7 +242,7 @@ class GatedEnsemble:
     # --- the gate ---------------------------------------------------------------------------------------------------------------------
 
     def pass_gate(self) -> Found:
-        """Let old policies follow, by the rule of the gate."""
+        """Replace old policies where the gate's rule says so."""
         if self.gate.rule == "never":
             return {}
         if self.gate.rule == "always":
@@ -253,7 +253,7 @@ class GatedEnsemble:
         return {"am_q": self.scores.mean(), "am_q_best": self.best.mean()} | self.replace_old(better)
 
     def replace_old(self, which: Tensor) -> Found:
-        """``mu_i <- pi_i`` where ``which`` (bool ``[K]``) is True; pi_i goes on from where it is in any case."""
+        """``mu_i <- pi_i`` where ``which`` (bool ``[K]``) is True; pi_i itself is unchanged."""
         self.old.replace(which, self.policies)
         self.replaced += int(which.sum())
         return {"replaced_share": which.float().mean()}
@@ -279,7 +279,7 @@ class GatedEnsemble:
     # --- the choice -------------------------------------------------------------------------------------------------------------------
 
     def end(self) -> None:
-        """Bring the last scores up to date."""
+        """Update the latest scores."""
         fresh = self.steps == 0 or (self.gate.rule == "am-q" and self.steps % self.gate.every == 0)
         if self.model is not None and not fresh:
             self.scores = self.am_q()
@@ -310,7 +310,7 @@ KEPT = ("scores", "best", "replaced")
 
 @dataclass(frozen=True)
 class CloneStep:
-    """All members imitate."""
+    """Clones the data with every member."""
 
     models: ClassVar[tuple[str, ...]] = ("members",)
 
@@ -322,7 +322,7 @@ class CloneStep:
 
 @dataclass(frozen=True)
 class ClippedStep:
-    """All members move around their old policies."""
+    """Updates every member around its old policy."""
 
     models: ClassVar[tuple[str, ...]] = ("members", "behaviour critics")
 

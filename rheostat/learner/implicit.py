@@ -1,4 +1,4 @@
-"""Critics that are never asked for an action outside the data: V, Q and their gradient steps, and the imitation that they weigh.
+"""Implicit Q-learning: V and Q that use actions of the data only, and the weighted imitation.
 
 :mod:`rheostat.methods.control.iql` has the equations.
 """
@@ -22,18 +22,18 @@ ValuesInUse = Literal["before", "after"]
 
 @dataclass(frozen=True)
 class ImplicitCritics:
-    """V, Q and the target critics, and how they move."""
+    """Options of V, Q and the target critics."""
 
     expectile: float = option(0.7, above=0, below=1)
-    """Of the data's values that V aims at; 0.5 is their mean, near 1 their largest."""
+    """Expectile of Q that V regresses on: 0.5 is the mean, values near 1 approach the maximum over the data's actions."""
     values_in_use: ValuesInUse = option("before")
     """V in the critics' target and in the advantage: from before its step (CORL), or after (the authors)."""
     over: OverCritics = option("mean", short="over_critics")
     """The critics' loss is the mean over critics (CORL) or their sum (the authors)."""
     learning_rate: float | None = option(None, short="critic_learning_rate", at_least=0)
-    """Adam step size of V and Q; None takes learning_rate, and 0 keeps them as they begin."""
+    """Adam step size of V and Q; None takes learning_rate, and 0 freezes them."""
     tau: float = option(0.005, share=True)
-    """Share of the new critics in the target critics after each gradient step."""
+    """Polyak weight of the critics in the target critics, after each gradient step."""
 
     def models(self, hidden: tuple[int, ...], learning_rate: float) -> dict[str, Any]:
         """By name; ``learning_rate`` is that of the policy."""
@@ -64,14 +64,14 @@ class Cosine:
     """The policy's step size."""
 
     anneal: bool | None = option(None)
-    """Let the policy's step size fall to 0 by a cosine over the run; None does so where no online phase follows."""
+    """Anneal the policy's step size to 0 by a cosine over the run; None does so where no online phase follows."""
     rate: float = 3e-4
     """Adam step size at the start."""
     per_environment_step: float = 1.0
-    """Gradient steps per environment step of the online phase, of which the whole length of the cosine is planned."""
+    """Gradient steps per environment step online; they determine the length of the cosine."""
 
     def __call__(self, context: Any) -> float:
-        """The step size of the next gradient step, from those that were made and those that the budget plans."""
+        """Step size of the next gradient step, from the number of steps made and planned."""
         online = context.budget - context.offline_budget
         if not (online == 0 if self.anneal is None else self.anneal):
             return self.rate

@@ -183,7 +183,7 @@ def composition_of(config: Any, who: str) -> Composition:
 
 
 def derived(config: Any, who: str) -> dict[str, int | str]:
-    """Numbers that follow from a configuration, for printing.
+    """Derived numbers of a configuration, for printing.
 
     Raises:
         RheostatError: an impossible combination, and what to change.

@@ -1,4 +1,4 @@
-"""When a control policy is measured while it trains.
+"""When a control policy is evaluated during training.
 
 Measuring draws from random streams of its own and reads statistics without moving them, so that it never changes training.
 """
@@ -13,26 +13,26 @@ from rheostat.options import option
 
 @dataclass(frozen=True)
 class Evaluations:
-    """When the policy is measured: before the first update, after every so many steps, where acting begins, and at the end."""
+    """When the policy is evaluated: before the first update, at an interval of steps, where the online phase begins, and at the end."""
 
     evaluate_every: int = option(0, at_least=0)
     """Steps between measurements of the policy (deterministic actions in fresh environments); the first comes before any update. 0 never
     measures."""
     evaluate_episodes: int = option(5, at_least=1)
-    """Episodes of such a measurement."""
+    """Episodes per evaluation."""
 
     def idle(self, method: Any) -> dict[str, str]:
         """Options that cannot act, and why."""
         return {} if self.evaluate_every else {"evaluate_episodes": "evaluate_every is 0, so set that too, or leave it alone"}
 
     def prepare(self, context: Any) -> None:
-        """Put the calendar into the context and its stores."""
+        """Store the calendar in the context."""
         if self.evaluate_every:
             context.calendar = context.stores["calendar"] = Calendar(self)
 
 
 class Calendar:
-    """Which measurement comes next.
+    """Keeps track of the next evaluation.
 
     Args:
         options: the interval and the size.
@@ -47,7 +47,7 @@ class Calendar:
         return self.options.evaluate_episodes if self.options.evaluate_every else 0
 
     def episodes_due(self, steps: int, budget: int, *, begins: bool = False) -> int:
-        """How many episodes are due after a turn; 0 is none.
+        """Episodes of the evaluation after a turn; 0 where none is due.
 
         Args:
             steps: of the budget that have been used.

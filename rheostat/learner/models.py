@@ -1,4 +1,4 @@
-"""Models by name: what is trained, what is frozen, what follows, what acted some updates ago.
+"""Models of language methods: trainable, frozen, refreshed and lagged ones.
 
 A learner holds ``{name: model}``. Every model is bound once to the context, in order, so that later ones may be copies of earlier ones.
 """
@@ -17,7 +17,7 @@ from rheostat.policies.optimizers import language_optimizer, load_many, save_man
 
 
 class Trainable:
-    """A language model and the optimiser that moves it; bound to the network that the context was built with.
+    """A language model and its optimiser; bound to the network that the context was built with.
 
     Args:
         learning_rate: AdamW step size.
@@ -37,27 +37,27 @@ class Trainable:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """What is trained."""
+        """The trained network."""
         return [parameter for parameter in self.network.parameters() if parameter.requires_grad]
 
     def set_learning_rate(self, rate: float) -> None:
-        """Step size of the next steps."""
+        """Learning rate of the next steps."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
 
     def step(self) -> Tensor:
-        """Limit the gradient's norm and move, unless it is not finite; returns the norm before the limit."""
+        """Clip the gradient norm and take an optimiser step, unless the norm is not finite; returns the norm before clipping."""
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.max_grad_norm)
         if bool(norm.isfinite()):
             self.optimizer.step()
         return norm
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights and moments."""
+        """Weights and optimiser state."""
         return {"network": dict(self.network.state_dict()), "optimizer": save_many(self.optimizer)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from saved weights and moments."""
+        """Load weights and optimiser state."""
         self.network.load_state_dict(state["network"])
         load_many(self.optimizer, state["optimizer"])
 
@@ -79,12 +79,12 @@ class Frozen:
         self._refreshed = False
 
     def bind(self, context: Any, name: str) -> None:
-        """Copy the model as it is now (with adapters, the base they sit on)."""
+        """Copy the model (with adapters: the base model below them)."""
         self._source = context.models[self.of].network
         self.network = self._source.reference()
 
     def after_update(self, context: Context) -> None:
-        """Take a new copy where it is time."""
+        """Copy the model again where a refresh is due."""
         if self.refresh is not None and self.refresh(context.updates):
             self._copy_whole()
 
@@ -96,7 +96,7 @@ class Frozen:
         return {"refreshed": self._refreshed, "network": self.network.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put saved weights back."""
+        """Load saved weights."""
         if state["refreshed"]:
             self._copy_whole()
         self.network.load_state_dict(state["network"])
@@ -132,9 +132,9 @@ class Lagged:
         self._policy.remember(self._source)
 
     def state_dict(self) -> dict[str, Any]:
-        """The weights in between."""
+        """The weights of the updates in between."""
         return self._policy.history.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over saved weights."""
+        """Load saved weights."""
         self._policy.history.load_state_dict(state)

@@ -32,12 +32,12 @@ UsesData = Literal["no", "optional", "first"]
 """Whether a method reads a data set: never, beside its own data, or before anything else."""
 
 NEVER = -100.0
-"""Log-probability on the meter of what the policy cannot draw."""
+"""Log-probability that the meter uses for actions that the policy cannot sample."""
 
 
 @dataclass(frozen=True)
 class Batches:
-    """What a gradient step learns from."""
+    """Size of the batches of gradient steps."""
 
     size: int = option(256, short="batch_size", at_least=1)
     """Transitions per gradient step."""
@@ -45,7 +45,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class Rhythm(Batches):
-    """What a gradient step learns from, and how often there is one."""
+    """Size of the batches of gradient steps, and their number per environment step."""
 
     per_environment_step: float = option(1.0, short="update_to_data", at_least=0)
     """Gradient steps per environment step."""
@@ -55,7 +55,7 @@ class Rhythm(Batches):
         return {"per_environment_step": NEVER_ACTS} if context.never_acts else {}
 
     def draw(self, share: float | None = None, after: int = 0) -> Draw:
-        """The batches that are due.
+        """The part that samples the batches of a turn.
 
         Args:
             share: of the data set in every batch.
@@ -69,12 +69,12 @@ class Rhythm(Batches):
 
 @dataclass(frozen=True)
 class AsRead:
-    """Observations and actions as the networks read them; refuses spaces that they cannot read.
+    """Converts observations and actions for the networks; refuses spaces that the networks do not support.
 
     Args:
         discrete: whether actions are choices among a number of them; None takes those and continuous ones.
         images: whether the networks read images.
-        clip_actions: whether actions of others are taken back to the bounds (a policy's own draws may lie beyond).
+        clip_actions: whether actions are clipped to the bounds (a policy's own samples may lie outside).
     """
 
     discrete: bool | None = False
@@ -117,8 +117,8 @@ class AsRead:
 
 @dataclass(frozen=True)
 class PerStep:
-    """An update made of updates: for every batch that was drawn its own credit, because targets move with the critics, then each update in
-    order. An update may leave columns and facts for those after it.
+    """A sequence of updates in every gradient step. Each batch is annotated anew, because targets change with the critics; then the updates
+    run in order. An update may leave columns and facts for those after it.
 
     Args:
         size: rows of a gradient step.
@@ -131,14 +131,14 @@ class PerStep:
     updates: Sequence[Any]
 
     def improve(self, context: Any, batch: Batch) -> Metrics:
-        """Every gradient step that is due; the log keeps their numbers."""
+        """Make all gradient steps of the turn; the log accumulates their metrics."""
         rows = batch.rows
         for start in range(0, len(rows), self.size):
             self.step(context, Batch(rows[start : start + self.size]))
         return {}
 
     def step(self, context: Any, batch: Batch) -> dict[str, Any]:
-        """One gradient step of everything that learns; returns scalars.
+        """One gradient step of every model; returns scalars.
 
         Raises:
             NonFinite: a loss is not finite; carries the rows.
@@ -155,7 +155,7 @@ class PerStep:
         return found
 
     def check(self, composition: Any) -> None:
-        """Refuse what the parts inside refuse, and one that reads what none before it writes."""
+        """Run the checks of the inner parts; refuse a part that reads a column that no part before it writes."""
         known: set[str] = set()
         for part in self.inner():
             check_reads("A gradient step", part, known)
@@ -167,14 +167,14 @@ class PerStep:
                 part.check(composition)
 
     def inner(self) -> list[Any]:
-        """The parts inside, those that are delayed among them."""
+        """The inner parts, delayed ones included."""
         found: list[Any] = []
         for part in [*self.credit, *self.updates]:
             found += [part, *getattr(part, "updates", ())]
         return found
 
     def describe(self) -> dict[str, int | str]:
-        """Numbers that follow."""
+        """Derived numbers."""
         return {name: value for part in self.inner() if hasattr(part, "describe") for name, value in part.describe().items()}
 
 
@@ -183,12 +183,12 @@ class PerStep:
 
 @dataclass(frozen=True)
 class Logging(Evaluations):
-    """When there is a row of the metrics, and a measurement of the policy."""
+    """How often a row of metrics is written and the policy is evaluated."""
 
     every: int = option(1_000, short="log_every", at_least=1)
-    """Steps between rows of the metrics."""
+    """Steps between rows of metrics."""
     metered: Callable[[Any], bool] | None = None
-    """Of the context: whether the batch of a turn is put on the meter; None always."""
+    """From the context: whether the meter measures the batch of the turn; None: always."""
 
     def prepare(self, context: Any) -> None:
         """Put a :class:`Log` into the context and its stores."""
@@ -231,7 +231,7 @@ class Log:
             counts[name] = counts.get(name, 0) + 1
 
     def row(self, context: Any, batch: Batch) -> Metrics:
-        """A row of metrics and a measurement of the policy, each where it is due: measuring moves no row and cuts no mean."""
+        """Write a row of metrics and evaluate the policy, each where it is due. An evaluation shifts no row and resets no mean."""
         options, steps = self.options, context.steps
         begins = context.offline_budget > 0 and steps == context.offline_budget  # the last gradient step before anyone acts
         metrics: Metrics = {}
@@ -265,7 +265,7 @@ class Log:
 
 
 def meter(context: Any, rows: Transitions, drawn: Tensor | None = None) -> Metrics:
-    """How far the present policy is from whoever sampled the rows, by source; without ratios where it has no density.
+    """Measure how far off-policy the rows are, by source; without ratios where the policy has no density.
 
     Args:
         context: of the learner.
@@ -287,7 +287,7 @@ def meter(context: Any, rows: Transitions, drawn: Tensor | None = None) -> Metri
 def from_replay(
     collect: Any, replay: Any, draw: Draw, step: PerStep, models: dict[str, Any], *, stores: Sequence[Any], read: AsRead, log: Logging
 ) -> Composition:
-    """Steps of the environments into a replay, and gradient steps on what is drawn from it.
+    """Environment steps that are stored in a replay, and gradient steps on batches sampled from it.
 
     Args:
         collect: who acts.

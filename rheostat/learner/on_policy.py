@@ -1,4 +1,4 @@
-"""What PPO and the methods that differ from it in one answer share: a composition of the parts that they have by the same names."""
+"""The composition that PPO and the methods close to it share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rheostat.objectives.control_terms import SamplerWeight
 
 
 class OnPolicy(Protocol):
-    """Parts of such a method."""
+    """The parts that such a method has."""
 
     @property
     def collect(self) -> Rollout: ...

@@ -30,7 +30,7 @@ NOT_ASKED = "balance random never asks the balance model, so leave it alone, or 
 
 @dataclass(frozen=True)
 class Family:
-    """The range of coefficients, and who picks one."""
+    """The range of coefficients, and what chooses one."""
 
     low: float = option(1.0, short="coefficient_low")
     """Smallest balance coefficient."""
@@ -146,7 +146,7 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class BalanceStep:
-    """What the balance models of both forms share: a reparameterised choice, and what is said of it."""
+    """Base class of both updates of the balance model: a reparameterised sample and its metrics."""
 
     family: Family
 
@@ -190,7 +190,7 @@ class ImplicitBalanceStep(BalanceStep):
 
 @dataclass(frozen=True)
 class SoftBalanceStep(BalanceStep):
-    """The balance model up the critics, through the universal policy."""
+    """Updates the balance model by gradient ascent on the critics, through the universal policy."""
 
     models: ClassVar[tuple[str, ...]] = ("balance", "policy", "critics")
 

@@ -1,4 +1,4 @@
-"""Rhythm: parts that are not due in every turn, and updates that are not due in every gradient step."""
+"""Intervals: parts that run in every n-th turn, and updates that run in every n-th gradient step."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ class Every:
     part: Any
 
     def due(self, context: Any) -> bool:
-        """Whether it is this turn's."""
+        """Whether the part runs in this turn."""
         return bool(context.turns % self.turns == 0)
 
     def __call__(self, context: Any, batch: Batch) -> Batch:
         return self.part(context, batch) if self.due(context) else batch
 
     def improve(self, context: Any, batch: Batch) -> Metrics:
-        """The update's numbers; none where it is not due."""
+        """Metrics of the update; none where it does not run."""
         return self.part.improve(context, batch) if self.due(context) else {}
 
     def with_share(self, share: float) -> Any:
-        """The same with other rows below the fresh ones."""
+        """A copy for a larger number of rows."""
         return replace(self, part=self.part.with_share(share)) if hasattr(self.part, "with_share") else self
 
     def __getattr__(self, name: str) -> Any:
@@ -49,14 +49,14 @@ class Delayed:
     steps: int
     updates: Sequence[Any]
     name: str | None = None
-    """What derived numbers call the interval; None does not name it."""
+    """Name of the interval among derived numbers; None leaves it out."""
 
     def describe(self) -> dict[str, int | str]:
-        """Numbers that follow."""
+        """Derived numbers."""
         return {} if self.name is None else {self.name: self.steps}
 
     def step(self, context: Any, batch: Batch) -> dict[str, Any]:
-        """Their numbers; none where they are not due."""
+        """Metrics of the updates; none where they do not run."""
         found: dict[str, Any] = {}
         if (context.updates + 1) % self.steps == 0:
             for update in self.updates:

@@ -1,4 +1,4 @@
-"""A method at work, whatever it is made of: the loop over the four questions, what a run asks of it, and its state."""
+"""Base class of learners: the training loop over the four questions, the interface that runs use, and the state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunningMethod(ABC):
         self.config, self.composition, self.context = config, composition, context
 
     def bind_models(self) -> None:
-        """Bind every model once, in order, with the weights that the run begins with; what is bound already (stages share their models)
+        """Bind every model once, in order, with the weights that the run begins with; models that are bound already (stages share them)
         stays as it is.
 
         Raises:
@@ -58,18 +58,18 @@ class RunningMethod(ABC):
         """HOW DOES THE POLICY MOVE?"""
 
     def turn(self) -> Metrics:
-        """One turn of the training loop: what happened, as numbers."""
+        """Run one turn of the training loop; returns metrics."""
         return self.improve(self.credit(self.retain(self.collect())))
 
     def begin(self) -> Metrics:
-        """What is measured before the first turn; empty where nothing is."""
+        """The evaluation before the first turn; empty where there is none."""
         return dict(self.context.begin())
 
     # --- what a run asks --------------------------------------------------------------------------------------------------------------
 
     @property
     def unit(self) -> str:
-        """What the budget counts."""
+        """Unit of the budget."""
         return str(self.context.unit)
 
     @property
@@ -89,12 +89,12 @@ class RunningMethod(ABC):
 
     @property
     def arithmetic(self) -> dict[str, int | str]:
-        """Numbers that follow from the budget, for printing."""
+        """Numbers derived from the budget, for printing."""
         return {}
 
     @property
     def measured(self) -> Metrics:
-        """What the measurement of the last turn found; empty where none was due."""
+        """The evaluation of the last turn; empty where none was due."""
         return dict(self.context.measured)
 
     def evaluate(self, episodes: int) -> Metrics:
@@ -106,13 +106,13 @@ class RunningMethod(ABC):
         return list(self.context.rollouts(count))
 
     def restart_episodes(self) -> None:
-        """Called after loading where environments could not be brought back: new episodes begin."""
+        """Begin new episodes; called after loading where environments could not be restored."""
         self.context.restart_episodes()
 
     # --- state ------------------------------------------------------------------------------------------------------------------------
 
     def _remembering(self) -> dict[str, Any]:
-        """Everything that remembers something, each object once, by name."""
+        """Every object with state, once, by name."""
         found: dict[str, Any] = {"context": self.context}
         found |= {f"models.{name}": model for name, model in self.context.models.items()}
         found |= {f"stores.{name}": store for name, store in self.context.stores.items()}
@@ -130,11 +130,11 @@ class RunningMethod(ABC):
         return {name: each.state_dict() for name, each in self._remembering().items()}
 
     def acting_state(self) -> dict[str, Any]:
-        """What of the state the policy acts by: models, statistics and counters, and no data."""
+        """The part of the state that the policy needs to act: models, statistics and counters, without data."""
         return {name: each.state_dict() for name, each in self._remembering().items() if _acts(name)}
 
     def load_acting_state(self, state: dict[str, Any]) -> None:
-        """Act as where ``acting_state`` was taken."""
+        """Load the state that ``acting_state`` returned."""
         for name, each in self._remembering().items():
             if _acts(name):
                 each.load_state_dict(state[name])
@@ -152,5 +152,5 @@ class RunningMethod(ABC):
 
 
 def _acts(name: str) -> bool:
-    """Whether a policy acts by what has this name."""
+    """Whether the policy needs the object of this name to act."""
     return name.startswith("models.") or name in ("context", "stores.observations")

@@ -1,4 +1,4 @@
-"""Policies that remember: the network with a memory, and PPO's update on whole sequences."""
+"""Recurrent policies: the network, and PPO's update on whole sequences."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class RecurrentNetwork:
         return dict.fromkeys(("hidden", "activation"), CONVOLUTIONS) if context.images else {}
 
     def __call__(self, context: Any) -> RecurrentActorCritic:
-        """Untrained, for the spaces of the environments."""
+        """Build the untrained network for the spaces of the environments."""
         return RecurrentActorCritic(
             context.observation_space,
             context.action_space,
@@ -58,12 +58,12 @@ class SequencePPO(FastPPO):
     """Minibatches are whole rows, each evaluated from the memory it began with; gradients flow through all its steps."""
 
     sequences: int = 0
-    """Rows of a full batch; 0 is not known before."""
+    """Rows of a full batch; 0 where that is unknown beforehand."""
     step_by_step: ClassVar[bool] = False
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What must have been written."""
+        """Columns that it reads."""
         return (*super().reads, "begins", "memory")
 
     def check(self, composition: Any) -> None:
@@ -76,7 +76,7 @@ class SequencePPO(FastPPO):
         super().check(composition)
 
     def describe(self) -> dict[str, int | str]:
-        """Numbers that follow."""
+        """Derived numbers."""
         return {
             "steps per sequence": self.rows // self.sequences,
             "sequences per minibatch": -(-self.sequences // self.minibatches),

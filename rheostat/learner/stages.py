@@ -1,4 +1,4 @@
-"""Stages: a learner made of learners that share models and stores, one after the other.
+"""Stages: a sequence of learners that share models and stores.
 
     Staged([Stage("offline", ..., until=GradientSteps(...)), Stage("online", ...)], models)
 
@@ -19,7 +19,7 @@ from rheostat.learner.running import RunningMethod
 from rheostat.parts import Batch, Metrics
 
 Hook = Callable[[Any], None]
-"""Of the learner's context."""
+"""A function of the learner's context."""
 
 
 def nothing(context: Any) -> None:
@@ -28,12 +28,12 @@ def nothing(context: Any) -> None:
 
 @dataclass(frozen=True)
 class GradientSteps:
-    """A stage ends after so many gradient steps, or when something else says so; its steps count as spent in any case."""
+    """A stage ends after a number of gradient steps, or earlier by a test. All its planned steps count as spent in either case."""
 
     count: Callable[[Any], int]
-    """Of the context: how many. 0 leaves the stage out."""
+    """From the context: number of gradient steps. 0 skips the stage."""
     or_when: Callable[[Any], bool] | None = None
-    """Of the context, after every turn: whether the stage is over already (early stopping)."""
+    """From the context, after every turn: whether the stage ends now (early stopping)."""
 
     def over(self, context: Any) -> bool:
         """Whether the stage is over."""
@@ -63,7 +63,7 @@ class Stage:
 
 @dataclass
 class Staged:
-    """What a method composed of stages says of itself, before anything is built.
+    """The composition of a method with stages, before anything is built.
 
     Attributes:
         stages: in order.
@@ -81,11 +81,11 @@ class Staged:
 
     @property
     def innermost(self) -> Any:
-        """Who acts in the last stage."""
+        """The collector of the last stage."""
         return self.stages[-1].composition.innermost
 
     def parts(self) -> dict[str, Any]:
-        """Every part by its stage and its own name; what stages share is there once, at its first place."""
+        """Every part by its stage and its own name; a shared part appears once, in the first stage that has it."""
         found: dict[str, Any] = named(self.stores, "stores")
         seen = {id(part) for part in found.values()}
         for stage in self.stages:
@@ -96,11 +96,11 @@ class Staged:
         return found
 
     def any(self, name: str) -> bool:
-        """Whether some part says so of itself."""
+        """Whether any part has this attribute set."""
         return any(bool(getattr(part, name, False)) for part in self.parts().values())
 
     def check(self, who: str) -> None:
-        """Refuse stages that cannot follow each other, and what the parts refuse.
+        """Check the order of the stages and run the checks of the parts.
 
         Raises:
             RheostatError: a stage that never ends before another one, two stages of one name, or parts that cannot work together.
@@ -117,7 +117,7 @@ class Staged:
 
 
 class Stages(RunningMethod):
-    """A method of several stages at work: what a run asks of a :class:`~rheostat.learner.learner.Learner`.
+    """The learner of a method with stages, with the interface of a :class:`~rheostat.learner.learner.Learner`.
 
     Args:
         config: the method's dataclass object, for whoever asks.
@@ -137,7 +137,7 @@ class Stages(RunningMethod):
 
     @property
     def stage(self) -> Stage:
-        """What is under way."""
+        """The present stage."""
         return self.composition.stages[self.context.stage]
 
     @property
@@ -146,7 +146,7 @@ class Stages(RunningMethod):
         return self.learners[self.context.stage]
 
     def _begin(self) -> None:
-        """What comes before the first turn of a stage."""
+        """Prepare a stage before its first turn."""
         while self.context.length == 0:
             self._finish()
         if self.context.started < self.context.stage:
@@ -154,7 +154,7 @@ class Stages(RunningMethod):
             self.stage.start(self.context)
 
     def _finish(self) -> None:
-        """The present stage is over, and so are those after it that have no step to make."""
+        """Finish the present stage, and those after it that have no steps."""
         context = self.context
         while True:
             context.spent += context.length
@@ -165,7 +165,7 @@ class Stages(RunningMethod):
         self._attend()
 
     def _attend(self) -> None:
-        """What the log must know of the present stage."""
+        """Metrics that describe the present stage."""
         if self.context.log is not None:
             self.context.log.always = self.stage.log_always
 
@@ -185,7 +185,7 @@ class Stages(RunningMethod):
         return self.learner.credit(batch)
 
     def improve(self, batch: Batch) -> Metrics:
-        """HOW DOES THE POLICY MOVE? The present stage's gradient steps; then the next stage begins, if it is time."""
+        """HOW DOES THE POLICY MOVE? Make the gradient steps of the present stage, and start the next stage where it ends."""
         report = {"stage": self.context.stage} if self.composition.report else {}
         metrics = self.learner.move(batch)
         until = self.stage.until
@@ -196,7 +196,7 @@ class Stages(RunningMethod):
 
     @property
     def arithmetic(self) -> dict[str, int | str]:
-        """Numbers that follow from the budget too, for printing."""
+        """Numbers derived from the configuration and the budget, for printing."""
         if not self.composition.report:
             return {}
         return {
@@ -206,6 +206,6 @@ class Stages(RunningMethod):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue exactly where ``state_dict`` was taken, in the stage that was under way then."""
+        """Continue exactly where ``state_dict`` was taken, in the stage of that time."""
         super().load_state_dict(state)
         self._attend()

@@ -48,7 +48,7 @@ class Teamed:
         return self.member.parts()
 
     def any(self, name: str) -> bool:
-        """Whether some part says so of itself."""
+        """Whether any part has this attribute set."""
         return self.member.any(name)
 
     def check(self, who: str) -> None:

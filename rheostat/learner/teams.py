@@ -135,7 +135,7 @@ class TeamContext(LearnerContext):
         } | each
 
     def restart_episodes(self) -> None:
-        """Environments that could not be brought back start afresh; what was under way is bootstrapped as a truncation."""
+        """Reset environments that could not be restored; their unfinished episodes count as truncated."""
         self.restarts += 1
         self.collector.restart(derive_seed(self.streams.seed, "pool", self.restarts))
         for member in self.members.values():
@@ -263,7 +263,7 @@ class Team(RunningMethod):
         return {name: member.acting_state() for name, member in self.members.items()}
 
     def load_acting_state(self, state: dict[str, Any]) -> None:
-        """Act as where ``acting_state`` was taken."""
+        """Load the state that ``acting_state`` returned."""
         for name, member in self.members.items():
             member.load_acting_state(state[name])
 

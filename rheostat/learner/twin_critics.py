@@ -43,7 +43,7 @@ class TwinCritics:
     learning_rate: float = option(3e-4, at_least=0)
     """Adam step size of the policy."""
     critic_learning_rate: float | None = option(None, at_least=0)
-    """Adam step size of the critics; None takes learning_rate, and 0 keeps them as they begin."""
+    """Adam step size of the critics; None takes learning_rate, and 0 freezes them."""
     tau: float = option(0.005, share=True)
     """Share of the networks in their slow copies when these follow."""
     exploration_noise: float = option(0.1, at_least=0)

@@ -1,4 +1,4 @@
-"""HOW DOES THE POLICY MOVE? The gradient loop over tokens: steps down a weighted sum of terms, in micro-batches that change nothing."""
+"""HOW DOES THE POLICY MOVE? The gradient loop over tokens: it minimises a weighted sum of terms; micro-batches do not change the result."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Update:
     epochs: int = option(1, at_least=1)
     """Passes over a batch."""
     minibatches: int = option(1, at_least=1)
-    """Gradient steps per pass; rows of a group may fall into different ones."""
+    """Gradient steps per pass; rows of one group may be in different steps."""
     micro_batch_rows: int = option(0, at_least=0)
     """Rows per forward and backward pass, for memory; 0 takes a whole minibatch. The result does not depend on it."""
     learning_rate: float = option(1e-6, at_least=0)
@@ -59,7 +59,7 @@ class Update:
         return {} if method.dial.updates_per_batch is None else dict.fromkeys(("epochs", "minibatches"), why)
 
     def of(self, *terms: Weighted | None, model: str = "policy") -> Update:
-        """This update on the sum of some terms; what is None is left out."""
+        """A copy of this update that minimises the sum of the terms; None entries are dropped."""
         return replace(self, terms=tuple(term for term in terms if term is not None), model=model)
 
     @property
@@ -69,7 +69,7 @@ class Update:
 
     @property
     def needs_value_head(self) -> bool:
-        """Whether a term regresses a critic on tokens."""
+        """Whether a term trains a critic on tokens."""
         return any(getattr(each.term, "needs_value_head", False) for each in self.terms)
 
     def metrics_mask(self, batch: Batch) -> Tensor:
@@ -77,7 +77,7 @@ class Update:
         return self.terms[0].term.mask(batch)
 
     def improve(self, context: Any, batch: Batch) -> Metrics:
-        """Every gradient step, and what happened as numbers.
+        """Make all gradient steps; returns metrics.
 
         Raises:
             NonFinite: a loss or the gradient is not finite; carries the batch.
@@ -146,7 +146,7 @@ class Update:
         return total | {"meter/gradient_norm": norm.detach()}
 
     def accumulate(self, context: Any, batch: Batch, before: Before | None = None, seen: list[Any] | None = None) -> dict[str, Tensor]:
-        """The gradient of the terms on some rows, into the parameters; nothing moves.
+        """Accumulate the gradient of the terms for some rows, without an optimiser step.
 
         Args:
             context: of the learner.
@@ -217,7 +217,7 @@ class Update:
         return loss, sums, means, clipped
 
     def facts_of_step(self, context: Any, batch: Batch, size: int) -> dict[str, Any]:
-        """What terms must know of all rows of a step before its micro-batches."""
+        """Statistics over all rows of a step that terms need before its micro-batches."""
         waiting = [each.term for each in self.terms if getattr(each.term, "needs_whole_step", False)]
         if not waiting or size >= len(batch):
             return {}
@@ -227,7 +227,7 @@ class Update:
         return {name: value for term in waiting for name, value in term.begin(logp, batch).items()}
 
     def meter(self, context: Any, batch: Batch, before: Before) -> Metrics:
-        """How far off-policy the batch was, by source."""
+        """Measure how far off-policy the batch is, by source."""
         rows = batch.rows
         if rows.learner_logp is None:  # a single step: its forward pass was the start of the update
             logp, entropy = (torch.cat(parts) for parts in zip(*before, strict=True))
@@ -251,16 +251,16 @@ def sources_of(batch: Batch) -> dict[Source, int]:
 
 @dataclass(frozen=True)
 class Logged:
-    """A schedule's value in this update, in the log."""
+    """Logs a schedule's value in this update."""
 
     name: str
     schedule: Any
 
     def improve(self, context: Any, batch: Batch) -> Metrics:
-        """The number, before the policy moves."""
+        """The value, before the update."""
         return {self.name: self.schedule.at(context.updates)}
 
     def check_budget(self, updates: int) -> None:
-        """Refuse a schedule that the run never comes to the end of."""
+        """Refuse a schedule that is longer than the run."""
         if hasattr(self.schedule, "check"):
             self.schedule.check(updates, self.name)
