@@ -15,7 +15,7 @@ from typing import Annotated, Any, Union, cast
 import tyro
 from tyro.conf import OmitArgPrefixes
 
-from rheostat.cli.boundary import BoundaryCommand
+from rheostat.cli.boundaries import BoundaryCommand
 from rheostat.cli.catalogue import BaseModel, Config, List, Show
 from rheostat.cli.comparisons import Compare, Demo, Sweep
 from rheostat.cli.dataset import Dataset

@@ -129,7 +129,7 @@ def _self_verified(run: Any, found: Samples, answers: list[list[str | None]], si
     rewards: Rewards = config.verification.rewards if hasattr(config, "verification") else "task"
     scores: list[Tensor] = []
     right: list[Tensor] = []
-    with context.looking():
+    with context.evaluating():
         for number, part in enumerate(found.parts):
             earned = solution_rewards(part.scores, rewards)
             chosen = part.scores.valid.nonzero()[:, 0].tolist()

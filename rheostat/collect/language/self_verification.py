@@ -221,7 +221,7 @@ class SelfVerification:
 
     def measure(self, context: Any, prompts: int) -> Metrics:
         """One solution of each held-out prompt, and one judgement of each solution; with streams of their own, so that nothing changes."""
-        with context.looking():
+        with context.evaluating():
             seen = context.collector.validation_sample(prompts, context.sampling, version=context.updates)
             earned = solution_rewards(seen.scores, self.rewards)
             chosen = seen.scores.valid.nonzero()[:, 0].tolist()
