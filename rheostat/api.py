@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rheostat.errors import unknown
+from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
 from rheostat.training.callbacks import Callback as Callback
 from rheostat.training.callbacks import listening_ones
@@ -76,7 +76,8 @@ def train(
         callbacks: objects with some of the methods ``on_update(run, metrics)``, ``on_evaluation(run, metrics)`` and
             ``on_checkpoint(run, path)`` (:class:`rheostat.Callback`); ``run.stop(why)`` in one of them ends the run.
         **options: settings of the run (``seed``, ``steps``, ``threads``, ...) and of the method (``learning_rate``, ...). ``rewards`` may
-            hold functions; those run in this process, without a time limit.
+            hold functions; those run in this process, without a time limit. ``offline`` may be data: an ``OfflineData``, ``Trajectories``,
+            a mapping of flat arrays by D4RL's names, or an open Minari data set; the run keeps a copy, so it opens and resumes without.
 
     Returns:
         The finished run, with ``metrics``, ``summary``, ``plot()`` and ``policy(observation)``.
@@ -95,7 +96,7 @@ def train(
     settings = settings_for(method, task, preset=preset, below=below, **options)
     where = Path(directory) if directory else free_directory(f"{method}-{settings.task.removeprefix(CUSTOM)}-s{settings.seed}")
     listeners = listening_ones(callbacks)
-    run = DrawnRun.create(where, settings, task=None if isinstance(task, str) else task, policy=policy)
+    run = DrawnRun.create(where, settings, task=None if isinstance(task, str) else task, policy=policy, data=given.data)
     return finish(run, progress, sinks, listeners)
 
 
@@ -175,6 +176,8 @@ def load(
     """
     if objects:
         settings = Run.settings_in(directory)
+        if "offline" in objects:
+            raise RheostatError(f"{directory} keeps its own copy of the data that were handed over: leave offline out.")
         unknown_ones = [name for name in objects if name not in NAMES]
         if unknown_ones:
             raise unknown("object of a run", unknown_ones[0], NAMES)

@@ -31,7 +31,21 @@ def read_flat(path: Path) -> Stored:
         RheostatError: it cannot be read, a column is missing, or columns have other shapes than they should.
         MissingExtra: h5py is not installed.
     """
-    columns = _columns(path)
+    stored = stored_of(_columns(path), str(path))
+    stored.metadata["description"] = f"read from {path.name}"
+    return stored
+
+
+def stored_of(columns: dict[str, np.ndarray], path: str) -> Stored:
+    """Flat arrays as a data set.
+
+    Args:
+        columns: by their names.
+        path: where they come from, for sentences.
+
+    Raises:
+        RheostatError: a column is missing, or columns have other shapes than they should.
+    """
     for name, others in NAMES.items():
         found = next((columns[other] for other in others if other in columns), None)
         if found is not None:
@@ -76,7 +90,7 @@ def _columns(path: Path) -> dict[str, np.ndarray]:
     return columns
 
 
-def _check_rows(columns: dict[str, np.ndarray], name: str, count: int, path: Path) -> None:
+def _check_rows(columns: dict[str, np.ndarray], name: str, count: int, path: str) -> None:
     value = columns.get(name)
     if value is None:
         return
@@ -92,10 +106,8 @@ def _check_rows(columns: dict[str, np.ndarray], name: str, count: int, path: Pat
         raise RheostatError(f"The next_observations of {path} have shape {list(value.shape)}, unlike its observations: they must agree.")
 
 
-def _stored(columns: dict[str, np.ndarray], path: Path) -> Stored:
+def _stored(columns: dict[str, np.ndarray], path: str) -> Stored:
     """The columns, split into episodes."""
-    from gymnasium.spaces import Box
-
     observations, following = columns["observations"], columns.get("next_observations")
     terminated = columns["terminals"].astype(bool)
     truncated = columns["timeouts"].astype(bool) & ~terminated if "timeouts" in columns else np.zeros(len(terminated), bool)
@@ -107,25 +119,32 @@ def _stored(columns: dict[str, np.ndarray], path: Path) -> Stored:
     rows = lengths
     if following is not None:
         observations, rows = np.insert(observations, last + 1, following[last], axis=0), lengths + 1
-    pixels = observations.dtype == np.uint8 and observations.ndim in (4, 5)
-    space = Box(0, 255, observations.shape[1:], np.uint8) if pixels else Box(-np.inf, np.inf, observations.shape[1:], np.float32)
+    space = observation_space_of(observations)
     log_probs = next((columns[name] for name in LOG_PROBS if name in columns), None)
     return Stored(
         observation_space=space,
-        action_space=_action_space(columns["actions"], path),
+        action_space=action_space_of(columns["actions"], path),
         lengths=lengths,
-        observations=observations if pixels else observations.astype(np.float32),
+        observations=observations.astype(space.dtype),
         observation_rows=rows,
         actions=columns["actions"],
         rewards=columns["rewards"],
         terminations=terminated,
         truncations=truncated,
         infos={} if log_probs is None else {"sampler_logp": log_probs.reshape(len(terminated))},
-        metadata={"description": f"read from {path.name}"},
     )
 
 
-def _action_space(actions: np.ndarray, path: Path) -> Any:
+def observation_space_of(observations: np.ndarray) -> Any:
+    """Pixels, or numbers without bounds."""
+    from gymnasium.spaces import Box
+
+    if observations.dtype == np.uint8 and observations.ndim in (4, 5):
+        return Box(0, 255, observations.shape[1:], np.uint8)
+    return Box(-np.inf, np.inf, observations.shape[1:], np.float32)
+
+
+def action_space_of(actions: np.ndarray, path: str) -> Any:
     """What the actions span: the task says how far they may go."""
     from gymnasium.spaces import Box, Discrete
 

@@ -333,7 +333,47 @@ class OfflineData:
         flat = file.suffix.lower() in SUFFIXES and file.is_file()
         folder = file if flat else minari_format.find_data(source)
         stored = read_flat(file) if flat else minari_format.read(folder, INFOS)
-        name = f"the data set {source}"
+        result = cls.of_stored(
+            stored,
+            name=f"the data set {source}",
+            encode=encode,
+            unknown_end=unknown_end,
+            outside=outside,
+            final_observation=final_observation,
+            split_after_success=split_after_success,
+            adopts=flat,
+        )
+        if (stored.metadata.get(OURS) or {}).get("digest", result.digest) != result.digest:
+            raise RheostatError(
+                f"{title(result.name)} was changed after it was written: its digest is not that of its metadata; if that was meant, "
+                f"remove the entry {OURS}.digest from {folder / minari_format.METADATA}."
+            )
+        return result
+
+    @classmethod
+    def of_stored(
+        cls,
+        stored: Stored,
+        *,
+        name: str,
+        encode: MakeEncoder | None = None,
+        unknown_end: Literal["error", "truncate"] = "error",
+        outside: Literal["error", "clip"] = "error",
+        final_observation: Literal["error", "drop"] = "error",
+        split_after_success: bool = False,
+        adopts: bool = False,
+    ) -> OfflineData:
+        """The content of files, or of arrays that are like one.
+
+        Args:
+            stored: arrays of all episodes.
+            name: what sentences call it.
+            encode, unknown_end, outside, final_observation, split_after_success: as in :meth:`load`.
+            adopts: see the class.
+
+        Raises:
+            RheostatError: what is wrong, in a sentence.
+        """
         ours = stored.metadata.get(OURS) or {}
         stored, observation, following = observed(stored, name, encode, final_observation)
         if split_after_success:
@@ -356,7 +396,7 @@ class OfflineData:
         breaks = torch.zeros(count, dtype=torch.bool)
         breaks[torch.from_numpy(stored.lengths).cumsum(0) - 1] = True
         reference, said = reference_of(stored.metadata, ours)
-        result = cls(
+        return cls(
             transitions,
             breaks,
             observation_space=observation[1],
@@ -370,14 +410,8 @@ class OfflineData:
             facts=ours.get("facts") or foreign_facts_of(stored.metadata),
             name=name,
             outside=outside,
-            adopts=flat,
+            adopts=adopts,
         )
-        if ours.get("digest", result.digest) != result.digest:
-            raise RheostatError(
-                f"{title(name)} was changed after it was written: its digest is not that of its metadata; if that was meant, "
-                f"remove the entry {OURS}.digest from {folder / minari_format.METADATA}."
-            )
-        return result
 
     def save(self, path: str | Path, *, dataset_id: str | None = None) -> Path:
         """Write the data set in Minari's format to ``path/data``; the same data give the same bytes.

@@ -175,6 +175,7 @@ def plan(
         raise RheostatError(f"A comparison needs different methods, got {', '.join(methods) or 'none'}.")
     if not isinstance(task, str):
         raise RheostatError("A comparison runs in several processes and needs the name of a task, not an environment object.")
+    refuse_objects(options, "A comparison")
     steps = usual_steps(name for name, _ in arms.values()) if steps is None else steps
     where = Path(directory) if directory else free_directory(f"compare-{'-'.join(map(_folder, methods))}-{task}")
     command = _command(methods, task, seeds, steps, margin, where, options)
@@ -377,6 +378,22 @@ def _read_by(method: str, options: dict[str, Any]) -> dict[str, Any]:
     if row.domain == "control" or uses_experts(method) or asked or options.get("expert_missing") == "skip":
         return options
     return {name: value for name, value in options.items() if name not in EXPERT_SETTINGS}
+
+
+def refuse_objects(options: dict[str, Any], who: str) -> None:
+    """Refuse options that other processes could not read.
+
+    Raises:
+        RheostatError: one that is an object.
+    """
+    for name, value in options.items():
+        try:
+            json.dumps(value)
+        except TypeError as error:
+            raise RheostatError(
+                f"{name} is an object ({type(value).__name__}): {who[:1].lower()}{who[1:]} runs in several processes and needs a name, "
+                "such as that of a file."
+            ) from error
 
 
 def _command(methods: Sequence[str], task: str, seeds: int, steps: int, margin: float | None, where: Path, options: dict[str, Any]) -> str:

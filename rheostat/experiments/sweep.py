@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from rheostat.analysis.records import Record
 from rheostat.analysis.statistics import Interval, interval_of, iqm
 from rheostat.errors import RheostatError, unknown
-from rheostat.experiments.comparison import Comparison, load_comparison, plan_arms, run_grid
+from rheostat.experiments.comparison import Comparison, load_comparison, plan_arms, refuse_objects, run_grid
 from rheostat.experiments.grid import Display
 from rheostat.learner.dial import Dial
 from rheostat.training.settings import usual_steps
@@ -104,6 +104,7 @@ def sweep(
             f"A sweep turns one number of the dial, and {len(turned)} have several settings: "
             f"give several to one of {', '.join('--dial.' + name.replace('_', '-') for name in SWEPT)}, for example --dial.lag 0 1 4 16."
         )
+    refuse_objects(options, "A sweep")
     ((name, values),) = turned.items()
     held = {f"dial.{other}": settings[0] for other, settings in dial.items() if len(settings) == 1}
     where = Path(directory) if directory else free_directory(f"sweep-{method}-{task}-{name}")

@@ -18,6 +18,9 @@ from rheostat.streams import Streams
 from rheostat.training.settings import Settings, configure
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rheostat.buffers.offline import OfflineData
     from rheostat.tasks.control.environments import Environments
     from rheostat.tasks.control.facts import Facts
 
@@ -155,7 +158,12 @@ def _spaces_of(facts: Facts) -> tuple[Any, Any]:
 
 
 def build_method(
-    settings: Settings, task: Any, policy: Any = None, facts: dict[str, Any] | None = None, weights: StartingWeights | None = None
+    settings: Settings,
+    task: Any,
+    policy: Any = None,
+    facts: dict[str, Any] | None = None,
+    weights: StartingWeights | None = None,
+    data: OfflineData | Path | None = None,
 ) -> Any:
     """The method of a run on its task.
 
@@ -165,6 +173,7 @@ def build_method(
         policy: the user's own network.
         facts: what the environments are like, where that was saved; then they are opened only when they are needed.
         weights: of another run, to begin with.
+        data: what was handed over as ``offline``, or where that is kept.
     """
     entry = table.entry(settings.method)
     config = configure(settings.method, settings.config)
@@ -186,7 +195,7 @@ def build_method(
         return teams.build(config, settings.method, team, streams, settings.steps, policy=policy, weights=weights)
     environments = RunEnvironments(task, settings, None if facts is None else Facts.from_json(facts))
     expert = load_expert(settings) if config.dial.expert_share else None
-    others: dict[str, Any] = {"expert": expert, "policy": policy, "weights": weights} | data_for(entry.load(), settings)
+    others: dict[str, Any] = {"expert": expert, "policy": policy, "weights": weights} | data_for(entry.load(), settings, data)
     found = control.build(config, settings.method, environments, streams, settings.steps, **others)
     try:
         refuse_idle(config, settings.method, found.context)
@@ -196,8 +205,13 @@ def build_method(
     return found
 
 
-def data_for(cls: Any, settings: Settings) -> dict[str, Any]:
+def data_for(cls: Any, settings: Settings, given: OfflineData | Path | None = None) -> dict[str, Any]:
     """What a method that learns from data sets is given besides: ``offline`` and ``online_steps``; nothing for the others.
+
+    Args:
+        cls: the method's.
+        settings: of the run.
+        given: the data set, or its folder, in the place of the one that the settings name.
 
     Raises:
         RheostatError: a data set or steps after it for a method that cannot use them, or a data set that cannot be read.
@@ -213,12 +227,15 @@ def data_for(cls: Any, settings: Settings) -> dict[str, Any]:
                 f"{settings.method} learns from its own data only: leave --offline out, or use a method that reads a data set."
             )
         return {}
-    data = None
-    if settings.offline is not None:
+    from rheostat.buffers.offline import OfflineData
+
+    data = given if isinstance(given, OfflineData) else None
+    if settings.offline is not None and data is None:
         from rheostat.buffers.repairs import Repairs
         from rheostat.collect.control.offline_data import load_for
 
-        data = load_for(None, settings.offline, **asdict(Repairs.of(settings.repair)))  # the method compares it with its environment
+        place = settings.offline if given is None else cast("Path", given)
+        data = load_for(None, place, **asdict(Repairs.of(settings.repair)))  # the method compares it with its environment
     return {"offline": data} | ({"online_steps": settings.online_steps} if uses == "first" else {})
 
 

@@ -1,17 +1,21 @@
-"""Objects in place of names: reward functions, rows of prompts, a model and its tokenizer, as Python hands them over.
+"""Objects in place of names: reward functions, rows of prompts, a model and its tokenizer, data to learn from, as Python hands them over.
 
-A run keeps names only. What was handed over as an object has to be handed over again to open the run, and is recorded as such.
+A run keeps names only. What was handed over as an object has to be handed over again to open the run, and is recorded as such. Data are
+the exception: the run keeps a copy in its directory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.training.settings import CUSTOM
+
+if TYPE_CHECKING:
+    from rheostat.buffers.offline import OfflineData
 
 NAMES = ("prompts", "rewards", "model", "tokenizer")
 
@@ -24,6 +28,7 @@ class HandedOver:
     policy: Any
     options: dict[str, Any]
     """The settings that are left, names instead of objects."""
+    data: OfflineData | None = None
 
 
 def handed_over(method: str, task: Any, policy: Any, options: dict[str, Any]) -> HandedOver:
@@ -33,7 +38,8 @@ def handed_over(method: str, task: Any, policy: Any, options: dict[str, Any]) ->
         method: its name.
         task: a name, an object, or None.
         policy: an object or None.
-        options: settings of the run, in which ``rewards`` may hold functions, ``prompts`` be rows, ``model`` a model (with ``tokenizer``).
+        options: settings of the run, in which ``rewards`` may hold functions, ``prompts`` be rows, ``model`` a model (with ``tokenizer``),
+            and ``offline`` data.
 
     Raises:
         RheostatError: objects where the method takes none, two of what there can be one of, or a model without a tokenizer.
@@ -43,7 +49,7 @@ def handed_over(method: str, task: Any, policy: Any, options: dict[str, Any]) ->
         given = [name for name in NAMES if options.get(name) is not None and not isinstance(options[name], str)]
         if given:
             raise RheostatError(f"{given[0]} is about language models, and {method} trains control policies: leave it out.")
-        return HandedOver(task, policy, options)
+        return HandedOver(task, policy, options, _data_of(options))
     for name in ("model", "prompts", "experts"):
         if isinstance(options.get(name), Path):
             options[name] = str(options[name])
@@ -54,6 +60,20 @@ def handed_over(method: str, task: Any, policy: Any, options: dict[str, Any]) ->
     task = _task_of(task, options)
     policy = _policy_of(policy, options)
     return HandedOver(task, policy, options)
+
+
+def _data_of(options: dict[str, Any]) -> OfflineData | None:
+    if options.get("offline") is None:
+        return None
+    from rheostat.buffers.repairs import Repairs
+    from rheostat.collect.control.offline_objects import handed_data
+
+    found = handed_data(options["offline"], Repairs.of(options.get("repair") or {}))
+    if isinstance(found, str):
+        options["offline"] = found
+        return None
+    options["offline"] = CUSTOM + type(options["offline"]).__name__
+    return found
 
 
 def _task_of(task: Any, options: dict[str, Any]) -> Any:

@@ -8,6 +8,7 @@
     sandbox.json     which walls the graders of a language run have
     summary.json     the final evaluation, written when the budget is spent
     lock.json        who writes the run now
+    offline/         the data set, where it was handed over as an object
     curves.png, report.html
 
 Exactness. Everything a run remembers is in the checkpoint, and the metrics file is cut back to where the checkpoint was taken, so that
@@ -34,6 +35,7 @@ from typing import Any, Self, cast
 import torch
 from safetensors.torch import save_file
 
+from rheostat.buffers.offline import OfflineData
 from rheostat.credit.verifiers.timing import seconds_of
 from rheostat.errors import Interrupted, RheostatError
 from rheostat.learner.running import RunningMethod
@@ -60,6 +62,9 @@ from rheostat.training.starting_point import StartingPoint, starting_point
 from rheostat.training.version_0_1 import current_summary
 from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, silent_rewards, warnings_of
 
+DATA = "offline"
+"""Where a data set is kept that was handed over as an object."""
+
 
 class Run:
     """One training run; make it with :meth:`create` or :meth:`load`.
@@ -84,6 +89,9 @@ class Run:
         self._stopped = ""  # why it ends before its budget is spent
         self._at_best = False  # opened to look at its best policy
         self._kept_warnings: list[str] = []  # those that belong to the run itself, and are saved with it
+        self._data: OfflineData | Path | None = None  # what was handed over to learn from, or where that is kept
+        if settings.offline is not None and settings.offline.startswith(CUSTOM):
+            self._data = self.directory / DATA
         self._method: RunningMethod | None = None
         self._iteration = 0
         self._logs = Logs(self.directory)
@@ -100,7 +108,9 @@ class Run:
     # --- making and opening ---------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def create(cls, directory: str | Path, settings: Settings, *, task: Any = None, policy: Any = None) -> Self:
+    def create(
+        cls, directory: str | Path, settings: Settings, *, task: Any = None, policy: Any = None, data: OfflineData | None = None
+    ) -> Self:
         """A new run in a new directory.
 
         Raises:
@@ -109,6 +119,7 @@ class Run:
         directory = Path(directory)
         refuse_taken(directory)
         run = cls(directory, settings, task, policy)
+        run._data = data
         run._begin_with(starting_point(settings))
         try:
             directory.mkdir(parents=True, exist_ok=True)
@@ -119,6 +130,8 @@ class Run:
             try:
                 run._describe(policy)
                 keep_sandbox(directory, run.method)
+                if data is not None:
+                    data.save(directory / DATA)
                 run._files = count_whole(directory)
             except OSError as error:
                 raise RheostatError(f"Cannot write to {directory}: {error}.") from error
@@ -338,7 +351,7 @@ class Run:
         """The method, built on first use."""
         if self._method is None:
             torch.set_num_threads(self.settings.threads)
-            self._method = build_method(self.settings, self._task, self._policy, self._facts, self._weights)
+            self._method = build_method(self.settings, self._task, self._policy, self._facts, self._weights, self._data)
             check_measured(self.settings, table.entry(self.settings.method).domain, self._method.context.measures)
         return self._method
 
