@@ -46,7 +46,7 @@ def mixed_counts(size: int, stale_share: float, *, window: int | None = None) ->
 
 @dataclass(frozen=True)
 class Mixture:
-    """The stale part of a batch, and until when there is one."""
+    """The share of stale groups in a batch, and the step after which there are none."""
 
     share: float = option(0.4, short="stale_share", at_least=0, below=1)
     """Share p of a batch's groups that come from the window, up to the switch."""

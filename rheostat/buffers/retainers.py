@@ -16,7 +16,7 @@ from rheostat.trajectories import Source, join_rows
 
 @dataclass(frozen=True)
 class Valid:
-    """Rows without a valid grade (and, if asked, truncated ones) leave the mask."""
+    """Masks rows without a valid grade and, optionally, truncated ones."""
 
     mask_truncated: bool = option(False)
     """Leave completions that hit the length limit out of the loss (DAPO's overlong filtering)."""
@@ -30,7 +30,7 @@ class Valid:
 
 @dataclass(frozen=True)
 class AtLeast:
-    """Rows that earned less than a threshold leave the mask."""
+    """Masks rows whose reward is below a threshold."""
 
     threshold: float = option(1.0)
     """Smallest reward that is kept."""
@@ -43,7 +43,7 @@ class AtLeast:
 
 @dataclass(frozen=True)
 class MarkStale:
-    """Rows that an older policy sampled say so."""
+    """Marks rows that an older policy sampled as stale."""
 
     keeps_units: ClassVar[bool] = True
 
@@ -55,7 +55,7 @@ class MarkStale:
 
 
 class RecentGroups:
-    """Whole groups of earlier batches join the fresh ones.
+    """Adds whole groups of earlier batches to the fresh ones.
 
     Args:
         age: oldest data that may be drawn, in policy updates.
@@ -69,7 +69,7 @@ class RecentGroups:
         self.recent = RecentRows(age)
 
     def count(self, fresh: int) -> int:
-        """Groups to draw beside ``fresh`` ones."""
+        """Number of earlier groups for so many fresh ones."""
         return round(fresh * self.share / (1 - self.share))
 
     def retain(self, context: Context, batch: Batch) -> Batch:
@@ -81,16 +81,16 @@ class RecentGroups:
         return batch if drawn is None else batch.with_rows(join_rows([rows, drawn]))
 
     def state_dict(self) -> dict[str, Any]:
-        """The batches that may be drawn from."""
+        """The stored batches."""
         return self.recent.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over saved batches."""
+        """Load saved batches."""
         self.recent.load_state_dict(state)
 
 
 class StaleGroups(RecentGroups):
-    """Whole groups of the last steps fill a batch up, until its mixture ends and the window is emptied (ReMix).
+    """Fills each batch with whole groups of the last steps, until the switch, when the window is emptied (ReMix).
 
     Args:
         mixture: how many, from which steps, and until when.
@@ -102,7 +102,7 @@ class StaleGroups(RecentGroups):
         self.mixture, self.stale = mixture, mixture.counts(prompts)[1]
 
     def count(self, fresh: int) -> int:
-        """Groups to draw, whatever the number of fresh ones."""
+        """Number of earlier groups, whatever the number of fresh ones."""
         return self.stale
 
     def retain(self, context: Context, batch: Batch) -> Batch:

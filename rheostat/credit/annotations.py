@@ -55,16 +55,16 @@ class ModelScores:
     model: str = "reference"
     into: str = "reference_logp"
     when: Callable[[Any], bool] | None = None
-    """Of the context, whether they are needed in this update; None: in every one."""
+    """From the context: whether they are needed in this update; None: in every one."""
 
     @property
     def writes(self) -> Sequence[str]:
-        """The field."""
+        """The field that it writes."""
         return (self.into,)
 
     @property
     def models(self) -> Sequence[str]:
-        """Models it asks."""
+        """Models that it evaluates."""
         return (self.model,)
 
     def __call__(self, context: Context, batch: Batch) -> Batch:
@@ -75,7 +75,7 @@ class ModelScores:
 
 @dataclass(frozen=True)
 class OverlongPenalty:
-    """A soft punishment of completions that come near the length limit (DAPO): part of what a row has earned, not of its reward."""
+    """A soft penalty for completions near the length limit (DAPO); it changes the return of a row, not its reported reward."""
 
     buffer: int | None = option(0, short="overlong_buffer", at_least=0)
     """Tokens before the limit over which the penalty grows; 0 for none, None for a quarter of the limit."""
@@ -89,7 +89,7 @@ class OverlongPenalty:
         return batch
 
     def bind(self, context: Context) -> None:
-        """Refuse a buffer that no completion leaves."""
+        """Refuse a buffer that covers every completion."""
         if self.buffer is not None and self.buffer > context.longest:
             raise RheostatError(
                 f"overlong_buffer is {self.buffer}, more than the {context.longest} tokens a completion may have: lower it, raise "
@@ -129,7 +129,7 @@ class GroupAdvantage:
         return bool(self.kl_penalty)
 
     def with_kl(self, coefficient: float) -> GroupAdvantage:
-        """The same with a KL as part of the reward."""
+        """A copy with a KL as part of the reward."""
         return replace(self, kl_penalty=coefficient)
 
     def check(self, composition: Any) -> None:
@@ -192,7 +192,7 @@ class MixedAdvantage(GroupAdvantage):
 
 @dataclass(frozen=True)
 class LabelsAndRates:
-    """Which completions are right, and the share of right ones in each group; groups without both kinds leave the mask."""
+    """Marks right completions and computes their share in each group; masks groups without both kinds."""
 
     threshold: float = option(1.0)
     """Smallest reward that counts as right."""

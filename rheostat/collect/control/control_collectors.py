@@ -1,4 +1,4 @@
-"""WHO ACTS? as parts: the policy for a batch or a step, nobody, whoever repairs the data, an expert beside the policy."""
+"""WHO ACTS? as parts: the policy for a batch or a step, a behaviour policy, no one (offline), and an expert in addition to the policy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from rheostat.trajectories import Source, join_rows
 
 @dataclass(frozen=True)
 class Rollout:
-    """The model named ``acting`` acts for a batch of steps, or for a part of one."""
+    """Collects a batch of steps, or a part of one, with the model named ``acting``."""
 
     environments: int = option(8, short="num_envs", at_least=1)
     """Environments stepped together."""
@@ -62,7 +62,7 @@ class Rollout:
         return {"steps per environment and turn": self.vector_steps}
 
     def draw(self, context: Any) -> Draw:
-        """Who acts, for raw observations."""
+        """The collecting policy, as a function of raw observations."""
         acting = self.acting
         model, see, in_environment_units = context.models[acting], context.see, context.in_environment_units
 
@@ -82,7 +82,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class RecurrentRollout(Rollout):
-    """The same by a policy that remembers its episodes: rows know the memory they began with, and where episodes begin."""
+    """The same for recurrent policies: rows also carry the memory at their first step, and where episodes begin."""
 
     writes: ClassVar[tuple[str, ...]] = ("begins", "memory")
     refuses: ClassVar[dict[str, str]] = {
@@ -91,7 +91,7 @@ class RecurrentRollout(Rollout):
     }
 
     def bind(self, context: Any) -> None:
-        """Every environment begins with nothing to remember."""
+        """Start every environment with an empty memory."""
         memory = EpisodeMemory(context.models[self.acting].network, self.environments)
         context.stores["memory"] = memory
         context.on_restart.append(memory.forget)
@@ -120,7 +120,7 @@ class RecurrentRollout(Rollout):
 
 @dataclass(frozen=True)
 class TeamRollout(Rollout):
-    """The policy acts for its agents while others act for theirs."""
+    """Collects the rows of the policy's own agents in environments of several agents."""
 
     refuses: ClassVar[dict[str, str]] = {"expert_share": "an expert would act in environments of its own, and agents act together"}
 
@@ -132,7 +132,7 @@ class TeamRollout(Rollout):
 
 @dataclass(frozen=True)
 class Blocks(Rollout):
-    """A behaviour policy acts for a block of steps at a time; whole batches are several blocks."""
+    """Collects with a behaviour policy, one block of steps per turn; a batch consists of several blocks."""
 
     block: int = option(8, short="behaviour_steps", at_least=1)
     """Environment steps between updates of the behaviour policy (m); must divide batch_steps."""
@@ -159,7 +159,7 @@ class Blocks(Rollout):
 
 @dataclass(frozen=True)
 class RobustActing(Rollout):
-    """The policy acts, corrected by what the window already holds: with some probability it takes the action that repairs most."""
+    """Collects with the policy, corrected by the kept data: sometimes it takes the action that reduces the sampling error most."""
 
     repair_probability: float = option(0.2, share=True)
     """rho: share of steps that choose instead of sampling (the authors try 0.02 to 1)."""
@@ -180,7 +180,7 @@ class RobustActing(Rollout):
         return {"quantiles": "all discrete actions are candidates, so leave it alone"} if not context.continuous else {}
 
     def collect(self, context: Any) -> Batch:
-        """The policy, corrected by what is kept (without the batch that is about to go)."""
+        """The policy, corrected by the kept data (without the batch that is dropped next)."""
         policy, history = context.models[self.acting].policy, context.stores["window"]
         scores = ScoreGradients(policy)
         kept = history.blocks[1:] if history.full else history.blocks
@@ -201,7 +201,7 @@ class RobustActing(Rollout):
 
 @dataclass(frozen=True)
 class StepByStep:
-    """The policy acts for one step of all environments."""
+    """Collects one step of all environments with the policy."""
 
     environments: int = option(1, short="num_envs", at_least=1)
     """Environments stepped together."""
@@ -213,7 +213,7 @@ class StepByStep:
 
 @dataclass(frozen=True)
 class RandomFirst(StepByStep):
-    """Uniform actions first, then the policy, one step of all environments at a time."""
+    """Collects one step of all environments: with uniform actions at first, then with the policy."""
 
     random_steps: int = option(5_000, short="start_steps", at_least=0)
     """Environment steps with uniform actions and without learning."""
@@ -247,12 +247,12 @@ class Nobody:
     environments: int = 1
 
     def collect(self, context: Any) -> Batch:
-        """Nothing, ``[environments, 0]``."""
+        """An empty batch, ``[environments, 0]``."""
         return Batch(no_steps(context.environments))
 
 
 class ExpertRows:
-    """Rows of an expert join the batch: a block of its steps, in environments of its own.
+    """Adds rows of an expert to the batch: a block of its steps, in environments of its own.
 
     Args:
         share: of the batch.

@@ -106,7 +106,7 @@ class Conversations(PromptCollector):
 
     @property
     def grader(self) -> str:
-        """Who grades, for messages."""
+        """Name of the verifier, for messages."""
         return f"The environment {self.episodes.name!r}"
 
     def sample(

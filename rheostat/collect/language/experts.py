@@ -173,7 +173,7 @@ class ExpertsBeside:
         return batch.with_rows(join_rows([batch.rows, self.stream.take(self.count)])) if self.count else batch
 
     def describe(self) -> dict[str, int | str]:
-        """For printing."""
+        """Derived numbers, for printing."""
         return {"expert rows per batch": self.count}
 
     def state_dict(self) -> dict[str, Any]:

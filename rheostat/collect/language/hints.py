@@ -1,4 +1,4 @@
-"""Guides: the beginning of a solution, shown to a policy that fails without it.
+"""Hints: the beginning of a solution, shown to a policy that fails without it.
 
 A hint belongs to the prompt: it is never in the mask, so nothing is learned from its tokens. What follows is sampled from the hinted prompt
 and every log-probability of it, of the learner and of a reference, is conditioned on the hinted prompt. Rows carry the source HINTED.
@@ -49,16 +49,16 @@ class Guided(NamedTuple):
     """A prompt with a hint."""
 
     prompt: Prompt
-    """As the policy sees it; the key is the plain prompt's."""
+    """The prompt with the hint; its key is that of the plain prompt."""
     ids: list[int]
     """Its token ids, hint included."""
     opening: str
-    """What of the answer is given already: a grader sees it before the completion."""
+    """The part of the answer that is given as a hint; a grader sees it before the completion."""
 
 
 @dataclass(frozen=True)
 class Guide:
-    """How a hint is cut and where it stands."""
+    """How a hint is truncated and where it is placed."""
 
     unit: Unit = "tokens"
     """Cut by tokens, or by characters (which may end inside a word or a formula)."""
@@ -99,7 +99,7 @@ def appended(content: str | list[Message], text: str) -> str | list[Message]:
 
 
 class Refined(NamedTuple):
-    """What became of the groups."""
+    """The outcome of sampling with hints, for every prompt."""
 
     accuracy: Tensor
     """``[P, G]`` of the groups that were kept."""
@@ -263,11 +263,11 @@ class Hints:
             raise RheostatError("hint_separator stands between question and hint: it needs hint_place 'question'.")
 
     def over(self, inner: Any) -> Hints:
-        """Around a collector of groups."""
+        """Wrap a collector of groups."""
         return replace(self, inner=inner)
 
     def describe(self) -> dict[str, int | str]:
-        """For printing."""
+        """Derived numbers, for printing."""
         return {"most groups per prompt": 1 + len(self.fractions)}
 
     def check_budget(self, updates: int) -> None:
@@ -286,7 +286,7 @@ class Hints:
         return int(self.inner.rows)
 
     def collect(self, context: Any) -> Batch:
-        """Of every prompt the group that was sampled last."""
+        """The latest group of every prompt."""
         batch: Batch = self.inner.collect(context)
         if context.updates < self.after:
             return batch

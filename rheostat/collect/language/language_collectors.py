@@ -26,7 +26,7 @@ from rheostat.trajectories import join_columns
 
 
 def batch_of(graded: Graded) -> Batch:
-    """A graded batch as it goes through the learner."""
+    """Convert a graded batch into a learner's batch."""
     return Batch(graded.trajectories, dict(graded.columns), metrics=dict(graded.metrics), facts={"graded": graded})
 
 
@@ -45,7 +45,7 @@ class SamplingOptions:
 
     @property
     def whole(self) -> bool:
-        """Whether every token can be drawn."""
+        """Whether every token has a positive probability."""
         return not self.top_k and self.top_p == 1
 
 
@@ -78,7 +78,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class MixedGroups(Groups):
-    """Fresh groups of a mixed batch, or of a whole one after the switch."""
+    """The fresh groups of a mixed batch; after the switch, whole batches of fresh groups."""
 
     mixture: Mixture = Mixture()
 
@@ -87,13 +87,13 @@ class MixedGroups(Groups):
         return Groups(prompts, self.size).collect(context)
 
     def describe(self) -> dict[str, int | str]:
-        """For printing."""
+        """Derived numbers, for printing."""
         fresh, stale = self.mixture.counts(self.prompts)
         until = f"up to update {self.mixture.until}" if self.mixture.until else "to the end"
         return {"groups of a mixed batch": f"{fresh} fresh, {stale} stale, {until}"}
 
     def check_budget(self, updates: int) -> None:
-        """Refuse a switch that never comes."""
+        """Refuse a switch after the end of the run."""
         if self.mixture.until >= updates:
             raise RheostatError(
                 f"switch_after is {self.mixture.until}, but the run makes {updates} updates, so the policy would never be reincarnated: "
@@ -103,7 +103,7 @@ class MixedGroups(Groups):
 
 @dataclass(frozen=True)
 class ExpertsInside:
-    """Groups that an expert has joined: ``count`` demonstrations beside the policy's own completions of every prompt, graded like them."""
+    """Groups with ``count`` demonstrations in addition to the policy's completions of every prompt; both are graded."""
 
     inner: Any
     count: int
@@ -138,7 +138,7 @@ class Dynamic:
     selects_groups: ClassVar[bool] = True
 
     def over(self, inner: Any) -> Dynamic:
-        """Around a collector of groups."""
+        """Wrap a collector of groups."""
         return replace(self, inner=inner)
 
     @property
@@ -179,7 +179,7 @@ def selected(batch: Batch, keep: Tensor) -> Batch:
 
 
 def joined(parts: list[Batch]) -> Batch | None:
-    """Graded batches one below the other, with their columns; None where there are none."""
+    """Concatenate graded batches with their columns; None where there are none."""
     graded = join([part.facts["graded"] for part in parts], sum(map(len, parts)))
     if graded is None:
         return None

@@ -1,4 +1,4 @@
-"""Prompts in, graded completions out: what the loop of a language method collects."""
+"""Data collection of language methods: prompts are sampled, completed and graded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from rheostat.trajectories import Trajectories, join_columns, join_rows
 
 @dataclass
 class LanguageSetup:
-    """Everything a language method acts in: the task, the policy to train, who samples from it and who grades."""
+    """What a language method trains with: the task, the policy, the engine that samples from it, and the verifier that grades."""
 
     task: LanguageTask
     policy: LanguagePolicy
@@ -51,25 +51,25 @@ class LanguageSetup:
 
     @property
     def checked(self) -> CheckedEngine:
-        """The engine, which is always a checked one."""
+        """The engine, which is always wrapped in checks."""
         assert isinstance(self.engine, CheckedEngine)
         return self.engine
 
 
 @dataclass
 class Graded:
-    """A batch of completions with their grades, beyond what fits into tensors."""
+    """A batch of completions with their grades, including text."""
 
     trajectories: Trajectories
     """[B, T]; the reward of a row stands on its last token, invalid rows are marked and have reward 0 nowhere used."""
     prompts: list[Prompt]
-    """Of every row."""
+    """Prompt of every row."""
     completions: list[str]
-    """Of every row, decoded."""
+    """Decoded completion of every row."""
     scores: Scores
     metrics: dict[str, float] = field(default_factory=dict)
     columns: dict[str, Tensor] = field(default_factory=dict)
-    """Of every row, ``[B]`` or ``[B, T]``: what goes into the batch's columns."""
+    """Additional columns of the batch, ``[B]`` or ``[B, T]``."""
 
     def select(self, rows: Tensor) -> Graded:
         """The rows of a bool or index tensor ``[B]``."""
@@ -86,7 +86,7 @@ class Graded:
 
 
 class PromptCollector:
-    """Draws prompts, samples a group of completions for each, and has them graded.
+    """Takes prompts, samples a group of completions for each, and grades them.
 
     Args:
         setup: task, policy, engine and verifier.
@@ -106,12 +106,12 @@ class PromptCollector:
 
     @property
     def turns(self) -> int:
-        """Turns that the policy has, each of at most as many tokens as the sampling says."""
+        """Most turns of the policy in a conversation; each has its own token limit."""
         return 1
 
     @property
     def grader(self) -> str:
-        """Who grades, for messages."""
+        """Name of the verifier, for messages."""
         return f"The reward {self.setup.verifier.name!r}"
 
     def collect(self, prompts: int, group_size: int, sampling: Sampling, *, version: int, progress: Progress) -> Graded:
@@ -250,7 +250,7 @@ class PromptCollector:
 
 
 def validation_metrics(seen: Graded) -> dict[str, float]:
-    """What the log says of a validation sample."""
+    """Metrics of a validation sample."""
     names = {"reward": "accuracy", "completion_length": "validation_length", "truncated_share": "validation_truncated_share"}
     health = ("invalid_share", "abstained_share", "reward_spread")
     rest = {f"validation_{name}": value for name, value in seen.metrics.items() if name not in names and name not in health}

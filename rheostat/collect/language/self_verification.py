@@ -158,7 +158,7 @@ class SelfVerification:
     refuses: ClassVar[dict[str, str]] = {"expert_share": "solutions that the policy did not write are not its own to verify"}
 
     def over(self, inner: Any) -> SelfVerification:
-        """Around a collector of groups."""
+        """Wrap a collector of groups."""
         return replace(self, inner=inner)
 
     @property
