@@ -42,8 +42,9 @@ class Entry:
         return importlib.import_module(self.path.split(":")[0])
 
 
-VECTORS = "vectors (verl, TRL), laws, probes, resume"
+VECTORS = "vectors (verl, TRL), plain (loops), laws, probes, resume"
 OWN_CODE = "vectors (the authors' code), laws, probes, resume"
+PLAIN_OWN_CODE = "vectors (the authors' code), plain (loops), laws, probes, resume"
 
 METHODS: dict[str, Entry] = {
     "a2c": Entry("rheostat.methods.control.a2c:A2C", "control", "Advantage actor-critic", "1602.01783", "vectors (SB3), probes, resume"),
@@ -51,7 +52,11 @@ METHODS: dict[str, Entry] = {
         "rheostat.methods.control.awac:AWAC", "control", "Advantage-weighted actor-critic", "2006.09359", "vectors (CORL), laws, resume"
     ),
     "bapo": Entry(
-        "rheostat.methods.language.bapo:BAPO", "language", "Clip bounds searched for balance", "2510.18927", "vectors, laws, probes, resume"
+        "rheostat.methods.language.bapo:BAPO",
+        "language",
+        "Clip bounds searched for balance",
+        "2510.18927",
+        "vectors, plain (loops), laws, probes, resume",
     ),
     "bc": Entry("rheostat.methods.control.bc:BC", "control", "Behaviour cloning", "2106.01345", "laws, probes, resume"),
     "chord": Entry(
@@ -59,7 +64,7 @@ METHODS: dict[str, Entry] = {
         "language",
         "Reinforcement and imitation in every step",
         "2508.11408",
-        "vectors, laws, probes, resume",
+        "vectors, plain (loops), laws, probes, resume",
     ),
     "cispo": Entry("rheostat.methods.language.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
     "cql": Entry("rheostat.methods.control.cql:CQL", "control", "Conservative Q-learning", "2006.04779", "vectors (CORL), laws, resume"),
@@ -69,7 +74,7 @@ METHODS: dict[str, Entry] = {
         "language",
         "Direct preference optimisation",
         "2305.18290",
-        "vectors (TRL), laws, probes, resume",
+        "vectors (TRL), plain (loops), laws, probes, resume",
     ),
     "dqn": Entry("rheostat.methods.control.dqn:DQN", "control", "Deep Q-learning, double DQN", "1312.5602", "laws, probes, resume"),
     "dr-grpo": Entry("rheostat.methods.language.dr_grpo:DrGRPO", "language", "GRPO without its normalisations", "2503.20783", VECTORS),
@@ -84,14 +89,14 @@ METHODS: dict[str, Entry] = {
         "language",
         "Hints where the whole group fails",
         "2507.10628",
-        "vectors, laws, probes, resume",
+        "vectors, plain (loops), laws, probes, resume",
     ),
     "gmpo": Entry(
         "rheostat.methods.language.gmpo:GMPO",
         "language",
         "Geometric-mean policy optimisation",
         "2507.20673",
-        "vectors (verl), laws, probes, resume",
+        "vectors (verl), plain (loops), laws, probes, resume",
     ),
     "grpo": Entry("rheostat.methods.language.grpo:GRPO", "language", "Group relative policy optimisation", "2402.03300", VECTORS),
     "gspo": Entry("rheostat.methods.language.gspo:GSPO", "language", "Group sequence policy optimisation", "2507.18071", VECTORS),
@@ -100,12 +105,14 @@ METHODS: dict[str, Entry] = {
     ),
     "iql": Entry("rheostat.methods.control.iql:IQL", "control", "Implicit Q-learning", "2110.06169", "vectors (CORL), laws, resume"),
     "lp-reg": Entry(
-        "rheostat.methods.language.lp_reg:LpReg", "language", "Protection of rare tokens in wrong answers", "2510.03222", OWN_CODE
+        "rheostat.methods.language.lp_reg:LpReg", "language", "Protection of rare tokens in wrong answers", "2510.03222", PLAIN_OWN_CODE
     ),
     "luffy": Entry(
-        "rheostat.methods.language.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", OWN_CODE
+        "rheostat.methods.language.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", PLAIN_OWN_CODE
     ),
-    "nft": Entry("rheostat.methods.language.nft:NFT", "language", "Likelihood that learns from wrong answers", "2505.18116", OWN_CODE),
+    "nft": Entry(
+        "rheostat.methods.language.nft:NFT", "language", "Likelihood that learns from wrong answers", "2505.18116", PLAIN_OWN_CODE
+    ),
     "pmoe": Entry("rheostat.methods.control.pmoe:PMOE", "control", "SAC with a mixture of experts", "2104.09122", OWN_CODE),
     "pmoe-ppo": Entry("rheostat.methods.control.pmoe_ppo:PMOEPPO", "control", "PPO with a mixture of experts", "2104.09122", OWN_CODE),
     "ppo": Entry(
@@ -128,14 +135,14 @@ METHODS: dict[str, Entry] = {
         "language",
         "Implicit process rewards from a second language model that is trained together with the policy",
         "2502.01456",
-        "laws, plain step, resume",
+        "plain (loops), laws, resume",
     ),
     "process-reward": Entry(
         "rheostat.methods.language.process_reward:ProcessReward",
         "language",
         "A reward model on tokens is trained together with the policy",
         "2410.08146",
-        "laws, probes, resume",
+        "plain (loops), laws, probes, resume",
     ),
     "props": Entry(
         "rheostat.methods.control.props:PROPS",
@@ -156,16 +163,28 @@ METHODS: dict[str, Entry] = {
     ),
     "reinforce-pp": Entry("rheostat.methods.language.reinforce_pp:ReinforcePP", "language", "REINFORCE++", "2501.03262", VECTORS),
     "remix": Entry(
-        "rheostat.methods.language.remix:ReMix", "language", "Recent rollouts, then rebirth", "2507.06892", "vectors, laws, probes, resume"
+        "rheostat.methods.language.remix:ReMix",
+        "language",
+        "Recent rollouts, then rebirth",
+        "2507.06892",
+        "vectors, plain (loops), laws, probes, resume",
     ),
-    "rft": Entry("rheostat.methods.language.rft:RFT", "language", "Rejection-sampling fine-tuning", "2308.01825", "laws, probes, resume"),
-    "rise": Entry("rheostat.methods.language.rise:RISE", "language", "Solutions and their verification together", "2505.13445", OWN_CODE),
+    "rft": Entry(
+        "rheostat.methods.language.rft:RFT",
+        "language",
+        "Rejection-sampling fine-tuning",
+        "2308.01825",
+        "plain (loops), laws, probes, resume",
+    ),
+    "rise": Entry(
+        "rheostat.methods.language.rise:RISE", "language", "Solutions and their verification together", "2505.13445", PLAIN_OWN_CODE
+    ),
     "rl-plus": Entry(
         "rheostat.methods.language.rl_plus:RLPlus",
         "language",
         "Experts in the group by multiple importance sampling",
         "2508.00222",
-        "vectors, laws, probes, resume",
+        "vectors, plain (loops), laws, probes, resume",
     ),
     "rlpd": Entry("rheostat.methods.control.rlpd:RLPD", "control", "SAC with prior data", "2302.02948", "vectors, laws, resume"),
     "rloo": Entry("rheostat.methods.language.rloo:RLOO", "language", "REINFORCE leave-one-out", "2402.14740", VECTORS),
@@ -177,9 +196,13 @@ METHODS: dict[str, Entry] = {
     ),
     "sac": Entry("rheostat.methods.control.sac:SAC", "control", "Soft actor-critic", "1801.01290", "vectors (SB3), probes, resume"),
     "self-curation": Entry(
-        "rheostat.methods.language.self_curation:SelfCuration", "language", "Only prompts that are not solved yet", "2510.02230", OWN_CODE
+        "rheostat.methods.language.self_curation:SelfCuration",
+        "language",
+        "Only prompts that are not solved yet",
+        "2510.02230",
+        PLAIN_OWN_CODE,
     ),
-    "sft": Entry("rheostat.methods.language.sft:SFT", "language", "Supervised fine-tuning", "-", "laws, probes, resume"),
+    "sft": Entry("rheostat.methods.language.sft:SFT", "language", "Supervised fine-tuning", "-", "plain (loops), laws, probes, resume"),
     "td3": Entry(
         "rheostat.methods.control.td3:TD3",
         "control",
@@ -192,7 +215,11 @@ METHODS: dict[str, Entry] = {
     ),
     "tis": Entry("rheostat.methods.language.tis:TIS", "language", "Truncated importance sampling", "-", VECTORS),
     "treepo": Entry(
-        "rheostat.methods.language.treepo:TreePO", "language", "Completions grown as trees, credited by subtrees", "2508.17445", OWN_CODE
+        "rheostat.methods.language.treepo:TreePO",
+        "language",
+        "Completions grown as trees, credited by subtrees",
+        "2508.17445",
+        PLAIN_OWN_CODE,
     ),
     "uni-o4": Entry(
         "rheostat.methods.control.uni_o4:UniO4", "control", "One clipped objective, offline and online", "2311.03351", OWN_CODE

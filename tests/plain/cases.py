@@ -183,8 +183,10 @@ PREFERENCES = [
 TWO_MODELS = [
     case("ppo-lm", losses.ppo_lm, minibatches=1, group_size=1, prompts_per_batch=8, micro_batch_rows=0, sees=BOTH | {"a row that was cut"}),
     case("ppo-lm/options", partial(losses.ppo_lm, gamma=0.9, lam=0.8, beta=0.2, value=2.0, width=0.02, bonus=0.1), gamma=0.9, lam=0.8,
-         kl_coefficient=0.2, value_coefficient=2.0, value_clip=0.02, entropy_coefficient=0.1, minibatches=2, group_size=1,
+         kl_coefficient=0.2, value_coefficient=2.0, value_clip=0.02, entropy_coefficient=0.1, minibatches=1, group_size=1, turns=2,
          prompts_per_batch=6, sees={"a clipped value"}),
+    case("rise", partial(losses.ppo_lm, beta=0.1, value=1.0, bonus=0.001), kl_coefficient=0.1, solution_rewards="task", minibatches=1,
+         prompts_per_batch=1, verification_prompts=2, max_new_tokens=12, turns=2, sees=BOTH),
     case("process-reward", partial(losses.process_reward, alpha=0.7), process_coefficient=0.7, reward_loss=losses.outcome_regression,
          reward_learning_rate=1e-2, reward_passes=2, sees=BOTH),
     case("prime", partial(losses.prime, beta=0.7, gamma=0.9, alpha=0.4, whiten=True), process_beta=0.7, gamma=0.9, process_coefficient=0.4,

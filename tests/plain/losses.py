@@ -92,7 +92,7 @@ def clipped(
     return found
 
 
-def surrogate(world: World, rows: list[Row], worth: Worth, low: float, high: float, **bounds: float | None) -> Values:
+def surrogate(world: World, rows: list[Row], worth: Worth, low: float, high: float, **bounds: Any) -> Values:
     """PPO's loss of every token, its ratio to the policy when the update began."""
     return {
         row: [-clipped(world, r, a, low, high, **bounds) for r, a in zip(ratios(world.now(row), row.old), worth[row], strict=True)]
@@ -133,7 +133,7 @@ def grpo(
     bonus: float = 0.0,
     together: Callable[[Values], Tensor] = row_mean,
     advantage: Callable[[list[Row]], Worth] = credit.in_deviations,
-    **bounds: float | None,
+    **bounds: Any,
 ) -> Tensor:
     """DeepSeekMath, equation 3."""
     loss = together(surrogate(world, rows, advantage(world.batch), low, high, **bounds))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rheostat.credit import group_advantages as groups
 from rheostat.credit import proxy_scores, token_returns
+from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.objectives import clipping, kl, ratio
 from tests.plain.cases import CASES, METHODS, Sums
 from tests.plain.following import Case, departure, follow
@@ -200,10 +201,17 @@ WRONG: list[tuple[str, str, Any]] = [
     ("dpo/sigmoid", "rheostat.objectives.preference.masked_sum", lambda x, mask, dim: x.sum(dim) / mask.sum(dim)),
     ("ppo-lm/options", "rheostat.objectives.terms.value_loss", lambda v, target, **o: clipping_free(v, target, **o)),
     ("ppo-lm/options", "rheostat.credit.annotations.token_gae", changed(token_returns.token_gae, lam=1.0)),
+    ("ppo-lm/options", "rheostat.credit.annotations.kl_shaped_reward", lambda reward, old, base, mask, **_: last_only(reward, mask)),
+    ("rise", "rheostat.credit.annotations.kl_shaped_reward", lambda reward, old, base, mask, **_: last_only(reward, mask)),
     ("process-reward", "rheostat.credit.process_rewards.progress_rewards", lambda before, after, mask: after.masked_fill(~mask, 0.0)),
     ("prime", "rheostat.credit.process_rewards.process_returns", lambda reward, *_, **__: reward),
     ("treepo", "rheostat.credit.tree_advantages.subgroup_advantage", lambda r, g, path, **_: groups.grpo_advantage(r, g, scale="none")),
 ]
+
+
+def last_only(reward: Tensor, mask: Tensor) -> Tensor:
+    """Token rewards without the KL."""
+    return reward_at_last_token(reward, mask)
 
 
 def padded_mean(x: Tensor, mask: Tensor, dim: int | None) -> Tensor:

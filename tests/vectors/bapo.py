@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
-
-from rheostat.masking import select
-from rheostat.objectives.clipping import Clip
+from rheostat.methods.language.bapo import BAPO
 from rheostat.objectives.entropy_clip import clipped_gradient, entropy_change, softmax_entropy
-from rheostat.objectives.policy_gradient import policy_gradient
-from rheostat.objectives.ratio import LOG_CLAMP
-from rheostat.objectives.searched_bounds import Form, Range, SearchedBounds, search_bounds
+from rheostat.objectives.searched_bounds import Form, SearchedBounds
+from rheostat.objectives.searched_clip import SearchedClip
+from rheostat.parts import Aggregate
 from tests.vectors.baselines_llm import AGGREGATIONS
+from tests.vectors.methods import batch_of, minimised, update_terms
 from tests.vectors.tools import Unsupported, boolean, gradients, leaf, plain, tensor
+
+Bound = tuple[float, float, float]
+"""Start, end and step of a bound of the ratio."""
 
 
 def run(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """Outputs of one case."""
     kind = name.partition("/")[0]
     if kind == "paper":
-        low, high = (Range(params[f"a_{side}"], params[f"b_{side}"], params[f"d_{side}"]) for side in ("lo", "hi"))
+        low, high = ((params[f"a_{side}"], params[f"b_{side}"], params[f"d_{side}"]) for side in ("lo", "hi"))
         found, rest = searched(inputs, params, low, high, params["rho0"], "paper")
         return plain(rest | {"rho_at_start": found.balance_at_start, "rho": found.balance, "n_moves": found.moves})
     if kind in ("search", "edge"):
-        low, high = (Range(*(params[f"ratio_{side}_{part}"] for part in ("start", "max", "step"))) for side in ("lower", "upper"))
+        names = ("start", "max", "step")
+        low, high = (
+            (params[f"ratio_{side}_{names[0]}"], *(params[f"ratio_{side}_{name}"] for name in names[1:])) for side in ("lower", "upper")
+        )
         found, rest = searched(inputs, params, low, high, params["adv_ratio_target"], "released")
         return plain(rest | {"pos_neg_ratio": found.balance})
     if kind == "entropy_clip":
@@ -33,21 +37,25 @@ def run(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, 
 
 
 def searched(
-    inputs: dict[str, Any], params: dict[str, Any], low: Range, high: Range, target: float, form: Form
+    inputs: dict[str, Any], params: dict[str, Any], low: Bound, high: Bound, target: float, form: Form
 ) -> tuple[SearchedBounds, dict[str, Any]]:
     """The window, the loss it gives and the gradient."""
-    logp, old, mask, adv = leaf(inputs["logp"]), tensor(inputs["old_logp"]), boolean(inputs["mask"]), tensor(inputs["adv"])
-    ratio: Tensor = (select(logp, mask) - select(old, mask)).detach().clamp(*LOG_CLAMP).exp()
-    found = search_bounds(ratio, adv, low=low, high=high, target=target, form=form, mask=mask, sampler_logp=old)
-    loss = policy_gradient(
-        logp,
-        adv,
-        denominator_logp=old,
-        mask=mask,
-        clip=Clip(1 - found.low, found.high - 1, dual=params["dual_clip_c"]),
-        log_clamp=LOG_CLAMP,
-        aggregate=AGGREGATIONS[params["agg"]],
-    ).loss
+    logp, old, adv = leaf(inputs["logp"]), tensor(inputs["old_logp"]), tensor(inputs["adv"])
+    clip = SearchedClip(
+        1 - low[0],
+        high[0] - 1,
+        form,
+        target,
+        low_end=1 - low[1],
+        low_step=low[2],
+        high_end=high[1] - 1,
+        high_step=high[2],
+        dual=params["dual_clip_c"],
+    )
+    method = BAPO(clip=clip, aggregate=Aggregate(AGGREGATIONS[params["agg"]]))
+    batch = batch_of(boolean(inputs["mask"]), sampler_logp=old, learner_logp=old, advantage=adv)
+    found = update_terms(method)[0].begin(logp, batch)["bounds"]
+    loss, _ = minimised(method, logp, batch)
     return found, {"loss": loss, "grad_logp": gradients(loss, logp)[0], "c_low": found.low, "c_high": found.high}
 
 

@@ -8,17 +8,34 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rheostat.credit.group_advantages import grpo_advantage, informative_groups, reinforce_pp_baseline_advantage, rloo_advantage, to_tokens
+from rheostat.credit.annotations import GroupAdvantage
+from rheostat.credit.group_advantages import grpo_advantage, informative_groups
 from rheostat.credit.token_returns import reinforce_pp_advantage, token_gae
 from rheostat.credit.token_rewards import overlong_penalty
 from rheostat.errors import RheostatError
-from rheostat.masking import Aggregation, aggregate, masked_sum, select
-from rheostat.objectives.clipping import Clip, ClipRule, DetachedClip, LogClip, NoClip, PolicyShaping
+from rheostat.learner.language import LossKL, RewardKL
+from rheostat.masking import Aggregation, aggregate, select
+from rheostat.methods.language.cispo import CISPO
+from rheostat.methods.language.dapo import DAPO
+from rheostat.methods.language.dr_grpo import DrGRPO
+from rheostat.methods.language.gmpo import GMPO
+from rheostat.methods.language.grpo import GRPO
+from rheostat.methods.language.gspo import GSPO
+from rheostat.methods.language.luffy import LUFFY
+from rheostat.methods.language.reinforce import Reinforce
+from rheostat.methods.language.reinforce_pp import ReinforcePP
+from rheostat.methods.language.rl_plus import RLPlus
+from rheostat.methods.language.rloo import RLOO
+from rheostat.methods.language.tis import TIS
+from rheostat.objectives.clipping import Clip, DetachedClip, LogClip
 from rheostat.objectives.kl import kl_estimate, straight_through
 from rheostat.objectives.policy_gradient import policy_gradient
-from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
+from rheostat.objectives.terms import SamplerCorrection
 from rheostat.objectives.value import value_loss
 from rheostat.objectives.weights import importance_weight, rejection_mask, stale_negative_weight
+from rheostat.parts import Aggregate
+from tests.vectors.methods import advantage as method_advantage
+from tests.vectors.methods import batch_of, minimised, written_by
 from tests.vectors.tools import Unsupported, boolean, gradients, integer, leaf, plain, tensor
 
 AGGREGATIONS: dict[str, Aggregation] = {
@@ -27,6 +44,8 @@ AGGREGATIONS: dict[str, Aggregation] = {
     "seq-mean-token-sum": "sequence-sum",
     "seq-mean-token-sum-norm": "constant",
 }
+
+TRL_MODES: dict[str, Aggregation] = {"grpo": "sequence-mean", "bnpo": "token-mean", "dapo": "token-mean", "dr_grpo": "constant"}
 
 
 def run(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
@@ -65,7 +84,11 @@ def advantage(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict
     if name.startswith("trl_grpo"):
         rewards = tensor(inputs["rewards"])
         group = torch.arange(len(rewards)).repeat_interleave(rewards.shape[1])
-        return {"adv": grpo_advantage(rewards.flatten(), group, scale=params["scale"], eps=params["eps"]).view_as(rewards)}
+        if params["scale"] == "batch":  # no method's
+            found = grpo_advantage(rewards.flatten(), group, scale="batch", eps=params["eps"])
+        else:
+            found = method_advantage(by_deviation(params["scale"] == "group", params["eps"]), rewards.flatten(), group)
+        return {"adv": found.view_as(rewards)}
     mask = boolean(inputs["mask"])
     if name.startswith("gae"):
         whitened, returns = token_gae(
@@ -76,78 +99,67 @@ def advantage(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict
         rewards = tensor(inputs["token_rewards"])
         whitened, returns = reinforce_pp_advantage(rewards, mask, gamma=params["gamma"], eps=params["whiten_eps"], reset_at_mask=True)
         return {"adv": whitened, "returns": returns}
-    rewards, group = tensor(inputs["rewards"]), integer(inputs["group"])
-    if name.startswith("grpo"):
-        scale = "group" if params["norm_by_std"] else "none"
-        return {"adv": to_tokens(grpo_advantage(rewards, group, scale=scale, eps=params["eps"]), mask)}
-    if name == "rloo":
-        return {"adv": to_tokens(rloo_advantage(rewards, group), mask)}
-    if name == "reinforce_pp_baseline":
-        return {"adv": reinforce_pp_baseline_advantage(rewards, group, mask, eps=params["whiten_eps"])}
-    raise Unsupported(f"the adapter does not know an advantage {name!r}")
+    methods = {
+        "rloo": RLOO(kl=RewardKL(0.0)),
+        "reinforce_pp_baseline": ReinforcePP(advantage=GroupAdvantage("reinforce-pp-baseline"), kl=RewardKL(0.0)),
+    }
+    if not name.startswith("grpo") and name not in methods:
+        raise Unsupported(f"the adapter does not know an advantage {name!r}")
+    method = methods.get(name) or by_deviation(params["norm_by_std"], params["eps"])
+    return {"adv": method_advantage(method, tensor(inputs["rewards"]), integer(inputs["group"]), mask)}
+
+
+def by_deviation(scaled: bool, eps: float) -> Any:
+    """GRPO, or without the group's deviation Dr. GRPO."""
+    return GRPO(advantage=GroupAdvantage("grpo", eps)) if scaled else DrGRPO()
 
 
 def verl_loss(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """Policy losses of verl, and LUFFY's."""
+    """Policy losses of verl, and LUFFY's: what the methods' updates minimise."""
     logp, old, mask, adv = leaf(inputs["logp"]), tensor(inputs["old_logp"]), boolean(inputs["mask"]), tensor(inputs["adv"])
     rows, length = logp.shape
     kind = name.partition("/")[0]
-    if kind == "luffy":
-        loss = luffy_loss(logp, old, mask, adv, boolean(inputs["prefix_mask"]), params)
-        return {"loss": loss, "grad_logp": gradients(loss, logp)[0]}
-    clip: ClipRule
-    ratio: RatioKind = "token"
-    denominator_logp: Tensor | None = old
-    clamp: tuple[float, float] | None = LOG_CLAMP
     mode = AGGREGATIONS.get(params.get("agg", "token-mean"), "sequence-mean")
-    count: int | None = length if mode == "constant" else None
-    if kind.startswith("gspo"):
-        clip, ratio, clamp = Clip(params["clip_low"], params["clip_high"]), "sequence-token", (-math.inf, 10.0)
-    elif kind == "gmpo":
-        clip, ratio, clamp, count = LogClip(params["log_clip_low"], params["log_clip_high"]), "sequence", None, rows
-    elif kind.startswith("cispo"):
-        clip = DetachedClip(params["clip_low"], params["clip_high"])
-    elif kind == "reinforce_logp":
-        clip, denominator_logp = DetachedClip(), None
-    else:
-        both = params.get("clip_ratio")
-        low, high = (params.get(f"clip_ratio_{side}", params.get(f"clip_{side}")) for side in ("low", "high"))
-        clip = Clip(both if low is None else low, both if high is None else high, dual=params["dual_clip_c"])
-    weight = tensor(inputs["sampler_weights"]) if "sampler_weights" in inputs else None
-    loss = policy_gradient(
-        logp,
-        adv,
-        denominator_logp=denominator_logp,
-        mask=mask,
-        clip=clip,
-        ratio=ratio,
-        log_clamp=clamp,
-        weight=weight,
-        aggregate=mode,
-        denominator=count,
-    ).loss
+    aggregation = Aggregate(mode, length) if mode == "constant" else Aggregate(mode)
+    known: dict[str, Tensor | None] = {"learner_logp": old, "advantage": adv}
+    method, count = verl_method(kind, params, aggregation), None
+    if kind == "luffy":
+        method, known["source"] = luffy_method(params, length), written_by(boolean(inputs["prefix_mask"]))
+    if kind == "gmpo":
+        count = float(rows)
+    if kind == "reinforce_logp":  # its only step compares the learner with itself
+        known["learner_logp"] = None
+    if "sampler_weights" in inputs:  # of a sampler for which TIS finds these weights
+        method = TIS(clip=method.clip, correction=SamplerCorrection("token", math.inf), aggregate=aggregation)
+        known["sampler_logp"] = old - tensor(inputs["sampler_weights"]).log()
+    loss, _ = minimised(method, logp, batch_of(mask, **known), denominators=count)
     return {"loss": loss, "grad_logp": gradients(loss, logp)[0]}
 
 
-def luffy_loss(logp: Tensor, old: Tensor, mask: Tensor, adv: Tensor, prefix: Tensor, params: dict[str, Any]) -> Tensor:
-    """Own tokens by importance sampling, expert tokens by their (shaped) probability, one constant denominator."""
+def verl_method(kind: str, params: dict[str, Any], aggregation: Aggregate) -> Any:
+    """The method of a loss of verl."""
+    if kind.startswith("gspo"):
+        return GSPO(clip=Clip(params["clip_low"], params["clip_high"]), aggregate=aggregation)
+    if kind == "gmpo":
+        return GMPO(clip=LogClip(params["log_clip_low"], params["log_clip_high"]), aggregate=aggregation)
+    if kind.startswith("cispo"):
+        return CISPO(clip=DetachedClip(params["clip_low"], params["clip_high"]), aggregate=aggregation)
+    if kind == "reinforce_logp":
+        return Reinforce(aggregate=aggregation)
+    both = params.get("clip_ratio")
+    low, high = (params.get(f"clip_ratio_{side}", params.get(f"clip_{side}")) for side in ("low", "high"))
+    clip = Clip(both if low is None else low, both if high is None else high, dual=params.get("dual_clip_c"))
+    return GRPO(clip=clip, aggregate=aggregation, kl=LossKL(0.0))
+
+
+def luffy_method(params: dict[str, Any], length: int) -> Any:
+    """LUFFY, or where an expert's probability is not shaped RL-PLUS without what it adds."""
     if params["on_policy_clip"] is not None:
         raise Unsupported("the released flags do not clip own tokens")
-    shaping: ClipRule = NoClip() if params["reshape"] == "no_reshape" else PolicyShaping(float(params["reshape"].rpartition("_")[2]))
-    length = logp.shape[-1]
-    own = policy_gradient(
-        logp, adv, denominator_logp=old, mask=mask & ~prefix, clip=NoClip(), aggregate="constant", denominator=length
-    ).loss
-    expert = policy_gradient(
-        logp,
-        adv,
-        denominator_logp=torch.zeros_like(logp),
-        mask=mask & prefix,
-        clip=shaping,
-        aggregate="constant",
-        denominator=length,
-    ).loss
-    return own + expert
+    total = Aggregate("constant", length)
+    if params["reshape"] == "no_reshape":
+        return RLPlus(external="certain", exploration=0.0, entropy_coefficient=0.0, aggregate=total)
+    return LUFFY(shaping=float(params["reshape"].rpartition("_")[2]), aggregate=total)
 
 
 def trl_loss(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
@@ -156,41 +168,50 @@ def trl_loss(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[
     if name.startswith("rloo"):
         return rloo_loss(logp, old, mask, tensor(inputs["adv_per_seq"]), params["clip"])
     adv = tensor(inputs["adv_per_seq"]).unsqueeze(-1).expand_as(logp)
-    rows = len(logp)
-    kind = params["loss_type"]
-    clip: ClipRule = Clip(params["eps_low"], params["eps_high"], upper=params["delta"])
-    if kind == "cispo":
-        clip = DetachedClip(None, params["eps_high"] - 1)
-    modes: dict[str, tuple[Aggregation, int | None]] = {
-        "grpo": ("sequence-mean", rows),
-        "bnpo": ("token-mean", None),
-        "dapo": ("token-mean", None),
-        "cispo": ("token-mean", None),
-        "dr_grpo": ("constant", rows * params["max_completion_length"]),
-    }
-    mode, count = modes[kind]
     threshold = params["off_policy_mask_threshold"]
-    weight = None if threshold is None else stale_negative_weight(logp, old, adv, mask, threshold=threshold)
+    if threshold is not None:  # no method's
+        return stale_loss(logp, old, mask, adv, params)
+    batch = batch_of(mask, learner_logp=old, advantage=adv, reference_logp=tensor(inputs["ref_logp"]))
+    count = float(len(logp)) if params["loss_type"] == "grpo" else None
+    loss, _ = minimised(trl_method(params), logp, batch, longest=params["max_completion_length"], denominators=count)
+    return {"loss": loss, "grad_logp": gradients(loss, logp)[0]}
+
+
+def trl_method(params: dict[str, Any]) -> Any:
+    """The method of a loss of TRL's GRPO trainer."""
+    clip, kl, kind = Clip(params["eps_low"], params["eps_high"], upper=params["delta"]), LossKL(params["beta"]), params["loss_type"]
+    if kind == "cispo":
+        return CISPO(clip=DetachedClip(None, params["eps_high"] - 1), kl=kl)
+    if params["importance_level"] == "token" and kind in ("dapo", "dr_grpo"):
+        return DAPO(clip=clip, kl=kl) if kind == "dapo" else DrGRPO(clip=clip, kl=kl)
+    return GRPO(clip=clip, ratio=params["importance_level"], clamp_log_ratio=False, aggregate=Aggregate(TRL_MODES[kind]), kl=kl)
+
+
+def stale_loss(logp: Tensor, old: Tensor, mask: Tensor, adv: Tensor, params: dict[str, Any]) -> dict[str, Any]:
+    """TRL's mask of stale rows with a negative advantage, on the kernel."""
+    if params["loss_type"] not in TRL_MODES or params["beta"]:
+        raise Unsupported("the mask of stale rows stands beside no KL and no constant weight")
+    mode = TRL_MODES[params["loss_type"]]
+    counts = {"sequence-mean": len(logp), "constant": len(logp) * params["max_completion_length"]}
     loss = policy_gradient(
         logp,
         adv,
         denominator_logp=old,
         mask=mask,
-        clip=clip,
+        clip=Clip(params["eps_low"], params["eps_high"], upper=params["delta"]),
         ratio=params["importance_level"],
-        weight=weight,
+        weight=stale_negative_weight(logp, old, adv, mask, threshold=params["off_policy_mask_threshold"]),
         aggregate=mode,
-        denominator=count,
+        denominator=counts.get(mode),
     ).loss
-    if params["beta"]:
-        divergence = kl_estimate(logp, tensor(inputs["ref_logp"]), "k3", mask=mask)
-        loss = loss + params["beta"] * aggregate(divergence, mask, mode, denominator=count)
     return {"loss": loss, "grad_logp": gradients(loss, logp)[0]}
 
 
 def rloo_loss(logp: Tensor, old: Tensor, mask: Tensor, adv: Tensor, clip: float) -> dict[str, Any]:
-    """TRL's RLOO treats the completion as one action; without a mask, because it counts an empty row too, with ratio 1."""
-    loss = policy_gradient(masked_sum(logp, mask, -1), adv, denominator_logp=masked_sum(old, mask, -1), clip=Clip(clip, clip)).loss
+    """TRL's RLOO treats the completion as one action; it counts an empty row too, with ratio 1."""
+    batch = batch_of(mask, learner_logp=old, advantage=adv[:, None].expand_as(logp))
+    loss, _ = minimised(RLOO(clip=Clip(clip, clip), kl=RewardKL(0.0)), logp, batch, denominators=float(len(logp)))
+    loss = loss - adv[~mask.any(1)].sum() / len(logp)
     return {"loss": loss, "grad_logp": gradients(loss, logp)[0]}
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+import torch
 
+from rheostat.collect.language.language_collectors import Groups
 from rheostat.masking import Aggregation, natural_denominator
+from rheostat.methods.language.chord import CHORD
 from rheostat.objectives.clipping import Clip
-from rheostat.objectives.policy_gradient import policy_gradient
-from rheostat.objectives.ratio import LOG_CLAMP
 from rheostat.objectives.schedules import PeakSchedule
-from rheostat.objectives.supervised import weighted_likelihood
-from rheostat.objectives.weights import ExpertWeight, expert_weight
+from rheostat.objectives.weights import ExpertWeight
+from rheostat.parts import Aggregate
+from tests.vectors.methods import around, batch_of, minimised, scores_of, update_terms, written_by
 from tests.vectors.tools import Unsupported, boolean, gradients, leaf, plain, tensor
 
 AGGREGATIONS: dict[str, Aggregation] = {
@@ -40,38 +41,34 @@ def schedule(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
 
 def likelihood(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """The expert loss alone; its means over rows count an empty row too."""
-    logp, mode = leaf(inputs["logp"]), AGGREGATIONS[params["agg"]]
-    loss = weighted_likelihood(
-        logp,
-        mask=boolean(inputs["mask"]),
-        weight=expert_weight(logp, WEIGHTS[params["weight"]]),
-        ceiling=params.get("cutoff_prob"),
-        aggregate=mode,
-        denominator=None if mode == "token-mean" else len(logp),
+    logp, mask, mode = leaf(inputs["logp"]), boolean(inputs["mask"]), AGGREGATIONS[params["agg"]]
+    method = CHORD(
+        groups=Groups(2, 2), expert_weight=WEIGHTS[params["weight"]], cutoff=params.get("cutoff_prob"), aggregate=Aggregate(mode)
     )
+    _, imitation = update_terms(method)
+    batch = batch_of(mask, source=written_by(torch.ones_like(mask)))
+    count = imitation.denominator(batch, around()) if mode == "token-mean" else torch.tensor(len(logp))
+    loss, _ = imitation(scores_of(logp), batch, count, around())
     return {"loss": loss, "grad_logp": gradients(loss, logp)[0]}
 
 
 def mixture(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """Both losses. The authors take token means per micro-batch and weigh them by rows, which is a denominator per micro-batch."""
-    logp, old, adv = leaf(inputs["logp"]), tensor(inputs["old_logp"]), tensor(inputs["adv"])
-    mask, expert = boolean(inputs["mask"]), boolean(inputs["expert_mask"])
-    mu = PeakSchedule(params["mu_peak"], params["mu_valley"], params["mu_warmup"], params["mu_decay"]).at(params["step"])
-    weight = expert_weight(logp, "phi" if params["phi"] else "none")
+    logp, mask, expert = leaf(inputs["logp"]), boolean(inputs["mask"]), boolean(inputs["expert_mask"])
+    mu = PeakSchedule(params["mu_peak"], params["mu_valley"], params["mu_warmup"], params["mu_decay"])
+    method = CHORD(
+        groups=Groups(2, 2),
+        mu=mu,
+        expert_weight="phi" if params["phi"] else "none",
+        clip=Clip(params["clip"], params["clip"], dual=params["dual_clip_c"]),
+    )
+    source = written_by(expert[:, None].expand(mask.shape))
+    batch = batch_of(mask, learner_logp=tensor(inputs["old_logp"]), advantage=tensor(inputs["adv"]), source=source)
     loss = logp.sum() * 0
     for rows in params["micro_batches"]:
-        here = expert.new_zeros(len(expert))
-        here[rows] = True
-        parts: list[Tensor] = []
+        counts = []
         for kind in (~expert, expert):
-            kept = mask & (here & kind)[:, None]
-            share = int((here & kind).sum()) / max(1, int(kind.sum()))
-            count = natural_denominator(kept, "token-mean") / (share or 1.0)
-            if kind is expert:
-                parts.append(weighted_likelihood(logp, mask=kept, weight=weight, denominator=count))
-            else:
-                clip = Clip(params["clip"], params["clip"], dual=params["dual_clip_c"])
-                policy = policy_gradient(logp, adv, denominator_logp=old, mask=kept, clip=clip, log_clamp=LOG_CLAMP, denominator=count)
-                parts.append(policy.loss)
-        loss = loss + (1 - mu) * parts[0] + mu * parts[1]
-    return {"loss": loss, "mu": mu, "grad_logp": gradients(loss, logp)[0]}
+            share = int(kind[rows].sum()) / max(1, int(kind.sum()))
+            counts.append(natural_denominator(mask[rows] & kind[rows][:, None], "token-mean") / (share or 1.0))
+        loss = loss + minimised(method, logp[rows], batch[rows], update=params["step"], denominators=counts)[0]
+    return {"loss": loss, "mu": mu.at(params["step"]), "grad_logp": gradients(loss, logp)[0]}

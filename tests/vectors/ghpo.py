@@ -7,11 +7,14 @@ from typing import Any
 from torch import Tensor
 
 from rheostat.collect.language.hints import beginning, refine
-from rheostat.credit.group_advantages import grpo_advantage
-from rheostat.masking import Aggregation, aggregate
+from rheostat.credit.annotations import GroupAdvantage
+from rheostat.learner.language import LossKL
+from rheostat.masking import Aggregation
+from rheostat.methods.language.ghpo import GHPO
 from rheostat.objectives.clipping import Clip
-from rheostat.objectives.kl import kl_estimate
-from rheostat.objectives.policy_gradient import policy_gradient
+from rheostat.parts import Aggregate
+from tests.vectors.methods import advantage as method_advantage
+from tests.vectors.methods import batch_of, minimised
 from tests.vectors.tools import Unsupported, boolean, gradients, integer, leaf, plain, tensor
 
 
@@ -47,30 +50,28 @@ def staged(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
 def groups(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """Advantages with and without the deviation."""
     reward = tensor(inputs["rewards"])
-    return {"adv_scaled": advantages(reward, params["adv_eps"]), "adv_unscaled": advantages(reward, params["adv_eps"], "none")}
+    return {"adv_scaled": advantages(reward, params["adv_eps"]), "adv_unscaled": advantages(reward)}
 
 
-def advantages(reward: Tensor, eps: float, scale: Any = "group") -> Tensor:
-    """``[P, G]`` of ``[P, G]``."""
+def advantages(reward: Tensor, eps: float | None = None) -> Tensor:
+    """``[P, G]`` of ``[P, G]``; without an eps nothing is divided by the deviation."""
     group = integer([[index] * reward.shape[1] for index in range(len(reward))]).flatten()
-    return grpo_advantage(reward.flatten(), group, scale=scale, eps=eps).view_as(reward)
+    part = GroupAdvantage("mean-baseline") if eps is None else GroupAdvantage("grpo", eps)
+    return method_advantage(GHPO(advantage=part), reward.flatten(), group).view_as(reward)
 
 
 def loss(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """The released loss; in a single iteration the learner is compared with itself."""
-    logp, mask = leaf(inputs["logp"]), boolean(inputs["mask"])
-    old = None if inputs["old_logp"] is None else tensor(inputs["old_logp"])
-    adv = tensor(inputs["adv_per_seq"]).unsqueeze(-1).expand_as(logp)
-    rows = len(logp)
-    modes: dict[str, tuple[Aggregation, int | None]] = {
-        "bnpo": ("token-mean", None),
-        "grpo": ("sequence-mean", rows),
-        "dr_grpo": ("constant", rows * params["max_completion_length"]),
-    }
-    mode, count = modes[params["loss_type"]]
-    clip = Clip(params["eps_low"], params["eps_high"])
-    total = policy_gradient(logp, adv, denominator_logp=old, mask=mask, clip=clip, aggregate=mode, denominator=count).loss
-    if params["beta"]:
-        divergence = kl_estimate(logp, tensor(inputs["ref_logp"]), "k3", mask=mask)
-        total = total + params["beta"] * aggregate(divergence, mask, mode, denominator=count)
+    """The released loss, which counts an empty row too; in a single iteration the learner is compared with itself."""
+    logp = leaf(inputs["logp"])
+    modes: dict[str, Aggregation] = {"bnpo": "token-mean", "grpo": "sequence-mean", "dr_grpo": "constant"}
+    mode = modes[params["loss_type"]]
+    method = GHPO(clip=Clip(params["eps_low"], params["eps_high"]), aggregate=Aggregate(mode), kl=LossKL(params["beta"]))
+    batch = batch_of(
+        boolean(inputs["mask"]),
+        learner_logp=None if inputs["old_logp"] is None else tensor(inputs["old_logp"]),
+        reference_logp=tensor(inputs["ref_logp"]),
+        advantage=tensor(inputs["adv_per_seq"]).unsqueeze(-1).expand_as(logp),
+    )
+    count = float(len(logp)) if mode == "sequence-mean" else None
+    total, _ = minimised(method, logp, batch, longest=params["max_completion_length"], denominators=count)
     return {"loss": total, "grad_logp": gradients(total, logp)[0]}

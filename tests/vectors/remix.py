@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rheostat.buffers.mixing import mixed_counts
 from rheostat.masking import aggregate
+from rheostat.methods.language.remix import ReMix
 from rheostat.objectives.clipping import Clip
 from rheostat.objectives.kl_convex import convex_share, exact_kl_convex, kl_convex
-from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.ratio import window_centre
+from rheostat.trajectories import Source
+from tests.vectors.methods import batch_of, minimised
 from tests.vectors.tools import Unsupported, boolean, gradients, leaf, plain, tensor
+
+ANCHORS = {"reference_logp": "anchor_logp", "previous_logp": "previous_logp"}
 
 
 def run(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
@@ -33,31 +38,36 @@ def run(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, 
     raise Unsupported(f"the adapter does not know a case {name!r}")
 
 
-def surrogate(logp: Tensor, inputs: dict[str, Any], eps: float) -> tuple[PolicyLoss, Tensor]:
-    """The loss with its window centred on the current policy, and the centre."""
-    behaviour, current, mask = tensor(inputs["behaviour_logp"]), tensor(inputs["current_start_logp"]), boolean(inputs["mask"])
-    centre = window_centre(current, behaviour, log_clamp=None)
-    clip = Clip(eps, eps, centre=centre)
-    return policy_gradient(logp, tensor(inputs["adv"]), denominator_logp=behaviour, mask=mask, clip=clip), centre
+def surrogate(logp: Tensor, inputs: dict[str, Any], update: int = 0, **options: Any) -> Tensor:
+    """What ReMix minimises on rows that are all taken as stale, so that the recorded sampler counts."""
+    mask = boolean(inputs["mask"])
+    anchors = {name: tensor(inputs[key]) for name, key in ANCHORS.items() if key in inputs}
+    batch = batch_of(
+        mask,
+        sampler_logp=tensor(inputs["behaviour_logp"]),
+        learner_logp=tensor(inputs["current_start_logp"]),
+        advantage=tensor(inputs["adv"]),
+        source=torch.full(mask.shape, int(Source.REPLAY)),
+        **anchors,
+    )
+    return minimised(ReMix(clamp_log_ratio=False, **options), logp, batch, update=update)[0]
 
 
 def mix_surrogate(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """Mix-PPG; the recorded ratios and centres are of all tokens, masked or not."""
     logp = leaf(inputs["logp"])
-    policy, centre = surrogate(logp, inputs, params["eps"])
-    ratio = window_centre(logp, tensor(inputs["behaviour_logp"]), log_clamp=None)
-    return {"loss": policy.loss, "grad_logp": gradients(policy.loss, logp)[0], "ratio": ratio, "centre": centre}
+    loss = surrogate(logp, inputs, clip=Clip(params["eps"], params["eps"]), kl_coefficient=0.0)
+    behaviour = tensor(inputs["behaviour_logp"])
+    ratio = window_centre(logp, behaviour, log_clamp=None)
+    centre = window_centre(tensor(inputs["current_start_logp"]), behaviour, log_clamp=None)
+    return {"loss": loss, "grad_logp": gradients(loss, logp)[0], "ratio": ratio, "centre": centre}
 
 
 def objective(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """The surrogate and beta times KL-Convex at step t."""
-    logp, mask = leaf(inputs["logp"]), boolean(inputs["mask"])
-    policy, _ = surrogate(logp, inputs, params["eps"])
-    share = convex_share(params["t"])
-    penalty = kl_convex(
-        logp, tensor(inputs["anchor_logp"]), tensor(inputs["previous_logp"]), share=share, estimator=params["estimator"], mask=mask
-    )
-    loss = policy.loss + params["beta"] * aggregate(penalty, mask)
+    """The surrogate and beta times KL-Convex at step t, which counts from 1."""
+    logp = leaf(inputs["logp"])
+    options = {"clip": Clip(params["eps"], params["eps"]), "kl_coefficient": params["beta"], "kl_estimator": params["estimator"]}
+    loss = surrogate(logp, inputs, params["t"] - 1, **options)
     return {"loss": loss, "grad_logp": gradients(loss, logp)[0]}
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+import torch
 
-from rheostat.credit.group_advantages import grpo_advantage, split_advantage
-from rheostat.masking import aggregate, masked_mean, select
-from rheostat.objectives.clipping import Clip, ClipRule, NoClip
-from rheostat.objectives.foreign_terms import External, external_clip, external_denominator
-from rheostat.objectives.policy_gradient import policy_gradient
-from rheostat.objectives.weights import expert_weight
+from rheostat.collect.language.language_collectors import Groups
+from rheostat.credit.annotations import MixedAdvantage
+from rheostat.masking import masked_mean, select
+from rheostat.methods.language.rl_plus import RLPlus
+from rheostat.objectives.clipping import Clip, NoClip
+from rheostat.parts import Aggregate
+from tests.vectors.methods import advantage as method_advantage
+from tests.vectors.methods import around, batch_of, minimised, scores_of, update_terms, written_by
 from tests.vectors.tools import Unsupported, boolean, gradients, integer, leaf, plain, tensor
 
 
@@ -28,42 +30,41 @@ def run(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, 
 def advantage(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """Over the whole group, or over its own rows (``grpo_split``)."""
     rewards, group = tensor(inputs["rewards"]), integer(inputs["group"])
-    if "on_policy" in inputs:
-        scale = "group" if params["use_std"] else "none"
-        return {"adv_per_seq": split_advantage(rewards, group, boolean(inputs["on_policy"]), scale=scale, eps=params["eps"])}
-    return {"adv_per_seq": grpo_advantage(rewards, group, scale="group" if params["use_std"] else "none", eps=params["eps"])}
+    form: Any = "grpo" if params["use_std"] else "mean-baseline"
+    own = boolean(inputs["on_policy"]) if "on_policy" in inputs else torch.ones_like(group, dtype=torch.bool)
+    eps = params["eps"] if params["use_std"] else None
+    part = MixedAdvantage(form, eps, statistics="own" if "on_policy" in inputs else "all")
+    return {"adv_per_seq": method_advantage(RLPlus(advantage=part), rewards, group, source=written_by(~own)[:, None])}
 
 
 def loss(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """The released loss and its parts."""
-    logp, old, adv = leaf(inputs["logp"]), tensor(inputs["old_logp"]), tensor(inputs["adv"])
-    mask, external = boolean(inputs["mask"]), boolean(inputs["prefix_mask"])
-    plus = params["strategy"] == "RL-PLUS"
-    kind: External = "mixed" if plus else "certain"
-    denominator = external_denominator(old, kind)
-    weight = expert_weight(logp, "exploration", gamma=params["gamma"]) if plus else None
-    clip = params["on_policy_clip"]
-    clip: ClipRule = NoClip() if clip is None else Clip(clip, clip)
+    logp, mask, external = leaf(inputs["logp"]), boolean(inputs["mask"]), boolean(inputs["prefix_mask"])
+    plus, clip, by_tokens = params["strategy"] == "RL-PLUS", params["on_policy_clip"], params["norm"] == "token-mean"
+    method = RLPlus(
+        groups=Groups(2, 2),
+        external="mixed" if plus else "certain",
+        exploration=params["gamma"] if plus else 0.0,
+        external_cap=params.get("off_max_clip"),
+        clip=NoClip() if clip is None else Clip(clip, clip),
+        aggregate=Aggregate("token-mean") if by_tokens else Aggregate("constant", logp.shape[-1]),
+        entropy_coefficient=0.0,
+    )
+    known = {"learner_logp": tensor(inputs["old_logp"]), "advantage": tensor(inputs["adv"]), "source": written_by(external)}
+    batch = batch_of(mask, **known)
+    total, _ = minimised(method, logp, batch, denominators=float(mask.sum()) if by_tokens else None)
+    own, experts = update_terms(method)
     parts = {
-        "on": policy_gradient(logp, adv, denominator_logp=old, mask=mask & ~external, clip=clip),
-        "off": policy_gradient(
-            logp,
-            adv,
-            denominator_logp=denominator,
-            mask=mask & external,
-            clip=external_clip(params.get("off_max_clip")),
-            weight=weight,
-        ),
+        name: term(scores_of(logp), batch, term.mask(batch).sum().clamp(min=1), around())[0]
+        for name, term in (("on", own), ("off", experts))
     }
-    tokens: Tensor = parts["on"].terms.loss + parts["off"].terms.loss
-    by_tokens = params["norm"] == "token-mean"
-    total = aggregate(tokens, mask, "token-mean" if by_tokens else "constant", denominator=None if by_tokens else logp.shape[-1])
-    everything = policy_gradient(logp, adv, denominator_logp=denominator, clip=NoClip()).ratio
+    kernel = experts.kernel(scores_of(logp), batch)
+    everything = (logp - kernel["denominator_logp"]).exp()
     found = {
         "loss": total,
         "grad_logp": gradients(total, logp)[0],
-        "off_pg_loss": parts["off"].loss,
-        "on_pg_loss": parts["on"].loss,
+        "off_pg_loss": parts["off"],
+        "on_pg_loss": parts["on"],
         "off_ratio_mean": masked_mean(select(everything, external), mask & external),
     }
-    return found | ({"mis_ratio": everything, "focal_weight": weight} if plus else {})
+    return found | ({"mis_ratio": everything, "focal_weight": kernel["weight"]} if plus else {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,12 +11,11 @@ from rheostat.analysis.coverage import coverage
 from rheostat.analysis.interference import influence
 from rheostat.analysis.pass_at_k import pass_at_k
 from rheostat.collect.language.gates import unsolved
-from rheostat.credit.group_advantages import grpo_advantage, to_tokens
+from rheostat.credit.annotations import GroupAdvantage
 from rheostat.credit.verifiers.verifier_interface import Scores
 from rheostat.methods.language.self_curation import SelfCuration
-from rheostat.objectives.terms import SamplerKL
-from rheostat.parts import Batch, Tokens
-from rheostat.trajectories import Trajectories
+from tests.vectors.methods import advantage as method_advantage
+from tests.vectors.methods import batch_of, minimised, written_by
 from tests.vectors.tools import Unsupported, boolean, gradients, integer, leaf, plain, tensor
 
 GATES = ("greedy_filter", "greedy_filter_all_correct_batch_skipped")
@@ -55,33 +53,15 @@ def chances(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
 def advantage(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """GRPO's advantage, with or without the deviation."""
     reward, group, mask = tensor(inputs["token_level_rewards"]).sum(1), integer(inputs["group"]), boolean(inputs["mask"])
-    scale = "group" if params["norm_by_std"] else "none"
-    return {"advantages": to_tokens(grpo_advantage(reward, group, eps=params["eps"], scale=scale), mask)}
-
-
-def rows_of(mask: torch.Tensor, sampler_logp: torch.Tensor, **fields: Any) -> Batch:
-    """Rows of a whole gradient step."""
-    nothing = torch.zeros_like(mask)
-    action = torch.zeros(mask.shape, dtype=torch.int64)
-    rows = Trajectories(
-        action=action,
-        mask=mask,
-        reward=sampler_logp,
-        terminated=nothing,
-        truncated=nothing,
-        sampler_logp=sampler_logp,
-        batch_size=list(mask.shape),
-        **fields,
-    )
-    return Batch(rows)
+    part = GroupAdvantage("grpo", params["eps"]) if params["norm_by_std"] else GroupAdvantage("mean-baseline")
+    return {"advantages": method_advantage(SelfCuration(advantage=part), reward, group, mask)}
 
 
 def surrogate(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """The method's own term with its dual clip; the recorded shares divide by the number of tokens and 1e-8."""
+    """The method's own update with its dual clip; the recorded shares divide by the number of tokens and 1e-8."""
     logp, mask, old = leaf(inputs["logp"]), boolean(inputs["mask"]), tensor(inputs["old_logp"])
-    batch = rows_of(mask, old, learner_logp=old, advantage=tensor(inputs["advantages"]))
-    term, context = SelfCuration().surrogate(Tokens()).term, SimpleNamespace(longest=mask.shape[1])
-    loss, _ = term(SimpleNamespace(logp=logp), batch, term.denominator(batch, context), context)
+    batch = batch_of(mask, learner_logp=old, advantage=tensor(inputs["advantages"]))
+    loss, _ = minimised(SelfCuration(), logp, batch)
     ratio, advantages = (logp.detach() - old)[mask].exp(), batch.rows.advantage[mask]
     wide = torch.maximum(-advantages * ratio, -advantages * ratio.clamp(0.8, 1.2))
     lower = (advantages < 0) & (-3.0 * advantages < wide)
@@ -95,10 +75,11 @@ def surrogate(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
 
 
 def forward_kl(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """The rehearsal's own term."""
+    """What the method minimises on a batch of rehearsed rows alone."""
     logp, mask = leaf(inputs["logp"]), boolean(inputs["mask"])
-    batch, term, context = rows_of(mask, tensor(inputs["ref_logp"])), SamplerKL(), SimpleNamespace(longest=mask.shape[1])
-    value, _ = term(SimpleNamespace(logp=logp), batch, term.denominator(batch, context), context)
+    known = {"sampler_logp": tensor(inputs["ref_logp"]), "advantage": torch.zeros_like(logp)}
+    batch = batch_of(mask, source=written_by(torch.ones_like(mask)), **known)
+    value, _ = minimised(SelfCuration(rehearsal_coefficient=1.0), logp, batch)
     return {"value": value, "grad_logp": gradients(value, logp)[0]}
 
 

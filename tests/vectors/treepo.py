@@ -7,12 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from rheostat.collect.language.tree_growth import branch_budget, even_copies, weighted_copies
-from rheostat.credit.group_advantages import to_tokens
-from rheostat.credit.tree_advantages import progress_advantage, segments_to_tokens, sibling_advantage, subgroup_advantage, whitened
+from rheostat.credit.tree_advantages import AnyTreeAdvantage, ProgressAdvantage, SiblingAdvantage, SubgroupAdvantage
 from rheostat.masking import masked_mean
+from rheostat.methods.language.treepo import TreePO
 from rheostat.objectives.clipping import Clip
 from rheostat.objectives.kl import kl_estimate
-from rheostat.objectives.policy_gradient import policy_gradient
+from rheostat.parts import Aggregate
+from tests.vectors.methods import batch_of, minimised
 from tests.vectors.tools import Unsupported, boolean, gradients, integer, leaf, plain, tensor
 
 WEIGHTS: dict[str, Any] = {"average": "average", "group_size": "group-size"}
@@ -37,13 +38,14 @@ def advantages(inputs: dict[str, Any], params: dict[str, Any]) -> Tensor:
     """Of tokens, whitened but for SPO's."""
     group, path = paths(inputs["paths"])
     reward, mask = tensor(inputs["token_level_rewards"]).sum(1), boolean(inputs["mask"])
+    part: AnyTreeAdvantage = SiblingAdvantage()
     if params["estimator"] == "subtree":
-        found = subgroup_advantage(reward, group, path, weights=WEIGHTS[params["weights"]], skip_equal=params["drop_zero_std"])
-        return whitened(to_tokens(found, mask), mask)
+        part = SubgroupAdvantage(weights=WEIGHTS[params["weights"]], skip_equal=params["drop_zero_std"])
     if params["estimator"] == "segment":
-        found = progress_advantage(reward, group, path, decay=params["eta"] if params["eta"] > 0 else None)
-        return whitened(segments_to_tokens(found, mask, params["segment_len"]), mask)
-    return segments_to_tokens(sibling_advantage(reward, group, path), mask, params["segment_len"])
+        part = ProgressAdvantage(decay=params["eta"] if params["eta"] > 0 else None)
+    batch = batch_of(mask, columns={"path": path}, group=group[:, None].expand(mask.shape))
+    found: Any = TreePO(advantage=part).advantage.with_segment(params.get("segment_len", 0))
+    return found.of(batch, reward)
 
 
 def paths(names: list[str]) -> tuple[Tensor, Tensor]:
@@ -59,14 +61,14 @@ def paths(names: list[str]) -> tuple[Tensor, Tensor]:
 def loss(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """PPO's clip with a dual clip, by its gradient too, and the diagnostics of the code."""
     logp, old, mask = leaf(inputs["logp"]), tensor(inputs["old_logp"]), boolean(inputs["mask"])
-    adv = tensor(inputs["advantages"])
-    shared: dict[str, Any] = {"denominator_logp": old, "mask": mask, "aggregate": params["loss_agg"]}
-    found = policy_gradient(logp, adv, clip=Clip(params["clip_low"], params["clip_high"], dual=params["clip_c"]), **shared)
-    single = policy_gradient(logp, adv, clip=Clip(params["clip_low"], params["clip_high"]), **shared)
+    batch = batch_of(mask, learner_logp=old, advantage=tensor(inputs["advantages"]))
+    low, high, mode = params["clip_low"], params["clip_high"], Aggregate(params["loss_agg"])
+    found, told = minimised(TreePO(clip=Clip(low, high, dual=params["clip_c"]), aggregate=mode), logp, batch)
+    _, single = minimised(TreePO(clip=Clip(low, high), aggregate=mode), logp, batch)
     return {
-        "loss": found.loss,
-        "grad_logp": gradients(found.loss, logp)[0],
-        "clipfrac": single.clip_fraction,
-        "clipfrac_lower": found.clip_fraction - single.clip_fraction,
+        "loss": found,
+        "grad_logp": gradients(found, logp)[0],
+        "clipfrac": single["meter/clip_fraction"],
+        "clipfrac_lower": told["meter/clip_fraction"] - single["meter/clip_fraction"],
         "ppo_kl": masked_mean(kl_estimate(old, logp, "k1", mask=mask), mask),
     }
