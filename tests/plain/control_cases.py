@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rheostat.api import settings_for
-from rheostat.training.settings import Settings
+from rheostat.training.settings import CUSTOM, Settings
 from tests.plain.control_path import Turn, trained, turned
 from tests.plain.control_plain import Followed, compare
 
@@ -21,7 +21,7 @@ class Case:
     """A method with options.
 
     Attributes:
-        method, task, options: of the run.
+        method, task, options: of the run; a task is a name, or makes a world of several agents.
         follow: the plain side.
         acts: what must have acted at least once, by its name in the counts.
         policy: makes the user's own network.
@@ -30,7 +30,7 @@ class Case:
     """
 
     method: str
-    task: str
+    task: Any
     options: dict[str, Any]
     follow: Follow
     acts: tuple[str, ...] = ()
@@ -47,15 +47,21 @@ class Case:
     def settings(self) -> Settings:
         """Of the run."""
         data = {} if self.data is None else {"offline": self.data()}
-        return settings_for(self.method, self.task, **({"evaluation_episodes": 0} | data | self.options))
+        name = self.task if isinstance(self.task, str) else f"{CUSTOM}{self.task.__name__}"
+        return settings_for(self.method, name, **({"evaluation_episodes": 0} | data | self.options))
+
+    def objects(self) -> dict[str, Any]:
+        """What the user brings."""
+        task = {} if isinstance(self.task, str) else {"task": self.task}
+        return task if self.policy is None else task | {"policy": self.policy()}
 
     def trained(self, directory: Path) -> list[Turn]:
         """The turns of a run with everything that belongs to one."""
-        return trained(self.settings(), directory, None if self.policy is None else self.policy())
+        return trained(self.settings(), directory, **self.objects())
 
     def turned(self) -> list[Turn]:
         """The same turns without a directory."""
-        return turned(self.settings(), None if self.policy is None else self.policy())
+        return turned(self.settings(), **self.objects())
 
     def followed(self, turns: list[Turn]) -> list[Followed]:
         """The plain side of each turn."""
@@ -68,6 +74,7 @@ def differences(turns: list[Turn], plain: list[Followed]) -> tuple[float, float]
     Raises:
         AssertionError: they are too large, or other models moved.
     """
+    turns = [each for turn in turns for each in (list(turn.members.values()) or [turn])]
     assert len(turns) == len(plain)
     found = [compare(turn, own) for turn, own in zip(turns, plain, strict=True)]
     return max(gradient for gradient, _ in found), max(weight for _, weight in found)

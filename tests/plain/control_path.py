@@ -55,6 +55,7 @@ class Turn:
         made: gradient steps (or updates) before.
         steps: environment steps so far.
         stage: number of the stage.
+        members: the turns of several agents' policies, by their names.
         said: what members of an ensemble scored, who was chosen, and which networks of a model are used, after the turn.
     """
 
@@ -72,6 +73,7 @@ class Turn:
     steps: int = 0
     stage: int = 0
     said: dict[str, Any] = field(default_factory=dict)
+    members: dict[str, Turn] = field(default_factory=dict)
     drawn: dict[str, torch.Generator] = field(default_factory=dict)
 
     def chance(self, stream: str) -> torch.Generator:
@@ -128,9 +130,20 @@ class Watch:
         """A turn begins."""
         self.turns.append(Turn(context, options))
 
+    def of(self, context: Any) -> Turn:
+        """The present turn, or that of one policy of several agents in it."""
+        turn = self.turns[-1]
+        if context is turn.context:
+            return turn
+        return turn.members.setdefault(context.name, Turn(context, turn.options))
+
+    def collected(self, context: Any, rows: Any) -> None:
+        """Somebody has acted."""
+        self.of(context).collected = rows.clone()
+
     def kept(self, context: Any, batch: Any) -> None:
         """The retainers are done."""
-        turn = self.turns[-1]
+        turn = self.of(context)
         turn.made, turn.stage = context.updates, getattr(context, "stage", 0)
         if not len(batch.rows) or not batch.rows.numel():
             return
@@ -141,18 +154,22 @@ class Watch:
 
     def moved(self, vector: Tensor, learning_rate: float) -> None:
         """An optimiser is about to make a step."""
-        turn = self.turns[-1]
-        for name, module in modules(turn.context).items():
-            named = dict(module.named_parameters())
-            if next(iter(named.values())).data_ptr() == vector.data_ptr():
-                gradient = {key: torch.zeros_like(value) if value.grad is None else value.grad.clone() for key, value in named.items()}
-                turn.moves.append(Move(name, gradient, learning_rate))
-                return
+        for turn in (self.turns[-1], *self.turns[-1].members.values()):
+            for name, module in [] if turn.rows is None else list(modules(turn.context).items()):
+                named = dict(module.named_parameters())
+                if next(iter(named.values())).data_ptr() == vector.data_ptr():
+                    gradient = {key: torch.zeros_like(value) if value.grad is None else value.grad.clone() for key, value in named.items()}
+                    turn.moves.append(Move(name, gradient, learning_rate))
+                    return
         raise AssertionError("an optimiser moved what no model has")
 
     def ended(self, context: Any) -> None:
         """A turn is over."""
+        for turn in self.turns[-1].members.values():
+            turn.end, turn.steps = weights_of(turn.context), turn.context.steps
         turn = self.turns[-1]
+        if turn.members:
+            return
         turn.end, turn.steps = weights_of(context), context.collector.steps
         if "members" in context.models:
             members, model = context.models["members"], context.models["world model"]
@@ -174,7 +191,7 @@ def watching() -> Iterator[Watch]:
 
     def watched_collect(self: Any) -> Any:
         found = collect(self)
-        watch.turns[-1].collected = found.rows.clone()
+        watch.collected(self.context, found.rows)
         return found
 
     def watched_retain(self: Any, batch: Any) -> Any:
@@ -198,17 +215,17 @@ def watching() -> Iterator[Watch]:
         yield watch
 
 
-def trained(settings: Settings, directory: Path, policy: Any = None) -> list[Turn]:
+def trained(settings: Settings, directory: Path, task: Any = None, policy: Any = None) -> list[Turn]:
     """The turns of a whole run, as ``rheostat train`` makes it."""
     with watching() as watch:
-        Run.create(directory, settings, policy=policy).train()
+        Run.create(directory, settings, task=task, policy=policy).train()
     return watch.turns
 
 
-def turned(settings: Settings, policy: Any = None) -> list[Turn]:
+def turned(settings: Settings, task: Any = None, policy: Any = None) -> list[Turn]:
     """The same turns alone, without files."""
     with watching() as watch:
-        method = build_method(settings, settings.task, policy)
+        method = build_method(settings, settings.task if task is None else task, policy)
         while method.steps < settings.budget:
             method.turn()
         method.close()

@@ -147,6 +147,7 @@ class Plain:
         if limit is not None:
             norm = math.sqrt(sum(float((g**2).sum()) for g in gradient.values()))
             if norm > limit:
+                self.counts["norm limit"] = self.counts.get("norm limit", 0) + 1
                 gradient = {name: g * limit / (norm + 1e-6) for name, g in gradient.items()}
         return gradient
 

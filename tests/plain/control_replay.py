@@ -889,11 +889,11 @@ PENALTY: dict[str, Any] = {"penalty_actions": 2, "critic_learning_rate": 2e-2}
 TEN: dict[str, Any] = {"critics": 3, "target_critics": 2, "update_to_data": 2.0, "offline_share": 0.5, "data": True}
 FAMILY: dict[str, Any] = AFTER | {"balance_learning_rate": 2e-2}
 MIXTURE: dict[str, Any] = {"mixture_size": 3, "initial_output": None}
-RANGE: dict[str, Any] = {"smallest_gap": -1.5, "largest_gap": 0.2}
+RANGE: dict[str, Any] = {"smallest_gap": 0.7, "largest_gap": 1.6}
 
 CASES: list[Case] = [
     online("dqn", dqn, "as published", huber=0.3, target_every=2, tau=1.0),
-    online("dqn", dqn, "double", double=True, huber=None, target_every=1),
+    online("dqn", dqn, "double", double=True, huber=None, target_every=3, learning_rate=0.1, steps=30),
     online("dqn", dqn, "priorities", ("huber",), huber=0.2, **PRIORITIES, target_every=2, steps=28),
     online("sac", sac),
     online("sac", sac, "as Stable-Baselines3", critic_scale=0.5, temperature_form="log", critic_learning_rate=2e-2),

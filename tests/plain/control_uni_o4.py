@@ -371,7 +371,8 @@ def follow(turns: list[Turn], settings: Settings, counts: dict[str, int]) -> Ite
 SMALL: dict[str, Any] = {
     "critic_part": 3.0, "model_part": 6.0, "cloning_part": 2.0, "policy_part": 4.0, "steps": 15, "online_steps": 20, "batch_size": 6,
     "hidden": (5,), "critic_hidden": (5,), "value_hidden": (4,), "model_hidden": (4,), "model_networks": 3, "model_elites": 2,
-    "model_batch_size": 12, "model_learning_rate": 0.3, "members": 2, "horizon": 3, "starts": 3, "gate_every": 2, "learning_rate": 2e-2,
+    "model_batch_size": 12, "model_learning_rate": 0.3, "max_grad_norm": 50.0,
+    "members": 2, "horizon": 3, "starts": 3, "gate_every": 2, "learning_rate": 2e-2,
     "policy_learning_rate": 2e-2, "offline_clip": 0.05, "critic_learning_rate": 1e-2, "tau": 0.1, "gamma": 0.9, "lam": 0.8,
     "num_envs": 2, "online_batch_steps": 12, "online_minibatch": 8, "online_epochs": 2, "online_learning_rate": 5e-3,
     "online_critic_learning_rate": 5e-3, "online_clip": 0.02, "log_every": 1000, "checkpoint_every": 1000,
@@ -387,10 +388,20 @@ def case(note: str, acts: tuple[str, ...] = CLIPS, **options: Any) -> Case:
 
 
 CASES: list[Case] = [
-    case("", (*CLIPS, "worse model")),
-    case("iql", critics="iql", expectile=0.8, clip_decay="released", gate="always", diversity_dimensions="sum", offline_entropy=0.1),
+    case("", (*CLIPS, "worse model"), members=3),
+    case(
+        "iql",
+        (*CLIPS, "norm", "norm limit"),
+        critics="iql",
+        expectile=0.8,
+        clip_decay="released",
+        gate="always",
+        diversity_dimensions="sum",
+        offline_entropy=0.1,
+        max_grad_norm=0.5,
+    ),
     case(
         "released", diversity_kind="heuristic", log_std_online="double-tanh", bootstrap_on_truncation=False, activation="tanh", gate="never"
     ),
-    case("best", ("norm",), deploy="best", fixed_starts=True, clip_decay="none", omega=0.6, max_grad_norm=0.05, online_anneal=False),
+    case("best", (*CLIPS, "norm"), deploy="best", fixed_starts=True, clip_decay="none", omega=0.6, max_grad_norm=0.05, online_anneal=False),
 ]
