@@ -18,6 +18,7 @@ from rheostat.training.run import Run
 from rheostat.training.settings import CUSTOM
 from rheostat.training.settings import derived as derived_numbers
 from rheostat.training.settings_from_options import free_directory, settings_for, task_of_prompts
+from rheostat.training.sinks import check_sinks
 
 if TYPE_CHECKING:
     from rheostat.buffers.offline import OfflineData
@@ -72,7 +73,7 @@ def train(
         config: a file of settings and options in TOML, YAML or JSON (``rheostat config METHOD`` writes one to begin from), or the
             directory of a run; what is given here goes before what the file says.
         progress: show a live display.
-        sinks: also log to ``tensorboard`` or ``trackio``.
+        sinks: also log to ``tensorboard``, ``trackio``, ``wandb`` or ``mlflow``.
         callbacks: objects with some of the methods ``on_update(run, metrics)``, ``on_evaluation(run, metrics)`` and
             ``on_checkpoint(run, path)`` (:class:`rheostat.Callback`); ``run.stop(why)`` in one of them ends the run.
         **options: settings of the run (``seed``, ``steps``, ``threads``, ...) and of the method (``learning_rate``, ...). ``rewards`` may
@@ -96,6 +97,7 @@ def train(
     settings = settings_for(method, task, preset=preset, below=below, **options)
     where = Path(directory) if directory else free_directory(f"{method}-{settings.task.removeprefix(CUSTOM)}-s{settings.seed}")
     listeners = listening_ones(callbacks)
+    check_sinks(sinks)
     run = DrawnRun.create(where, settings, task=None if isinstance(task, str) else task, policy=policy, data=given.data)
     return finish(run, progress, sinks, listeners)
 

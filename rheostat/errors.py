@@ -15,11 +15,17 @@ class RheostatError(ValueError):
     """A mistake the user can mend: the message says what, where and how."""
 
 
+def install_hint(extra: str) -> str:
+    """The command that installs an extra: of this checkout where the package runs from one, else of the package."""
+    root = Path(__file__).resolve().parents[1]
+    return f"pip install -e '{root}[{extra}]'" if (root / "pyproject.toml").exists() else f"pip install 'rheostat[{extra}]'"
+
+
 class MissingExtra(RheostatError, ImportError):
     """An optional dependency is not installed."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the package {package!r}, which is not installed: pip install 'rheostat[{extra}]'.")
+        super().__init__(f"{purpose} needs the package {package!r}, which is not installed: {install_hint(extra)}.")
 
 
 class Interrupted(Exception):

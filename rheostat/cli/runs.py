@@ -27,7 +27,7 @@ class Resume:
     """A larger budget in all, with which a run goes on, finished or not; by default the budget it has."""
     online_steps: int | None = None
     """The same for environment steps after a data set: a run that is finished with its data goes online."""
-    sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
+    sinks: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
     """Also log to these dashboards."""
     accept_changes: bool = False
     """Go on although settings, rewards, data, the base model or versions are not what they were; the run and its report say so."""

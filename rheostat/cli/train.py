@@ -50,7 +50,7 @@ class TrainOptions:
     """Begin with the weights of another run: its directory takes its newest policy, the folder best in it its best one."""
     environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
     """Options of the task, as names and JSON values."""
-    sinks: tuple[Literal["tensorboard", "trackio"], ...] = ()
+    sinks: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
     """Also log to these dashboards."""
     threads: int = 1
     """Torch threads."""

@@ -6,7 +6,7 @@ import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, install_hint
 
 CORE = (
     "torch",
@@ -25,6 +25,9 @@ CORE = (
 EXTRAS = {
     "tensorboard": ("tensorboard", "log to TensorBoard"),
     "trackio": ("trackio", "log to trackio"),
+    "wandb": ("wandb", "log to Weights & Biases"),
+    "mlflow-skinny": ("mlflow", "log to MLflow"),
+    "optuna": ("tune", "search for options (rheostat tune)"),
     "reasoning-gym": ("reasoning", "tasks of reasoning-gym"),
     "math-verify": ("math", "verify mathematical answers"),
     "datasets": ("data", "prompts from datasets and parquet"),
@@ -62,7 +65,7 @@ def examine() -> list[dict[str, str]]:
             {
                 "part": package,
                 "found": found or "not installed",
-                "remark": purpose if found else f"to {purpose}: pip install 'rheostat[{extra}]'",
+                "remark": purpose if found else f"to {purpose}: {install_hint(extra)}",
             }
         )
     return rows

@@ -60,7 +60,7 @@ from rheostat.training.signals import listening
 from rheostat.training.sinks import Sink, open_sinks
 from rheostat.training.starting_point import StartingPoint, starting_point
 from rheostat.training.version_0_1 import current_summary
-from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, silent_rewards, warnings_of
+from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, idle_run, no_signal, warnings_of
 
 DATA = "offline"
 """Where a data set is kept that was handed over as an object."""
@@ -390,7 +390,9 @@ class Run:
     def _train(self, progress: Progress, sinks: tuple[str, ...]) -> None:
         self._compare_identity(progress)
         keep_sandbox(self.directory, self.method)  # not with less than it began with
-        outputs: list[Sink] = open_sinks(sinks, self.directory, self.settings.to_json(), self.method.steps if self._iteration else None)
+        outputs: list[Sink] = open_sinks(
+            sinks, self.directory, self.settings.to_json(), self.method.steps if self._iteration else None, progress.note
+        )
         method, total = self.method, self.settings.budget
         self._wake(progress)
         self._seconds = self._restore_logs()
@@ -427,7 +429,7 @@ class Run:
                             for sentence in warnings_of(self.metrics):
                                 progress.note(sentence)
                         elif method.updates == SILENT_UPDATES:
-                            for sentence in silent_rewards(self.metrics):
+                            for sentence in no_signal(self.metrics):
                                 progress.note(sentence)
                     if method.steps >= self._next_checkpoint and method.steps < total and not self._stopped:
                         while self._next_checkpoint <= method.steps:
@@ -463,7 +465,7 @@ class Run:
             self._kept_warnings.append(self._stopped)
         self.save()
         summary: dict[str, Any] = {"steps": method.steps, "updates": method.updates, "seconds": round(self._seconds, 2)}
-        warned = warnings_of(self.metrics) + self._kept_warnings
+        warned = warnings_of(self.metrics) + idle_run(self.metrics, method.steps, method.updates, method.unit) + self._kept_warnings
         kept = {"warnings": warned} if warned else {}
         try:
             if self.settings.evaluation_episodes:

@@ -24,7 +24,55 @@ def warnings_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     Returns:
         Sentences; none for runs that are on-policy, shorter than ten updates, or well.
     """
-    return silent_rewards(rows) + _corrections(rows)
+    return no_signal(rows) + _corrections(rows)
+
+
+def no_signal(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader should know about updates that move nothing: rewards without a signal, or gradients of exactly 0.
+
+    Args:
+        rows: of a ``metrics.jsonl``.
+
+    Returns:
+        A sentence where the newest ``SILENT_UPDATES`` updates moved nothing.
+    """
+    if found := silent_rewards(rows):
+        return found
+    updates = [row for row in rows if "meter/gradient_norm" in row][-SILENT_UPDATES:]
+    if len(updates) < SILENT_UPDATES:
+        return []
+    if all(row["meter/gradient_norm"] == 0 for row in updates):
+        group = "no group of completions carries a signal, or " if any("reward_spread" in row for row in updates) else ""
+        return [
+            f"The gradient was exactly 0 in the last {len(updates)} updates, so nothing moved: {group}every advantage is 0 or the clip "
+            "cuts all of it."
+        ]
+    if all(row.get("learning_rate") == 0 for row in updates):
+        return [f"The learning rate was 0 in the last {len(updates)} updates, so nothing moved."]
+    return []
+
+
+def idle_run(rows: Sequence[Mapping[str, Any]], steps: int, updates: int, unit: str) -> list[str]:
+    """What a reader should know about a run that has ended: that it never learned, or that its training return is empty.
+
+    Args:
+        rows: of its ``metrics.jsonl``.
+        steps, unit: what was spent.
+        updates: of the policy.
+    """
+    found = []
+    if not updates:
+        found.append(
+            f"No update has happened in {steps:,} {unit}, so the policy is the one that the run began with: give it more steps, or let it "
+            "learn earlier (start_steps, batch_steps)."
+        )
+    counts = [row["episodes"] for row in rows if "episodes" in row]
+    if counts and not counts[-1]:
+        found.append(
+            f"No episode has ended in {steps:,} {unit}, so there is no training return: give it more steps than an episode has in every "
+            "environment (num_envs of them go side by side)."
+        )
+    return found
 
 
 def silent_rewards(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -13,7 +13,6 @@ from rheostat.api import settings_for
 from rheostat.cli.entry import parse
 from rheostat.errors import RheostatError
 from rheostat.training.run import Interrupted, Run
-from rheostat.training.sinks import Trackio
 from tests.tiny_control import CONTROL, acts_in, having, reads_data, small, small_options
 from tests.training.test_run import StopAfter
 
@@ -115,17 +114,3 @@ def test_tensorboard_shows_no_step_twice_after_a_crash(tmp_path: Path) -> None:
     events = accumulator.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     assert [event.step for event in events.Scalars("policy_loss")] == [row["steps"] for row in again.metrics]
-
-
-def test_trackio_gets_no_row_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trackio = pytest.importorskip("trackio")
-    rows: list[int] = []
-    monkeypatch.setattr(trackio, "init", lambda **options: None)
-    monkeypatch.setattr(trackio, "log", lambda metrics, step: rows.append(step))
-    first = Trackio(tmp_path, {})
-    for steps in (64, 128, 192):
-        first.log(steps, {})
-    second = Trackio(tmp_path, {}, 64)
-    for steps in (128, 192, 256):
-        second.log(steps, {})
-    assert rows == [64, 128, 192, 256]

@@ -12,7 +12,7 @@ from rheostat.reporting.report import write_report
 from rheostat.training.progress import Bar
 from rheostat.training.run import Run
 from rheostat.training.version_0_1 import current_summary
-from rheostat.training.warnings import warnings_of
+from rheostat.training.warnings import idle_run, no_signal, warnings_of
 from tests.training.test_run import small
 
 ROW = {"meter/kl_behaviour_k3": 0.05, "meter/age_max": 3.0, "approx_kl": 0.01, "meter/clip_fraction": 0.1, "gradient_steps": 4}
@@ -52,3 +52,25 @@ def test_a_stale_run_without_a_correction_says_so(tmp_path: Path, capsys: pytest
 def test_the_old_name_in_a_summary_is_read() -> None:
     """A run that is older than the name keeps its sentences."""
     assert current_summary({"evaluation_return": 1.0, "remarks": ["a"]}) == {"evaluation_return": 1.0, "warnings": ["a"]}
+
+
+MOVED: dict[str, Any] = {"meter/gradient_norm": 0.3, "learning_rate": 1e-3}
+
+
+def test_updates_that_move_nothing_are_said() -> None:
+    still, halted = MOVED | {"meter/gradient_norm": 0.0}, MOVED | {"learning_rate": 0.0}
+    assert no_signal([MOVED] * 9) == no_signal([still] * 2) == no_signal([*[still] * 9, MOVED]) == []
+    assert no_signal([MOVED, *[still] * 3]) == [
+        "The gradient was exactly 0 in the last 3 updates, so nothing moved: every advantage is 0 or the clip cuts all of it."
+    ]
+    graded = still | {"reward_spread": 1.0, "abstained_share": 0.0}
+    assert "no group of completions carries a signal" in no_signal([graded] * 3)[0]
+    assert no_signal([halted] * 3) == ["The learning rate was 0 in the last 3 updates, so nothing moved."]
+
+
+def test_a_run_that_never_learned_says_so(tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", small("sac", start_steps=10_000)).train()
+    first, second = run.summary["warnings"]
+    assert first.startswith("No update has happened in 240 environment steps") and "start_steps" in first
+    assert second.startswith("No episode has ended in 240 environment steps")
+    assert not idle_run([{"episodes": 3}], 240, 5, "environment steps") and not idle_run([{}], 5, 5, "updates")
