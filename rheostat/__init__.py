@@ -46,6 +46,7 @@ __all__ = [
     "study",
     "sweep",
     "train",
+    "tune",
 ]
 
 

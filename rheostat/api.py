@@ -258,6 +258,16 @@ def sweep(method: str, task: str, **options: Any) -> Any:
     return found
 
 
+def tune(method: str, task: str, **options: Any) -> Any:
+    """Search for options of a method on a task; see :func:`rheostat.experiments.tune.tune`."""
+    from rheostat.experiments.tune import tune as run_search
+    from rheostat.reporting.tables import write_tuning
+
+    found = run_search(method, task, **options)
+    write_tuning(found)
+    return found
+
+
 def study(name: str, **options: Any) -> Any:
     """Run a study; see :func:`rheostat.experiments.studies.results.run_study`."""
     from rheostat.experiments.studies.results import load_study, run_study

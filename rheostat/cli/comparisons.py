@@ -40,8 +40,7 @@ class SeveralRuns:
         Raises:
             RheostatError: an option that is a flag of the command.
         """
-        for name in {item.name for item in dataclasses.fields(self)} & {name.replace("-", "_") for name in self.options}:
-            raise RheostatError(f"--options gives {name}, which the command itself takes: say it there.")
+        refuse_own_flags(self, self.options)
         found = {"seeds": self.seeds, "steps": self.steps, "margin": self.margin, "jobs": self.jobs or None, "directory": self.directory}
         return found | {name: json_or_text(value) for name, value in self.options.items()}
 
@@ -107,6 +106,55 @@ class Sweep(SeveralRuns):
 
 
 @dataclass
+class Tune:
+    """Search for options of a method on a task: trials proposed by Optuna, at a cost that the report states."""
+
+    method: Positional[str]
+    """Name of the method."""
+    task: Positional[str]
+    """What to train on."""
+    trials: int = 20
+    """Settings to try in all; those of a search that goes on count."""
+    search: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME RANGE ...")] = field(default_factory=dict)
+    """Options and their ranges, as LOW..HIGH, log:LOW..HIGH or A|B|C; by default the learning rate around its default."""
+    seeds: int = 1
+    """Runs per trial; their seeds begin at 10,000, apart from those of comparisons."""
+    steps: int | None = None
+    """Budget of every run; by default that of a single one."""
+    jobs: int = 0
+    """Runs at a time; 0 takes one per core."""
+    directory: Path | None = None
+    """Where the search is kept; naming an unfinished one continues it."""
+    options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
+    """Options that every trial has, as names and JSON values."""
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        refuse_own_flags(self, self.options)
+        given = {name: json_or_text(value) for name, value in self.options.items()}
+        own: dict[str, Any] = {"trials": self.trials, "search": self.search, "seeds": self.seeds, "steps": self.steps}
+        own |= {"jobs": self.jobs or None, "directory": self.directory}
+        found = api.tune(self.method, self.task, **own, **given)
+        if self.json:
+            print_json(found.to_json())
+        else:
+            api.show(found)
+
+
+def refuse_own_flags(command: Any, options: dict[str, str]) -> None:
+    """Refuse ``--options`` that name a flag of the command.
+
+    Raises:
+        RheostatError: naming it.
+    """
+    for name in {item.name for item in dataclasses.fields(command)} & {name.replace("-", "_") for name in options}:
+        raise RheostatError(f"--options gives {name}, which the command itself takes: say it there.")
+
+
+@dataclass
 class Demo:
     """PPO, PPO-Buffer and PROPS side by side on CartPole-v1: a table, a picture and a report in under three minutes."""
 
@@ -120,7 +168,7 @@ class Demo:
     """Print JSON."""
 
     def run(self) -> None:
-        shared = {"batch_steps": 1024, "minibatches": 16, "learning_rate": 1e-3, "sampling_error_every": 2}
+        shared = {"batch_steps": 1024, "minibatches": 16, "learning_rate": 1e-3, "sampling_error_every": 2, "evaluate_every": 2_500}
         options = {name: json.dumps(value) for name, value in shared.items()}
         Compare(
             methods=("ppo", "ppo-buffer", "props"),

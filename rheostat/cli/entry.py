@@ -17,7 +17,7 @@ from tyro.conf import OmitArgPrefixes
 
 from rheostat.cli.boundaries import BoundaryCommand
 from rheostat.cli.catalogue import BaseModel, Config, List, Show
-from rheostat.cli.comparisons import Compare, Demo, Sweep
+from rheostat.cli.comparisons import Compare, Demo, Sweep, Tune
 from rheostat.cli.dataset import Dataset
 from rheostat.cli.disagreement import Disagree
 from rheostat.cli.installation import Completion, Doctor
@@ -42,6 +42,7 @@ COMMANDS: dict[str, Any] = {
     "export": Export,
     "compare": Compare,
     "sweep": Sweep,
+    "tune": Tune,
     "study": StudyCommand,
     "claims": Claims,
     "demo": Demo,

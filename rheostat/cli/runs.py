@@ -22,7 +22,7 @@ class Resume:
     """Continue an interrupted run, exactly as if it had never stopped."""
 
     run_directory: Positional[Path]
-    """Directory of the run, or of a comparison or sweep."""
+    """Directory of the run, or of a comparison, sweep or search."""
     steps: int | None = None
     """A larger budget in all, with which a run goes on, finished or not; by default the budget it has."""
     online_steps: int | None = None
@@ -36,12 +36,15 @@ class Resume:
         from rheostat import api
         from rheostat.cli.entry import parse
         from rheostat.experiments.comparison import read_manifest
+        from rheostat.experiments.tune import read_plan
 
-        manifest = read_manifest(self.run_directory)
+        manifest = read_manifest(self.run_directory) or read_plan(self.run_directory)
         larger: dict[str, Any] = {"steps": self.steps, "online_steps": self.online_steps}
         asked = [name for name, value in larger.items() if value is not None]
         if manifest is not None and asked:
-            raise RheostatError(f"--{asked[0].replace('_', '-')} is for a single run: a comparison or sweep has equal budgets.")
+            raise RheostatError(
+                f"--{asked[0].replace('_', '-')} is for a single run: the runs of a comparison, sweep or search have equal budgets."
+            )
         if manifest is not None:  # a comparison or a sweep: the command that began it continues it
             if self.accept_changes:
                 raise RheostatError("--accept-changes is for a single run: name the directory of the run that changed.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
-from rheostat.analysis.format import format_interval, format_number
+from rheostat.analysis.format import format_interval, format_number, format_setting
 from rheostat.analysis.statistics import Interval
 from rheostat.analysis.summaries import final_label, verdict_text
 from rheostat.diagnostics.disagreement.disagreement_result import Disagreement
@@ -14,6 +15,7 @@ from rheostat.errors import RheostatError
 from rheostat.experiments.boundary import Boundary
 from rheostat.experiments.comparison import Comparison
 from rheostat.experiments.sweep import METER, Sweep, meter_of
+from rheostat.experiments.tune import Tuning
 from rheostat.terminal import console, print_table, visible
 
 
@@ -27,6 +29,8 @@ def show(result: Any) -> None:
         show_comparison(result)
     elif isinstance(result, Sweep):
         show_sweep(result)
+    elif isinstance(result, Tuning):
+        show_tuning(result)
     elif isinstance(result, MicroscopeResult):
         from rheostat.reporting.microscope_figures import print_microscope
 
@@ -86,6 +90,59 @@ def show_sweep(sweep: Sweep) -> None:
     numbers = [column for index, column in enumerate(columns) if index != 3]
     print_table(title, columns, cells, numbers=numbers, optional=["mean over training", *METER])
     _print([*sweep.comparison.notes, f"Picture: {sweep.directory / 'sweep.png'}   Report: {sweep.directory / 'report.html'}"])
+
+
+SHOWN_TRIALS = 10
+
+
+def show_tuning(tuning: Tuning) -> None:
+    """The best trials of a search, and what it cost."""
+    title = f"{tuning.method} on {tuning.task}: mean final evaluation over {tuning.seeds} seed{'s' if tuning.seeds > 1 else ''} of tuning"
+    print_table(title, ["trial", "value", "options"], trial_cells(tuning, SHOWN_TRIALS), numbers=["trial", "value"])
+    _print([cost_of(tuning), advice(tuning), f"Report: {tuning.directory / 'report.html'}"])
+
+
+def trial_cells(tuning: Tuning, count: int) -> list[list[str]]:
+    """The best trials, best first, then those that failed."""
+    order = sorted(tuning.trials, key=lambda trial: math.inf if trial.value is None else -trial.value)
+    return [
+        [str(trial.number), "failed" if trial.error else format_number(trial.value), trial.error or _said(trial.options)]
+        for trial in order[:count]
+    ]
+
+
+def cost_of(tuning: Tuning) -> str:
+    """What a search has cost, as a sentence."""
+    cost = tuning.cost
+    failed = f", {cost['failed']} of which failed" if cost["failed"] else ""
+    spent = f"{cost['runs']} runs, {cost['steps']:,} steps, {cost['seconds']:,.0f} s of computing"
+    return f"The search took {cost['trials']} trials{failed}: {spent}."
+
+
+def advice(tuning: Tuning) -> str:
+    """How the best trial is held against the defaults."""
+    return (
+        "The best of several trials looks better than it is. Compare it with the defaults on seeds that were not tuned on: "
+        f"rheostat compare {tuning.method} {tuning.spec} --task {tuning.task}"
+    )
+
+
+def write_tuning(tuning: Tuning) -> None:
+    """Write the report of a search: its best trials, its cost and the curves of all."""
+    from markupsafe import Markup, escape
+
+    from rheostat.reporting.report import Section, write_report
+
+    line = Markup("<tr><td>{}</td><td>{}</td><td><code>{}</code></td></tr>")
+    rows = Markup("").join(line.format(*cells) for cells in trial_cells(tuning, len(tuning.trials)))
+    head = Markup("<thead><tr><th>Trial</th><th>Value</th><th>Options</th></tr></thead>")
+    table = Markup('<div class="scroll card"><table class="settings">{}<tbody>{}</tbody></table></div>').format(head, rows)
+    body = Markup("<p>{}</p><p>{}</p>{}").format(escape(cost_of(tuning)), escape(advice(tuning)), table)
+    write_report([tuning.directory], tuning.directory / "report.html", sections=[Section("Search", body, first=True)])
+
+
+def _said(options: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value if isinstance(value, str) else format_setting(value)}" for name, value in options.items())
 
 
 def _cell(interval: Interval | None) -> str:

@@ -155,7 +155,7 @@ class WandB(Forward):
         options: dict[str, Any] = {"project": PROJECT, "name": directory.name, "id": self.identity.id, "dir": directory}
         options |= {"config": settings, "resume": "allow", "reinit": "create_new"}
 
-        def begin(mode: str) -> Any:
+        def begin(mode: Any) -> Any:
             return wandb.init(**options, mode=mode, settings=wandb.Settings(console="off", silent=True, init_timeout=INIT_SECONDS))
 
         mode = os.environ.get("WANDB_MODE")
@@ -239,8 +239,9 @@ class Guarded:
     """
 
     def __init__(self, name: str, open: Callable[[], Sink], say: Say) -> None:
-        self.name, self.say, self.sink = name, say, None
-        self.sink: Sink | None = self._try(open)
+        self.name, self.say = name, say
+        self.sink: Sink | None = None
+        self.sink = self._try(open)
 
     def _try(self, action: Callable[[], Any]) -> Any:
         try:
