@@ -4,7 +4,9 @@ COMMIT (before) is checked out into a folder of its own; OTHER (after) too, or i
 processes, one per version, both started and warmed up, which then take turns: before, after, after, before, and so on. A number is seconds
 of the processor (of all threads together), which other jobs disturb less than they disturb the clock; the ratio is the median of the
 ratios within pairs, and stands beside their quartiles: where those lie on both sides of 1, nothing has been shown. Peak memory is the
-largest resident size of each process. One PyTorch thread each.
+largest resident size of another process per version, which trains as long as one turn and whose C library gives freed memory back at once:
+what it would keep instead depends on the order of single allocations, and differs by a tenth between two runs of one version. One PyTorch
+thread each.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from typing import Any
 from benchmarks.rows import machine, table
 
 HERE = Path(__file__).resolve().parent
+FREED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
+"""Of the environment: thresholds of the GNU C library, which no longer moves what is set; other C libraries ignore them."""
 WORSE = 1.03
 """A ratio above which a row is worth a remark."""
 TINY: dict[str, Any] = {"preset": "tiny", "steps": 10**7, "model": "chain-sum", "learning_rate": 1e-7, "evaluate_every": 0}
@@ -63,15 +67,16 @@ JOBS = {
 class Side:
     """A process that trains one method of one version."""
 
-    def __init__(self, root: Path, job: Job, options: dict[str, Any]) -> None:
+    def __init__(self, root: Path, job: Job, options: dict[str, Any], environment: dict[str, str] | None = None) -> None:
         """Start it.
 
         Args:
             root: folder of the version.
             job: what to train.
             options: of the method, complete.
+            environment: more variables of the process.
         """
-        environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+        environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"} | (environment or {})
         command = [sys.executable, "-P", "-W", "ignore", str(HERE / "commit_side.py")]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=root)
         self.send({"method": job.method, "task": job.task, "options": options, "unit": job.unit})
@@ -134,7 +139,6 @@ def compare(job: Job, roots: tuple[Path, Path], options: dict[str, Any], *, pair
     """
     sides: list[Side] = []
     seconds: tuple[list[float], list[float]] = ([], [])
-    peaks = [0.0, 0.0]
     amount = max(1, round(share * job.turn))
     try:
         for root in roots:
@@ -142,13 +146,21 @@ def compare(job: Job, roots: tuple[Path, Path], options: dict[str, Any], *, pair
             sides[-1].train(job.warm_up)
         for pair in range(pairs):
             for number in (0, 1) if pair % 2 == 0 else (1, 0):
-                found = sides[number].train(amount)
-                seconds[number].append(found["seconds"])
-                peaks[number] = found["peak"]
+                seconds[number].append(sides[number].train(amount)["seconds"])
     finally:
         for side in sides:
             side.close()
-    return summarised(seconds, (peaks[0], peaks[1]))
+    before, after = (peak(root, job, options, amount) for root in roots)
+    return summarised(seconds, (before, after))
+
+
+def peak(root: Path, job: Job, options: dict[str, Any], amount: int) -> float:
+    """The largest resident size in MB of a version that trains so much after its warm-up."""
+    side = Side(root, job, options, FREED_AT_ONCE)
+    try:
+        return max(side.train(each)["peak"] for each in (job.warm_up, amount))
+    finally:
+        side.close()
 
 
 def summarised(seconds: tuple[list[float], list[float]], peaks: tuple[float, float]) -> dict[str, Any]:

@@ -206,7 +206,7 @@ def hidden_options(config: Any, who: str) -> frozenset[str]:
     """Paths of options that every value but the default is refused for in this method; help and documentation hide them."""
     composition = composition_of(config, who)
     outside = {"sampling.top_k", "sampling.top_p"} if others_wrote(composition) else set()
-    return dial.hidden_options(dial.refused(composition)) | outside
+    return dial.hidden_options(dial.refused(composition)) | outside | getattr(config, "fixed", frozenset())
 
 
 def others_wrote(composition: Composition) -> bool:

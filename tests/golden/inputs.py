@@ -212,11 +212,11 @@ class OwnNetwork(nn.Module):
 
 
 @functools.cache
-def expert() -> str:
-    """The directory of a finished run on CartPole."""
+def expert(task: str = "CartPole-v1") -> str:
+    """The directory of a finished run."""
     few: dict[str, Any] = {"num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "evaluation_episodes": 0}
-    directory = folder() / "expert"
-    Run.create(directory, settings_for("ppo", "CartPole-v1", steps=128, backend="gymnasium", **few)).train().close()
+    directory = folder() / f"expert-{task}"
+    Run.create(directory, settings_for("ppo", task, steps=128, backend="gymnasium", **few)).train().close()
     return str(directory)
 
 
@@ -232,6 +232,7 @@ INPUTS: dict[str, Callable[[], Any]] = {
     "@images": lambda: Images,
     "@network": OwnNetwork,
     "@expert": expert,
+    "@pendulum-expert": lambda: expert("Pendulum-v1"),
     "@dominance": lambda: lambda: Dominance(rounds=3),
     "@coordination": lambda: lambda: Coordination(rounds=3),
     "@quarry": lambda: Quarry,

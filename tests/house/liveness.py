@@ -55,6 +55,7 @@ TOGETHER: dict[str, list[Options]] = {
     "correction.level": [STALE | LONGER],
     "correction.cap": [{"sampler_correction": "token"} | STALE | LONGER],
     "aggregate.constant": [{"aggregation": "constant"}],
+    "advantage.epsilon": [{"advantage": "grpo"}],
     "kl.coefficient": [{"advantage": "rloo"}],
     "kl.estimator": [{"kl_coefficient": 0.1} | STEPS],
     "kl.kind": [{"advantage": "rloo", "kl_coefficient": 0.04}],
@@ -63,7 +64,7 @@ TOGETHER: dict[str, list[Options]] = {
     "dial.replay_share": [LONGER, {"window": 1}],
     "dial.replay_age": [LONGER | {"dial.replay_share": 0.5}, {"dial.replay_share": 0.5}, {"window": 1, "dial.replay_share": 0.5}],
     "dial.updates_per_batch": [PASSES_BY_DIAL],
-    "dial.expert_share": [{"max_new_tokens": 48}, {"experts": "@expert"}],
+    "dial.expert_share": [{"max_new_tokens": 48}, {"experts": "@expert"}, {"experts": "@pendulum-expert"}],
     "gae.bootstrap_on_truncation": [
         {"task": "rheostat/GridWorld5x5-v0"},
         {"task": "@quarry"},
@@ -72,12 +73,15 @@ TOGETHER: dict[str, list[Options]] = {
     "network.tanh_mean": [{"task": "Pendulum-v1"}, {"task": "@quarry"}],
     "sampler.correction": [STALE],
     "sampler.cap": [{"sampler_correction": "token"} | STALE, {"sampler_correction": "token"}],
+    "objective.clip_kind": [STEPS],
     "objective.ratio_to": [STALE],
     "stop.when": [{"target_kl": 1e-3, "epochs": 4}, {"target_kl": 1e-6}],
     "log.evaluate_episodes": [{"evaluate_every": 40}],
     "data.best_share": [{"offline": "@long-data"}],
     "rewards.returns_to": [{"offline": "@long-data", "replay_capacity": 500}],
     "replay.capacity": [{"online_steps": 200}],
+    "replay.priority": [{"offline_share": None}],
+    "log.every": [{"log_every": 200}],
     "schedule.anneal": [{"online_steps": 0, "update_to_data": 1.0}, {"online_steps": 0}],
     "penalty.initial_multiplier": [{"gap_threshold": 0.8}],
     "double": [{"learning_rate": 0.1}],
@@ -102,6 +106,8 @@ TOGETHER: dict[str, list[Options]] = {
     "choice.episodes": [MEASURED],
 }
 """What an option acts with, by its path: beside the plain run, these are tried. Here the option itself is named by its path too."""
+WITH_KIND: dict[tuple[str, str], Options] = {("clip.kind", "searched"): {"sampler_correction": "none"}}
+"""What a kind of a part cannot be without; the options of this kind are tried with it."""
 LEFT_OUT: dict[str, tuple[str, ...]] = {
     "": ("stop", "checkpoint_every"),
     **dict.fromkeys(("dqn", "iql", "pmoe", "sac"), ("stop", "checkpoint_every", "evaluate_every", "evaluate_episodes")),
@@ -117,6 +123,10 @@ IDLE: dict[str, str] = {
     "update.micro_batch_rows": "memory alone: the sum over a minibatch does not depend on how it is cut",
 }
 """Options that change neither a weight nor a metric of a tiny run, and why."""
+
+
+BESIDE = ("task", "evaluate", "stop")
+"""What stands beside options in :func:`outcome`, and a key of the golden runs that nothing here needs."""
 
 
 class Case(NamedTuple):
@@ -143,6 +153,20 @@ def starting_point(method: str) -> Any:
     config = table.entry(method).load()()
     _, options = base(method)
     return with_options(config, having(config, {name: value for name, value in options.items() if name not in SETTINGS}, method), method)
+
+
+def chosen(method: str, kinds: Options) -> Any:
+    """The configuration of a method's tiny run with other kinds of parts, as far as it has them."""
+    config = starting_point(method)
+    return with_options(config, having(config, kinds, method), method)
+
+
+def lacking(method: str, changes: Options) -> list[str]:
+    """Which of some options neither a method nor its runs have, so that :func:`outcome` leaves them out."""
+    own = {name: value for name, value in changes.items() if name not in (*SETTINGS, *BESIDE)}
+    domain = table.entry(method).domain
+    elsewhere = [name for name in changes if name in SETTINGS and not applies_to(name, domain)]
+    return [*elsewhere, *sorted(own.keys() - having(starting_point(method), own, method).keys())]
 
 
 def outcome(method: str, changes: Options) -> str:
@@ -207,10 +231,11 @@ def cases(method: str) -> list[Case]:
         for kind in kinds_at(config, path) if path.endswith("." + KIND) else ():
             if kind == case.option.value:
                 continue
-            other = with_options(config, {path: kind}, method)
+            kinds = {path: kind} | WITH_KIND.get((path, kind), {})
+            other = chosen(method, kinds)
             part = path.removesuffix(KIND)
             found += [
-                Case(each, {path: kind}, owner)
+                Case(each, kinds, owner)
                 for each, owner in _owned(method, other)
                 if each.path.startswith(part) and (each.path not in known or owner not in {one.owner for one in found})
             ]
@@ -298,7 +323,7 @@ def dead(method: str, case: Case) -> list[str]:
 
 def is_hidden(method: str, case: Case) -> bool:
     """Whether help does not show an option, because every value but the default is refused."""
-    return case.option.path not in {each.path for each in shown_options(method, with_options(starting_point(method), case.kinds, method))}
+    return case.option.path not in {each.path for each in shown_options(method, chosen(method, case.kinds))}
 
 
 def contexts_of(method: str, case: Case) -> tuple[list[Options], str]:

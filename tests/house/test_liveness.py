@@ -11,7 +11,7 @@ import functools
 import pytest
 
 from rheostat.methods import table
-from tests.house.liveness import IDLE, REFUSED, TOGETHER, Case, cases, dead, outcome
+from tests.house.liveness import IDLE, REFUSED, TOGETHER, Case, cases, dead, lacking, outcome
 
 FIRST = ("grpo", "ppo", "sac", "iql")
 """Methods that speak for those that share their parts."""
@@ -51,8 +51,14 @@ def test_every_shared_option_acts(method: str) -> None:
 
 
 def test_what_is_declared_exists() -> None:
-    paths = {case.option.path for method in table.METHODS for case in cases(method)}
-    assert set(TOGETHER) | set(IDLE) <= paths and all(IDLE.values())
+    """A method has the option and everything that it is tried among, too: what an old name says is left out in silence."""
+    having: dict[str, list[str]] = {}
+    for method in table.METHODS:
+        for case in cases(method):
+            having.setdefault(case.option.path, []).append(method)
+    assert set(TOGETHER) | set(IDLE) <= set(having) and all(IDLE.values())
+    asked = [(path, together) for path, several in TOGETHER.items() for together in several]
+    assert [(path, together) for path, together in asked if all(lacking(method, together) for method in having[path])] == []
 
 
 def test_an_option_that_does_nothing_is_seen() -> None:

@@ -85,6 +85,8 @@ class CHORD:
     budget: Budget = Budget()
     dial: Dial = Dial()
 
+    fixed: ClassVar[frozenset[str]] = frozenset({"sampling.temperature", "aggregate.constant"})
+    """Options of its parts whose every other value it refuses, so that nobody is shown them."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "phi": {},
         "mu": MU,
