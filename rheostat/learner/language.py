@@ -203,7 +203,10 @@ def derived(config: Any, who: str) -> dict[str, int | str]:
 
 
 def hidden_options(config: Any, who: str) -> frozenset[str]:
-    """Paths of options that every value but the default is refused for in this method; help and documentation hide them."""
+    """Paths of options that every value but the default is refused for in this method; help and documentation hide them.
+
+    Parts tell which of the dial's, and the method's ``fixed`` names those that it refuses itself.
+    """
     composition = composition_of(config, who)
     outside = {"sampling.top_k", "sampling.top_p"} if others_wrote(composition) else set()
     return dial.hidden_options(dial.refused(composition)) | outside | getattr(config, "fixed", frozenset())

@@ -64,7 +64,7 @@ TOGETHER: dict[str, list[Options]] = {
     "dial.replay_share": [LONGER, {"window": 1}],
     "dial.replay_age": [LONGER | {"dial.replay_share": 0.5}, {"dial.replay_share": 0.5}, {"window": 1, "dial.replay_share": 0.5}],
     "dial.updates_per_batch": [PASSES_BY_DIAL],
-    "dial.expert_share": [{"max_new_tokens": 48}, {"experts": "@expert"}, {"experts": "@pendulum-expert"}],
+    "dial.expert_share": [{"max_new_tokens": 48, "group_size": 4}, {"experts": "@expert"}, {"experts": "@pendulum-expert"}],
     "gae.bootstrap_on_truncation": [
         {"task": "rheostat/GridWorld5x5-v0"},
         {"task": "@quarry"},
@@ -81,7 +81,7 @@ TOGETHER: dict[str, list[Options]] = {
     "rewards.returns_to": [{"offline": "@long-data", "replay_capacity": 500}],
     "replay.capacity": [{"online_steps": 200}],
     "replay.priority": [{"offline_share": None}],
-    "log.every": [{"log_every": 200}],
+    "log.every": [{"log.every": 1000}],
     "schedule.anneal": [{"online_steps": 0, "update_to_data": 1.0}, {"online_steps": 0}],
     "penalty.initial_multiplier": [{"gap_threshold": 0.8}],
     "double": [{"learning_rate": 0.1}],
@@ -97,6 +97,7 @@ TOGETHER: dict[str, list[Options]] = {
     "hints.separator": [{"hint_place": "question"}],
     **{f"mu.{name}": [FALLING] for name in ("peak", "decay", "decay_form")},
     **{f"tree.{name}": [BUSHY] for name in ("branching.kind", "branching.prefer", "branching.statistic", "refill")},
+    "tree.root_random": [{"root_branches": 4}],
     "tree.repetition_count": [{"repetition_window": 1}],
     "tree.repetition_window": [{"repetition_count": 2}],
     "critics.expectile": [{"critics": "iql"}],
@@ -123,8 +124,6 @@ IDLE: dict[str, str] = {
     "update.micro_batch_rows": "memory alone: the sum over a minibatch does not depend on how it is cut",
 }
 """Options that change neither a weight nor a metric of a tiny run, and why."""
-
-
 BESIDE = ("task", "evaluate", "stop")
 """What stands beside options in :func:`outcome`, and a key of the golden runs that nothing here needs."""
 

@@ -176,11 +176,24 @@ def test_the_dial_is_shown_where_it_can_be_turned() -> None:
     everything = {f"dial.{name}" for name in Dial.__dataclass_fields__}
     assert shown["ppo"] == shown["grpo"] == everything and shown["sac"] == shown["bc"] == shown["uni-o4"] == set()
     assert shown["sft"] == {"dial.updates_per_batch"} and shown["ros"] == {"dial.updates_per_batch"}
+    values: dict[str, object] = {"lag": 1, "replay_share": 0.5, "expert_share": 0.5, "updates_per_batch": 2, "replay_age": 9}
     for name, paths in shown.items():
         for path in everything - paths:
-            value: object = {"lag": 1, "replay_share": 0.5, "expert_share": 0.5, "updates_per_batch": 2, "replay_age": 9}[path[5:]]
             with pytest.raises(RheostatError):
-                configure(name, {path: value})
+                configure(name, {path: values[path[5:]]})
+        if table.entry(name).domain == "language":
+            for path in paths & {"dial.lag", "dial.expert_share"}:
+                configure(name, {path: values[path[5:]]} | ({"group_size": 8} if name == "ppo-lm" else {}))
+
+
+@pytest.mark.parametrize(("method", "path", "value"), [
+    ("chord", "sampling.temperature", 0.5), ("chord", "aggregate.constant", 100.0), ("chord", "dial.expert_share", 0.5),
+    ("luffy", "dial.expert_share", 0.5), ("rl-plus", "dial.expert_share", 0.5),
+])  # fmt: skip
+def test_what_a_method_refuses_whatever_the_value_is_not_shown(method: str, path: str, value: float) -> None:
+    assert path not in {each.path for each in shown_options(method, configure(method, {}))}
+    with pytest.raises(RheostatError):
+        configure(method, {path: value})
 
 
 def test_a_preset_gives_way_where_its_value_could_not_act() -> None:

@@ -86,7 +86,7 @@ class CHORD:
     dial: Dial = Dial()
 
     fixed: ClassVar[frozenset[str]] = frozenset({"sampling.temperature", "aggregate.constant"})
-    """Options of its parts whose every other value it refuses, so that nobody is shown them."""
+    """Refused with any other value, as ``__post_init__`` says why."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "phi": {},
         "mu": MU,

@@ -54,6 +54,8 @@ class LUFFY:
     grading: Grading = Grading()
     budget: Budget = Budget()
     dial: Dial = Dial()
+    fixed: ClassVar[frozenset[str]] = frozenset({"dial.expert_share"})
+    """Every group has an expert already."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4}}
 
     def compose(self) -> Composition:

@@ -82,6 +82,8 @@ class RLPlus:
     grading: Grading = Grading()
     budget: Budget = Budget()
     dial: Dial = Dial()
+    fixed: ClassVar[frozenset[str]] = frozenset({"dial.expert_share"})
+    """Every group has an expert already."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "prompts_per_batch": 16}}
 
     def __post_init__(self) -> None:
