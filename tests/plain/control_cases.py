@@ -59,13 +59,18 @@ class Case:
         """The turns of a run with everything that belongs to one."""
         return trained(self.settings(), directory, **self.objects())
 
-    def turned(self) -> list[Turn]:
-        """The same turns without a directory."""
-        return turned(self.settings(), **self.objects())
+    def turned(self, after: Callable[[Turn], None] | None = None) -> list[Turn]:
+        """The same turns without a directory; ``after`` is told of each."""
+        return turned(self.settings(), **self.objects(), after=after)
 
     def followed(self, turns: list[Turn]) -> list[Followed]:
         """The plain side of each turn."""
         return list(self.follow(turns, self.settings(), self.counts))
+
+
+def alone(turn: Turn) -> list[Turn]:
+    """A turn, or those of several agents' policies in it."""
+    return list(turn.members.values()) or [turn]
 
 
 def differences(turns: list[Turn], plain: list[Followed]) -> tuple[float, float]:
@@ -74,7 +79,7 @@ def differences(turns: list[Turn], plain: list[Followed]) -> tuple[float, float]
     Raises:
         AssertionError: they are too large, or other models moved.
     """
-    turns = [each for turn in turns for each in (list(turn.members.values()) or [turn])]
+    turns = [each for turn in turns for each in alone(turn)]
     assert len(turns) == len(plain)
     found = [compare(turn, own) for turn, own in zip(turns, plain, strict=True)]
     return max(gradient for gradient, _ in found), max(weight for _, weight in found)

@@ -7,7 +7,7 @@ optimiser's step, the end of a turn).
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -222,11 +222,13 @@ def trained(settings: Settings, directory: Path, task: Any = None, policy: Any =
     return watch.turns
 
 
-def turned(settings: Settings, task: Any = None, policy: Any = None) -> list[Turn]:
-    """The same turns alone, without files."""
+def turned(settings: Settings, task: Any = None, policy: Any = None, after: Callable[[Turn], None] | None = None) -> list[Turn]:
+    """The same turns alone, without files; ``after`` is told of each and may stop the run by an error."""
     with watching() as watch:
         method = build_method(settings, settings.task if task is None else task, policy)
         while method.steps < settings.budget:
             method.turn()
+            if after is not None:
+                after(watch.turns[-1])
         method.close()
     return watch.turns

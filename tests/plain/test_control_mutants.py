@@ -39,10 +39,10 @@ from rheostat.policies.control.distributions import Categorical, Gaussian
 from rheostat.policies.control.ensembles import TrainableEnsemble
 from rheostat.policies.control.recurrent import EpisodeMemory
 from rheostat.policies.parameters import Adam, ParameterVector, PolyakCopy
-from tests.plain.control_cases import Case, differences
+from tests.plain.control_cases import Case, alone, differences
 from tests.plain.control_mutants import Place, called, replaced, times
 from tests.plain.control_path import Turn
-from tests.plain.control_plain import Followed
+from tests.plain.control_plain import Followed, compare
 from tests.plain.test_control_methods import CASES
 from tests.tiny_control import CONTROL
 
@@ -79,10 +79,16 @@ def right(name: str) -> tuple[list[Turn], list[Followed], list[Place]]:
 
 def is_told(case: Case, plain: list[Followed]) -> bool:
     """Whether a run with a wrong part is told from the plain one: by its steps, or by what it says of its rows."""
+    left = iter(plain)
+
+    def check(turn: Turn) -> None:
+        for each in alone(turn):
+            compare(each, next(left))
+
     try:
-        turns = case.turned()
-        differences(turns, plain)
-        differences(turns, case.followed(turns))
+        turns = case.turned(check)
+        assert next(left, None) is None
+        case.followed(turns)
     except AssertionError:
         return True
     return False

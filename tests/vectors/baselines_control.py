@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -10,19 +11,28 @@ from torch import Tensor
 
 from rheostat.buffers.mixing import interleave
 from rheostat.credit.returns import gae, retrace, trace_coefficient, vtrace
+from rheostat.learner.actor_critic_updates import Critics, Entropy, WeightedImitation
+from rheostat.learner.conservative_critics import Penalty
+from rheostat.learner.implicit import ImplicitCritics
+from rheostat.learner.twin_critics import TwinCritics
 from rheostat.masking import aggregate, standardise
-from rheostat.objectives.actor import behaviour_regularised_loss, smoothed_action, soft_actor_loss, temperature_loss
-from rheostat.objectives.clipping import Clip, DetachedClip
-from rheostat.objectives.conservative import conservative_gap, conservative_penalty, uniform_log_density
-from rheostat.objectives.expectile import expectile_loss
-from rheostat.objectives.policy_gradient import policy_gradient
-from rheostat.objectives.supervised import weighted_likelihood
-from rheostat.objectives.temporal_difference import critic_loss, min_over_critics, soft_value, td_target
+from rheostat.methods.control.a2c import A2C
+from rheostat.methods.control.awac import AWAC
+from rheostat.methods.control.cql import CQL
+from rheostat.methods.control.iql import IQL
+from rheostat.methods.control.ppo import PPO
+from rheostat.methods.control.rlpd import RLPD
+from rheostat.methods.control.sac import SAC
+from rheostat.methods.control.td3_bc import TD3BC
+from rheostat.objectives.action_weights import AdvantageWeights, ImitationWeights
+from rheostat.objectives.actor import smoothed_action
+from rheostat.objectives.control_terms import ClippedSurrogate
+from rheostat.objectives.temporal_difference import critic_loss, min_over_critics, td_target
 from rheostat.objectives.value import value_loss
-from rheostat.objectives.weights import exponential_weight
 from rheostat.policies.control.distributions import Gaussian
 from rheostat.policies.control.squashed import SquashedGaussian
 from rheostat.trajectories import Transitions
+from tests.vectors.control_methods import Drawn, Recorded, around, clipped_losses, learned, objective_of, parts_of, rows_of, step_of
 from tests.vectors.tools import Unsupported, boolean, gradients, integer, leaf, plain, tensor
 
 
@@ -88,7 +98,15 @@ def sb3_ppo(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     if params["normalize_advantage"]:
         adv = standardise(adv)
     clip = params["clip_range"]
-    policy = policy_gradient(logp, adv, denominator_logp=tensor(inputs["old_log_prob"]), clip=Clip(clip, clip))
+    policy, _ = clipped_losses(
+        objective_of(PPO(objective=ClippedSurrogate(clip))),
+        logp,
+        value,
+        old_logp=tensor(inputs["old_log_prob"]),
+        advantage=adv,
+        target=tensor(inputs["returns"]),
+        old_value=tensor(inputs["old_values"]),
+    )
     critic = value_loss(
         value,
         tensor(inputs["returns"]),
@@ -119,8 +137,9 @@ def sb3_a2c(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     adv = tensor(inputs["advantages"])
     if params["normalize_advantage"]:
         adv = standardise(adv)
-    policy = policy_gradient(logp, adv, denominator_logp=None, clip=DetachedClip())
-    critic = value_loss(value, tensor(inputs["returns"]), scale=1.0)
+    policy, critic = clipped_losses(
+        objective_of(A2C()), logp, value, old_logp=logp.detach(), advantage=adv, target=tensor(inputs["returns"]), old_value=value.detach()
+    )
     loss = policy.loss - params["ent_coef"] * aggregate(entropy, None) + params["vf_coef"] * critic
     grad_logp, grad_value, grad_entropy = gradients(loss, logp, value, entropy)
     return {
@@ -211,20 +230,23 @@ def tanh_gaussian(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, A
 
 
 def sac_step(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """The three losses of one step; the temperature before its step is in all of them."""
+    """SAC's gradient step; the temperature before its step is in all of its losses."""
     q, q_pi = critics(inputs, "q1", "q2"), critics(inputs, "q1_pi", "q2_pi")
     log_prob, log_alpha = rows(inputs["log_prob_pi"]).requires_grad_(), leaf(inputs["log_alpha"])
-    alpha = log_alpha.exp()
-    next_value = soft_value(min_over_critics(critics(inputs, "q1_target_next", "q2_target_next")), rows(inputs["next_log_prob"]), alpha)
-    target = td_target(rows(inputs["rewards"]), next_value, discounts(inputs, params))
-    critic = critic_loss(q, target, scale=0.5)
-    actor = soft_actor_loss(min_over_critics(q_pi), log_prob, alpha)
-    temperature = temperature_loss(log_alpha, log_prob, params["target_entropy"], form="log")
+    models = {
+        "policy": Recorded(Drawn(rows(inputs["next_log_prob"])), Drawn(log_prob)),
+        "target critics": Recorded(critics(inputs, "q1_target_next", "q2_target_next")),
+        "critics": Recorded(q, q_pi),
+        "temperature": Recorded(log=log_alpha, value=log_alpha.exp().item()),
+    }
+    method = SAC(critics=Critics(scale=0.5), entropy=Entropy(target=params["target_entropy"], form="log"))
+    batch = learned(method, models, rows_of(rows(inputs["rewards"]), discounts(inputs, params)))
+    critic, actor, temperature = (models[name].loss for name in ("critics", "policy", "temperature"))
     grad_q = gradients(critic, q)[0]
     grad_log_prob, grad_q_pi, none = gradients(actor, log_prob, q_pi, log_alpha)
     assert not none.any()
     return {
-        "target": column(target),
+        "target": column(batch.columns["target"]),
         "critic_loss": critic,
         "actor_loss": actor,
         "ent_coef_loss": temperature,
@@ -253,14 +275,18 @@ def td3_target(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]
 
 
 def td3_bc_step(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """Critics and actor; the first critic is linear in the action."""
+    """TD3+BC's gradient step; the first critic is linear in the action, and the target's action has no noise."""
     q, action = critics(inputs, "q1_data", "q2_data"), leaf(inputs["pi_actions"])
-    target = td_target(
-        rows(inputs["rewards"]), min_over_critics(critics(inputs, "q1_target_next", "q2_target_next")), discounts(inputs, params)
-    )
-    critic = critic_loss(q, target)
-    value = (action @ tensor(inputs["critic_action_weight"])).squeeze(-1) + rows(inputs["q1_data"])
-    actor = behaviour_regularised_loss(value, action, tensor(inputs["data_actions"]), alpha=params["alpha"])
+    weight, offset = tensor(inputs["critic_action_weight"]), rows(inputs["q1_data"])
+    models = {
+        "policy": Recorded(action),
+        "target policy": Recorded(action.detach()),
+        "critics": Recorded(q, lambda seen, taken: ((taken @ weight).squeeze(-1) + offset).unsqueeze(0)),
+        "target critics": Recorded(critics(inputs, "q1_target_next", "q2_target_next")),
+    }
+    method = TD3BC(networks=TwinCritics(target_noise=0.0, policy_delay=1), alpha=params["alpha"])
+    learned(method, models, rows_of(rows(inputs["rewards"]), discounts(inputs, params), tensor(inputs["data_actions"])))
+    critic, actor = models["critics"].loss, models["policy"].loss
     grad_q = gradients(critic, q)[0]
     return {
         "critic_loss": critic,
@@ -272,14 +298,18 @@ def td3_bc_step(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
 
 
 def iql_step(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """CORL's step: the mean over critics, and the advantage from before the step of V."""
-    q, value, best = critics(inputs, "q1", "q2"), leaf(inputs["v"]), tensor(inputs["q_target_min"])
+    """IQL's gradient step as CORL has it: the mean over critics, and the advantage from before the step of V."""
+    q, value = critics(inputs, "q1", "q2"), leaf(inputs["v"])
     mean, log_std = leaf(inputs["mu"]), leaf(inputs["log_std"])
-    value_error = expectile_loss(value, best, params["expectile"])
-    target = td_target(rows(inputs["rewards"]), tensor(inputs["v_next"]), discounts(inputs, params))
-    critic = critic_loss(q, target, critics="mean")
-    logp = Gaussian(mean, log_std).log_prob(tensor(inputs["actions"]))
-    actor = weighted_likelihood(logp, weight=exponential_weight(best - value, params["beta"], params["exp_adv_max"]))
+    models = {
+        "policy": Recorded(Gaussian(mean, log_std)),
+        "critics": Recorded(q),
+        "target critics": Recorded(tensor(inputs["q_target_min"]).unsqueeze(0)),
+        "value": Recorded(value, tensor(inputs["v_next"]), value),
+    }
+    method = IQL(critics=ImplicitCritics(expectile=params["expectile"]), weights=ImitationWeights(params["beta"], params["exp_adv_max"]))
+    learned(method, models, rows_of(rows(inputs["rewards"]), discounts(inputs, params), tensor(inputs["actions"])))
+    value_error, critic, actor = (models[name].loss for name in ("value", "critics", "policy"))
     grad_q = gradients(critic, q)[0]
     grad_mean, grad_log_std, none = gradients(actor, mean, log_std, value)
     assert not none.any()
@@ -296,33 +326,45 @@ def iql_step(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
 
 
 def awac_actor(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """Imitation weighted by the advantage over one action of the policy."""
+    """AWAC's imitation, weighted by the advantage over one action of the policy."""
     logp = rows(inputs["log_prob_data"]).requires_grad_()
-    advantage = min_over_critics(critics(inputs, "q1_data", "q2_data")) - min_over_critics(critics(inputs, "q1_pi", "q2_pi"))
-    loss = weighted_likelihood(logp, weight=exponential_weight(advantage, 1 / params["lambda"], params["exp_adv_max"]))
+    models = {
+        "policy": Recorded(Drawn(logp)),
+        "critics": Recorded(critics(inputs, "q1_pi", "q2_pi"), critics(inputs, "q1_data", "q2_data")),
+    }
+    (imitation,) = parts_of(AWAC(weights=AdvantageWeights(params["lambda"], cap=params["exp_adv_max"])), WeightedImitation)
+    imitation.step(around(models), rows_of(logp.detach()))
+    loss = models["policy"].loss
     return {"actor_loss": loss, "grad_log_prob": column(gradients(loss, logp)[0])}
 
 
 def cql_critic(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """Temporal differences and the penalty of both critics; the codes sum over samples where the paper takes the mean."""
+    """Temporal differences and the penalty of CQL's critics; the codes sum over samples where the paper takes the mean."""
     q = critics(inputs, "q1_data", "q2_data")
     drawn = [critics(inputs, f"q1_{name}", f"q2_{name}") for name in ("rand", "current", "next")]
-    target = td_target(
-        rows(inputs["rewards"]), min_over_critics(critics(inputs, "q1_target_next", "q2_target_next")), discounts(inputs, params)
-    )
-    density, importance = None, params["importance_sample"]
-    if importance:
-        bound = torch.ones(params["action_dim"], dtype=torch.float64)
-        current = tensor(inputs["logp_current"])
-        density = torch.cat([uniform_log_density(-bound, bound).expand_as(current), current, tensor(inputs["logp_next"])], -1)
-    gap = conservative_gap(
-        q, torch.cat(drawn, -1), density, form="importance" if importance else "plain", temperature=params["temp"], average=False
-    )
-    loss = critic_loss(q, target) + conservative_penalty(gap, alpha=params["cql_alpha"])
+    importance, count = params["importance_sample"], drawn[0].shape[-1]
+    densities = [tensor(inputs[name]).T if importance else torch.zeros(count, q.shape[1]) for name in ("logp_current", "logp_next")]
+    shape = (q.shape[1], params["action_dim"] if importance else 1)
+    policies = [Drawn(each, torch.zeros(count, *shape), mean=torch.zeros(shape)) for each in densities]
+    others = torch.cat(drawn, -1)
+    models = {
+        "policy": Recorded(Drawn(torch.zeros(q.shape[1])), *policies),
+        "critics": Recorded(q, of_many=lambda seen, actions: others),
+        "target critics": Recorded(critics(inputs, "q1_target_next", "q2_target_next")),
+        "temperature": Recorded(value=1.0),
+    }
+    form: Any = {"form": "importance", "sum_over_actions": True} if importance else {"form": "plain"}
+    method = CQL(penalty=Penalty(params["cql_alpha"], actions=count, temperature=params["temp"], **form))
+    step, context = step_of(method), around(models)
+    batch = rows_of(rows(inputs["rewards"]), discounts(inputs, params))
+    for annotate in step.credit:
+        batch = annotate(context, batch)
+    step.updates[0].step(context, batch)
+    loss, gap = models["critics"].loss, method.penalty.gap(q, others, batch.columns["log density"])
     grad_data, *grad_drawn = gradients(loss, q, *drawn)
     return {
         "qf_loss": loss,
-        "qf1_td_loss": critic_loss(q[:1], target),
+        "qf1_td_loss": critic_loss(q[:1], batch.columns["target"]),
         "cql_qf1_diff": aggregate(gap[0], None),
         "cql_qf2_diff": aggregate(gap[1], None),
         "grad_q1_data": grad_data[0],
@@ -353,17 +395,27 @@ def transitions(observation: Tensor) -> Transitions:
 
 
 def rlpd_losses(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """Ten critics in the actor, two of them in the target."""
+    """RLPD's gradient step: ten critics in the actor, two of them in the target."""
     q, q_pi, log_prob = leaf(inputs["qs"]), leaf(inputs["qs_pi"]), leaf(inputs["log_prob_pi"])
-    next_value = min_over_critics(tensor(inputs["target_next_qs"]), subset=inputs["subset"])
-    if params["backup_entropy"]:
-        next_value = soft_value(next_value, tensor(inputs["next_log_prob"]), params["temperature"])
-    target = td_target(tensor(inputs["rewards"]), next_value, params["gamma"] * tensor(inputs["masks"]))
-    critic = critic_loss(q, target, critics="mean")
-    actor = soft_actor_loss(q_pi.mean(0), log_prob, params["temperature"])
+    slow = tensor(inputs["target_next_qs"])
+    models = {
+        "policy": Recorded(Drawn(tensor(inputs["next_log_prob"])), Drawn(log_prob)),
+        "critics": Recorded(q, q_pi),
+        "target critics": Recorded(slow[inputs["subset"]], stack=SimpleNamespace(networks=len(slow))),
+        "temperature": Recorded(value=params["temperature"]),
+    }
+    method = RLPD(
+        critics=Critics(len(q), over="mean"),
+        target_critics=len(inputs["subset"]),
+        policy_delay=1,
+        entropy=Entropy(params["temperature"]),
+        entropy_in_backup=params["backup_entropy"],
+    )
+    batch = learned(method, models, rows_of(tensor(inputs["rewards"]), params["gamma"] * tensor(inputs["masks"])))
+    critic, actor = models["critics"].loss, models["policy"].loss
     grad_log_prob, grad_q_pi = gradients(actor, log_prob, q_pi)
     return {
-        "target": target,
+        "target": batch.columns["target"],
         "critic_loss": critic,
         "actor_loss": actor,
         "grad_qs": gradients(critic, q)[0],

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rheostat.learner.actor_critic_updates import Entropy
+from rheostat.learner.mixture import Mixture
 from rheostat.masking import standardise
-from rheostat.objectives.actor import soft_actor_loss, temperature_loss
-from rheostat.objectives.clipping import Clip
+from rheostat.methods.control.pmoe import PMOE
+from rheostat.methods.control.pmoe_ppo import PMOEPPO
+from rheostat.objectives.control_terms import ClippedSurrogate
 from rheostat.objectives.mixture_of_experts import best_expert, frequency_loss
-from rheostat.objectives.policy_gradient import policy_gradient
-from rheostat.objectives.temporal_difference import critic_loss, min_over_critics, soft_value, td_target
-from rheostat.objectives.value import value_loss
-from rheostat.policies.control.mixtures import MixtureOfGaussians, of_expert
+from rheostat.objectives.temporal_difference import critic_loss
+from rheostat.policies.control.mixtures import MixtureOfGaussians
+from tests.vectors.control_methods import Recorded, clipped_losses, learned, objective_of, rows_of
 from tests.vectors.tools import Unsupported, gradients, integer, leaf, plain, tensor
 
 
@@ -34,35 +37,62 @@ def column(x: Tensor) -> Tensor:
     return x.unsqueeze(-1)
 
 
+@dataclass
+class RecordedMixture:
+    """A policy of experts whose draws and whose choice are recorded."""
+
+    logits: Tensor
+    actions: Tensor
+    log_prob: Tensor
+    index: Tensor | None = None
+
+    def noise(self, generator: Any) -> None:
+        """None is needed."""
+
+    def draw(self, noise: Any) -> tuple[Tensor, Tensor]:
+        """An action of every expert and its log-probability."""
+        return self.actions, self.log_prob
+
+    def choose(self, generator: Any) -> Tensor | None:
+        """As recorded."""
+        return self.index
+
+
 def soft_update(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    """One update: targets, critics, the best expert and the mixture's weights, temperature; rewards standardised in the batch."""
+    """PMOE's gradient step: targets, critics, the best expert and the mixture's weights, temperature; rewards standardised in the batch."""
     logits, actions, log_prob = (leaf(inputs[key]) for key in ("mix_logits", "actions_per_expert", "log_prob_per_expert"))
     q1, q2, log_alpha = (leaf(inputs[key]) for key in ("q1", "q2", "log_alpha"))
-    temperature = log_alpha.detach().exp()
-    reward = params["reward_scale"] * standardise(tensor(inputs["rewards"]), eps=1e-6)
-    next_log_prob = of_expert(tensor(inputs["next_log_prob_per_expert"]).squeeze(-1), integer(inputs["next_expert_index"]))
-    following = min_over_critics(torch.stack([tensor(inputs[f"q{k}_target_next"]).squeeze(-1) for k in (1, 2)]))
-    target = td_target(reward, soft_value(following, next_log_prob, temperature), params["gamma"] * (1 - tensor(inputs["dones"])))
-    loss = critic_loss(torch.stack([q1, q2]).squeeze(-1), target)
-    grad_q1, grad_q2 = gradients(loss, q1, q2)
-
     weights = torch.stack([tensor(inputs[f"q{k}_action_weight"]) for k in (1, 2)])
-    value = (weights @ actions.unsqueeze(-1)).squeeze(-1).amin(-1)  # the recorded critics: [B, K]
-    best = best_expert(value)
-    chosen = of_expert(log_prob.squeeze(-1), best)
-    policy = soft_actor_loss(of_expert(value, best), chosen, temperature) + frequency_loss(logits, best)
-    grad_logits, grad_actions, grad_log_prob = gradients(policy, logits, actions, log_prob)
-    heat = temperature_loss(log_alpha, chosen, params["target_entropy"], form="log")
+    values: list[Tensor] = []
+
+    def of_many(seen: Tensor, taken: Tensor, frozen: bool) -> Tensor:
+        """The recorded critics, ``[2, B, K]``."""
+        values.append((weights @ taken.unsqueeze(-1)).squeeze(-1).movedim(-1, 0))
+        return values[-1]
+
+    after = tensor(inputs["next_log_prob_per_expert"]).squeeze(-1)
+    following = RecordedMixture(logits, torch.zeros_like(actions), after, integer(inputs["next_expert_index"]))
+    models = {
+        "policy": Recorded(following, RecordedMixture(logits, actions, log_prob.squeeze(-1))),
+        "critics": Recorded(torch.stack([q1, q2]).squeeze(-1), of_many=of_many),
+        "target critics": Recorded(torch.stack([tensor(inputs[f"q{k}_target_next"]).squeeze(-1) for k in (1, 2)])),
+        "temperature": Recorded(log=log_alpha, value=log_alpha.exp().item()),
+    }
+    entropy = Entropy(target=params["target_entropy"], form="log")
+    method = PMOE(batch_reward_scale=params["reward_scale"], mixture=Mixture(logits.shape[1]), entropy=entropy)
+    batch = learned(method, models, rows_of(tensor(inputs["rewards"]), params["gamma"] * (1 - tensor(inputs["dones"]))))
+    grad_q1, grad_q2 = gradients(models["critics"].loss, q1, q2)
+    grad_logits, grad_actions, grad_log_prob = gradients(models["policy"].loss, logits, actions, log_prob)
     return {
-        "best_expert": best,
-        "reward_normalised": reward,
-        "target": column(target),
+        "best_expert": best_expert(values[0].amin(0)),
+        "reward_normalised": batch.rows.reward,
+        "target": column(batch.columns["target"]),
         "grad_mix_logits": grad_logits,
         "grad_actions": grad_actions,
         "grad_log_prob": grad_log_prob,
         "grad_q1": grad_q1,
         "grad_q2": grad_q2,
-        "grad_log_alpha": gradients(heat, log_alpha)[0],
+        "grad_log_alpha": gradients(models["temperature"].loss, log_alpha)[0],
     }
 
 
@@ -87,17 +117,23 @@ def clipped_update(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, 
     logits, mean, log_std = (leaf(inputs[key]) for key in ("mix_logits", "mu", "log_std"))
     value, q = leaf(inputs["values"]), leaf(inputs["q_of_data_action"])
     old_value, advantage = tensor(inputs["old_values"]), tensor(inputs["advantages"])
-    target, clip = old_value + advantage, params["clip"]
-    log_prob = MixtureOfGaussians(logits, mean, log_std[0]).log_prob(tensor(inputs["actions"]))
-    policy = policy_gradient(log_prob, standardise(advantage), denominator_logp=tensor(inputs["old_log_prob"]), clip=Clip(clip, clip)).loss
+    target = old_value + advantage
+    policy, critic = clipped_losses(
+        objective_of(PMOEPPO(objective=ClippedSurrogate(params["clip"]))),
+        MixtureOfGaussians(logits, mean, log_std[0]).log_prob(tensor(inputs["actions"])),
+        value,
+        old_logp=tensor(inputs["old_log_prob"]),
+        advantage=standardise(advantage),
+        target=target,
+        old_value=old_value,
+    )
     mixture = frequency_loss(logits, best_expert(tensor(inputs["q_of_expert_samples"])))
-    critic = value_loss(value, target, old_value=old_value, clip=clip)
     judge = critic_loss(q.unsqueeze(0), target)
-    total = mixture + policy + params["vf_coef"] * critic + judge
+    total = mixture + policy.loss + params["vf_coef"] * critic + judge
     grad_logits, grad_mean, grad_log_std, grad_q, grad_v = gradients(total, logits, mean, log_std, q, value)
     return {
         "mix_loss": mixture,
-        "policy_loss": policy,
+        "policy_loss": policy.loss,
         "value_loss": critic,
         "q_loss": judge,
         "total": total,

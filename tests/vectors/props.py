@@ -9,13 +9,13 @@ from torch import Tensor
 
 from rheostat.credit.returns import gae
 from rheostat.masking import standardise
+from rheostat.methods.control.props import PROPS
 from rheostat.objectives.behaviour import BehaviourLoss, advantage_weight, behaviour_loss, ros_loss, ros_tabular_step
-from rheostat.objectives.clipping import Clip
+from rheostat.objectives.control_terms import ClippedSurrogate
 from rheostat.objectives.kl import categorical_kl, gaussian_kl
-from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.sampling_error import empirical_policy, sampling_error_tabular
-from rheostat.objectives.value import value_loss
 from rheostat.policies.control.distributions import Categorical, Gaussian
+from tests.vectors.control_methods import clipped_losses, objective_of
 from tests.vectors.tools import Unsupported, boolean, gradients, integer, leaf, plain, tensor
 
 
@@ -99,9 +99,15 @@ def target_ppo(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]
     new = Gaussian(mean, log_std)
     if params["norm_adv"]:
         advantages = standardise(advantages, eps=params["adv_eps"])
-    clip = params["clip"]
-    policy = policy_gradient(new.log_prob(actions), advantages, denominator_logp=old.log_prob(actions), clip=Clip(clip, clip))
-    critic = value_loss(value, tensor(inputs["returns"]), old_value=tensor(inputs["v_old"]), clip=clip if params["clip_vloss"] else None)
+    policy, critic = clipped_losses(
+        objective_of(PROPS(objective=ClippedSurrogate(params["clip"], value=params["clip_vloss"]))),
+        new.log_prob(actions),
+        value,
+        old_logp=old.log_prob(actions),
+        advantage=advantages,
+        target=tensor(inputs["returns"]),
+        old_value=tensor(inputs["v_old"]),
+    )
     entropy = new.entropy().mean()
     total = policy.loss - params["ent_coef"] * entropy + params["vf_coef"] * critic
     grad_mean, grad_log_std, grad_value = gradients(total, mean, log_std, value)

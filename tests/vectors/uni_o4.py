@@ -9,16 +9,17 @@ from torch import Tensor
 
 from rheostat.credit.am_q import am_q_score, improved
 from rheostat.credit.returns import gae
+from rheostat.learner.going_online import Online
 from rheostat.masking import standardise
 from rheostat.objectives.clipping import Clip
 from rheostat.objectives.diverse_cloning import diverse_cloning_loss
 from rheostat.objectives.expectile import expectile_loss
 from rheostat.objectives.policy_gradient import policy_gradient
 from rheostat.objectives.temporal_difference import critic_loss, min_over_critics, td_target
-from rheostat.objectives.value import value_loss
 from rheostat.objectives.weights import sided_advantage
 from rheostat.policies.control.distributions import Gaussian
 from rheostat.policies.control.ensembles import soft_limits
+from tests.vectors.control_methods import clipped_losses
 from tests.vectors.tools import Unsupported, boolean, gradients, leaf, plain, tensor
 
 
@@ -104,10 +105,17 @@ def online_update(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, A
         gamma=params["gamma"],
         lam=params["gae_lambda"],
     )
-    clip, advantage = params["clip"], standardise(raw, eps=params["adv_eps"])
-    surrogate = policy_gradient(new.log_prob(action), advantage, denominator_logp=old.log_prob(action), clip=Clip(clip, clip))
+    assert params["clip"] == params["value_clip"]
+    surrogate, error = clipped_losses(
+        Online(clip=params["clip"]).update(0.5).objective,
+        new.log_prob(action),
+        value,
+        old_logp=old.log_prob(action),
+        advantage=standardise(raw, eps=params["adv_eps"]),
+        target=target,
+        old_value=value.detach(),
+    )
     actor_loss = surrogate.loss - params["entropy_coef"] * new.entropy().mean()
-    error = value_loss(value, target, old_value=value.detach(), clip=params["value_clip"], scale=1.0)
     grad_mean, grad_log_std = gradients(actor_loss, mean, log_std)
     return {
         "raw_advantages": raw,
