@@ -69,7 +69,7 @@ class SoftTarget:
         network = context.models["target critics"].network
         if self.subset is None:
             return smallest_value(network, observation, action)
-        chosen = torch.randperm(network.stack.networks, generator=context.streams["updates"])[: self.subset]
+        chosen = torch.randperm(network.networks, generator=context.streams["updates"])[: self.subset]
         return min_over_critics(network(observation, action, subset=chosen))
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rheostat.learner.actor_critic_updates import Found, rank
 from rheostat.learner.control_models import TrainableNetwork
+from rheostat.learner.own_networks import own_values_of_choices
 from rheostat.objectives.schedules import PeakSchedule
 from rheostat.objectives.temporal_difference import critic_loss, greedy_value
 from rheostat.options import option
@@ -57,7 +58,7 @@ class GreedyPolicy(TrainableNetwork):
             choices = int(context.action_space.n)
             return DiscreteQ(context.observation_space, choices, hidden=hidden, generator=context.streams["networks"])
 
-        super().__init__(build, learning_rate)
+        super().__init__(build, learning_rate, own=own_values_of_choices)
         self.exploration = exploration
 
     def bind(self, context: Any, name: str) -> None:

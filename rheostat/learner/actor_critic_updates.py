@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from rheostat.credit.td_annotations import bounded_draw, smallest_value, soft_draw
-from rheostat.learner.control_models import Build, TargetNetwork, TrainableNetwork
+from rheostat.learner.control_models import OWN_NETWORK, Build, TargetNetwork, TrainableNetwork
+from rheostat.learner.own_networks import own_critics
 from rheostat.objectives.actor import (
     TemperatureForm,
     behaviour_regularised_loss,
@@ -135,9 +136,15 @@ class Critics:
         """Options that cannot act, and why."""
         return {"over": "the sum over one critic is its mean, so leave it alone, or raise critics"} if self.number == 1 else {}
 
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return dict.fromkeys(("number", "normalisation"), OWN_NETWORK) if "critics" in context.networks else {}
+
     def models(self, hidden: tuple[int, ...], learning_rate: float, tau: float) -> dict[str, Any]:
         """Critics and target critics; ``learning_rate`` is that of the policy."""
-        critics = TrainableNetwork(ensemble_q(hidden, self.number, self.normalisation), value_or(self.learning_rate, learning_rate))
+        critics = TrainableNetwork(
+            ensemble_q(hidden, self.number, self.normalisation), value_or(self.learning_rate, learning_rate), own=own_critics
+        )
         return {"critics": critics, "target critics": TargetNetwork("critics", tau)}
 
 

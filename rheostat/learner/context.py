@@ -76,6 +76,10 @@ class LearnerContext(ABC):
         """How many times a model has been improved."""
         return self.counts.get(model, 0)
 
+    def learning(self) -> AbstractContextManager[None]:
+        """What surrounds the updates of a turn."""
+        return nullcontext()
+
     def finish_update(self, model: str) -> None:
         """A model has been improved: count it, and let the models that follow it know."""
         self.counts[model] = self.counts.get(model, 0) + 1

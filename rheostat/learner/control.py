@@ -6,7 +6,8 @@ What outlives a stage is a store: the environments with their collector, replay 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from rheostat.errors import RheostatError
 from rheostat.learner.context import LearnerContext
 from rheostat.learner.dial_for_control import hidden, rewrite
 from rheostat.learner.learner import Composition, Learner
+from rheostat.learner.own_networks import named_networks
 from rheostat.learner.running import RunningMethod
 from rheostat.learner.stages import Staged, Stages
 from rheostat.learner.starting_weights import StartingWeights
@@ -49,7 +51,7 @@ class ControlContext(LearnerContext):
         online_steps: environment steps after the data set.
         offline: the data set.
         expert: who acts beside the policy.
-        policy: the user's network.
+        policy: the user's networks by the names of their models.
 
     Attributes:
         collector: the environments.
@@ -80,8 +82,9 @@ class ControlContext(LearnerContext):
     ) -> None:
         super().__init__(streams, total_steps)
         self.make, self.who, self.online_steps, self.offline, self.expert = make, who, online_steps, offline, expert
-        if policy is not None:
-            self.networks["policy"] = policy
+        self.networks |= {} if policy is None else policy
+        for network in self.networks.values():
+            network.eval()
         self.collector = Collector(make(environments, derive_seed(streams.seed, "pool", 0)))
         self.stores["environments"] = self.collector
         self.data_first = False
@@ -256,6 +259,17 @@ class ControlContext(LearnerContext):
         """How much of the budget has been used."""
         return self.spent + (0 if self.acting else self.gradient_steps) + self.collector.steps
 
+    @contextmanager
+    def learning(self) -> Iterator[None]:
+        """Inside, networks of the user's are in training mode."""
+        for network in self.networks.values():
+            network.train()
+        try:
+            yield
+        finally:
+            for network in self.networks.values():
+                network.eval()
+
     def finish_gradient_step(self) -> None:
         """Count one gradient step, after all updates of it."""
         self.updates += 1
@@ -402,7 +416,7 @@ def build(
         online_steps: environment steps after the data set.
         offline: the data set.
         expert: from raw observations to the distribution that the expert of ``dial.expert_share`` acts by.
-        policy: the user's network.
+        policy: the user's network, or several by the names of their models.
         weights: of another run, to begin with.
 
     Raises:
@@ -413,8 +427,7 @@ def build(
     assert not isinstance(composition, Teamed), "rheostat.learner.teams builds those"
     if config.dial.lag:
         config.dial.check_budget(total_steps // composition.innermost.steps)
-    if policy is not None and not any(getattr(model, "takes_network", False) for model in composition.models.values()):
-        raise RheostatError(f"{who} makes its own actor and critics: set hidden instead of handing over a network.")
+    networks = named_networks(policy, composition.models, who)
     if offline is not None and not composition.any("reads_data"):
         raise RheostatError(f"{who} does not read a data set: leave --offline out, or use a method that does, for example rlpd.")
     context = ControlContext(
@@ -426,7 +439,7 @@ def build(
         online_steps=online_steps,
         offline=offline,
         expert=expert,
-        policy=policy,
+        policy=networks,
     )
     context.data_first = isinstance(composition, Staged)
     context.begins_with = weights

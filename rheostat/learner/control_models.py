@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from rheostat.collect.control.behaviour_policy import BehaviourPolicy, LaggedActor
 from rheostat.collect.control.normalise import RunningStatistics
 from rheostat.errors import RheostatError
+from rheostat.learner.own_networks import Adapt, own_policy
 from rheostat.policies.control.fast_control import fast
 from rheostat.policies.control.recurrent import EpisodeMemory, RecurrentActorCritic
 from rheostat.policies.flops import matrix_weights
@@ -31,6 +32,13 @@ from rheostat.policies.parameters import (
 
 OWN_NETWORK = "the network that was handed over is as it is, so leave it alone"
 """Why an option of a network that the method makes cannot act."""
+
+
+def own_hidden(context: Any, *names: str) -> dict[str, str]:
+    """``hidden`` as an option that cannot act, where every network that it shapes was handed over."""
+    return {"hidden": OWN_NETWORK} if set(names) <= set(context.networks) else {}
+
+
 CONVOLUTIONS = "images are read by convolutions of a fixed shape, so leave it alone"
 """Why an option of hidden layers cannot act."""
 Build = Callable[[Any], nn.Module]
@@ -44,15 +52,23 @@ class TrainableNetwork(OptimizedNetwork[Any]):
         build: the untrained network.
         learning_rate: Adam step size.
         eps: added to the root of Adam's second moment.
+        own: makes what is needed of a network of the user's; None where the method makes its own.
     """
 
-    def __init__(self, build: Build, learning_rate: float, *, eps: float = 1e-8) -> None:
-        self._build, self._start = build, (learning_rate, eps)
+    def __init__(self, build: Build, learning_rate: float, *, eps: float = 1e-8, own: Adapt | None = None) -> None:
+        self._build, self._start, self._own = build, (learning_rate, eps), own
+
+    @property
+    def takes_network(self) -> bool:
+        """Whether a network of the user's may take the place of the method's."""
+        return self._own is not None
 
     def bind(self, context: Any, name: str) -> None:
-        """Build the network and gather its parameters in one vector."""
+        """Take the user's network or build one, and gather its parameters in one vector."""
         rate, eps = self._start
-        super().__init__(self._build(context), rate, eps=eps)
+        given = context.networks.get(name)
+        network = self._build(context) if given is None or self._own is None else self._own(given, context)
+        super().__init__(network, rate, eps=eps)
 
     def distribution(self, seen: Tensor) -> Any:
         """The policy: a distribution of unit actions, or of discrete actions."""
@@ -107,8 +123,9 @@ class PolicyNetwork:
 
     def bind(self, context: Any, name: str) -> None:
         """Take the user's network or build one, and count its weights."""
-        self.policy: Any = context.networks.get(name) or self._build(context)
-        self.parameters = ParameterVector(cast(nn.Module, self.policy))
+        given = context.networks.get(name)
+        self.policy: Any = self._build(context) if given is None else self.adapted(given, context)
+        self.parameters = ParameterVector(self.policy)
         self.network: Any = fast(cast(Any, self.policy), self.parameters)
         self.optimizer: Optimizer
         if self._kind == "adam":
@@ -116,6 +133,10 @@ class PolicyNetwork:
         else:
             self.optimizer = torch.optim.RMSprop([self.parameters.vector], lr=self._rate, alpha=0.99, eps=1e-5)
         self.weights = matrix_weights(self.policy)
+
+    def adapted(self, given: nn.Module, context: Any) -> nn.Module:
+        """The user's network, tried."""
+        return own_policy(given, context)
 
     @property
     def learning_rate(self) -> float:
@@ -162,6 +183,10 @@ class RecurrentPolicyNetwork(PolicyNetwork):
                 "subclass of it."
             )
         super().bind(context, name)
+
+    def adapted(self, given: nn.Module, context: Any) -> nn.Module:
+        """The user's network; what it must be is checked by its class."""
+        return given
 
     def evaluated(self, context: Any) -> Callable[[Tensor], Any]:
         """The policy that is evaluated, with an empty memory that is reset where an episode begins."""

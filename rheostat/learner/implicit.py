@@ -14,6 +14,7 @@ from rheostat.credit.td_annotations import BestOfData, ImplicitValues
 from rheostat.learner.actor_critic_updates import CriticStep, ExpectileStep, Weight, WeightedImitation, ensemble_q, state_value
 from rheostat.learner.control_models import TargetNetwork, TrainableNetwork
 from rheostat.learner.off_policy import PerStep
+from rheostat.learner.own_networks import OwnStateValue, own_critics
 from rheostat.objectives.temporal_difference import OverCritics
 from rheostat.options import option, value_or
 
@@ -39,9 +40,9 @@ class ImplicitCritics:
         """By name; ``learning_rate`` is that of the policy."""
         rate = value_or(self.learning_rate, learning_rate)
         return {
-            "critics": TrainableNetwork(ensemble_q(hidden), rate),
+            "critics": TrainableNetwork(ensemble_q(hidden), rate, own=own_critics),
             "target critics": TargetNetwork("critics", self.tau),
-            "value": TrainableNetwork(state_value(hidden), rate),
+            "value": TrainableNetwork(state_value(hidden), rate, own=OwnStateValue),
         }
 
     def step(self, size: int, imitation: WeightedImitation, *, before: Sequence[Any] = (), between: Sequence[Any] = ()) -> PerStep:

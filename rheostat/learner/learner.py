@@ -195,8 +195,9 @@ class Learner(RunningMethod):
     def move(self, batch: Batch) -> Metrics:
         """Every update, in order; the turn is not over yet."""
         metrics = dict(batch.metrics)
-        for part in self.composition.improve:
-            metrics |= part.improve(self.context, batch)
+        with self.context.learning():
+            for part in self.composition.improve:
+                metrics |= part.improve(self.context, batch)
         return metrics
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rheostat.errors import RheostatError
 from rheostat.learner.actor_critic_updates import Found
@@ -222,6 +222,10 @@ class MixturePolicyNetwork(PolicyNetwork):
     def __init__(self, build: Build, learning_rate: float, mixture: Mixture) -> None:
         super().__init__(build, learning_rate)
         self.mixture = mixture
+
+    def adapted(self, given: nn.Module, context: Any) -> nn.Module:
+        """The user's network; what it must be is checked by its class."""
+        return given
 
     def bind(self, context: Any, name: str) -> None:
         """Take the user's network or build one.

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from rheostat.credit.td_annotations import SmoothedTarget
 from rheostat.learner.actor_critic_updates import CriticStep, DeterministicActorStep, deterministic_actor, ensemble_q
-from rheostat.learner.control_models import TargetNetwork, TrainableNetwork
+from rheostat.learner.control_models import TargetNetwork, TrainableNetwork, own_hidden
 from rheostat.learner.off_policy import PerStep
+from rheostat.learner.own_networks import OwnDeterministicPolicy, own_critics
 from rheostat.learner.rhythm import Delayed
 from rheostat.options import option, value_or
 from rheostat.policies.control.squashed import DeterministicAction, UnitPolicy
@@ -26,7 +27,7 @@ class NoisyPolicy(TrainableNetwork):
     """
 
     def __init__(self, hidden: tuple[int, ...], learning_rate: float, deviation: float) -> None:
-        super().__init__(deterministic_actor(hidden), learning_rate)
+        super().__init__(deterministic_actor(hidden), learning_rate, own=OwnDeterministicPolicy)
         self.deviation = deviation
 
     def exploring(self, seen: Tensor) -> UnitPolicy:
@@ -64,12 +65,16 @@ class TwinCritics:
             found["target_noise"] = "noise_clip is 0, which leaves no noise; raise it, or leave target_noise alone"
         return found
 
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return own_hidden(context, "policy", "critics")
+
     def models(self) -> dict[str, Any]:
         """Policy and critics with their slow copies, by name, in the order in which networks are drawn."""
         return {
             "policy": NoisyPolicy(self.hidden, self.learning_rate, self.exploration_noise),
             "target policy": TargetNetwork("policy", self.tau),
-            "critics": TrainableNetwork(ensemble_q(self.hidden), value_or(self.critic_learning_rate, self.learning_rate)),
+            "critics": TrainableNetwork(ensemble_q(self.hidden), value_or(self.critic_learning_rate, self.learning_rate), own=own_critics),
             "target critics": TargetNetwork("critics", self.tau, self.policy_delay),
         }
 

@@ -128,6 +128,18 @@ def load_optimizer_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
         del optimizer.state[parameter]
 
 
+def buffers_of(network: nn.Module) -> dict[str, Any]:
+    """What a network keeps besides its parameters (the statistics of a batch normalisation), as an entry of a state; empty without any."""
+    names = {name for name, _ in network.named_parameters()}
+    found = {name: value.clone() for name, value in network.state_dict().items() if name not in names}
+    return {"buffers": found} if found else {}
+
+
+def load_buffers(network: nn.Module, state: dict[str, Any]) -> None:
+    """Continue from :func:`buffers_of`."""
+    network.load_state_dict(state.get("buffers", {}), strict=False)
+
+
 class OptimizedNetwork(Generic[Network]):
     """A network with its parameters in one vector, and the Adam that moves it.
 
@@ -165,12 +177,13 @@ class OptimizedNetwork(Generic[Network]):
             "parameters": self.parameters.vector.detach(),
             "optimizer": optimizer_state(self.optimizer),
             "learning_rate": self.learning_rate,
-        }
+        } | buffers_of(self.network)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
         with torch.no_grad():
             self.parameters.vector.copy_(state["parameters"])
+        load_buffers(self.network, state)
         load_optimizer_state(self.optimizer, state["optimizer"])
         self.learning_rate = state["learning_rate"]
 
@@ -193,12 +206,15 @@ class PolyakCopy(Generic[Network]):
         """``target <- (1 - tau) target + tau source`` (Polyak averaging); 1 copies."""
         with torch.no_grad():
             self.parameters.vector.lerp_(self.source.parameters.vector, tau)
+            for mine, theirs in zip(self.network.buffers(), self.source.network.buffers(), strict=True):
+                mine.copy_(theirs)  # statistics of a batch normalisation are no weights: they are taken over
 
     def state_dict(self) -> dict[str, Any]:
-        """Its parameters."""
-        return {"parameters": self.parameters.vector.detach()}
+        """Its parameters and buffers."""
+        return {"parameters": self.parameters.vector.detach()} | buffers_of(self.network)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where ``state_dict`` was taken."""
         with torch.no_grad():
             self.parameters.vector.copy_(state["parameters"])
+        load_buffers(self.network, state)

@@ -38,6 +38,7 @@ from safetensors.torch import save_file
 from rheostat.buffers.offline import OfflineData
 from rheostat.credit.verifiers.timing import seconds_of
 from rheostat.errors import Interrupted, RheostatError
+from rheostat.learner.own_networks import described
 from rheostat.learner.running import RunningMethod
 from rheostat.learner.starting_weights import StartingWeights
 from rheostat.locks import held
@@ -181,8 +182,8 @@ class Run:
         description = {"settings": self.settings.to_json(), "versions": versions(), "command": command_line()}
         if self.environments is not None and self.environments.facts is not None:
             description["environment"] = self.environments.facts.to_json()
-        if policy is not None and isinstance(policy, torch.nn.Module):
-            description["network"] = f"{type(policy).__module__}.{type(policy).__qualname__}"
+        if (network := described(policy)) is not None:
+            description["network"] = network
         if self._began is not None:
             description["began"] = self._began
         write_description(self.directory, description)

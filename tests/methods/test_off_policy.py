@@ -349,7 +349,7 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
     ("td3-bc", "Pendulum-v1", {"offline_share": 0.01}, "offline_share 0.01 of a batch of 16 leaves one source without a row"),
     ("td3-bc", "Pendulum-v1", {"offline_share": 0.5, "priority": 0.6}, "priority ranks one buffer, and offline_share draws from two"),
     ("td3-bc", "Pendulum-v1", {}, "td3-bc learns from a data set first: name one with --offline"),
-    ("sac", "Pendulum-v1", {"policy": torch.nn.Linear(3, 1)}, "sac makes its own actor and critics: set hidden instead"),
+    ("sac", "Pendulum-v1", {"policy": torch.nn.Linear(3, 1)}, "(Linear) has no distribution(observation): add it"),
     ("sac", "Pendulum-v1", {"update_to_dat": 1.0}, "did you mean update_to_data"),
 ]
 

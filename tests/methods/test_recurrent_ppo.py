@@ -272,7 +272,7 @@ def test_refusals() -> None:
     refused("cannot honour dial.replay_share: a replayed sequence begins with a memory that an older policy", **{"dial.replay_share": 0.5})
     refused("cannot honour dial.expert_share: an expert's sequences begin with no memory", **{"dial.expert_share": 0.5})
     refused("8 minibatches cannot be cut from 4 sequences, one per environment: use at most 4", **{"update.minibatches": 8})
-    refused("Unknown option of recurrent-ppo 'window'", window=2)
+    refused("recurrent-ppo has no option window", window=2)
     refused("trains a policy with a memory, and Linear has none: hand over a RecurrentActorCritic", policy=torch.nn.Linear(4, 2))
     with pytest.raises(RheostatError, match="it must be at least 1"):
         Recall(delay=0)

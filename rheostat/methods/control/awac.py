@@ -28,9 +28,10 @@ from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndDa
 from rheostat.collect.control.control_collectors import StepByStep
 from rheostat.credit.td_annotations import PolicyValueTarget
 from rheostat.learner.actor_critic_updates import CriticStep, WeightedImitation, advantage_over_policy, ensemble_q, tanh_mean_actor
-from rheostat.learner.control_models import TargetNetwork, TrainableNetwork
+from rheostat.learner.control_models import OWN_NETWORK, TargetNetwork, TrainableNetwork, own_hidden
 from rheostat.learner.dial import Dial
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, data_first
+from rheostat.learner.own_networks import own_critics, own_likelihood
 from rheostat.learner.stages import Staged
 from rheostat.objectives.action_weights import AdvantageWeights
 from rheostat.options import option, value_or
@@ -73,13 +74,14 @@ class AWAC:
 
     def idle_in(self, method: Any, context: Any) -> dict[str, str]:
         """Options that cannot act in a run, and why."""
-        return {} if context.continuous else {"log_std": NO_DEVIATION}
+        own = {"log_std": OWN_NETWORK} if "policy" in context.networks else {}
+        return own_hidden(context, "policy", "critics") | own | ({} if context.continuous else {"log_std": NO_DEVIATION})
 
     def compose(self) -> Staged:
         """The four answers, on a data set first."""
         models = {
-            "policy": TrainableNetwork(tanh_mean_actor(self.hidden, self.log_std), self.learning_rate),
-            "critics": TrainableNetwork(ensemble_q(self.hidden), value_or(self.critic_learning_rate, self.learning_rate)),
+            "policy": TrainableNetwork(tanh_mean_actor(self.hidden, self.log_std), self.learning_rate, own=own_likelihood),
+            "critics": TrainableNetwork(ensemble_q(self.hidden), value_or(self.critic_learning_rate, self.learning_rate), own=own_critics),
             "target critics": TargetNetwork("critics", self.tau),
         }
         imitation = WeightedImitation(self.weights, self.weights.cap, advantage_over_policy)

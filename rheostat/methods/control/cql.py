@@ -30,9 +30,10 @@ from rheostat.buffers.control_retainers import DataRewards, ReplayAndData, State
 from rheostat.collect.control.control_collectors import StepByStep
 from rheostat.learner.actor_critic_updates import Critics, Entropy, squashed_actor
 from rheostat.learner.conservative_critics import Penalty, conservative_composition, conservative_models, conservative_step
-from rheostat.learner.control_models import TrainableNetwork
+from rheostat.learner.control_models import TrainableNetwork, own_hidden
 from rheostat.learner.dial import Dial
 from rheostat.learner.off_policy import AsRead, Logging, Rhythm, UsesData
+from rheostat.learner.own_networks import own_soft_policy
 from rheostat.learner.stages import Staged
 from rheostat.options import option
 
@@ -88,9 +89,13 @@ class CQL:
         },
     }
 
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return own_hidden(context, "policy", "critics")
+
     def compose(self) -> Staged:
         """SAC's answers on a data set first, with critics that stay below it."""
-        policy = TrainableNetwork(squashed_actor(self.hidden), self.learning_rate)
+        policy = TrainableNetwork(squashed_actor(self.hidden), self.learning_rate, own=own_soft_policy)
         step, online = (conservative_step(self, penalty) for penalty in (self.penalty, self.penalty.online))
         return conservative_composition(
             self, {"policy": policy} | conservative_models(self), step, online, AsRead(discrete=None, images=True)

@@ -27,7 +27,7 @@ from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
 from rheostat.collect.control.control_collectors import RandomFirst
 from rheostat.credit.td_annotations import GreedyTarget
 from rheostat.learner.action_values import ActionValueStep, Exploration, GreedyPolicy
-from rheostat.learner.control_models import CONVOLUTIONS, TargetNetwork
+from rheostat.learner.control_models import CONVOLUTIONS, TargetNetwork, own_hidden
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, from_replay
@@ -81,7 +81,7 @@ class DQN:
 
     def idle_in(self, method: Any, context: Any) -> dict[str, str]:
         """Options that cannot act in a run, and why."""
-        return {"hidden": CONVOLUTIONS} if context.images else {}
+        return own_hidden(context, "policy") or ({"hidden": CONVOLUTIONS} if context.images else {})
 
     def compose(self) -> Composition:
         """The four answers."""

@@ -28,10 +28,11 @@ from typing import Any, ClassVar
 from rheostat.buffers.control_retainers import DataRewards, DataSet, ReplayAndData, States
 from rheostat.collect.control.control_collectors import StepByStep
 from rheostat.learner.actor_critic_updates import tanh_mean_actor
-from rheostat.learner.control_models import TrainableNetwork
+from rheostat.learner.control_models import OWN_NETWORK, TrainableNetwork, own_hidden
 from rheostat.learner.dial import Dial
 from rheostat.learner.implicit import Cosine, ImplicitCritics, imitation_of
 from rheostat.learner.off_policy import AsRead, Logging, Rhythm, UsesData, data_first
+from rheostat.learner.own_networks import own_likelihood
 from rheostat.learner.stages import Staged
 from rheostat.objectives.action_weights import ImitationWeights
 from rheostat.options import option
@@ -68,11 +69,12 @@ class IQL:
 
     def idle_in(self, method: Any, context: Any) -> dict[str, str]:
         """Options that cannot act in a run, and why."""
-        return {} if context.continuous else {"log_std": NO_DEVIATION}
+        own = {"log_std": OWN_NETWORK} if "policy" in context.networks else {}
+        return own_hidden(context, "policy", "critics", "value") | own | ({} if context.continuous else {"log_std": NO_DEVIATION})
 
     def compose(self) -> Staged:
         """The four answers, on a data set first."""
-        models = {"policy": TrainableNetwork(tanh_mean_actor(self.hidden, self.log_std), self.learning_rate)}
+        models = {"policy": TrainableNetwork(tanh_mean_actor(self.hidden, self.log_std), self.learning_rate, own=own_likelihood)}
         return data_first(
             self.collect,
             self.replay.with_discount(self.gamma),

@@ -29,10 +29,11 @@ from rheostat.collect.control.control_collectors import RandomFirst
 from rheostat.credit.td_annotations import SoftTarget
 from rheostat.errors import RheostatError
 from rheostat.learner.actor_critic_updates import Critics, CriticStep, Entropy, SoftActorStep, mean_q, squashed_actor
-from rheostat.learner.control_models import TrainableNetwork
+from rheostat.learner.control_models import TrainableNetwork, own_hidden
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, UsesData, from_replay
+from rheostat.learner.own_networks import own_soft_policy
 from rheostat.learner.rhythm import Delayed
 from rheostat.options import option, value_or
 
@@ -77,6 +78,10 @@ class RLPD:
         """Steps of the critics per step of policy and temperature."""
         return value_or(self.policy_delay, max(1, round(self.batches.per_environment_step)))
 
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return own_hidden(context, "policy", "critics")
+
     def compose(self) -> Composition:
         """SAC's answers beside a data set; policy and temperature move now and then.
 
@@ -88,7 +93,7 @@ class RLPD:
                 f"target_critics is {self.target_critics}: the target takes at least 1 and at most all of the "
                 f"{self.critics.number} critics."
             )
-        models: dict[str, Any] = {"policy": TrainableNetwork(squashed_actor(self.hidden), self.learning_rate)}
+        models: dict[str, Any] = {"policy": TrainableNetwork(squashed_actor(self.hidden), self.learning_rate, own=own_soft_policy)}
         models |= self.critics.models(self.hidden, self.learning_rate, self.tau)
         models["temperature"] = self.entropy.model(self.learning_rate)
         late = Delayed(self.delay, [SoftActorStep(mean_q), *self.entropy.steps], "critics' steps per step of the policy")

@@ -28,10 +28,11 @@ from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
 from rheostat.collect.control.control_collectors import RandomFirst
 from rheostat.credit.td_annotations import SoftTarget
 from rheostat.learner.actor_critic_updates import Critics, CriticStep, Entropy, SoftActorStep, squashed_actor
-from rheostat.learner.control_models import TrainableNetwork
+from rheostat.learner.control_models import TrainableNetwork, own_hidden
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.off_policy import AsRead, Logging, PerStep, Rhythm, from_replay
+from rheostat.learner.own_networks import own_soft_policy
 from rheostat.options import option
 
 
@@ -59,9 +60,13 @@ class SAC:
     dial: Dial = Dial()
     """Not for these methods: replay is what they are."""
 
+    def idle_in(self, method: Any, context: Any) -> dict[str, str]:
+        """Options that cannot act in a run, and why."""
+        return own_hidden(context, "policy", "critics")
+
     def compose(self) -> Composition:
         """The four answers."""
-        models: dict[str, Any] = {"policy": TrainableNetwork(squashed_actor(self.hidden), self.learning_rate)}
+        models: dict[str, Any] = {"policy": TrainableNetwork(squashed_actor(self.hidden), self.learning_rate, own=own_soft_policy)}
         models |= self.critics.models(self.hidden, self.learning_rate, self.tau)
         models["temperature"] = self.entropy.model(self.learning_rate)
         updates = [CriticStep(self.critics.over, self.critics.scale), SoftActorStep(), *self.entropy.steps]

@@ -140,6 +140,11 @@ class EnsembleQ(nn.Module):
         self.columns = observations if front is None else front.columns  # further ones are not read
         self.stack = Stack(networks, observations + actions, hidden, 1, normalise=normalise, generator=generator)
 
+    @property
+    def networks(self) -> int:
+        """K."""
+        return self.stack.networks
+
     def forward(self, observation: Tensor, action: Tensor, *, frozen: bool = False, subset: Tensor | None = None) -> Tensor:
         """``[B, ...]`` and unit actions ``[B, actions]`` to ``[K, B]``; ``frozen`` and ``subset`` as in :meth:`Stack.forward`."""
         return self.stack(torch.cat([self._features(observation, frozen), action], -1), frozen=frozen, subset=subset).squeeze(-1)
