@@ -120,12 +120,13 @@ def test_own_networks_train_act_and_are_needed_again(method: str, tmp_path: Path
         new = each.state_dict()
         assert all(not torch.equal(old[key], new[key]) for key in new if key.endswith(("weight", "running_mean"))), "it did not learn"
         assert not any(module.training for module in each.modules()), "it acts in training mode"
-    statistics = {key: value.clone() for each in modules for key, value in each.state_dict().items() if "running" in key}
+    trained = [{key: value.clone() for key, value in each.state_dict().items()} for each in modules]
     observation = np.linspace(-0.3, 0.3, 3 if task == PENDULUM else 4, dtype=np.float32)
     action = run.policy(observation)
     assert np.array_equal(run.policy(observation), action)  # no dropout, and one observation is enough
     assert run.evaluate(2) == run.evaluate(2)
-    assert all(torch.equal(value, dict(statistics)[key]) for key, value in statistics.items()), "measuring moved the statistics"
+    for old, each in zip(trained, modules, strict=True):
+        assert all(torch.equal(old[key], value) for key, value in each.state_dict().items()), "measuring moved the statistics"
     with pytest.raises(RheostatError, match=r"trained with a network of your own \(.*test_own_networks.*policy=\.\.\."):
         rheostat.load(tmp_path / "run")
     again = rheostat.load(tmp_path / "run", policy=networks(method)[1])
