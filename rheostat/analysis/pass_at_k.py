@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from rheostat.analysis.shares import share_of, wilson
+from rheostat.analysis.shares import clustered_share, share_of
 from rheostat.analysis.statistics import Interval, interval_of, mean
 from rheostat.errors import RheostatError
 
@@ -104,7 +104,7 @@ def summarise(
         pass_at={k: pass_at_k_interval(right, k, valid=kept, level=level) for k in ks if (kept.sum(1) >= k).any()},
         majority=None,
         length=clustered(tokens),
-        invalid=wilson(int((~kept).sum()), kept.size, level=level),
+        invalid=clustered_share(list((~kept).astype(float)), level=level),
         entropy=None if entropy is None else float((_matrix(entropy, right.shape, "entropy") * tokens).sum() / max(1.0, tokens.sum())),
         truncated=None if truncated is None else float(_matrix(truncated, right.shape, "truncated").mean()),
         task={name: clustered(_matrix(values, right.shape, name)) for name, values in (task or {}).items()},

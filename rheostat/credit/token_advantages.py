@@ -67,12 +67,12 @@ def token_advantages(
             tokens = kl_shaped_reward(reward, old_logp, reference_logp, mask, coefficient=kl_penalty)
         return reinforce_pp_advantage(tokens, mask)[0]
     if kind == "reinforce-pp-baseline":
-        return reinforce_pp_baseline_advantage(reward, group, mask, valid=valid)
+        return reinforce_pp_baseline_advantage(reward, group, mask, singleton="zero", valid=valid)
     if kind == "rloo":
         if kl_penalty and old_logp is not None and reference_logp is not None:
             reward = kl_penalised_outcome(reward, old_logp, reference_logp, mask, coefficient=kl_penalty)
-        return to_tokens(rloo_advantage(reward, group, valid=valid), mask)
+        return to_tokens(rloo_advantage(reward, group, singleton="zero", valid=valid), mask)
     if kind == "reward":
         return to_tokens(reward, mask)
     scale: Scale = "group" if kind == "grpo" else "none"
-    return to_tokens(grpo_advantage(reward, group, scale=scale, eps=eps, valid=valid), mask)
+    return to_tokens(grpo_advantage(reward, group, scale=scale, eps=eps, singleton="zero", valid=valid), mask)

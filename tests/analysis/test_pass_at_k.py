@@ -69,6 +69,14 @@ def test_what_an_invalid_completion_holds_does_not_matter():
     np.testing.assert_allclose(pass_at_k(correct, 1, valid=valid), [1.0, 0.0])
 
 
+def test_the_share_of_invalid_completions_is_a_matter_of_prompts_too():
+    """A grader that fails on all completions of a prompt failed once: more completions of the same prompts are no more evidence."""
+    fails = rng(0).random((40, 1)) < 0.2
+    few, many = (summarise(np.ones((40, n)), np.ones((40, n)), valid=np.repeat(~fails, n, axis=1)).invalid for n in (1, 16))
+    assert (few.low, few.estimate, few.high) == pytest.approx((many.low, many.estimate, many.high))
+    assert few.estimate == fails.mean() and few.high - few.low > 0.15
+
+
 def test_the_units_of_intervals_are_prompts_not_completions():
     always = np.repeat(rng(0).random((50, 1)) < 0.5, 64, axis=1)  # the completions of a prompt agree: 50 facts, not 3200
     interval = pass_at_k_interval(always, 1)

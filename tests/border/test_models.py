@@ -17,7 +17,7 @@ from rheostat.collect.language.generation.trial import try_generation
 from rheostat.errors import RheostatError
 from rheostat.policies.language.model import LanguagePolicy
 from tests import tiny_language as tiny
-from tests.border.models import SMALL, build
+from tests.border.models import SMALL, build, tokenizer
 
 PROMPTS = [[3, 4, 5, 9, 10, 11, 12], [7, 8], [5] * 11]
 
@@ -74,3 +74,38 @@ def test_a_cache_that_gives_other_numbers_is_not_used(monkeypatch: pytest.Monkey
     monkeypatch.setattr(ModuleDecoding, "step", lambda self, tokens: right(self, tokens) + torch.linspace(-1, 1, 32))
     try_generation(policy)
     assert not policy.cached
+
+
+def test_a_model_whose_angles_change_with_the_length_is_used_up_to_there(
+    prompts: str, digits: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LongRoPE: beyond the original length, tokens that were sampled with a cache have another probability when they are scored."""
+    from transformers import AutoModelForCausalLM, Phi3Config
+
+    words = tokenizer()
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0] * 4, "long_factor": [9.0] * 4}
+    config = Phi3Config(
+        vocab_size=len(words), hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        max_position_embeddings=128, original_max_position_embeddings=48, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+        rope_parameters=rope | {"original_max_position_embeddings": 48},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.15)
+    policy = LanguagePolicy(model, words)
+    assert policy.longest == 48
+
+    def gap(tokens: int) -> float:
+        sampling = Sampling(max_new_tokens=tokens)
+        found = EmbeddedEngine(policy).generate(PROMPTS, streams=row_streams(0, 0, range(3), 4), group_size=4, sampling=sampling)
+        return parity(policy, found.trajectories(policy.pad_id), sampling).worst
+
+    assert gap(36) < 1e-4
+    with monkeypatch.context() as patched:
+        patched.setattr(LanguagePolicy, "longest", property(lambda self: 128))
+        assert gap(60) > 1e-3
+    policy.save_pretrained(tmp_path / "phi3")
+    with pytest.raises(RheostatError, match="48 positions, which leaves no room"):
+        rheostat.train("grpo", model=str(tmp_path / "phi3"), prompts=prompts, rewards=digits, **(SMALL | {"max_new_tokens": 48}))

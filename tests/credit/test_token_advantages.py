@@ -48,3 +48,14 @@ def test_a_kl_is_subtracted_where_it_is_part_of_the_reward(kind: Advantage) -> N
     assert torch.equal(plain, penalised) == (kind not in ("rloo", "reinforce-pp"))
     if kind == "rloo":  # of three rows with penalties 4, 2 and 6
         torch.testing.assert_close(penalised[:3, 0], rloo_advantage(torch.tensor([-3.0, -2.0, -5.5]), GROUP[:3]))
+
+
+@pytest.mark.parametrize("kind", ["grpo", "mean-baseline", "rloo", "reinforce-pp-baseline"])
+def test_a_member_that_is_left_alone_teaches_nothing(kind: Advantage) -> None:
+    """Where the graders failed on all others of a group there is nothing to compare with: the raw reward would be an advantage."""
+    alone = torch.tensor([True, True, True, True, False, False])
+    found = token_advantages(kind, REWARD, GROUP, MASK, valid=alone)
+    if kind != "reinforce-pp-baseline":
+        assert not found[3:].any()
+    torch.testing.assert_close(found, token_advantages(kind, REWARD + 7.0 * (torch.arange(6) == 3), GROUP, MASK, valid=alone))
+    assert found[:3].any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +12,12 @@ import torch
 from rheostat.api import settings_for
 from rheostat.collect.language.language_collectors import experts_of
 from rheostat.errors import RheostatError
+from rheostat.experiments.language_runs import evaluate_language
 from rheostat.learner.dial import Dial
 from rheostat.methods import table
 from rheostat.training.building import build_method
 from rheostat.training.run import Interrupted, Run
-from rheostat.training.settings import configure
+from rheostat.training.settings import configure, derived
 from rheostat.trajectories import Source
 from tests.crash import differences
 from tests.methods.test_language_methods import Lenient, built, save, small
@@ -267,6 +269,29 @@ def test_every_method_says_what_it_cannot_honour() -> None:
         for part in config.compose().parts().values():
             refused |= getattr(part, "refuses", {})
         assert set(refused) <= names and all(refused.values()), name
+
+
+def test_what_a_share_was_rounded_to_is_said() -> None:
+    """A third of eight completions, or of environments beside eight, is no whole number."""
+    found = derived("grpo", configure("grpo", {"group_size": 8, "dial.expert_share": 0.3}))
+    assert found["expert completions per group"] == "2 of 8"
+    found = derived("ppo", configure("ppo", {"num_envs": 8, "dial.expert_share": 0.3}))
+    assert found["environments of the expert"] == "3 beside 8"
+
+
+def test_what_cannot_act_on_the_only_step_is_refused() -> None:
+    refused("takes one gradient step per batch", "reinforce", dial_updates_per_batch=4)
+    refused("clip.low is None", clip_low=None)
+    refused("dual_clip", clip="detached", dual_clip=3.0)
+
+
+def test_the_command_that_evaluates_is_of_the_present_policy(model: str) -> None:
+    """`rheostat evaluate` of a run with a lag samples as one without does, from equal weights."""
+    plain, lagged = built("grpo", model), built("grpo", model, **{"dial.lag": 1})
+    for one in (plain, lagged):
+        one.turn()
+    found = [evaluate_language(SimpleNamespace(method=one), 8, 2).scalars() for one in (plain, lagged)]
+    assert found[0] == found[1]
 
 
 def test_experts_of_a_group() -> None:

@@ -262,7 +262,11 @@ class ExpertRows:
 
     def __init__(self, share: float, environments: int, steps: int) -> None:
         self.rows = max(1, round(environments * share / (1 - share)))
-        self.steps = steps
+        self.steps, self.environments = steps, environments
+
+    def describe(self) -> dict[str, int | str]:
+        """For printing: the share that was asked for was rounded to whole environments."""
+        return {"environments of the expert": f"{self.rows} beside {self.environments}"}
 
     def prepare(self, context: Any) -> None:
         """Make the expert's environments."""

@@ -119,6 +119,10 @@ class ExpertsInside:
         """Rows of a batch."""
         return self.inner.rows // self.inner.group_size * self.group_size
 
+    def describe(self) -> dict[str, int | str]:
+        """For printing: the share that was asked for was rounded to whole completions."""
+        return {"expert completions per group": f"{self.count} of {self.group_size}"}
+
     def collect(self, context: Any) -> Batch:
         """The policy's rows, then the expert's, which carry the numbers of their groups."""
         own: Graded = self.inner.collect(context).facts["graded"]

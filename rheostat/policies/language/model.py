@@ -178,8 +178,18 @@ class LanguagePolicy(nn.Module):
 
     @property
     def longest(self) -> int | None:
-        """Number of positions the model was made for, if it says so."""
-        return getattr(self.causal.config.get_text_config(), "max_position_embeddings", None)
+        """Number of positions that prompts and completions may have, if the model says so.
+
+        LongRoPE (Ding et al. 2024, arXiv 2402.13753) turns all positions by other angles once a row is longer than the model was first made
+        for. A cache keeps the angles of before, so what is sampled would have another probability when it is scored: that length is the
+        limit.
+        """
+        config = self.causal.config.get_text_config()
+        found: int | None = getattr(config, "max_position_embeddings", None)
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            found = rope.get("original_max_position_embeddings") or getattr(config, "original_max_position_embeddings", found)
+        return found
 
     @property
     def pad_id(self) -> int:
