@@ -117,6 +117,8 @@ POLICY_GRADIENTS = [
     case("self-curation", losses.self_curation, minibatches=1, prompts_per_batch=6, sees=BOTH),
     case("self-curation/rehearsed", partial(losses.self_curation, beta=0.5), rehearsal_coefficient=0.5, rehearse="all", minibatches=1,
          sees=EXPERT),
+    case("bapo/experts inside", partial(losses.bapo, **SEARCH), expert_share=0.34, minibatches=1, **LONG, sees=EXPERT),
+    case("tis/experts inside", losses.tis, expert_share=0.34, **LONG, sees=EXPERT),
     case("ghpo", partial(losses.grpo, beta=0.0, together=losses.token_mean, advantage=partial(credit.in_deviations, eps=1e-4)),
          hint_after=0, hint_place="answer", group_size=2, prompts_per_batch=6, sees={"source hinted", "source fresh"}),
 ]  # fmt: skip

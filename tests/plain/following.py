@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rheostat.trajectories import Source
 from tests.plain.real_path import GradientStep, Turn, Watch, Weights, trained
 from tests.plain.rows import Row, appraise, distributions, speak
 
@@ -170,6 +171,8 @@ def look_back(world: World, turns: list[Turn], update: int) -> None:
             plain = recall(row.version, row)
             assert max(abs(a - b) for a, b in zip(plain, row.sampled, strict=True)) < ROUNDING
             row.sampled = plain
+        if row.source == Source.REPLAY:
+            assert row.version < update and any(same(row, other) for other in turns[row.version].rows)
     with torch.no_grad():
         if getattr(world.network, "value_head", None) is not None:
             world.at(starts[update])
@@ -183,6 +186,11 @@ def look_back(world: World, turns: list[Turn], update: int) -> None:
     world.seen |= {"an invalid row" for row in rows if not row.valid} | {"a row that was cut" for row in rows if row.cut}
     world.seen |= {"a stale sampler" for row in rows if 0 <= row.version < update}
     world.seen |= {"rows of different lengths" for row in rows if len(row) != len(rows[0])}
+
+
+def same(row: Row, other: Row) -> bool:
+    """Whether two rows are one that came again."""
+    return (row.ids, row.places, row.reward, row.group) == (other.ids, other.places, other.reward, other.group)
 
 
 def judged(network: Any, row: Row) -> Any:

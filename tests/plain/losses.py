@@ -235,7 +235,7 @@ def tis(world: World, rows: list[Row], *, cap: float = 2.0, whole: bool = False)
     worth = credit.in_deviations(world.batch)
     found = surrogate(world, rows, worth, 0.2, 0.28)
     for row, values in found.items():
-        logs = [old - sampled for old, sampled in zip(row.old, row.sampled, strict=True)]
+        logs = [old - sampled for old, sampled in zip(row.old, row.behaviour, strict=True)]
         for t in range(len(values)):
             weight = math.exp(sum(logs) if whole else logs[t])
             if worth[row][t]:
@@ -255,12 +255,12 @@ def searched(world: World, rows: list[Row], worth: Worth, *, form: str, dual: fl
     entries = []
     for row in rows:
         for t, a in enumerate(worth[row]):
-            entries.append((math.exp(float(world.now(row)[t]) - row.sampled[t]), a, math.exp(row.sampled[t])))
+            entries.append((math.exp(float(world.now(row)[t]) - row.behaviour[t]), a, math.exp(row.behaviour[t])))
     low, high = search_window(world, entries, form, **search)
     return {
         row: [
             -clipped(world, r, a, 1 - low, high - 1, dual=dual)
-            for r, a in zip(ratios(world.now(row), row.sampled), worth[row], strict=True)
+            for r, a in zip(ratios(world.now(row), row.behaviour), worth[row], strict=True)
         ]
         for row in rows
     }
@@ -449,9 +449,9 @@ def remix(
         found[row] = []
         now = world.now(row)
         for t, a in enumerate(worth[row]):
-            centre = math.exp(row.old[t] - row.sampled[t])
+            centre = math.exp(row.old[t] - row.behaviour[t])
             world.seen |= {"a centre outside PPO's window"} if a and abs(centre - 1) > width else set()
-            gain = clipped(world, (now[t] - row.sampled[t]).exp(), a, width, width, centre=centre)
+            gain = clipped(world, (now[t] - row.behaviour[t]).exp(), a, width, width, centre=centre)
             penalty = torch.zeros((), dtype=torch.float64)
             for weight, anchor in ((base, row.reference[t]), (1 - base, row.previous[t])):
                 other = anchor - now[t]

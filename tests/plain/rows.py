@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -51,6 +52,11 @@ class Row:
     def previous(self) -> list[float]:
         """The same under the policy one update earlier."""
         return self.recall("previous", self)
+
+    @property
+    def behaviour(self) -> list[float]:
+        """Log-probabilities under whoever sampled; where that is unknown, under the policy when this update began."""
+        return self.old if math.isnan(self.sampled[0]) else self.sampled
 
     @property
     def expert(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,11 @@ def test_a_run_takes_the_plain_steps(case: Case, tiny: str, tmp_path: Path) -> N
 
 def test_every_language_method_has_a_plain_case() -> None:
     assert {case.method for case in CASES} == set(METHODS)
+
+
+@pytest.mark.parametrize("name", ["rows", "worth", "losses", "following"])
+def test_the_plain_side_asks_the_library_for_nothing_but_names_of_sources(name: str) -> None:
+    tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text())
+    modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    modules |= {each.name for node in ast.walk(tree) if isinstance(node, ast.Import) for each in node.names}
+    assert {module for module in modules if module and module.startswith("rheostat")} <= {"rheostat.trajectories"}
