@@ -233,10 +233,10 @@ def difference(plain: Weights, real: Weights) -> tuple[float, float]:
 
 
 def departure(plain: list[Weights], steps: list[GradientStep]) -> str:
-    """Where the gradients of a run first leave the plain ones, in words; empty where they never do."""
-    if len(plain) != len(steps):
+    """Where the gradients of a run, or of its beginning, first leave the plain ones, in words; empty where they never do."""
+    if len(plain) < len(steps):
         return f"{len(steps)} gradient steps, not {len(plain)}"
-    for number, (mine, step) in enumerate(zip(plain, steps, strict=True), 1):
+    for number, (mine, step) in enumerate(zip(plain, steps, strict=False), 1):
         gap, size = difference(mine, step.gradient)
         if not gap <= ROUNDING * size:
             return f"gradient step {number} ({step.model}): {gap:.2g} from a gradient whose largest entry is {size:.2g}"

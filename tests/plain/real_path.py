@@ -78,6 +78,11 @@ class Watch:
         for name, model in trained(method).items():
             model.step = self._watched(name, model, model.step)
 
+    @property
+    def steps(self) -> list[GradientStep]:
+        """Every gradient step so far."""
+        return [step for turn in self.turns for step in turn.steps]
+
     def collect(self) -> Any:
         """Begin a turn."""
         models = trained(self.method)
@@ -108,30 +113,39 @@ class Watch:
         return watched
 
 
-def options_of(method: str, model: str, turns: int, options: dict[str, Any]) -> dict[str, Any]:
-    """Options of a small run; None leaves one out."""
+def settings_of(method: str, model: str, task: Any, turns: int, options: dict[str, Any]) -> Any:
+    """Settings of a small run, of which ``options`` change some and leave some out."""
     values = SIZES | {"model": model, "steps": turns} | options
-    return {name: value for name, value in values.items() if value != "left out"}
+    return settings_for(method, task, **{name: value for name, value in values.items() if value != "left out"})
 
 
-def watch_run(method: str, model: str, task: Any, turns: int, options: dict[str, Any], directory: Path) -> Watch:
+def watch_run(settings: Any, task: Any, directory: Path) -> Watch:
     """A whole run, by the training loop that users call."""
-    run = Run.create(directory, settings_for(method, task, **options_of(method, model, turns, options)), task=task)
+    run = Run.create(directory, settings, task=task)
     watch = Watch(begin(run.method))
     run.train()
     return watch
 
 
 def watch_turns(
-    method: str, model: str, task: Any, turns: int, options: dict[str, Any], change: Callable[[Any], None] = lambda method: None
+    settings: Any, task: Any, turns: int, change: Callable[[Any], None] = lambda method: None, enough: Callable[[Watch], bool] | None = None
 ) -> Watch:
-    """The turns of a method without a run's directory; ``change`` may spoil the method before."""
-    settings = settings_for(method, task, **options_of(method, model, turns, options))
-    built = begin(build_method(settings, task, copy.deepcopy(loaded(model))))
+    """The turns of a method without a run's directory.
+
+    Args:
+        settings: of the run.
+        task: it trains on.
+        turns: at most.
+        change: may spoil the method before.
+        enough: of what was seen so far, whether to stop.
+    """
+    built = begin(build_method(settings, task, copy.deepcopy(loaded(str(settings.model)))))
     change(built)
     watch = Watch(built)
     for _ in range(turns):
         built.turn()
+        if enough is not None and enough(watch):
+            break
     return watch
 
 

@@ -9,16 +9,16 @@ import pytest
 
 from tests.plain.cases import CASES, METHODS, Sums
 from tests.plain.following import ROUNDING, Case, adamw, departure, follow
-from tests.plain.real_path import trained, watch_run
+from tests.plain.real_path import settings_of, trained, watch_run
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_run_takes_the_plain_steps(case: Case, tiny: str, tmp_path: Path) -> None:
-    watch = watch_run(case.method, tiny, (case.task or Sums)(), case.turns, case.options, tmp_path / "run")
-    steps = [step for turn in watch.turns for step in turn.steps]
-    plain, seen = follow(case, watch)
+    task = (case.task or Sums)()
+    watch = watch_run(settings_of(case.method, tiny, task, case.turns, case.options), task, tmp_path / "run")
+    steps, (plain, seen) = watch.steps, follow(case, watch)
     assert len(watch.turns) >= case.turns and steps and not case.sees - seen, sorted(seen)
-    assert not departure(plain, steps)
+    assert not departure(plain, steps) and len(plain) == len(steps)
     assert sum(any(bool(each.any()) for each in gradient) for gradient in plain) >= min(2, len(plain))
     config = watch.method.config
     for name, model in trained(watch.method).items():
