@@ -194,13 +194,23 @@ def load(
     return DrawnRun.load(directory, task=task, policy=policy, **opening)
 
 
-def compare(methods: list[str], task: str, *, seeds: int = 8, **options: Any) -> Any:
-    """Train several methods on one task over several seeds, in parallel; see :func:`rheostat.experiments.comparison.compare`."""
+def compare(methods: list[str], task: str | Sequence[str], *, seeds: int = 8, **options: Any) -> Any:
+    """Train several methods over several seeds, in parallel, on one task or on several.
+
+    See :func:`rheostat.experiments.comparison.compare` and :func:`rheostat.experiments.several_tasks.compare_on`.
+    """
     from rheostat.experiments.comparison import compare as run_comparison
+    from rheostat.experiments.several_tasks import compare_on
     from rheostat.reporting.plots import plot_comparison
     from rheostat.reporting.report import write_report
+    from rheostat.reporting.task_profiles import write_tasks
 
-    found = run_comparison(methods, task, seeds=seeds, **options)
+    tasks = [task] if isinstance(task, str) else list(task)
+    if len(tasks) > 1:
+        over = compare_on(methods, tasks, seeds=seeds, **options)
+        write_tasks(over)
+        return over
+    found = run_comparison(methods, *tasks, seeds=seeds, **options)
     plot_comparison(found, found.directory / "curves.png")
     write_report([found.directory], found.directory / "report.html")
     return found

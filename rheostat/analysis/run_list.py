@@ -28,7 +28,7 @@ from rheostat.training.run_directory import LOCK
 State = Literal["running", "stopped", "finished", "damaged", "unknown"]
 WRITTEN = ("config.json", "metrics.jsonl", "timings.jsonl", "summary.json")
 """Files whose times say when a run was written last."""
-COMPARISON = "compare.json"
+COMPARISON, TASKS, SEARCH = "compare.json", "tasks.json", "tune.json"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,11 @@ def _below(folder: Path) -> Iterator[Listed]:
         if (child / "config.json").exists():
             yield look_at(child, child.name)
         elif (child / COMPARISON).exists():
-            yield _comparison(child)
+            yield _comparison(child, child.name)
+        elif (child / TASKS).exists():
+            yield from (_comparison(one, f"{child.name}/{one.name}") for one in sorted(child.iterdir()) if (one / COMPARISON).exists())
+        elif (child / SEARCH).exists():
+            yield from (look_at(run, f"{child.name}/{run.name}") for run in sorted(child.iterdir()) if (run / "config.json").exists())
 
 
 def _inside(folder: Path) -> Iterator[Listed]:
@@ -94,21 +98,21 @@ def _inside(folder: Path) -> Iterator[Listed]:
     return (look_at(child, child.name) for child in folder.iterdir() if (child / "config.json").exists())
 
 
-def _comparison(folder: Path) -> Listed:
+def _comparison(folder: Path, name: str) -> Listed:
     runs = list(_inside(folder))
     written = max([(folder / COMPARISON).stat().st_mtime, *(run.written for run in runs)])
     try:
         manifest = json.loads((folder / COMPARISON).read_text())
         names, task, methods = list(manifest["cells"]), str(manifest["task"]), ", ".join(map(str, manifest["methods"]))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return Listed(folder, folder.name, "comparison", "damaged", written=written, remark=f"{folder / COMPARISON} is damaged: {error!r}.")
+        return Listed(folder, name, "comparison", "damaged", written=written, remark=f"{folder / COMPARISON} is damaged: {error!r}.")
     counts = Counter(run.state for run in runs)
     held, remark = _held(folder)
     finished = counts["finished"]
     order: tuple[State, ...] = ("damaged", "running", "unknown")
     state = next((state for state in order if counts[state]), held or ("finished" if finished >= len(names) else "stopped"))
     remark = next((run.remark for run in runs if run.state == "damaged"), remark)
-    return Listed(folder, folder.name, "comparison", state, methods, task, None, finished, len(names), written=written, remark=remark)
+    return Listed(folder, name, "comparison", state, methods, task, None, finished, len(names), written=written, remark=remark)
 
 
 def look_at(directory: Path, name: str) -> Listed:

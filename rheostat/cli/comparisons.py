@@ -49,7 +49,7 @@ class SeveralRuns:
         from rheostat import api
 
         if self.json:
-            print_json(result.rows())
+            print_json(result.to_json() if hasattr(result, "to_json") else result.rows())
         else:
             api.show(result)
 
@@ -60,12 +60,14 @@ class Compare(SeveralRuns):
 
     methods: Positional[tuple[str, ...]]
     """Names of methods, each perhaps with options of its own, as NAME:OPTION=VALUE,...; the others are compared with the first."""
-    task: str
-    """What to train on; `rheostat list` shows what there is."""
+    task: tuple[str, ...]
+    """What to train on; `rheostat list` shows what there is. Over several tasks there are statistics of all of them."""
 
     def run(self) -> None:
         from rheostat import api
 
+        if not self.task:
+            raise RheostatError("Say what to train on, for example --task CartPole-v1.")
         self.show(api.compare(list(self.methods), self.task, **self.shared()))
 
 
@@ -172,7 +174,7 @@ class Demo:
         options = {name: json.dumps(value) for name, value in shared.items()}
         Compare(
             methods=("ppo", "ppo-buffer", "props"),
-            task="CartPole-v1",
+            task=("CartPole-v1",),
             seeds=self.seeds,
             steps=self.steps,
             directory=self.directory,

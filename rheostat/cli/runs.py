@@ -36,9 +36,10 @@ class Resume:
         from rheostat import api
         from rheostat.cli.entry import parse
         from rheostat.experiments.comparison import read_manifest
+        from rheostat.experiments.several_tasks import read_tasks
         from rheostat.experiments.tune import read_plan
 
-        manifest = read_manifest(self.run_directory) or read_plan(self.run_directory)
+        manifest = read_manifest(self.run_directory) or read_plan(self.run_directory) or read_tasks(self.run_directory)
         larger: dict[str, Any] = {"steps": self.steps, "online_steps": self.online_steps}
         asked = [name for name, value in larger.items() if value is not None]
         if manifest is not None and asked:

@@ -14,6 +14,7 @@ from rheostat.diagnostics.microscope.microscope_result import MicroscopeResult
 from rheostat.errors import RheostatError
 from rheostat.experiments.boundary import Boundary
 from rheostat.experiments.comparison import Comparison
+from rheostat.experiments.several_tasks import SeveralTasks
 from rheostat.experiments.sweep import METER, Sweep, meter_of
 from rheostat.experiments.tune import Tuning
 from rheostat.terminal import console, print_table, visible
@@ -29,6 +30,10 @@ def show(result: Any) -> None:
         show_comparison(result)
     elif isinstance(result, Sweep):
         show_sweep(result)
+    elif isinstance(result, SeveralTasks):
+        from rheostat.reporting.task_profiles import show_tasks
+
+        show_tasks(result)
     elif isinstance(result, Tuning):
         show_tuning(result)
     elif isinstance(result, MicroscopeResult):
