@@ -142,18 +142,20 @@ class Grid:
                 env=environment,
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops its workers in good order
             )
-        job = {
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died at once; its log says why
+            process.stdin.write((json.dumps(self._job(run)) + "\n").encode())
+            process.stdin.flush()
+        run.state, run.began, run.first = "running", time.monotonic(), run.steps
+        return _Worker(run, process, log, start)
+
+    def _job(self, run: GridRun) -> dict[str, Any]:
+        return {
             "directory": str(run.directory),
             "settings": run.settings.to_json(),
             "command": self.command,
             "lock": str(self.logs / f"{run.name}.lock"),
         }
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once; its log says why
-            process.stdin.write((json.dumps(job) + "\n").encode())
-            process.stdin.flush()
-        run.state, run.began, run.first = "running", time.monotonic(), run.steps
-        return _Worker(run, process, log, start)
 
     def _collect(self) -> None:
         for worker in list(self.workers):

@@ -15,6 +15,7 @@ from rheostat.errors import RheostatError
 SMALL: dict[str, Any] = {"num_envs": 4, "batch_steps": 64, "evaluation_episodes": 2, "hidden": [8]}
 
 
+@pytest.mark.usefixtures("workers_here")
 def test_a_sweep(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {key: json.dumps(value) for key, value in SMALL.items()}
     words = [word for pair in options.items() for word in pair]
