@@ -17,7 +17,7 @@ import math
 import textwrap
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePath
@@ -25,15 +25,17 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from rheostat.errors import RheostatError, unknown
+from rheostat.errors import RheostatError, shown, unknown
 
 KIND = "kind"
+MOST_WHOLE, MOST_REAL = 2**53, 3.4028234663852886e38
+"""What numbers without a bound of their own may be: whole ones that every float is exact for, others that single precision knows."""
 Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Which numbers an option may be; None is no bound."""
+    """Which numbers an option may be; None is no bound but :data:`MOST_WHOLE` and :data:`MOST_REAL`."""
 
     at_least: float | None = None
     above: float | None = None
@@ -44,15 +46,30 @@ class Domain:
         words = (("at least", self.at_least), ("above", self.above), ("at most", self.at_most), ("below", self.below))
         return " and ".join(f"{word} {bound:{',' if isinstance(bound, int) else 'g'}}" for word, bound in words if bound is not None)
 
+    def wanted(self, value: float) -> str:
+        """What a number outside of it must be instead."""
+        said = str(self) or "a finite number"
+        return f"{said} and at most {self._largest(value):g} in size" if _finite(value) and abs(value) > self._largest(value) else said
+
     def holds(self, value: float) -> bool:
-        """Whether a finite number lies inside."""
+        """Whether a number is finite and lies inside."""
         return (
-            math.isfinite(value)
+            _finite(value)
+            and abs(value) <= self._largest(value)
             and (self.at_least is None or value >= self.at_least)
             and (self.above is None or value > self.above)
             and (self.at_most is None or value <= self.at_most)
             and (self.below is None or value < self.below)
         )
+
+    def _largest(self, value: float) -> float:
+        """The largest size that a number of this kind may have."""
+        return max(MOST_WHOLE if isinstance(value, int) else MOST_REAL, self.at_most or 0)
+
+
+def _finite(value: float) -> bool:
+    """Whether a number is one; whole ones too large for a float are, too."""
+    return isinstance(value, int) or math.isfinite(value)
 
 
 def whole(name: str, value: Any, *, at_least: int | None = None, at_most: int | None = None) -> int:
@@ -63,10 +80,10 @@ def whole(name: str, value: Any, *, at_least: int | None = None, at_most: int | 
     """
     domain = Domain(at_least, at_most=at_most)
     if isinstance(value, bool | np.bool_) or not isinstance(value, int | np.integer):
-        raise RheostatError(f"{name} is {value!r}; it must be a whole number.")
+        raise RheostatError(f"{name} is {shown(value)}; it must be a whole number.")
     value = int(value)
     if not domain.holds(value):
-        raise RheostatError(f"{name} is {value}; it must be {domain}.")
+        raise RheostatError(f"{name} is {shown(value)}; it must be {domain.wanted(value)}.")
     return value
 
 
@@ -111,6 +128,32 @@ class Option:
     def names(self) -> tuple[str, str, str]:
         """Its path, its joined name (``part_field``) and its short name."""
         return self.path, self.path.replace(".", "_"), self.short
+
+
+def check_fields(config: Any, name_of: Callable[[str], str] = str) -> None:
+    """Refuse values of a dataclass's fields that are outside of the domains that :func:`option` declared.
+
+    Args:
+        config: the object.
+        name_of: what a field is called in the sentence, from its name.
+
+    Raises:
+        RheostatError: naming the field, its value and its domain.
+    """
+    for item in dataclasses.fields(config):
+        if "domain" in item.metadata:
+            _inside(name_of(item.name), getattr(config, item.name), item.metadata["domain"])
+
+
+def _inside(name: str, value: Any, domain: Domain) -> None:
+    """Refuse numbers outside of a domain, one or several of them.
+
+    Raises:
+        RheostatError: naming what has the value, and the domain.
+    """
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int | float) and not isinstance(number, bool) and not domain.holds(number):
+            raise RheostatError(f"{name} is {shown(number)}; it must be {domain.wanted(number)}.")
 
 
 def is_part(value: Any) -> bool:
@@ -398,10 +441,7 @@ def checked(who: str, each: Option, value: Any) -> Any:
         RheostatError: it is neither.
     """
     value = by_type(f"{who}: {each.path}", value, each.hint)
-    for number in value if isinstance(value, tuple) else (value,):
-        if isinstance(number, int | float) and not isinstance(number, bool) and not each.domain.holds(number):
-            wanted = str(each.domain) or "a finite number"
-            raise RheostatError(f"{who}: {each.path} is {number}; it must be {wanted}.")
+    _inside(f"{who}: {each.path}", value, each.domain)
     return value
 
 
@@ -434,7 +474,7 @@ def _with_kind(config: Any, path: str, value: Any, who: str) -> Any:
     cls: Any = type(config)
     kinds = kinds_of(type_hints(cls)[part])
     if value not in kinds:
-        raise RheostatError(f"{who}: {path} is {value!r}; it must be one of {', '.join(map(str, kinds))}.")
+        raise RheostatError(f"{who}: {path} is {shown(value)}; it must be one of {', '.join(map(str, kinds))}.")
     if value == kind_of(getattr(config, part)):
         return config
     chosen = kinds[value]
@@ -463,7 +503,9 @@ def by_type(where: str, value: Any, hint: Any) -> Any:
     """
     value = value.item() if isinstance(value, np.generic) else value  # numpy's numbers become Python's, paths text
     if hint is str and isinstance(value, PurePath):
-        return str(value)
+        value = str(value)
+    if isinstance(value, str) and not is_text(value):
+        raise RheostatError(f"{where} is {value!r}; it must be text that UTF-8 can write, without a null character.")
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
@@ -472,25 +514,30 @@ def by_type(where: str, value: Any, hint: Any) -> Any:
         return by_type(where, value, choices[0])
     if origin is Literal:
         if value not in arguments:
-            raise RheostatError(f"{where} is {value!r}; it must be one of {', '.join(map(str, arguments))}.")
+            raise RheostatError(f"{where} is {shown(value)}; it must be one of {', '.join(map(str, arguments))}.")
         return value
     if origin is tuple:
         return _typed_list(where, value, arguments)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    if hint is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MOST_REAL:
         return float(value)
     if origin is dict:
         if not isinstance(value, Mapping):
-            raise RheostatError(f"{where} is {value!r}; it must be a table of names and values.")
+            raise RheostatError(f"{where} is {shown(value)}; it must be a table of names and values.")
         return dict(value)
     if isinstance(hint, type) and (not isinstance(value, hint) or (hint is int and isinstance(value, bool))):
-        raise RheostatError(f"{where} is {value!r}; it must be of type {hint.__name__}.")
+        raise RheostatError(f"{where} is {shown(value)}; it must be of type {hint.__name__}.")
     return value
+
+
+def is_text(value: str) -> bool:
+    """Whether files and programs can take a text: no half of a surrogate pair and no null character."""
+    return "\0" not in value and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _typed_list(where: str, value: Any, types_: tuple[Any, ...]) -> tuple[Any, ...]:
     """The members of a list as their types: one type and an ellipsis for any number of them, or one type for each."""
     if isinstance(value, str | bytes) or not hasattr(value, "__iter__"):
-        raise RheostatError(f"{where} is {value!r}; it must be a list.")
+        raise RheostatError(f"{where} is {shown(value)}; it must be a list.")
     members = list(value)
     if types_[-1] is Ellipsis:
         return tuple(by_type(where, each, types_[0]) for each in members)

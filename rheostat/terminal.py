@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
+
+from rheostat.json_text import NotJSON, dumps, loads
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -101,11 +102,11 @@ def print_table(
 def json_or_text(value: str) -> Any:
     """What was typed as the value of an option: JSON where it is JSON, else the text."""
     try:
-        return json.loads(value)
-    except json.JSONDecodeError:
+        return loads(value)
+    except NotJSON:
         return value
 
 
 def print_json(value: Any) -> None:
-    """Readable JSON."""
-    print(json.dumps(value, indent=2))
+    """Readable JSON; what is not a number is null."""
+    print(dumps(value, indent=2))

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from rheostat.analysis.metrics import AXES, COUNTERS, FINALS, HEADLINES
 from rheostat.errors import RheostatError, unknown
+from rheostat.json_text import NotJSON
+from rheostat.json_text import read as read_json
 from rheostat.methods import table
 from rheostat.options import flatten, options_of
 from rheostat.training.logs import faults, read_jsonl, read_timings
@@ -230,11 +232,9 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        value = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        value: dict[str, Any] = read_json(path)
+    except (OSError, NotJSON) as error:
         raise RheostatError(f"{path} is damaged: {error}.") from error
-    if not isinstance(value, dict):
-        raise RheostatError(f"{path} is damaged: it holds no JSON object.")
     return value
 
 

@@ -24,7 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rheostat.buffers.minari_columns import FORMATS, count_episodes, read_arrays
-from rheostat.errors import MissingExtra, RheostatError
+from rheostat.errors import MissingExtra, RheostatError, shown_error
+from rheostat.json_text import DIGEST, NotJSON, signed, unsigned
+from rheostat.json_text import read as read_json
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -80,14 +82,14 @@ def read_metadata(folder: Path) -> dict[str, Any]:
     """``metadata.json`` of a data folder.
 
     Raises:
-        RheostatError: it cannot be read, or is in a file format that is unknown here.
+        RheostatError: it cannot be read, does not match its own digest, or is in a file format that is unknown here.
     """
     try:
-        metadata = json.loads((folder / METADATA).read_text())
-    except (OSError, json.JSONDecodeError) as error:
-        raise RheostatError(f"{folder / METADATA} cannot be read: {error}.") from error
-    if not isinstance(metadata, dict):
-        raise RheostatError(f"{folder / METADATA} is damaged: it must be a JSON object.")
+        metadata: dict[str, Any] = unsigned(read_json(folder / METADATA))
+    except (OSError, NotJSON) as error:
+        raise RheostatError(
+            f"{folder / METADATA} cannot be read: {error}; if you changed it on purpose, remove its entry {DIGEST}."
+        ) from error
     if metadata.get("data_format", HDF5) not in (HDF5, *FORMATS):
         raise RheostatError(
             f"{folder} is stored as {metadata['data_format']}; {HDF5}, {' and '.join(FORMATS)} can be read: copy it with Minari into a "
@@ -116,8 +118,11 @@ def read(folder: Path, infos: Sequence[str] = ()) -> Stored:
     groups = _hdf5_groups(folder, metadata) if kind == HDF5 else _column_groups(folder, metadata, kind, named)
     try:
         episodes = [_read_episode(nodes, marks, observation_space, action_space, jpeg, infos, where) for nodes, marks, where in groups]
-    except OSError as error:
-        raise RheostatError(f"{folder / MAIN if kind == HDF5 else folder} cannot be read as {kind.upper()}: {error}.") from error
+    except RheostatError:
+        raise
+    except (OSError, RuntimeError, LookupError, ValueError, TypeError, ArithmeticError, MemoryError) as error:  # whatever readers meet
+        place = folder / MAIN if kind == HDF5 else folder
+        raise RheostatError(f"{place} cannot be read as {kind.upper()}: {shown_error(error)}.") from error
     lengths = np.array([len(episode["rewards"]) for episode in episodes], dtype=np.int64)
     shared = set.intersection(*(set(episode["infos"]) for episode in episodes))
     return Stored(
@@ -209,7 +214,7 @@ def write(folder: Path, stored: Stored) -> None:
             "minari_version": minari.__version__,
             "dataset_size": round(size, 1),
         }
-        (workshop / METADATA).write_text(json.dumps(metadata, indent=1) + "\n")
+        (workshop / METADATA).write_text(json.dumps(signed(metadata), indent=1) + "\n")
         workshop.chmod(0o755)  # temporary folders are private; a data set is not
         workshop.rename(folder)
     except OSError as error:
@@ -248,7 +253,7 @@ def _space_of(metadata: dict[str, Any], name: str, folder: Path) -> Space:
         raise RheostatError(f"{folder / METADATA} has no {name}: write the data set again with a present Minari (0.4 or newer).")
     try:
         return _space(json.loads(metadata[name]))
-    except (KeyError, TypeError, ValueError, NotImplementedError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, NotImplementedError, AssertionError, MemoryError) as error:
         raise RheostatError(f"The {name} in {folder / METADATA} cannot be understood: {error}.") from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from tyro.conf import Positional
 
-from rheostat.errors import RheostatError
+from rheostat.options import option
 from rheostat.terminal import print_json
 
 
@@ -25,11 +25,11 @@ class BoundaryCommand:
     """The model to compare with it, such as the run."""
     task: str | None = None
     """The task, where neither model is a run."""
-    episodes: int = 200
-    """Validation prompts."""
-    samples: int = 64
+    episodes: int = option(200, at_least=2)
+    """Validation prompts; an interval over prompts needs 2."""
+    samples: int = option(64, at_least=1)
     """Completions of each prompt by each model: pass@k is known up to this k."""
-    threshold: float = 1.0
+    threshold: float = option(1.0)
     """Smallest reward that counts as right."""
     output: Path | None = None
     """Folder for the picture of pass@k (boundary.png and boundary.svg)."""
@@ -39,12 +39,6 @@ class BoundaryCommand:
     def run(self) -> None:
         from rheostat import api
 
-        for name, least, why in (
-            ("episodes", 2, "an interval over prompts needs 2"),
-            ("samples", 1, "each prompt is answered at least once"),
-        ):
-            if getattr(self, name) < least:
-                raise RheostatError(f"--{name} is {getattr(self, name)}: {why}.")
         options: dict[str, Any] = {"prompts": self.episodes, "samples": self.samples, "threshold": self.threshold}
         found = api.boundary(self.before, self.after, task=self.task, **options)
         if self.json:

@@ -144,7 +144,7 @@ class BaseModel:
             (
                 row["name"],
                 row["digest"],
-                "yes" if row["built"] else "no",
+                "yes" if row["built"] else "damaged" if row["fault"] else "no",
                 "" if row["accuracy"] is None else f"{row['accuracy']:.2f}",
                 row["path"],
             )

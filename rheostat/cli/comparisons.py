@@ -12,6 +12,8 @@ import tyro
 from tyro.conf import Positional
 
 from rheostat.errors import RheostatError
+from rheostat.experiments import MOST_JOBS, MOST_SEEDS
+from rheostat.options import option
 from rheostat.terminal import json_or_text, print_json
 
 
@@ -19,13 +21,13 @@ from rheostat.terminal import json_or_text, print_json
 class SeveralRuns:
     """What every set of runs has."""
 
-    seeds: int = 8
+    seeds: int = option(8, at_least=1, at_most=MOST_SEEDS)
     """Runs of every method or setting: fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24."""
-    steps: int | None = None
+    steps: int | None = option(None, at_least=1)
     """Budget of every run; by default that of a single one: environment steps (100,000) or, for language, updates (100)."""
-    margin: float | None = None
+    margin: float | None = option(None, above=0)
     """Difference of final values below which nothing matters; can be given only before the first run."""
-    jobs: int = 0
+    jobs: int = option(0, at_least=0, at_most=MOST_JOBS)
     """Runs at a time; 0 takes one per core."""
     directory: Path | None = None
     """Where the runs are kept; naming unfinished ones continues them."""
@@ -75,15 +77,15 @@ class Compare(SeveralRuns):
 class SweepDial:
     """Settings to try; exactly one of these gets several."""
 
-    lag: tuple[int, ...] = ()
+    lag: tuple[int, ...] = option((), at_least=0)
     """Updates between the policy that samples and the one that learns."""
-    replay_share: tuple[float, ...] = ()
+    replay_share: tuple[float, ...] = option((), share=True)
     """Share of every training batch drawn from earlier ones."""
-    replay_age: tuple[int, ...] = ()
+    replay_age: tuple[int, ...] = option((), at_least=1)
     """Oldest data that may be replayed, in updates."""
-    expert_share: tuple[float, ...] = ()
+    expert_share: tuple[float, ...] = option((), share=True)
     """Share of every training batch that an expert made."""
-    updates_per_batch: tuple[int, ...] = ()
+    updates_per_batch: tuple[int, ...] = option((), at_least=1)
     """Gradient steps on every batch."""
 
 
@@ -97,7 +99,7 @@ class Sweep(SeveralRuns):
     """What to train on."""
     dial: SweepDial = field(default_factory=SweepDial)
     """What to turn."""
-    seeds: int = 3
+    seeds: int = option(3, at_least=1, at_most=MOST_SEEDS)
     """Runs of every setting: fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24."""
 
     def run(self) -> None:
@@ -160,9 +162,9 @@ def refuse_own_flags(command: Any, options: dict[str, str]) -> None:
 class Demo:
     """PPO, PPO-Buffer and PROPS side by side on CartPole-v1: a table, a picture and a report in under three minutes."""
 
-    seeds: int = 3
+    seeds: int = option(3, at_least=1, at_most=MOST_SEEDS)
     """Runs per method."""
-    steps: int = 25_000
+    steps: int = option(25_000, at_least=1)
     """Environment steps of every run."""
     directory: Path | None = None
     """Where the runs are kept; naming an unfinished demo continues it."""

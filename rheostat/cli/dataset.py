@@ -12,6 +12,7 @@ from tyro.conf import Positional
 
 from rheostat.buffers.repairs import Repairs
 from rheostat.errors import RheostatError
+from rheostat.options import option
 from rheostat.terminal import json_or_text, print_json, print_table
 
 
@@ -23,35 +24,35 @@ class MakeDataset:
     """A control task; `rheostat list` shows what there is."""
     kind: Positional[Literal["random", "medium", "expert", "medium-replay", "medium-expert", "medium-random", "random-expert"]]
     """Who acts: uniform actions, the half-trained teacher, the trained one, the teacher in training, or two of them one after the other."""
-    steps: int = 100_000
+    steps: int = option(100_000, at_least=1)
     """Steps of the data set; medium-replay has fewer where the teacher's training until the medium policy was shorter."""
-    seed: int = 0
+    seed: int = option(0, at_least=0, at_most=2**63 - 1)
     """Seed of the teacher's training and of the collecting."""
     output: Path | None = None
     """Folder to write; by default datasets/TASK-KIND-sSEED."""
     dataset_id: str | None = None
     """Minari id in the metadata; by default rheostat/TASK/KIND-sSEED-v0."""
-    medium_share: float = 0.5
+    medium_share: float = option(0.5, above=0, below=1)
     """The medium policy is the teacher's first that earns this share of the way from random to expert (D4RL took about a third)."""
-    mixture: float = 0.5
+    mixture: float = option(0.5, above=0, below=1)
     """Share of the first policy's steps in kinds of two policies."""
     reference: bool = True
     """Measure the returns that count as 0 and 100 percent where none are published; this needs a teacher even for random data."""
-    num_envs: int = 8
+    num_envs: int = option(8, at_least=1)
     """Environments side by side; part of the definition of the data."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
     """Who simulates: EnvPool where it has the id, else Gymnasium."""
     environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
     """Options of the task, as names and JSON values."""
-    teacher_steps: int | None = None
+    teacher_steps: int | None = option(None, at_least=1)
     """Budget of the teacher, in environment steps; by default that of the task's recipe."""
     teacher_options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
     """Settings of PPO for the teacher, as names and JSON values, over those of the task's recipe."""
-    teacher_evaluations: int | None = None
+    teacher_evaluations: int | None = option(None, at_least=1)
     """How often the teacher is measured in training: the choice for the medium policy."""
-    teacher_evaluation_episodes: int | None = None
+    teacher_evaluation_episodes: int | None = option(None, at_least=1)
     """Episodes of each of these measurements."""
-    teacher_reference_episodes: int | None = None
+    teacher_reference_episodes: int | None = option(None, at_least=1)
     """Episodes that measure the returns that count as 0 and 100 percent."""
     cache: Path | None = None
     """Folder where teachers are cached; by default $RHEOSTAT_CACHE, else the user's cache folder."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from rheostat.terminal import json_or_text
+from rheostat.options import option
+from rheostat.terminal import json_or_text, print_json
 
 
 @dataclass
@@ -26,11 +26,11 @@ class Disagree:
     """Directory of the run, finished or stopped."""
     methods: Positional[tuple[str, ...]]
     """At least two methods of the run's domain, as NAME or NAME:SETTING=VALUE,..."""
-    update: int | None = None
+    update: int | None = option(None, at_least=0)
     """Open the run at the checkpoint after this many policy updates; by default the newest."""
-    steps: int = 0
+    steps: int = option(0, at_least=0)
     """Moves of the run's own method on the batch before the gradient is looked at; above 0, ratios are not 1 and limits act."""
-    rows: int = 2
+    rows: int = option(2, at_least=1)
     """Rollouts shown in the picture, the most disputed first."""
     options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
     """Settings for every method, as names and JSON values, e.g. --options kl_coefficient 0."""
@@ -47,7 +47,7 @@ class Disagree:
         found = disagree(self.run_directory, self.methods, update=self.update, steps=self.steps, rows=self.rows, progress=True, **options)
         written = save(found, self.output) if self.output else []
         if self.json:
-            print(json.dumps(found.to_json(), indent=2))
+            print_json(found.to_json())
         else:
             show(found)
         for path in written:

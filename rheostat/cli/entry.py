@@ -5,12 +5,13 @@ One module per group of commands; here they are put together. What computes is i
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union, cast
+from typing import Annotated, Any, Union
 
 import tyro
 from tyro.conf import OmitArgPrefixes
@@ -28,7 +29,8 @@ from rheostat.cli.runs import Evaluate, Report, Resume, Rollouts
 from rheostat.cli.studies import Claims, StudyCommand
 from rheostat.cli.train import parse_training, train_union
 from rheostat.cli.watching import Runs, Watch
-from rheostat.errors import Interrupted, RheostatError, unknown
+from rheostat.errors import Interrupted, RheostatError, shown, unknown
+from rheostat.options import check_fields, is_part, is_text
 
 COMMANDS: dict[str, Any] = {
     "list": List,
@@ -95,6 +97,33 @@ def parse(arguments: list[str]) -> Any:
     return tyro.cli(COMMANDS[command], args=rest, prog=f"rheostat {command}")
 
 
+def check_words(words: Sequence[str]) -> None:
+    """Refuse words that are no text, and empty ones, which no option has a use for.
+
+    Raises:
+        RheostatError: there is one.
+    """
+    for place, word in enumerate(words):
+        after = f" after {words[place - 1]}" if place else ""
+        if not is_text(word):
+            raise RheostatError(f"The word {shown(word)}{after} is not text in UTF-8: write it anew.")
+        if not word.strip() or (word.startswith("--") and word.endswith("=")):
+            said = f"The word{after} is empty" if not word.strip() else f"Nothing stands behind {word}"
+            raise RheostatError(f"{said}: give a value or leave the option out (where a text may be empty, '\"\"' says so in JSON).")
+
+
+def check_options(command: Any, prefix: str = "--") -> None:
+    """Refuse values that are outside of the domains that the fields of a command declare.
+
+    Raises:
+        RheostatError: naming the option, its value and its domain.
+    """
+    check_fields(command, lambda name: (prefix + name).replace("_", "-"))
+    for item in dataclasses.fields(command):
+        if is_part(inner := getattr(command, item.name)):
+            check_options(inner, "--" if item.name in ("fqe", "action") else f"{prefix}{item.name}.")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``rheostat``."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -105,7 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"rheostat {__import__('rheostat').__version__}")
         return
     try:
-        cast(Any, parse(words)).run()
+        check_words(words)
+        command: Any = parse(words)
+        check_options(command)
+        command.run()
     except RheostatError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,8 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from rheostat.terminal import json_or_text
+from rheostat.options import option
+from rheostat.terminal import json_or_text, print_json
 
 
 @dataclass
@@ -24,19 +24,19 @@ class Microscope:
 
     names: Positional[tuple[str, ...]] = ()
     """What to look at; one kind and one domain at a time."""
-    lag: int = 4
+    lag: int = option(4, at_least=0)
     """Steps of exact gradient ascent between the policy that samples and the learner; 0 is strictly on-policy."""
-    updates: int = 0
+    updates: int = option(0, at_least=0)
     """Such steps already made on the batch: the ratio to the start of the update is then not 1."""
-    batches: int = 200
+    batches: int = option(200, at_least=3)
     """Batches drawn per method."""
     problem: str | None = None
     """tiny-words (language), gridworld or two-step (control); by default what the names need."""
-    length: int = 0
+    length: int = option(0, at_least=0)
     """Tokens of a completion or steps of an episode; 0 takes the problem's own."""
-    step_size: float | None = None
+    step_size: float | None = option(None, above=0)
     """Of the exact steps; by default the problem's own."""
-    seed: int = 0
+    seed: int = option(0, at_least=0, at_most=2**63 - 1)
     """Seed of the sampling."""
     options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
     """Settings for every method, as names and JSON values, e.g. --options group_size 8."""
@@ -63,7 +63,7 @@ class Microscope:
         )
         written = save(result, self.output) if self.output else []
         if self.json:
-            print(json.dumps(result.to_json(), indent=2))
+            print_json(result.to_json())
             return
         show(result)
         for path in written:

@@ -14,6 +14,7 @@ from tyro.conf import OmitArgPrefixes, Positional
 from rheostat.analysis.fitted_q_config import FQEConfig
 from rheostat.buffers.repairs import Repairs
 from rheostat.errors import RheostatError
+from rheostat.options import option
 from rheostat.terminal import print_json, print_table
 
 Estimator = Literal["data", "fqe", "is", "wis", "pdis", "wpdis", "dr", "wdr"]
@@ -33,7 +34,7 @@ class OffPolicyEvaluation:
     both. dr, wdr: doubly robust, and weighted. All but data and fqe need to know how likely the data's actions were."""
     sampled: bool = False
     """Fitted Q evaluation judges the sampling policy instead of its deterministic action."""
-    seed: int = 0
+    seed: int = option(0, at_least=0, at_most=2**63 - 1)
     """Seed of the critic."""
     fqe: OmitArgPrefixes[FQEConfig] = field(default_factory=FQEConfig)
     json: bool = False

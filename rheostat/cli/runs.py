@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from rheostat.cli.train import announce
 from rheostat.errors import RheostatError
 from rheostat.methods import table
+from rheostat.options import option
 from rheostat.terminal import json_or_text, print_json, print_table
 
 
@@ -23,9 +24,9 @@ class Resume:
 
     run_directory: Positional[Path]
     """Directory of the run, or of a comparison, sweep or search."""
-    steps: int | None = None
+    steps: int | None = option(None, at_least=1)
     """A larger budget in all, with which a run goes on, finished or not; by default the budget it has."""
-    online_steps: int | None = None
+    online_steps: int | None = option(None, at_least=1)
     """The same for environment steps after a data set: a run that is finished with its data goes online."""
     sinks: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
     """Also log to these dashboards."""
@@ -70,25 +71,25 @@ class Evaluate:
     """With --model: reward functions, as for training."""
     environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
     """With --model: options of the task, as names and JSON values."""
-    max_new_tokens: int = 0
+    max_new_tokens: int = option(0, at_least=0)
     """With --model: longest completion in tokens; 0 takes the task's own limit."""
-    temperature: float = 1.0
+    temperature: float = option(1.0, above=0)
     """With --model: sampling temperature."""
     device: str = "cpu"
     """With --model: cpu or cuda."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """With --model: precision of the model's weights."""
-    episodes: int | None = None
+    episodes: int | None = option(None, at_least=1)
     """Number of episodes (20) or, for language, of validation prompts (200); at least 1."""
-    samples: int = 4
+    samples: int = option(4, at_least=1)
     """Language: completions per prompt; pass@k is known up to this k."""
-    threshold: float = 1.0
+    threshold: float = option(1.0)
     """Language: smallest reward that counts as right."""
     answers: str | None = None
     """Language: how to find the answer for the majority vote (whole, hash, tag, boxed, ...); by default as the grader does."""
     sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] | None = None
     """Language: the walls around graders; by default the run's own setting."""
-    self_verify: int = 0
+    self_verify: int = option(0, at_least=0)
     """Language: judgements of each completion by the model itself; above 0 they also weigh a vote."""
     best: bool = False
     """The best policy that the run has kept (--save-best), instead of its last one."""
@@ -98,10 +99,6 @@ class Evaluate:
     def run(self) -> None:
         from rheostat import api
 
-        if self.episodes is not None and self.episodes < 1:
-            raise RheostatError(f"--episodes is {self.episodes}: evaluate at least 1.")
-        if self.self_verify < 0:
-            raise RheostatError(f"--self-verify is {self.self_verify}: it counts judgements, and 0 asks for none.")
         if self.model is not None:
             if self.run_directory is not None:
                 raise RheostatError("A run and a --model are two things to evaluate: name one of them.")
@@ -197,9 +194,9 @@ class Rollouts:
 
     run_directory: Positional[Path]
     """Directory of the run."""
-    update: int | None = None
+    update: int | None = option(None, at_least=0)
     """Which update; by default the newest that was kept."""
-    rows: int = 8
+    rows: int = option(8, at_least=1)
     """Completions shown at most."""
     json: bool = False
     """Print JSON, with the numbers of every token."""
@@ -207,8 +204,6 @@ class Rollouts:
     def run(self) -> None:
         from rheostat.reporting.rollouts import choose, print_rollouts, read_rollouts
 
-        if self.rows < 1:
-            raise RheostatError(f"--rows is {self.rows}: show at least 1.")
         if self.json:
             update, rows = read_rollouts(self.run_directory, self.update)
             print_json({"update": update, "rollouts": choose(rows, self.rows)})

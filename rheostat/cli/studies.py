@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from builtins import list as list_of
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 from tyro.conf import Positional
 
 from rheostat.errors import RheostatError
+from rheostat.experiments import MOST_JOBS, MOST_SEEDS
+from rheostat.options import option
 from rheostat.terminal import print_json, print_table
 
 if TYPE_CHECKING:
@@ -33,11 +34,11 @@ class StudyCommand:
     """A tiny form of everything, in seconds; proves nothing."""
     pilot: bool = False
     """A few seeds apart from those of the study: measures what it needs, decides nothing. It comes before the study."""
-    seeds: int | None = None
+    seeds: int | None = option(None, at_least=1, at_most=MOST_SEEDS)
     """The look to go up to (8, 12, 16 or 24, none skipped); by default on until everything is decided. Of a pilot: how many seeds."""
     arms: tuple[str, ...] = ()
     """Some arms only; claims that need others are not judged."""
-    jobs: int | None = None
+    jobs: int | None = option(None, at_least=0, at_most=MOST_JOBS)
     """Processes; by default one per core."""
     cells: Path | None = None
     """Where finished cells are kept (default: runs/studies/NAME, or below $RHEOSTAT_RUNS)."""
@@ -82,7 +83,7 @@ class StudyCommand:
                 print(f"Stopped; finished cells are kept. Continue with: {shlex.join(words)}", file=sys.stderr)
                 sys.exit(130)
             if self.json:
-                print(json.dumps(done.result, indent=1))
+                print_json(done.result)
                 continue
             show(done)
 

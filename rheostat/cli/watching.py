@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from rheostat.errors import RheostatError
+from rheostat.options import option
 from rheostat.terminal import print_json, print_table
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ class Watch:
 
     paths: Positional[tuple[Path, ...]]
     """Directories of runs, comparisons or sweeps."""
-    port: int = 0
+    port: int = option(0, at_least=0, at_most=65_535)
     """Port of the page on 127.0.0.1; 0 takes a free one."""
-    every: float = 5.0
+    every: float = option(5.0, above=0, at_most=86_400)
     """Seconds between two looks at the files."""
 
     def run(self) -> None:

@@ -25,11 +25,14 @@ from rheostat.analysis.records import Arm, Record, group_arms, read_record
 from rheostat.analysis.summaries import ArmSummary, summarise
 from rheostat.analysis.verdict import RULE
 from rheostat.errors import RheostatError
+from rheostat.experiments import MOST_JOBS, MOST_SEEDS
 from rheostat.experiments.display import GridBar, Quiet
 from rheostat.experiments.grid import Display, Grid, GridRun
+from rheostat.json_text import NotJSON, dumps, signed, unsigned
+from rheostat.json_text import read as read_json
 from rheostat.locks import held
 from rheostat.methods import table
-from rheostat.options import flatten
+from rheostat.options import Domain, flatten, whole
 from rheostat.training.identity import versions
 from rheostat.training.run import Interrupted, Run
 from rheostat.training.run_directory import LOCK
@@ -126,11 +129,22 @@ def compare(
             something else, or every run failed.
         ComparisonInterrupted: a signal came; everything is saved.
     """
+    check_jobs(jobs)
     runs, where, command = plan(methods, task, seeds=seeds, steps=steps, margin=margin, directory=directory, **options)
     failures = run_grid(runs, where, command, str(task), jobs=jobs, progress=progress)
     comparison = load_comparison(where, failures=failures)
-    _write(where / "results.json", json.dumps(comparison.rows(), indent=2))
+    _write(where / "results.json", dumps(comparison.rows(), indent=2))
     return comparison
+
+
+def check_jobs(jobs: int | None) -> None:
+    """Refuse numbers of workers that make no sense, before anything is made.
+
+    Raises:
+        RheostatError: naming it and what it must be.
+    """
+    if jobs is not None:
+        whole("jobs", jobs, at_least=1, at_most=MOST_JOBS)
 
 
 def run_grid(runs: list[GridRun], where: Path, command: str, title: str, *, jobs: int | None, progress: bool | Display) -> dict[str, str]:
@@ -207,18 +221,17 @@ def plan_arms(
     Raises:
         RheostatError: see :func:`compare`.
     """
-    if seeds < 1:
-        raise RheostatError(f"seeds is {seeds}: a comparison needs at least 1 run per method.")
-    if margin is not None and not margin > 0:
+    whole("seeds", seeds, at_least=1, at_most=MOST_SEEDS)
+    if margin is not None and not Domain(above=0).holds(margin):
         raise RheostatError(f"The margin is {margin:g}: it must be above 0, the difference below which nothing matters.")
     if "seed" in options:
         raise RheostatError("A comparison chooses the seeds 0, 1, ... itself: give how many with seeds, not seed.")
     if "stop_at" in options or any("stop_at" in own for _, own in arms.values()):
         raise RheostatError("Runs that are compared have equal budgets: leave stop_at out.")
     given = _given_to(arms, options)
-    whole = {label: SIDE_BY_SIDE | _read_by(method, given[label]) for label, (method, _) in arms.items()}
+    of_arm = {label: SIDE_BY_SIDE | _read_by(method, given[label]) for label, (method, _) in arms.items()}
     planned = {
-        label: [settings_for(method, task, seed=seed, steps=steps, **whole[label]) for seed in range(seeds)]
+        label: [settings_for(method, task, seed=seed, steps=steps, **of_arm[label]) for seed in range(seeds)]
         for label, (method, _) in arms.items()
     }
     runs = [
@@ -244,7 +257,7 @@ def plan_arms(
             first.close()
     try:
         where.mkdir(parents=True, exist_ok=True)
-        _write(where / MANIFEST, json.dumps(manifest, indent=2))
+        _write(where / MANIFEST, json.dumps(signed(manifest), indent=2))
     except OSError as error:
         raise RheostatError(f"Cannot write to {where}: {error}.") from error
     return runs
@@ -311,11 +324,16 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        manifest = json.loads(path.read_text())
+        manifest = unsigned(read_json(path))
         _ = manifest["task"], manifest["methods"], manifest["cells"], manifest["settings"], manifest["seeds"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (OSError, NotJSON, KeyError) as error:
         raise RheostatError(f"{path} is damaged: {error}.") from error
-    return dict(manifest)
+    known = {"task": str, "methods": list, "cells": list, "settings": dict, "seeds": int}
+    wrong = next((name for name, kind in known.items() if not isinstance(manifest[name], kind)), None)
+    outside = [name for name in manifest["cells"] if not isinstance(name, str) or Path(name).name != name or name in (".", "..")]
+    if wrong or outside or manifest["seeds"] < 1:
+        raise RheostatError(f"{path} is damaged: its {wrong or ('cells' if outside else 'seeds')} make no sense.")
+    return manifest
 
 
 def _shared(settings: Settings) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from rheostat.analysis.verdict import RULE, Verdict, judge
 from rheostat.errors import RheostatError
 from rheostat.experiments.comparison import Comparison, compare, plan, read_manifest
 from rheostat.experiments.grid import Display
-from rheostat.training.files import write_atomically
+from rheostat.files import write_atomically
 from rheostat.training.settings_from_options import free_directory
 
 MANIFEST = "tasks.json"

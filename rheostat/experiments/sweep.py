@@ -11,19 +11,17 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rheostat.analysis.records import Record
 from rheostat.analysis.statistics import Interval, interval_of, iqm
 from rheostat.errors import RheostatError, unknown
-from rheostat.experiments.comparison import Comparison, load_comparison, plan_arms, refuse_objects, run_grid
+from rheostat.experiments.comparison import Comparison, check_jobs, load_comparison, plan_arms, refuse_objects, run_grid
 from rheostat.experiments.grid import Display
+from rheostat.json_text import dumps
 from rheostat.learner.dial import Dial
 from rheostat.training.settings import usual_steps
 from rheostat.training.settings_from_options import free_directory
-
-if TYPE_CHECKING:
-    pass
 
 SWEPT = ("lag", "replay_share", "expert_share", "updates_per_batch")
 METER = {"ess": "meter/ess", "kl": "meter/kl_behaviour_k3", "clip fraction": "meter/clip_fraction"}
@@ -95,6 +93,7 @@ def sweep(
             :func:`rheostat.experiments.comparison.compare`.
         ComparisonInterrupted: a signal came; everything is saved.
     """
+    check_jobs(jobs)
     for name in dial:
         if name not in Dial.__dataclass_fields__:
             raise unknown("setting of dial", name, Dial.__dataclass_fields__)
@@ -114,7 +113,7 @@ def sweep(
     runs = plan_arms(arms, task, seeds=seeds, steps=steps, margin=margin, where=where, command=command, **(options | held))
     failures = run_grid(runs, where, command, f"{method} {name}", jobs=jobs, progress=progress)
     found = Sweep(load_comparison(where, failures=failures), method, name, tuple(values))
-    (where / "sweep.json").write_text(json.dumps(found.rows(), indent=2))
+    (where / "sweep.json").write_text(dumps(found.rows(), indent=2))
     return found
 
 

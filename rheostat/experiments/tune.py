@@ -32,7 +32,7 @@ from rheostat.experiments.display import GridBar, Quiet
 from rheostat.experiments.grid import Display, Grid, GridRun
 from rheostat.locks import held
 from rheostat.terminal import json_or_text
-from rheostat.training.files import write_atomically
+from rheostat.files import write_atomically
 from rheostat.training.run_directory import LOCK
 from rheostat.training.settings import configure, usual_steps
 from rheostat.training.settings_from_options import free_directory, settings_for

@@ -5,8 +5,6 @@ Everything a model wrote is foreign text: HTML is escaped, and control character
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 import zlib
 from collections.abc import Sequence
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from rheostat.errors import RheostatError
 from rheostat.terminal import visible
+from rheostat.training.rollout_files import read_kept
 from rheostat.trajectories import Source
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def read_rollouts(run: str | Path, update: int | None = None) -> tuple[int, list
         nearest = min(files, key=lambda number: abs(number - chosen))
         raise RheostatError(f"{run} kept no rollouts of update {chosen} (old ones are thinned out): the nearest is {nearest}.")
     try:
-        return chosen, [json.loads(line) for line in gzip.decompress(files[chosen].read_bytes()).decode().splitlines()]
+        return chosen, read_kept(files[chosen], chosen)
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise RheostatError(f"{files[chosen]} is damaged ({error}): look at another update.") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from safetensors.torch import save_file
 from rheostat.diagnostics.disagreement.disagreement_result import Disagreement
 from rheostat.diagnostics.microscope.microscope_result import MicroscopeResult
 from rheostat.errors import RheostatError
+from rheostat.json_text import dumps
 
 
 def save(result: Any, directory: str | Path) -> list[Path]:
@@ -40,7 +40,7 @@ def _save_microscope(result: MicroscopeResult, folder: Path) -> list[Path]:
     path = folder / "microscope.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result.to_json(), indent=2))
+        path.write_text(dumps(result.to_json(), indent=2))
     except OSError as error:
         raise RheostatError(f"Could not write to {folder}: {error}.") from error
     return [path, *draw(result, folder / "microscope")]
@@ -54,7 +54,7 @@ def _save_disagreement(found: Disagreement, folder: Path) -> list[Path]:
     numbers, tokens = folder / "disagree.json", folder / "tokens.safetensors"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        numbers.write_text(json.dumps(found.to_json(), indent=2))
+        numbers.write_text(dumps(found.to_json(), indent=2))
         save_file({name: value.contiguous() for name, value in found.tensors.items()}, tokens)
     except OSError as error:
         raise RheostatError(f"Could not write to {folder}: {error}.") from error

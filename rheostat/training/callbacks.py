@@ -6,13 +6,14 @@ A callback is called between two turns of the loop, when everything is whole. It
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rheostat.errors import RheostatError, unknown
+from rheostat.json_text import NotJSON
+from rheostat.json_text import read as read_json
 
 if TYPE_CHECKING:
     from rheostat.training.run import Run
@@ -138,10 +139,13 @@ def best_in(directory: Path) -> dict[str, Any]:
     """What is known of the best policy that a run has kept.
 
     Raises:
-        RheostatError: it has kept none.
+        RheostatError: it has kept none, or the file is damaged.
     """
     path = directory / "best" / "best.json"
     if not path.exists():
         raise RheostatError(f"{directory} has kept no best policy: train with --save-best and --evaluate-every.")
-    found: dict[str, Any] = json.loads(path.read_text())
+    try:
+        found: dict[str, Any] = read_json(path)
+    except (OSError, NotJSON) as error:
+        raise RheostatError(f"{path} is damaged: {error}.") from error
     return found

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.training.files import sha256
+from rheostat.files import sha256
 from rheostat.training.manifest import FORMAT, STATE, digest_of, names, read_manifest
 
 POINTER = "$tensor"

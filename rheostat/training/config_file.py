@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, shown_error
+from rheostat.json_text import MOST_BYTES, loads
 from rheostat.methods import table
 from rheostat.options import KIND, Option, by_type, field_documentation, flatten, options_of, type_hints, with_options
 from rheostat.training import version_0_1
@@ -69,14 +70,19 @@ def read_config(path: str | Path, method: str) -> ConfigFile:
 def _parsed(path: Path) -> dict[str, Any]:
     """The file as plain values."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise RheostatError(f"{path} has more than {MOST_BYTES:,} bytes: a configuration is shorter.")
+        text = content.decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         why = getattr(error, "strerror", None) or error
         raise RheostatError(f"{path} cannot be read ({why}): name a configuration file, or the directory of a run.") from error
     kind = path.suffix.lower()
+    data: Any
     try:
         if kind == ".toml":
-            data: Any = tomllib.loads(text)
+            data = tomllib.loads(text)
         elif kind in (".yaml", ".yml"):
             import yaml
 
@@ -85,13 +91,13 @@ def _parsed(path: Path) -> dict[str, Any]:
             except yaml.YAMLError as error:
                 raise ValueError(" ".join(str(error).split())) from error
         elif kind == ".json":
-            data = json.loads(text)
+            data = loads(text)
         else:
             raise RheostatError(f"{path} ends with neither .toml, .yaml nor .json: name a configuration file, or the directory of a run.")
     except RheostatError:
         raise
-    except ValueError as error:
-        raise RheostatError(f"{path} is no {kind[1:].upper()}: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise RheostatError(f"{path} is no {kind[1:].upper()}: {shown_error(error)}.") from error
     if not isinstance(data, dict):
         raise RheostatError(f"{path} holds a {type(data).__name__}: a configuration has names and values.")
     return data

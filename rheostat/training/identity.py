@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from rheostat.errors import shown
+from rheostat.files import sha256
 from rheostat.methods import table
 from rheostat.options import flatten
-from rheostat.training.files import sha256
 from rheostat.training.settings import Settings
 
 COMPUTES = {"control": ("torch", "numpy", "gymnasium", "envpool", "mujoco"), "language": ("torch", "numpy", "transformers")}

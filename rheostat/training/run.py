@@ -38,6 +38,7 @@ from safetensors.torch import save_file
 from rheostat.buffers.offline import OfflineData
 from rheostat.credit.verifiers.timing import seconds_of
 from rheostat.errors import Interrupted, RheostatError
+from rheostat.files import write_atomically
 from rheostat.learner.own_networks import described
 from rheostat.learner.running import RunningMethod
 from rheostat.learner.starting_weights import StartingWeights
@@ -48,7 +49,6 @@ from rheostat.policies.control.recurrent import EpisodeMemory
 from rheostat.training import checkpoint
 from rheostat.training.building import build_method, control_context, no_control
 from rheostat.training.callbacks import best_in, call, check_measured, listening_ones, standing
-from rheostat.training.files import write_atomically
 from rheostat.training.identity import Identity, changed_settings, changed_sources, identity_of, versions, without_digests
 from rheostat.training.logs import METRICS, Counted, Logs, count, count_whole, read_jsonl, read_timings
 from rheostat.training.opening import Opened, another_run, growth, larger_settings, open_checkpoint, refuse_without_objects

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rheostat.errors import RheostatError
-from rheostat.training.files import write_atomically
+from rheostat.files import write_atomically
+from rheostat.json_text import NotJSON
+from rheostat.json_text import read as read_json
 from rheostat.training.settings import Settings
 
 LOCK = "lock.json"
@@ -55,7 +57,7 @@ def grow(directory: Path, settings: Settings, spent: int) -> None:
     Raises:
         OSError: the directory cannot be written.
     """
-    description = json.loads((directory / CONFIG).read_text())
+    description = read_json(directory / CONFIG)
     was, now = description["settings"], settings.to_json()
     grown = {name: [was.get(name, 0), now[name]] for name in ("steps", "online_steps") if was.get(name, 0) != now[name]}
     history = [*description.get("history", []), {"at": spent} | grown | {"command": command_line()}]
@@ -70,11 +72,13 @@ def read_description(directory: str | Path) -> dict[str, Any]:
     """
     path = Path(directory) / CONFIG
     try:
-        description = json.loads(path.read_text())
+        description = read_json(path)
         return description | {"settings": Settings(**description["settings"])}
     except FileNotFoundError as error:
         raise RheostatError(f"There is no run in {directory}: it has no config.json.") from error
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except RheostatError:
+        raise
+    except (OSError, NotJSON, KeyError, TypeError) as error:
         raise RheostatError(f"{path} is damaged: {error}.") from error
 
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from rheostat.credit.verifiers.sandbox.levels import LEVELS, Standing, rank, standings_of, weakest
 from rheostat.errors import RheostatError
+from rheostat.json_text import NotJSON
+from rheostat.json_text import read as read_json
 
 FILE = "sandbox.json"
 
@@ -57,12 +59,12 @@ def read_sandbox(directory: Path) -> dict[str, Any] | None:
     """
     path = directory / FILE
     try:
-        found = json.loads(path.read_text())
+        found: dict[str, Any] = read_json(path)
     except FileNotFoundError:
         return None
-    except json.JSONDecodeError as error:
+    except (OSError, NotJSON) as error:
         raise RheostatError(f"{path} is damaged: {error}.") from error
-    return found if isinstance(found, dict) else None
+    return found
 
 
 def sandbox_line(directory: Path) -> str | None:

@@ -11,13 +11,13 @@ from functools import cache
 from typing import Any, Literal
 
 from rheostat import options
-from rheostat.errors import RheostatError, unknown
+from rheostat.errors import RheostatError, shown_error, unknown
 from rheostat.methods import table
-from rheostat.options import by_type, check_domains, field_documentation, options_of, type_hints, whole, with_options
+from rheostat.options import by_type, check_domains, check_fields, field_documentation, option, options_of, type_hints, whole, with_options
 from rheostat.training import version_0_1
 from rheostat.training.unknown_options import no_such_option
 
-MOST_THREADS = 4_096
+MOST_THREADS = 1_024
 
 
 @dataclass(frozen=True)
@@ -28,17 +28,17 @@ class Settings:
     """Name of the method, see `rheostat list`."""
     task: str
     """Name of the task: any EnvPool or Gymnasium id."""
-    seed: int = 0
+    seed: int = option(0, at_least=0, at_most=2**63 - 1)
     """Seed of every random stream of the run."""
-    steps: int = 100_000
+    steps: int = option(100_000, at_least=0)
     """Budget in the method's unit: environment steps for control, updates (or generated tokens, or epochs) for language."""
-    checkpoint_every: int = 0
+    checkpoint_every: int = option(0, at_least=0)
     """Steps between checkpoints; 0 chooses a tenth of the budget. It changes nothing but how much a crash can lose."""
-    evaluation_episodes: int = 10
+    evaluation_episodes: int = option(10, at_least=0)
     """Episodes of the final evaluation; 0 for none."""
     save_best: bool = False
     """Keep the policy of the best measurement while training (see evaluate_every) in the folder ``best`` of the run."""
-    stop_at: tuple[str, float] | None = None
+    stop_at: tuple[str, float] | None = option(None)
     """End the run when a metric of such a measurement reaches a value, for example evaluation_return 450; None spends the whole budget."""
     from_run: str | None = None
     """Begin with the weights of another run: its directory takes its newest policy, the folder ``best`` in it its best one. The networks
@@ -47,13 +47,13 @@ class Settings:
     """Control: who simulates: EnvPool where it has the id, else Gymnasium."""
     environment_options: dict[str, Any] = field(default_factory=dict)
     """Options handed to the environment, as JSON."""
-    threads: int = 1
+    threads: int = option(1, at_least=1, at_most=MOST_THREADS)
     """Torch threads: 1 is fastest for small control networks. Part of the definition, because sums are split differently over threads."""
     offline: str | None = None
     """Control: a data set to learn from: its folder, or the id of a local Minari data set."""
     repair: dict[str, Any] = field(default_factory=dict)
     """Control: what is done about faults of the data set: ``unknown_end``, ``outside``, ``final_observation``, ``split_after_success``."""
-    online_steps: int = 0
+    online_steps: int = option(0, at_least=0)
     """Control: environment steps after the data set, for methods that begin with one; their ``steps`` are gradient steps on it, which may
     then be 0."""
     model: str | None = None
@@ -68,9 +68,9 @@ class Settings:
     sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] = "best"
     """Language: the walls around graders: best takes the strongest level that passes its measurement here, require refuses less than
     kernel, a name takes that level or refuses."""
-    reward_weights: tuple[float, ...] = ()
+    reward_weights: tuple[float, ...] = option(())
     """Language: one weight for each reward, of their sum; empty weighs every one 1, and 0 only watches."""
-    reward_timeout: float | None = None
+    reward_timeout: float | None = option(None, above=0)
     """Language: seconds a reward may take, for a sample or for a call with a whole batch; None allows 30 and 300."""
     reward_calls: Literal["batch", "single"] = "batch"
     """Language: a function of lists is asked for the whole batch at once and never for a part of it (batch), or for one completion at a
@@ -84,14 +84,14 @@ class Settings:
     """Language: where the model lives, cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Language: precision of the model's weights."""
-    adapter_rank: int = 0
+    adapter_rank: int = option(0, at_least=0)
     """Language: train LoRA adapters of this rank instead of the whole model (needs peft); 0 trains everything, or goes on with the adapters
     that the model's folder holds."""
-    adapter_alpha: float | None = None
+    adapter_alpha: float | None = option(None, above=0)
     """Language: scale of new adapters, which add alpha / rank times their product; None takes twice the rank."""
     adapter_targets: tuple[str, ...] = ()
     """Language: modules that get new adapters, by the end of their names; empty takes every linear one but the head."""
-    adapter_dropout: float = 0.0
+    adapter_dropout: float = option(0.0, at_least=0, below=1)
     """Language: share of what adapters read that is dropped while gradients are computed, and never while the policy samples or is scored.
     The adapters of the model's folder have it only where it is set here."""
     export: Literal["merged", "adapters"] = "merged"
@@ -108,9 +108,9 @@ class Settings:
     """Language: a prompt without an expert row is an error, is never drawn (skip), or is answered by the task's own expert (task)."""
     expert_long: Literal["error", "drop"] = "error"
     """Language: an expert row that is longer than a completion may be is an error, or is left out and counted (drop)."""
-    expert_least_reward: float | None = None
+    expert_least_reward: float | None = option(None)
     """Language: leave out expert rows to which the verifier gives less than this reward; None keeps wrong ones too."""
-    rollouts_kept: int = 64
+    rollouts_kept: int = option(64, at_least=0)
     """Language: completions stored per update, for inspection; 0 stores none."""
     config: dict[str, Any] = field(default_factory=dict)
     """The method's own configuration, completed with its defaults."""
@@ -118,13 +118,15 @@ class Settings:
     def __post_init__(self) -> None:
         for each in dataclasses.fields(self):
             object.__setattr__(self, each.name, by_type(each.name, getattr(self, each.name), type_hints(Settings)[each.name]))
-        whole("steps", self.steps, at_least=0 if self.online_steps else 1)
-        whole("threads", self.threads, at_least=1, at_most=MOST_THREADS)
-        whole("seed", self.seed, at_least=0, at_most=2**63 - 1)
-        for name in ("online_steps", "checkpoint_every", "evaluation_episodes", "rollouts_kept", "adapter_rank"):
-            whole(name, getattr(self, name), at_least=0)
-        if not 0 <= self.adapter_dropout < 1:
-            raise RheostatError(f"adapter_dropout is {self.adapter_dropout}: it is a share, from 0 to less than 1.")
+        check_fields(self)
+        if not self.online_steps:
+            whole("steps", self.steps, at_least=1)
+        for name in ("environment_options", "repair", "config"):
+            try:
+                json.dumps(getattr(self, name), allow_nan=False)
+            except (TypeError, ValueError, RecursionError) as error:
+                said = f"{name} holds what JSON cannot say ({shown_error(error)})"
+                raise RheostatError(f"{said}: give finite numbers, texts and lists of them.") from error
 
     @property
     def checkpoint_interval(self) -> int:

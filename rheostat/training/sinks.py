@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from rheostat.errors import MissingExtra, shown_error, unknown
 from rheostat.options import flatten
-from rheostat.training.files import write_atomically
+from rheostat.files import write_atomically
 
 PROJECT = "rheostat"
 """The project, or experiment, that all runs are in."""

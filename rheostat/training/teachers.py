@@ -203,7 +203,11 @@ def teacher_for(
                 made.rename(folder)
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
-    return Teacher(folder, checkpoint.read(folder), spec, seed, recipe)
+    try:
+        state = checkpoint.read(folder)
+    except RheostatError as error:
+        raise RheostatError(f"{str(error).rstrip('.')}: remove that folder, and the teacher is trained again.") from error
+    return Teacher(folder, state, spec, seed, recipe)
 
 
 def recipe_for(task: str) -> TeacherRecipe:

@@ -118,7 +118,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
         ({"seed": 2**63}, "it must be at least 0 and at most"),
         ({"steps": "many"}, "steps is 'many'; it must be of type int"),
         ({"steps": 0}, "steps is 0; it must be at least 1"),
-        ({"threads": 10**9}, "threads is 1000000000; it must be at least 1 and at most 4,096"),
+        ({"threads": 10**9}, "threads is 1000000000; it must be at least 1 and at most 1,024"),
         ({"backend": "foo"}, "backend is 'foo'; it must be one of auto, envpool, gymnasium"),
         ({"environment_options": [1]}, r"environment_options is \[1\]; it must be a table of names and values"),
         ({"environment_options": {"seed": 3}}, "seed is no option of the environment"),

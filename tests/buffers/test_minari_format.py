@@ -309,6 +309,10 @@ def test_metadata_that_cannot_be_used_is_described(entry: str, value: Any, sente
     path = build().save(tmp_path / "set") / "data/metadata.json"
     metadata = json.loads(path.read_text())
     metadata.pop(entry)
+    path.write_text(json.dumps(metadata))
+    with pytest.raises(RheostatError, match="does not match its own digest; if you changed it on purpose, remove its entry sha256"):
+        OfflineData.load(tmp_path / "set")
+    metadata.pop("sha256")
     path.write_text(json.dumps(metadata if value is None else metadata | {entry: value}))
     with pytest.raises(RheostatError, match=sentence):
         OfflineData.load(tmp_path / "set")

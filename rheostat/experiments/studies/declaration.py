@@ -21,6 +21,8 @@ from rheostat.errors import RheostatError
 from rheostat.experiments.studies.jobs import Record
 from rheostat.experiments.studies.judges import code_of
 from rheostat.experiments.studies.rules import Condition, Seeds
+from rheostat.json_text import NotJSON, signed, unsigned
+from rheostat.json_text import read as read_json
 
 if TYPE_CHECKING:
     from rheostat.experiments.studies.study import Claim, Results
@@ -154,11 +156,11 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / FILE
     try:
-        found = json.loads(path.read_text())
+        found = unsigned(read_json(path))
         _ = found["declaration"]["claims"], found["looks"]
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except (OSError, NotJSON, KeyError, TypeError) as error:
         raise RheostatError(f"The declaration {path} is damaged ({error}): restore it, or move the cells beside it away.") from error
     return dict(found)
 
@@ -177,7 +179,7 @@ def keep(folder: Path, slug: str, declaration: Mapping[str, Any], look: int | No
     looks = sorted({*looks, *([] if look is None else [look])})
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".{FILE}.writing"
-    temporary.write_text(json.dumps({"digest": digest(declaration), "declaration": declaration, "looks": looks}, indent=1))
+    temporary.write_text(json.dumps(signed({"digest": digest(declaration), "declaration": declaration, "looks": looks}), indent=1))
     os.replace(temporary, folder / FILE)
 
 

@@ -20,8 +20,14 @@ from typing import Any
 
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies.sources import code_hash, commit, library_versions, uncommitted
+from rheostat.json_text import NotJSON, signed, unsigned
+from rheostat.json_text import read as read_json
 from rheostat.locks import held
 
+FORMAT = 1
+"""Cells of earlier versions say no format, and have no digest."""
+MOST_BYTES = 256 * 2**20
+"""That a cell's record may have."""
 Record = dict[str, Any]
 """What is stored of a cell: ``label``, ``function``, ``arguments``, ``seconds``, ``commit``, ``uncommitted`` and ``result``."""
 
@@ -91,7 +97,7 @@ def compute(cell: Cell, folder: Path, key: str) -> Record:
             "result": result,
         }
         temporary = place / f".result.{os.getpid()}.json"
-        temporary.write_text(json.dumps(record))
+        temporary.write_text(json.dumps(signed(record | {"format": FORMAT})))
         os.replace(temporary, place / "result.json")
     return record
 
@@ -104,11 +110,17 @@ def read(folder: Path, key: str) -> Record | None:
     """
     path = folder / key / "result.json"
     try:
-        return json.loads(path.read_text())
+        record = unsigned(read_json(path, at_most=MOST_BYTES))
     except FileNotFoundError:
         return None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, NotJSON) as error:
         raise RheostatError(f"The stored cell {path} is damaged ({error}): delete it, and it will be computed again.") from error
+    if record.pop("format", FORMAT) != FORMAT:
+        raise RheostatError(f"The stored cell {path} is of another version of Rheostat: delete it, and it will be computed again.")
+    wrong = [name for name in ("label", "function", "arguments", "seconds", "result") if name not in record]
+    if wrong:
+        raise RheostatError(f"The stored cell {path} is damaged (it has no {wrong[0]}): delete it, and it will be computed again.")
+    return record
 
 
 def with_needs(cells: Iterable[Cell]) -> list[Cell]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,8 @@ from rheostat.experiments.studies.jobs import Record
 from rheostat.experiments.studies.runner import StudyBar, Watcher, run_cells
 from rheostat.experiments.studies.sources import commit, library_versions, machine
 from rheostat.experiments.studies.study import Claim, Study, adjust, check, compact, content_of, only_arms, report_of
+from rheostat.json_text import NotJSON
+from rheostat.json_text import read as read_json
 
 FOLDER = "studies"
 NO_STUDIES = ("rule_check",)
@@ -258,13 +259,13 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     slug = path.stem
     try:
-        result = json.loads(path.read_text())
+        result = read_json(path)
         for claim in result["claims"]:
             _ = claim["name"], claim["verdict"], claim["effect"], claim["arms"], claim["curves"]
         _ = result["study"], result["content"], result["provenance"]["commit"]
     except FileNotFoundError:
         raise RheostatError(f"The study {slug!r} has no result at {path}: run `rheostat study {slug}`.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, NotJSON) as error:
         raise RheostatError(f"The result {path} is damaged ({error}): restore it, or run `rheostat study {slug}` again.") from error
     except (KeyError, TypeError) as error:
         raise RheostatError(f"The result {path} is no study's result ({error} is missing): run `rheostat study {slug}` again.") from error

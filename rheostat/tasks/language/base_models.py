@@ -24,6 +24,9 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError, unknown
+from rheostat.files import sha256
+from rheostat.json_text import NotJSON, signed, unsigned
+from rheostat.json_text import read as read_json
 from rheostat.locks import held
 from rheostat.policies.language.model_loading import without_bars
 from rheostat.streams import derive_seed
@@ -83,14 +86,16 @@ def build_base_model(recipe: str | BaseRecipe | PackagedModel, cache_dir: str | 
         progress: True shows a bar and says where the model lies; a function is called after every step; False is silent.
 
     Returns:
-        The Hugging Face folder. It appears in one piece: a build that is interrupted leaves nothing there.
+        The Hugging Face folder. It appears in one piece: a build that is interrupted leaves nothing there. One that is not what was
+        written there any more is built again, and a note on stderr says so.
 
     Raises:
         RheostatError: unknown name, a cache folder that cannot be written, or a package that is missing or holds other weights.
     """
     recipe = base_model(recipe) if isinstance(recipe, str) else recipe
     target = base_model_path(recipe, cache_dir)
-    if not (target / REPORT).is_file():
+    wrong = fault_of(target)
+    if wrong is not None or not (target / REPORT).is_file():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
@@ -101,14 +106,46 @@ def build_base_model(recipe: str | BaseRecipe | PackagedModel, cache_dir: str | 
         lock, name = target.with_name(f".{target.name}.lock"), f"the base model {recipe.name}"
         try:
             with held(lock, name, patience=math.inf, say=lambda sentence: print(sentence, file=sys.stderr)):
-                if not (target / REPORT).is_file():  # else another process has built it meanwhile
-                    _fill(recipe, workshop, progress)
+                wrong = fault_of(target)
+                if wrong is not None:
+                    print(f"{target} is damaged ({wrong}): the base model {recipe.name} is built again.", file=sys.stderr)
+                if wrong is not None or not (target / REPORT).is_file():  # else another process has built it meanwhile
+                    _seal(workshop, _fill(recipe, workshop, progress))
+                    if wrong is not None:
+                        shutil.rmtree(target)
                     _move_into_place(workshop, target)
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
     if progress is True:
-        print(f"base model {recipe.name}: {_told(json.loads((target / REPORT).read_text()))}, at {target}")
+        print(f"base model {recipe.name}: {_told(read_json(target / REPORT))}, at {target}")
     return target
+
+
+def fault_of(folder: Path) -> str | None:
+    """What is wrong with a finished base model; None where nothing is, or none is there.
+
+    Models that were built by earlier versions have no digests of their files: of those only the report is looked at.
+    """
+    if not (folder / REPORT).is_file():
+        return None
+    try:
+        facts = unsigned(read_json(folder / REPORT))
+        if "digest" not in facts or not isinstance(facts.get("files", {}), dict):
+            return f"{REPORT} is not a base model's"
+        for name, digest in facts.get("files", {}).items():
+            if not (folder / name).is_file():
+                return f"{name} is gone"
+            if sha256(folder / name) != digest:
+                return f"{name} is not what was written"
+    except (OSError, NotJSON) as error:
+        return f"{REPORT} cannot be read: {error}"
+    return None
+
+
+def _seal(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the report of a finished base model, with the digests of its files."""
+    files = {path.name: sha256(path) for path in sorted(folder.iterdir()) if path.is_file()}
+    (folder / REPORT).write_text(json.dumps(signed(facts | {"files": files}), indent=2) + "\n")
 
 
 def _told(facts: dict[str, Any]) -> str:
@@ -119,15 +156,17 @@ def _told(facts: dict[str, Any]) -> str:
 
 
 def facts_of(recipe: BaseRecipe | PackagedModel, cache_dir: str | Path | None = None) -> dict[str, Any]:
-    """Name, content hash, place and, once built, accuracy, parameters and seconds of a base model."""
+    """Name, content hash, place and, once built, accuracy, parameters and seconds of a base model; ``fault`` says what is wrong with it."""
     path = base_model_path(recipe, cache_dir)
-    built = (path / REPORT).is_file()
-    found = json.loads((path / REPORT).read_text()) if built else {}
+    wrong = fault_of(path)
+    built = wrong is None and (path / REPORT).is_file()
+    found = read_json(path / REPORT) if built else {}
     return {
         "name": recipe.name,
         "digest": recipe.digest,
         "path": str(path),
         "built": built,
+        "fault": wrong,
         "accuracy": found.get("measured", {}).get("accuracy"),
         "parameters": found.get("parameters"),
         "seconds": found.get("seconds"),
@@ -322,17 +361,15 @@ def measure(model: Any, tokenizer: PreTrainedTokenizerFast, task: ChainSum, coun
     }
 
 
-def _fill(recipe: BaseRecipe | PackagedModel, folder: Path, progress: bool | Report) -> None:
-    """Build or convert a base model into an empty folder."""
+def _fill(recipe: BaseRecipe | PackagedModel, folder: Path, progress: bool | Report) -> dict[str, Any]:
+    """Build or convert a base model into an empty folder; returns what its report says."""
     if isinstance(recipe, PackagedModel):
-        facts = {"digest": recipe.digest, **convert(recipe, folder)}
-        (folder / REPORT).write_text(json.dumps(facts, indent=2) + "\n")
-        return
+        return {"digest": recipe.digest, **convert(recipe, folder)}
     with _progress(recipe, progress) as report:
-        _build(recipe, folder, report)
+        return _build(recipe, folder, report)
 
 
-def _build(recipe: BaseRecipe, folder: Path, report: Report | None) -> None:
+def _build(recipe: BaseRecipe, folder: Path, report: Report | None) -> dict[str, Any]:
     started = time.perf_counter()
     model, tokenizer = train_base_model(recipe, report)
     seconds = time.perf_counter() - started
@@ -340,14 +377,13 @@ def _build(recipe: BaseRecipe, folder: Path, report: Report | None) -> None:
     with without_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    facts = {
+    return {
         "recipe": asdict(recipe),
         "digest": recipe.digest,
         "measured": measured,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "seconds": round(seconds, 1),
     }
-    (folder / REPORT).write_text(json.dumps(facts, indent=2) + "\n")
 
 
 def _move_into_place(workshop: Path, target: Path) -> None:

@@ -60,6 +60,10 @@ def _readable(path: Path, rows: Iterator[Mapping[str, Any]]) -> Iterator[Mapping
         yield row
 
 
+LONGEST_LINE = 2**26
+"""Characters that a row of JSON lines may have."""
+
+
 class _Line(dict[str, Any]):
     """A row that knows the line it was read from."""
 
@@ -81,16 +85,18 @@ def _line(row: dict[str, Any], where: str) -> _Line:
 def _read_json(path: Path) -> Iterator[Mapping[str, Any]]:
     with path.open(encoding="utf-8-sig") as lines:  # some editors put a byte-order mark first
         first = ""
-        while not first.strip() and (first := lines.readline()):
+        while not first.strip() and (first := lines.readline(LONGEST_LINE + 1)):
             pass
         lines.seek(0)
         if first.lstrip().startswith("["):
             yield from _read_array(path, lines.read())
             return
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(iter(lambda: lines.readline(LONGEST_LINE + 1), ""), 1):
             if not line.strip():
                 continue
             where = f"Line {number} of {path}"
+            if len(line) > LONGEST_LINE:
+                raise RheostatError(f"{where} has more than {LONGEST_LINE:,} characters: a row of prompts is shorter.")
             row = _loads(line.removeprefix("\ufeff").rstrip(), where, "write one object per line, or one array of objects")
             if not isinstance(row, dict):
                 raise RheostatError(f"{where} is a JSON {type(row).__name__}: write one object per line.")

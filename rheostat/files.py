@@ -1,4 +1,4 @@
-"""Files of a run: written whole or not at all, and digested."""
+"""Files: written whole or not at all, and digested."""
 
 from __future__ import annotations
 
