@@ -19,6 +19,7 @@ from rheostat.training.settings import CUSTOM
 from rheostat.training.settings import derived as derived_numbers
 from rheostat.training.settings_from_options import free_directory, settings_for, task_of_prompts
 from rheostat.training.sinks import check_sinks
+from rheostat.training.trust import require_trust, trusting
 
 if TYPE_CHECKING:
     from rheostat.buffers.offline import OfflineData
@@ -55,6 +56,7 @@ def train(
     policy: Any = None,
     preset: str | None = None,
     config: str | Path | None = None,
+    trust: bool = False,
     progress: bool | Progress = True,
     sinks: tuple[str, ...] = (),
     callbacks: Iterable[Any] = (),
@@ -72,6 +74,7 @@ def train(
         preset: a named configuration of the method.
         config: a file of settings and options in TOML, YAML or JSON (``rheostat config METHOD`` writes one to begin from), or the
             directory of a run; what is given here goes before what the file says.
+        trust: execute the code that the run in ``config`` and the runs of experts name, although you did not begin them here.
         progress: show a live display.
         sinks: also log to ``tensorboard``, ``trackio``, ``wandb`` or ``mlflow``.
         callbacks: objects with some of the methods ``on_update(run, metrics)``, ``on_evaluation(run, metrics)`` and
@@ -91,6 +94,9 @@ def train(
         file = read_config(config, method)
         options, below, preset = file.general | options, file.options, preset or file.preset
         task = task or (None if options.get("prompts") else file.task)
+        if Path(config).is_dir():
+            with trusting(trust):
+                require_trust(Path(config), Run.settings_in(config))
     given = handed_over(method, task, policy, options)
     task, policy, options = given.task, given.policy, given.options
     task = task_of_prompts(method, options) if task is None or task == "" else task
@@ -98,8 +104,9 @@ def train(
     where = Path(directory) if directory else free_directory(f"{method}-{settings.task.removeprefix(CUSTOM)}-s{settings.seed}")
     listeners = listening_ones(callbacks)
     check_sinks(sinks)
-    run = DrawnRun.create(where, settings, task=None if isinstance(task, str) else task, policy=policy, data=given.data)
-    return finish(run, progress, sinks, listeners)
+    with trusting(trust):
+        run = DrawnRun.create(where, settings, task=None if isinstance(task, str) else task, policy=policy, data=given.data)
+        return finish(run, progress, sinks, listeners)
 
 
 def resume(
@@ -113,6 +120,7 @@ def resume(
     sinks: tuple[str, ...] = (),
     callbacks: Iterable[Any] = (),
     accept_changes: bool = False,
+    trust: bool = False,
     **objects: Any,
 ) -> DrawnRun:
     """Continue an interrupted run to its end, exactly as if it had never stopped.
@@ -125,13 +133,20 @@ def resume(
         progress, sinks, callbacks: as in :func:`train`.
         accept_changes: go on although settings, rewards, data, the base model or versions are not what they were when the run began;
             the run and its report then say so.
+        trust: execute the code that the run names (reward functions, environments of modules), although you did not begin it here.
         **objects: ``prompts``, ``rewards``, ``model`` and ``tokenizer``, where they were objects.
 
     Raises:
         RheostatError: nothing to resume there, the run is finished, no checkpoint is whole, or something is not what it
             was when the run began.
     """
-    opening: dict[str, Any] = {"to_continue": True, "steps": steps, "online_steps": online_steps, "accept_changes": accept_changes}
+    opening: dict[str, Any] = {
+        "to_continue": True,
+        "steps": steps,
+        "online_steps": online_steps,
+        "accept_changes": accept_changes,
+        "trust": trust,
+    }
     run = load(directory, task=task, policy=policy, **opening, **objects)
     return finish(run, progress, sinks, callbacks)
 
@@ -167,6 +182,7 @@ def load(
     steps: int | None = None,
     online_steps: int | None = None,
     accept_changes: bool = False,
+    trust: bool = False,
     **objects: Any,
 ) -> DrawnRun:
     """Open a run, finished or not, at its newest whole checkpoint; objects as in :func:`resume`.
@@ -174,7 +190,7 @@ def load(
     ``at`` is the name of another checkpoint, or ``best``: the best policy that the run has kept (``save_best``), for looking at.
     ``sandbox`` takes the place of the run's own setting. ``to_continue`` goes back to the newest checkpoint whose log is whole,
     and ``accept_changes`` takes what is not as it was when the run began, as in :func:`resume`.
-    ``steps`` and ``online_steps`` are a larger budget, as in :func:`resume`.
+    ``steps`` and ``online_steps`` are a larger budget, and ``trust`` executes code of a run that you did not begin, as in :func:`resume`.
     """
     if objects:
         settings = Run.settings_in(directory)
@@ -189,9 +205,11 @@ def load(
         task, policy = (None if isinstance(given.task, str) else given.task), given.policy
     if steps is not None or online_steps is not None:
         larger: dict[str, Any] = {"steps": steps, "online_steps": online_steps}
-        return DrawnRun.extended(directory, **larger, task=task, policy=policy, accept_changes=accept_changes)
+        with trusting(trust):
+            return DrawnRun.extended(directory, **larger, task=task, policy=policy, accept_changes=accept_changes)
     opening: dict[str, Any] = {"sandbox": sandbox, "at": at, "to_continue": to_continue, "accept_changes": accept_changes}
-    return DrawnRun.load(directory, task=task, policy=policy, **opening)
+    with trusting(trust):
+        return DrawnRun.load(directory, task=task, policy=policy, **opening)
 
 
 def compare(methods: list[str], task: str | Sequence[str], *, seeds: int = 8, **options: Any) -> Any:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Union
@@ -61,6 +62,11 @@ COMMANDS: dict[str, Any] = {
 }
 
 
+TRUST = "--trust"
+OPENERS = ("train", "resume", "evaluate", "export", "boundary", "disagree", "ope")
+"""Commands that open runs and may execute code that these name."""
+
+
 def everything() -> Any:
     """All commands in one parser: for completion."""
 
@@ -80,6 +86,7 @@ def _top_help() -> str:
     descriptions["train"] = "Train a method on a task: rheostat train METHOD TASK [options]."
     lines += [f"  {name:<12}{descriptions[name]}" for name in COMMANDS]
     lines += ["", "`rheostat COMMAND --help` lists every option; `rheostat train METHOD --help` those of a method."]
+    lines += [f"`{TRUST}` with {', '.join(OPENERS)} lets a run that you did not begin execute the code that it names."]
     return "\n".join(lines)
 
 
@@ -124,6 +131,25 @@ def check_options(command: Any, prefix: str = "--") -> None:
             check_options(inner, "--" if item.name in ("fqe", "action") else f"{prefix}{item.name}.")
 
 
+@contextmanager
+def consent(words: list[str]) -> Iterator[None]:
+    """Take ``--trust`` out of the words; inside, code that the runs of others name may be executed if it was among them.
+
+    Raises:
+        RheostatError: the command opens no run, or it is given twice.
+    """
+    if TRUST not in words:
+        yield
+        return
+    from rheostat.training.trust import trusting
+
+    words.remove(TRUST)
+    if words[0] not in OPENERS or TRUST in words:
+        raise RheostatError(f"{TRUST} goes once with a command that opens runs: {', '.join(OPENERS)}.")
+    with trusting():
+        yield
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``rheostat``."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -135,9 +161,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     try:
         check_words(words)
-        command: Any = parse(words)
-        check_options(command)
-        command.run()
+        with consent(words):
+            command: Any = parse(words)
+            check_options(command)
+            command.run()
     except RheostatError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,7 +35,7 @@ class Resume:
     def run(self) -> None:
         from rheostat import api
         from rheostat.cli.entry import parse
-        from rheostat.experiments.comparison import read_manifest
+        from rheostat.experiments.comparison import command_of, read_manifest
         from rheostat.experiments.several_tasks import read_tasks
         from rheostat.experiments.tune import read_plan
 
@@ -50,7 +49,7 @@ class Resume:
         if manifest is not None:  # a comparison or a sweep: the command that began it continues it
             if self.accept_changes:
                 raise RheostatError("--accept-changes is for a single run: name the directory of the run that changed.")
-            parse([*shlex.split(manifest["command"])[1:], "--directory", str(self.run_directory)]).run()
+            parse([*command_of(self.run_directory, manifest), "--directory", str(self.run_directory)]).run()
             return
         announce(api.resume(self.run_directory, **larger, sinks=self.sinks, accept_changes=self.accept_changes))
 

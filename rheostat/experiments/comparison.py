@@ -24,7 +24,7 @@ from typing import Any
 from rheostat.analysis.records import Arm, Record, group_arms, read_record
 from rheostat.analysis.summaries import ArmSummary, summarise
 from rheostat.analysis.verdict import RULE
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, shown, shown_error
 from rheostat.experiments import MOST_JOBS, MOST_SEEDS
 from rheostat.experiments.display import GridBar, Quiet
 from rheostat.experiments.grid import Display, Grid, GridRun
@@ -39,8 +39,11 @@ from rheostat.training.run_directory import LOCK
 from rheostat.training.settings import Settings, merged, usual_steps
 from rheostat.training.settings_from_options import SETTINGS, free_directory, settings_for
 from rheostat.training.specs import read_spec
+from rheostat.training.trust import remember, require_begun
 
 MANIFEST = "compare.json"
+RUN_MANY = ("compare", "sweep", "tune")
+"""Commands that a directory of several runs is continued by."""
 SIDE_BY_SIDE: dict[str, Any] = {"threads": 1}
 """Settings of runs that share the cores, unless others are given."""
 
@@ -255,6 +258,7 @@ def plan_arms(
             first = Run(where, mine[0])
             _ = first.method
             first.close()
+    remember(where, [command])
     try:
         where.mkdir(parents=True, exist_ok=True)
         _write(where / MANIFEST, json.dumps(signed(manifest), indent=2))
@@ -334,6 +338,27 @@ def read_manifest(directory: Path) -> dict[str, Any] | None:
     if wrong or outside or manifest["seeds"] < 1:
         raise RheostatError(f"{path} is damaged: its {wrong or ('cells' if outside else 'seeds')} make no sense.")
     return manifest
+
+
+def command_of(directory: Path, manifest: Mapping[str, Any]) -> list[str]:
+    """The words after ``rheostat`` that began a comparison, sweep or search, and that continue it.
+
+    Args:
+        directory: of it.
+        manifest: what it says of itself, with its ``command``.
+
+    Raises:
+        RheostatError: another command, or one that nobody has vouched for (:mod:`rheostat.training.trust`).
+    """
+    command = str(manifest.get("command", ""))
+    try:
+        words = shlex.split(command)[1:]
+    except ValueError as error:
+        raise RheostatError(f"The command that {directory} names is damaged: {shown_error(error)}.") from error
+    if not words or words[0] not in RUN_MANY:
+        raise RheostatError(f"{directory} names the command {shown(command)}, which is none of {', '.join(RUN_MANY)}.")
+    require_begun(directory, [f"the command {shown(command)}"], [command])
+    return words
 
 
 def _shared(settings: Settings) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from rheostat.experiments.comparison import Comparison, compare, plan, read_mani
 from rheostat.experiments.grid import Display
 from rheostat.files import write_atomically
 from rheostat.training.settings_from_options import free_directory
+from rheostat.training.trust import remember
 
 MANIFEST = "tasks.json"
 THRESHOLDS = np.linspace(0.0, 1.0, 101)
@@ -197,7 +198,9 @@ def compare_on(
     shared: dict[str, Any] = {"seeds": seeds, "steps": steps} | options
     for task in tasks:  # what cannot be built is refused before anything is spent
         plan(methods, task, directory=where / _folder_of(task), **shared)
-    write_atomically(where / MANIFEST, json.dumps({"tasks": tasks, "command": _command(methods, tasks, shared, where)}, indent=2))
+    command = _command(methods, tasks, shared, where)
+    remember(where, [command])
+    write_atomically(where / MANIFEST, json.dumps({"tasks": tasks, "command": command}, indent=2))
     return SeveralTasks(
         where,
         {

@@ -30,12 +30,13 @@ from rheostat.errors import MissingExtra, RheostatError, shown_error
 from rheostat.experiments.comparison import SIDE_BY_SIDE, ComparisonInterrupted
 from rheostat.experiments.display import GridBar, Quiet
 from rheostat.experiments.grid import Display, Grid, GridRun
+from rheostat.files import write_atomically
 from rheostat.locks import held
 from rheostat.terminal import json_or_text
-from rheostat.files import write_atomically
 from rheostat.training.run_directory import LOCK
 from rheostat.training.settings import configure, usual_steps
 from rheostat.training.settings_from_options import free_directory, settings_for
+from rheostat.training.trust import remember
 
 FIRST_SEED = 10_000
 """Of the runs of a trial."""
@@ -349,6 +350,7 @@ def _begin(where: Path, plan: dict[str, Any]) -> None:
             raise RheostatError(f"{where} was begun with {name} {before[name]!r}, not {plan[name]!r}: choose another directory.")
     try:
         where.mkdir(parents=True, exist_ok=True)
+        remember(where, [plan["command"]])
         write_atomically(where / MANIFEST, json.dumps(plan, indent=2))
     except OSError as error:
         raise RheostatError(f"Cannot write to {where}: {error}.") from error

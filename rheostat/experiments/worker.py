@@ -38,13 +38,15 @@ def work(job: dict[str, Any]) -> int:
     from rheostat.training.progress import Silent
     from rheostat.training.run import Interrupted, Run
     from rheostat.training.settings import Settings
+    from rheostat.training.trust import trusting
 
     directory = Path(job["directory"])
     sys.argv = shlex.split(job["command"])  # what the run notes down as the command that makes it
     try:
         with held(Path(job["lock"]), f"the run in {directory}", patience=PATIENCE, say=lambda note: print(note, file=sys.stderr)):
             if checkpoint.names(directory / "checkpoints"):
-                run = Run.load(directory, to_continue=True)
+                with trusting(Run.settings_in(directory) == Settings(**job["settings"])):  # which the parent may run
+                    run = Run.load(directory, to_continue=True)
                 for note in run.warnings:
                     print(note, file=sys.stderr)
             else:  # nothing there, or a run that was stopped before its first checkpoint

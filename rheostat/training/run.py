@@ -60,6 +60,7 @@ from rheostat.training.settings import CUSTOM, Settings
 from rheostat.training.signals import listening
 from rheostat.training.sinks import Sink, open_sinks
 from rheostat.training.starting_point import StartingPoint, starting_point
+from rheostat.training.trust import code_of, remember, require_trust
 from rheostat.training.version_0_1 import current_summary
 from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, idle_run, no_signal, warnings_of
 
@@ -126,6 +127,7 @@ class Run:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RheostatError(f"Cannot write to {directory}: {error}.") from error
+        remember(directory, code_of(settings))
         with run.alone():
             refuse_taken(directory)  # by a process that began at the same time
             try:
@@ -222,7 +224,8 @@ class Run:
         ``accept_changes`` goes on although settings, data, sources or versions are not what they were, and records that.
 
         Raises:
-            RheostatError: no run there, a damaged configuration, or no usable checkpoint.
+            RheostatError: no run there, a damaged configuration, no usable checkpoint, or code that nobody has vouched for
+                (:mod:`rheostat.training.trust`).
         """
         directory = Path(directory)
         description = read_description(directory)
@@ -231,6 +234,7 @@ class Run:
         if sandbox is not None:
             settings = dataclasses.replace(settings, sandbox=cast(Any, sandbox))
         refuse_without_objects(directory, description, task, policy)
+        require_trust(directory, settings, with_task=task is None)
         facts = description.get("environment")
         if at == "best":
             return cls._at_its_best(directory, settings, task, policy, facts)

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rheostat.errors import MissingExtra, shown_error, unknown
-from rheostat.options import flatten
 from rheostat.files import write_atomically
+from rheostat.options import flatten
 
 PROJECT = "rheostat"
 """The project, or experiment, that all runs are in."""
