@@ -102,6 +102,7 @@ class Stage:
             "export": ["export", talk],
             "compare": ["compare", "ppo", "a2c", "--task", "CartPole-v1"],
             "sweep": ["sweep", "ppo", "CartPole-v1", "--dial.lag", "0", "1"],
+            "tune": ["tune", "ppo", "CartPole-v1"],
             "study": ["study", "--smoke", "joint"],
             "claims": ["claims"],
             "demo": ["demo"],

@@ -117,15 +117,15 @@ class Tune:
     """Name of the method."""
     task: Positional[str]
     """What to train on."""
-    trials: int = 20
+    trials: int = option(20, at_least=1, at_most=100_000)
     """Settings to try in all; those of a search that goes on count."""
     search: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME RANGE ...")] = field(default_factory=dict)
     """Options and their ranges, as LOW..HIGH, log:LOW..HIGH or A|B|C; by default the learning rate around its default."""
-    seeds: int = 1
+    seeds: int = option(1, at_least=1, at_most=MOST_SEEDS)
     """Runs per trial; their seeds begin at 10,000, apart from those of comparisons."""
-    steps: int | None = None
+    steps: int | None = option(None, at_least=1)
     """Budget of every run; by default that of a single one."""
-    jobs: int = 0
+    jobs: int = option(0, at_least=0, at_most=MOST_JOBS)
     """Runs at a time; 0 takes one per core."""
     directory: Path | None = None
     """Where the search is kept; naming an unfinished one continues it."""

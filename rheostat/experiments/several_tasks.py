@@ -28,7 +28,7 @@ from rheostat.analysis.statistics import Interval, interval_of, iqm
 from rheostat.analysis.summaries import leading
 from rheostat.analysis.verdict import RULE, Verdict, judge
 from rheostat.errors import RheostatError
-from rheostat.experiments.comparison import Comparison, compare, plan, read_manifest
+from rheostat.experiments.comparison import Comparison, check_jobs, compare, plan, read_manifest
 from rheostat.experiments.grid import Display
 from rheostat.files import write_atomically
 from rheostat.training.settings_from_options import free_directory
@@ -188,6 +188,7 @@ def compare_on(
         raise RheostatError(f"A comparison needs different tasks, got {', '.join(tasks)}.")
     if margin is not None:
         raise RheostatError("A margin has the unit of one task: compare on each task alone, or leave the margin out.")
+    check_jobs(jobs)
     stem = f"compare-{'-'.join(method.partition(':')[0] for method in methods)}-{len(tasks)}-tasks"
     where = Path(directory) if directory else free_directory(stem)
     before = read_tasks(where)

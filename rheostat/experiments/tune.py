@@ -27,7 +27,7 @@ from typing import Any
 
 from rheostat.analysis.records import Record, read_record
 from rheostat.errors import MissingExtra, RheostatError, shown_error
-from rheostat.experiments.comparison import SIDE_BY_SIDE, ComparisonInterrupted
+from rheostat.experiments.comparison import SIDE_BY_SIDE, ComparisonInterrupted, check_jobs
 from rheostat.experiments.display import GridBar, Quiet
 from rheostat.experiments.grid import Display, Grid, GridRun
 from rheostat.files import write_atomically
@@ -184,6 +184,7 @@ def tune(
         RheostatError: what cannot be searched, a directory that holds something else, or every trial failed. MissingExtra: no Optuna.
         ComparisonInterrupted: a signal came; everything is saved.
     """
+    check_jobs(jobs)
     for name, value in (("trials", trials), ("seeds", seeds)):
         if value < 1:
             raise RheostatError(f"{name} is {value}: a search needs at least 1.")
