@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ class Case:
         """For people."""
         return f"{self.method}-{self.note}" if self.note else self.method
 
+    @cached_property
     def settings(self) -> Settings:
         """Of the run."""
         data = {} if self.data is None else {"offline": self.data()}
@@ -57,15 +59,15 @@ class Case:
 
     def trained(self, directory: Path) -> list[Turn]:
         """The turns of a run with everything that belongs to one."""
-        return trained(self.settings(), directory, **self.objects())
+        return trained(self.settings, directory, **self.objects())
 
     def turned(self, after: Callable[[Turn], None] | None = None) -> list[Turn]:
         """The same turns without a directory; ``after`` is told of each."""
-        return turned(self.settings(), **self.objects(), after=after)
+        return turned(self.settings, **self.objects(), after=after)
 
     def followed(self, turns: list[Turn]) -> list[Followed]:
         """The plain side of each turn."""
-        return list(self.follow(turns, self.settings(), self.counts))
+        return list(self.follow(turns, self.settings, self.counts))
 
 
 def alone(turn: Turn) -> list[Turn]:

@@ -125,6 +125,13 @@ class Watch:
 
     def __init__(self) -> None:
         self.turns: list[Turn] = []
+        self.options: SimpleNamespace | None = None
+
+    def options_of(self, method: Any) -> SimpleNamespace:
+        """Of the one method that is watched, by short name."""
+        if self.options is None:
+            self.options = SimpleNamespace(**{each.short: each.value for each in options_of(method.config)})
+        return self.options
 
     def begin(self, context: Any, options: SimpleNamespace) -> None:
         """A turn begins."""
@@ -184,7 +191,7 @@ def watching() -> Iterator[Watch]:
     turn, collect, retain = RunningMethod.turn, Learner.collect, Learner.retain
 
     def watched_turn(self: Any) -> Any:
-        watch.begin(self.context, SimpleNamespace(**{each.short: each.value for each in options_of(self.config)}))
+        watch.begin(self.context, watch.options_of(self))
         found = turn(self)
         watch.ended(self.context)
         return found

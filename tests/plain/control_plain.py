@@ -71,7 +71,9 @@ def members(p: Parameters, prefix: str = "stack") -> int:
 
 
 def judged(p: Parameters, seen: Tensor, action: Tensor) -> list[Tensor]:
-    """Q_k(s, a) of all critics."""
+    """Q_k(s, a) of all critics; of choices, one of their outputs."""
+    if not action.ndim:
+        return [stacked(p, k, seen)[int(action)] for k in range(members(p))]
     x = torch.cat([seen, action])
     return [stacked(p, k, x)[0] for k in range(members(p))]
 

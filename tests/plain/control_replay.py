@@ -432,11 +432,33 @@ def dqn(now: Now) -> None:
     now.stores.rank(now.rows, errors)
 
 
+def likelihood(p: Parameters, row: Row, limits: tuple[float, float]) -> Tensor:
+    """log pi(a|s) of the data's action: a Gaussian's around a squashed mean, or a choice's."""
+    if not row.action.ndim:
+        return cp.log_softmax(cp.stacked(p, 0, row.seen))[int(row.action)]
+    return cp.normal(row.action, *bounded(p, row.seen, limits))
+
+
 def imitate(now: Now, weights: Sequence[float], rate: float, limits: tuple[float, float]) -> None:
-    """-mean w log pi(a|s) around a squashed mean."""
+    """-mean w log pi(a|s)."""
     p = now.learns("policy")
-    parts = [-w * cp.normal(row.action, *bounded(p, row.seen, limits)) for w, row in zip(weights, now.rows, strict=True)]
+    parts = [-w * likelihood(p, row, limits) for w, row in zip(weights, now.rows, strict=True)]
     now.plain.descend("policy", cp.mean(parts), rate)
+
+
+def expected(p: Parameters, policy: Parameters, seen: Tensor) -> Tensor:
+    """The mean of the smallest critic over the probabilities of all choices."""
+    probabilities = torch.exp(cp.log_softmax(cp.stacked(policy, 0, seen)))
+    values = [cp.least(cp.judged(p, seen, torch.tensor(a))) for a in range(len(probabilities))]
+    return torch.stack([p_a * q for p_a, q in zip(probabilities, values, strict=True)]).sum()
+
+
+def awac_of_choices(now: Now) -> None:
+    o, policy, slow = now.o, now.fixed("policy"), now.fixed("target critics")
+    move_critics(now, [target_of(now, row, expected(slow, policy, row.following)) for row in now.rows])
+    critics = now.fixed("critics")
+    gains = [float(lowest(critics, row, row.action) - expected(critics, policy, row.seen)) for row in now.rows]
+    imitate(now, [capped(now, gain / o.advantage_temperature) for gain in gains], o.learning_rate, (0.0, 0.0))
 
 
 def awac(now: Now) -> None:
@@ -859,7 +881,7 @@ def following(step: Callable[[Now], None], density: Density | None = None) -> Fo
 # --- cases --------------------------------------------------------------------------------------------------------------------------------
 
 BASE: dict[str, Any] = {"batch_size": 8, "hidden": (5,), "learning_rate": 1e-2, "gamma": 0.9, "log_every": 1000, "checkpoint_every": 1000}
-ONLINE: dict[str, Any] = BASE | {"num_envs": 2, "start_steps": 24, "steps": 26, "update_to_data": 1.0, "replay_capacity": 300, "tau": 0.1}
+ONLINE: dict[str, Any] = BASE | {"num_envs": 2, "start_steps": 16, "steps": 18, "update_to_data": 1.0, "replay_capacity": 300, "tau": 0.1}
 DATA: dict[str, Any] = BASE | {"steps": 2, "tau": 0.1, "replay_capacity": 300}
 AFTER: dict[str, Any] = {"online_steps": 2, "update_to_data": 1.0}
 """Steps of the world after the data set, each with a gradient step."""
@@ -872,15 +894,15 @@ DENSITY: dict[Any, Density | None] = {
 def online(method: str, step: Callable[[Now], None], note: str = "", acts: tuple[str, ...] = (), **options: Any) -> Case:
     """With a replay of its own."""
     task = DISCRETE if method == "dqn" else CONTINUOUS
-    data = (lambda: random_data(task, 40)) if options.pop("data", False) else None
-    return Case(method, task, ONLINE | options, following(step, DENSITY[step]), acts, note, data=data)
+    data = (lambda: random_data(task, 28)) if options.pop("data", False) else None
+    return Case(method, task, ONLINE | options, following(step, DENSITY.get(step)), acts, note, data=data)
 
 
 def offline(method: str, step: Callable[[Now], None], note: str = "", acts: tuple[str, ...] = (), **options: Any) -> Case:
     """On a data set first."""
     task = options.pop("task", CONTINUOUS)
     base = {name: value for name, value in DATA.items() if method != "bc" or name not in ("gamma", "tau", "replay_capacity")}
-    return Case(method, task, base | options, following(step, DENSITY[step]), acts, note, data=lambda: random_data(task, 40))
+    return Case(method, task, base | options, following(step, DENSITY.get(step)), acts, note, data=lambda: random_data(task, 28))
 
 
 PRIORITIES: dict[str, Any] = {"n_step": 3, "priority": 0.7}
@@ -893,15 +915,15 @@ RANGE: dict[str, Any] = {"smallest_gap": 0.7, "largest_gap": 1.6}
 
 CASES: list[Case] = [
     online("dqn", dqn, "as published", huber=0.3, target_every=2, tau=1.0),
-    online("dqn", dqn, "double", double=True, huber=None, target_every=3, learning_rate=0.1, steps=30),
-    online("dqn", dqn, "priorities", ("huber",), huber=0.2, **PRIORITIES, target_every=2, steps=28),
+    online("dqn", dqn, "double", double=True, huber=None, target_every=3, learning_rate=0.1, steps=22),
+    online("dqn", dqn, "priorities", ("huber",), huber=0.2, **PRIORITIES, target_every=2, steps=20),
     online("sac", sac),
     online("sac", sac, "as Stable-Baselines3", critic_scale=0.5, temperature_form="log", critic_learning_rate=2e-2),
     online("sac", sac, "fixed temperature", temperature=0.3, over_critics="mean", critics=3, entropy_in_backup=False),
     online(
-        "sac", sac, "priorities", **PRIORITIES, reward_scale=2.0, reward_shift=0.5, target_entropy=-0.7, initial_temperature=0.4, steps=28
+        "sac", sac, "priorities", **PRIORITIES, reward_scale=2.0, reward_shift=0.5, target_entropy=-0.7, initial_temperature=0.4, steps=20
     ),
-    online("td3", td3, "", ("noise",), **TD3, steps=28),
+    online("td3", td3, "", ("noise",), **TD3, steps=20),
     online("td3", td3, "every step", ("noise",), **(TD3 | {"policy_delay": 1}), critic_learning_rate=2e-2),
     offline("td3-bc", td3, "", ("noise",), **TD3, **AFTER, alpha=1.3),
     online("rlpd", rlpd, "", **TEN),
@@ -923,6 +945,8 @@ CASES: list[Case] = [
         **AFTER,
         weight_cap=3.0,
     ),
+    offline("iql", iql, "discrete", ("cap", "expectile"), task=DISCRETE, weight_cap=1.1, n_step=2),
+    offline("awac", awac_of_choices, "discrete", ("cap",), task=DISCRETE, weight_cap=1.2),
     offline("cql", cql, "", **PENALTY, **AFTER, conservative_weight_online=1.5),
     offline("cql", cql, "corl", conservative_weight=10.0, sum_over_actions=True, normalise_states=True, simultaneous=True, **PENALTY),
     offline("cql", cql, "corl antmaze", ("gap",), gap_threshold=0.8, initial_multiplier=2.7, best_next_action=True, **PENALTY, **RANGE),
