@@ -1,7 +1,7 @@
 """Weights that a run begins with: those of another run's models, by name, where the networks are the same.
 
-Only weights are taken, and the statistics by which a policy reads observations. Optimisers, data and counters begin anew, and what begins
-as a copy of a model (target networks, references) copies the weights that were taken.
+Only weights are taken, and the statistics by which observations and rewards are normalised. Optimisers, data and counters begin anew, and
+what begins as a copy of a model (target networks, references) copies the weights that were taken.
 """
 
 from __future__ import annotations
@@ -53,11 +53,13 @@ class StartingWeights:
         return found
 
     def give_statistics(self, stores: dict[str, Any]) -> None:
-        """Read observations as the other run did.
+        """Read observations as the other run did, and rewards in the units of its critic where both scale them.
 
         Raises:
             RheostatError: one of the two normalises them and the other does not, or otherwise, or they have another shape.
         """
+        if "rewards" in stores and "stores.rewards" in self.state:
+            stores["rewards"].statistics.load_state_dict(self.state["stores.rewards"]["statistics"])
         theirs, store = self.state.get("stores.observations"), stores.get("observations")
         mine = None if store is None else store.state_dict()
         if (theirs is None) != (mine is None) or (theirs is not None and mine is not None and theirs.keys() != mine.keys()):

@@ -19,7 +19,7 @@ from tests.crash import differences
 from tests.tiny_control import random_data, replays, small
 from tests.training.test_run import StopAfter
 
-SHORT: dict[str, Any] = {"steps": 128, "normalise_observations": True}
+SHORT: dict[str, Any] = {"steps": 128, "normalise_observations": True, "normalise_rewards": True}
 
 
 def short(method: str, **options: Any) -> Any:
@@ -67,6 +67,8 @@ def test_the_weights_are_taken_and_everything_else_is_new(method: str, tmp_path:
     assert run.method.steps == 0 and run.method.updates == 0
     statistics = [each.method.context.stores.get("observations") for each in (first, run)]
     assert statistics[0] is None or all(torch.equal(*pair) for pair in zip(*(_tensors(each) for each in statistics), strict=True))
+    scales = [each.method.context.stores.get("rewards") for each in (first, run)]
+    assert scales[0] is None or torch.equal(scales[0].statistics.variance, scales[1].statistics.variance)
     seen = np.stack([run.method.context.environments.observation_space.sample() for _ in range(3)])
     if method != "recurrent-ppo":
         np.testing.assert_array_equal(run.policy(seen), first.policy(seen))
