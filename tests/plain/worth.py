@@ -41,8 +41,6 @@ def in_deviations(batch: list[Row], *, eps: float = 1e-6, worth: Callable[[Row],
 
     def of(row: Row) -> float:
         all_worth = [worth(other) for other in members(row, batch)]
-        if len(all_worth) == 1:  # whose group has lost its other members: nothing to compare with, mean 0 and deviation 1
-            return worth(row) / (1 + eps)
         return (worth(row) - mean(all_worth)) / (deviation(all_worth) + eps)
 
     return on_tokens(of, batch)
@@ -54,11 +52,11 @@ def from_mean(batch: list[Row], *, worth: Callable[[Row], float] = reward) -> Wo
 
 
 def from_others(batch: list[Row], *, worth: Callable[[Row], float] = reward) -> Worth:
-    """RLOO: the distance to the mean of the others."""
+    """RLOO: the distance to the mean of the others; a member whose others have no grade is compared with nobody and teaches nothing."""
 
     def of(row: Row) -> float:
         others = [worth(other) for other in members(row, batch) if other is not row]
-        return worth(row) - mean(others)
+        return worth(row) - mean(others) if others else 0.0
 
     return on_tokens(of, batch)
 

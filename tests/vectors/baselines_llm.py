@@ -9,7 +9,13 @@ import torch
 from torch import Tensor
 
 from rheostat.credit.annotations import GroupAdvantage
-from rheostat.credit.group_advantages import grpo_advantage, informative_groups
+from rheostat.credit.group_advantages import (
+    grpo_advantage,
+    informative_groups,
+    reinforce_pp_baseline_advantage,
+    rloo_advantage,
+    to_tokens,
+)
 from rheostat.credit.token_returns import reinforce_pp_advantage, token_gae
 from rheostat.credit.token_rewards import overlong_penalty
 from rheostat.errors import RheostatError
@@ -23,7 +29,6 @@ from rheostat.methods.language.grpo import GRPO
 from rheostat.methods.language.gspo import GSPO
 from rheostat.methods.language.luffy import LUFFY
 from rheostat.methods.language.reinforce import Reinforce
-from rheostat.methods.language.reinforce_pp import ReinforcePP
 from rheostat.methods.language.rl_plus import RLPlus
 from rheostat.methods.language.rloo import RLOO
 from rheostat.methods.language.tis import TIS
@@ -99,14 +104,18 @@ def advantage(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict
         rewards = tensor(inputs["token_rewards"])
         whitened, returns = reinforce_pp_advantage(rewards, mask, gamma=params["gamma"], eps=params["whiten_eps"], reset_at_mask=True)
         return {"adv": whitened, "returns": returns}
-    methods = {
-        "rloo": RLOO(kl=RewardKL(0.0)),
-        "reinforce_pp_baseline": ReinforcePP(advantage=GroupAdvantage("reinforce-pp-baseline"), kl=RewardKL(0.0)),
-    }
-    if not name.startswith("grpo") and name not in methods:
+    rewards, group = tensor(inputs["rewards"]), integer(inputs["group"])
+    if name == "reinforce_pp_baseline":  # whitened together with rows that are alone in their group, which the method leaves out
+        return {"adv": reinforce_pp_baseline_advantage(rewards, group, mask, eps=params["whiten_eps"])}
+    if name == "rloo":
+        found, theirs = method_advantage(RLOO(kl=RewardKL(0.0)), rewards, group, mask), rloo_advantage(rewards, group)
+    elif name.startswith("grpo"):
+        found = method_advantage(by_deviation(params["norm_by_std"], params["eps"]), rewards, group, mask)
+        theirs = grpo_advantage(rewards, group, scale="group" if params["norm_by_std"] else "none", eps=params["eps"])
+    else:
         raise Unsupported(f"the adapter does not know an advantage {name!r}")
-    method = methods.get(name) or by_deviation(params["norm_by_std"], params["eps"])
-    return {"adv": method_advantage(method, tensor(inputs["rewards"]), integer(inputs["group"]), mask)}
+    alone = (group[:, None] == group).sum(1) == 1  # verl keeps their reward, the methods have nothing to compare it with
+    return {"adv": torch.where(alone[:, None], to_tokens(theirs, mask), found)}
 
 
 def by_deviation(scaled: bool, eps: float) -> Any:
