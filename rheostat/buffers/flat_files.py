@@ -5,7 +5,7 @@
     next_observations [n]                             true successors; without them the one of an episode's last step is unknown
     infos/action_log_probs [n]                        how likely the actions were
 
-Such a file does not say how far actions may go: that is taken over from the task it is used for.
+Such a file does not hold the bounds of actions: they are those of the task it is used for.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def stored_of(columns: dict[str, np.ndarray], path: str) -> Stored:
 
     Args:
         columns: by their names.
-        path: where they come from, for sentences.
+        path: where they come from, for error messages.
 
     Raises:
         RheostatError: a column is missing, or columns have other shapes than they should.
@@ -111,7 +111,7 @@ def _stored(columns: dict[str, np.ndarray], path: str) -> Stored:
     observations, following = columns["observations"], columns.get("next_observations")
     terminated = columns["terminals"].astype(bool)
     truncated = columns["timeouts"].astype(bool) & ~terminated if "timeouts" in columns else np.zeros(len(terminated), bool)
-    if "timeouts" not in columns and following is not None:  # whatever does not go on in the next row was stopped there
+    if "timeouts" not in columns and following is not None:  # an episode that does not continue in the next row was stopped there
         truncated[:-1] = (following[:-1] != observations[1:]).reshape(len(following) - 1, -1).any(1) & ~terminated[:-1]
     last = np.flatnonzero(terminated | truncated)
     last = last if len(last) and last[-1] == len(terminated) - 1 else np.append(last, len(terminated) - 1)
@@ -145,7 +145,7 @@ def observation_space_of(observations: np.ndarray) -> Any:
 
 
 def action_space_of(actions: np.ndarray, path: str) -> Any:
-    """What the actions span: the task says how far they may go."""
+    """The range that the actions span; the bounds are the task's."""
     from gymnasium.spaces import Box, Discrete
 
     if actions.dtype.kind in "iu" and actions.ndim == 1:

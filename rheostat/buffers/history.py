@@ -40,5 +40,5 @@ class History:
         return {"blocks": [{name: value for name, value in block.items() if value is not None} for block in self.blocks]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over saved blocks."""
+        """Load saved blocks."""
         self.blocks = [Trajectories(**block, batch_size=list(block["mask"].shape)) for block in state["blocks"]]

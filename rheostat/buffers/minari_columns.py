@@ -36,14 +36,14 @@ def read_arrays(folder: Path, number: int, kind: str, spaces: dict[str, Space], 
         number: of the episode.
         kind: of :data:`FORMATS`.
         spaces: of the columns ``observations`` and ``actions``.
-        where: what sentences call the episode.
+        where: what error messages call the episode.
 
     Returns:
         Arrays by column; dicts of them where the space has entries (``_index_0``, ... of a Tuple). Infos are left out: theirs count
         rows and not steps.
 
     Raises:
-        RheostatError: it cannot be read, or says nothing about its length.
+        RheostatError: it cannot be read, or its length is missing.
         MissingExtra: pyarrow is not installed.
     """
     try:

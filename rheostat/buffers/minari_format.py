@@ -5,8 +5,8 @@
 
 That is HDF5, in which we write; :mod:`rheostat.buffers.minari_columns` reads the episodes of Minari's other formats.
 
-Files only: nothing here knows what a policy or a return is. Arrays leave this module joined over episodes. What is wrong with a file is
-said with the episode it is in.
+Files only: nothing here knows what a policy or a return is. Arrays leave this module joined over episodes. Error messages about a file
+name the episode.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Stored:
     truncations: np.ndarray  # bool [n]
     infos: dict[str, np.ndarray] = field(default_factory=dict)  # [n, ...] each: what every episode has for every step
     cut: np.ndarray | None = None  # bool [episodes], the collection was stopped within this episode
-    continued: np.ndarray | None = None  # bool [episodes], this one goes on where the environment ended and was not reset
+    continued: np.ndarray | None = None  # bool [episodes], this one continues after the environment ended without a reset
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
@@ -143,7 +143,7 @@ def read(folder: Path, infos: Sequence[str] = ()) -> Stored:
 
 
 def _hdf5_groups(folder: Path, metadata: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Any, str]]:
-    """Every episode's arrays by name, its marks, and what sentences call it."""
+    """Every episode's arrays by name, its marks, and what error messages call it."""
     h5py, _ = _packages()
     with h5py.File(folder / MAIN, "r") as file:
         _check_count(len(file), folder, folder / MAIN, metadata)

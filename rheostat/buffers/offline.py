@@ -1,4 +1,4 @@
-"""Offline data sets: transitions that somebody else's policy made, in memory and checked, read from and written to Minari's format.
+"""Offline data sets: transitions of another policy, in memory and checked, read from and written to Minari's format.
 
 Time order. ``transitions`` holds episodes one after the other; ``breaks`` is True on the last step of each. Within an episode the next
 observation of a step is the observation of the following one.
@@ -6,8 +6,8 @@ observation of a step is the observation of the following one.
 Ends. ``terminated``: the environment ended. ``truncated``: a time limit, or the collection was stopped within the episode (then ``cut`` is
 True for it, and its return is not that of a whole episode).
 
-Actions are what the environment executed, inside the bounds of the action space. A Gaussian policy may have drawn something else, which was
-then clipped; ``drawn_action`` keeps that draw and ``sampler_logp`` is its log-probability, so importance weights are computed on the draw.
+Actions are the executed ones, inside the bounds of the action space. A Gaussian policy may have sampled another action, which was
+then clipped; ``drawn_action`` holds that sample and ``sampler_logp`` its log-probability, so importance weights are the sample's.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 OURS = "rheostat"
 """The entry of Minari's metadata that holds ours."""
 INFOS = ("sampler_logp", "version", "drawn_action")
-"""What Minari's infos hold beside the data: log-probability, number of the policy's updates, and the action before clipping."""
+"""What Minari's infos hold in addition to the data: log-probability, number of the policy's updates, and the action before clipping."""
 MINARI_ID = re.compile(r"(?:[-_\w][-_\w/]*[-_\w]+/)?[-_\w]+?-v\d+")
 
 
@@ -67,7 +67,7 @@ class OfflineData:
         cut: bool ``[episodes]``, the collection was stopped within this episode; None for nowhere.
         continued: bool ``[episodes]``, this one begins where another ended and the environment was not reset; None for nowhere.
         facts: what else is known (behaviour, seed, command, ...), as plain JSON; saved with the data.
-        name: what sentences about this data set call it.
+        name: what error messages call this data set.
         outside: continuous actions beyond their bounds are an error, or are clipped to them.
         adopts: the actions' space is only what the data span; that of the task it is used for takes its place.
 
@@ -121,7 +121,7 @@ class OfflineData:
 
     @property
     def as_drawn(self) -> Transitions:
-        """The steps with the actions that the policy drew, which ``sampler_logp`` is of; the environment clipped some of them."""
+        """The steps with the actions that the policy sampled, before the environment clipped some; ``sampler_logp`` is of these."""
         if self.drawn_action is None:
             return self.transitions
         rows = self.transitions.clone(recurse=False)
@@ -130,7 +130,7 @@ class OfflineData:
 
     @property
     def behaviour(self) -> str:
-        """Who acted, in words; empty where unknown."""
+        """A description of the behaviour policy; empty where unknown."""
         return str(self.facts.get("behaviour", ""))
 
     @cached_property
@@ -271,7 +271,7 @@ class OfflineData:
         Args:
             parts: at least one; all with the same spaces.
             facts: what to remember about the whole.
-            name: what sentences call it.
+            name: what error messages call it.
 
         Raises:
             RheostatError: no parts, or parts with other spaces.
@@ -322,7 +322,7 @@ class OfflineData:
             outside: continuous actions beyond their bounds are an error, or are clipped.
             final_observation: an episode without the observation after its last step is an error, or loses that step (drop), unless the
                 environment ended with it: then nothing is ever read from that observation and the last one stands in for it.
-            split_after_success: an episode that goes on after the environment ended is split there, and what follows is marked as
+            split_after_success: an episode that continues after the environment ended is split there, and what follows is marked as
                 continued; otherwise it is an error.
 
         Raises:
@@ -367,7 +367,7 @@ class OfflineData:
 
         Args:
             stored: arrays of all episodes.
-            name: what sentences call it.
+            name: what error messages call it.
             encode, unknown_end, outside, final_observation, split_after_success: as in :meth:`load`.
             adopts: see the class.
 

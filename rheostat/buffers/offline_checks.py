@@ -1,4 +1,4 @@
-"""What an offline data set must be, said in sentences with the episode and the step where it is not."""
+"""Checks of an offline data set; their error messages name the episode and the step."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def check_shapes(rows: Transitions, breaks: Tensor, observation_space: Space, ac
 
 
 def check_values(rows: Transitions, breaks: Tensor, name: str) -> None:
-    """Refuse NaN, infinity, episodes that end in the middle or nobody knows how, and steps out of order.
+    """Refuse NaN, infinity, episodes that end in the middle or whose end is unknown, and steps out of order.
 
     Raises:
         RheostatError: with the first place where something is wrong.

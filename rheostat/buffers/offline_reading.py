@@ -172,6 +172,6 @@ def environment_of(metadata: dict[str, Any]) -> str:
 
 
 def foreign_facts_of(metadata: dict[str, Any]) -> dict[str, Any]:
-    """What another library's data set says about itself."""
+    """The metadata of another library's data set."""
     names = {"algorithm_name": "behaviour", "dataset_id": "dataset_id", "description": "description"}
     return {ours: metadata[theirs] for theirs, ours in names.items() if metadata.get(theirs)}

@@ -12,8 +12,8 @@ FAN = 32
 class SumTree:
     """Priorities of ``size`` places and their partial sums; changing or finding ``n`` of them costs ``O(n log size)``.
 
-    Every node is the running sum of its children from left to right, so the sums depend on the present priorities only, not on how they
-    came about: a tree built from saved priorities draws bit for bit what the old one would have drawn.
+    Every node is the running sum of its children from left to right, so the sums depend on the present priorities only, not on their
+    history: a tree built from saved priorities draws bit for bit what the old one would have drawn.
     """
 
     BYTES = 8 * FAN / (FAN - 1)
@@ -50,7 +50,7 @@ class SumTree:
         for level in reversed(self.levels):
             children = level.index_select(0, node)
             running = children.cumsum(1)
-            # What is left of the mass may reach the sum of the node by rounding, never by meaning.
+            # The remaining mass is below the sum of the node; only rounding makes them equal.
             mass = torch.minimum(mass, running[:, -1:] * below_one)
             child = torch.searchsorted(running, mass, right=True)
             mass = (mass - running.gather(1, child) + children.gather(1, child)).clamp_min_(0)

@@ -34,7 +34,7 @@ class RecentRows:
 
         Args:
             count: how many.
-            update: the present one: what is too old for it is forgotten.
+            update: the present one; batches that are too old for it are dropped.
             generator: chooses.
 
         Returns:
@@ -57,7 +57,7 @@ class RecentRows:
         return {"updates": [update for update, _ in self.batches], "batches": batches}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over saved batches."""
+        """Load saved batches."""
         batches = [Trajectories(**fields, batch_size=list(fields["mask"].shape)) for fields in state["batches"]]
         self.batches = list(zip(state["updates"], batches, strict=True))
 

@@ -1,4 +1,4 @@
-"""What is done about faults that data sets of others often have."""
+"""Repairs of faults that published data sets often have."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Repairs:
     final_observation: Literal["error", "drop"] = "error"
     """An episode without the observation after its last step is an error, or loses that step."""
     split_after_success: bool = False
-    """An episode that goes on after the environment ended (after a goal was reached) is split there; otherwise it is an error."""
+    """An episode that continues after the environment ended (after a goal was reached) is split there; otherwise it is an error."""
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Repairs:

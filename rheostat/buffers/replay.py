@@ -16,9 +16,9 @@ from rheostat.tensors import TensorDict
 from rheostat.trajectories import Transitions
 
 LEAST_ERROR = 1e-6
-"""Added to every error, so that no step is never drawn again."""
+"""Added to every error, so that every step keeps a chance to be drawn."""
 TRIES = 20
-"""How often rows that may not be used are drawn anew before the usable ones are listed."""
+"""How often unusable rows are drawn anew before the usable ones are listed."""
 
 
 class Replay(Ring):

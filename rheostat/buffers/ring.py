@@ -24,7 +24,7 @@ class Ring:
         capacity: steps that are kept.
         memory_map: folder for a file that holds the steps when they need more than ``memory_share`` of the free memory; None: never.
         memory_share: share of the free memory that the steps may take; 0 with a folder always maps.
-        beside: bytes per step that are kept in memory besides.
+        beside: bytes per step that the caller keeps in memory in addition.
 
     Raises:
         RheostatError: an argument outside its range; when the first steps come, a capacity that fits neither memory nor disk.
@@ -55,8 +55,8 @@ class Ring:
         return max(self.total - self.capacity, 0)
 
     def reserve(self, observation: Tensor, action: Tensor) -> None:
-        """Take the room for all steps now, for an example of an observation and of an action of one step; the first append does it
-        otherwise.
+        """Allocate the memory of all steps now, by an example of an observation and of an action of one step; otherwise the first append
+        does so.
 
         Raises:
             RheostatError: it fits neither memory nor disk.
@@ -72,8 +72,8 @@ class Ring:
     def append(self, block: Trajectories) -> None:
         """Keep the steps of a block ``[E, T]`` whose mask is True; it continues the block before, unless ``cut`` was called.
 
-        What comes after a masked step does not follow what came before it. Steps are marked as replayed; an expert's and a data set's stay
-        what they are.
+        The step after a masked one does not continue the step before it. Steps are marked as replayed; those of an expert or of a data set
+        keep their marks.
 
         Raises:
             RheostatError: other environments, shapes or types than before, or a number that is not finite.
@@ -214,7 +214,7 @@ class Ring:
         return list(order[by_episode].split(lengths.tolist()))
 
     def state_dict(self) -> dict[str, Any]:
-        """The filled rows in bytes (a view: write or copy it before the next append), what they hold, and where the ring stands."""
+        """The filled rows in bytes (a view: write or copy it before the next append), their layout, and the ring's position."""
         return {
             "capacity": self.capacity,
             "layout": {} if self.layout is None else self.layout.state_dict(),
@@ -273,7 +273,7 @@ def _one_per_step(value: Tensor, block: Trajectories | Transitions, name: str) -
 
 def _check_finite(name: str, value: Tensor) -> None:
     """Refuse a number that would spoil every network, among ``[n, ...]``."""
-    # One sum is faster than a look at every number, which is only needed when it overflows.
+    # One sum is faster than a check of every number, which is only needed when the sum overflows.
     if not value.dtype.is_floating_point or math.isfinite(value.sum().item()):
         return
     wrong = (~value.reshape(len(value), -1).isfinite().all(1)).nonzero().flatten().tolist()

@@ -20,7 +20,7 @@ Fields = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 """Name to dtype and shape of one row's value."""
 
 MOST = 0.9
-"""Share of the free disk that a mapped file may take, and of the free memory that what lies beside it may."""
+"""Share of the free disk that a mapped file may take, and share of the free memory that the caller's other data may take."""
 CONTAINERS = (
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
@@ -76,9 +76,9 @@ class Layout:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that can be taken now without swapping, within the limits of a container; None where the system does not say.
+    """Bytes of memory that can be taken now without swapping, within the limits of a container; None where the system does not tell.
 
-    Where it says only how much is built in, that.
+    Where the system tells only how much memory is built in, that number.
     """
     free = []
     try:
@@ -106,12 +106,12 @@ def allocate(capacity: int, width: int, *, beside: float = 0.0, folder: Path | N
     Args:
         capacity: rows.
         width: bytes of a row.
-        beside: bytes per row that the caller keeps in memory besides.
+        beside: bytes per row that the caller keeps in memory in addition.
         folder: where a file may go; None: memory only.
         memory_share: 0 always takes the file, where there is a folder.
 
     Raises:
-        RheostatError: it fits neither; says how much is needed, how much there is and which capacity would fit.
+        RheostatError: it fits neither; the message gives what is needed, what there is and which capacity would fit.
     """
     needed, free = capacity * (width + beside), free_memory()
     if free is None or needed <= memory_share * free:

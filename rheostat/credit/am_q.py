@@ -11,10 +11,10 @@ from rheostat.masking import masked_sum, require_same_shape
 
 @torch.no_grad()
 def am_q_score(q: Tensor, alive: Tensor) -> Tensor:
-    """Mean of Q(s, a) over all pairs visited, each counting the same: long episodes count more than short ones.
+    """Mean of Q(s, a) over all visited pairs with equal weights, so long episodes count more than short ones.
 
-    As Q is that of the policy that made the data, this is not the value of the policy that visits: it measures one step of improvement
-    under the states that the policy comes to.
+    Q is that of the policy that made the data, so this is not the value of the evaluated policy: it measures one step of improvement
+    on the states that the evaluated policy visits.
 
     Args:
         q: ``[..., H, N]`` of H steps of N imagined episodes; may be NaN where not alive.
@@ -36,7 +36,7 @@ def am_q_score(q: Tensor, alive: Tensor) -> Tensor:
 def improved(score: Tensor, best: Tensor) -> Tensor:
     """Which members may replace their old policy: those with a score strictly above their best so far; bool ``[K]``.
 
-    Scores on fresh start states are noisy, and the largest of several noisy numbers is too large: the gate closes with time.
+    Scores on fresh start states are noisy, and the maximum of several noisy numbers is too large, so replacements become rarer with time.
 
     Raises:
         RheostatError: different shapes.

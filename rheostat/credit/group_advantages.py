@@ -126,7 +126,7 @@ def split_advantage(
 ) -> Tensor:
     """``(R_i - mean) / (std + eps)`` with the mean and deviation of the policy's *own* members of the group, for all its members.
 
-    An expert's reward then changes no baseline. A deviation of 0 counts as 1, so that an expert who is right where all others are
+    An expert's reward then changes no baseline. A deviation of 0 counts as 1, so that an expert that is right where all others are
     wrong has advantage 1. Source: ``grpo_split`` in the code of LUFFY and RL-PLUS.
 
     Args:

@@ -1,7 +1,7 @@
 """What would another policy have earned? Importance sampling over whole episodes, from data of a behaviour policy that is known.
 
 One row is one episode from its first state on. Weights are products of the ratios target / behaviour over the steps of an episode, so
-that their variance grows with its length (Precup et al. 2000): look at the effective sample size before believing a number. Values from a
+that their variance grows with its length (Precup et al. 2000): check the effective sample size before you use an estimate. Values from a
 critic alone (fitted Q evaluation) are :func:`rheostat.objectives.temporal_difference.critic_loss` with the evaluated policy's action in
 the target.
 """
@@ -25,18 +25,18 @@ class Estimate(NamedTuple):
     value: Tensor
     """Estimated discounted return from the first state, a scalar."""
     standard_error: Tensor
-    """Of the value, a scalar: exact for the unweighted forms, of first order in 1/n for the weighted ones; NaN for one episode."""
+    """Standard error of the value, a scalar: exact for unweighted forms, to first order in 1/n for weighted ones; NaN for one episode."""
     effective_sample_size: Tensor
     """Episodes that carry the estimate, ``(sum w)^2 / sum w^2`` of the weights of whole episodes, a scalar from 0 to n."""
     contribution: Tensor
-    """``[n]``: what each episode adds; the value is their mean."""
+    """``[n]``: contribution of each episode; the value is their mean."""
 
 
 class _Episodes(NamedTuple):
     """Kept steps first, padded with ratios of 1 and zeros: an episode that ended keeps its weight and earns nothing more."""
 
     log_weight: Tensor  # [n, T] log of the product of ratios up to and with the step
-    reward: Tensor  # [n, T]; the last one with the discounted value of what follows a cut
+    reward: Tensor  # [n, T]; the last one includes the discounted value of what follows a cut
     discount: Tensor  # [T] gamma^t
     others: tuple[Tensor, ...]  # further [n, T], 0 after the end
 
@@ -65,8 +65,8 @@ def importance_sampling(
     | per-decision | mean(sum_t gamma^t w_t r_t) | the defaults |
     | weighted per-decision | sum_t gamma^t sum(w_t r_t) / sum(w_t), sums over episodes | ``weighted=True`` |
 
-    The unweighted forms are unbiased; the weighted ones are consistent, stay within the range of what was seen and vary much less. An
-    episode that has ended counts on with its last weight in the denominators of later steps: without it they would speak of long episodes
+    The unweighted forms are unbiased; the weighted ones are consistent, stay within the range of observed returns and vary much less. An
+    episode that has ended keeps its last weight in the denominators of later steps: without it these would describe long episodes
     only.
 
     Args:
@@ -79,7 +79,7 @@ def importance_sampling(
         terminated: ``[B, T]`` bool; needed with ``next_value``.
         truncated: ``[B, T]`` bool; only checked.
         next_value: ``[B, T]`` value of the true successor under the target policy. Where given, an episode that was cut (its last kept step
-            is not terminated) goes on with it; None counts what was seen.
+            is not terminated) is bootstrapped with it; None counts only the observed rewards.
 
     Returns:
         An :class:`Estimate`. A weighted value is NaN where the target policy takes none of the episodes.
@@ -111,7 +111,7 @@ def doubly_robust(
     """Value of the target policy from a critic, corrected by the weighted errors it makes along the data (Jiang and Li 2016).
 
     ``V(s_0) + sum_t gamma^t w_t (r_t + gamma V(s_{t+1}) - Q(s_t, a_t))`` with ``w_t`` the product of the ratios up to and with step t: the
-    per-decision form, unbiased for any Q as long as ``V(s) = sum_a pi(a|s) Q(s, a)``. A right critic makes every error small, and with it
+    per-decision form, unbiased for any Q as long as ``V(s) = sum_a pi(a|s) Q(s, a)``. A good critic makes all errors small, and with them
     the variance that the ratios bring. ``weighted`` normalises ``w_t`` over episodes (Thomas and Brunskill 2016).
 
     Args:

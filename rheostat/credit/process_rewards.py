@@ -1,4 +1,4 @@
-"""Process rewards: what a single token did to the prospects of its row, as a reward model sees them."""
+"""Process rewards: how much a single token changed the outcome that a reward model predicts for its row."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def implicit_rewards(logp: Tensor, reference_logp: Tensor, mask: Tensor, *, beta
 
 
 def process_returns(reward: Tensor, group: Tensor, mask: Tensor, *, valid: Tensor | None = None, gamma: float = 1.0) -> Tensor:
-    """Discounted sums of what is still to come of token rewards, less a baseline from the other rows of the group, ``[B, T]`` and 0 outside
+    """Discounted sums of the token rewards to come, less a baseline from the other rows of the group, ``[B, T]`` and 0 outside
     the mask (Cui et al. 2025, arXiv 2502.01456, equation 5, its first sum).
 
         G_it = sum_{s >= t} gamma^{s-t} [ r_is - mean_{j != i} (mean_s r_js) ]
@@ -79,19 +79,19 @@ def process_returns(reward: Tensor, group: Tensor, mask: Tensor, *, valid: Tenso
     """
     require_same_shape(reward=reward, mask=mask)
     mean = torch.where(mask.any(1), masked_mean(select(reward, mask), mask, -1), 0.0)
-    others = mean - rloo_advantage(mean, group, valid=valid)  # rloo is what is left of a number without the mean of the others
+    others = mean - rloo_advantage(mean, group, valid=valid)  # RLOO subtracts the mean of the others
     centred = select(reward - others[:, None], mask)
     return select(reverse_recurrence(centred, torch.full_like(centred, gamma), mask), mask)
 
 
 @dataclass(frozen=True)
 class ImplicitRewards:
-    """An implicit reward model's rewards of tokens, as returns beside the advantage of the outcome (Cui et al. 2025, arXiv 2502.01456)."""
+    """An implicit reward model's token rewards, as returns added to the advantage of the outcome (Cui et al. 2025, arXiv 2502.01456)."""
 
     coefficient: float = option(1.0, short="process_coefficient", at_least=0)
-    """Weight of the process rewards' returns beside the outcome's advantage."""
+    """Weight of the process rewards' returns, relative to the outcome's advantage."""
     gamma: float = option(1.0, share=True)
-    """Discount per token of the process rewards that are still to come."""
+    """Discount per token of the process rewards to come."""
     whiten: bool = option(False)
     """Standardise the sum over the tokens of the batch, as the authors' code does."""
     beta: float = 0.05
@@ -106,7 +106,7 @@ class ImplicitRewards:
 
     @property
     def models(self) -> Sequence[str]:
-        """Models it asks."""
+        """Names of the models that it evaluates."""
         return (self.model,)
 
     def __call__(self, context: Any, batch: Batch) -> Batch:
@@ -129,14 +129,14 @@ class ProcessRewards:
     """The reward model's progress on every token, added to the advantage (Setlur et al. 2024, arXiv 2410.08146)."""
 
     coefficient: float = option(1.0, short="process_coefficient", at_least=0)
-    """Weight alpha of the process rewards beside the outcome's advantage."""
+    """Weight alpha of the process rewards, relative to the outcome's advantage."""
     model: str = "reward"
     reads: ClassVar[Sequence[str]] = ("advantage",)
     writes: ClassVar[Sequence[str]] = ("process_reward",)
 
     @property
     def models(self) -> Sequence[str]:
-        """Models it asks."""
+        """Names of the models that it evaluates."""
         return (self.model,)
 
     def __call__(self, context: Any, batch: Batch) -> Batch:

@@ -1,7 +1,7 @@
 """A proxy of the policy without its noise: tokens that are very unlikely are deleted, and the rest share their probability.
 
-The presumption (Lp-Reg, arXiv 2510.03222): among rare tokens, those far below the best one of their step are noise, and the others may be
-the start of another way to an answer.
+The assumption (Lp-Reg, arXiv 2510.03222): among rare tokens, those far below the likeliest of their step are noise, and the others may
+begin another way to the answer.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def proxy_logp(
 ) -> Tensor:
     """Log-probability of each token under the proxy, in nats.
 
-    ``p = softmax(logits)`` at temperature 1 decides who is deleted: ``p < threshold * max p`` (``min-p``) or ``p < threshold`` (``fixed``).
-    What is left is divided by the temperature and normalised, so a survivor has ``log p - log(kept mass)`` at temperature 1.
+    ``p = softmax(logits)`` at temperature 1 selects the deleted: ``p < threshold * max p`` (``min-p``) or ``p < threshold`` (``fixed``).
+    The logits of the rest are divided by the temperature and normalised, so a kept token has ``log p - log(kept mass)`` at temperature 1.
 
     Args:
         logits: ``[n, V]`` float, before any temperature.

@@ -1,8 +1,8 @@
 """Returns and advantages from rewards and values. Time is the last dimension, ``[..., T]``; rows are independent.
 
 Three facts stay apart: ``terminated`` cuts the bootstrap and the chain, ``truncated`` cuts only the chain (the value of the true final
-observation is still worth bootstrapping from), and ``next_value`` is the value of the *true* successor, which at an episode's end is
-not the value of the next entry of the row. Masked steps are skipped: what comes after them passes through them. Their own outputs mean
+observation is still bootstrapped from), and ``next_value`` is the value of the *true* successor, which at an episode's end is
+not the value of the next entry of the row. Masked steps are skipped: later values pass through them. Their own outputs mean
 nothing and may be NaN where their inputs are.
 
 The form with ``episode_starts`` (Stable-Baselines3, CleanRL) is the same function: ``next_value`` is the value of the next entry (the last
@@ -32,7 +32,7 @@ def _following(x: Tensor) -> Tensor:
 
 
 def _continuation(done: Tensor, reward: Tensor) -> Tensor:
-    """1 where the chain goes on, in the rewards' own precision (a number times a bool tensor would be float32)."""
+    """1 where the chain continues, in the rewards' own precision (a number times a bool tensor would be float32)."""
     return (~done).to(reward.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Advantages of tokens from rewards of completions, by name: what a completion is worth, compared with its group or with the batch.
+"""Advantages of tokens from rewards of completions, by name: the reward of a completion compared with its group or with the batch.
 
 | name | reward of a row is compared with | function |
 |---|---|---|

@@ -50,7 +50,7 @@ def token_gae(
         gamma: discount per token.
         lam: trace decay.
         whiten: standardise the advantages over all kept tokens, eps 1e-8 inside the root.
-        fill_masked: False leaves whatever passes through masked tokens, as verl does; only a comparison with verl needs that.
+        fill_masked: False leaves the values that pass through masked tokens, as verl does; only a comparison with verl needs that.
 
     Returns:
         ``(advantage, value_target)``, ``[B, T]``; the target is the advantage before whitening plus the value.

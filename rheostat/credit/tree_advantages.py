@@ -213,7 +213,7 @@ def whitened(advantage: Tensor, mask: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class TreeAdvantage(ABC):
-    """What annotations from paths share."""
+    """Base class of annotations from paths."""
 
     segment: int = 0
     """Tokens of a segment."""
@@ -267,7 +267,7 @@ class ProgressAdvantage(TreeAdvantage):
 
     kind: ClassVar[str] = "progress"
     decay: float | None = option(None, short="progress_decay", above=0, at_most=1)
-    """The parent's value counts this to the power of the levels between it and the leaf; None: fully."""
+    """The parent's value is multiplied by this to the power of the levels between it and the leaf; None by 1."""
 
     def of(self, batch: Batch, reward: Tensor) -> Tensor:
         rows, path = batch.rows, batch.columns["path"]

@@ -2,7 +2,7 @@
 
 A forward pass costs 2 floating-point operations per weight of a matrix and per token (or state): one multiplication, one addition. A
 backward pass costs twice that, so a training step costs 6 (Kaplan et al. 2020, arXiv 2001.08361, table 1). Left out: attention scores
-(small beside the weights while sequences are shorter than a few times the width), norms, softmaxes, sampling, simulators and graders.
+(small while sequences are shorter than a few times the width), norms, softmaxes, sampling, simulators and graders.
 Looking up an embedding is free; an output layer that shares its weights with the embedding counts once.
 """
 

@@ -1,4 +1,4 @@
-"""A policy as it was some updates ago: the parameters in between are kept for it."""
+"""A policy as it was some updates ago, and the copies of parameters that it needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rheostat.policies.language.model import LanguagePolicy
 
 
 class ParameterHistory:
-    """Copies of what the last ``lag`` + 1 policies were made of.
+    """Copies of the parameters of the last ``lag`` + 1 policies.
 
     Args:
         lag: updates to look back.
@@ -31,12 +31,12 @@ class ParameterHistory:
 
     @property
     def oldest(self) -> list[Tensor]:
-        """Those of ``lag`` updates ago, or of the start while there are fewer."""
+        """The tensors of ``lag`` updates ago, or of the start while there were fewer updates."""
         return self.kept[0]
 
     @torch.no_grad()
     def write_oldest(self, parts: Sequence[Tensor]) -> None:
-        """Copy them into other tensors of the same shapes."""
+        """Copy the oldest tensors into other tensors of the same shapes."""
         for target, source in zip(parts, self.oldest, strict=True):
             target.copy_(source)
 
@@ -45,7 +45,7 @@ class ParameterHistory:
         return {"kept": [list(parts) for parts in self.kept]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over saved copies."""
+        """Load saved copies."""
         self.kept = [list(parts) for parts in state["kept"]]
 
 
@@ -71,6 +71,6 @@ class LaggedPolicy:
         self.history.push(self._weights(policy))
 
     def acting(self) -> LanguagePolicy:
-        """The one that acts now."""
+        """The policy that acts now."""
         self.history.write_oldest(self._weights(self.copy))
         return self.copy

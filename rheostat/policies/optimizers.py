@@ -22,9 +22,9 @@ from rheostat.objectives.meter import gradient_snr
 class MasterAdamW(torch.optim.AdamW):
     """AdamW whose arithmetic is float32 whatever the dtype of the parameters.
 
-    The state of a parameter in low precision holds its float32 master weights beside the moments; a parameter in float32 is its own master.
-    Weights that somebody else wrote since the last step (a checkpoint that was loaded, say) become the new master weights, except where
-    they are the old ones rounded.
+    The state of a parameter in low precision holds its float32 master weights and the moments; a parameter in float32 is its own master.
+    Weights that other code wrote since the last step (a loaded checkpoint, say) become the new master weights, except where
+    they are the old master weights rounded.
 
     Args:
         params: parameters or groups of them, as of every optimiser of PyTorch.

@@ -64,7 +64,7 @@ class ParameterVector:
         return norm
 
     def copy_from(self, other: ParameterVector) -> None:
-        """Take over the other network's parameters (not its gradient)."""
+        """Copy the other network's parameters (not its gradient)."""
         with torch.no_grad():
             self.vector.copy_(other.vector)
 
@@ -155,7 +155,7 @@ class OptimizedNetwork(Generic[Network]):
         self.optimizer = Adam(self.parameters.vector, learning_rate, eps=eps)
 
     def step(self, loss: Tensor, *, max_grad_norm: float | None = None) -> float:
-        """One step down a loss of this network alone, a scalar; returns the gradient's norm before its limit (NaN where there is none)."""
+        """One step down a loss of this network alone, a scalar; returns the gradient norm before clipping (NaN where not clipped)."""
         self.parameters.gradient.zero_()
         loss.backward()
         norm = float("nan") if max_grad_norm is None else self.parameters.clip_gradient(max_grad_norm)
@@ -189,7 +189,7 @@ class OptimizedNetwork(Generic[Network]):
 
 
 class PolyakCopy(Generic[Network]):
-    """A slow copy of a network, that losses take as a constant.
+    """A target network: a slowly moving copy, which losses take as a constant.
 
     Args:
         source: what it follows.

@@ -1,4 +1,4 @@
-"""Where the final answer stands in a completion, and the grader that compares it with the reference."""
+"""Extractors of the final answer in a completion, and the grader that compares it with the reference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rheostat.errors import unknown
 
 
 def whole(completion: str) -> str:
-    """All of it."""
+    """The whole completion."""
     return completion.strip()
 
 
@@ -91,7 +91,7 @@ NUMERAL = re.compile(r"[-+]?(\d{1,3}(,\d{3})+|\d+)?(\.\d+)?([eE][-+]?\d+)?")
 class ExactMatch:
     """1 where the extracted answer equals a reference answer; part ``answered``: whether there was one.
 
-    The reference is read as the completion is: GSM8K's whole ``... #### 21`` stands for ``21``. It may be a list, of which each entry is
+    The extractor reads the reference, too: GSM8K's whole ``... #### 21`` stands for ``21``. It may be a list, of which each entry is
     accepted. Text is compared stripped, numerals without the commas of their thousands; a number (``52``, or ``52.0`` as tables write a
     column with gaps) equals every numeral of its value.
 
@@ -122,12 +122,12 @@ class ExactMatch:
         return plain(found) == plain(self.reference(answer))
 
     def reference(self, answer: Any) -> str:
-        """A reference answer as the text that is looked for in completions."""
+        """A reference answer as the text that completions are compared with."""
         text = str(answer)
         return (self._extract(text) or text).strip()
 
     def completion(self, answer: Any) -> str:
-        """How a completion with this answer could end, for asking whether the reference itself would be right."""
+        """A possible end of a completion with this answer, to check that the reference itself would be graded as right."""
         if isinstance(answer, float) and answer.is_integer():
             answer = int(answer)
         text = self.reference(answer)

@@ -14,7 +14,7 @@ from rheostat.credit.verifiers.reward_loading import describe
 
 
 class Raised:
-    """What the user's function raised instead of answering."""
+    """The exception that the user's function raised."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -34,7 +34,7 @@ class EventLoop:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def run(self, awaitable: Awaitable[Any], limit: float | None) -> Any:
-        """Its result, or what it raised."""
+        """Run one to its end; its result, or the exception that it raised."""
         return asyncio.run_coroutine_threadsafe(_outcome(awaitable, limit), self._started()).result()
 
     def run_all(self, awaitables: Mapping[int, Awaitable[Any]], settle: Callable[[int, Any], None], limit: float | None) -> None:

@@ -45,17 +45,17 @@ def load_reward(
 ) -> Verifier:
     """A verifier from a name (``math``), a file and function (``my_rewards.py:score``), a function, or a verifier.
 
-    Functions may follow TRL's, verl's or our convention (see :mod:`rheostat.credit.verifiers.conventions`), plain or async.
+    Functions may follow TRL's, verl's or Rheostat's convention (see :mod:`rheostat.credit.verifiers.conventions`), plain or async.
 
     Args:
-        reward: what grades. Named ones run in processes of their own; an object given directly runs in this one, without a time limit.
+        reward: the grader. Named ones run in processes of their own; an object given directly runs in this one, without a time limit.
         isolate: False runs named ones in this process too (to debug them, or because they share its memory).
         timeout: seconds a sample, or a call for a whole batch, may take; None: ``SAMPLE_SECONDS`` or ``BATCH_SECONDS``.
         workers: processes for functions of one sample.
-        alone: after the call for a whole batch failed, grade every rollout by itself. False, because one cannot recognise a function that
-            compares the completions of a batch, which would then say the same of all.
+        alone: after the call for a whole batch failed, grade every rollout by itself. False by default: a function that compares the
+            completions of a batch cannot be recognised, and would then give every completion the same.
         single: never ask for a whole batch, but for one rollout at a time, each with its own time limit.
-        sandbox: how strong the walls around those processes are, see :mod:`rheostat.credit.verifiers.sandbox.levels`.
+        sandbox: level of the sandbox of those processes, see :mod:`rheostat.credit.verifiers.sandbox.levels`.
         needs: what a function of the user's opts out of: ``environment``, ``network``, ``files``, ``programs``, ``state``.
 
     Raises:
@@ -89,7 +89,7 @@ def _load(reward: Any, isolate: bool, timeout: float | None, workers: int, alone
         from rheostat.credit.verifiers.mathematics import MathGrader
 
         grader = f"{MathGrader.__module__}:{MathGrader.__name__}"
-        MathGrader()  # says here, not in another process, that the extra is missing
+        MathGrader()  # raises here, not in another process, that the extra is missing
         if not isolate:
             return FunctionVerifier(MathGrader())
         return Isolated(grader, timeout=timeout or SAMPLE_SECONDS, workers=workers, name="math", sandbox=sandbox)
@@ -120,7 +120,7 @@ def load_rewards(
 
 
 class OneByOne:
-    """A verifier that is asked for one rollout at a time, so that one that hangs or raises costs its own row alone.
+    """Calls a verifier for one rollout at a time, so that a rollout on which it hangs or raises costs its own row alone.
 
     Args:
         verifier: what grades.
@@ -134,7 +134,7 @@ class OneByOne:
         return Scores.joined([self.verifier.score([rollout], progress) for rollout in rollouts])
 
     def standings(self) -> list[Standing]:
-        """Where the verifier stands."""
+        """The sandbox level of the verifier."""
         return standings_of(self.verifier)
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class WeightedSum:
     """Several verifiers as one: ``reward = sum_i w_i r_i``, the rewards shown as parts.
 
     As in TRL, a verifier that abstains on a row is left out of the row's sum, and a row on which all abstain is not scored. A verifier
-    that *fails* makes the row invalid, unless its weight is 0: then it is only watched.
+    that *fails* makes the row invalid, unless its weight is 0: then it is only logged.
 
     Args:
         verifiers: at least one.
@@ -175,7 +175,7 @@ class WeightedSum:
         return Scores.from_grades(total, metrics)
 
     def standings(self) -> list[Standing]:
-        """Where the graders stand that run something in a process of their own, or in this one without a sandbox."""
+        """Sandbox levels of the graders that run code in a process of their own, or in this one without a sandbox."""
         return [standing for verifier in self.verifiers for standing in standings_of(verifier)]
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Reward functions written for TRL, for verl or for us, all called the way they expect, all answering with grades.
+"""Reward functions written for TRL, verl or Rheostat: each is called as it expects, and the results are grades.
 
 The convention is read off the signature:
 
@@ -10,7 +10,7 @@ The convention is read off the signature:
 | native | ``rollouts`` | the list of :class:`Rollout` | a number, None, dict or :class:`Grade` per rollout, or :class:`Scores` |
 | native, one | ``rollout`` | one :class:`Rollout` | a number, None, dict or :class:`Grade` |
 
-Plain or async. TRL hands chat completions over as a list with one assistant message and text as text; its ``None`` means "not mine", which
+Plain or async. TRL passes chat completions as a list with one assistant message, and text as text; its ``None`` means "not mine", which
 abstains. A function gets only the arguments it takes. An exception is a failed grade, never 0.
 """
 
@@ -78,7 +78,7 @@ class Grader:
         function: what the user wrote.
         name: for messages and for the part its reward is shown as.
         alone: what a function of the whole batch does after the batch call raised: True grades every rollout by itself, so that one odd
-            completion does not spoil the others (the rows say so in their message); False fails the whole batch, which is right for
+            completion does not spoil the others (the messages of the rows tell it); False fails the whole batch, which is right for
             functions that compare the completions of a batch with each other.
 
     Raises:
@@ -107,7 +107,7 @@ class Grader:
 
         Args:
             rollouts: a batch.
-            progress: how far training is.
+            progress: the position of training.
             report: called with (row, grade) as soon as a row is graded by itself.
             limit: seconds an async call may take; a plain call cannot be stopped from within its process.
 
@@ -176,7 +176,7 @@ class Grader:
         return grades, log.metrics
 
     def _call(self, arguments: dict[str, Any]) -> Any:
-        """The function's answer (or its awaitable); what it raises is an outcome, not our error."""
+        """The function's result (or its awaitable); an exception of the function is an outcome, not an error of the library."""
         try:
             return self.function(**arguments)
         except (Exception, SystemExit) as error:
@@ -218,7 +218,7 @@ class Grader:
                 for rollout in rollouts
             ],
             "completion_ids": [list(rollout.completion_ids) for rollout in rollouts],
-            "raw_completions": [rollout.raw or rollout.completion for rollout in rollouts],  # ours: text with special tokens
+            "raw_completions": [rollout.raw or rollout.completion for rollout in rollouts],  # Rheostat's own: text with special tokens
             "trainer_state": SimpleNamespace(global_step=progress.step, max_steps=progress.total_steps),
             "log_extra": log.log_extra,
             "log_metric": log.log_metric,
@@ -308,7 +308,7 @@ def as_function(found: Any) -> Callable[..., Any]:
 
 
 def name_of(function: Any) -> str:
-    """What a grader is called in messages and parts."""
+    """A grader's name in messages and parts."""
     for candidate in (getattr(function, "name", None), getattr(function, "__name__", None), getattr(function, "func", None)):
         if isinstance(candidate, str):
             return candidate
@@ -318,7 +318,7 @@ def name_of(function: Any) -> str:
 
 
 def verl_arguments(rollout: Rollout) -> dict[str, Any]:
-    """What verl hands a per-sample reward function, taken from the columns verl's data files have, or from the answer."""
+    """The arguments that verl passes to a per-sample reward function, from the columns of verl's data files, or from the answer."""
     columns = rollout.columns
     model = columns.get("reward_model")
     truth = model["ground_truth"] if isinstance(model, Mapping) and "ground_truth" in model else columns.get("ground_truth", rollout.answer)

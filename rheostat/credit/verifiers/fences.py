@@ -1,7 +1,7 @@
 """Fenced code blocks in text that a model wrote.
 
 They are those of CommonMark (section 4.5), with the liberties that models take: a fence may begin within a line, text may follow the fence
-that closes, and a fence that says Python begins a new block even where the one before was left open.
+that closes, and a fence marked as Python begins a new block even where the one before was left open.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Block:
     """The first word of the info string in lower case, without its version (``python3.11``, ``{.python}``); empty where there is none."""
     fence: str = "```"
     indent: int = 0
-    """Of the fence that opens it; as much is taken from every line."""
+    """Indentation of the fence that opens it; as much is removed from every line."""
     lines: list[str] = field(default_factory=list)
     closed: bool = False
 
     @property
     def content(self) -> str:
-        """What it holds."""
+        """The text of the block."""
         text = "\n".join(line[min(self.indent, len(line) - len(line.lstrip(" \t"))) :] for line in self.lines)
         return text + "\n" if self.closed and self.lines else text
 
@@ -76,7 +76,7 @@ def _language(info: str) -> str:
 
 def program_in(completion: str) -> str:
     """The program in a completion: its last block of Python; its last block without a language where none is marked as Python; its last
-    block where all are of other languages; all of it where there is none. A block of Markdown is looked into."""
+    block where all are of other languages; all of it where there is none. Blocks inside a block of Markdown count."""
     text = completion
     while blocks := fenced_blocks(text):
         marked = [block for block in blocks if block.language in PYTHON | MARKDOWN]

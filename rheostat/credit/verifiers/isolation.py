@@ -1,6 +1,6 @@
-"""Graders in processes of their own, behind walls and with a time limit: one that hangs, exits or crashes costs its row, not the run.
+"""Graders in sandboxed processes of their own with a time limit: one that hangs, exits or crashes costs its row, not the run.
 
-What the walls stop and how they are measured: :mod:`rheostat.credit.verifiers.sandbox.levels`. The time limit works by killing a process,
+What the sandbox stops and how that is measured: :mod:`rheostat.credit.verifiers.sandbox.levels`. The time limit works by killing a process,
 so it holds for any code, needs no signals and works from any thread (math-verify's own limit uses SIGALRM, which fails off the main thread;
 verl users saw every reward become 0 that way).
 """
@@ -24,14 +24,14 @@ from rheostat.errors import RheostatError
 ASYNC_GRACE = 1.0
 """Seconds an async grader, which is stopped from within its process, gets before the process is killed."""
 DENIALS = ("PermissionError", "FileNotFoundError", "ModuleNotFoundError", "ConnectionError", "URLError", "Errno", "Operation not permitted")
-"""What a grader raises that meets the walls."""
+"""Exceptions that a grader raises when the sandbox stops it."""
 
 
 class Isolated:
     """A reward function in one or several processes of its own, as a :class:`Verifier`.
 
     A function that grades one sample is run in a fresh fork for each, so that no completion changes how another is graded. A function of a
-    whole batch and an async one get the batch in one fork; where that call hangs or crashes, every rollout by itself (if ``alone``), so
+    whole batch and an async one get the batch in one fork; if it hangs or crashes, every rollout is graded by itself (if ``alone``), so
     that only the guilty rows are invalid.
 
     Args:
@@ -82,7 +82,7 @@ class Isolated:
         self.timeout, self.alone, self.give_up_after, self.together = timeout, alone, give_up_after, together
         file, _, function = target.rpartition(":")
         folder = None
-        if file.endswith(".py"):  # restarted processes must find it wherever we are by then
+        if file.endswith(".py"):  # restarted processes must find it, whatever the working directory is then
             path = Path(file).expanduser().resolve()
             target, folder = f"{path}:{function}", str(path.parent)
         handler = f"{GraderHandler.__module__}:{GraderHandler.__name__}"
@@ -181,12 +181,12 @@ class Isolated:
         grades: list[Grade | None],
         metrics: dict[str, float],
     ) -> str:
-        """Run one job and take in its grades; what went wrong, or nothing."""
+        """Run one job and store its grades; returns what went wrong, or nothing."""
         whole = self._batched or self._asynchronous
         grace = ASYNC_GRACE if self._asynchronous else 0.0
         limits = {"limit": self.timeout, "grace": grace, "count": len(job), "ordered": not whole}
         trouble = worker.send({"rollouts": rollouts, "progress": progress, "check": True, **limits})
-        if worker.forked:  # it watches the time itself, and answers when the job is over
+        if worker.forked:  # it watches the time limit itself, and answers when the job is over
             patience, grace = (self.timeout + grace) * (1 if whole else len(job)), SERVER_GRACE
         else:
             patience = self.timeout
@@ -200,7 +200,7 @@ class Isolated:
                 return ""
             elif answer.kind == wire.REFUSED and (answer.row or self._batched or not worker.forked):
                 raise RheostatError(wire.text_of(answer.content))
-            elif answer.kind == wire.REFUSED:  # a single sample's own process said so, and what it says may be the completion's doing
+            elif answer.kind == wire.REFUSED:  # a single sample's own process reported it, and a completion may have written that report
                 grades[job[0]] = Grade.failure(wire.text_of(answer.content))
                 return ""
             elif answer.kind == wire.DIED:

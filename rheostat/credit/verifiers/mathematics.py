@@ -30,14 +30,14 @@ class MathGrader:
             import math_verify
         except ImportError as error:
             raise MissingExtra("math-verify", "math", "Grading mathematical answers") from error
-        for part in ("parser", "grader"):  # they warn that we switched their limits off
+        for part in ("parser", "grader"):  # they warn that their time limits are switched off
             logging.getLogger(f"math_verify.{part}").setLevel(logging.ERROR)
         self._library = math_verify
         latex = math_verify.LatexExtractionConfig(boxed_match_priority=0)
         self._accepted = (latex,) if boxed_only else (latex, math_verify.ExprExtractionConfig())
 
     def warm(self) -> None:
-        """Grade a known pair, so that what the library imports late is loaded before any completion is seen."""
+        """Grade a known pair, so that the library's late imports are loaded before any completion is graded."""
         self(r"\boxed{x^2 + \frac{1}{2}}", r"\frac{1}{2} + x^2")
 
     def __call__(self, solution_str: str, ground_truth: Any) -> dict[str, Any]:

@@ -7,9 +7,9 @@ A problem is a row of prompts with two more columns::
 
 ``inputs`` are positional (a list) or by name (an object). Every value is plain: numbers, text, lists, objects, null, true, false.
 
-The program runs in a sandboxed process of its own that knows the inputs and nothing else. What it returns comes out as bytes and is
-compared *here*: the expected outputs never share a process with it, and an object that claims to equal everything does not survive the way
-out. A program can forge any answer it likes; to earn the reward it has to be the right one. A program that raises, hangs, exits or crashes
+The program runs in a sandboxed process of its own that knows the inputs and nothing else. Its results leave the process as bytes and are
+compared *here*: the expected outputs never share a process with it, and an object that claims to equal everything cannot be encoded.
+A program can forge any answer; it earns the reward only with the right one. A program that raises, hangs, exits or crashes
 is wrong, not invalid.
 """
 
@@ -44,7 +44,7 @@ class Test:
 
 @dataclass(frozen=True)
 class Problem:
-    """What a program must do."""
+    """The entry point of a program and its tests."""
 
     entry_point: str
     tests: tuple[Test, ...]
@@ -72,7 +72,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a program did on the tests, one entry for each."""
+    """The results of a program on the tests, one entry for each."""
 
     passed: tuple[bool, ...]
     errors: tuple[str, ...]

@@ -1,7 +1,7 @@
-"""Before anything is learned: can the rewards say anything good of these prompts?
+"""Checks before training: can some completion of these prompts earn a reward?
 
 A reward that can never match its own reference gives every completion the same 0 and training does nothing, in silence; a function that
-asks for a column that is not there fails at its first call. Both are found by looking at every row.
+asks for a column that is not there fails at its first call. Both are found by checking every row.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ MOST_MATH = 256
 """Different references that are tried as mathematics, which takes milliseconds each."""
 
 Rows = Sequence[tuple[str, Rollout]]
-"""Every row with where it stands; its completion is not looked at."""
+"""Every row with its place; its completion is not read."""
 
 
 def check_references(verifier: Verifier, rows: Rows) -> None:
-    """Refuse rows whose own reference the built-in rewards would not call right.
+    """Refuse rows whose own reference the built-in rewards would not grade as right.
 
-    Rewards of the user's are not asked: only they know what they compare with what. A reward of weight 0 is only watched.
+    The user's own rewards are not checked: only they define what is compared. A reward of weight 0 is only logged.
 
     Raises:
         RheostatError: naming the first such row, how many there are, and what its reference is.
@@ -48,7 +48,7 @@ def check_columns(rewards: Sequence[str | Callable[..., Any] | Verifier], rows: 
     for reward in rewards:
         found = arguments_of(reward)
         if found is None or "completions" not in found[0]:
-            continue  # functions of the other conventions are handed the same arguments whatever the columns
+            continue  # functions of the other conventions get the same arguments whatever the columns
         for column in (name for name in found[1] if name not in _TRL_GIVEN):
             lacking = [
                 where

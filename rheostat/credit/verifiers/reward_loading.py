@@ -63,7 +63,7 @@ def arguments_of(reward: Any) -> tuple[list[str], list[str]] | None:
         return None
     try:
         body = ast.parse(path.read_bytes()).body
-    except (SyntaxError, ValueError):  # loading it says what is wrong
+    except (SyntaxError, ValueError):  # loading it raises the error
         return None
     found = [node for node in body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name == name]
     if not found or found[-1].decorator_list:

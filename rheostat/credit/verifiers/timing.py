@@ -1,4 +1,4 @@
-"""How long each reward takes, so that a slow judge is found by name."""
+"""Time that each reward takes, so that a slow one is found by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rheostat.credit.verifiers.verifier_interface import Progress, Rollout, Scor
 
 
 class Timed:
-    """A verifier that knows how long it has taken.
+    """A verifier that measures its time.
 
     Args:
         verifier: what grades.

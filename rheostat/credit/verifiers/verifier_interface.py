@@ -1,8 +1,8 @@
 """What a verifier is: rollouts in; reward, parts and *validity* out.
 
-A grader that fails has not said "wrong". Its row is invalid: no reward (NaN), counted, masked in training, shown with the reason, and
+A failure of a grader is no wrong answer. Its row is invalid: no reward (NaN), counted, masked in training, shown with the reason, and
 :func:`require_valid` stops the run when too many rows are. A row on which every grader declined on purpose (TRL's ``None``) is
-``abstained``: masked as well, but nobody's failure.
+``abstained``: masked as well, but no failure.
 
 This module does not import torch until scores are built, so that the processes in which graders run start quickly.
 """
@@ -50,7 +50,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Progress:
-    """How far training is, for rewards that change with it (TRL's ``trainer_state``)."""
+    """Position of training, for rewards that change with it (TRL's ``trainer_state``)."""
 
     step: int = 0
     total_steps: int = 0
@@ -58,7 +58,7 @@ class Progress:
 
 @dataclass
 class Grade:
-    """What one grader says about one rollout: a number, nothing (``reward=None``: it abstains), or that it failed."""
+    """One grader's result for one rollout: a number, nothing (``reward=None``: it abstains), or a failure."""
 
     reward: float | None = None
     parts: dict[str, float] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Scores:
     parts: dict[str, Tensor] = field(default_factory=dict)
     """Named components, each [N] float32, NaN where the grader gave none."""
     notes: dict[str, list[str]] = field(default_factory=dict)
-    """Text a grader attached to the rows (N strings), for whoever looks at the rollouts."""
+    """Text that a grader attached to the rows (N strings), for readers of the rollouts."""
     metrics: dict[str, float] = field(default_factory=dict)
     """Scalars a grader logged about the whole batch."""
     messages: dict[int, str] = field(default_factory=dict)
@@ -174,7 +174,7 @@ class Scores:
 def number_of(value: Any) -> float | None:
     """What may stand for a number (Python's, numpy's, a tensor of one, a truth value) as a float; None for everything else.
 
-    Text is no number, whatever it says. What lies beyond every float becomes infinite.
+    Text is no number, whatever it reads. What lies beyond every float becomes infinite.
     """
     if value is None or isinstance(value, (str, bytes, bytearray)):
         return None
@@ -223,7 +223,7 @@ def grades_of(scores: Scores) -> list[Grade]:
 
 
 def _written(text: str) -> str:
-    """Text that can be written: half a surrogate pair, which a grader may hand on from anywhere, becomes a question mark."""
+    """Text that can be written: half a surrogate pair, which a grader may return, becomes a question mark."""
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -244,7 +244,7 @@ def require_valid(scores: Scores, max_invalid_share: float = 0.1, *, grader: str
     Args:
         scores: of one or several batches.
         max_invalid_share: share of failed rows that is still tolerated, in [0, 1].
-        grader: who, for the message.
+        grader: its name, for the message.
 
     Raises:
         RheostatError: naming the share, the limit and the first distinct reasons.

@@ -22,7 +22,7 @@ from rheostat.policies.control.views import Views
 
 
 class ControlPolicy(Protocol):
-    """What a control method asks of a network: bring your own by giving it these two methods."""
+    """What a control method needs of a network; a network of your own needs these two methods."""
 
     def distribution(self, observation: Tensor) -> Distribution:
         """The action distribution for normalised observations ``[N, ...]``."""
@@ -34,11 +34,11 @@ class ControlPolicy(Protocol):
 
 
 class Evaluation:
-    """What a policy says about a batch of observations, as constants, and the way back to its parameters.
+    """A policy's outputs for a batch of observations, as constants, and the backward pass to its parameters.
 
     Attributes:
         distribution: of the actions.
-        value: ``[N]``, the critic's; None if it was not asked.
+        value: ``[N]``, the critic's; None if it was not computed.
     """
 
     def __init__(self, distribution: Distribution, value: Tensor | None) -> None:
@@ -62,12 +62,12 @@ class Evaluation:
 
 
 def evaluate(policy: ControlPolicy, observation: Tensor, *, critic: bool = True) -> Evaluation:
-    """Distribution and value together: in the network's own way where it offers ``evaluate``, else one after the other by autograd.
+    """Distribution and value together: by the network's own ``evaluate`` where it has one, else one after the other by autograd.
 
     Args:
         policy: any network.
         observation: normalised, ``[N, ...]``.
-        critic: whether the value is wanted.
+        critic: whether to compute the value.
     """
     if hasattr(policy, "evaluate"):
         return policy.evaluate(observation, critic=critic)
@@ -83,7 +83,7 @@ def body(inputs: int, hidden: tuple[int, ...], activation: type[nn.Module]) -> n
 
 
 class ActorCritic(nn.Module):
-    """Separate actor and critic over vectors, or a shared convolutional trunk over images; over vectors that hold pictures, both.
+    """Separate actor and critic over vectors, or a shared convolutional trunk over images; for vectors that contain pictures, both.
 
     Args:
         observation_space: a Gymnasium ``Box`` (vector, or uint8 image ``[C, H, W]``).

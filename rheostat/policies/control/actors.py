@@ -16,7 +16,7 @@ from rheostat.policies.control.views import Front
 LOG_STD = (-20.0, 2.0)
 """Limits of the log standard deviation (Haarnoja et al. 2018, Stable-Baselines3)."""
 NO_DEVIATION = "a softmax over discrete actions has no deviation, so leave it at its default"
-"""Why an option of the deviation cannot act."""
+"""Why an option of the standard deviation has no effect."""
 
 
 class SquashedActor(nn.Module):

@@ -1,4 +1,4 @@
-"""Critics of whoever made a data set: V and Q that are fitted to it once and judge actions from then on (BPPO, Uni-O4)."""
+"""Critics of the policy that made a data set: V and Q are fitted to it once and evaluate actions from then on (BPPO, Uni-O4)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class BehaviourCritics:
     Args:
         observations, actions: features of an observation and of a unit action.
         kind: sarsa fits V to returns and one Q to ``r + gamma Qbar(s', a')``, a' the action that the data took next; iql fits V to an
-            expectile of the smaller of two slow critics and both critics to ``r + gamma V(s')``.
+            expectile of the smaller of two target critics and both critics to ``r + gamma V(s')``.
         critic_hidden, value_hidden: hidden layers.
         learning_rate: Adam step size of all.
-        tau, target_every: the slow critics move by tau every so many steps.
+        tau, target_every: the target critics move by tau every so many steps.
         expectile: of iql.
         generator: draws the initial weights.
     """
@@ -65,10 +65,10 @@ class BehaviourCritics:
         return min_over_critics(self.critics.network(observation, action))
 
     def step(self, rows: Transitions, returns: Tensor | None = None) -> dict[str, Tensor | float]:
-        """V, then Q (for iql towards the V that has moved), then the slow critics.
+        """One step of V, then of Q (for iql towards the V just updated), then of the target critics.
 
         Args:
-            rows: ``[B]``; sarsa needs ``next_action``, so that V too learns from the steps alone of which it is known.
+            rows: ``[B]``; sarsa needs ``next_action``; V too learns only from steps where it is known.
             returns: ``[B]``, what V regresses on (sarsa).
         """
         with torch.no_grad():
@@ -89,7 +89,7 @@ class BehaviourCritics:
         return {"value_loss": error.detach(), "critic_loss": loss.detach(), "value": value.detach().mean(), "q": q.detach().mean()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, optimisers, slow critics and the count of steps."""
+        """Networks, optimisers, target critics and the count of steps."""
         return {name: getattr(self, name).state_dict() for name in PARTS} | {"steps": self.steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

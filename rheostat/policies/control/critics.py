@@ -20,7 +20,7 @@ from rheostat.policies.control.views import Front
 from rheostat.policies.language.matmul import by_onednn, linear
 
 EPSILON = 1e-5
-"""Of layer normalisation."""
+"""Epsilon of layer normalisation."""
 
 
 class Stack(nn.Module):
@@ -73,7 +73,7 @@ class Stack(nn.Module):
         Args:
             x: ``[B, inputs]``, or ``[K, B, inputs]``.
             frozen: take the weights as constants: the gradient flows to ``x`` alone (a policy's step does not move its critics).
-            subset: int64 indices of the networks that are asked, in this order; K is then their number. None asks all.
+            subset: int64 indices of the networks to evaluate, in this order; K is then their number. None evaluates all.
 
         Returns:
             ``[K, B, outputs]``.

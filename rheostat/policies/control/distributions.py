@@ -18,7 +18,7 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 class Distribution(Protocol):
     """What a policy returns for a batch of observations ``[N, ...]``.
 
-    Slopes are derivatives with respect to ``parameters``, ``[N, P]``, by hand: what the inner loop of the control methods uses instead of
+    Gradients are with respect to ``parameters``, ``[N, P]``, derived by hand: the inner loop of the control methods uses them instead of
     autograd. Their inputs are constants.
     """
 
@@ -206,7 +206,7 @@ class Categorical:
 
 
 def epsilon_greedy(value: Tensor, epsilon: float) -> Categorical:
-    """The action with the largest value, or with probability ``epsilon`` any, each as likely.
+    """The action with the largest value, or with probability ``epsilon`` any action, all equally likely.
 
     Args:
         value: ``[N, A]`` of every action.

@@ -1,7 +1,7 @@
 """A learned dynamics model: an ensemble of networks that predict the next observation and the reward with their spread.
 
-PETS (Chua et al. 2018) as MBPO (Janner et al. 2019) trains it: every network sees a bootstrap sample of its own, training stops when none
-has become better on held-out steps for some passes, every network goes back to its best moment, and the best ones, the elites, are used.
+PETS (Chua et al. 2018) as MBPO (Janner et al. 2019) trains it: every network has a bootstrap sample of its own, training stops when none
+has improved on held-out steps for some passes, every network returns to its best weights, and the best networks, the elites, are used.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class DynamicsEnsemble(nn.Module):
         self.shift, self.scale = torch.zeros(observations + actions), torch.ones(observations + actions)
 
     def of(self, networks: int) -> DynamicsEnsemble:
-        """A new one of the same shape with another number of networks; its weights mean nothing yet."""
+        """A new ensemble of the same shape with another number of networks; its weights are not set yet."""
         return DynamicsEnsemble(self.observations, self.actions, networks=networks, hidden=self.hidden, generator=torch.Generator())
 
     def see(self, observation: Tensor, action: Tensor) -> None:
@@ -90,7 +90,7 @@ def target_of(rows: Transitions) -> Tensor:
 
 
 class DynamicsModel:
-    """The ensemble with its data: learns step by step, stops early, knows its elites, and predicts.
+    """The ensemble with its data: trains step by step, stops early, selects its elites, and predicts.
 
     Args:
         ensemble: the networks.
@@ -150,7 +150,7 @@ class DynamicsModel:
         return drawn.transpose(0, 1).flatten().long()
 
     def step(self, rows: Transitions) -> dict[str, float | Tensor]:
-        """One gradient step of every network on rows ``[E * batch_size]`` of :meth:`draw`; after each pass over the data, a look at the
+        """One gradient step of every network on rows ``[E * batch_size]`` of :meth:`draw`; after each pass over the data, evaluate on the
         held-out rows."""
         networks = len(self.bootstrap)
         observation, action, target = (x.view(networks, self.batch_size, -1) for x in (rows.observation, rows.action, target_of(rows)))
@@ -164,7 +164,7 @@ class DynamicsModel:
         return {"model_loss": likelihood.detach() / networks}
 
     def _look(self) -> None:
-        """Keep every network's best moment; stop when there was none for too long."""
+        """Evaluate on the held-out rows and keep every network's best weights; stop when none has improved for too long."""
         rows = self.rows[self.held_out]
         with torch.no_grad():
             mean, _ = self.ensemble(rows.observation, rows.action)
@@ -182,7 +182,7 @@ class DynamicsModel:
         return self.idle >= self.patience
 
     def finish(self) -> None:
-        """Go back to the best moments and choose the elites; a last look first, if the last pass was not completed."""
+        """Restore the best weights and choose the elites; if the last pass was not completed, evaluate once more first."""
         if self.steps % self.pass_length:
             self._look()
         with torch.no_grad():
@@ -206,7 +206,7 @@ class DynamicsModel:
         count, elites = len(observation), len(self.elites)
         share = -(-count // elites)
         order = torch.randperm(count, generator=generator)
-        dealt = order.repeat(-(-share * elites // count))[: share * elites].view(elites, share)  # the last ones may be there twice
+        dealt = order.repeat(-(-share * elites // count))[: share * elites].view(elites, share)  # the last rows may occur twice
         mean, log_variance = (x.flatten(0, 1)[:count] for x in self.used(observation[dealt], action[dealt]))
         noise = torch.randn(mean.shape, generator=generator)
         drawn = torch.empty_like(mean)
@@ -214,7 +214,7 @@ class DynamicsModel:
         return observation + drawn[:, :-1], drawn[:, -1]
 
     def state_dict(self) -> dict[str, Any]:
-        """Networks, optimiser, best moments and counters; the split and the bootstrap samples follow from the seed."""
+        """Networks, optimiser, best weights and counters; the split and the bootstrap samples follow from the seed."""
         return {
             "learner": self.learner.state_dict(),
             "best": self.best,

@@ -19,7 +19,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": relu, "tanh": torc
 
 
 def soft_limits(x: Tensor, low: float, high: float, *, squash: bool = False) -> Tensor:
-    """``low + (high - low) (x + 1) / 2``: numbers in ``[-1, 1]`` laid over ``[low, high]``.
+    """``low + (high - low) (x + 1) / 2``: numbers in ``[-1, 1]`` mapped onto ``[low, high]``.
 
     Args:
         x: any shape, what a network gives after its tanh.
@@ -31,7 +31,7 @@ def soft_limits(x: Tensor, low: float, high: float, *, squash: bool = False) -> 
 
 @torch.no_grad()
 def take_over(stack: Stack, source: Stack, networks: Tensor) -> None:
-    """``stack``, of ``[K]`` networks, becomes the networks of ``source`` with these numbers, int64 ``[K]``."""
+    """Copy the networks of ``source`` with these numbers, int64 ``[K]``, into ``stack``, which has K networks."""
     for mine, theirs in zip(stack.parameters(), source.parameters(), strict=True):
         mine.copy_(theirs[networks])
 
@@ -83,24 +83,24 @@ class GaussianEnsemble(nn.Module):
         return Gaussian(mean, soft_limits(spread, *self.limits, squash=self.squash))
 
     def become(self, other: GaussianEnsemble, members: Tensor) -> None:
-        """Take over the parameters of these members of ``other``, int64 ``[K]``."""
+        """Copy the parameters of these members of ``other``, int64 ``[K]``."""
         take_over(self.stack, other.stack, members)
 
     @torch.no_grad()
     def replace(self, which: Tensor, other: GaussianEnsemble) -> None:
-        """Members where ``which`` (bool ``[K]``) is True become those of ``other``; the rest stay."""
+        """Replace the members where ``which`` (bool ``[K]``) is True by those of ``other``; keep the rest."""
         for mine, theirs in zip(self.stack.parameters(), other.stack.parameters(), strict=True):
             mine[which] = theirs[which]
 
 
 class TrainableEnsemble(OptimizedNetwork):
-    """Members with one Adam over all of them: as Adam moves every number by itself, each member moves as if it were alone. Their losses
-    are added; the limit of the gradient's norm holds for each member."""
+    """Members with one Adam over all of them: as Adam moves every number by itself, each member moves as if it were alone. Losses
+    are added; the gradient norm is clipped member by member."""
 
     network: GaussianEnsemble
 
     def step(self, loss: Tensor, *, max_grad_norm: float | None = None) -> float:
-        """One step down the members' summed losses, a scalar; returns the mean of their gradients' norms before the limit (or NaN)."""
+        """One step down the members' summed losses, a scalar; returns the mean of their gradient norms before clipping (or NaN)."""
         self.parameters.gradient.zero_()
         loss.backward()
         norm = float("nan") if max_grad_norm is None else self._limit(max_grad_norm)
@@ -108,7 +108,7 @@ class TrainableEnsemble(OptimizedNetwork):
         return norm
 
     def forget(self) -> None:
-        """Begin anew: no moments."""
+        """Reset the optimiser: no moments."""
         self.optimizer.state.clear()
 
     def _limit(self, max_norm: float) -> float:

@@ -104,13 +104,13 @@ class FastPerceptrons:
 
     @torch.no_grad()
     def evaluate(self, observation: Tensor, *, critic: bool = True) -> Evaluation:
-        """Distribution and value, and the way back to the parameters."""
+        """Distribution and value, and the backward pass to the parameters."""
         observation = observation.flatten(1)
         return FastEvaluation(self, self.actor.forward(observation), self.critic.forward(observation) if critic else None)
 
 
 class FastEvaluation(Evaluation):
-    """An evaluation that goes back by hand."""
+    """An evaluation with a hand-written backward pass."""
 
     def __init__(self, network: FastPerceptrons, actor: list[Tensor], critic: list[Tensor] | None) -> None:
         self._network, self._actor, self._critic = network, actor, critic
@@ -140,14 +140,14 @@ class SharedTrunk:
         self.policy, self.distribution, self.value = policy, policy.distribution, policy.value
 
     def evaluate(self, observation: Tensor, *, critic: bool = True) -> Evaluation:
-        """Distribution and value from one pass, and the way back to the parameters."""
+        """Distribution and value from one forward pass, and the backward pass to the parameters."""
         features = self.policy.trunk(observation)
         value = self.policy.critic_head(self.policy.critic_body(features)).squeeze(-1) if critic else None
         return Evaluation(self.policy.head(self.policy.actor_body(features)), value)
 
 
 def fast(policy: ControlPolicy, parameters: ParameterVector) -> ControlPolicy:
-    """The fast form of ``policy``, sharing its parameters; the policy itself where there is none (your own network, or a subclass).
+    """The fast form of ``policy``, sharing its parameters; the policy itself where none exists (your own network, or a subclass).
 
     Args:
         policy: what to evaluate.

@@ -2,8 +2,8 @@
 
     pi(a|s) = sum_k w_k(s) N(a; mu_k(s), sigma_k(s)),      w = softmax(logits),      dimensions independent
 
-A draw is that of one expert, chosen with probability w. With a single expert no choice is drawn, so that a mixture of one takes the random
-numbers of the plain Gaussian. Densities go through logsumexp: a sum of exponentials underflows for far actions.
+A sample comes from one expert, chosen with probability w. With a single expert nothing is chosen, so a mixture of one uses the random
+numbers of the plain Gaussian. Densities use logsumexp: a sum of exponentials underflows for far actions.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class MixtureOfGaussians:
         return (self.logits.softmax(-1) * (own - reach)).sum(-1)
 
     def kl_gradient(self, other: Distribution) -> Tensor:
-        """By autograd: no inner loop of this library's methods asks for it."""
+        """By autograd: no inner loop of this library's methods needs it."""
         return _gradient(self, lambda mine: mine.kl(other))
 
     def reverse_kl_gradient(self, other: Distribution) -> Tensor:
@@ -198,7 +198,7 @@ def _gradient(mixture: MixtureOfGaussians, of: Callable[[MixtureOfGaussians], Te
 class SquashedMixture:
     """``a = tanh(u)``, ``u`` from a mixture of Gaussians; actions are float ``[N, D]`` in (-1, 1).
 
-    Which density a soft method means has two answers: that of the expert that acted (the authors of PMOE), or that of the whole mixture,
+    A soft method can mean one of two densities: that of the expert that acted (the authors of PMOE), or that of the whole mixture,
     which is the more spread out. :meth:`draw` gives the first, :meth:`log_prob` and :meth:`mixture_log_prob` the second.
     """
 
@@ -249,7 +249,7 @@ class SquashedMixture:
     def mixture_log_prob(self, noise: Tensor, log_prob: Tensor) -> Tensor:
         """The log-probability under the whole mixture of what ``draw(noise)`` gave, ``[N, K]``; the gradient flows through it.
 
-        The squashing changes both densities by the same factor, so they differ by what they differ by before it.
+        Squashing changes both densities by the same factor, so their difference is the one before squashing.
 
         Args:
             noise: ``[N, K, D]``.

@@ -1,4 +1,4 @@
-"""Policies with a memory: an LSTM under actor and critic, sequences as what it is evaluated on, and the memory of episodes under way.
+"""Recurrent policies: an LSTM under actor and critic, the sequences it is evaluated on, and the memory of running episodes.
 
 Details as in Huang et al. 2022: orthogonal weights and zero biases in the LSTM (32), a memory of zeros where an episode begins (33, 34),
 sequences that are evaluated from the memory they began with (36).
@@ -30,14 +30,14 @@ ALONE = (
 
 @dataclass(frozen=True)
 class Sequences:
-    """Rows of consecutive steps with what a memory must know about them."""
+    """Rows of consecutive steps, with the memory before them and where episodes begin."""
 
     observation: Tensor
     """``[B, T, ...]``, as networks read them."""
     begins: Tensor
-    """bool ``[B, T]``: the step is the first of an episode, so that nothing is remembered."""
+    """bool ``[B, T]``: the step is the first of an episode, so the memory is reset before it."""
     mask: Tensor
-    """bool ``[B, T]``: steps that are asked about; the others are only walked through."""
+    """bool ``[B, T]``: steps to evaluate; the others only update the memory."""
     memory: Tensor
     """``[B, S]``, before the first step of each row."""
 
@@ -130,10 +130,10 @@ class RecurrentActorCritic(nn.Module):
         ((features, memory),) = self.stretches(observation.unsqueeze(1), going_on, memory)
         return features.squeeze(1), memory
 
-    # --- what actor and critic say ----------------------------------------------------------------------------------------------------
+    # --- outputs of actor and critic --------------------------------------------------------------------------------------------------
 
     def features(self, sequences: Sequences) -> Tensor:
-        """Of the steps that are asked about, ``[N, H]``, row by row."""
+        """Features of the steps to evaluate, ``[N, H]``, row by row."""
         if not isinstance(sequences, Sequences):
             raise RheostatError(ALONE)
         along = self.stretches(sequences.observation, sequences.begins, sequences.memory)
@@ -148,7 +148,7 @@ class RecurrentActorCritic(nn.Module):
         return self.heads.value(features)
 
     def distribution(self, sequences: Sequences) -> Distribution:
-        """The action distribution at the steps that are asked about, row by row.
+        """The action distribution at the steps to evaluate, row by row.
 
         Raises:
             RheostatError: observations alone.
@@ -156,17 +156,17 @@ class RecurrentActorCritic(nn.Module):
         return self.head(self.features(sequences))
 
     def value(self, sequences: Sequences) -> Tensor:
-        """The critic's value at the steps that are asked about, ``[N]``; raises as :meth:`distribution`."""
+        """The critic's value at the steps to evaluate, ``[N]``; raises as :meth:`distribution`."""
         return self.judge(self.features(sequences))
 
     def evaluate(self, sequences: Sequences, *, critic: bool = True) -> Evaluation:
-        """Both, and the way back to the parameters."""
+        """Both, and the backward pass to the parameters."""
         features = self.features(sequences)
         return Evaluation(self.head(features), self.judge(features) if critic else None)
 
 
 class EpisodeMemory:
-    """What a policy remembers of episodes under way: call it with their next observations, and say where an episode is over.
+    """A policy's memory of running episodes: call it with their next observations, and call :meth:`forget` where an episode ends.
 
     Args:
         network: the policy.
@@ -206,7 +206,7 @@ class EpisodeMemory:
         return self.network.head(features)
 
     def forget(self, ended: Any = None) -> None:
-        """New episodes begin.
+        """Reset the memory where new episodes begin.
 
         Args:
             ended: bool ``[N]``, where; everywhere if None.
@@ -218,5 +218,5 @@ class EpisodeMemory:
         return {"memory": self._memory, "begins": self.begins}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over what was saved."""
+        """Load what was saved."""
         self._memory, self.begins = state["memory"], state["begins"]

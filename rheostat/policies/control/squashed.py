@@ -1,4 +1,4 @@
-"""Policies of bounded actions: everything inside acts in ``[-1, 1]``, and the environment's units are put on at the border.
+"""Policies of bounded actions: policies act in ``[-1, 1]``, and actions are rescaled to the environment's units before they are executed.
 
 Unit actions make action noise, target entropies and critics independent of what an environment calls its bounds.
 """
@@ -19,9 +19,9 @@ from rheostat.policies.control.distributions import Gaussian
 
 LOG_2 = math.log(2.0)
 EDGE = 1.0 - 1e-6
-"""Actions of others are taken back to this before the inverse of tanh."""
+"""Actions of other policies are clamped to this before the inverse of tanh."""
 BEYOND = 1.0 + 1e-5
-"""An action further out than rounding explains."""
+"""An action farther outside the bounds than rounding explains."""
 
 
 @dataclass(slots=True)
@@ -66,21 +66,21 @@ class SquashedGaussian:
         return self.mean.tanh()
 
     def log_prob(self, action: Tensor) -> Tensor:
-        """``[N]``, nats, of unit actions; an action at the bound counts as just inside, one beyond it is never drawn: minus infinity."""
+        """``[N]``, nats, of unit actions; an action at the bound counts as just inside, one beyond it has log-density minus infinity."""
         u = action.clamp(-EDGE, EDGE).atanh()
         found = self._log_prob(u, action, (u - self.mean) * (-self.log_std).exp(), None)
         return torch.where((action.abs() > BEYOND).any(-1), -torch.inf, found)
 
 
 class UnitPolicy(Protocol):
-    """A distribution of unit actions ``[N, D]``: what :class:`Rescaled` puts the environment's units on."""
+    """A distribution of unit actions ``[N, D]``, which :class:`Rescaled` converts to the environment's units."""
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """Draw ``[N, D]`` in ``[-1, 1]``."""
         ...
 
     def mode(self) -> Tensor:
-        """``[N, D]``, what is done when nothing is explored."""
+        """``[N, D]``, the action without exploration."""
         ...
 
     def log_prob(self, action: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class UnitPolicy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The environment's action bounds and the way between them and ``[-1, 1]``.
+    """The environment's action bounds and the maps between them and ``[-1, 1]``.
 
     Attributes:
         centre, half: ``[D]`` float32, the middle and half the width of every dimension.

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 
 def _forward(x: Tensor, weights: tuple[Tensor, ...], biases: tuple[Tensor, ...]) -> list[Tensor]:
-    """The input and what every layer makes of it, each ``[K, B, width]``."""
+    """The input and the output of every layer, each ``[K, B, width]``."""
     found = [x.expand(len(weights[0]), -1, -1) if x.dim() == 2 else x]
     for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         made = torch.baddbmm(bias, found[-1], weight.transpose(1, 2))

@@ -1,4 +1,4 @@
-"""What stands before a perceptron where observations are pictures or hold some: every picture has a small convolutional network."""
+"""Feature extractors for observations that are or contain pictures: every picture has a small convolutional network."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from rheostat.policies.control.pixels import Pixels
 
 FEATURES = 64
-"""Numbers that stand for one picture among others."""
+"""Features of one picture among several."""
 PIXEL_FEATURES = 512
-"""Width of the layer above the convolutions where a picture is all there is (Mnih et al. 2015)."""
+"""Width of the layer above the convolutions where the observation is a single picture (Mnih et al. 2015)."""
 
 
 class Views(nn.Module):
@@ -42,7 +42,7 @@ class Views(nn.Module):
 
 
 def picture_network(observation_space: Any, generator: torch.Generator | None) -> Pixels | Views | None:
-    """The network of the pictures in an observation, as read: an image ``[C, H, W]``, or a vector that holds some; None without any.
+    """The network of the pictures in an observation, as read: an image ``[C, H, W]``, or a vector that contains some; None without any.
 
     Args:
         observation_space: of encoded observations.
@@ -57,7 +57,7 @@ def picture_network(observation_space: Any, generator: torch.Generator | None) -
 
 
 class Front(nn.Module):
-    """Observations as the features that a perceptron reads; columns beyond the observation's own pass.
+    """Observations as the features that a perceptron reads; columns beyond the observation's own pass through.
 
     Args:
         network: of the pictures, see :func:`picture_network`.
@@ -70,7 +70,7 @@ class Front(nn.Module):
 
     @classmethod
     def of(cls, observation_space: Any, generator: torch.Generator | None) -> Front | None:
-        """For these observations; None where they are numbers alone, which need none."""
+        """The feature extractor of these observations; None where they are vectors without pictures."""
         network = picture_network(observation_space, generator)
         return None if network is None else cls(network, None if len(observation_space.shape) == 3 else observation_space.shape[0])
 

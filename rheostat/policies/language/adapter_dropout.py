@@ -1,7 +1,7 @@
 """Dropout of adapters (Hu et al. 2021, arXiv 2106.09685, section 5), from a random stream of its own.
 
-What adapters read is dropped, and only inside :func:`dropping`: that is where the gradient of a loss is computed. Everywhere else
-(sampling, scoring, measuring, exporting) the policy is whole, so that its log-probabilities do not change between two looks at a token.
+Inputs of adapters are dropped, and only inside :func:`dropping`, where the gradient of a loss is computed. Everywhere else
+(sampling, scoring, measuring, exporting) nothing is dropped, so a token has the same log-probability whenever it is scored.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from rheostat.streams import derive_seed
 
 
 class AdapterDropout(nn.Module):
-    """Sets a share of what one adapter reads to 0 and scales the rest up, so that its mean stays.
+    """Sets a share of one adapter's inputs to 0 and scales the rest up, so that their mean stays.
 
-    Which entries is a function of the seed and the number alone. So a layer that is computed again in the backward pass drops the same
-    ones, and a resumed run the same as one without a break.
+    The seed and the number alone decide which entries. So a layer that is computed again in the backward pass drops the same
+    entries, and so does a resumed run.
 
     Args:
         share: that is dropped.
@@ -32,7 +32,7 @@ class AdapterDropout(nn.Module):
         self.seed: int | None = None
 
     def forward(self, x: Tensor) -> Tensor:
-        """``x`` of any shape, whole where no seed is set."""
+        """``x`` of any shape, unchanged where no seed is set."""
         if self.seed is None:
             return x
         generator = torch.Generator(x.device).manual_seed(derive_seed(self.seed, self.number))
@@ -41,7 +41,7 @@ class AdapterDropout(nn.Module):
 
 
 def install(model: nn.Module, share: float) -> list[AdapterDropout]:
-    """Put a dropout before every adapter that can have one, in place of whatever is there.
+    """Put a dropout before every adapter that can have one, in place of any that is there.
 
     Args:
         model: with LoRA adapters of ``peft``.
@@ -59,7 +59,7 @@ def install(model: nn.Module, share: float) -> list[AdapterDropout]:
 
 @contextmanager
 def dropping(dropouts: list[AdapterDropout], seed: int) -> Iterator[None]:
-    """Inside, a share is dropped."""
+    """Drop a share of the adapters' inputs inside the context."""
     for each in dropouts:
         each.seed = seed
     try:

@@ -2,8 +2,8 @@
 
 A batch of 8 x 1024 tokens over a vocabulary of 150 000 takes 5 GB for one float32 copy of its logits, and log-softmax with its gradient
 keeps three. Here a chunk of tokens is projected, reduced to one log-probability and one entropy per token, and forgotten; the backward pass
-projects it again. No tensor larger than ``CHUNK_ELEMENTS`` entries is ever made, whatever the number of tokens, and only tokens that are
-asked for are projected at all.
+projects it again. No tensor larger than ``CHUNK_ELEMENTS`` entries is ever made, whatever the number of tokens, and only the
+requested tokens are projected at all.
 
 With ``z`` the tempered logits, ``p = softmax(z)`` and ``H`` its entropy, the gradients are (one line of calculus each)
 ``d logp_a / d z_j = [j = a] - p_j`` and ``d H / d z_j = -p_j (log p_j + H)``.
@@ -68,7 +68,7 @@ def filter_logits(z: Tensor, top_k: int = 0, top_p: float = 1.0, chosen: Tensor 
     Args:
         z: ``[n, V]`` float32 tempered logits.
         top_k, top_p: as in :class:`LogitRule`; the most likely token always stays.
-        chosen: ``[n]`` int64 tokens that stay whatever happens: the learner must be able to score what the sampler drew, although its
+        chosen: ``[n]`` int64 tokens that are always kept: the learner must be able to score what the sampler drew, although its
             own set may differ by a tie or a rounding.
     """
     drop, kept = None, z
@@ -111,7 +111,7 @@ class _TokenLogProbs(torch.autograd.Function):
                 spread[part] = h
         ctx.save_for_backward(hidden, weight, bias, chosen, normaliser, spread if entropy else None)
         ctx.rule, ctx.chunk = rule, chunk
-        ctx.set_materialize_grads(False)  # the gradient of an entropy that is only looked at costs nothing
+        ctx.set_materialize_grads(False)  # the gradient of an entropy that no loss uses costs nothing
         return logp, spread
 
     @staticmethod

@@ -1,7 +1,7 @@
 """The Llama family of decoders as a function of packed tokens, on the parameters of the Hugging Face modules themselves.
 
 Hugging Face models compute on padded rectangles ``[B, T]``. Here every operator except attention runs on a flat list of tokens ``[N]``, so
-nothing is spent on padding, and a prompt shared by a group is computed once; attention is a function the caller hands in, which knows how
+nothing is spent on padding, and a prompt shared by a group is computed once; the caller passes attention as a function, which knows how
 the tokens lie (:mod:`rheostat.policies.language.packing` for scoring, a key-value cache for generation). Query, key and value
 are one matrix product where the model is small enough for that to pay.
 
@@ -61,7 +61,7 @@ def _project(*modules: Any) -> Project:
 
 @dataclass(frozen=True)
 class _Layer:
-    """What one layer computes with, as taken from its Hugging Face module."""
+    """The parameters of one layer, taken from its Hugging Face module."""
 
     norm: Tensor
     qkv: Project

@@ -4,8 +4,8 @@ Wraps any Hugging Face causal LM. Models of the Llama family run on packed token
 (:mod:`rheostat.policies.language.decoder`),
 every other architecture through its own forward pass; the vocabulary projection is chunked for all of them.
 
-Dropout of the model's own is always off: a policy whose log-probabilities change between two looks at the same token has no ratio to its
-former self. That of adapters is on inside of :meth:`LanguagePolicy.dropping` only.
+Dropout of the model's own is always off: a policy whose log-probabilities change between two passes over the same token has no ratio to its
+former self. Dropout of adapters is on inside of :meth:`LanguagePolicy.dropping` only.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ SCORED_AT_ONCE = 2**16  # tokens per forward pass when no gradient is wanted
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What the policy says about the masked tokens, each ``[B, T]`` float32 and 0 outside the mask."""
+    """The policy's scores of the masked tokens, each ``[B, T]`` float32 and 0 outside the mask."""
 
     logp: Tensor
     entropy: Tensor | None = None
@@ -109,7 +109,7 @@ class LanguagePolicy(nn.Module):
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids(self.causal, tokenizer)
         self.share_prompts, self.recompute = share_prompts, recompute
-        self.cached = True  # whether generation may use the model's own cache (asked by collect.language.generation.trial)
+        self.cached = True  # whether generation may use the model's own cache (decided by collect.language.generation.trial)
         config = self.causal.config
         self._scale = float(getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0))
         self._softcap = getattr(config, "final_logit_softcapping", None)
@@ -178,10 +178,10 @@ class LanguagePolicy(nn.Module):
 
     @property
     def longest(self) -> int | None:
-        """Number of positions that prompts and completions may have, if the model says so.
+        """Number of positions that prompts and completions may have, if its configuration gives it.
 
         LongRoPE (Ding et al. 2024, arXiv 2402.13753) turns all positions by other angles once a row is longer than the model was first made
-        for. A cache keeps the angles of before, so what is sampled would have another probability when it is scored: that length is the
+        for. A cache keeps the earlier angles, so sampled tokens would have another probability when they are scored: that length is the
         limit.
         """
         config = self.causal.config.get_text_config()
@@ -193,7 +193,7 @@ class LanguagePolicy(nn.Module):
 
     @property
     def pad_id(self) -> int:
-        """What padding is filled with; its value never matters."""
+        """The token id that fills padding; its value never matters."""
         if self.tokenizer is None:
             return 0
         pad = self.tokenizer.pad_token_id
@@ -209,11 +209,11 @@ class LanguagePolicy(nn.Module):
         return bool(self._dropouts)
 
     def dropping(self, seed: int) -> AbstractContextManager[None]:
-        """Inside, adapters read what is left after their dropout, which is the same for equal seeds; the backward pass belongs inside."""
+        """Switch the dropout of adapters on inside the context; it is the same for equal seeds. The backward pass belongs inside."""
         return dropping(self._dropouts, seed)
 
     def rule(self, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0) -> LogitRule:
-        """From this model's raw logits to the distribution that is sampled."""
+        """The rule from this model's raw logits to the distribution that is sampled."""
         return LogitRule(self._scale, self._softcap, temperature, top_k, top_p)
 
     def raw_logits(self, hidden: Tensor) -> Tensor:
@@ -272,7 +272,7 @@ class LanguagePolicy(nn.Module):
         Args:
             action: ``[B, T]`` int64 token ids.
             attention: ``[B, T]`` bool, real tokens.
-            mask: ``[B, T]`` bool, tokens to read about.
+            mask: ``[B, T]`` bool, tokens to evaluate.
             read: of logits ``[n, V]`` float32 at temperature 1 and of the tokens ``[n]`` that followed, numbers ``[n]``.
 
         Returns:
@@ -326,7 +326,7 @@ class LanguagePolicy(nn.Module):
 
     @contextmanager
     def without_adapters(self) -> Iterator[None]:
-        """The base model, for as long as the context lasts."""
+        """The policy is the base model inside the context."""
         with self.model.disable_adapter() if self.adapted else nullcontext():
             yield
 
@@ -371,7 +371,7 @@ def predicting(mask: Tensor) -> Tensor:
 
 
 class Reference:
-    """A frozen policy to measure the distance to.
+    """A frozen policy, to which the distance is measured.
 
     With adapters the base model is shared. Adapters that do nothing yet are switched off; those that were trained before the run began are
     part of the policy it begins with, so their weights are kept and put in place while the reference scores. Without adapters (or
@@ -402,7 +402,7 @@ class Reference:
 
     @contextmanager
     def _in_place(self) -> Iterator[None]:
-        """The kept adapters in the place of the present ones; memory is exchanged, so references to the weights stay valid."""
+        """Exchange the present adapters for the stored ones; values are exchanged in memory, so references to the weights stay valid."""
         parameters = dict(self._policy.model.named_parameters())
         present = {name: parameters[name].data for name in self._adapters}
         try:
@@ -418,7 +418,7 @@ class Reference:
         return dict(self._adapters) if self._copy is None else dict(self._copy.state_dict())
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Put saved weights back."""
+        """Load saved weights."""
         if self._copy is not None:
             self._copy.load_state_dict(state)
         else:  # also where the run began with adapters that are not in the model's folder
@@ -429,8 +429,8 @@ def values_of_tokens(policy: LanguagePolicy, head: ValueHead, action: Tensor, at
     """A head's values of the states before and after each masked token, ``[B, T]`` each and 0 elsewhere.
 
     Args:
-        policy: whose hidden states.
-        head: on them.
+        policy: its hidden states are read.
+        head: maps them to values.
         action, attention, mask: as in :meth:`LanguagePolicy.score`.
 
     Raises:

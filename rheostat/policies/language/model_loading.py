@@ -1,4 +1,4 @@
-"""Getting a causal LM and its tokenizer ready: where it lies, device, dtype, and whether the two belong together."""
+"""Loading a causal LM and its tokenizer: folder, device, dtype, and whether the two belong together."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def load_model(path: str | Path, device: torch.device, dtype: torch.dtype, **opt
             ) from error
         raise RheostatError(_not_loaded("model", base or path, error)) from error
     for tensor in (*model.parameters(), *model.buffers()):
-        # Loaded weights are views of the file, at whatever byte it puts them. Memory of their own is aligned, so that products take the
+        # Loaded weights are views of the file, at any byte offset. Memory of their own is aligned, so that products take the
         # same path in every process (sums of floats depend on it), and the file may be replaced while the model is in use.
         tensor.data = tensor.data.clone()
     return model.to(device)
@@ -97,7 +97,7 @@ def base_of_adapters(path: str | Path) -> str | None:
 
 
 def adapter_config(path: str | Path) -> dict[str, Any] | None:
-    """What a folder of ``peft`` adapters says of them; None for a folder of another kind.
+    """The configuration in a folder of ``peft`` adapters; None for a folder of another kind.
 
     Raises:
         RheostatError: its file is damaged.
@@ -127,7 +127,7 @@ def _with_saved_adapters(model: Any, path: str | Path) -> Any:
 
 @contextmanager
 def without_bars() -> Iterator[None]:
-    """Silence the progress bars that transformers prints while it reads and writes weights; ours show what takes long."""
+    """Silence the progress bars that transformers prints while it reads and writes weights; Rheostat's own show what takes long."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -1,7 +1,7 @@
 """Padded rows as a flat list of tokens, each prompt of a group once, and attention over it.
 
 A prompt of ``P`` tokens with ``G`` completions of ``R`` tokens costs ``P + G R`` tokens instead of ``G (P + R)`` plus padding. What may
-be shared is read off the tokens themselves (rows that begin alike up to their first scored position), so rows can come in any order, with
+be shared follows from the tokens themselves (rows that are equal up to their first scored position), so rows come in any order, with
 or without group ids, and nothing is shared that differs.
 """
 
@@ -28,7 +28,7 @@ class Bucket:
 
     rows: int
     width: int
-    gather: Tensor  # [rows * width] packed token of every slot (0 on padding, which no real token looks at: it lies to the right)
+    gather: Tensor  # [rows * width] packed token of every slot (0 on padding, to which no real token attends: it lies to the right)
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def pack(action: Tensor, attention: Tensor, needed: Tensor, *, share: bool = Tru
         scatter[gather[mine]] = offset + mine
         buckets.append(Bucket(len(chunk), wide, gather))
         offset += len(gather)
-    # a little padding, so that matrix products meet few different sizes; nothing looks at it and nothing asks for it
+    # a little padding, so that matrix products have few different sizes; no token attends to it and no result comes from it
     extra = (0, usual_above(len(scatter)) - len(scatter))
     packed = [F.pad(values, extra) for values in (ids[own], column.expand_as(own)[own], scatter)]
     return Packing(packed[0], packed[1], slot[which, where - start[which]], tuple(buckets), packed[2])

@@ -63,7 +63,7 @@ class TokenRewardModel(nn.Module):
         Args:
             action: ``[B, T]`` int64 token ids.
             attention: ``[B, T]`` bool.
-            mask: ``[B, T]`` bool, tokens that are asked about.
+            mask: ``[B, T]`` bool, tokens to score.
             options: of the sampler, not read.
         """
         rows = len(action) if torch.is_grad_enabled() else max(1, SCORED_AT_ONCE // max(1, action.shape[1]))

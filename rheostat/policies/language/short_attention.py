@@ -19,7 +19,7 @@ class _ShortAttention(torch.autograd.Function):
     def forward(ctx: Any, block: Tensor, query_heads: int, key_heads: int, future: Tensor) -> Tensor:
         rows, width, _, size = block.shape
         heads = block.transpose(1, 2)
-        # the query heads that share a key head lie behind one another in the place of positions
+        # the query heads that share a key head are laid one after another along the axis of positions
         query = (heads[:, :query_heads] * size**-0.5).reshape(rows * key_heads, -1, size)
         key = heads[:, query_heads : query_heads + key_heads].reshape(-1, width, size)
         value = heads[:, query_heads + key_heads :].reshape(-1, width, size)

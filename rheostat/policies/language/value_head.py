@@ -15,7 +15,7 @@ FILE = "value_head.safetensors"
 class ValueHead(nn.Module):
     """One linear layer from hidden states to values, in float32, starting at 0 everywhere.
 
-    Starting at 0 makes the first advantages those of plain returns instead of noise, and needs no random numbers.
+    Because it starts at 0, the first advantages are those of plain returns instead of noise, and no random numbers are needed.
     """
 
     def __init__(self, width: int) -> None:
@@ -29,7 +29,7 @@ class ValueHead(nn.Module):
         return self.linear(hidden.float())[:, 0]
 
     def save(self, folder: Path) -> None:
-        """Write the head beside the model's own files."""
+        """Write the head into the folder of the model's files."""
         from safetensors.torch import save_file
 
         save_file({name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}, folder / FILE)

@@ -1,8 +1,8 @@
 """What a right answer can look like: other text never reaches a grader that evaluates it.
 
 Some graders hand the answer to ``eval`` or to sympy's ``parse_expr``, which is ``eval`` with every builtin in reach. Their right answers
-are lists, boards or formulas, and a grammar says which. Text outside it is a wrong answer, and nothing has run to find that out: a regular
-expression looks at the characters, Python's parser at the structure.
+are lists, boards or formulas, and a grammar defines which. Text outside it is a wrong answer, and no code runs to find that out: a regular
+expression checks the characters, Python's parser the structure.
 
 A grammar also bounds what the evaluation costs. ``9**9**9`` is arithmetic, so a formula has a *weight*, which grows with the degree and
 the digits of its value: 1 for a letter or a short number, the sum of both sides for a product, times the exponent for a power.
@@ -23,7 +23,7 @@ _SIGNS = re.compile(r"(?:[-+~]\s*){6,}")
 
 @runtime_checkable
 class Grammar(Protocol):
-    """Decides by looking at a text, without running any of it."""
+    """Decides whether a text is inside, without running any of it."""
 
     def objection(self, text: str) -> str | None:
         """Why the text is outside the grammar, in a few words; None where it is inside."""
@@ -174,7 +174,7 @@ def _too_deep(text: str) -> bool:
 
 def _parsed(text: str) -> ast.expr | None:
     try:
-        with warnings.catch_warnings(action="ignore"):  # the parser remarks on 1or 2
+        with warnings.catch_warnings(action="ignore"):  # the parser warns of 1or 2
             return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None

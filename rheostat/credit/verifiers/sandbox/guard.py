@@ -1,4 +1,4 @@
-"""A verifier that is handed only what its grammar admits."""
+"""A verifier that gets only answers inside its grammar."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHOWN = 400
 
 
 class Guarded:
-    """Grades what lies within a grammar with another verifier; other answers earn 0 (part ``mark``, note ``refused``), unseen by it.
+    """Grades answers inside a grammar with another verifier; other answers earn 0 (part ``mark``, note ``refused``) and never reach it.
 
     Args:
         verifier: grades the rest.
@@ -37,7 +37,7 @@ class Guarded:
         return Scores.from_grades([grade or Grade() for grade in grades], scores.metrics if scores is not None else {})
 
     def standings(self) -> list[Standing]:
-        """Where the other verifier stands."""
+        """The sandbox level of the other verifier."""
         return standings_of(self.verifier)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Does a grader evaluate what it is given? Read off its source.
+"""Whether a grader evaluates the text it is given, decided from its source.
 
 The walk follows the grader's text parameters. A parameter is *tainted* when it holds what the model wrote; a variable is, when it is
 assigned from something that mentions a tainted name; and a call of a function or method whose source belongs to the same package is
@@ -64,14 +64,14 @@ def evaluations(function: Callable[..., Any], trusted: Iterable[str] = (), owner
                 target = target.__init__ if inspect.isclass(target) else inspect.unwrap(target)
                 if inspect.isfunction(target) or inspect.ismethod(target):
                     waiting.append((target, _passed(call, target, names)))
-        for node in ast.walk(tree):  # handed on without a call: map(eval, answers), run = eval
+        for node in ast.walk(tree):  # passed on without a call: map(eval, answers), run = eval
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node not in called and node.id in RUNNING_BUILTINS:
                 found[node.id] = None
     return list(found)
 
 
 def _runner(target: Any) -> str | None:
-    """What a call of this would be reported as; None where it runs no text."""
+    """The name under which a call of this is reported; None where it runs no text."""
     if _package(target) == "builtins":
         return _name(target) if _name(target) in RUNNING_BUILTINS else None
     return f"{_package(target)}.{_name(target)}" if _package(target) in RUNNING_PACKAGES else None

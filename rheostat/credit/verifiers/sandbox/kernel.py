@@ -99,10 +99,10 @@ def landlock(readable: Iterable[str], listable: Iterable[str] = ()) -> None:
 
 
 def enter_namespaces(readable: Sequence[str], loadable: Sequence[str], before: Callable[[], None] = lambda: None) -> list[str]:
-    """Go on as process 1 of a system without network, other processes, ``/proc``, and any file but these, which are read-only.
+    """Continue as process 1 of a system without network, other processes, ``/proc``, and any file but these, which are read-only.
 
-    The caller stays behind to wait and ends as its child does. A folder ``/scratch`` in memory can be written (32 MB). Rights over this
-    small world remain until :func:`close_namespaces`.
+    The caller stays behind to wait and ends as its child does. A folder ``/scratch`` in memory can be written (32 MB). Rights over these
+    namespaces remain until :func:`close_namespaces`.
 
     Args:
         readable: absolute paths of files and folders that stay; those that do not exist are left out.
@@ -110,7 +110,7 @@ def enter_namespaces(readable: Sequence[str], loadable: Sequence[str], before: C
         before: called in the new process while it still sees the old files.
 
     Returns:
-        What :func:`close_namespaces` is to take away.
+        The places that :func:`close_namespaces` removes.
     """
     user, group = os.getuid(), os.getgid()
     checked(_libc.unshare(NEWUSER | NEWNS | NEWPID | NEWNET | NEWIPC | NEWUTS), "unshare")
@@ -128,7 +128,7 @@ def enter_namespaces(readable: Sequence[str], loadable: Sequence[str], before: C
 
 
 def close_namespaces(temporary: Sequence[str]) -> None:
-    """Take away what was needed to load only, and every right over the namespaces."""
+    """Remove the files that only loading needed, and every right over the namespaces."""
     for path in reversed(temporary):
         checked(_libc.umount2(path.encode(), MNT_DETACH), f"umount {path}")
     _drop_capabilities()

@@ -1,11 +1,11 @@
-"""How strong the walls around a grader are, and how that is found out: by trying what they should stop.
+"""The levels of a grader's sandbox, and their measurement, which tries what they should stop.
 
 | level | what a completion's code can no longer do |
 |---|---|
 | ``off`` | nothing is stopped: a process of its own with a time limit, the trainer's whole environment, no fork |
 | ``process`` | read the trainer's environment, take memory without limit, outlive its grading, change the grading of another completion |
 | ``kernel`` | also: read files other than libraries, write files, open connections, start programs, signal or look into other processes |
-| ``namespaces`` | the same, and it sees no network, process or file to try it on |
+| ``namespaces`` | the same, and there is no network, process or file to try it on |
 
 ``best`` takes the strongest level that starts here *and* passes its own measurement: a hostile job tries to read and write a canary
 file, to connect to a port, to read a variable and the trainer's ``/proc`` entry, to fork, to send a signal and to take too much memory.
@@ -52,7 +52,7 @@ NEEDS: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Standing:
-    """The level a grader runs at and how that came about."""
+    """The level a grader runs at and how it was chosen."""
 
     grader: str
     level: str
@@ -78,7 +78,7 @@ class Standing:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Standing:
-        """The way back."""
+        """Read from plain JSON."""
         lists = {name: tuple(content.get(name, ())) for name in ("needs", "stopped", "worked")}
         return cls(str(content.get("grader")), str(content.get("level")), **lists, refused=dict(content.get("refused", {})))
 
@@ -130,6 +130,6 @@ def weakest(standings: Iterable[Standing]) -> str | None:
 
 
 def standings_of(verifier: Any) -> list[Standing]:
-    """Where the graders of a verifier stand; empty for one that evaluates nothing in a process of its own."""
+    """The sandbox levels of a verifier's graders; empty for one that evaluates nothing in a process of its own."""
     found = getattr(verifier, "standings", None)
     return list(found()) if callable(found) else []

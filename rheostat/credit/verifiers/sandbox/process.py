@@ -1,4 +1,4 @@
-"""The trainer's side of a grading process: start it at a level, measure that level, hand over jobs, read what comes back, end it."""
+"""The trainer's side of a grading process: start it at a level, measure that level, send jobs, read the answers, end it."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ CANARY = f"RHEOSTAT_CANARY_{secrets.token_hex(4)}"
 MEASURING = 30.0
 """Seconds the measurement may take; it takes milliseconds on an idle machine."""
 LINE = 4096
-"""Longest line of a grader's prints that is looked at."""
+"""Longest line of a grader's output that is read."""
 KEEP_UP = 0.2
-"""Seconds to wait for a dead grader's last words."""
+"""Seconds to wait for the last output of a dead grader."""
 
 _log = logging.getLogger(__name__)
 
@@ -81,15 +81,15 @@ class Answer:
 
 
 class NotHere(Exception):
-    """This level does not start or does not hold here; the text says why."""
+    """This level does not start or does not hold here; the text gives the reason."""
 
 
 class GradingProcess:
-    """One grading process and the conversation with it.
+    """One grading process and its messages.
 
     Args:
         grading: what it runs.
-        level: at which to run, without measuring (another process of the same grader did); None finds the level out.
+        level: at which to run, without measuring (another process of the same grader did); None measures the level.
 
     Raises:
         RheostatError: the grader cannot be loaded, or no level of the setting holds here.
@@ -151,7 +151,7 @@ class GradingProcess:
             stderr=subprocess.PIPE,
             env=environment({**os.environ, CANARY: "canary"}, whole=level == "off" or "environment" in grading.needs),
             cwd=None if level == "off" or "files" in grading.needs else "/",
-            start_new_session=True,  # a group of its own: an interrupt at the keyboard is ours to handle, and its children die with it
+            start_new_session=True,  # a group of its own: the trainer handles an interrupt from the keyboard, and its children die with it
         )
         weakref.finalize(self, _kill, self._process)
         self._answers, self._said = queue.Queue(), deque(maxlen=5)
@@ -191,7 +191,7 @@ class GradingProcess:
             self._process = None
 
     def _measured(self) -> Standing:
-        """The standing after a hostile job tried the walls.
+        """The standing after a hostile job tried what the level should stop.
 
         Raises:
             NotHere: something that the level promises to stop worked, or the job did not end well.
@@ -220,10 +220,10 @@ class GradingProcess:
             raise NotHere(f"does not stop {', '.join(broken)}")
         return standing
 
-    # --- the conversation -------------------------------------------------------------------------------------------------------------
+    # --- messages ---------------------------------------------------------------------------------------------------------------------
 
     def send(self, job: dict[str, Any]) -> str:
-        """Hand over a job, starting the process if need be; what went wrong, or nothing."""
+        """Send a job, starting the process if need be; returns what went wrong, or nothing."""
         if self._process is None:
             try:
                 self.start()
@@ -291,7 +291,7 @@ def examine(setting: str = "best") -> Standing:
 
 
 def environment(variables: Mapping[str, str], whole: bool) -> dict[str, str]:
-    """What a grading process has for an environment: nothing of the trainer's, unless it needs the whole of it."""
+    """The environment variables of a grading process: none of the trainer's, unless it needs all of them."""
     clean = {"PATH": os.defpath, "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"}
     clean |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     passed = dict(variables) if whole else {name: variables[name] for name in PASSED_ON if name in variables}

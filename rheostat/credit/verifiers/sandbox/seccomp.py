@@ -135,7 +135,7 @@ def program(machine: str, own: int) -> list[Step]:
     """The filter.
 
     Args:
-        machine: as :func:`platform.machine` says.
+        machine: as :func:`platform.machine` returns.
         own: id of the process that will be filtered.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Plain values as bytes: what a candidate program returns, carried out of its process without trusting it.
+"""Plain values as bytes: a candidate program's results leave its process without being trusted.
 
-One byte says the kind, a length or count follows where there is one. Only the exact built-in types below are taken, so no object with an
+One byte gives the kind, a length or count follows where there is one. Only the exact built-in types below are taken, so no object with an
 ``__eq__`` of its own reaches the comparison. Depth and size are bounded at both ends.
 
 | byte | kind |
@@ -72,7 +72,7 @@ def _encode(value: Any, pieces: list[bytes], depth: int, room: list[int]) -> Non
 
 
 def decode(content: bytes) -> Any:
-    """The way back.
+    """Decode the bytes of a plain value.
 
     Raises:
         Garbled: bytes that no value has.

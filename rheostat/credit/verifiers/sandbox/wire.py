@@ -1,7 +1,7 @@
 """The bytes that leave a grading process: frames of a fixed head and bounded length, records of numbers and short texts.
 
-Whoever reads them expects an enemy at the other end: nothing is unpickled or parsed as JSON, every length is checked before it is believed,
-and what does not fit is :class:`Garbled`. Jobs go inward pickled, which is safe, because only the trainer writes there.
+The reader treats the sender as hostile: nothing is unpickled or parsed as JSON, every length is checked before it is used,
+and a frame of another form raises :class:`Garbled`. Jobs are sent pickled, which is safe, because only the trainer writes them.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CONTROLS = dict.fromkeys([code for code in (*range(32), *range(127, 160)) if ch
 
 
 class Garbled(ValueError):
-    """What came back has not the form of an answer."""
+    """The bytes received are no answer."""
 
 
 class Frames:
@@ -74,7 +74,7 @@ class Frames:
 
     @property
     def partial(self) -> bool:
-        """Whether the stream stands within a frame."""
+        """Whether the stream is within a frame."""
         return bool(self._content)
 
 
@@ -113,7 +113,7 @@ def encode_grade(grade: Grade) -> bytes:
 
 
 def decode_grade(content: bytes) -> Grade:
-    """The way back.
+    """Decode the bytes of a grade.
 
     Raises:
         Garbled: bytes that no grade has.
@@ -142,7 +142,7 @@ def encode_numbers(numbers: Mapping[str, float]) -> bytes:
 
 
 def decode_numbers(content: bytes) -> dict[str, float]:
-    """The way back.
+    """Decode the bytes of named numbers.
 
     Raises:
         Garbled: bytes that are no numbers.

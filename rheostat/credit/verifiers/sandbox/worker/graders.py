@@ -32,7 +32,7 @@ class GraderHandler:
         self.name, self.batched, self.asynchronous = self._grader.name, self._grader.batched, self._grader.asynchronous
         warm = getattr(getattr(self._grader.function, "__self__", self._grader.function), "warm", None)
         if callable(warm):
-            warm()  # what the grader imports or builds late is there before the first fork
+            warm()  # the grader's late imports happen before the first fork
 
     def check(self, job: dict[str, Any]) -> str | None:
         """Why the job cannot be graded at all (a column that the prompts lack); None where it can."""

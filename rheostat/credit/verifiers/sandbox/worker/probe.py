@@ -1,4 +1,4 @@
-"""The measurement of the walls: a job that tries what they should stop and says what worked."""
+"""The measurement of a sandbox: a job that tries what the sandbox should stop and reports what worked."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The grading process: it shuts itself in, loads the grader once, and forks for every job.
 
-Jobs come in on standard input, answers go out on what was standard output (see :mod:`...sandbox.wire`). The process never evaluates what a
-completion says; its children do, and of a child it believes only frames of the right form. What is loaded is trusted: at the level
-``kernel`` the walls close after loading. The process ends when its input does.
+Jobs come in on standard input, answers go out on what was standard output (see :mod:`...sandbox.wire`). The process never evaluates a
+completion; its children do, and it accepts only frames of the right form from a child. What is loaded is trusted: at the level
+``kernel`` the sandbox closes after loading. The process ends when its input does.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Server:
         self._handler: Any = None
 
     def start(self) -> bool:
-        """Shut in and load; whether that went well. The answer says it."""
+        """Enter the sandbox and load; returns, and answers, whether that succeeded."""
         hello = self.hello
         try:
             if self._walled:
@@ -172,7 +172,7 @@ class Server:
         while True:
             events = dict(poll.poll(max(0.0, deadline - time.monotonic()) * 1000))
             if self._jobs in events:
-                os._exit(0)  # nobody is listening; the child is told by its death signal
+                os._exit(0)  # the trainer is gone; the child receives its death signal
             if reading not in events:
                 return answer, wire.LATE
             piece = os.read(reading, 1 << 16)
@@ -186,14 +186,14 @@ class Server:
             if seen > MOST:
                 return b"", wire.SPOILT
             for kind, row, content in found:
-                answer += wire.frame(kind, row if kind == wire.RECORD else 0, content)  # a refusal with row 1 is ours alone
+                answer += wire.frame(kind, row if kind == wire.RECORD else 0, content)  # only this process sends a refusal with row 1
                 if kind in (wire.DONE, wire.REFUSED):
                     return answer, wire.DONE
                 if kind == wire.RECORD and job["ordered"]:
                     deadline = time.monotonic() + job["limit"] + job["grace"]
 
     def _bury(self, pid: int, patience: float) -> int | None:
-        """End the child and whatever it left behind; its wait status if it ended by itself, within so many seconds."""
+        """End the child and every process it started; returns its wait status if it ended by itself within so many seconds."""
         end, status = time.monotonic() + patience, None
         while True:
             done, found = os.waitpid(pid, os.WNOHANG)
