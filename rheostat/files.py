@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text in UTF-8: a reader sees what was there before, or all of it.
+    """Write a text in UTF-8: a reader sees either the old text or all of the new one.
 
     Raises:
         OSError: the place cannot be written.

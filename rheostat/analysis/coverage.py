@@ -1,7 +1,7 @@
 """Winner-take-all: which problems a model could solve before training, and which it can solve after (arXiv 2510.02230).
 
-On-policy training moves a problem in proportion to p (1 - p), so what is almost never solved gets no signal while shared weights move for
-the rest. Its sign: pass@1 rises and pass@k falls for large k, because some problems are lost altogether.
+On-policy training moves a problem in proportion to p (1 - p), so problems that are almost never solved get no signal while shared weights
+change for the rest. Its symptom: pass@1 rises and pass@k falls for large k, because some problems are no longer solved at all.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Decile:
 
     low: float
     high: float
-    """Their rates of success before lie in [low, high)."""
+    """Their success rates before training lie in [low, high)."""
     problems: int
     change: float
-    """Mean change of the rate of success."""
+    """Mean change of the success rate."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Coverage:
     gained: Interval
     """Share of problems that were never solved before and are solved after."""
     rank_correlation: float
-    """Spearman's, of the rate before and its change; NaN where either does not vary."""
+    """Spearman's, between the rate before and its change; NaN where either does not vary."""
     deciles: Sequence[Decile]
 
 
 def coverage(before: ArrayLike, after: ArrayLike, *, ks: Sequence[int] | None = None, level: float = 0.95) -> Coverage:
-    """What was gained and lost between two models.
+    """The problems gained and lost between two models.
 
     Args:
         before: ``[P, n]`` bool, which completions of each problem are right.

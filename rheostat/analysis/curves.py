@@ -1,7 +1,7 @@
 """Curves over seeds: several runs of an arm as one line with an interval band.
 
 Seeds are aggregated at equal budget (steps) by linear interpolation, over the range that *all* of them cover, so that every point rests
-on the same seeds. Against another axis (wall time, updates, ...) the same points are drawn at the mean of what the seeds had used by then.
+on the same seeds. Against another axis (wall time, updates, ...) the same points are drawn at the mean of that axis over the seeds.
 """
 
 from __future__ import annotations

@@ -2,15 +2,15 @@
 
     Q <- argmin_q mean (q(s, a) - r - gamma (1 - terminated) Q(s', pi(s')))^2        (Le et al. 2019, Voloshin et al. 2021)
 
-The error is squared for choices too: what is wanted is a mean, and Huber's error finds something between a mean and a median.
+The error is squared for discrete actions too: the minimum of the squared error is a mean, that of Huber's lies between mean and median.
 
-Every iteration brings rewards one step further back, so that k of them see k steps ahead, and the mean error falls by ``gamma`` only. That
-slowest part is a constant that all values lack: after every iteration Q is replaced by ``a Q + b`` with the two numbers whose Bellman error
-is orthogonal to Q and to 1 (a projection onto two features, solved exactly). It leaves a fixed point where it is. The fit ends when the
-policy's value has stopped moving, and says how far it may still be off.
+Every iteration propagates rewards one step back, so k iterations cover k steps, and the mean error shrinks only by ``gamma`` each. The
+slowest part is a constant offset of all values: after every iteration Q is replaced by ``a Q + b`` with the two numbers whose Bellman error
+is orthogonal to Q and to 1 (a projection onto two features, solved exactly). It does not change a fixed point. The fit ends when the
+policy's value has converged, and estimates the remaining error.
 
-A time limit that cuts an episode is bootstrapped through: the value goes on for ever. With a ``horizon`` of H steps there are exactly H
-iterations from zero, and the value is that of H steps.
+A time limit that cuts an episode is bootstrapped through: the value is that of an infinite horizon. With a ``horizon`` of H steps there are
+exactly H iterations from zero, and the value is that of H steps.
 
 Differs from d3rlpy's FQE: squared instead of Huber error, targets by iterations until a tolerance instead of a fixed number, values learned
 as multiples of their expected size.
@@ -37,20 +37,20 @@ from rheostat.policies.parameters import OptimizedNetwork, PolyakCopy
 from rheostat.streams import Streams
 
 ROWS = 4096
-"""Steps on which two numbers are solved for and the remaining error is measured."""
+"""Steps on which ``a`` and ``b`` are solved for and the remaining error is measured."""
 PATIENCE = 10
 """Iterations over which the value may not move."""
 COARSE, FINE = 1.0, 0.1
-"""Factors of the learning rate: until the value stops moving, and then once more."""
+"""Factors of the learning rate: until the value has converged, and then once more."""
 
 
 class Judged:
-    """A policy as the estimators ask it.
+    """A policy as the estimators evaluate it.
 
     Args:
         act: raw observations ``[N, ...]`` to a distribution of the environment's actions (``run.method.act_on_target``).
-        data: for the spaces.
-        streams: draws actions.
+        data: defines the spaces.
+        streams: sample the actions.
     """
 
     def __init__(self, act: Callable[[Tensor], Any], data: OfflineData, streams: Streams) -> None:
@@ -77,15 +77,15 @@ class FittedQ:
     """The critic of one policy on one data set.
 
     Args:
-        policy: whose value.
-        data: what it is fitted to.
+        policy: the one to evaluate.
+        data: the data set it is fitted to.
         config: see :class:`FQEConfig`.
-        streams: draws initial weights and batches.
+        streams: draw initial weights and batches.
         sampled: the policy acts by sampling; False by its deterministic action.
 
     Attributes:
-        converged: whether the value had stopped moving when the fit ended.
-        left: how far the value may be off because the fit ended, in units of return.
+        converged: whether the value had converged when the fit ended.
+        left: estimate of the remaining error of the value when the fit ended, in units of return.
     """
 
     def __init__(self, policy: Judged, data: OfflineData, config: FQEConfig, streams: Streams, *, sampled: bool) -> None:
@@ -118,7 +118,7 @@ class FittedQ:
         self.converged, self.left = config.horizon is not None, 0.0
 
     def normalise(self, observation: Tensor) -> Tensor:
-        """What the critic reads; images as they are."""
+        """The critic's inputs; images unchanged."""
         return observation if observation.dtype == torch.uint8 else (observation - self.shift) / self.scale
 
     def of(self, network: Any, observation: Tensor, action: Tensor) -> Tensor:
@@ -127,12 +127,12 @@ class FittedQ:
         return scores_of(network(seen), action) if self.policy.discrete else network(seen, action)[0]
 
     def fit(self, watch: Callable[[int, float], None] = lambda step, loss: None) -> FittedQ:
-        """Make the gradient steps; ``watch`` is told the step and its loss now and then."""
+        """Make the gradient steps; ``watch`` is called with the step and its loss at intervals."""
         config = self.config
         every = config.target_every if config.horizon is None else config.steps // config.horizon
         values: list[float] = []
         if config.horizon is not None:
-            self.slow_affine = (0.0, 0.0)  # before the first step nothing is left to earn
+            self.slow_affine = (0.0, 0.0)  # with no step left the value is 0
         rate = COARSE
         for step in range(1, config.steps + 1):
             loss = self._step(step)
@@ -204,7 +204,7 @@ class FittedQ:
             self.affine = (a * self.affine[0] + b, a * self.affine[1])
 
     def _remaining(self) -> float:
-        """The mean Bellman error, summed over all the steps to come: how far the values are from a fixed point, as a constant."""
+        """The mean Bellman error, summed over all future steps: the distance of the values from a fixed point, as a constant."""
         here, there, reward = self._errors()
         return abs((reward + there - here).mean().item()) * self.ahead
 

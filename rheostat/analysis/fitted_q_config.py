@@ -1,4 +1,4 @@
-"""Options of fitted Q evaluation; apart from it, so that the command line can list them without loading PyTorch."""
+"""Options of fitted Q evaluation; in a module of their own, so that the command line can list them without loading PyTorch."""
 
 from __future__ import annotations
 

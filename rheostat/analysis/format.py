@@ -9,7 +9,7 @@ import numpy as np
 
 
 def format_number(value: float | None) -> str:
-    """Four significant digits, thousands separated, – for what is not known."""
+    """Four significant digits, thousands separated, – for unknown values."""
     if value is None or not np.isfinite(value):
         return "–"
     if value == 0 or 1e-4 <= abs(value) < 1e7:

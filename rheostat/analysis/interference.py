@@ -21,16 +21,16 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Influence:
-    """What a step on each problem does to every other, to first order."""
+    """The effect of a step on each problem on every other, to first order."""
 
     matrix: Array
     """``[P, P]``: change of problem i by a step on problem j."""
     negative_share: float
-    """Of the entries off the diagonal."""
+    """Share of the entries off the diagonal that are below 0."""
     mean_effect: float
     """Mean entry off the diagonal."""
     received: float
-    """Mean over problems of what all others do to one, itself left out."""
+    """Mean over problems of the effect of all others on one, itself left out."""
 
 
 def influence(gradients: ArrayLike, step: float) -> Influence:
@@ -53,7 +53,7 @@ def influence(gradients: ArrayLike, step: float) -> Influence:
 
 @dataclass(frozen=True)
 class Interference:
-    """How right solutions fared between two models."""
+    """The change of log-probabilities of right solutions between two models."""
 
     harmed: Interval
     """Share of problems whose right solutions have become less likely."""

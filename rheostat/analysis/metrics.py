@@ -1,6 +1,6 @@
-"""What the numbers of a run are called, where they belong and how they are drawn: one table for figures, tables and reports.
+"""Names, groups and formats of a run's metrics: one table for figures, tables and reports.
 
-A key that is not in the table is drawn all the same, under a label made from its name.
+A key that is not in the table is drawn too, under a label made from its name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Axis:
     key: str
     label: str
     summed: bool = False
-    """Whether rows hold what this turn used, to be added up, rather than the total so far."""
+    """Whether rows hold the use of one iteration, to be added up, rather than the total so far."""
 
 
 METRICS: dict[str, Metric] = {
@@ -122,7 +122,7 @@ AXES: tuple[Axis, ...] = (
     Axis("flops", "FLOPs (estimated)"),
 )
 COUNTERS = frozenset({"iteration", "episodes"} | {axis.key for axis in AXES if not axis.summed})
-"""Keys of a row that say where it is, not what was measured."""
+"""Keys of a row that give its position, not a measurement."""
 
 HEADLINES = ("evaluation_return", "episode_return", "accuracy", "reward")
 """Curves that stand for performance, best first."""

@@ -1,10 +1,10 @@
-"""What a trained policy would earn, judged from a data set alone: fitted Q evaluation, importance sampling, doubly robust.
+"""Off-policy evaluation of a trained policy from a data set alone: fitted Q evaluation, importance sampling, doubly robust.
 
-Fitted Q evaluation is in :mod:`rheostat.analysis.fitted_q`. Importance sampling and doubly robust need to know how likely the data's
-actions were; see :mod:`rheostat.credit.off_policy_evaluation`.
+Fitted Q evaluation is in :mod:`rheostat.analysis.fitted_q`. Importance sampling and doubly robust need the probability of the data's
+actions; see :mod:`rheostat.credit.off_policy_evaluation`.
 
-All values are discounted returns from the first state of an episode, and every row says over how many steps: where a time limit cuts
-episodes, FQE goes on beyond it (unless it has a ``horizon``), because it bootstraps there; the others count what was seen.
+All values are discounted returns from the first state of an episode, and every row gives the number of steps: where a time limit cuts
+episodes, FQE bootstraps beyond it (unless it has a ``horizon``); the others count only observed rewards.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ WEIGHTED = ("is", "wis", "pdis", "wpdis", "dr", "wdr")
 
 @dataclass(frozen=True)
 class Row:
-    """One estimator's word."""
+    """The result of one estimator."""
 
     estimator: str
     value: float
     standard_error: float
-    """Of the first states and of the noise of the data; for FQE also of what the fit left open."""
+    """Standard error from the first states and the noise of the data; for FQE also from the remaining error of the fit."""
     effective_episodes: float | None
     """Episodes that carry the weights; None where nothing is weighted."""
     horizon: str = ""
-    """Over how many steps the return goes."""
+    """Number of steps of the return."""
     converged: bool | None = None
-    """Whether the fit ended by its tolerance; None where nothing is fitted."""
+    """Whether the fit reached its tolerance; None where nothing is fitted."""
 
 
 def evaluate_offline(
@@ -59,13 +59,13 @@ def evaluate_offline(
 
     Args:
         act: raw observations ``[n, ...]`` to a distribution of actions.
-        data: whose ``sampler_logp`` the weighted estimators need.
+        data: the data set; the weighted estimators need its ``sampler_logp``.
         estimators: of :data:`ESTIMATORS`.
-        config: of the critic; its ``gamma`` is everyone's.
+        config: of the critic; its ``gamma`` holds for all estimators.
         seed: of weights, batches and actions.
-        sampled: FQE judges the sampling policy instead of the deterministic one. Weighted estimators always judge the sampling one, and so
-            does the critic inside doubly robust.
-        watch: told how the fits go.
+        sampled: FQE evaluates the sampling policy instead of the deterministic one. Weighted estimators always evaluate the sampling one,
+            and so does the critic inside doubly robust.
+        watch: called with the progress of the fits.
 
     Raises:
         RheostatError: an estimator that does not exist, weights for data of unknown probability or for a policy without a density, fewer
@@ -111,7 +111,7 @@ def evaluate_offline(
 
 
 def log_ratios(policy: Judged, data: OfflineData) -> Tensor:
-    """log pi(a|s) - log mu(a|s) of every step, ``[n]``, on the draws before clipping where they are kept.
+    """log pi(a|s) - log mu(a|s) of every step, ``[n]``, of the actions before clipping where they are stored.
 
     Raises:
         RheostatError: see :func:`evaluate_offline`.
@@ -135,10 +135,10 @@ def weighted_estimate(name: str, ratio: Tensor, data: OfflineData, gamma: float,
 
     Args:
         name: of :data:`ESTIMATORS`.
-        ratio: ``[n]``, log-probability of every step under the policy less that under whoever acted, in nats.
+        ratio: ``[n]``, log-probability of every step under the policy less that under the behaviour policy, in nats.
         data: ``n`` steps in episodes.
         gamma: discount per step.
-        critic: makes the fitted critic; asked only for a doubly robust estimator.
+        critic: makes the fitted critic; called only for a doubly robust estimator.
     """
     rows = data.transitions
     longest = int(data.lengths.max())

@@ -1,4 +1,4 @@
-"""What a language model can do, from several completions of each prompt.
+"""Evaluation of a language model from several completions of each prompt.
 
 The prompt is the unit: completions of one prompt are not independent evidence, so intervals are over prompts (score intervals for shares,
 Student's for other means). Nothing here draws from a global random stream, so evaluating never changes training. Rows are prompts, columns
@@ -42,7 +42,7 @@ class LanguageSummary:
     families: Mapping[str, Mapping[int, Interval]] = field(default_factory=dict)
     """Kind of prompt -> k -> pass@k, where the task tells kinds apart."""
     chance: float | None = None
-    """pass@1 of guessing, where the task knows it."""
+    """pass@1 of guessing, where the task gives it."""
 
     @property
     def accuracy(self) -> Interval:

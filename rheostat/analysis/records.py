@@ -37,14 +37,14 @@ class Record:
 
     Attributes:
         directory: of the run.
-        settings: what defines it, as saved.
-        versions: of what computed it.
+        settings: of the run, as saved.
+        versions: of the libraries that computed it.
         command: that started it.
         columns: every metric by today's name over the rows of ``metrics.jsonl``, ``[rows]`` float64, NaN where a row does not have it.
         nonfinite: how many *measured* values of a metric were NaN or infinite (they are NaN in ``columns`` too).
         summary: the final evaluation; empty while unfinished.
-        faults: what is wrong with its files, in sentences: such a run enters no statistic.
-        notes: what else a reader must know.
+        faults: faults of its files, one sentence each: such a run enters no statistic.
+        notes: further facts that a reader must know.
     """
 
     directory: Path
@@ -94,7 +94,7 @@ class Record:
 
     @property
     def metrics(self) -> list[str]:
-        """Keys of what was measured."""
+        """Keys of the metrics."""
         return [key for key in self.columns if key not in COUNTERS]
 
     @property
@@ -141,7 +141,7 @@ class Record:
 
     @property
     def final_metric(self) -> str | None:
-        """Which number :attr:`final` is: a key of the final evaluation, else the training curve (its last tenth)."""
+        """The metric of :attr:`final`: a key of the final evaluation, else the training curve (its last tenth)."""
         return next((key for key in FINALS if key in self.summary), self.headline)
 
     @property
@@ -262,7 +262,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def _cell_order(path: Path) -> dict[str, int]:
-    """The order in which a comparison names its runs: its first method comes first, because the others are compared with it."""
+    """The order in which a comparison names its runs: its first method first, because the others are compared with it."""
     manifest = _read_json(path / "compare.json") or {}
     return {str(name): index for index, name in enumerate(manifest.get("cells", []))}
 
@@ -300,7 +300,7 @@ class Arm:
 
     @property
     def unit(self) -> str:
-        """What the budget counts: language methods choose in ``budget.unit``, control methods count environment steps, and gradient steps
+        """The unit of the budget: language methods choose in ``budget.unit``, control methods count environment steps, and gradient steps
         before them where they begin with a data set."""
         entry = table.METHODS.get(self.method)
         if entry is not None and entry.domain == "control" and getattr(entry.load(), "uses_data", "no") == "first":
@@ -363,7 +363,7 @@ def regenerate(record: Record) -> str:
     if record.command.startswith("rheostat ") or record.method not in table.METHODS or record.task.startswith(CUSTOM):
         return record.command
     words = ["rheostat", "train", record.method, record.task]
-    for key in ("seed", "steps", "evaluation_episodes", "threads"):  # whose defaults depend on the method's domain
+    for key in ("seed", "steps", "evaluation_episodes", "threads"):  # their defaults depend on the method's domain
         if key in settings:
             words += [f"--{key.replace('_', '-')}", str(settings[key])]
     spelled = {"method", "task", "config", "environment_options", "seed", "steps", "evaluation_episodes", "threads"}

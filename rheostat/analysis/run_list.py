@@ -1,12 +1,12 @@
-"""What is in a folder of runs, read from their small files alone: state, progress, result.
+"""The runs of a folder, read from their small files alone: state, progress, result.
 
-| state | what it means |
+| state | meaning |
 |---|---|
 | running | a process holds the lock of the run |
-| stopped | nobody writes it, and its budget is not spent: ``rheostat resume`` goes on |
+| stopped | no process writes it, and its budget is not spent: ``rheostat resume`` continues it |
 | finished | its budget is spent |
-| damaged | a file is not what the run wrote, or cannot be read |
-| unknown | a process of another machine holds the lock, and whether it lives cannot be seen from here |
+| damaged | a file has changed since the run wrote it, or cannot be read |
+| unknown | a process of another machine holds the lock, and this machine cannot tell whether it is alive |
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Listed:
 
     directory: Path
     name: str
-    """Of its directory, below the folder that is listed."""
+    """Path of its directory, relative to the listed folder."""
     kind: Literal["run", "comparison"]
     state: State
     method: str | None = None
@@ -47,14 +47,14 @@ class Listed:
     """Steps of the budget; of a comparison, runs that are finished."""
     total: int = 0
     metric: str | None = None
-    """Which number the result is: the final evaluation, else the newest measurement, else the newest training return or reward."""
+    """The kind of result: the final evaluation, else the newest measurement, else the newest training return or reward."""
     result: float | None = None
     before: float | None = None
     """The first measurement of the same metric; None where there was none before the result."""
     written: float = 0.0
     """When it was written last, in seconds since 1970."""
     remark: str = ""
-    """What is wrong with it, or who writes it, as a sentence."""
+    """A sentence on its faults, or on the process that writes it."""
 
     @property
     def change(self) -> float | None:
@@ -116,7 +116,7 @@ def _comparison(folder: Path, name: str) -> Listed:
 
 
 def look_at(directory: Path, name: str) -> Listed:
-    """One run; what is wrong with it is its state and remark, never an error."""
+    """One run; its faults become its state and remark, never an error."""
     written = max((path.stat().st_mtime for path in (directory / file for file in WRITTEN) if path.exists()), default=0.0)
 
     def damaged(remark: str, **known: Any) -> Listed:
@@ -142,7 +142,7 @@ def look_at(directory: Path, name: str) -> Listed:
 
 
 def _result(rows: Sequence[dict[str, Any]], summary: dict[str, Any]) -> dict[str, Any]:
-    """How far a run is and what it reached; the first measurement is one of the log, before the result."""
+    """The progress and result of a run; the first measurement is the first one of the log, before the result."""
     found: dict[str, Any] = {"done": max((int(row.get("steps", 0)) for row in [*rows[-1:], summary]), default=0)}
     key = next((key for key in FINALS if key in summary), None)
     key = key or next((key for key in HEADLINES if any(_number(row.get(key)) for row in rows)), None)
@@ -160,7 +160,7 @@ def _number(value: Any) -> bool:
 
 
 def _held(directory: Path) -> tuple[Literal["running", "unknown"] | None, str]:
-    """Whether a process holds the lock of a directory, and which one."""
+    """Whether a process holds the lock of a directory, and a sentence that names it."""
     owner = read_owner(directory / LOCK)
     if owner is None or owner.copied(directory / LOCK) or owner.gone():
         return None, ""

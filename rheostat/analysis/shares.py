@@ -1,7 +1,7 @@
 """Shares over seeds and prompts: probability of improvement, accuracies, profiles, each with a score interval within 0 and 1.
 
 Score intervals (Wilson 1927; for the Mann-Whitney share Newcombe 2006, method 5) do not collapse where all seeds agree, which is where
-bootstrap and Wald intervals of few seeds promise most and know least.
+bootstrap and Wald intervals of few seeds are far too short.
 """
 
 from __future__ import annotations
@@ -123,9 +123,10 @@ def wilson(successes: float, trials: int, *, level: float = 0.95) -> Interval:
 
 
 def share_of(values: ArrayLike, *, level: float = 0.95) -> Interval:
-    """Mean of numbers in [0, 1], one per unit (prompt, seed), with a score interval for as many trials as their spread is worth.
+    """Mean of numbers in [0, 1], one per unit (prompt, seed), with a score interval for the number of trials that their spread corresponds
+    to.
 
-    The number of trials is p (1 - p) / (s^2 / n): for zeros and ones about n, for units that agree more than coins do, more. Student's
+    The number of trials is p (1 - p) / (s^2 / n): for zeros and ones about n, for units that vary less than coin flips, more. Student's
     quantile takes the place of the normal one, because the spread is estimated. Where all units are alike there are n trials.
 
     Args:

@@ -34,7 +34,7 @@ Statistic = Callable[[Sequence[Array]], Array]
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and where it lies."""
+    """An estimate and its interval."""
 
     estimate: float
     low: float
@@ -42,7 +42,7 @@ class Interval:
     level: float
     """Confidence, e.g. 0.95."""
     n: int
-    """How many units (seeds, prompts, trials) it rests on."""
+    """Number of units (seeds, prompts, trials)."""
 
     def __str__(self) -> str:
         return f"{self.estimate:.4g} [{self.low:.4g}, {self.high:.4g}]"
@@ -101,7 +101,7 @@ def median(strata: Sequence[Array]) -> Array:
 
 
 def optimality_gap(target: float) -> Statistic:
-    """How far scores fall short of ``target`` on average; what lies above it does not make up for what lies below."""
+    """Mean shortfall of scores below ``target``; scores above it count as 0 and do not compensate."""
 
     def statistic(strata: Sequence[Array]) -> Array:
         return target - np.minimum(np.concatenate(list(strata), axis=-1), target).mean(-1)
@@ -115,7 +115,7 @@ def optimality_gap(target: float) -> Statistic:
 def interval_of(scores: Scores, statistic: Statistic = iqm, *, level: float = 0.95) -> Interval:
     """An aggregate with its t interval.
 
-    Where a task has a single seed nothing is known of its spread, and the interval is unbounded.
+    Where a task has a single seed its spread is unknown, and the interval is unbounded.
 
     Args:
         scores: ``[seeds]`` or ``{task: [seeds]}``.
@@ -167,7 +167,7 @@ def student(freedom: float, level: float) -> float:
 
 
 def _around(centre: Array, variance: Array, freedom: float, level: float) -> tuple[Array, Array, Array]:
-    """An estimate and its interval; without a degree of freedom nothing is known."""
+    """An estimate and its interval; without a degree of freedom it is unbounded."""
     half = student(freedom, level) * np.sqrt(variance) if freedom > 0 else np.full(np.shape(centre), math.inf)
     return np.asarray(centre), centre - half, centre + half
 

@@ -1,4 +1,4 @@
-"""The final table: what every arm reached, with intervals over seeds, and whether it beats the first arm."""
+"""The final table: the result of every arm, with intervals over seeds, and whether it beats the first arm."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ArmSummary:
     seeds: tuple[int, ...]
     unfinished: tuple[int, ...]
     metric: str | None
-    """Which number is final."""
+    """The metric of the final value."""
     final: Interval | None
     mean_over_training: Interval | None
     """Area under the training curve divided by the budget."""
@@ -70,13 +70,13 @@ class ArmSummary:
 
 
 def summarise(arms: Sequence[Arm], *, level: float = 0.95, margin: float | None = None) -> tuple[list[ArmSummary], list[str]]:
-    """Rows of the final table, and sentences on what a reader must know before believing it.
+    """Rows of the final table, and warnings for its readers.
 
-    Arms are compared by the rule of :mod:`rheostat.analysis.verdict`, from the leading seeds that both have finished: a seed that is
-    missing in between is waited for, because going on without it would be choosing among results.
+    Arms are compared by the rule of :mod:`rheostat.analysis.verdict`, from the leading seeds that both have finished: if a seed is
+    missing in between, later seeds wait for it, because leaving it out would select among results.
 
     Args:
-        arms: of one task; the first is what the others are compared with.
+        arms: of one task; the others are compared with the first.
         level: confidence of the intervals of single arms.
         margin: the difference of final values below which nothing matters, declared before the runs; None: none was.
 
@@ -162,7 +162,7 @@ def final_label(rows: Sequence[ArmSummary]) -> str:
 
 
 def _warnings(arm: Arm) -> list[str]:
-    """What the runs say about their corrections, without the numbers that differ between seeds."""
+    """The runs' warnings about their corrections, without the numbers that differ between seeds."""
     said = [sentence for record in arm.records for sentence in record.summary.get("warnings", [])]
     return list({sentence.split(" although")[0]: sentence for sentence in said}.values())
 

@@ -6,7 +6,7 @@ looked at after 8, 12, 16 and 24 seeds, in the order of the seeds and never in b
 
 supported               the test rejects "no better", and d is above 0
 refuted                 the test rejects in the other direction
-no relevant difference  Student's interval at that level lies inside the margin that was declared before; it goes before the other two,
+no relevant difference  Student's interval at that level lies inside the margin that was declared before; it overrides the other two,
                         because a difference that is there but too small to matter supports nothing
 undecided               neither, or fewer than 8 seeds: a pilot shows estimates and decides nothing
 
@@ -17,7 +17,7 @@ no worse                supported when the interval's lower bound lies above min
 alike                   supported when the interval lies inside the margin, refuted when it lies wholly outside
 
 Error rates, power and coverage of all this are simulated by ``python -m studies.rule_check``. They hold for symmetric differences. Where a
-method fails now and then or its results are skewed, false verdicts are more frequent: such differences are flagged.
+method fails occasionally or its results are skewed, false verdicts are more frequent: such differences are flagged.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ BLOCK = 2_000
 
 @dataclass(frozen=True)
 class Rule:
-    """When to look, and how strictly."""
+    """The seeds of the looks, and their level."""
 
     looks: tuple[int, ...] = (8, 12, 16, 24)
     """Numbers of matched seeds."""
     alpha: float = 0.0172
     """Two-sided level of every look."""
     overall: float = 0.05
-    """What all looks together come to for normal differences."""
+    """Level of all looks together for normal differences."""
     flips: int = 12
     """Up to so many seeds signs are flipped; beyond, it is Student's t test."""
     skew: bool = True
@@ -81,7 +81,7 @@ def at_once(n: int) -> Rule:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What matched seeds say."""
+    """The verdict of matched seeds."""
 
     outcome: Outcome
     difference: Interval
@@ -95,13 +95,13 @@ class Verdict:
     look: int | None
     """Seeds of that look; None for a pilot."""
     next_look: int | None
-    """Where an undecided comparison goes on; None when it is decided, or every look is used."""
+    """Seeds of the next look of an undecided comparison; None when it is decided, or every look is used."""
     flags: tuple[str, ...] = ()
     """Why the rule's error rates may not hold."""
 
     @property
     def seeds(self) -> int:
-        """How many matched seeds there are."""
+        """Number of matched seeds."""
         return self.difference.n
 
     def __str__(self) -> str:
@@ -164,7 +164,7 @@ def judge(
 
 @dataclass(frozen=True)
 class Decisions:
-    """What became of ``[trials]`` series."""
+    """The outcomes of ``[trials]`` series."""
 
     outcome: NDArray[np.int64]
     """Index into :data:`OUTCOMES`."""
@@ -282,7 +282,7 @@ def far_from_others(differences: Array) -> NDArray[np.bool_]:
 
 
 def flags_of(differences: Array) -> tuple[str, ...]:
-    """Sentences on what makes false verdicts more frequent than promised, for ``[seeds]``."""
+    """Warnings where false verdicts are more frequent than the rule's error rates, for ``[seeds]``."""
     found = []
     shape = float(skewness(differences[None])[0])
     if abs(shape) > SKEWED:

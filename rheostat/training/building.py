@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 
 class RunEnvironments:
-    """Makes the environments of a control run: ``environments(num_envs, seed)``.
+    """The environments of a control run: ``environments(num_envs, seed)``.
 
     Args:
         task: an id, an environment, a function that makes one, or a vector environment; None where the run is open without it.
         settings: of the run.
-        facts: what the environments are like, where that is known: they are then opened when they are first needed.
+        facts: description of the environments, where it is known: they are then opened when they are first needed.
     """
 
     def __init__(self, task: Any, settings: Settings, facts: Facts | None = None) -> None:
@@ -44,7 +44,7 @@ class RunEnvironments:
         from rheostat.tasks.control.environments import asleep, make
 
         if not isinstance(self.task, str) and hasattr(self.task, "single_observation_space"):
-            num_envs = self.task.num_envs  # a vector environment has as many as it has
+            num_envs = self.task.num_envs  # a vector environment has a fixed number
         if not isinstance(self.task, str) and not isinstance(self.task, type) and hasattr(self.task, "observation_space"):
             self.park()  # one object, used in turn
         where: dict[str, Any] = {"num_envs": num_envs, "seed": seed, "backend": self.settings.backend}
@@ -64,7 +64,7 @@ class RunEnvironments:
         return [found for each in self._made if (found := each()) is not None]
 
     def wake(self) -> tuple[list[str], bool]:
-        """Bring all environments to the states that were loaded; returns what could not be done, and whether new episodes must begin."""
+        """Restore all environments to the loaded states; returns what could not be restored, and whether new episodes must begin."""
         for environments in self.alive:
             environments.wake()
         found = [each for environments in self.alive for each in environments.warnings]
@@ -73,13 +73,13 @@ class RunEnvironments:
         return found, not all(environments.can_save for environments in self.alive)
 
     def park(self) -> None:
-        """Free all environments; they open again where they were when they are needed."""
+        """Close all environments; they open again in the same state when they are needed."""
         for environments in self.alive:
             environments.park()
 
     @contextmanager
     def instead(self, task: Any, options: dict[str, Any] | None) -> Iterator[None]:
-        """Inside, environments are made of another task with the same spaces.
+        """Inside the context, environments are those of another task with the same spaces.
 
         Raises:
             RheostatError: its spaces differ.
@@ -171,9 +171,9 @@ def build_method(
         settings: what defines the run.
         task: a name or an object; None for a run on a Python environment that is opened without it.
         policy: the user's own network.
-        facts: what the environments are like, where that was saved; then they are opened only when they are needed.
+        facts: description of the environments, where it was saved; then they are opened only when they are needed.
         weights: of another run, to begin with.
-        data: what was handed over as ``offline``, or where that is kept.
+        data: the object that was given as ``offline``, or where it is kept.
     """
     entry = table.entry(settings.method)
     config = configure(settings.method, settings.config)
@@ -206,7 +206,7 @@ def build_method(
 
 
 def data_for(cls: Any, settings: Settings, given: OfflineData | Path | None = None) -> dict[str, Any]:
-    """What a method that learns from data sets is given besides: ``offline`` and ``online_steps``; nothing for the others.
+    """Further arguments of a method that learns from data sets: ``offline`` and ``online_steps``; none for other methods.
 
     Args:
         cls: the method's.
@@ -268,7 +268,7 @@ def actor_of(run: Any) -> Callable[[Tensor], Any]:
 
 
 def control_context(run: Any) -> Any:
-    """What acts in a run.
+    """The policy that acts in a run.
 
     Raises:
         RheostatError: the run's method trains no control policy.
@@ -279,5 +279,5 @@ def control_context(run: Any) -> Any:
 
 
 def no_control(method: str) -> Any:
-    """Refuse what only control policies can do."""
+    """Refuse operations that only control policies have."""
     raise RheostatError(f"{method} does not train a control policy: run.policy(observation) does not apply to it.")

@@ -1,7 +1,7 @@
-"""What may listen to a run while it trains: objects of yours, the keeper of the best policy, and the rule that stops early.
+"""Callbacks of a run: those of the user, the one that keeps the best policy, and the one that stops early.
 
-A callback is called between two turns of the loop, when everything is whole. It may look (``run.evaluate``, ``run.policy``), save
-(``run.save``) and end the run (``run.stop``). An error that it raises is its own: training stops there, and the run can be resumed.
+A callback is called between two iterations of the loop, when the state is consistent. It may evaluate (``run.evaluate``, ``run.policy``),
+save (``run.save``) and end the run (``run.stop``). An error that it raises stops training, and the run can be resumed.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "control": ("evaluation_return", "evaluation_length", "normalised_score"),
     "language": ("accuracy", "validation_preference_accuracy"),
 }
-"""Metrics of a measurement by which a run may be stopped, by domain."""
+"""Metrics of an evaluation by which a run may be stopped, by domain."""
 MAIN = ("evaluation_return", "accuracy", "validation_preference_accuracy")
-"""By which the best policy is chosen: the first that a measurement has."""
+"""Metrics by which the best policy is chosen: the first that an evaluation has."""
 
 
 class Callback:
-    """Does nothing; a subclass says what it listens to. Any object with some of these methods will do."""
+    """Base class that does nothing; a subclass overrides the methods it needs. Any object with some of these methods is a callback."""
 
     def on_update(self, run: Run, metrics: dict[str, Any]) -> None:
         """After every row of the log, which holds ``metrics``."""
 
     def on_evaluation(self, run: Run, metrics: dict[str, Any]) -> None:
-        """After a measurement while the run trains, with the row that holds it: ``evaluation_return`` or ``accuracy`` among others."""
+        """After an evaluation during training, with the row that holds it: ``evaluation_return`` or ``accuracy`` among others."""
 
     def on_checkpoint(self, run: Run, path: Path) -> None:
         """After a checkpoint was written to ``path``."""
 
 
 class KeepBest(Callback):
-    """Keeps the policy of the best measurement so far in ``best``; of equal ones the first."""
+    """Keeps the policy of the best evaluation so far in ``best``; of equal ones the first."""
 
     def on_evaluation(self, run: Run, metrics: dict[str, Any]) -> None:
         """Compare with the rows before, which the log holds."""
@@ -56,18 +56,18 @@ class KeepBest(Callback):
 
 
 class StopAt(Callback):
-    """Ends the run when a measurement reaches a value.
+    """Ends the run when an evaluation reaches a value.
 
     Args:
-        metric: of the measurement.
-        value: that is enough.
+        metric: of the evaluation.
+        value: the one to reach.
     """
 
     def __init__(self, metric: str, value: float) -> None:
         self.metric, self.value = metric, value
 
     def on_evaluation(self, run: Run, metrics: dict[str, Any]) -> None:
-        """Stop if it is enough."""
+        """Stop if the value is reached."""
         if self.metric not in metrics:
             raise RheostatError(f"stop_at names {self.metric}, which this run does not measure: it has {', '.join(run.method.measured)}.")
         if metrics[self.metric] >= self.value:
@@ -81,12 +81,12 @@ def standing(settings: Settings) -> list[Callback]:
 
 
 def check_measured(settings: Settings, domain: str, measures: bool) -> None:
-    """Refuse what listens to measurements where there are none.
+    """Refuse callbacks that need evaluations where there are none.
 
     Args:
         settings: of the run.
         domain: of its method.
-        measures: whether the policy is measured while it trains.
+        measures: whether the policy is evaluated during training.
 
     Raises:
         RheostatError: no measurement, or a metric of none.
@@ -118,7 +118,7 @@ def listening_ones(callbacks: Iterable[Any]) -> list[Any]:
 
 
 def call(callbacks: Iterable[Any], hook: str, run: Run, told: Any) -> None:
-    """Call a method of every callback that has it. An error is passed on as it is, with a note that says where it comes from."""
+    """Call a method of every callback that has it. An error is raised unchanged, with a note that names the callback."""
     for each in callbacks:
         method = getattr(each, hook, None)
         if method is None:
@@ -136,7 +136,7 @@ def call(callbacks: Iterable[Any], hook: str, run: Run, told: Any) -> None:
 
 
 def best_in(directory: Path) -> dict[str, Any]:
-    """What is known of the best policy that a run has kept.
+    """The facts about the best policy that a run has kept.
 
     Raises:
         RheostatError: it has kept none, or the file is damaged.

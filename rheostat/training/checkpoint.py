@@ -86,10 +86,10 @@ def write(folder: Path, name: str, state: dict[str, Any], *, keep: int = 2, fact
     """Save ``state`` as ``folder/name`` and drop all but the newest ``keep`` checkpoints.
 
     Args:
-        folder, name: where; what has other names than ``iteration-NUMBER`` is never dropped.
+        folder, name: where; folders with other names than ``iteration-NUMBER`` are never dropped.
         state: nested dicts and lists of tensors and plain values.
         keep: how many checkpoints.
-        facts: what the manifest says besides, as JSON.
+        facts: further entries of the manifest, as JSON.
 
     Raises:
         RheostatError: the disk is full or not writable; earlier checkpoints are untouched.
@@ -106,7 +106,7 @@ def write(folder: Path, name: str, state: dict[str, Any], *, keep: int = 2, fact
         (temporary / "manifest.json").write_text(json.dumps(manifest | {"digest": digest_of(manifest)}))
         for file in (*STATE, "manifest.json", "."):
             _flush(temporary / file)
-        if final.exists():  # an interrupted run came here before: same step, same state
+        if final.exists():  # an interrupted run saved this step before: same step, same state
             shutil.rmtree(final)
         os.replace(temporary, final)
         _flush(folder)
@@ -151,7 +151,7 @@ def read_newest(folder: Path, check: Callable[[Path], None] | None = None) -> tu
 
     Args:
         folder: of the checkpoints.
-        check: raises a RheostatError for what else makes one useless.
+        check: raises a RheostatError for any other reason not to use one.
 
     Raises:
         RheostatError: there is no checkpoint, or none is whole.

@@ -4,7 +4,7 @@
     [config.clip]               options of the method, nested as its parts
     high = 0.28
 
-A finished run's own ``config.json`` is one, too. TOML has no empty value: where an option may be None, ``"none"`` says so. Options may also
+A finished run's own ``config.json`` is one, too. TOML has no empty value: where an option may be None, write ``"none"``. Options may also
 stand outside of ``config``, by any of their names.
 """
 
@@ -34,7 +34,7 @@ WIDTH = 110
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """What a file says."""
+    """The content of a configuration file."""
 
     path: Path
     task: str | None = None
@@ -113,7 +113,7 @@ def _understood(path: Path, method: str, data: dict[str, Any], of_a_run: bool) -
         if value is not None and not isinstance(value, str):
             raise RheostatError(f"{name} is {value!r}; it must be of type str.")
     if task is not None and task.startswith(CUSTOM):
-        task = None  # an object: it is handed over again
+        task = None  # an object: it is passed again
     if not isinstance(config, dict):
         raise RheostatError(f"config is {config!r}; it must be a table of options of {method}.")
     hints, general = type_hints(Settings), {}
@@ -158,7 +158,7 @@ def _known(method: str) -> list[str]:
 
 
 def _none(value: Any, hint: Any) -> Any:
-    """None where the text says so and the type allows it."""
+    """None where the text is "none" and the type allows it."""
     arguments = typing.get_args(hint)
     return None if value == NONE and type(None) in arguments else value
 

@@ -1,12 +1,12 @@
 """Offline data sets of known quality, made by one seeded command.
 
-| kind | who acted |
+| kind | behaviour policy |
 |---|---|
 | random | uniform actions |
-| medium | the teacher's first policy that earned a stated share of the way from random to expert (a half; D4RL took about a third) |
+| medium | the teacher's first policy with a return at a given share of the way from random to expert (a half; D4RL took about a third) |
 | expert | the teacher's last policy |
-| medium-replay | the teacher in training, until it had the medium policy: of what it collected, so many steps as asked for |
-| medium-expert, medium-random, random-expert | one after the other, a stated share of the steps each (half by default) |
+| medium-replay | the teacher in training, until it had the medium policy: the requested number of steps of what it collected |
+| medium-expert, medium-random, random-expert | one after the other, a given share of the steps each (half by default) |
 
 Policies act by sampling, as in training. The teacher is PPO (:mod:`rheostat.training.teachers`). The same arguments give the same bytes on
 the same machine with the same versions.
@@ -42,7 +42,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 class Order(NamedTuple):
-    """What was asked for."""
+    """The requested data set."""
 
     task: str
     kind: str
@@ -96,9 +96,9 @@ def make_dataset(
         mixture: of a kind with two parts, the share of the steps that the first one has.
         reference: measure the returns that count as 0 and 100 percent where none are published; that needs a teacher even for random data.
         num_envs: environments side by side; part of the definition of the data.
-        backend: who simulates.
+        backend: the simulator.
         environment_options: options of the environment, as JSON.
-        progress: show how far the teacher's training is.
+        progress: show the progress of the teacher's training.
         cache: where teachers are cached; by default ``$RHEOSTAT_CACHE``, else the user's cache folder.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a method says about itself: its options with their documentation, and what differs from the method its family is told apart from."""
+"""The description of a method: its options with their documentation, and their differences from the method it derives from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Setting:
     name: str
     """Its path."""
     short: str
-    """The name that is enough; the path where there is none."""
+    """The short name, where it is unique; else the path."""
     kind: str
     default: Any
     documentation: str
@@ -29,7 +29,7 @@ class Setting:
 
 
 def settings_of(name: str) -> list[Setting]:
-    """Every option that acts in a method, in order."""
+    """Every option that has an effect in a method, in order."""
     method = table.entry(name)
     cls = method.load()
     found = shown_options(name, cls())

@@ -1,4 +1,4 @@
-"""Is everything here? Versions, devices and optional parts."""
+"""A check of the installation: versions, devices and optional parts."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ EXTRAS = {
 
 
 def examine() -> list[dict[str, str]]:
-    """One row per part: its name, what was found, and a remark that says what to do where something is missing."""
+    """One row per part: its name, what was found, and what to do where something is missing."""
     import torch
 
     rows = [{"part": "python", "found": platform.python_version(), "remark": platform.platform()}]

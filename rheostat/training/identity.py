@@ -1,7 +1,7 @@
-"""What makes a run the run it is: its settings, the source of its rewards and its environment, its base model, and what computes it.
+"""The identity of a run: its settings, the sources of its rewards and its environment, its base model, and its library versions.
 
-All of it is noted in every checkpoint. A run goes on only with the same, or with differences that were accepted, which are then a part of
-what the run says about itself. Data sets, prompts and expert rows are compared by their rows, where they are read.
+Every checkpoint holds it. A run is resumed only with the same identity, or with differences that were accepted, which the run then
+records. Data sets, prompts and expert rows are compared by their rows, where they are read.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def identity_of(settings: Settings, versions: dict[str, str], method: Any = None
 
     Args:
         settings: what defines it.
-        versions: of what computes it.
+        versions: of Python and the libraries.
         method: the running method; None leaves out its base model.
-        task: the object that it was handed over, if any.
+        task: the object that was passed as its task, if any.
     """
     sources = dict(_sources(settings, method, task))
     return {"settings": settings.to_json(), "sources": sources, "versions": _environment(settings) | versions}
@@ -115,14 +115,14 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def changed_settings(before: Identity, now: Settings) -> list[str]:
-    """Settings that are not what they were, one sentence each."""
+    """Settings that have changed, one sentence each."""
     was, given = (dict(flatten(each)) for each in (before["settings"], now.to_json()))
     keys = [key for key in {**was, **given} if was.get(key) != given.get(key)]
     return [f"The setting {key} is {shown(given.get(key))} now, and was {shown(was.get(key))} when the run began." for key in keys]
 
 
 def changed_sources(before: Identity, now: Identity, method: str) -> tuple[list[str], list[str]]:
-    """Sources and versions that are not what they were: those that a run must not go on with unasked, and those worth a note."""
+    """Sources and versions that have changed: those that a run accepts only on request, and those that are only reported."""
     grave: list[str] = []
     slight: list[str] = []
     for name in sorted(before["sources"].keys() | now["sources"].keys()):
@@ -150,7 +150,7 @@ def _names_rows(name: str, value: Any) -> bool:
 
 
 def without_digests(state: Any) -> Any:
-    """A saved state that does not say which rows it is a place in, so that it goes on in others."""
+    """A saved cursor without the identity of its rows, so that it continues in other rows."""
     if isinstance(state, dict):
         return {name: without_digests(value) for name, value in state.items() if not _names_rows(name, value)}
     return [without_digests(value) for value in state] if isinstance(state, list) else state

@@ -1,4 +1,4 @@
-"""Building what a language run trains in: task, model, engine and graders, from settings."""
+"""Building the parts that a language run trains with: task, model, engine and graders, from settings."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ROOM = 2048  # tokens a prompt may have when neither task nor model sets a limit
 
 
 def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any = None) -> LanguageSetup:
-    """Everything the method acts in.
+    """The context of the method: task, model, engine and graders.
 
     Args:
         settings: of the run.
@@ -58,7 +58,7 @@ def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any =
         check_turns(settings, composition, found)
     measured = bool(config.evaluation.every or settings.evaluation_episodes)
     if measured:
-        found.validation(1)  # refuse now, not at the first measurement, where there is nothing to validate on
+        found.validation(1)  # refuse now, not at the first evaluation, a task without validation prompts
     if settings.reward_needs and not settings.rewards and not isinstance(task, LanguageTask):
         raise RheostatError("reward_needs says what reward functions of your own need, and there are none: name them with --reward.")
     verifier = graders_of(settings, found)
@@ -101,7 +101,7 @@ def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any =
 
 
 def check_turns(settings: Settings, composition: Composition, task: LanguageTask) -> None:
-    """Refuse what belongs to single completions, for a task of several turns.
+    """Refuse options of single completions for a task of several turns.
 
     Raises:
         RheostatError: rewards of the user's, experts, or a part whose rows are single completions.
@@ -135,7 +135,7 @@ def graders_of(settings: Settings, task: LanguageTask) -> Verifier:
 
 
 def add_ends(policy: LanguagePolicy, limits: Limits) -> None:
-    """Let completions end where the chat template ends a turn, and at the task's own stop ids, besides where the model's files say.
+    """Let completions end where the chat template ends a turn and at the task's own stop ids, in addition to the model's end tokens.
 
     Raises:
         RheostatError: a stop id that the model does not have, or an option that its chat template does not read.
@@ -155,7 +155,7 @@ def add_ends(policy: LanguagePolicy, limits: Limits) -> None:
 
 
 def check_prompts(task: FilePrompts, encoder: PromptEncoder) -> None:
-    """Encode every row before anything is learned: what cannot be encoded is refused now, and not when it is drawn.
+    """Encode every row before training: rows that cannot be encoded are refused now, and not when they are drawn.
 
     With ``long drop`` the rows that are too long are left out on both sides.
 
@@ -185,14 +185,14 @@ def check_prompts(task: FilePrompts, encoder: PromptEncoder) -> None:
 def load_experts(
     settings: Settings, composition: Composition, task: LanguageTask, learner: LanguagePolicy, verifier: Verifier, new_tokens: int
 ) -> Demonstrations | None:
-    """The run's expert rows, filtered as the settings say; None where it has no file of them.
+    """The run's expert rows, filtered by the settings; None where it has no file of them.
 
     Raises:
         RheostatError: a file for a method that uses no experts, or what :mod:`rheostat.tasks.language.demonstrations` refuses.
     """
     if settings.experts is None:
         return None
-    if not composition.any("uses_experts") and settings.expert_missing != "skip":  # skip restricts what is drawn
+    if not composition.any("uses_experts") and settings.expert_missing != "skip":  # skip restricts the prompts that are drawn
         names = ", ".join(name for name, row in table.METHODS.items() if row.domain == "language" and uses_experts(name))
         raise RheostatError(
             f"{settings.method} uses no experts, but {settings.experts} was given: set --dial.expert-share, or choose one of {names}."
@@ -249,7 +249,7 @@ def model_path(settings: Settings, task: LanguageTask) -> str:
     if name not in base_models():
         return name
     built = base_model_path(name).is_dir()
-    return str(build_base_model(name, progress=not built))  # a bar while it is built, silence where the cache has it
+    return str(build_base_model(name, progress=not built))  # a progress bar while it is built; none where the cache has it
 
 
 def new_adapters(settings: Settings) -> Any:
@@ -273,7 +273,7 @@ def new_adapters(settings: Settings) -> Any:
 
 
 def check_saved_adapters(settings: Settings, path: str) -> None:
-    """Refuse settings of new adapters that contradict those in the model's folder, which the run goes on with.
+    """Refuse settings of new adapters that contradict the adapters in the model's folder, which the run trains further.
 
     Raises:
         RheostatError: another rank, scale or targets.

@@ -1,7 +1,7 @@
 """The logs of a run as a part of its checkpoints.
 
 ``metrics.jsonl`` is flushed to disk before the checkpoint that counts it, and the manifest of that checkpoint holds how many bytes there
-were and their SHA-256. So every later reader, the run itself among them, sees whether a log was cut or altered. ``timings.jsonl`` differs
+were and their SHA-256. So every later reader, including the run itself, detects whether a log was cut or altered. ``timings.jsonl`` differs
 every time: it is only ever appended to, and of two rows of one iteration the later one counts.
 """
 
@@ -27,7 +27,7 @@ Counted = dict[str, Any]
 
 
 def _begin(path: Path, size: float = math.inf) -> tuple[int, Any]:
-    """How many bytes a file has, at most ``size``, and their hash, which can be gone on with; 0 bytes where there is none."""
+    """How many bytes a file has, at most ``size``, and their hash, which can be updated further; 0 bytes where there is no file."""
     total, found = hashlib.sha256(), 0
     if path.is_file():
         with path.open("rb") as file:
@@ -38,13 +38,13 @@ def _begin(path: Path, size: float = math.inf) -> tuple[int, Any]:
 
 
 def count(path: Path) -> Counted:
-    """How many bytes a file has, and their digest; 0 bytes where there is none."""
+    """How many bytes a file has, and their digest; 0 bytes where there is no file."""
     found, total = _begin(path)
     return {"bytes": found, "sha256": total.hexdigest()}
 
 
 def count_whole(directory: Path) -> dict[str, Counted]:
-    """The run's files besides the log that are there, counted."""
+    """Byte counts and digests of the run's other files that exist."""
     return {name: count(directory / name) for name in WHOLE if (directory / name).is_file()}
 
 
@@ -61,9 +61,9 @@ def fault(path: Path, counted: Counted) -> str | None:
 
 
 def faults(directory: Path) -> tuple[list[str], list[str]]:
-    """What a reader of a run's files must know, in sentences: what is wrong with them, and what cannot be told.
+    """Warnings for readers of a run's files: faults of the files, and what cannot be checked.
 
-    The newest checkpoint that is whole says what the run wrote.
+    The newest whole checkpoint holds what the run wrote.
     """
     folder = directory / "checkpoints"
     for name in reversed(names(folder)):
@@ -100,7 +100,7 @@ class Logs:
         return {"bytes": self._bytes, "sha256": self._digest.hexdigest()}
 
     def go_on(self, counted: Counted) -> None:
-        """Be where a checkpoint counted the log.
+        """Return to the place at which a checkpoint counted the log.
 
         Args:
             counted: its bytes and, unless it is of an old version, their digest.
@@ -125,10 +125,10 @@ class Logs:
             self._files[1].write(b"\n")
 
     def append(self, metrics: dict[str, Any], timing: dict[str, Any]) -> None:
-        """A row of each; others follow the run through these files, so they are written row by row.
+        """Write a row of each; other programs follow the run through these files, so they are written row by row.
 
         Raises:
-            ValueError: a number of ``metrics`` that JSON does not know.
+            ValueError: a number of ``metrics`` that JSON cannot hold.
         """
         assert self._files is not None
         line = (json.dumps(metrics, allow_nan=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""The manifests of checkpoints: which there are and what they count, read without their tensors."""
+"""The manifests of checkpoints, read without their tensors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def names(folder: Path) -> list[str]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of one checkpoint, verified; its other files are not looked at.
+    """The manifest of one checkpoint, verified; its other files are not read.
 
     Raises:
         RheostatError: it is missing or damaged, or of a later version.

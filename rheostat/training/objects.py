@@ -1,6 +1,6 @@
-"""Objects in place of names: reward functions, rows of prompts, a model and its tokenizer, data to learn from, as Python hands them over.
+"""Python objects in place of names: reward functions, rows of prompts, a model and its tokenizer, data sets.
 
-A run keeps names only. What was handed over as an object has to be handed over again to open the run, and is recorded as such. Data are
+A run stores names only. An object has to be passed again to open the run, and is recorded as such. Data sets are
 the exception: the run keeps a copy in its directory.
 """
 
@@ -22,7 +22,7 @@ NAMES = ("prompts", "rewards", "model", "tokenizer")
 
 @dataclass
 class HandedOver:
-    """What of a run are objects; None where a name says it."""
+    """The objects of a run; None where there is a name instead."""
 
     task: Any
     policy: Any
@@ -42,7 +42,7 @@ def handed_over(method: str, task: Any, policy: Any, options: dict[str, Any]) ->
             and ``offline`` data.
 
     Raises:
-        RheostatError: objects where the method takes none, two of what there can be one of, or a model without a tokenizer.
+        RheostatError: objects where the method takes none, two objects in the same role, or a model without a tokenizer.
     """
     options = dict(options)
     if table.entry(method).domain != "language":
@@ -103,7 +103,7 @@ def _task_of(task: Any, options: dict[str, Any]) -> Any:
     elif isinstance(task, str):
         found = language_task(task, **knobs)
     else:
-        return task  # what the task is, is said where it is missing
+        return task  # the task's name is given where the task is missing
     if isinstance(found, FilePrompts):
         found.rewards = list(own) or found.rewards
         return found

@@ -1,4 +1,4 @@
-"""Opening a run: which checkpoint it goes on from, and what is refused before it goes on."""
+"""Opening a run: the checkpoint it resumes from, and what is refused before it resumes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from rheostat.training.settings import CUSTOM, Settings
 
 @dataclass(frozen=True)
 class Opened:
-    """A checkpoint that a run goes on from.
+    """A checkpoint that a run resumes from.
 
     Attributes:
         path: of the checkpoint.
         state: what it holds.
-        manifest: what it says about itself and about the run's other files.
+        manifest: its description of itself and of the run's other files.
         warnings: one sentence for everything that was passed over or cannot be checked.
     """
 
@@ -32,21 +32,21 @@ class Opened:
 
     @property
     def identity(self) -> Identity | None:
-        """What the run is; None of a version that did not note it."""
+        """Identity of the run; None for versions that did not store it."""
         return self.manifest.get("identity")
 
     @property
     def log(self) -> Counted:
-        """How much of the log there was; without a digest of a version that kept none."""
+        """Length and digest of the log; without a digest for versions that stored none."""
         return self.manifest.get("files", {}).get(METRICS, {"bytes": self.state["metrics_bytes"]})
 
     def other_files(self, directory: Path) -> dict[str, Counted]:
-        """The run's files besides the log as they were then; as they are now of a version that did not count them."""
+        """The run's other files as they were then; as they are now for versions that did not count them."""
         return {name: counted for name, counted in self.manifest.get("files", count_whole(directory)).items() if name != METRICS}
 
 
 def open_checkpoint(directory: Path, at: str | None, *, to_continue: bool) -> Opened:
-    """Read the checkpoint that a run is opened at.
+    """Read the checkpoint at which a run is opened.
 
     Args:
         directory: of the run.
@@ -84,7 +84,7 @@ def refuse_without_objects(directory: Path, description: dict[str, Any], task: A
     Args:
         directory: of the run.
         description: its ``config.json``.
-        task, policy: the objects; None where they are not handed over.
+        task, policy: the objects; None where they are not passed.
 
     Raises:
         RheostatError: naming what is missing. A control run whose environment is described opens without it.
@@ -109,7 +109,7 @@ def larger_settings(directory: Path, before: Settings, steps: int | None, online
     Args:
         directory: of the run.
         before: its settings.
-        steps, online_steps: the new budget in all; None keeps what it was.
+        steps, online_steps: the new budget in all; None keeps the old one.
 
     Raises:
         RheostatError: it is not larger, or the run cannot have more of such steps.
@@ -123,7 +123,7 @@ def larger_settings(directory: Path, before: Settings, steps: int | None, online
     if online_steps is not None and not data_first:
         raise RheostatError(f"online_steps follow a data set, and {before.method} does not begin with one: name more --steps.")
     for name, value in (("steps", steps), ("online_steps", online_steps)):
-        if value is not None and value < getattr(before, name):  # the same goes on from where a rule stopped it
+        if value is not None and value < getattr(before, name):  # an equal budget continues a run that a rule stopped early
             flag = name.replace("_", "-")
             raise RheostatError(
                 f"{directory} has a budget of {getattr(before, name):,} {name}: --{flag} is the new budget in all, so name a larger one."
@@ -136,11 +136,11 @@ def larger_settings(directory: Path, before: Settings, steps: int | None, online
 
 
 def growth(before: Settings, larger: Settings, spent: int) -> str:
-    """The sentence by which a run says that its budget grew.
+    """The note of a run that its budget grew.
 
     Args:
         before, larger: its settings.
-        spent: steps that were made before.
+        spent: steps before that.
     """
     said = f"The budget grew from {before.budget:,} to {larger.budget:,} at step {spent:,}"
     if larger.online_steps > before.online_steps:
@@ -149,11 +149,11 @@ def growth(before: Settings, larger: Settings, spent: int) -> str:
 
 
 def another_run(directory: Path, changes: list[str]) -> RheostatError:
-    """The error for a run that is not what it was when it began.
+    """The error for a run whose identity has changed since it began.
 
     Args:
         directory: of the run.
-        changes: what is different, in sentences.
+        changes: the differences, one sentence each.
     """
     return RheostatError(
         f"{directory} would go on as another run: {' '.join(changes)} Put back what it was, or go on with it all the same "

@@ -1,6 +1,6 @@
-"""What a person sees while a run works: progress, speed, time left, its curves with their change, the meter, and now and then a sample.
+"""The display of a running run: progress, speed, time left, curves with their change, the meter, and occasionally a sample.
 
-On a terminal this is a few lines that are redrawn and fit its width; elsewhere it is one plain line now and then, so that logs stay
+On a terminal this is a few lines that are redrawn and fit its width; elsewhere it is one plain line at intervals, so that logs stay
 readable. Text that a model wrote is shown as text: characters that steer a terminal become their codes, and nothing in it is markup.
 """
 
@@ -44,17 +44,17 @@ LEVELS = "▁▂▃▄▅▆▇█"
 LAST_EPISODES = 100
 """Episodes over which a training return is a mean, where there are as many."""
 LIVE_PERIOD, PLAIN_PERIOD = 0.2, 10.0
-"""Seconds between two looks, on a terminal and elsewhere."""
+"""Seconds between two refreshes, on a terminal and elsewhere."""
 SAMPLE_PERIOD = 5.0, 60.0
 """Seconds between two samples, on a terminal and elsewhere."""
 ONE_LINE = 120
 """Columns from which the head of the view is one line."""
 LONGEST_SAMPLE = 1_000
-"""Characters of a sample that are looked at."""
+"""Characters of a sample that are read."""
 
 
 class Progress(Protocol):
-    """What the loop tells about itself."""
+    """What the training loop reports."""
 
     def start(self, done: int, total: int, unit: str) -> None: ...
     def update(self, done: int, metrics: dict[str, Any]) -> None: ...
@@ -80,7 +80,7 @@ class Silent:
 
 @dataclass
 class View:
-    """Where a run is, as text of any width.
+    """The progress of a run as text of any width.
 
     Attributes:
         title: of the run.
@@ -114,7 +114,7 @@ class View:
 
     @property
     def share(self) -> float:
-        """Of the budget that is spent."""
+        """Share of the budget that is spent."""
         return min(1.0, self.done / max(1, self.total))
 
     @property
@@ -176,7 +176,7 @@ class View:
             yield Text("training return: no episode has ended yet", style="dim")
 
     def _mean_of(self, name: str) -> str:
-        """What a return is a mean of."""
+        """The episodes that a return is averaged over."""
         if name == "episode_return" and (count := self.metrics.get("episodes")):
             return "1 episode" if count == 1 else f"mean of {min(LAST_EPISODES, int(count))} episodes"
         if name == "evaluation_return" and (count := self.metrics.get("evaluation_episodes")):
@@ -284,7 +284,7 @@ class Bar:
             self.live.start()
 
     def update(self, done: int, metrics: dict[str, Any]) -> None:
-        """Show where the run is."""
+        """Show the progress of the run."""
         view, now = self.view, time.monotonic()
         view.take(metrics)
         view.done, view.elapsed = min(done, view.total), now - self.began
@@ -294,7 +294,7 @@ class Bar:
             print(view.plain(), file=sys.stderr, flush=True)
 
     def on_update(self, run: Run, metrics: dict[str, Any]) -> None:
-        """Take a sample of what the model writes, now and then."""
+        """Take a sample of the model's completions at intervals."""
         now, period = time.monotonic(), SAMPLE_PERIOD[self.live is None]
         if now - self.last_sample < period or not (rows := run.method.rollouts(1)):
             return
@@ -307,7 +307,7 @@ class Bar:
             print(f"  {self.view.sample_text()[:ONE_LINE]}", file=sys.stderr, flush=True)
 
     def note(self, text: str) -> None:
-        """A sentence above the view."""
+        """Print a sentence above the view."""
         if self.live:
             self.live.console.print(visible(text), markup=False, highlight=False)
         else:

@@ -27,11 +27,11 @@ def path_of(directory: Path, iteration: int) -> Path:
 
 
 def keep_rollouts(directory: Path, iteration: int, rows: list[dict[str, Any]]) -> None:
-    """Store what was sampled in a turn.
+    """Store the samples of an iteration.
 
     Args:
         directory: of the run.
-        iteration: number of the turn.
+        iteration: its number.
         rows: of completions, as JSON; none leave no file.
 
     Raises:

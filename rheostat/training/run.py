@@ -1,21 +1,21 @@
 """A run: a directory, a method and the one training loop.
 
     config.json      what defines the run (settings), plus versions and the command
-    metrics.jsonl    one row per turn of the loop: the truth, deterministic to the byte
-    timings.jsonl    wall-clock seconds of the same rows, apart because they differ every time
+    metrics.jsonl    one row per iteration of the loop, deterministic to the byte
+    timings.jsonl    wall-clock seconds of the same rows, in a file of their own because they differ every time
     checkpoints/     atomic, checksummed; the newest two are kept
-    best/            the policy of the best measurement, where the run keeps it
-    sandbox.json     which walls the graders of a language run have
+    best/            the policy of the best evaluation, where the run keeps it
+    sandbox.json     sandbox of the graders of a language run
     summary.json     the final evaluation, written when the budget is spent
-    lock.json        who writes the run now
-    offline/         the data set, where it was handed over as an object
+    lock.json        the process that writes the run now
+    offline/         the data set, where it was passed as an object
     curves.png, report.html
 
-Exactness. Everything a run remembers is in the checkpoint, and the metrics file is cut back to where the checkpoint was taken, so that
+Exactness. The checkpoint holds all state of a run, and a resume cuts the metrics file back to where the checkpoint was taken, so that
 ``train N, kill, resume, train N`` ends bit for bit where ``train 2N`` does. Environments that can save their state (Gymnasium's) are saved.
 EnvPool's and those of users are brought back by repeating what happened since their episodes began
-(:mod:`rheostat.tasks.control.pools`, :mod:`rheostat.tasks.control.recording`). No checkpoint changes anything: curves do not depend on how
-often a run is saved, and no episode is cut. Opening a run steps no environment; where a resume cannot bring one back, it says so.
+(:mod:`rheostat.tasks.control.pools`, :mod:`rheostat.tasks.control.recording`). Checkpoints change nothing: curves do not depend on how
+often a run is saved, and no episode is cut. Opening a run steps no environment; where a resume cannot restore one, it warns.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ from rheostat.training.version_0_1 import current_summary
 from rheostat.training.warnings import LEAST_UPDATES, SILENT_UPDATES, idle_run, no_signal, warnings_of
 
 DATA = "offline"
-"""Where a data set is kept that was handed over as an object."""
+"""Folder of a data set that was passed as an object."""
 
 
 class Run:
     """One training run; make it with :meth:`create` or :meth:`load`.
 
     Attributes:
-        directory: where everything is kept.
+        directory: holds all its files.
         settings: what defines the run.
         finished: whether the budget is spent.
     """
@@ -89,20 +89,20 @@ class Run:
         self._facts = facts
         self._callbacks: list[Any] = []
         self._stopped = ""  # why it ends before its budget is spent
-        self._at_best = False  # opened to look at its best policy
+        self._at_best = False  # opened at its best policy
         self._kept_warnings: list[str] = []  # those that belong to the run itself, and are saved with it
-        self._data: OfflineData | Path | None = None  # what was handed over to learn from, or where that is kept
+        self._data: OfflineData | Path | None = None  # the data set that was passed, or its folder
         if settings.offline is not None and settings.offline.startswith(CUSTOM):
             self._data = self.directory / DATA
         self._method: RunningMethod | None = None
         self._iteration = 0
         self._logs = Logs(self.directory)
         self._log_was: Counted = self._logs.counted  # where the checkpoint that was loaded counted it
-        self._files: dict[str, Counted] = {}  # what else was written, as it was then
-        self._identity: Identity | None = None  # what the run is, as its checkpoint says
-        self._accepts = False  # goes on with differences from that
+        self._files: dict[str, Counted] = {}  # the other files, as they were then
+        self._identity: Identity | None = None  # of the run, from its checkpoint
+        self._accepts = False  # resumes with differences from that
         self._weights: StartingWeights | None = None  # of another run, while the method is built
-        self._began: dict[str, Any] | None = None  # where those came from
+        self._began: dict[str, Any] | None = None  # the origin of those weights
         self._next_checkpoint = settings.checkpoint_interval
         self._seconds = 0.0
         self._seen: list[str] = []  # the checkpoints that are there
@@ -157,12 +157,12 @@ class Run:
         return identity_of(self.settings, versions(), self.method, self._task) | began
 
     def _compare_identity(self, progress: Progress) -> None:
-        """Go on as the run that began, or with differences that were accepted, which are recorded.
+        """Continue with the identity that the run began with, or with accepted differences, which are recorded.
 
         Raises:
             RheostatError: naming what is different.
         """
-        if self._identity is None:  # of a version that did not note it
+        if self._identity is None:  # of a version that did not store it
             return
         now = self._identity_now()
         grave, slight = changed_sources(self._identity, now, self.settings.method)
@@ -174,7 +174,7 @@ class Run:
         self._identity = now
 
     def _record(self, sentence: str) -> None:
-        """Let the run and its report say that something about it changed."""
+        """Record in the run and its report that its identity changed."""
         where = f"From iteration {self._iteration} on: {sentence}"
         if where not in self._kept_warnings:
             self._kept_warnings.append(where)
@@ -192,7 +192,7 @@ class Run:
 
     @contextmanager
     def alone(self, progress: Progress | None = None) -> Iterator[None]:
-        """While inside, no other process may write the run.
+        """Inside the context, no other process may write the run.
 
         Raises:
             RheostatError: one does, or one has continued the run since it was opened here.
@@ -217,11 +217,11 @@ class Run:
     ) -> Self:
         """Open a run at its newest whole checkpoint; ``warnings`` names damaged ones that were passed over.
 
-        ``at`` names another checkpoint that is kept, or is ``best``: the best policy, for looking at.
-        ``sandbox`` takes the place of the run's own setting, to look at a run where that does not hold.
+        ``at`` names another checkpoint that is kept, or is ``best``: the best policy, for inspection.
+        ``sandbox`` replaces the run's own setting, to inspect a run on a machine where that does not hold.
         ``to_continue`` passes over checkpoints whose log was cut or altered, too: what is missing is computed again.
         ``larger`` are the settings with a larger budget (see :meth:`extended`).
-        ``accept_changes`` goes on although settings, data, sources or versions are not what they were, and records that.
+        ``accept_changes`` resumes although settings, data, sources or versions have changed, and records that.
 
         Raises:
             RheostatError: no run there, a damaged configuration, no usable checkpoint, or code that nobody has vouched for
@@ -245,10 +245,10 @@ class Run:
         return run
 
     def _go_on_from(self, found: Opened, on_file: Settings) -> None:
-        """Be where a checkpoint was taken.
+        """Restore the state of a checkpoint.
 
         Raises:
-            RheostatError: ``config.json`` or the data are not what they were and that was not accepted, or it does not fit the method.
+            RheostatError: ``config.json`` or the data have changed and that was not accepted, or it does not fit the method.
         """
         self._identity, self.warnings, state = found.identity, found.warnings, found.state
         changes = [] if found.identity is None else changed_settings(found.identity, on_file)
@@ -280,7 +280,7 @@ class Run:
         return run
 
     def _take_state(self, state: Any) -> list[str]:
-        """Load the method's state; returns which rows of data it goes on in that are not those it began with, if that was accepted.
+        """Load the method's state; returns the rows of data that differ from those it began with, if that was accepted.
 
         Raises:
             RheostatError: there are such, and it was not.
@@ -305,14 +305,14 @@ class Run:
         policy: Any = None,
         accept_changes: bool = False,
     ) -> Self:
-        """Open a run, finished or not, with a larger budget, which is written down at once.
+        """Open a run, finished or not, with a larger budget, which is stored at once.
 
-        What depends on the budget (annealed step sizes, exploration) is computed for the new one from here on; a note says so.
+        What depends on the budget (annealed step sizes, exploration) is computed for the new one from here on; the run records that.
 
         Args:
             directory: of the run.
             steps: the new budget in all, in the method's unit; None keeps it.
-            online_steps: environment steps in all after the data set, for a run that began with one: a finished one goes online.
+            online_steps: environment steps in all after the data set, for a run that began with one: a finished one continues online.
             task, policy, accept_changes: as in :meth:`load`.
 
         Raises:
@@ -343,7 +343,7 @@ class Run:
 
     @staticmethod
     def settings_in(directory: str | Path) -> Settings:
-        """What defines the run in a directory.
+        """The settings of the run in a directory.
 
         Raises:
             RheostatError: there is none, or its configuration is damaged.
@@ -368,18 +368,18 @@ class Run:
     # --- the loop -------------------------------------------------------------------------------------------------------------------
 
     def train(self, *, progress: Progress | None = None, sinks: tuple[str, ...] = (), callbacks: Iterable[Any] = ()) -> Self:
-        """Spend what is left of the budget: collect, retain, credit, improve.
+        """Train until the budget is spent: collect, retain, credit, improve.
 
         Ctrl-C and SIGTERM save and stop; a second Ctrl-C stops at once.
 
         Args:
             progress: a display.
             sinks: dashboards that get a copy of the log.
-            callbacks: objects that listen (:class:`rheostat.training.callbacks.Callback`).
+            callbacks: objects whose methods the loop calls (:class:`rheostat.training.callbacks.Callback`).
 
         Raises:
-            RheostatError: the run is finished already or was opened at its best policy, another process writes it, a callback listens to
-                nothing, a number became NaN or infinite, or the disk is full.
+            RheostatError: the run is finished already or was opened at its best policy, another process writes it, a callback has no known
+                method, a number became NaN or infinite, or the disk is full.
             Interrupted: a signal came; the run is saved.
         """
         if self.finished:
@@ -394,14 +394,14 @@ class Run:
 
     def _train(self, progress: Progress, sinks: tuple[str, ...]) -> None:
         self._compare_identity(progress)
-        keep_sandbox(self.directory, self.method)  # not with less than it began with
+        keep_sandbox(self.directory, self.method)  # never weaker than at its beginning
         outputs: list[Sink] = open_sinks(
             sinks, self.directory, self.settings.to_json(), self.method.steps if self._iteration else None, progress.note
         )
         method, total = self.method, self.settings.budget
         self._wake(progress)
         self._seconds = self._restore_logs()
-        (self.directory / "summary.json").unlink(missing_ok=True)  # of a finished run that continues from before its end
+        (self.directory / "summary.json").unlink(missing_ok=True)  # left by a finished run that is resumed from an earlier checkpoint
         self._files.pop("summary.json", None)
         began = time.monotonic() - self._seconds
         progress.start(method.steps, total, method.unit)
@@ -428,7 +428,7 @@ class Run:
                     with self._writing():
                         if kept := self.settings.rollouts_kept:
                             keep_rollouts(self.directory, self._iteration, method.rollouts(kept))
-                    if found:  # methods that move with every step speak now and then only
+                    if found:  # methods that update with every step log a row only at intervals
                         tell(found)
                         if method.updates == LEAST_UPDATES and found.get("gradient_steps"):
                             for sentence in warnings_of(self.metrics):
@@ -452,7 +452,7 @@ class Run:
         self._finish(method)
 
     def _wake(self, progress: Progress) -> None:
-        """Bring the environments back to where they were; where that cannot be done, begin new episodes and say so."""
+        """Restore the environments; where that is impossible, begin new episodes and warn."""
         if self.environments is None or not hasattr(self.environments, "wake"):
             return
         warned, restart = self.environments.wake()
@@ -505,24 +505,25 @@ class Run:
             raise RheostatError(f"Could not write the logs of {self.directory}: {error}; make room and resume the run.") from error
 
     def _log(self, metrics: dict[str, Any]) -> None:
-        """A row of numbers and a row of seconds. JSON knows no NaN: what is not a number (the mean reward of no graded row) is left out."""
+        """Write a row of metrics and a row of timings. JSON has no NaN: values that are no number (the mean reward of no graded row) are
+        left out."""
         self._refuse_nonfinite(metrics)
         told = {name: value for name, value in metrics.items() if not isinstance(value, float) or math.isfinite(value)}
         self._logs.append(told, {"iteration": self._iteration, "steps": metrics["steps"], "seconds": round(self._seconds, 4)})
 
     def stop(self, why: str) -> None:
-        """End the run after this turn as if its budget were spent; for callbacks.
+        """End the run after this iteration as if its budget were spent; for callbacks.
 
         Args:
-            why: kept in the run and in its summary.
+            why: the reason, stored in the run and in its summary.
         """
         self._stopped = f"Stopped at {self.method.steps:,} of {self.settings.budget:,} steps: {why}."
 
     def keep_best(self, facts: dict[str, Any]) -> Path:
-        """Keep the present policy in ``best``: a Hugging Face folder ``model``, or for control ``policy`` with all that it acts by.
+        """Keep the present policy in ``best``: a Hugging Face folder ``model``, or for control ``policy`` with everything it needs to act.
 
         Args:
-            facts: what is known of it, for ``best.json``.
+            facts: about it, for ``best.json``.
 
         Raises:
             RheostatError: the disk is full or not writable.
@@ -549,7 +550,7 @@ class Run:
         return path
 
     def save(self) -> Path:
-        """Write a checkpoint of this moment; the log that it counts is on the disk before."""
+        """Write a checkpoint of the present state; the log that it counts is flushed to disk before."""
         with self._writing():
             self._logs.sync()
         counted = self._logs.counted
@@ -569,7 +570,7 @@ class Run:
         return path
 
     def _restore_logs(self) -> float:
-        """Go back to where the checkpoint counted the log; returns the seconds spent until then.
+        """Cut the log back to where the checkpoint counted it; returns the seconds spent until then.
 
         Raises:
             RheostatError: the log was cut or altered before that.
@@ -589,7 +590,7 @@ class Run:
                 self._logs.close()
 
     def _keep_culprit(self, error: NonFinite) -> str:
-        """Store the batch whose loss was not finite; returns the end of the sentence that says where."""
+        """Store the batch whose loss was not finite; returns the end of the error message, which names the place."""
         path = self.directory / "nonfinite.safetensors"
         save_file({name: value.contiguous() for name, value in error.batch.items() if value is not None}, path)
         return f"the batch that caused it is in {path}, the newest checkpoint is {checkpoint.names(self.directory / 'checkpoints')[-1]}."
@@ -602,7 +603,7 @@ class Run:
                 f"or look at the rewards; the newest checkpoint is {checkpoint.names(self.directory / 'checkpoints')[-1]}."
             )
 
-    # --- looking --------------------------------------------------------------------------------------------------------------------
+    # --- reading --------------------------------------------------------------------------------------------------------------------
 
     @property
     def metrics(self) -> list[dict[str, Any]]:
@@ -624,29 +625,29 @@ class Run:
         """The learned policy's deterministic action for one raw observation, or for a batch of them.
 
         Args:
-            observation: what the environment gives (an array, or a dict or tuple of arrays), or several of them with a leading axis N in
+            observation: one of the environment (an array, or a dict or tuple of arrays), or several of them with a leading axis N in
                 every array.
-            memory: for a policy that remembers, what :meth:`memory` gave when the episode (or each of the N) began; it is brought up to
-                date by this call.
+            memory: for a recurrent policy, the result of :meth:`memory` when the episode (or each of the N) began; this call updates
+                it.
 
         Returns:
-            A NumPy action in the environment's own action space (its shape, dtype, bounds and first category), or N of them: hand it over
-            as it is.
+            A NumPy action in the environment's own action space (its shape, dtype, bounds and first category), or N of them: pass it to the
+            environment unchanged.
 
         Raises:
-            RheostatError: an observation of another shape, a method that does not train a control policy, or a policy that remembers
+            RheostatError: an observation of another shape, a method that does not train a control policy, or a recurrent policy
                 without its memory.
         """
         return control_context(self).act(observation, memory)
 
     def memory(self, episodes: int = 1) -> EpisodeMemory:
-        """What a policy that remembers knows when episodes begin, for :meth:`policy`.
+        """The memory of a recurrent policy at the beginning of episodes, for :meth:`policy`.
 
         Make a new one for every new episode. Of several episodes side by side, ``memory.forget(ended)`` lets those begin anew where
         ``ended`` (bool, one per episode) is True.
 
         Args:
-            episodes: how many go side by side.
+            episodes: how many run side by side.
 
         Raises:
             RheostatError: a policy that acts on single observations.
@@ -655,7 +656,7 @@ class Run:
         return found
 
     def evaluate(self, episodes: int = 20, *, task: Any = None, environment_options: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Measure the policy by whole episodes with deterministic actions; training is not touched.
+        """Evaluate the policy on whole episodes with deterministic actions; training does not change.
 
         Args:
             episodes: how many.
@@ -673,6 +674,6 @@ class Run:
             return self.method.evaluate(episodes)
 
     def close(self) -> None:
-        """Release environments and models."""
+        """Close environments and free models."""
         if self._method is not None:
             self._method.close()

@@ -1,4 +1,4 @@
-"""The directory of a run: whether it is free, and ``config.json``, which says what defines the run."""
+"""The directory of a run: whether it is free, and ``config.json``, which holds the settings of the run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from rheostat.json_text import read as read_json
 from rheostat.training.settings import Settings
 
 LOCK = "lock.json"
-"""Of a directory that one process may write at a time."""
+"""Name of the lock of a directory, which one process may write at a time."""
 CONFIG = "config.json"
 
 
 def refuse_taken(directory: Path) -> None:
-    """Refuse a directory that holds something already; what is left of a lock does not count.
+    """Refuse a directory that is not empty; a left-over lock does not count.
 
     Raises:
         RheostatError: it does.
@@ -38,7 +38,7 @@ def write_description(directory: Path, description: dict[str, Any]) -> None:
 
     Args:
         directory: of the run.
-        description: ``settings``, ``versions``, ``command`` and what is known besides, as JSON.
+        description: ``settings``, ``versions``, ``command`` and further facts, as JSON.
 
     Raises:
         OSError: the directory cannot be written.
@@ -47,7 +47,7 @@ def write_description(directory: Path, description: dict[str, Any]) -> None:
 
 
 def grow(directory: Path, settings: Settings, spent: int) -> None:
-    """Write down a larger budget, and in ``history`` when it came.
+    """Store a larger budget, and in ``history`` when it was given.
 
     Args:
         directory: of the run.
@@ -65,7 +65,7 @@ def grow(directory: Path, settings: Settings, spent: int) -> None:
 
 
 def read_description(directory: str | Path) -> dict[str, Any]:
-    """What defines the run in a directory (``settings``, as :class:`Settings`), and what is known about its environment and network.
+    """The settings of the run in a directory (``settings``, as :class:`Settings`), and the facts about its environment and network.
 
     Raises:
         RheostatError: there is none, or its configuration is damaged.

@@ -1,6 +1,6 @@
-"""Which sandbox a run's graders had: kept in the run directory, shown in its report, and not weakened when it is resumed.
+"""The sandbox of a run's graders: stored in the run directory, shown in its report, and not weakened when it is resumed.
 
-``sandbox.json`` holds ``level``, the weakest of the run's graders (null where none runs anything), and ``graders``: of each its level, what
+``sandbox.json`` holds ``level``, the weakest of the run's graders (null where none runs code), and ``graders``: for each its level, what
 it opted out of, what the measurement tried and found stopped or working, and why no stronger level was taken.
 """
 
@@ -19,7 +19,7 @@ FILE = "sandbox.json"
 
 
 def keep_sandbox(directory: Path, method: Any) -> None:
-    """Write what the method's graders have; with a file of an earlier session, refuse graders that have less.
+    """Write the sandbox of the method's graders; refuse graders with a weaker one than an earlier session stored.
 
     Raises:
         RheostatError: the sandbox here is weaker than the one the run began with.
@@ -37,7 +37,7 @@ def keep_sandbox(directory: Path, method: Any) -> None:
 
 
 def weaker_here(directory: Path, method: Any) -> str | None:
-    """That the method's graders have less than the run began with, and why; None where they have not."""
+    """A message where the method's graders have a weaker sandbox than the run began with, and why; else None."""
     before, standings = read_sandbox(directory), _standings(method)
     level = weakest(standings)
     if level is None or before is None or before.get("level") not in LEVELS or rank(level) >= rank(before["level"]):

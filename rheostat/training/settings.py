@@ -44,7 +44,7 @@ class Settings:
     """Begin with the weights of another run: its directory takes its newest policy, the folder ``best`` in it its best one. The networks
     must be the same; optimisers, data and counters begin anew."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
-    """Control: who simulates: EnvPool where it has the id, else Gymnasium."""
+    """Control: the simulator: EnvPool where it has the id, else Gymnasium."""
     environment_options: dict[str, Any] = field(default_factory=dict)
     """Options handed to the environment, as JSON."""
     threads: int = option(1, at_least=1, at_most=MOST_THREADS)
@@ -66,7 +66,7 @@ class Settings:
     """Language: what those functions opt out of: environment, network, files, programs, state (each but the first takes the sandbox down
     to the level process)."""
     sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] = "best"
-    """Language: the walls around graders: best takes the strongest level that passes its measurement here, require refuses less than
+    """Language: the sandbox of graders: best takes the strongest level that passes its measurement here, require refuses less than
     kernel, a name takes that level or refuses."""
     reward_weights: tuple[float, ...] = option(())
     """Language: one weight for each reward, of their sum; empty weighs every one 1, and 0 only watches."""
@@ -81,7 +81,7 @@ class Settings:
     long: Literal["error", "drop"] = "error"
     """Language: a prompt that is longer than prompts may be is an error before training, or is left out and counted (drop)."""
     device: str = "cpu"
-    """Language: where the model lives, cpu or cuda."""
+    """Language: device of the model, cpu or cuda."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Language: precision of the model's weights."""
     adapter_rank: int = option(0, at_least=0)
@@ -99,7 +99,7 @@ class Settings:
     recompute: bool = False
     """Language: keep only each layer's input and compute the layer again in the backward pass (gradient checkpointing, Llama family)."""
     engine: Literal["embedded", "continuous"] = "embedded"
-    """Language: who samples: our engine, or transformers' continuous batching (whose runs do not repeat exactly)."""
+    """Language: the sampler: Rheostat's own engine, or transformers' continuous batching (whose runs do not repeat exactly)."""
     experts: str | None = None
     """Control: the directory of a run whose policy is the expert of ``dial.expert_share``. Language: a file of expert rows (JSON lines or
     parquet), each a prompt and its completion, as text or chat messages; None takes the completions of the prompts' own rows, or the task's
@@ -135,7 +135,7 @@ class Settings:
 
     @property
     def budget(self) -> int:
-        """Everything that is to be spent: ``steps`` and, after a data set, ``online_steps``."""
+        """The whole budget: ``steps`` and, after a data set, ``online_steps``."""
         return self.steps + self.online_steps
 
     def to_json(self) -> dict[str, Any]:
@@ -144,7 +144,7 @@ class Settings:
 
 
 CUSTOM = "custom:"
-"""Before the name of what is a Python object."""
+"""Prefix of the name of a Python object."""
 DEFAULTS: dict[str, dict[str, Any]] = {"control": {}, "language": {"steps": 100, "evaluation_episodes": 500, "threads": 2}}
 """Settings that a new run has instead of the defaults of :class:`Settings`, by domain: from Python, files and the command line alike."""
 
@@ -179,7 +179,7 @@ def configure(method: str, overrides: Mapping[str, Any], *, preset: str | None =
         method: its name.
         overrides: options by any of their names.
         preset: a named configuration of the method.
-        below: options that the overrides go before.
+        below: options that the overrides replace.
 
     Raises:
         RheostatError: unknown method, preset or field (with the nearest), or a value of the wrong kind.
@@ -193,23 +193,23 @@ def configure(method: str, overrides: Mapping[str, Any], *, preset: str | None =
 
 @dataclass(frozen=True)
 class Merged:
-    """What a method is given of its own and of what it shares with others."""
+    """The options of a method, its own and those shared with others."""
 
     values: dict[str, Any]
     """By path, kinds first."""
     unknown: dict[str, Any]
-    """Of its own, by names that it does not have."""
+    """Its own options with unknown names."""
     shared: dict[str, Any]
-    """Of what is shared, by the names that were given: what the method has and does not say itself."""
+    """Shared options that the method has and does not set itself, by the names that were given."""
     lacking: dict[str, Any]
-    """Of what is shared, by names that it does not have."""
+    """Shared options that the method does not have."""
 
 
 def merged(who: str, config: Any, shared: Mapping[str, Any], own: Mapping[str, Any]) -> Merged:
-    """Options of a method's own beside those that it shares with others; its own go before.
+    """Merge a method's own options with those shared by several methods; its own take precedence.
 
     Args:
-        who: the method's name, for the sentences.
+        who: the method's name, for error messages.
         config: its dataclass object.
         shared, own: options by any of their names.
 
@@ -225,7 +225,7 @@ def merged(who: str, config: Any, shared: Mapping[str, Any], own: Mapping[str, A
 
 
 def shared_by(methods: Iterable[tuple[str, Mapping[str, Any]]], shared: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """What each of several methods is given, by the names that were given: the shared options that it has, and its own.
+    """The options of each of several methods, by the names that were given: the shared options that it has, and its own.
 
     Args:
         methods: names, with options of their own.
@@ -247,7 +247,7 @@ def shared_by(methods: Iterable[tuple[str, Mapping[str, Any]]], shared: Mapping[
 
 
 def by_path(who: str, config: Any, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by path, whatever they were called; their values are not looked at.
+    """Options by path, whatever name was given; their values are not checked.
 
     Raises:
         RheostatError: an option that the method does not have, or as :func:`rheostat.options.named`.
@@ -271,7 +271,7 @@ def composed(method: str, cls: Any, overrides: Mapping[str, Any], preset: str | 
         whole = with_options(config, chosen, method)
         given = by_path(method, whole, overrides)
         idle = options.idle_options(with_options(whole, given, method))
-        # A preset's value that cannot act beside the given options was not chosen by the user: it is dropped.
+        # A preset's value that has no effect with the given options was not chosen by the user: it is dropped.
         config = with_options(config, {path: value for path, value in chosen.items() if path in given or path not in idle}, method)
     return changed(method, config, overrides)
 
@@ -304,7 +304,7 @@ def derived(method: str, config: Any) -> dict[str, int | str]:
 
 
 def shown_options(method: str, config: Any) -> list[options.Option]:
-    """The options of a method that act in it: what help, ``show`` and the documentation list."""
+    """The options of a method that have an effect in it: what help, ``show`` and the documentation list."""
     if table.entry(method).domain == "language":
         from rheostat.learner import language
 

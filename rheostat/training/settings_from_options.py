@@ -1,4 +1,4 @@
-"""From what a person says to a run's settings and its place."""
+"""From options of the command line or of Python to a run's settings and directory."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def task_name(task: Any) -> str:
 def settings_for(method: str, task: Any, *, preset: str | None = None, below: Mapping[str, Any] | None = None, **options: Any) -> Settings:
     """Settings from keyword arguments: those of :class:`~rheostat.training.settings.Settings`, the rest go to the method.
 
-    What is not given has the default of the method's domain (:data:`~rheostat.training.settings.DEFAULTS`).
+    Settings that are not given have the default of the method's domain (:data:`~rheostat.training.settings.DEFAULTS`).
 
     Args:
         method: its name.
         task: a name or an object.
         preset: a named configuration of the method; None chooses one for the tiny base models, unless there is a file.
-        below: options of a configuration file, which the others go before; None where there is no file.
+        below: options of a configuration file, which the others override; None where there is no file.
         **options: settings of the run, and options of the method by any of their names.
 
     Raises:
@@ -84,7 +84,7 @@ def _refuse_settings_of_others(method: str, domain: str, options: dict[str, Any]
 
 
 def task_of_prompts(method: str, options: dict[str, Any]) -> str:
-    """What a run is called that has prompts of its own and no task; without any, those of its expert rows are put into ``options``.
+    """The task's name of a run with prompts of its own and no task; without any, those of its expert rows are put into ``options``.
 
     Raises:
         RheostatError: there are no prompts either.

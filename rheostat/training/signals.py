@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop are noted, and acted upon where everything is whole."""
+"""Signals that ask a run to stop set a flag, on which the run acts when its state is consistent."""
 
 from __future__ import annotations
 

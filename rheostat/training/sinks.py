@@ -78,7 +78,7 @@ class Identity:
 
 
 class TensorBoard:
-    """Event files in ``directory/tensorboard``. Of a run that goes on from a checkpoint, rows after it are purged: they come again."""
+    """Event files in ``directory/tensorboard``. When a run resumes from a checkpoint, rows after it are purged: they are written again."""
 
     package = "tensorboard"
 
@@ -281,7 +281,7 @@ def open_sinks(names: Sequence[str], directory: Path, settings: dict[str, Any], 
     Args:
         names: of :data:`SINKS`.
         directory, settings: of the run.
-        begun: steps after which a run goes on; None at its beginning.
+        begun: steps after which a run resumes; None at its beginning.
         say: is told, in sentences, what does not work.
 
     Raises:

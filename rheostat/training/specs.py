@@ -1,4 +1,4 @@
-"""A method with options of its own, as people write it: ``grpo:clip_high=0.28,kl.coefficient=0``."""
+"""A method with options of its own, as written on the command line: ``grpo:clip_high=0.28,kl.coefficient=0``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run begins that begins with another run's weights: which run and checkpoint, what is taken, and what is said of it."""
+"""The starting point of a run that begins with another run's weights: the run and checkpoint, what is loaded, and what is recorded."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from rheostat.training.run_directory import CONFIG, read_description
 from rheostat.training.settings import CUSTOM, Settings
 
 OF_THE_MODEL = ("model", "adapter_rank", "adapter_alpha", "adapter_targets", "adapter_dropout")
-"""Settings that a language run has from the one it begins with, where it does not say them itself."""
+"""Settings that a language run takes from the one it begins with, where it does not set them itself."""
 NETWORK_OPTIONS = ("activation", "tanh_mean", "log_std", "lstm_units", "mixture_size")
-"""Options of methods that say what a network is, besides those that end with ``hidden``."""
+"""Options of methods that define a network, in addition to those that end with ``hidden``."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class StartingPoint:
 
     Attributes:
         weights: of its models.
-        facts: where they come from, as JSON.
+        facts: their origin, as JSON.
     """
 
     weights: StartingWeights
@@ -40,7 +40,7 @@ class StartingPoint:
 
     @property
     def sentence(self) -> str:
-        """What the run says of its beginning."""
+        """The run's note on its starting point."""
         weights, facts = self.weights, self.facts
         new = f" New are: {', '.join(dict.fromkeys(weights.new))}." if weights.new else ""
         return (
@@ -99,7 +99,7 @@ def refuse_other_domain(directory: Path, theirs: Settings, domain: str) -> None:
 
 
 def starting_point(settings: Settings) -> StartingPoint | None:
-    """What a new run begins with; None where it begins by itself.
+    """The starting point of a new run; None where it begins from initial weights.
 
     Raises:
         RheostatError: there is no such run or checkpoint, or its networks are others.

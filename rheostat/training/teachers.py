@@ -1,11 +1,11 @@
 """Teachers: the PPO policies that make offline data sets, trained once per (task, seed, recipe) and cached.
 
-A teacher keeps its policy at regular points of its training together with what each earned. From it come the expert (its last policy), the
-medium policy (its first one that earns enough), and the data of its own training until then. Training is deterministic, so that this last
-thing is not stored but made again.
+A teacher keeps its policy at regular points of its training together with the return of each. It gives the expert (its last policy), the
+medium policy (its first one with a sufficient return), and the data of its own training until then. Training is deterministic, so these
+data are not stored but collected again.
 
-Policies are measured as they collect, by sampling. Only the return that counts as 100 percent is that of the last policy's most likely
-actions, because that is how learned policies are measured.
+Policies are evaluated as they collect, by sampling. Only the return that counts as 100 percent is that of the last policy's most likely
+actions, because learned policies are evaluated that way.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class TeacherRecipe:
     options: dict[str, Any] = field(default_factory=dict)
     """Settings of PPO, see `rheostat show ppo`."""
     evaluations: int = 40
-    """How often its policy is measured and kept in training: the choice for the medium policy."""
+    """How often its policy is evaluated and kept in training: the candidates for the medium policy."""
     evaluation_episodes: int = 5
-    """Episodes of each of these measurements."""
+    """Episodes of each of these evaluations."""
     reference_episodes: int = 50
     """Episodes of the returns that count as 0 and 100 percent."""
 
@@ -112,7 +112,7 @@ class Teacher:
         """Number of the first policy whose evaluated return is at least ``random + share (expert - random)``, all by sampling.
 
         Raises:
-            RheostatError: the teacher did not learn, or no policy came that far when it was measured.
+            RheostatError: the teacher did not learn, or no policy reached that return when it was evaluated.
         """
         if not 0 < share < 1:
             raise RheostatError(f"The medium share is {share:g}: it must lie between 0 and 1 (D4RL used about a third).")
@@ -145,10 +145,10 @@ class Teacher:
         return learner
 
     def training_data(self, number: int, progress: Progress | None = None) -> list[Trajectories]:
-        """What it collected before it had this policy: its training is done again until there.
+        """The data that it collected before it had this policy: its training is repeated up to there.
 
         Raises:
-            RheostatError: that training does not arrive at the cached policy (another machine or version made the cache).
+            RheostatError: that training does not reproduce the cached policy (another machine or version made the cache).
         """
         progress = progress or Silent()
         until = self.policies[number]
@@ -199,7 +199,7 @@ def teacher_for(
             ) from error
         try:
             made = checkpoint.write(workshop, folder.name, state)
-            if not folder.exists():  # another process may have been first: it made the same
+            if not folder.exists():  # another process may have been first: its result is the same
                 made.rename(folder)
         finally:
             shutil.rmtree(workshop, ignore_errors=True)
@@ -216,7 +216,7 @@ def recipe_for(task: str) -> TeacherRecipe:
 
 
 def teacher_path(spec: EnvironmentSpec, seed: int, recipe: TeacherRecipe, cache: Path | None = None) -> Path:
-    """Where a teacher is cached: named after the task, the seed, and a digest of everything that decides what it becomes."""
+    """Where a teacher is cached: named after the task, the seed, and a digest of everything that its training depends on."""
     what = {"settings": _settings(spec, seed, recipe).to_json(), "recipe": dataclasses.asdict(recipe), "versions": versions()}
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
     return cache_root(cache) / "teachers" / f"{re.sub(r'[^-.0-9A-Za-z]', '-', spec.task)}-s{seed}-{digest}"
@@ -235,7 +235,7 @@ def _build(spec: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> Learner:
 
 
 def _training(learner: Learner) -> Iterator[tuple[Trajectories, Metrics]]:
-    """The training loop, with what was collected in every turn."""
+    """The training loop, with the data collected in every iteration."""
     while learner.steps < learner.context.total_steps:
         fresh = learner.collect()
         yield fresh.rows, learner.improve(learner.credit(learner.retain(fresh)))

@@ -1,10 +1,10 @@
-"""What is said about an option that a method does not have: where it is now, what it goes with, or who has it.
+"""The error message for an option that a method does not have: its new name, what it belongs to, or which methods have it.
 
 An option is refused by the first of these that has a reason:
 
 1. its name, here: the method has none that is called so;
 2. its value, in :func:`rheostat.options.checked`: it is of the wrong type or outside its domain;
-3. the other options, in :func:`rheostat.options.refuse_idle`: beside them it would do nothing, as its part says;
+3. the other options, in :func:`rheostat.options.refuse_idle`: with them it would have no effect, as its part states;
 4. the method, in ``composition_of`` of its learner: the parts cannot work together, or cannot honour the dial.
 """
 

@@ -1,4 +1,4 @@
-"""Language models that no run has trained, as runs: to measure a baseline, and what training changed."""
+"""Language models that no run has trained, as runs: to evaluate a baseline, and the change by training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rheostat.training.settings_from_options import settings_for, task_of_prompt
 def baseline(
     model: str, task: str | None, prompts: Path | None, rewards: tuple[str, ...], environment: dict[str, Any], **options: Any
 ) -> Run:
-    """A run that has not trained and is kept nowhere, for measuring its model.
+    """A run that has not trained and is stored nowhere, to evaluate its model.
 
     Args:
         model: a Hugging Face folder (also of adapters), a hub name or a base-model recipe.

@@ -1,4 +1,4 @@
-"""Options and metrics of version 0.1: where they are now, so that its runs and settings are read, or refused with the new name."""
+"""Options and metrics of version 0.1: their new names, so that its runs and settings are read, or refused with the new name."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def moved(method: str, name: str, value: Any, options: list[Option]) -> str | No
     Args:
         method: its name.
         name: that no option has today.
-        value: that was given with it; text of a command line counts as what it says.
+        value: that was given with it; text of a command line is parsed.
         options: of the method.
     """
     old, paths = name.replace("-", "_"), {each.path for each in options}
@@ -73,7 +73,7 @@ def moved(method: str, name: str, value: Any, options: list[Option]) -> str | No
 
 
 def translated(method: str, config: Mapping[str, Any], today: Any) -> dict[str, Any]:
-    """A configuration of version 0.1 in today's options; what did nothing is left out.
+    """A configuration of version 0.1 in today's options; options that had no effect are left out.
 
     Args:
         method: its name.
@@ -109,7 +109,7 @@ def translated(method: str, config: Mapping[str, Any], today: Any) -> dict[str, 
 
 
 def idle(config: Mapping[str, Any]) -> set[str]:
-    """Options of version 0.1 that do nothing beside the others of the configuration."""
+    """Options of version 0.1 that have no effect with the others of the configuration."""
     found: set[str] = set()
     limit = config.get("limit", "clip")
     if limit != "searched":

@@ -1,4 +1,4 @@
-"""Sentences about a run that learns nothing: whose rewards carry no signal, or whose off-policy correction cannot be doing anything."""
+"""Warnings about a run that learns nothing: its rewards carry no signal, or its off-policy correction can have no effect."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 SILENT_UPDATES = 3
-"""Updates in a row without a signal after which something is said."""
+"""Updates in a row without a signal after which a warning is given."""
 LEAST_UPDATES = 10
 """Updates before a run is judged."""
 SMALL_KL = 1e-3
 """Nats per action below which data count as on-policy."""
 ROUNDING = 1e-9
-"""Nats that the order of a sum makes."""
+"""Nats by which the order of a sum changes its value."""
 
 
 def warnings_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader should know about the corrections of a run.
+    """Warnings about the corrections of a run.
 
     Args:
         rows: of its ``metrics.jsonl``; those of updates carry ``meter/kl_behaviour_k3``.
@@ -76,7 +76,7 @@ def idle_run(rows: Sequence[Mapping[str, Any]], steps: int, updates: int, unit: 
 
 
 def silent_rewards(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a reader should know about rewards that say the same of every completion, or nothing of any.
+    """A warning about rewards that are equal for all completions, or missing for all.
 
     Args:
         rows: of a ``metrics.jsonl``; those that sampled carry ``reward_spread`` and ``abstained_share``.
@@ -95,7 +95,7 @@ def silent_rewards(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             "own. Look at the condition on which it returns None (a data_source, say)."
         ]
     rewards = {row.get("reward") for row in last}
-    if len(rewards) > 1:  # equal within a batch, but not from batch to batch: not the reward function's doing
+    if len(rewards) > 1:  # equal within a batch, but not from batch to batch: not a fault of the reward function
         return []
     value = next(iter(rewards))
     part = next((name for name in last[-1] if name.startswith("reward/") and name.endswith("answered")), None)

@@ -1,4 +1,4 @@
-"""A behaviour policy: a copy of the learned policy that acts in its place and is moved by an objective of its own."""
+"""A behaviour policy: a copy of the learned policy that acts in its place and is trained by an objective of its own."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rheostat.policies.parameters import Adam, ParameterVector, load_optimizer_s
 
 
 class LaggedActor:
-    """The policy of ``lag`` updates ago, with the observation statistics it acted by.
+    """The policy of ``lag`` updates ago, with its observation statistics.
 
     Args:
         policy: the learned one, at its start.
@@ -40,17 +40,17 @@ class LaggedActor:
         self.history.write_oldest([self.parameters.vector, self.statistics.mean, self.statistics.variance])
 
     def normalise(self, observation: Tensor) -> Tensor:
-        """Raw observations to what the older policy read."""
+        """Raw observations to those that the older policy read, normalised by its statistics."""
         return self.statistics.normalise(observation)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue with saved copies."""
+        """Load saved copies."""
         self.history.load_state_dict(state)
         self._become_oldest()
 
 
 class BehaviourPolicy:
-    """``phi``: starts as a copy of the target policy ``theta`` and restarts from it whenever asked; optimiser moments are kept across
+    """``phi``: starts as a copy of the target policy ``theta`` and restarts from it on request; optimiser moments are kept across
     restarts.
 
     Args:
@@ -71,14 +71,14 @@ class BehaviourPolicy:
         self.parameters.copy_from(target)
 
     def evaluate(self, observation: Tensor) -> Evaluation:
-        """What the behaviour policy says about normalised observations ``[N, ...]``, and the way back to its parameters."""
+        """Evaluate the behaviour policy at normalised observations ``[N, ...]``, with the backward pass to its parameters."""
         return evaluate(self.network, observation, critic=False)
 
     def step(self, now: Evaluation, gradient: Tensor, *, max_grad_norm: float | None = None, step_size: float | None = None) -> None:
         """One step down a loss: with Adam, or by ``step_size`` times the gradient.
 
         Args:
-            now: from :meth:`evaluate`.
+            now: the result of :meth:`evaluate`.
             gradient: derivative of the loss with respect to the parameters of the distribution, ``[N, P]``.
             max_grad_norm: global norm limit of the gradient.
             step_size: of plain descent.

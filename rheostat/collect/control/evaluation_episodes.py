@@ -21,14 +21,14 @@ def run_episodes(
 
     Every environment contributes the same number of episodes (up to rounding), whatever their length: counting the first episodes to
     *finish* would over-represent short ones. Episode k of Gymnasium environments is seeded with ``seed + k``, so that the result does not
-    depend on how many environments take part. An environment without an end is cut after 100,000 vector steps and what ran then counts as
-    it stands.
+    depend on how many environments take part. An environment without an end is cut after 100,000 vector steps, and the unfinished episodes
+    count as they are.
 
     Args:
         act: raw observations ``[E, ...]`` to raw actions ``[E, ...]``.
         environments: freshly seeded; used from a reset.
         episodes: how many, at least 1.
-        forget: of whoever acts and remembers; is told after every step where a new episode begins, bool ``[E]``.
+        forget: of a recurrent policy; called after every step with the environments where a new episode begins, bool ``[E]``.
 
     Returns:
         In the order of the episodes.

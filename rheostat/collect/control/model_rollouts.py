@@ -32,8 +32,8 @@ def roll_out_model(
     generator: torch.Generator,
     ended: Callable[[Tensor], Tensor] | None = None,
 ) -> Iterator[Imagined]:
-    """Steps of episodes that begin at ``start`` and end after ``horizon`` steps, where the environment would have ended, or where the model
-    leaves the numbers.
+    """Steps of episodes that begin at ``start`` and end after ``horizon`` steps, where the environment would have ended, or where the
+    model's numbers become infinite or NaN.
 
     Args:
         model: predicts the next step.
@@ -44,7 +44,7 @@ def roll_out_model(
         ended: observations to bool ``[N]``, where the environment has ended; None: never.
 
     Yields:
-        One :class:`Imagined` per step, until no episode is left. Rows that have ended stay where they were and mean nothing.
+        One :class:`Imagined` per step, until no episode is left. Rows that have ended keep their last values, which mean nothing.
 
     Raises:
         RheostatError: a horizon below 1.

@@ -17,7 +17,7 @@ from rheostat.errors import RheostatError
 
 
 class RunningStatistics:
-    """Mean and (population) variance of everything seen so far, in float64.
+    """Mean and (population) variance of all samples so far, in float64.
 
     Batches are merged by the parallel formula of Chan, Golub and LeVeque (1979), so the result does not depend on how the data are split.
 
@@ -38,7 +38,7 @@ class RunningStatistics:
         self.count = 0
 
     def update(self, batch: Tensor, mask: Tensor | None = None) -> None:
-        """Take in samples.
+        """Update the statistics with samples.
 
         Args:
             batch: ``[..., *shape]``, any float dtype.
@@ -61,7 +61,7 @@ class RunningStatistics:
         self._merge(mean, variance, len(samples))
 
     def merge(self, other: RunningStatistics) -> None:
-        """Take in everything another one has seen."""
+        """Merge the statistics of another one."""
         if other.shape != self.shape:
             raise RheostatError(f"Statistics of shapes {list(self.shape)} and {list(other.shape)} cannot be merged.")
         if other.count:
@@ -95,7 +95,7 @@ class RunningStatistics:
         return {"mean": self.mean.clone(), "variance": self.variance.clone(), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from saved statistics of the same shape."""
+        """Load saved statistics of the same shape."""
         if tuple(state["mean"].shape) != self.shape:
             raise RheostatError(f"Saved statistics have shape {list(state['mean'].shape)}, these have {list(self.shape)}.")
         self.mean, self.variance, self.count = state["mean"].clone(), state["variance"].clone(), int(state["count"])
@@ -118,7 +118,7 @@ class RewardScale:
         self._return = np.zeros(num_envs)
 
     def update(self, reward: Tensor, done: Tensor, mask: Tensor | None = None) -> None:
-        """Take in the next block of steps.
+        """Update with the next block of steps.
 
         Args:
             reward: raw, ``[B, T]``, continuing in time where the last block stopped.
@@ -149,7 +149,7 @@ class RewardScale:
         self._return = running
 
     def restart(self) -> None:
-        """Forget the returns under way, because the environments began anew."""
+        """Reset the running returns, because the environments were reset."""
         self._return = np.zeros_like(self._return)
 
     def scale(self, reward: Tensor, clip: float | None = 10.0) -> Tensor:

@@ -75,7 +75,7 @@ def load_for(
         unknown_end: see :meth:`rheostat.buffers.offline.OfflineData.load`, as for the next three.
         outside: actions beyond their bounds.
         final_observation: episodes without one.
-        split_after_success: episodes that go on after the environment ended.
+        split_after_success: episodes that continue after the environment ended.
 
     Raises:
         RheostatError: not found, damaged, wrong data, or of another task.
@@ -98,12 +98,12 @@ def load_for(
 
 
 def import_for(environments: Environments, source: str | Path, repairs: Repairs) -> OfflineData:
-    """Somebody else's data set as one of a task's, with the task's own name and reference returns.
+    """A published data set as one of a task, with the task's own name and reference returns.
 
     Args:
         environments: of the task.
         source: as for :func:`load_for`.
-        repairs: what is done about its faults.
+        repairs: of its faults.
 
     Raises:
         RheostatError: as :func:`load_for`.
@@ -150,22 +150,22 @@ def record(draw: Draw, environments: Environments, steps: int, *, generator: tor
     """A data set of exactly ``steps`` steps.
 
     Args:
-        draw: who acts.
+        draw: samples the actions.
         environments: freshly seeded; used from a reset.
         steps: at least 1.
         generator: draws the actions.
-        facts: what to remember about it (behaviour, seed, ...).
+        facts: stored with it (behaviour, seed, ...).
     """
     collector = Collector(environments)
     blocks: list[Trajectories] = []
     size = -(-steps // environments.num_envs)
-    while True:  # what is needed at least, then a little more until the rounds are full
+    while True:  # collect the steps needed at least, then a few more until the rounds are full
         blocks.append(collector.collect(draw, size, generator=generator, version=0))
         size = max(64, -(-steps // (8 * environments.num_envs)))
         rows = join_in_time(blocks)
         rounds = in_rounds(pieces_of(rows))
         known = 0
-        for piece in rounds:  # an episode under way is of use only if it is the last one that is needed
+        for piece in rounds:  # an unfinished episode counts only if it is the last one needed
             known += len(piece.steps)
             if known >= steps:
                 return assemble(rows, rounds, steps, environments, facts)
@@ -176,14 +176,14 @@ def record(draw: Draw, environments: Environments, steps: int, *, generator: tor
 def replayed(
     blocks: list[Trajectories], steps: int | None, environments: Environments, *, generator: torch.Generator, facts: dict[str, Any]
 ) -> OfflineData:
-    """A data set of what was collected in training, in the order of time.
+    """A data set of the blocks collected in training, in the order of time.
 
     Args:
         blocks: ``[E, T]`` each, one after the other in time.
         steps: at most so many, from episodes drawn at random; None, or more than there are, takes everything.
-        environments: where it was collected.
+        environments: of the collection.
         generator: draws the episodes.
-        facts: what to remember.
+        facts: stored with it.
     """
     rows = join_in_time(blocks)
     pieces = sorted((piece for row in pieces_of(rows) for piece in row), key=lambda piece: (int(piece.steps[0]), piece.row))
@@ -200,7 +200,7 @@ def replayed(
 
 
 def pieces_of(rows: Trajectories) -> list[list[Piece]]:
-    """The episodes of every row in the order of time; the last one of a row may be under way."""
+    """The episodes of every row in the order of time; the last one of a row may be unfinished."""
     result: list[list[Piece]] = []
     ended = rows.terminated | rows.truncated
     for row in range(len(rows)):
@@ -214,7 +214,7 @@ def pieces_of(rows: Trajectories) -> list[list[Piece]]:
 
 
 def in_rounds(pieces: Sequence[Sequence[Piece]]) -> list[Piece]:
-    """The first episode of every row, then the second of every row, ..., up to and with the first one that is under way."""
+    """The first episode of every row, then the second of every row, ..., up to and including the first unfinished one."""
     result: list[Piece] = []
     for number in range(max(map(len, pieces), default=0)):
         for row in pieces:
@@ -272,7 +272,7 @@ def assemble(rows: Trajectories, pieces: Sequence[Piece], steps: int, environmen
 
 
 def inside(action: Tensor, space: Space) -> Tensor:
-    """What the environment executes: Box actions clipped to their bounds."""
+    """The actions that the environment executes: Box actions clipped to their bounds."""
     from gymnasium.spaces import Box
 
     return action.clamp(torch.from_numpy(space.low), torch.from_numpy(space.high)) if isinstance(space, Box) else action

@@ -1,4 +1,4 @@
-"""Data sets that Python hands over as objects: ours, blocks of trajectories, a table of arrays, or one that Minari has opened."""
+"""Data sets as Python objects: Rheostat's own, blocks of trajectories, a table of arrays, or an opened Minari data set."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ NAME = "the data set that was handed over"
 
 
 def handed_data(given: Any, repairs: Repairs) -> OfflineData | str:
-    """What was handed over as ``offline``, as a data set, or as the name of one.
+    """The argument ``offline`` as a data set, or as the name of one.
 
     Args:
         given: a name or a path; an :class:`~rheostat.buffers.offline.OfflineData`; ``Trajectories`` ``[E, T]`` or a list of such blocks in
             the order of time; a mapping of flat arrays, with the names of D4RL's columns; or a ``minari.MinariDataset``.
-        repairs: what is done about faults of a mapping's arrays.
+        repairs: of faults of a mapping's arrays.
 
     Raises:
-        RheostatError: something else, what is wrong with the data, or repairs of what has no faults to repair.
+        RheostatError: another type, faults of the data, or repairs of an object that has no faults to repair.
     """
     if isinstance(given, (str, Path)):
         return str(given)

@@ -54,14 +54,14 @@ class _Distribution(nn.Module):
 
 
 class RepairingSampler:
-    """Draws actions like a distribution, but with probability ``epsilon`` takes the candidate that makes the average score smallest.
+    """Samples actions like a distribution, but with probability ``epsilon`` takes the candidate that makes the average score smallest.
 
     At the true frequencies of an on-policy sample the average of ``grad log pi`` over the data is zero in expectation; the candidate whose
     addition brings its mean absolute entry closest to zero repairs most. Environments of one step choose independently of each other.
 
     Args:
         scores: gradients of the target policy.
-        running: ``[P]`` sum of the gradients of everything already kept; updated in place with every draw (dividing it by the number of
+        running: ``[P]`` sum of the gradients of all steps already kept; updated in place with every draw (dividing it by the number of
             rows, as the paper does, does not change which candidate is best).
         epsilon: probability of choosing instead of sampling.
         quantiles: number of Gaussian candidates per state (the authors use 9).

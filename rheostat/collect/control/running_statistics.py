@@ -1,4 +1,4 @@
-"""Running statistics as a part: they learn from fresh rows, between acting and learning."""
+"""Running statistics as a part: they are updated with fresh rows, between collecting and learning."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Normalisation:
     keeps_units: ClassVar[bool] = True
 
     def idle_in(self, method: Any, context: Any) -> dict[str, str]:
-        """Options that cannot act in a run, and why."""
+        """Options that have no effect in a run, and why."""
         return {"observations": "images are divided by 255 in any case, so leave it alone"} if context.images else {}
 
     def prepare(self, context: Any) -> None:
@@ -37,7 +37,7 @@ class Normalisation:
             context.on_restart.append(context.stores["rewards"].restart)
 
     def retain(self, context: Any, batch: Batch) -> Batch:
-        """Learn from the fresh rows, and say whether the policy that sampled them is older than the present one."""
+        """Update with the fresh rows; returns whether the policy that sampled them is older than the present one."""
         fresh = batch.rows
         if "observations" in context.stores:
             context.stores["observations"].update(fresh.observation, fresh.mask)

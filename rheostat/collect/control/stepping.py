@@ -28,7 +28,7 @@ class Collector:
     def __init__(self, environments: Environments) -> None:
         self.environments = environments
         self._taken: list[tuple[Tensor, ...]] = []
-        self._observation = environments.reset() if environments.opened else None  # else when somebody acts, unless a state is loaded
+        self._observation = environments.reset() if environments.opened else None  # else at the first step, unless a state is loaded
         rows = environments.num_envs
         self.running_return = torch.zeros(rows, dtype=torch.float64)
         self.running_length = torch.zeros(rows, dtype=torch.int64)
@@ -39,7 +39,7 @@ class Collector:
 
     @property
     def observation(self) -> Tensor:
-        """What the policy sees next, ``[E, ...]``."""
+        """The next observation of the policy, ``[E, ...]``."""
         if self._observation is None:
             self._observation = self.environments.reset()
         return self._observation
@@ -54,11 +54,11 @@ class Collector:
         """``steps`` vector steps with actions from ``draw``: raw observations and a generator to actions and their log-probabilities.
 
         Args:
-            draw: who acts.
+            draw: samples the actions.
             steps: how many.
             generator: of the actions.
             version: number of the policy that acts.
-            after: is told of every step.
+            after: called after every step.
 
         Returns:
             Trajectories ``[num_envs, steps]`` with ``sampler_logp`` under exactly the distribution that sampled.
@@ -73,19 +73,19 @@ class Collector:
         return self.block(version)
 
     def take(self, action: Tensor, log_prob: Tensor, step: Step) -> None:
-        """Note a step of all environments.
+        """Record a step of all environments.
 
         Args:
             action: raw, ``[E, ...]``.
             log_prob: ``[E]``.
-            step: what came of it.
+            step: its result.
         """
         facts = (self.observation, step.next_observation, action, log_prob, step.reward, step.terminated, step.truncated, step.valid)
         self._taken.append(facts)
         self.observation = step.observation
 
     def block(self, version: int) -> Trajectories:
-        """The steps that were noted since the last block, ``[num_envs, steps]``, sampled by the policy of this number."""
+        """The steps recorded since the last block, ``[num_envs, steps]``, sampled by the policy of this number."""
         observation, following, action, log_prob, reward, terminated, truncated, valid = (
             torch.stack(column, 1) for column in zip(*self._taken, strict=True)
         )
@@ -107,7 +107,7 @@ class Collector:
         return block
 
     def _count(self, block: Trajectories) -> None:
-        """Book returns and lengths of the episodes that ended in this block, in order of time."""
+        """Record returns and lengths of the episodes that ended in this block, in order of time."""
         self.steps += block.count()
         rewards = block.reward.double().where(block.mask, torch.zeros((), dtype=torch.float64))
         done = (block.terminated | block.truncated) & block.mask
@@ -126,7 +126,7 @@ class Collector:
                 self.episodes += 1
 
     def restart(self, seed: int) -> None:
-        """Begin fresh episodes in a freshly seeded pool; episodes under way are not counted."""
+        """Begin fresh episodes in a freshly seeded pool; unfinished episodes are not counted."""
         self.observation = self.environments.restart(seed)
         self.running_return.zero_()
         self.running_length.zero_()
@@ -165,7 +165,7 @@ class Collector:
 
 
 def no_steps(environments: Environments) -> Trajectories:
-    """The empty batch of a turn that collects no data: ``[num_envs, 0]``."""
+    """The empty batch of an iteration that collects no data: ``[num_envs, 0]``."""
     rows = environments.num_envs
     nothing, no = torch.zeros(rows, 0), torch.zeros(rows, 0, dtype=torch.bool)
     return Trajectories(action=nothing, mask=no, reward=nothing, terminated=no, truncated=no, sampler_logp=nothing, batch_size=[rows, 0])

@@ -1,4 +1,4 @@
-"""Several policies in the same environments: everybody acts at once, and each policy has the rows of its own agents."""
+"""Several policies in the same environments: all agents act at once, and each policy has the rows of its own agents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rheostat.trajectories import Trajectories
 
 
 class Acting(NamedTuple):
-    """Who acts for the agents of a policy."""
+    """The policy that acts for its agents."""
 
     draw: Draw
     generator: torch.Generator
@@ -24,7 +24,7 @@ class Acting(NamedTuple):
 
 
 class Returns:
-    """What every agent is paid in the episodes of E environments.
+    """The running return of every agent in the episodes of E environments.
 
     Args:
         agents: their names, in order (A).
@@ -37,7 +37,7 @@ class Returns:
         self.length = torch.zeros(environments, dtype=torch.int64)
 
     def add(self, joint: Joint) -> list[tuple[int, list[float], int]]:
-        """A step; the episodes that ended with it: environment, return of every agent, length."""
+        """Record a step; returns the episodes that ended with it: environment, return of every agent, length."""
         self.running += torch.from_numpy(joint.reward)
         self.length += 1
         found = [(index, self.running[index].tolist(), int(self.length[index])) for index in np.flatnonzero(joint.over).tolist()]
@@ -46,7 +46,7 @@ class Returns:
         return found
 
     def restart(self) -> None:
-        """Forget the episodes under way."""
+        """Drop the unfinished episodes."""
         self.running.zero_()
         self.length.zero_()
 
@@ -59,7 +59,7 @@ class TeamCollector:
         rows: those of every policy, by its name.
 
     Attributes:
-        members: by policy, what keeps its rows.
+        members: by policy, the collector of its rows.
         steps: taken since the beginning, over all environments.
         episodes: that ended since the beginning.
     """
@@ -76,7 +76,7 @@ class TeamCollector:
         """``steps`` steps of all environments.
 
         Args:
-            acting: who acts, by policy.
+            acting: the acting policies, by name.
             steps: of each environment.
 
         Returns:
@@ -110,18 +110,18 @@ class TeamCollector:
         return found
 
     def restart(self, seed: int) -> None:
-        """New episodes everywhere, in freshly seeded environments; those under way are not counted."""
+        """Begin new episodes in freshly seeded environments; unfinished ones are not counted."""
         self.environments.restart(seed)
         self.returns.restart()
         self.look_again()
 
     def look_again(self) -> None:
-        """The environments are elsewhere now: what every policy sees next is theirs."""
+        """Read the next observations of every policy again, after the environments were restored."""
         for name, member in self.members.items():
             member.observation = self.rows[name].reset()
 
     def state_dict(self) -> dict[str, Any]:
-        """Environments and counters; what each policy sees is the environments'."""
+        """Environments and counters; the policies' observations come from the environments."""
         return {
             "worlds": self.environments.state_dict(),
             "running": self.returns.running,
@@ -146,7 +146,7 @@ def team_returns(
 ) -> list[tuple[list[float], int]]:
     """Returns of every agent and lengths of exactly ``episodes`` episodes, as evenly from all environments as possible.
 
-    An environment without an end is cut after 100,000 steps, and what ran then counts as it stands.
+    An environment without an end is cut after 100,000 steps, and unfinished episodes count as they are.
 
     Args:
         act: by policy, observations of its rows ``[E A, ...]`` to their actions.

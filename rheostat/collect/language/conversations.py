@@ -1,14 +1,14 @@
 """WHO ACTS? in several turns: groups of conversations for each of the next prompts.
 
 Token in, token out. A row is one list of token ids that only grows: the policy's ids as they were sampled, and between two turns the
-environment's text, tokenised once. Nothing the policy wrote is ever tokenised again, so that what is learned from is what was sampled.
+environment's text, tokenised once. The policy's text is never tokenised again, so training uses exactly the sampled tokens.
 
-The mask of a row is the union of the spans of the policy's turns; a reward stands on the last token of the turn that earned it. The batch's
+The mask of a row is the union of the spans of the policy's turns; a reward lies on the last token of the turn that earned it. The batch's
 column ``turn`` int64 ``[B, T]`` numbers the policy's tokens by their turn, from 1, and is 0 everywhere else.
 
-The noise of a turn is a function of (seed, purpose, turn, update, prompt, sample, position): a conversation does not depend on how long its
-neighbours speak. The limit on new tokens is of one turn. A conversation that has no room left for a whole turn within the model's positions
-is truncated, and its message says so. Every turn computes what was said before it anew; the count of operations is that of one pass.
+The noise of a turn is a function of (seed, purpose, turn, update, prompt, sample, position): a conversation does not depend on the length
+of its neighbours. The limit on new tokens is of one turn. A conversation that has no room left for a whole turn within the model's
+positions is truncated, and its message tells it. Every turn computes the previous turns anew; the count of operations is that of one pass.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rheostat.trajectories import Source, Trajectories
 
 
 def collector_of(setup: LanguageSetup, seed: int, *, max_invalid_share: float = 0.1) -> PromptCollector:
-    """The collector that a task asks for: of conversations where it has several turns, else of single completions.
+    """The collector of a task: of conversations where it has several turns, else of single completions.
 
     Args:
         setup: task, policy, engine and verifier.
@@ -76,7 +76,7 @@ class Talk:
 
 
 class Conversations(PromptCollector):
-    """Draws prompts and lets the policy speak with the task's environment, a group of conversations for each.
+    """Draws prompts and samples a group of conversations of the policy with the task's environment for each.
 
     Args:
         setup: task, policy, engine; its verifier grades nothing here, the environment does.
@@ -121,11 +121,11 @@ class Conversations(PromptCollector):
         progress: Progress | None = None,
         openings: list[str] | None = None,
     ) -> Graded:
-        """Conversations and their grades for encoded prompts; see :meth:`PromptCollector.sample`. Whatever is not for training speaks with
-        an environment of its own, so that an evaluation changes no state.
+        """Conversations and their grades for encoded prompts; see :meth:`PromptCollector.sample`. Evaluations use
+        an environment of their own, so that they change no state.
 
         Raises:
-            RheostatError: openings, which conversations cannot have, or an environment that raised for all of them.
+            RheostatError: hints, which conversations cannot have, or an environment that raised for all of them.
         """
         if openings is not None:
             raise RheostatError(
@@ -180,7 +180,7 @@ class Conversations(PromptCollector):
         purpose: str,
         version: int,
     ) -> Generations:
-        """The next turn of the conversations that go on: in the first one a prompt is computed once for its group."""
+        """Sample the next turn of the unfinished conversations; in the first one a prompt is computed once for its group."""
         seed = derive_seed(self.seed, purpose, *([] if turn == 1 else [f"turn {turn}"]))
         streams = row_streams(seed, version, numbers, group_size)
         if turn == 1:
@@ -202,7 +202,7 @@ class Conversations(PromptCollector):
             talks[row].lines.append(each.text)
 
     def _hears(self, talk: Talk, text: str, prompt: Prompt, sampling: Sampling) -> bool:
-        """Append what the environment said; whether the policy can answer."""
+        """Append the environment's text; returns whether the policy can answer."""
         try:
             ids = self.observations.encode(text, prompt, talk.ids[-1] if talk.ids else None)
         except RheostatError as error:
@@ -220,7 +220,7 @@ class Conversations(PromptCollector):
         return True
 
     def _room(self, sampling: Sampling) -> int | None:
-        """Tokens that may stand before a turn; None: as many as there are."""
+        """Limit of the tokens before a turn; None: as many as there are."""
         longest = self.setup.policy.longest
         limits = (longest and longest - sampling.max_new_tokens, getattr(self.setup.checked, "max_prompt_tokens", None))
         return min((limit for limit in limits if limit is not None), default=None)
@@ -259,7 +259,7 @@ class Conversations(PromptCollector):
         return rows, turn.to(device)
 
     def state_dict(self) -> dict[str, Any]:
-        """The cursor of the prompts, the counters, and what the environment remembers."""
+        """The cursor of the prompts, the counters, and the state of the environment."""
         return super().state_dict() | {"episodes": self.episodes.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -269,7 +269,7 @@ class Conversations(PromptCollector):
 
 
 def _failing(scores: Scores, talks: Sequence[Talk]) -> Scores:
-    """The verdicts, where what the environment said could not be encoded, and with what else is to be told."""
+    """The verdicts, changed where the environment's text could not be encoded, and with further messages."""
     if not any(talk.failure or talk.message for talk in talks):
         return scores
     grades = grades_of(scores)

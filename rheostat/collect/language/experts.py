@@ -1,8 +1,8 @@
-"""Demonstrations as trajectories: what somebody else would have said.
+"""Demonstrations as trajectories: completions of an expert.
 
 They come from the run's file of expert rows (:mod:`rheostat.tasks.language.demonstrations`), from the completion column of the prompts'
 own rows, or from the task's expert, and are used in two ways: as members of the groups of drawn prompts (:func:`with_experts`), or as a
-stream of their own beside them (:class:`ExpertStream`). Every token carries the source EXPERT.
+stream of their own in addition (:class:`ExpertStream`). Every token carries the source EXPERT.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from rheostat.trajectories import Source, Trajectories, join_rows
 
 
 def demonstrations(setup: LanguageSetup, prompt: Prompt, seed: int, number: int, count: int = 1) -> list[str]:
-    """``count`` texts an expert answers to a drawn prompt: rows of the run's file where it has one, else :func:`demonstration`.
+    """``count`` completions of an expert for a drawn prompt: rows of the run's file where it has one, else :func:`demonstration`.
 
     Args:
-        setup: whose file or task it is.
+        setup: holds the file or the task.
         prompt: the drawn one.
         seed: of the run; with the prompt's number it decides which of several completions are taken.
         number: of the prompt in the run.
         count: how many; they repeat where there are fewer.
 
     Raises:
-        RheostatError: the file has no row for the prompt, and the task's expert may not step in.
+        RheostatError: the file has no row for the prompt, and the settings do not allow the task's expert.
     """
     experts = setup.experts
     if experts is not None:
@@ -54,7 +54,7 @@ def demonstrations(setup: LanguageSetup, prompt: Prompt, seed: int, number: int,
 
 
 def demonstration(setup: LanguageSetup, prompt: Prompt, seed: int, number: int) -> str:
-    """The completion in the prompt's own row where there is one, else what the task's expert says.
+    """The completion in the prompt's own row where there is one, else the completion of the task's expert.
 
     Raises:
         RheostatError: there is neither.
@@ -69,7 +69,7 @@ def with_experts(collector: PromptCollector, own: Graded, count: int, progress: 
     """Groups that an expert has joined: ``count`` demonstrations below the policy's own completions of every prompt, graded like them.
 
     Args:
-        collector: that made ``own``; its graded rows are counted.
+        collector: of ``own``; it counts the graded rows.
         own: the policy's completions, in whole groups.
         count: demonstrations per prompt.
         progress: of the training, for rewards that depend on it.
@@ -90,7 +90,7 @@ def with_experts(collector: PromptCollector, own: Graded, count: int, progress: 
     encoded = [(prompt, setup.encoder.encode(prompt) or []) for prompt in prompts]
     rows = expert_rows(setup, encoded, texts, [number for number, _ in asked for _ in range(count)])
     written = [row[chosen].tolist() for row, chosen in zip(rows.action, rows.mask, strict=True)]
-    texts, raws = setup.texts(written)  # as a grader sees what the policy writes
+    texts, raws = setup.texts(written)  # in the form in which graders read the policy's completions
     cut = rows.truncated.any(1).tolist()
     rollouts = [
         prompt.rollout(text, ids, truncated=long, raw=raw)
@@ -108,12 +108,13 @@ def with_experts(collector: PromptCollector, own: Graded, count: int, progress: 
 
 
 class ExpertStream:
-    """Expert rows in a stream of their own, beside the policy's prompts: shuffled anew every epoch, with a cursor that can be saved.
+    """Expert rows in a stream of their own, independent of the policy's prompts: shuffled anew every epoch, with a cursor that can be
+    saved.
 
     Without a file of expert rows the prompts are a second stream of the task's.
 
     Args:
-        setup: whose expert rows, or whose task.
+        setup: holds the expert rows, or the task.
         seed: of the run.
     """
 
@@ -133,11 +134,11 @@ class ExpertStream:
         return expert_rows(self.setup, drawn, texts, [-1 - first - row for row in range(count)])
 
     def state_dict(self) -> dict[str, Any]:
-        """The cursor, and which rows it is a cursor of."""
+        """The cursor, and the identity of its rows."""
         return {"cursor": self.stream.state_dict(), "digest": "" if self.setup.experts is None else self.setup.experts.digest}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved cursor.
+        """Continue from a saved cursor.
 
         Raises:
             RheostatError: the expert rows are not those of the saved run.
@@ -182,7 +183,7 @@ class ExpertsBeside:
         return self.stream.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a saved cursor."""
+        """Continue from a saved cursor."""
         assert self.stream is not None
         self.stream.load_state_dict(state)
 

@@ -1,4 +1,4 @@
-"""Gates: which prompts a policy is trained on, decided by what it can do now."""
+"""Gates: they select the prompts that a policy is trained on, by its present ability."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Drawn = tuple[Prompt, list[int]]
 
 
 class Gated(NamedTuple):
-    """What a gate has decided: prompts with their token ids, and their numbers in the run."""
+    """The prompts that passed a gate, with their token ids, and their numbers in the run."""
 
     passed: list[tuple[Drawn, int]]
     held_back: list[tuple[Drawn, int]]
@@ -38,13 +38,13 @@ class Unsolved:
     """
 
     max_rounds: int = option(10, short="max_gate_rounds", at_least=1)
-    """Batches of prompts that may be solved altogether before the run stops."""
+    """Batches in a row in which every prompt may be solved before the run stops."""
     inner: Any = None
     selects_groups: ClassVar[bool] = True
     keeps_units: ClassVar[bool] = True
 
     def over(self, inner: Any) -> Unsolved:
-        """Before a collector of groups."""
+        """Wrap a collector of groups."""
         return replace(self, inner=inner)
 
     @property
@@ -58,7 +58,7 @@ class Unsolved:
         return int(self.inner.rows)
 
     def collect(self, context: Any) -> Batch:
-        """Groups of the prompts that pass, ``[at most rows, T]``; the fact ``gated`` says which passed.
+        """Groups of the prompts that pass, ``[at most rows, T]``; the fact ``gated`` holds those that passed.
 
         Raises:
             RheostatError: every prompt of ``max_rounds`` batches is solved.
@@ -91,6 +91,6 @@ class Unsolved:
 
 
 def resized(collector: Any, prompts: int) -> Any:
-    """The same collector for another number of prompts, whatever is wrapped around it."""
+    """The same collector for another number of prompts, with all its wrappers."""
     inner = getattr(collector, "inner", None)
     return replace(collector, prompts=prompts) if inner is None else replace(collector, inner=resized(inner, prompts))

@@ -1,7 +1,7 @@
 """Hints: the beginning of a solution, shown to a policy that fails without it.
 
-A hint belongs to the prompt: it is never in the mask, so nothing is learned from its tokens. What follows is sampled from the hinted prompt
-and every log-probability of it, of the learner and of a reference, is conditioned on the hinted prompt. Rows carry the source HINTED.
+A hint belongs to the prompt: it is never in the mask, so no loss uses its tokens. The completion is sampled from the hinted prompt
+and all its log-probabilities, of the learner and of a reference, are conditioned on the hinted prompt. Rows carry the source HINTED.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def refine(first: Tensor, attempt: Callable[[int, list[int]], tuple[list[int], T
     """Groups without a right answer are sampled again with a hint, stage by stage, and replaced.
 
     A group fails when every member's accuracy is at most 0. One success keeps it; so does a member without a grade (NaN), because the
-    group is then not known to fail. What fails in the last stage too stays as it was sampled there.
+    group is then not known to fail. A group that fails in the last stage, too, stays as it was sampled there.
 
     Args:
         first: ``[P, G]`` accuracy of the plain prompts' groups.
@@ -154,21 +154,21 @@ def with_guides(
     ``hint_too_long``, and the group stays as it is.
 
     Args:
-        collector: that made ``own``; what is sampled again enters its counters.
+        collector: of ``own``; it counts the new samples.
         own: whole groups, members next to each other.
         guide: how hints are cut and placed.
         fractions: of the solution, stage by stage.
         solution: of a prompt and its number in the run.
-        accuracy: ``[N]`` of graded rows; what is at most 0 is wrong.
+        accuracy: ``[N]`` of graded rows; at most 0 is wrong.
         group_size: members of a group.
         sampling: how to draw.
         version: of the policy, as in :meth:`~rheostat.collect.language.prompt_groups.PromptCollector.sample`.
         progress: of the training, for rewards that depend on it.
 
     Returns:
-        The groups in their order, each prompt as the policy saw it, and what was sampled with hints. The metrics are of what was kept, with
-        ``reward_plain`` and ``all_wrong_share`` of the plain prompts, ``hinted_share`` of the groups, ``rescued_share`` of those that
-        failed, ``hint_stage`` (mean) and ``groups_per_prompt``.
+        The groups in their order, each prompt as the policy read it, and the outcome of sampling with hints. The metrics are of the kept
+        groups, with ``reward_plain`` and ``all_wrong_share`` of the plain prompts, ``hinted_share`` of the groups, ``rescued_share`` of
+        those that failed, ``hint_stage`` (mean) and ``groups_per_prompt``.
     """
     setup = collector.setup
     numbers = own.trajectories.group[::group_size, 0].tolist()
@@ -239,7 +239,7 @@ class Hints:
     fractions: tuple[float, ...] = option((0.25, 0.5, 0.75), short="hints", above=0, at_most=1)
     """Fractions of the solution that are shown, stage by stage."""
     after: int = option(20, short="hint_after", at_least=0)
-    """Updates without hints at the start, because early failures are failures of format."""
+    """Updates without hints at the start, because early failures are often failures of format."""
     unit: Unit = option("tokens", short="hint_unit")
     """Cut hints by tokens, or by characters (as released)."""
     place: Place = option("question", short="hint_place")
@@ -249,7 +249,7 @@ class Hints:
     column: str = option("", short="hint_column")
     """Column of the prompts' rows that holds the reference solution; empty takes the experts'."""
     accuracy_part: str = option("")
-    """Part of the reward that tells right from wrong; empty takes the whole reward."""
+    """Part of the reward that distinguishes right from wrong; empty takes the whole reward."""
     inner: Any = None
     uses_experts: ClassVar[bool] = True
     refuses: ClassVar[Mapping[str, str]] = {"expert_share": "a whole solution does not continue a prompt that has a part of it already"}
@@ -258,7 +258,7 @@ class Hints:
         if list(self.fractions) != sorted(self.fractions) or not self.fractions:
             raise RheostatError(f"hints are {self.fractions}: at least one fraction, the shortest first.")
         for fraction in self.fractions:
-            beginning("", fraction)  # refuses what is no fraction
+            beginning("", fraction)  # refuses a number that is no fraction
         if self.separator != SEPARATOR and self.place == "answer":
             raise RheostatError("hint_separator stands between question and hint: it needs hint_place 'question'.")
 

@@ -1,7 +1,7 @@
-"""Preference pairs as rows: two answers to one prompt, of which somebody preferred one.
+"""Preference pairs as rows: two answers to one prompt, one of them preferred by an annotator.
 
-A prompt's row brings them in the columns ``chosen`` and ``rejected``, as text or as chat messages whose last one is the assistant's
-(TRL's conventions). The two rows of a pair share a number in ``units``, so that nothing tears them apart.
+A prompt's row holds them in the columns ``chosen`` and ``rejected``, as text or as chat messages whose last one is the assistant's
+(TRL's conventions). The two rows of a pair share a number in ``units``, so that no buffer separates them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Pairs:
         collector = context.collector
         drawn, numbers = collector.draw(self.pairs)
         batch = pairs_of(context, drawn, numbers)
-        collector.generated_tokens += batch.rows.count()  # the budget counts what is learned from, whoever wrote it
+        collector.generated_tokens += batch.rows.count()  # the budget counts the tokens that are learned from
         return batch
 
 
@@ -101,7 +101,7 @@ def pairs_of(context: Any, drawn: list[tuple[Prompt, list[int]]], numbers: list[
 
 @dataclass(frozen=True)
 class HeldOutPairs:
-    """How a policy ranks pairs that it does not learn from, measured instead of samples."""
+    """Evaluation on held-out pairs instead of samples: how the policy ranks them."""
 
     def measure(self, context: Any, count: int, term: Any) -> Metrics:
         """The share of held-out pairs that the policy ranks as the annotator did, and its mean margin.

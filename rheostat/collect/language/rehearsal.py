@@ -1,4 +1,4 @@
-"""Rehearsal: what the starting model would say, so that the policy does not forget it."""
+"""Rehearsal: samples of the starting model, so that the policy does not forget its behaviour."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rheostat.streams import derive_seed
 from rheostat.trajectories import Source, join_rows
 
 Rehearsed = Literal["unsolved", "solved", "all"]
-"""Prompts that pass the gate, those it holds back, or both."""
+"""Prompts that pass the gate, those that do not, or both."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A batch of completions as rows for people: texts, grades and the numbers of every token."""
+"""A batch of completions as readable records: texts, grades and the numbers of every token."""
 
 from __future__ import annotations
 

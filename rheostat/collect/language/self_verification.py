@@ -1,4 +1,4 @@
-"""Self-verification: the policy judges solutions that it has just written, and what they have earned is the right answer (RISE)."""
+"""Self-verification: the policy judges solutions that it has just sampled; the right judgement is their reward (RISE)."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ RULES: dict[Rewards, str] = {
 
 
 def solution_rewards(scores: Scores, rewards: Rewards) -> Tensor:
-    """What solutions earn, ``[N]`` float32.
+    """Rewards of solutions, ``[N]`` float32.
 
     Raises:
-        RheostatError: three values are wanted of a verifier that does not say whether there is an answer.
+        RheostatError: three values are requested of a verifier that does not report whether there is an answer.
     """
     if rewards == "task":
         return scores.reward
@@ -50,11 +50,11 @@ def solution_rewards(scores: Scores, rewards: Rewards) -> Tensor:
 
 
 def judgement_rewards(stated: Sequence[float | None], earned: Tensor, rewards: Rewards) -> Tensor:
-    """What judgements earn, ``[N]`` float32: whether the score that is stated is what the solution has earned.
+    """Rewards of judgements, ``[N]`` float32: whether the stated score equals the solution's reward.
 
     Args:
         stated: scores, None where none is stated.
-        earned: ``[N]`` by the solutions.
+        earned: ``[N]`` rewards of the solutions.
         rewards: see :data:`Rewards`.
     """
     right, wrong, silent = (RIGHT, WRONG, SILENT) if rewards == "three-valued" else (1.0, 0.0, 0.0)
@@ -75,14 +75,15 @@ class Judged:
     graded: Graded
     """Judgements, groups next to each other."""
     earned: Tensor
-    """``[N]`` what the solution of every judgement has earned."""
+    """``[N]`` reward of the solution of every judgement."""
     stated: list[float | None]
     """Scores that the judgements state."""
     rows: list[int]
     """Rows of the solutions that were judged, one for each group."""
 
     def metrics(self) -> Metrics:
-        """Accuracy of judgements; the balanced one is the mean over what solutions can earn, since early on nearly all are wrong."""
+        """Accuracy of judgements; the balanced one is the mean over the possible rewards of solutions, since early on nearly all are
+        wrong."""
         right = torch.tensor(
             [said is not None and said == worth for said, worth in zip(self.stated, self.earned.tolist(), strict=True)]
         ).float()
@@ -109,13 +110,13 @@ def judge(
     """The policy's judgements of some solutions; changes no state. None where no question fits the model's context.
 
     Args:
-        collector: whose policy judges.
-        solutions: that it wrote.
-        earned: ``[N]`` by them.
+        collector: its policy judges.
+        solutions: sampled by it.
+        earned: ``[N]`` their rewards.
         chosen: rows of solutions to judge.
         size: judgements of each.
         sampling: how to draw.
-        rewards: what judgements earn.
+        rewards: of judgements.
         purpose: names the random stream.
         version: of the policy.
     """

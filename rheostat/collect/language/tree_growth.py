@@ -1,6 +1,6 @@
-"""How a tree of completions grows: segments, how many branches each gets, and where a dried-up tree branches again (TreePO).
+"""How a tree of completions grows: segments, how many branches each gets, and where a tree without living paths branches again (TreePO).
 
-Everything here is bookkeeping: who samples and who grades is :mod:`rheostat.collect.language.trees`.
+Everything here is bookkeeping: :mod:`rheostat.collect.language.trees` samples and grades.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class Ending(Enum):
     STOP = "stop"  # an end token or a stop string
     LENGTH = "length"  # as long as a completion may be
     DEPTH = "depth"  # as many segments as a path may have
-    REPETITION = "repetition"  # the last segment says the same thing again and again
+    REPETITION = "repetition"  # the last segment repeats the same text
 
 
 @dataclass(eq=False)
 class Node:
-    """A segment of a tree, behind its parent's."""
+    """A segment of a tree, which continues its parent's."""
 
     parent: Node | None
     number: int
-    """In its tree."""
+    """Its number within the tree."""
     sample: int
-    """Whose noise drew it: of its tree's samples."""
+    """Number of the tree's sample whose noise drew it."""
     tokens: Tensor
     """``[n]`` int64."""
     logp: Tensor
@@ -85,14 +85,14 @@ class Fork:
 
 
 def branch_budget(width: int, finished: int, finished_now: int, active: int, branches: int) -> int:
-    """Segments that a tree grows next: what is left of its width, at most ``branches`` for every path that was alive, and never fewer than
-    are alive now. What finished paths would have grown is handed to the living ones.
+    """Segments that a tree grows next: the rest of its width, at most ``branches`` for every path that was alive, and never fewer than
+    are alive now. The branches that finished paths would have had go to the living ones.
 
     Args:
-        width: finished paths that a tree shall have.
+        width: finished paths that a tree should have.
         finished: paths that have ended so far.
         finished_now: those that ended in this segment.
-        active: paths that go on.
+        active: paths that continue.
         branches: usual branches of a path.
     """
     return max(min(max(width - finished, 0), branches * (finished_now + active)), active)
@@ -118,7 +118,7 @@ def weighted_copies(weights: Sequence[float], total: int) -> list[int]:
 
 @dataclass(frozen=True)
 class EvenBranching:
-    """Every living path branches alike."""
+    """Every living path gets the same number of branches."""
 
     kind: ClassVar[str] = "even"
 
@@ -133,11 +133,11 @@ class ProbableBranching:
 
     kind: ClassVar[str] = "probability"
     prefer: Literal["likely", "unlikely"] = option("likely")
-    """Which paths get more branches."""
+    """Paths that get more branches."""
     statistic: Literal["sum", "mean", "segment"] = option("mean")
     """Of the path's token log-probabilities: their sum, their mean, or the mean of the last segment."""
     temperature: float = option(1.0, short="branching_temperature", above=0)
-    """How much alike the weights are."""
+    """The higher, the more equal the weights."""
 
     def copies(self, paths: Sequence[Node], total: int) -> list[int]:
         """Branches of every path."""
@@ -179,7 +179,7 @@ class Rules(Protocol):
 
 
 class Tree:
-    """A prompt's tree while it grows; what it draws depends on (seed, update, number of the prompt) and on nothing else.
+    """A prompt's tree while it grows; its samples depend on (seed, update, number of the prompt) and on nothing else.
 
     Args:
         rules: how it grows.
@@ -198,7 +198,7 @@ class Tree:
         self.samples = self.nodes = 0
         self.finished: list[tuple[Node, Ending]] = []
         self.refilled = 0
-        """Paths that were begun because the tree had dried up."""
+        """Paths begun because the tree had no living path."""
         count = rules.root_branches or rules.branches
         if rules.root_random:
             count = int(torch.randint(rules.branches, count + 1, (), generator=self.chance))
@@ -225,7 +225,7 @@ class Tree:
         return Node(fork.node, self.nodes - 1, sample, tokens, logp, versions)
 
     def branch(self, grown: list[tuple[Node, Ending | None]]) -> None:
-        """Decide which segments go on, and with how many branches.
+        """Decide which segments continue, and with how many branches.
 
         Args:
             grown: the segments of this level, and which of them end their paths.
@@ -268,8 +268,8 @@ def completions(leaves: list[tuple[list[int], Node, Ending]], sampling: Sampling
     """Paths as completions, one for each leaf.
 
     Args:
-        leaves: tokens of the prompt, last segment, and why the path ended; what did not stop by itself counts as cut.
-        sampling: what they were drawn with.
+        leaves: tokens of the prompt, last segment, and why the path ended; a path that did not stop by itself counts as cut.
+        sampling: how they were sampled.
     """
     device = leaves[0][1].tokens.device
     lengths = torch.tensor([node.length for _, node, _ in leaves], device=device)

@@ -1,12 +1,12 @@
 """WHO ACTS? as a part: trees of completions, grown in segments of a fixed length that branch where they end (TreePO).
 
-A tree belongs to a prompt. Its nodes are segments; a path from the root to a leaf is a completion, so completions share what they have in
-common and it is generated once. A tree is a group: its rows are its leaves, and the column ``path`` ``[B, depth]`` holds the number of
+A tree belongs to a prompt. Its nodes are segments; a path from the root to a leaf is a completion, so completions share their common
+beginning and it is generated once. A tree is a group: its rows are its leaves, and the column ``path`` ``[B, depth]`` holds the number of
 every row's node on every level (unique within a tree, the leaf's own last, -1 behind it).
 
 Token in, token out: a segment is continued from the ids of the prompt and of the path, never from text, and every path that is cut back
-is continued from exactly what its row will hold. Chance is a function of (seed, update, prompt, sample, position): a branch is a new sample
-that shares the beginning of an old one. A tree therefore does not depend on its neighbours, nothing has to be saved, and a tree that
+is continued from exactly the tokens of its row. The noise is a function of (seed, update, prompt, sample, position): a branch is a new
+sample that shares the beginning of an old one. A tree therefore does not depend on its neighbours, nothing has to be saved, and a tree that
 never branches is a group of :class:`~rheostat.collect.language.language_collectors.Groups`, token by token.
 """
 
@@ -29,7 +29,7 @@ from rheostat.policies.flops import FORWARD
 from rheostat.tasks.language.task_interface import Prompt
 
 STOP_TAIL = 8
-"""Tokens before a segment in which a stop string may have begun, beside four for each of its characters."""
+"""Tokens before a segment in which a stop string may have begun, in addition to four for each of its characters."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Trees:
     root_random: bool = option(False)
     """Draw the number of first segments for every tree, between ``branches`` and ``root_branches``."""
     branching: EvenBranching | ProbableBranching = EvenBranching()
-    """Which paths get the branches."""
+    """How the branches are divided among paths."""
     refill: Literal["random", "none"] = option("random")
-    """What a tree without living paths does below its width: branch from random segments of finished paths, or stay as it is."""
+    """A tree without living paths, below its width: branch from random segments of finished paths, or keep the tree as it is."""
     repetition_count: int = option(8, at_least=0)
     """End paths in whose last segment a stretch of characters occurs so often; 0 ends none."""
     repetition_window: int = option(32, at_least=1)
@@ -90,7 +90,7 @@ class Trees:
         return self.prompts * self.width
 
     def bind(self, context: Any) -> None:
-        """Refuse segments and depths that no completion is long enough for."""
+        """Refuse segments and depths that exceed the longest completion."""
         longest = context.longest
         if self.segment >= longest:
             raise RheostatError(
@@ -182,7 +182,7 @@ class Trees:
         return next((count for count in range(1, len(tokens) + 1) if complete(count)), None) if complete(len(tokens)) else None
 
     def ending(self, context: Any, node: Node, depth: int, stopped: bool) -> Ending | None:
-        """Why a path ends with a segment; None where it goes on. The first reason counts."""
+        """Why a path ends with a segment; None where it continues. The first reason counts."""
         if stopped:
             return Ending.STOP
         if node.length >= context.longest:

@@ -17,7 +17,7 @@ class MathGrader:
     """1 where the completion's final expression equals the reference answer; verl's calling convention, one sample at a time.
 
     Args:
-        boxed_only: accept only what stands in ``\\boxed{}`` (or other LaTeX delimiters), not a bare number in the text.
+        boxed_only: accept only an answer in ``\\boxed{}`` (or other LaTeX delimiters), not a bare number in the text.
 
     Raises:
         MissingExtra: ``math-verify`` is not installed.

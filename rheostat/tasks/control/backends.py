@@ -1,7 +1,7 @@
 """The two kinds of environments behind the adapter ``Environments``: EnvPool pools and Gymnasium vector environments.
 
-Both answer ``start(seed)`` (forget everything; the next reset gives the first observations), ``reset()``, ``step(action)`` and ``close()``,
-and state the raw spaces of one environment. Where they differ (when the next episode starts, where the final observation is, what can be
+Both have ``start(seed)`` (drop all state; the next reset gives the first observations), ``reset()``, ``step(action)`` and ``close()``,
+and hold the raw spaces of one environment. Where they differ (when the next episode starts, where the final observation is, what can be
 saved) is handled in :mod:`rheostat.tasks.control.environments`.
 """
 
@@ -27,7 +27,7 @@ Backend = Literal["envpool", "gymnasium"]
 
 
 class Outcome(NamedTuple):
-    """What one raw step of all environments gave, as numpy arrays with a leading axis of environments."""
+    """The result of one raw step of all environments, as numpy arrays with a leading axis of environments."""
 
     observation: Any
     reward: np.ndarray
@@ -50,7 +50,7 @@ class EnvPoolEnvs:
         self._threads = min(num_envs, threads or _usable_cores())
         self._pools = RollingPools(self._make, num_envs, seed, replay_bounds(task), self._draws_only_in_reset)
         pool = self._pools.pools[0]
-        with warnings.catch_warnings():  # the first look at the spaces casts their float64 bounds, with a warning that no user can act on
+        with warnings.catch_warnings():  # the first access to the spaces casts their float64 bounds, with a warning that users cannot avoid
             warnings.simplefilter("ignore")
             self.observation_space = pool.observation_space
             self.action_space = pool.action_space
@@ -90,11 +90,11 @@ class EnvPoolEnvs:
         return Outcome(*self._pools.step(action))
 
     def save(self) -> dict[str, Any]:
-        """What brings the pools back; see :mod:`rheostat.tasks.control.pools`."""
+        """The state that restores the pools; see :mod:`rheostat.tasks.control.pools`."""
         return self._pools.state_dict()
 
     def load(self, state: dict[str, Any]) -> Any:
-        """Bring them back; returns the raw observations they show then."""
+        """Restore the pools; returns their raw observations."""
         return self._pools.load_state_dict(state)
 
     def close(self) -> None:
@@ -107,7 +107,7 @@ def _asked() -> dict[tuple[str, str], bool]:
 
 
 def _verdict(task: str, options: str, make: Any) -> bool:
-    """Whether a task draws in ``reset`` alone, tried once per process, task and options."""
+    """Whether a task uses its random generator in ``reset`` alone, tried once per process, task and options."""
     known = _asked()
     if (task, options) not in known:
         known[task, options] = draws_only_in_reset(make)
@@ -130,7 +130,7 @@ class GymnasiumEnvs:
         from rheostat.tasks.control.state import record
 
         self.vector, self._owned = vector, owned
-        if type(vector) is SyncVectorEnv:  # its own way of merging infos fails where a value changes its type
+        if type(vector) is SyncVectorEnv:  # its merging of infos fails where a value changes its type
             vector._add_info = types.MethodType(_collect, vector)  # type: ignore[method-assign]
         if isinstance(vector, SyncVectorEnv):
             vector.envs = [record(environment) for environment in vector.envs]
@@ -145,7 +145,7 @@ class GymnasiumEnvs:
         self._seed: int | None = seed
 
     def started(self) -> None:
-        """The first reset is behind them: the next one does not seed."""
+        """Note that the first reset is done: the next one does not seed."""
         self._seed = None
 
     def reset(self) -> Any:
@@ -157,7 +157,8 @@ class GymnasiumEnvs:
             raise
 
     def seed_episodes(self) -> None:
-        """Seed every episode from the next ``start`` on, where the copies are ours; see :class:`rheostat.tasks.control.copies.Copies`."""
+        """Seed every episode from the next ``start`` on, where the copies are Rheostat's own; see
+        :class:`rheostat.tasks.control.copies.Copies`."""
         if hasattr(self.vector, "seed_episodes"):
             self.vector.seed_episodes()
 
@@ -193,11 +194,11 @@ class GymnasiumEnvs:
         return _take(final, self.observation_space, rows)
 
     def close(self) -> None:
-        if self._owned:  # what the user made stays open
+        if self._owned:  # the user's own environments stay open
             self.vector.close()
 
     def _explain(self, error: Exception) -> None:
-        """Turn gymnasium's complaint about what an environment returned into a sentence; errors of the environment's own code stay."""
+        """Turn gymnasium's errors about an environment's return values into one sentence; errors of the environment's own code stay."""
         from rheostat.tasks.control.copies import whose
 
         if isinstance(error, RheostatError) or whose(error):

@@ -1,8 +1,8 @@
-"""Several copies of one Gymnasium environment, stepped in turn: Gymnasium's synchronous vector without what stops a training run.
+"""Several copies of one Gymnasium environment, stepped in turn: like Gymnasium's synchronous vector, but without its failures in long runs.
 
-What an environment writes into ``info`` is passed on as it is, one dict per environment, and never merged: Gymnasium's own vector makes
-arrays of it, which fails as soon as a value changes its type or its length. What an environment returns is checked where it is returned,
-so that a sentence can name the environment and the entry; an error of the environment's own code stays that error and says whose it is.
+The ``info`` of an environment is passed on unchanged, one dict per environment, and never merged: Gymnasium's own vector makes
+arrays of it, which fails as soon as a value changes its type or its length. The return values of an environment are checked where they are
+returned, so that the error can name the environment and the entry; an error of the environment's own code stays that error and names it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def whose(error: BaseException) -> str:
 
 @contextmanager
 def code_of(index: int, name: str, call: str) -> Iterator[None]:
-    """Inside runs the code of an environment: its errors say so and stay what they are."""
+    """Context for the code of an environment: its errors get a note that names it and keep their type."""
     try:
         yield
     except RheostatError:
@@ -43,7 +43,7 @@ def code_of(index: int, name: str, call: str) -> Iterator[None]:
 
 
 def like(made: Any) -> str:
-    """A hint for what is no Gymnasium environment but looks like another kind; empty for everything else."""
+    """A hint for an object that is no Gymnasium environment but looks like another kind; empty for everything else."""
     if isinstance(made, VectorEnv):
         return ", a vector environment: hand it over as it is"
     if hasattr(made, "possible_agents"):
@@ -54,7 +54,7 @@ def like(made: Any) -> str:
 
 
 def _require_environment(made: Any, name: str) -> None:
-    """Refuse what is no environment, or has no spaces."""
+    """Refuse an object that is no environment, or has no spaces."""
     if not isinstance(made, Env):
         raise RheostatError(f"{name} made {shown(made)}, which is no gymnasium.Env{like(made)}.")
     for field in ("observation_space", "action_space"):
@@ -68,8 +68,8 @@ class Copies(SyncVectorEnv):
 
     Args:
         makers: one function per copy.
-        name: of the task, for sentences.
-        owned: whether closing closes the environments; an object that the user handed over stays open.
+        name: of the task, for error messages.
+        owned: whether closing closes the environments; an object that the user passed stays open.
     """
 
     def __init__(self, makers: Sequence[Callable[[], Env]], name: str, *, owned: bool = True) -> None:
@@ -98,7 +98,7 @@ class Copies(SyncVectorEnv):
         self.stride = self.num_envs
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
-        """All environments anew, seeded with ``seed + i``."""
+        """Reset all environments, seeded with ``seed + i``."""
         self._autoreset_envs[:] = False
         infos: list[Any] = [{}] * self.num_envs
         for index in range(self.num_envs):

@@ -1,4 +1,4 @@
-"""A seed and everything done since: the whole state of a deterministic batched environment that cannot be saved."""
+"""A seed and all actions since: the whole state of a deterministic batched environment that cannot be saved."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ WHY = "it is not deterministic given its seed, or its version changed"
 
 
 class Lost(Exception):
-    """An environment cannot be brought back; the message ends the sentence "... because"."""
+    """An environment cannot be restored; the message ends the sentence "... because"."""
 
 
 class Cursor:
-    """What was done since the environments were made, and a checksum of what they answered.
+    """The actions since the environments were made, and a checksum of what they returned.
 
     Attributes:
         seed: of the environments.
-        actions: one array ``[E, ...]`` per step, as given to the environments; forgotten after :data:`LONGEST` of them.
+        actions: one array ``[E, ...]`` per step, as given to the environments; dropped after :data:`LONGEST` of them.
         resets: the numbers of steps after which ``reset()`` was called again.
     """
 
@@ -38,7 +38,7 @@ class Cursor:
         self.full = False
 
     def record(self, action: np.ndarray, observation: Tensor, reward: Tensor) -> None:
-        """Note one step and its answer."""
+        """Record one step and its result."""
         if self.full:
             return
         self.actions.append(action)
@@ -51,14 +51,14 @@ class Cursor:
             self.checksum = zlib.crc32(part.numpy().tobytes(), self.checksum)
 
     def record_reset(self) -> None:
-        """Note a reset of all environments in the middle."""
+        """Record a reset of all environments in the middle."""
         self.resets.append(len(self.actions))
 
     def replay(self, reset: Callable[[], Tensor], step: Callable[[np.ndarray], Any]) -> None:
-        """Do everything again on fresh environments of the same seed.
+        """Repeat all actions on fresh environments of the same seed.
 
         Raises:
-            Lost: they went another way, or there is too much to repeat.
+            Lost: they returned other results, or there are too many steps to repeat.
         """
         if self.full:
             raise Lost(f"{LONGEST:,} steps are the most that are repeated")

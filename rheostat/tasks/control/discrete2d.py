@@ -81,7 +81,7 @@ class Discrete2DBatch:
         return torch.rand((number, 2), generator=self._generator, dtype=torch.float64) * 2.0 - 1.0
 
     def observation(self) -> Tensor:
-        """What the policy sees now, float32 [E, 4]."""
+        """The policy's present observation, float32 [E, 4]."""
         return torch.cat([self.position, self.goal], dim=1).float()
 
     def step(self, action: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

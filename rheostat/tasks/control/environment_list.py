@@ -85,7 +85,7 @@ def _by_name(
     for prefix in prefixes:
         if task.startswith(prefix + ":"):
             backend, task = prefix, task.removeprefix(prefix + ":")
-    # Our own environments and 'module:id' names are Gymnasium's; do not load EnvPool for them.
+    # Rheostat's own environments and 'module:id' names are Gymnasium's; do not load EnvPool for them.
     others = backend == "gymnasium" or (backend == "auto" and (task.startswith("rheostat/") or ":" in task))
     pools = set() if others else set(_envpool_ids())
     if task in pools:
@@ -147,7 +147,7 @@ def working_directory_on_path(wanted: bool) -> Iterator[None]:
     if not wanted or here in sys.path or "" in sys.path:
         yield
         return
-    sys.path.append(here)  # last: nothing installed is hidden by it
+    sys.path.append(here)  # last, so that it hides no installed module
     try:
         yield
     finally:

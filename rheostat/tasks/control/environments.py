@@ -8,11 +8,11 @@ Every environment becomes the same stream of rows, whatever its autoreset conven
 | same-step | the reset observation, the final one in ``info`` | is normal | puts the final observation into ``next_observation`` |
 | disabled | the final observation | is refused | resets the ended environments at once |
 
-EnvPool is next-step, and so is Gymnasium unless told otherwise. Where an environment ends and its time limit strikes in the same step, the
+EnvPool is next-step, and so is Gymnasium by default. Where an environment ends and its time limit strikes in the same step, the
 end counts and ``truncated`` is False; EnvPool, however, reports such a step as a truncation only, and the end cannot be recovered.
 
 Seeds: environment ``i`` is seeded with ``seed + i`` by both backends, so two pools whose seeds differ by less than ``num_envs`` share
-episodes. Space the seeds of runs, and of training and evaluation, by more than the number of environments (10,000 is the custom here).
+episodes. Space the seeds of runs, and of training and evaluation, by more than the number of environments (by 10,000 in this library).
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ __all__ = ["Environments", "Step", "asleep", "check_seed", "known_tasks", "make"
 
 
 MOST_ENVIRONMENTS, MOST_THREADS = 1_000_000, 4_096
-"""That are made at most."""
+"""Most environments that are made."""
 
 
 @dataclass(slots=True)
 class Step:
     """One step of ``E`` environments, CPU tensors with the leading axis ``E``."""
 
-    observation: Tensor  # what the policy sees next: float32 [E, n], or uint8 [E, C, H, W]
+    observation: Tensor  # the policy's next observation: float32 [E, n], or uint8 [E, C, H, W]
     next_observation: Tensor  # the true successor of the step just taken: the final observation where an episode ended
     reward: Tensor  # float32 [E]
     terminated: Tensor  # bool [E]: the environment ended, nothing to bootstrap from
@@ -61,14 +61,14 @@ class Step:
 
     @property
     def ended(self) -> Tensor:
-        """Bool ``[E]``: what the policy sees next does not continue what it saw, so that nothing is to be remembered."""
+        """Bool ``[E]``: the next observation begins a new episode, so the memory of a policy must be reset."""
         return self.terminated | self.truncated | ~self.valid
 
 
 class Environments(Restorable):
     """``num_envs`` copies of one task, stepped together. Make it with :func:`make`.
 
-    Environments are opened when they are first needed where ``facts`` say what they are like: a run can act in their units, and be saved
+    Environments are opened when they are first needed, if ``facts`` describe them: a run can act in their units, and be saved
     again, without ever opening them.
 
     Attributes:
@@ -80,8 +80,8 @@ class Environments(Restorable):
         action_space: Box float32, Discrete, MultiDiscrete or MultiBinary of one action, with one axis.
         seed: the seed of the present pool.
         steps: steps taken since the pool was made, counted per environment, fake rows included.
-        can_save: False where a saved state could not be brought back, until new episodes begin.
-        warnings: sentences about what a resume could not bring back.
+        can_save: False where a saved state could not be restored, until new episodes begin.
+        warnings: sentences about state that a resume could not restore.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Environments(Restorable):
         self._observation: Tensor | None = None
         self._ended = np.zeros(self.num_envs, dtype=bool)
         self._cursor: Cursor | None = None
-        self._pending: dict[str, Any] | None = None  # a state that is put in when the environments are opened
+        self._pending: dict[str, Any] | None = None  # a state that is loaded when the environments are opened
         if envs is not None:
             self._cursor = cursor_for(envs, seed)
 
@@ -134,7 +134,7 @@ class Environments(Restorable):
         return torch.from_numpy(~self._ended) if self.autoreset == "next-step" else torch.ones(self.num_envs, dtype=torch.bool)
 
     def restart(self, seed: int) -> Tensor:
-        """Begin anew with another seed, as if just made; returns the first observations ``[E, ...]``."""
+        """Start over with another seed, as if just made; returns the first observations ``[E, ...]``."""
         self.seed = check_seed(seed, self.num_envs)
         self._pending = None
         self._envs.start(seed)
@@ -149,7 +149,7 @@ class Environments(Restorable):
         return max(1, min(episodes, 10) if self.backend == "envpool" else min(episodes, 10, self.num_envs))
 
     def seed_episodes(self) -> None:
-        """Give every episode a seed of its own (``seed + i + j * num_envs``), where we seed the copies of the environment.
+        """Give every episode a seed of its own (``seed + i + j * num_envs``), where this library seeds the copies of the environment.
 
         Call it before the reset of an evaluation.
         """
@@ -224,7 +224,7 @@ class Environments(Restorable):
         )
 
     def _start_next_episodes(self, outcome: Outcome, encoded: Tensor, ended: np.ndarray) -> tuple[Tensor, Tensor]:
-        """What the policy sees next and the true successors, where the environment does not spend a row on the reset."""
+        """The policy's next observations and the true successors, where the environment does not spend a row on the reset."""
         assert isinstance(self._envs, GymnasiumEnvs)
         rows = np.flatnonzero(ended)
         if self.autoreset == "same-step":
@@ -285,7 +285,7 @@ def make(
 
     A Gymnasium environment that defines ``save_state()`` (plain data: numbers, strings, arrays, lists, dicts) and ``load_state(state)`` is
     saved directly. Any other is recorded: it resumes exactly if it is deterministic given its seed, its attributes and its actions.
-    ``replayable = False`` in its class says that it must not be repeated (hardware): then a resume begins new episodes.
+    ``replayable = False`` in its class marks it as not repeatable (hardware): then a resume begins new episodes.
     """
     num_envs = whole("num_envs", num_envs, at_least=1, at_most=MOST_ENVIRONMENTS)
     threads = None if threads is None else whole("threads", threads, at_least=1, at_most=MOST_THREADS)
@@ -304,7 +304,7 @@ def asleep(
     """As :func:`make`, but the environments are opened only when they are needed.
 
     Args:
-        facts: what they are like.
+        facts: their description.
         task: as for :func:`make`, or None: needing the environments is an error then.
         num_envs: number of environments E.
         seed: environment i is seeded with ``seed + i``.

@@ -1,4 +1,4 @@
-"""What must be known about an environment to act in its units without opening it: its name, conventions and spaces, as plain JSON."""
+"""The facts about an environment that are needed to act in its units without opening it: name, conventions and spaces, as plain JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Facts:
 
     @classmethod
     def of(cls, envs: Envs, name: str) -> Facts:
-        """Of opened environments."""
+        """Facts of opened environments."""
         return cls(name, envs.backend, envs.autoreset, envs.reuses_buffers, envs.observation_space, envs.action_space)
 
     def to_json(self) -> dict[str, Any] | None:

@@ -1,12 +1,12 @@
 """Small games of two players whose best play is known, in PettingZoo's parallel interface (the package is not needed for them).
 
-| game | payoffs (row, column) | what is known |
+| game | payoffs (row, column) | known solution |
 |---|---|---|
 | Dominance | the prisoner's dilemma: 3, 3 / 0, 5 / 5, 0 / 1, 1 | action 1 is better whatever the other does, so both end with 1 |
 | Coordination | 2, 2 on (0, 0), 1, 1 on (1, 1), else 0, 0 | the two diagonal cells are equilibria, and (0, 0) is the best for both |
 
 Independent learners find the only equilibrium of Dominance, and from even odds the better one of Coordination, where action 0 pays 1 on
-average and action 1 pays 1/2. In a game of zero sum whose equilibrium is mixed they go round in circles, which is why there is none here.
+average and action 1 pays 1/2. In a zero-sum game with a mixed equilibrium they cycle, so there is none here.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Payoffs = Sequence[Sequence[tuple[float, float]]]
 
 
 class Game:
-    """A matrix game of two players, played for some rounds; both see how much of it is over, ``[1]`` from 0 to 1.
+    """A matrix game of two players, played for some rounds; both observe the share of it that is over, ``[1]`` from 0 to 1.
 
     Args:
         rounds: of an episode, at least 1.
     """
 
     payoffs: ClassVar[Payoffs]
-    """What the row and the column player get, by the row's and the column's action."""
+    """Payoffs of the row and the column player, by the row's and the column's action."""
     metadata: ClassVar[dict[str, Any]] = {"name": "game", "render_modes": []}
     possible_agents: ClassVar[list[str]] = ["row", "column"]
 
@@ -39,12 +39,12 @@ class Game:
 
     @cache  # noqa: B019  one space per agent, as PettingZoo asks; games live as long as their run
     def observation_space(self, agent: str) -> gymnasium.Space:
-        """Of either player."""
+        """Space of either player."""
         return gymnasium.spaces.Box(0.0, 1.0, (1,), np.float32)
 
     @cache  # noqa: B019
     def action_space(self, agent: str) -> gymnasium.Space:
-        """Of either player."""
+        """Space of either player."""
         return gymnasium.spaces.Discrete(len(self.payoffs))
 
     def _seen(self) -> dict[str, np.ndarray]:
@@ -69,7 +69,7 @@ class Game:
         return {"round": self.round, "agents": list(self.agents)}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """The way back."""
+        """Load saved values."""
         self.round, self.agents = state["round"], list(state["agents"])
 
 

@@ -34,12 +34,12 @@ METHODS = ("reset", "step", "observation_space", "action_space")
 
 @dataclass
 class Joint:
-    """One step of E environments with A agents each; what an agent saw is raw, one entry per environment."""
+    """One step of E environments with A agents each; observations are raw, one entry per environment."""
 
     observation: dict[str, list[Any]]
-    """What each agent sees next."""
+    """Next observation of each agent."""
     following: dict[str, list[Any]]
-    """What followed its action: the last thing it saw where it left."""
+    """True successor of its action: its last observation where it left."""
     reward: np.ndarray
     """float64 ``[E, A]``, 0 for agents that are out."""
     terminated: np.ndarray
@@ -62,10 +62,10 @@ class ParallelEnvironments:
         seed: episode k of environment i is seeded from it, i and k.
 
     Attributes:
-        agents: everybody who can take part, in the environment's order.
-        alive: bool ``[E, A]``: who acts in the next step.
-        can_save: False where a saved state could not be brought back, until new episodes begin.
-        warnings: sentences about what a resume could not bring back.
+        agents: all that can take part, in the environment's order.
+        alive: bool ``[E, A]``: the agents that act in the next step.
+        can_save: False where a saved state could not be restored, until new episodes begin.
+        warnings: sentences about state that a resume could not restore.
 
     Raises:
         RheostatError: what is made is not a parallel environment.
@@ -125,7 +125,7 @@ class ParallelEnvironments:
             raise RheostatError(f"An episode of {self.name} begins without any agent: somebody must act.")
 
     def _present(self, index: int, seen: dict[str, Any]) -> list[bool]:
-        """Who acts next.
+        """Determine the agents that act next.
 
         Raises:
             RheostatError: somebody who sees nothing.
@@ -140,17 +140,17 @@ class ParallelEnvironments:
         self._checksum[index] = checksum(seen, self._checksum[index])
         for agent in self.agents:
             if agent in seen:
-                self.last[agent][index] = copy.deepcopy(seen[agent])  # environments may use an array again
+                self.last[agent][index] = copy.deepcopy(seen[agent])  # environments may reuse an array
 
     def restart(self, seed: int) -> None:
-        """Begin anew with another seed, as if just made."""
+        """Start over with another seed, as if just made."""
         self.seed, self.can_save = check_seed(seed, self.num_envs), True
         self._begin_all()
 
     # --- acting -----------------------------------------------------------------------------------------------------------------------
 
     def step(self, commands: dict[str, np.ndarray]) -> Joint:
-        """Take the actions of everybody who is in.
+        """Take the actions of all agents that are in.
 
         Args:
             commands: by agent, ``[E, ...]`` in its own action space; those of agents that are out are ignored.
@@ -171,7 +171,7 @@ class ParallelEnvironments:
         return Joint(observation, following, reward, flags[0], flags[1], valid, over)
 
     def _step_one(self, index: int, actions: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Rewards ``[A]``, and ``terminated`` and ``truncated`` ``[2, A]``; who acts next is noted."""
+        """Rewards ``[A]``, and ``terminated`` and ``truncated`` ``[2, A]``; stores the agents that act next."""
         acted = self.alive[index].copy()
         self._log[index].append({agent: np.array(action) for agent, action in actions.items()})
         with code_of(index, self.name, "step()"):
@@ -191,7 +191,7 @@ class ParallelEnvironments:
                 continue
             reward[a] = self._number(index, agent, paid)
             flags[1, a] = bool(cut.get(agent, False))
-            flags[0, a] = bool(ended.get(agent, False)) or (not present[a] and not flags[1, a])  # gone without a word
+            flags[0, a] = bool(ended.get(agent, False)) or (not present[a] and not flags[1, a])  # left without a reported end
             flags[1, a] &= not flags[0, a]
         self.alive[index] = np.array(present) & ~flags.any(0)
         return reward, flags
@@ -226,7 +226,7 @@ class ParallelEnvironments:
         return {"actions": pack(log) if len(log) <= LONGEST else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state`` was saved; where that is impossible ``warnings`` says why, and new episodes begin.
+        """Continue where ``state`` was saved; where that is impossible, ``warnings`` gives the reason, and new episodes begin.
 
         Raises:
             RheostatError: the state is of another task or number of environments.
@@ -251,7 +251,7 @@ class ParallelEnvironments:
         self.last = {agent: unpack(each) for agent, each in state["last"].items()}
 
     def _bring(self, index: int, saved: dict[str, Any], episodes: int, expected: int) -> str:
-        """Bring an environment back; why that is impossible, or nothing."""
+        """Restore an environment; returns why that is impossible, or nothing."""
         self.episodes[index] = episodes - 1
         self._begin(index)
         if "state" in saved:
@@ -279,11 +279,11 @@ class ParallelEnvironments:
 
 
 class AgentRows:
-    """Some agents of equal spaces as rows, one per environment and agent: what a policy knows as its environments.
+    """Some agents of equal spaces as rows, one per environment and agent: a policy uses them as its environments.
 
     Args:
         environments: in which they act.
-        agents: who.
+        agents: their names.
 
     Attributes:
         num_envs: number of rows, E x agents; row ``i A + a`` is agent a in environment i.
@@ -307,7 +307,7 @@ class AgentRows:
         self.observation_space, self.action_space = self._encode.space, self._decode.space
 
     def reset(self) -> Tensor:
-        """What everybody sees now, ``[E A, ...]``; the environments are not touched."""
+        """The present observations of all rows, ``[E A, ...]``; the environments do not change."""
         return self._rows(self.environments.last)
 
     def _rows(self, seen: dict[str, list[Any]]) -> Tensor:
@@ -331,7 +331,7 @@ class AgentRows:
         return {agent: decoded[a :: len(self.agents)] for a, agent in enumerate(self.agents)}
 
     def read(self, joint: Joint) -> Step:
-        """A step as these rows see it."""
+        """The part of a step that belongs to these rows."""
         reward, terminated, truncated, valid = (
             torch.from_numpy(np.ascontiguousarray(each[:, self.places]).reshape(-1))
             for each in (joint.reward.astype(np.float32), joint.terminated, joint.truncated, joint.valid)
@@ -353,7 +353,7 @@ class AgentRows:
 
 
 def maker_of(task: Any, options: dict[str, Any]) -> tuple[Callable[[], Any], str]:
-    """What makes one environment of a task, and its name.
+    """The function that makes one environment of a task, and its name.
 
     Args:
         task: ``MODULE:NAME`` (a class or function), ``pettingzoo:KIND.NAME`` (``pettingzoo:sisl.pursuit_v4``), or such a function.

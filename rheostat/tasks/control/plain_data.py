@@ -1,4 +1,4 @@
-"""Plain data: what an environment holds, as nested dicts and lists of tensors, numbers and strings that a checkpoint can keep."""
+"""Plain data: the contents of an environment as nested dicts and lists of tensors, numbers and strings that a checkpoint can hold."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ MAPPINGS: dict[str, Any] = {"pairs": dict, "OrderedDict": collections.OrderedDic
 
 
 class NotPlain(TypeError):
-    """A value that cannot be written down; the message ends the sentence "... holds"."""
+    """A value that cannot be saved; the message ends the sentence "... holds"."""
 
 
 def pack(value: Any, depth: int = 0) -> Any:
-    """A value so that :func:`unpack` gives the same types back.
+    """Pack a value so that :func:`unpack` restores the same types.
 
     Args:
         value: None, truth values, numbers, text, bytes, numpy's arrays and scalars of numbers, tensors, and the standard containers of

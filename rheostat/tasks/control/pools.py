@@ -1,13 +1,12 @@
-"""EnvPool pools that can be brought back exactly without ever restarting them.
+"""EnvPool pools that can be restored exactly without ever restarting them.
 
-EnvPool cannot save an environment. But an environment's generator is seeded once (seed + i), and most environments draw from it in
+EnvPool cannot save an environment. But an environment's generator is seeded once (seed + i), and most environments use it in
 ``reset`` alone. Then ``k`` resets bring the generator to where the present episode began, and that episode's actions bring the environment
-to
-where it is: the price is the length of the present episode, not of the run. :func:`draws_only_in_reset` tries that on a small pool of the
-same task and options. Where a step draws too (sticky actions, procedural games, slippery floors), everything since it entered its
-pool is kept and replayed.
+to its present state: the price is the length of the present episode, not of the run. :func:`draws_only_in_reset` tries that on a small pool
+of the same task and options. Where a step uses it too (sticky actions, procedural games, slippery floors), all actions since it entered its
+pool are kept and replayed.
 
-What a resume would replay is bounded by counts, never by a clock, so that a resumed run decides the same: beyond the bound a new pool is
+The replay of a resume is bounded by counts, never by a clock, so that a resumed run decides the same: beyond the bound a new pool is
 made, and every environment moves to it when its episode in the old one ends. No episode is ever cut.
 """
 
@@ -33,7 +32,7 @@ BOUNDS = {
     "atari": (30_000, 30_000),
 }
 BOUND = (200_000, 200_000)
-"""Of MuJoCo and everything else: resets of the generator, and steps where everything is replayed."""
+"""Bounds of MuJoCo and all other tasks: resets of the generator, and steps where the whole log is replayed."""
 
 
 def replay_bounds(task: str) -> tuple[int, int]:
@@ -52,10 +51,10 @@ class RollingPools:
         num_envs: environments E.
         seed: of the first pool.
         bounds: resets, and steps of a whole log, beyond which the pool is renewed.
-        draws_only_in_reset: asks whether resets and the present episode's actions bring an environment back.
+        draws_only_in_reset: tests whether resets and the present episode's actions restore an environment.
 
     Attributes:
-        whole: everything since an environment entered its pool is replayed; None while that is undecided, which replays everything too.
+        whole: all actions since an environment entered its pool are replayed; None while that is undecided, which replays all of them, too.
     """
 
     def __init__(self, make: Make, num_envs: int, seed: int, bounds: tuple[int, int], draws_only_in_reset: Callable[[], bool]) -> None:
@@ -65,25 +64,25 @@ class RollingPools:
         self.start(seed)
 
     def start(self, seed: int) -> None:
-        """Forget everything: a fresh pool, not yet reset."""
+        """Drop all state: a fresh pool, not yet reset."""
         self.close()
         rows = self.num_envs
         self.seeds, self.origin, self.renewals = [seed], seed, 0
         self.pools = [self.make(rows, seed)]
-        self.home = np.zeros(rows, dtype=np.int64)  # which pool an environment lives in
+        self.home = np.zeros(rows, dtype=np.int64)  # the pool of each environment
         self.ended = np.zeros(rows, dtype=bool)  # the next step only resets
-        self.resets = np.zeros(rows, dtype=np.int64)  # in the pool it lives in
+        self.resets = np.zeros(rows, dtype=np.int64)  # in its pool
         self.entry = np.zeros(rows, dtype=np.int64)  # the vector step with its first action in this pool
         self.begin = np.zeros(rows, dtype=np.int64)  # the vector step with the first action of its present episode
-        self.count, self.offset = 0, 0  # vector steps so far, and those of them that were forgotten
+        self.count, self.offset = 0, 0  # vector steps so far, and those of them that were dropped
         self.log: list[np.ndarray] = []
-        self.marks: list[tuple[int, np.ndarray]] = []  # resets asked for in the middle: before which step, and of whom
+        self.marks: list[tuple[int, np.ndarray]] = []  # resets requested in the middle: before which step, and of which environments
 
     # --- acting -----------------------------------------------------------------------------------------------------------------------
 
     def reset(self) -> Any:
         """A new episode in every environment; returns raw observations."""
-        if self.resets.any():  # in the middle: whoever was about to move has moved
+        if self.resets.any():  # in the middle: every environment that was due to move to the new pool has moved
             self._settle()
             self.marks.append((self.count, np.ones(self.num_envs, dtype=bool)))
         self.resets += 1
@@ -92,7 +91,7 @@ class RollingPools:
         return self.pools[0].reset()[0]
 
     def _settle(self) -> None:
-        """End a renewal that is under way: everybody lives in the new pool."""
+        """End a renewal in progress: every environment is in the new pool."""
         if len(self.pools) == 1:
             return
         moving = np.flatnonzero(self.home == 0)
@@ -121,7 +120,7 @@ class RollingPools:
         return answer
 
     def _step_both(self, action: np.ndarray, moving: np.ndarray) -> Any:
-        """One step while a renewal is under way."""
+        """One step during a renewal."""
         parts = []
         for index, pool in enumerate(self.pools):
             who = np.flatnonzero((self.home == index) & ~moving).astype(np.int32)
@@ -135,7 +134,7 @@ class RollingPools:
         if not (self.home == 0).any():
             self._leave_old()
         ids = np.concatenate([part[4]["env_id"] for part in parts])
-        order = np.argsort(ids, kind="stable")  # a pool answers in any order; env_id says who
+        order = np.argsort(ids, kind="stable")  # a pool returns rows in any order; env_id names the environments
         return tuple(_joined([part[field] for part in parts], order) for field in range(5))
 
     def _enter(self, who: np.ndarray) -> None:
@@ -148,10 +147,10 @@ class RollingPools:
         self.seeds.pop(0)
         self.home[:] = 0
 
-    # --- what is remembered -----------------------------------------------------------------------------------------------------------
+    # --- the log of actions -----------------------------------------------------------------------------------------------------------
 
     def _keep_short(self) -> None:
-        """Forget what no resume needs, and renew the pool where a resume would need too much."""
+        """Drop the steps that no resume needs, and renew the pool where a resume would need too many."""
         if self.whole is None:
             self.whole = not self._ask()
         if self.whole:
@@ -166,7 +165,7 @@ class RollingPools:
             self.renew()
 
     def renew(self) -> None:
-        """From now on every environment whose episode ends goes on in a new pool. Nothing happens while a renewal is under way."""
+        """From now on every environment whose episode ends continues in a new pool. Nothing happens during a renewal."""
         if len(self.pools) == 1:
             self.renewals += 1
             self.seeds.append(derive_seed(self.origin, "renewal", self.renewals))
@@ -194,7 +193,7 @@ class RollingPools:
         } | {name: torch.from_numpy(getattr(self, name).copy()) for name in ("home", "ended", "resets", "entry", "begin")}
 
     def load_state_dict(self, state: dict[str, Any]) -> Any:
-        """Bring fresh pools to where ``state`` was taken; returns the raw observations they show there."""
+        """Restore ``state`` in fresh pools; returns their raw observations."""
         self.close()
         for name in ("home", "ended", "resets", "entry", "begin"):
             setattr(self, name, state[name].numpy().copy())
@@ -213,7 +212,7 @@ class RollingPools:
         return _joined([each[0] for each in seen], np.argsort(ids, kind="stable"))
 
     def _replay(self, pool: Any, here: np.ndarray) -> tuple[Any, np.ndarray]:
-        """The environments ``here`` to where they are; returns the last observations and whose they are."""
+        """Replay the environments ``here`` to their present state; returns the last observations and the environments they belong to."""
         start = self.begin if self.whole is False else self.entry
         last: dict[int, Any] = {}
 
@@ -249,11 +248,12 @@ class RollingPools:
 
 
 def draws_only_in_reset(make: Make, *, episodes: int = 3, after: int = 200, cap: int = 3000) -> bool:
-    """Whether resets and the present episode's actions lead where the whole history led, on a pool of two environments of this task.
+    """Whether resets and the present episode's actions lead to the same state as the whole history, on a pool of two environments of this
+    task.
 
-    Two pools then go the same way for ``after`` steps, or the answer is False; so it is where an environment did not finish an episode
-    within ``cap`` steps. What is tried is finite: a task that draws in a step once in a blue moon is found out when a resume does not
-    arrive at the observation that was saved.
+    Two pools must then agree for ``after`` steps, or the answer is False; it is also False where an environment did not finish an episode
+    within ``cap`` steps. The trial is finite: a task that uses its generator in a step very rarely is detected when a resume does not
+    reproduce the saved observation.
 
     Args:
         make: a pool from a number of environments and a seed.

@@ -1,6 +1,6 @@
 """Probe environments: tiny tasks whose right values and actions are known in closed form, each isolating one part of a method.
 
-| probe | what it isolates | value V(o) | action |
+| probe | part it isolates | value V(o) | action |
 |---|---|---|---|
 | ConstantReward | the critic's loss and optimiser | 1 | any |
 | RewardFromObservation | the path from observation to critic | o, for o = -1 or 1 | any |
@@ -9,8 +9,9 @@
 | RewardFromBoth | the policy's use of the observation | 1 | 1 if o > 0 else 0; continuous o / 2 |
 | TimeLimit | bootstrapping at time limits | 1 / (1 - gamma) | any |
 
-The first five follow the probes of rejax's tests (after Andy Jones' "Debugging RL"); the time limit is ours: reward 1 for ever, cut every 5
-steps. Taking the cut for a death gives the much smaller 1 / (1 - gamma (1 - 1/5)), because the observation does not tell the time.
+The first five follow the probes of rejax's tests (after Andy Jones' "Debugging RL"); the time limit is Rheostat's own: reward 1 for ever,
+cut every 5 steps. A method that treats the cut as a termination finds the much smaller 1 / (1 - gamma (1 - 1/5)), because the observation
+does not tell the time.
 
 Discrete probes have two actions. Continuous ones have one action in [-1, 1] and pay 1 - (distance to the right action)^2.
 """
@@ -33,7 +34,7 @@ Observation = np.ndarray
 
 
 class Probe(gymnasium.Env):
-    """What the probes share: one number as observation, discrete or continuous actions, episodes of one step."""
+    """Base class of the probes: one number as observation, discrete or continuous actions, episodes of one step."""
 
     isolates: str
 
@@ -66,7 +67,7 @@ class Probe(gymnasium.Env):
         return 1.0
 
     def _advance(self) -> bool:
-        """Move on; True if the episode terminates."""
+        """Take a step; True if the episode terminates."""
         return True
 
     def save_state(self) -> dict[str, Any]:
@@ -180,7 +181,7 @@ def expected(name: str, gamma: float, continuous: bool = False) -> Answer:
 
 
 def value_if_cuts_were_deaths(gamma: float) -> float:
-    """What the TimeLimit probe's value becomes under the wrong rule."""
+    """The value of the TimeLimit probe under the wrong rule."""
     limit = PROBES["TimeLimit"]
     assert limit is not None
     return 1.0 / (1.0 - gamma * (1.0 - 1.0 / limit))
@@ -196,7 +197,7 @@ def check(
     value_tolerance: float = 0.1,
     action_tolerance: float = 0.15,
 ) -> list[str]:
-    """What is wrong with a method trained on a probe; an empty list if nothing is.
+    """The faults of a method trained on a probe; an empty list without any.
 
     Args:
         name: the probe.

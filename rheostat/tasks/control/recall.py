@@ -1,9 +1,9 @@
-"""Recall: a cue is shown once and asked for ``delay`` steps later; what a memory is for, and nothing else.
+"""Recall: a cue is shown once and asked for ``delay`` steps later; it needs a memory and nothing else.
 
 The observation is ``[cue, asked]``: the cue is -1 or 1 in the first step and 0 after it, ``asked`` is 1 in the last step and 0 before it.
 The reward of the last step is 1 for the action that names the cue (0 for -1, 1 for 1), every other reward is 0.
 
-What is seen when the question comes is ``[0, 1]`` whatever the cue was, and both cues are as likely. So a policy of the observation alone,
+The observation at the question is ``[0, 1]`` whatever the cue was, and both cues are equally likely. So a policy of the observation alone,
 which answers 1 with some probability p, is right with probability p / 2 + (1 - p) / 2 = 1/2: every one of them has the expected return
 1/2, and a policy that remembers reaches 1.
 """

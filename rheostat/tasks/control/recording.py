@@ -1,12 +1,12 @@
 """Restoring an environment that cannot save itself: its contents before the present episode, and the actions of that episode.
 
 Before every reset the plain attributes of the environment and its wrappers are kept (numbers, text, arrays, lists, dicts, generators, and
-objects made of these), so that a curriculum or a counter that lives across episodes comes back with it. The resume puts them into a new
-environment, resets it and repeats the actions. A checksum of everything the environment answered says whether it went the same way; where
-it did not (it draws from somewhere else, it reads a clock), the resume says so and a new episode begins.
+objects made of these), so that a curriculum or a counter that persists across episodes is restored with it. The resume puts them into a new
+environment, resets it and repeats the actions. A checksum of everything the environment returned tells whether the results agree; where
+they do not (it uses another random source, it reads a clock), the resume warns and a new episode begins.
 
-An object that is no plain data and outlives ``reset`` (a simulator's handle) may hold anything. Then everything since the environment was
-made is repeated, up to :data:`LONGEST` steps. An environment with ``replayable = False`` (hardware) is never repeated.
+An object that is no plain data and outlives ``reset`` (a simulator's handle) may hold anything. Then all actions since the environment was
+made are repeated, up to :data:`LONGEST` steps. An environment with ``replayable = False`` (hardware) is never repeated.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ HEAP = 1 << 9
 
 
 def checksum(answer: Any, before: int = 0) -> int:
-    """Of numbers and arrays, nested in dicts, tuples and lists, going on from another one; anything else is passed over."""
+    """Of numbers and arrays, nested in dicts, tuples and lists, continued from another one; anything else is skipped."""
     if isinstance(answer, dict):
         answer = [answer[key] for key in sorted(answer, key=str)]
     if isinstance(answer, tuple | list):
@@ -62,7 +62,7 @@ def attributes_of(owner: Any, seen: dict[int, str], path: str = "", depth: int =
 
     Args:
         owner: the object.
-        seen: mutable things that were met before, by identity, and where: a second path to one is noted as such, so that they stay one.
+        seen: paths of mutable objects met before, by identity: a second path to one is stored as such, so that they stay one object.
         path: of the owner: the number of its layer, then names.
         depth: objects around the owner; a chain of more than :data:`DEEPEST` is not plain.
     """
@@ -100,7 +100,7 @@ def attributes_of(owner: Any, seen: dict[int, str], path: str = "", depth: int =
 
 
 def put_attributes(owner: Any, saved: dict[str, Any], aliases: list[tuple[Any, str, str]]) -> None:
-    """Put packed attributes into an object that was made in the same way; second paths to one thing are added to ``aliases``.
+    """Put packed attributes into an object that was made in the same way; second paths to one object are added to ``aliases``.
 
     Raises:
         Lost: the object is built differently now.
@@ -140,7 +140,7 @@ def _is_scalar(value: Any) -> bool:
 
 
 def _is_plain_object(value: Any) -> bool:
-    """An instance of ordinary Python classes, whose attributes are all there is to it."""
+    """Whether it is an instance of ordinary Python classes, whose attributes are its whole state."""
     if isinstance(value, gymnasium.Env | gymnasium.Wrapper | torch.nn.Module) or not hasattr(value, "__dict__"):
         return False
     ordinary = [cls for cls in type(value).__mro__ if cls is not object]
@@ -174,13 +174,13 @@ def layers_of(environment: Any) -> list[Any]:
 
 
 class Recorder(gymnasium.Wrapper):
-    """Around one environment, outermost: keeps what brings it back. It changes nothing that the environment says."""
+    """The outermost wrapper of one environment: stores what restores it. It changes no return value of the environment."""
 
     def __init__(self, environment: Any) -> None:
         super().__init__(environment)
         self.layers = layers_of(environment)
         self.reason = "" if getattr(environment.unwrapped, "replayable", True) else "it says that it cannot be replayed"
-        self.kept: list[str] = []  # what outlives reset and is no plain data
+        self.kept: list[str] = []  # objects that outlive reset and are no plain data
         self.resets = 0
         self.before: list[dict[str, Any]] | None = None
         self.log: list[tuple[str, Any]] = []  # ("reset", seed) or ("step", action)
@@ -232,12 +232,12 @@ class Recorder(gymnasium.Wrapper):
         return [plain for plain, _ in found], {name: value for _, other in found for name, value in other.items()}
 
     def _note(self, answer: Any) -> None:
-        """Add what the environment said to the checksum."""
+        """Add the environment's return values to the checksum."""
         self.checksum = checksum(answer, self.checksum)
 
     @property
     def class_state(self) -> dict[str, Any]:
-        """Numbers and text in the classes of the environment and its wrappers: shared by all copies, and not brought back."""
+        """Numbers and text in the classes of the environment and its wrappers: shared by all copies, and not restored."""
         found: dict[str, Any] = {}
         for layer in self.layers:
             for cls in type(layer).__mro__:
@@ -262,10 +262,10 @@ class Recorder(gymnasium.Wrapper):
         }
 
     def load_state(self, state: dict[str, Any]) -> list[str]:
-        """Bring a newly made environment there; returns sentences about what cannot be known.
+        """Restore a newly made environment; returns sentences about what cannot be checked.
 
         Raises:
-            Lost: it cannot be brought back, or went another way.
+            Lost: it cannot be restored, or returned other results.
         """
         self.reason, self.kept, self.resets = state["reason"], list(state.get("kept", [])), state["resets"]
         if self.reason:

@@ -3,12 +3,12 @@
     score = 100 (return - random) / (expert - random)
 
 The values are those of D4RL (Fu et al. 2020, arXiv 2004.07219; file ``d4rl/infos.py``), which uses the same ones for its v0, v1 and v2 data
-sets. They were measured on the environments of the old Gym with MuJoCo 2. We apply them to the ids ``HalfCheetah``, ``Hopper``,
-``Walker2d`` and ``Ant`` of versions 2 to 5, as is the custom. The versions are not the same environment: rewards and bodies changed in
+sets. They were measured on the environments of the old Gym with MuJoCo 2. They are applied to the ids ``HalfCheetah``, ``Hopper``,
+``Walker2d`` and ``Ant`` of versions 2 to 5, as is usual. The versions are not the same environment: rewards and bodies changed in
 details (most between v4 and v5), so a score on v5 compares methods on v5, and only roughly with a table measured on v2.
 
-For every other task we use nothing published: data sets that this library makes measure a random policy and their teacher instead, and keep
-these two numbers in their metadata.
+For every other task no published returns are used: data sets that this library makes measure a random policy and their teacher instead, and
+keep these two numbers in their metadata.
 """
 
 from __future__ import annotations

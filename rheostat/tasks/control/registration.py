@@ -1,4 +1,4 @@
-"""The ids of our own environments, made known to Gymnasium when they are first needed.
+"""The ids of Rheostat's own environments, registered with Gymnasium when they are first needed.
 
 Entry points are strings, so that registering imports none of them; listing every id imports no PyTorch.
 """
@@ -50,7 +50,7 @@ def register() -> None:
 
 
 def known_tasks() -> dict[str, list[str]]:
-    """Every id that an environment can be made of, sorted, by family: our own, those only Gymnasium has, EnvPool's by kind."""
+    """Every id that an environment can be made of, sorted, by family: Rheostat's own, those only Gymnasium has, EnvPool's by kind."""
     import gymnasium
     from envpool.registration import registry
 

@@ -1,4 +1,4 @@
-"""Opening environments when they are needed, and restoring their state: the half of ``Environments`` that is not stepping."""
+"""Opening environments when they are needed, and restoring their state: base class of ``Environments``, which steps them."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Restorable(ABC):
 
     @abstractmethod
     def restart(self, seed: int) -> Tensor:
-        """Begin anew with another seed."""
+        """Start over with another seed."""
 
     # -- opening and closing ----------------------------------------------------------------------------------------------------
 
@@ -73,13 +73,13 @@ class Restorable(ABC):
         return self._opened is not None
 
     def wake(self) -> None:
-        """Open the environments and bring them to the state that was loaded, if that has not been done."""
+        """Open the environments and restore the loaded state, unless that has been done."""
         if self._pending is not None:
             state, self._pending = self._pending, None
             self._load(state)
 
     def park(self) -> None:
-        """Free the environments and remember where they are; they open again when they are needed."""
+        """Close the environments and keep their state; they open again when they are needed."""
         if self._opened is None or self._open is None:
             return
         if self._observation is not None:
@@ -92,7 +92,7 @@ class Restorable(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue bit for bit: nested dicts and lists of tensors, numbers and strings.
 
-        Nothing is restarted for it. EnvPool's pools and recorded Gymnasium environments keep what brings them back
+        Nothing is restarted for it. EnvPool's pools and recorded Gymnasium environments store what restores them
         (:mod:`rheostat.tasks.control.pools`, :mod:`rheostat.tasks.control.recording`); environments that can be saved are saved.
         """
         if self._observation is None:
@@ -122,9 +122,9 @@ class Restorable(ABC):
     def load_state_dict(self, state: dict[str, Any]) -> Tensor:
         """Continue where ``state`` was saved; returns the current observation ``[E, ...]``.
 
-        Environments that are not open yet are brought there when they are first needed (:meth:`wake`). An environment that cannot be
-        brought back (it is not deterministic given its seed, or says so) begins new episodes: ``warnings`` says why, ``can_save`` is False
-        until :meth:`restart`.
+        Environments that are not open yet are restored when they are first needed (:meth:`wake`). An environment that cannot be
+        restored (it is not deterministic given its seed, or is declared not repeatable) begins new episodes: ``warnings`` gives the reason,
+        ``can_save`` is False until :meth:`restart`.
 
         Raises:
             RheostatError: the state is of another task, backend or number of environments.
@@ -146,7 +146,7 @@ class Restorable(ABC):
         self._observation = state["observation"].clone()
 
     def _load(self, state: dict[str, Any]) -> Tensor:
-        """Bring opened environments to a state."""
+        """Restore a state in opened environments."""
         self.seed, self._observation = state["seed"], None
         envs = self._envs
         try:
@@ -193,7 +193,7 @@ class Restorable(ABC):
 
 
 def cursor_for(envs: Envs, seed: int) -> Cursor | None:
-    """A replay from the seed, for batched environments that can do nothing better."""
+    """A replay from the seed, for batched environments that cannot be saved."""
     from rheostat.tasks.control.state import savable
 
     return None if isinstance(envs, EnvPoolEnvs) or savable(envs) else Cursor(seed)

@@ -1,4 +1,4 @@
-"""Between the spaces of an environment and the tensors of a policy.
+"""Conversion between the spaces of an environment and the tensors of a policy.
 
 Observations become one float32 vector (or one uint8 image), actions become what the environment expects. Everything is cast exactly once,
 here.
@@ -68,11 +68,11 @@ class Leaf:
 
 
 def leaves_of(space: Space, task: str, *, in_order: bool = False) -> list[Leaf]:
-    """The leaves of an observation space, entries of a Dict by name, so that the order in which they were written down does not matter.
+    """The leaves of an observation space, entries of a Dict by name, so that the order of their definition does not matter.
 
     Args:
         space: of one observation.
-        task: for sentences.
+        task: its name, for error messages.
         in_order: the entries of the outermost Dict as they come instead.
 
     Raises:
@@ -226,7 +226,7 @@ class ObservationEncoder:
         """Encode ``rows`` stacked observations.
 
         Raises:
-            RheostatError: an entry is missing, has another shape than the space says, is not numeric, or is a category outside its space.
+            RheostatError: an entry is missing, has another shape than in the space, is not numeric, or is a category outside its space.
         """
         if self._key is not None:
             raw = raw[self._key]
@@ -264,7 +264,7 @@ class ObservationEncoder:
         """Observations in any form, ``[N, ...]``, and whether ``raw`` was a single one.
 
         Args:
-            raw: one observation as the environment gives it, several with a leading axis in every array, or what encoding them gave.
+            raw: one observation as the environment gives it, several with a leading axis in every array, or encoded ones.
 
         Raises:
             RheostatError: none of these.

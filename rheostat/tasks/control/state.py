@@ -1,11 +1,11 @@
 """Exact state of Gymnasium environments: real snapshots where an environment can be saved, a recording where it cannot.
 
-A Gymnasium environment can be saved when every layer of it can: our own environments and any environment with ``save_state()`` and
+A Gymnasium environment can be saved when every layer of it can: Rheostat's own environments and any environment with ``save_state()`` and
 ``load_state(state)``, classic control, toy text and MuJoCo from Gymnasium itself, under Gymnasium's standard wrappers. The generator
-behind ``np_random`` is saved here for all of them, so ``save_state`` need not bother with it.
+behind ``np_random`` is saved here for all of them, so ``save_state`` need not save it.
 
-Any other Gymnasium environment is recorded (:mod:`rheostat.tasks.control.recording`), and EnvPool pools keep what brings them back
-themselves (:mod:`rheostat.tasks.control.pools`). What is left, batched environments without ``save_state``, is replayed from its seed.
+Any other Gymnasium environment is recorded (:mod:`rheostat.tasks.control.recording`), and EnvPool pools store what restores them
+themselves (:mod:`rheostat.tasks.control.pools`). Batched environments without ``save_state`` are replayed from their seed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rheostat.errors import RheostatError
 from rheostat.tasks.control.plain_data import NotPlain, pack, restore_generator, save_generator, unpack
 from rheostat.tasks.control.recording import Recorder, layers_of
 
-# What changes after construction, by the exact class (a subclass may hold more).
+# Attributes that change after construction, by the exact class (a subclass may hold more).
 ATTRIBUTES: dict[str, tuple[str, ...]] = {
     "gymnasium.envs.classic_control.cartpole.CartPoleEnv": ("state", "steps_beyond_terminated"),
     "gymnasium.envs.classic_control.pendulum.PendulumEnv": ("state", "last_u"),
@@ -49,7 +49,7 @@ STATELESS = {
     "gymnasium.wrappers.transform_observation.DtypeObservation",
     "gymnasium.wrappers.transform_reward.ClipReward",
 }
-MUJOCO_ATTRIBUTES = ("goal", "goal_pos", "cylinder_pos")  # Reacher and Pusher keep their targets beside the simulation
+MUJOCO_ATTRIBUTES = ("goal", "goal_pos", "cylinder_pos")  # Reacher and Pusher keep their targets outside the simulation
 
 
 # -- one Gymnasium environment -------------------------------------------------------------------------------------------------------
@@ -99,14 +99,14 @@ def save_environment(environment: Any) -> dict[str, Any]:
 
 
 def load_environment(environment: Any, state: dict[str, Any]) -> list[str]:
-    """Put one Gymnasium environment, made in the same way, into a saved state; returns sentences about what cannot be known.
+    """Put one Gymnasium environment, made in the same way, into a saved state; returns sentences about what cannot be checked.
 
     Raises:
-        Lost: it was recorded and cannot be brought back.
+        Lost: it was recorded and cannot be restored.
     """
     if "recording" in state:
         return (environment if isinstance(environment, Recorder) else Recorder(environment)).load_state(state["recording"])
-    environment.reset(seed=0)  # some wrappers want to have seen one
+    environment.reset(seed=0)  # some wrappers need a first reset
     for layer, saved in zip(layers_of(environment), state["layers"], strict=True):
         if _has_own_state(layer):
             layer.load_state(unpack(saved))
@@ -120,7 +120,7 @@ def load_environment(environment: Any, state: dict[str, Any]) -> list[str]:
 
 
 def _own_state(layer: Any) -> Any:
-    """What a layer saves of itself.
+    """The saved state of a layer.
 
     Raises:
         RheostatError: it is no plain data.
@@ -196,10 +196,10 @@ def save_envs(envs: Any) -> dict[str, Any]:
 
 
 def load_envs(envs: Any, state: dict[str, Any]) -> list[str]:
-    """Put savable Gymnasium environments into a saved state; returns sentences about what cannot be known.
+    """Put savable Gymnasium environments into a saved state; returns sentences about what cannot be checked.
 
     Raises:
-        Lost: an environment cannot be brought back.
+        Lost: an environment cannot be restored.
     """
     vector: Any = envs.vector
     if "own" in state:

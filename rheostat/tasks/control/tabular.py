@@ -67,7 +67,7 @@ class TabularEnvironment(gymnasium.Env):
         return {"state": self.state}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Go on where :meth:`save_state` was called."""
+        """Continue where :meth:`save_state` was called."""
         self.state = state["state"]
 
 

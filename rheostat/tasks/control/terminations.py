@@ -1,7 +1,7 @@
-"""When known environments end, as functions of what is observed: a learned dynamics model does not tell.
+"""When known environments end, as functions of the observation: a learned dynamics model does not predict it.
 
 The rules are those of Gymnasium's MuJoCo environments of versions 4 and 5 with their default options, read off the observation (without the
-horizontal position, as by default). An environment that changes ``healthy_z_range`` and the like ends by other rules than these.
+horizontal position, as by default). An environment that changes ``healthy_z_range`` and the like terminates by other rules than these.
 """
 
 from __future__ import annotations

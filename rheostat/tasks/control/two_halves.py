@@ -1,8 +1,8 @@
 """A point mass whose offline data are good in one half of the environment and useless in the other.
 
 The environment is that of :class:`~rheostat.tasks.control.two_optima.TwoGoals` (a box, thrust, friction) with one goal in the middle: it
-starts anywhere and pays 1 minus the distance to the middle over that of a corner, for 50 steps. Who acts for the data: left of the middle
-an expert, who brakes in time; right of it uniform actions. So imitation is right on the left and wrong on the right.
+starts anywhere and pays 1 minus the distance to the middle over that of a corner, for 50 steps. The behaviour policy of the data: left of
+the middle an expert that brakes in time; right of it uniform actions. So imitation is right on the left and wrong on the right.
 
 Reconstructed by us from the claim it serves (FamO2O: data of state-dependent quality); distances, thrust and the expert are ours.
 """
@@ -37,12 +37,12 @@ class TwoHalves(TwoGoals):
 
 
 def expert(observation: Tensor) -> Tensor:
-    """Where the expert pushes, ``[N, 2]`` in [-1, 1], from observations ``[N, 4]``."""
+    """Actions of the expert, ``[N, 2]`` in [-1, 1], from observations ``[N, 4]``."""
     return (-PULL * observation[:, :2] - BRAKE * observation[:, 2:]).clamp(-1.0, 1.0)
 
 
 def halves(observation: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Who acts for the data: actions ``[N, 2]``, and log-probabilities that are NaN (the expert's are clipped)."""
+    """The behaviour policy of the data: actions ``[N, 2]``, and log-probabilities that are NaN (the expert's are clipped)."""
     size = (len(observation), 2)
     good = (expert(observation) + NOISE * torch.randn(size, generator=generator)).clamp(-1.0, 1.0)
     useless = 2 * torch.rand(size, generator=generator) - 1

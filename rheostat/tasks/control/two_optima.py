@@ -4,12 +4,12 @@
 
 | environment | a step |
 |---|---|
-| TwoBumps | pays for the action; nothing to see; one step |
+| TwoBumps | pays for the action; no observation; one step |
 | JumpingBump | the same, but only the bump on the side of the context's sign pays; the context is uniform in [-1, 1] |
 | TwoGoals | a point mass under thrust in a box, from near the middle; pays for its position; never ends by itself |
 
 Reconstructed by us from the claim they serve (PMOE: two bumps at +-(0.6, 0.6), a peak that jumps with the context, a point mass with two
-goals); width, thrust and friction are ours. In between, at (0, 0), both pay 0.018.
+goals); width, thrust and friction are ours. At (0, 0), in the middle, both pay 0.018.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LIMIT = 30
 
 
 def side(x: np.ndarray) -> np.ndarray:
-    """Which peak is nearer to points ``[..., 2]``: 1.0 for (0.6, 0.6), -1.0 for the other, ``[...]``."""
+    """The peak nearer to points ``[..., 2]``: 1.0 for (0.6, 0.6), -1.0 for the other, ``[...]``."""
     return np.where(x.sum(-1) >= 0, 1.0, -1.0)
 
 

@@ -1,7 +1,7 @@
 """The TwoStep toy of the PROPS repository: the better branch needs two right choices in a row.
 
-The root (state 0) goes left (state 1) or right (state 2) for nothing; the second step then earns 2 or 0.5 on the left, 1 either way on the
-right. A policy that still plays the second step badly prefers the right branch, so sampling noise decides where it ends up.
+The root (state 0) goes left (state 1) or right (state 2) with reward 0; the second step then earns 2 or 0.5 on the left, 1 either way on
+the right. A policy that still chooses badly in the second step prefers the right branch, so sampling noise decides which branch it learns.
 """
 
 from __future__ import annotations

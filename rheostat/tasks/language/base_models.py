@@ -1,6 +1,6 @@
 """Building and caching base models: a small Qwen3 trained on a recipe's demonstrations, or a real model that a package carries.
 
-The result is an ordinary Hugging Face folder (safetensors, tokenizer, ``recipe.json`` with what was measured); ``transformers`` and every
+The result is an ordinary Hugging Face folder (safetensors, tokenizer, ``recipe.json`` with its measurements); ``transformers`` and every
 other library load it.
 """
 
@@ -46,7 +46,7 @@ Report = Callable[[int, int, float], None]
 
 
 def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """Where to cache: ``cache_dir``, else ``$RHEOSTAT_CACHE``, else ``$XDG_CACHE_HOME/rheostat``, else ``~/.cache/rheostat``."""
+    """The cache folder: ``cache_dir``, else ``$RHEOSTAT_CACHE``, else ``$XDG_CACHE_HOME/rheostat``, else ``~/.cache/rheostat``."""
     if cache_dir is not None:
         return Path(cache_dir).expanduser()
     if os.environ.get("RHEOSTAT_CACHE"):
@@ -83,7 +83,7 @@ def build_base_model(recipe: str | BaseRecipe | PackagedModel, cache_dir: str | 
     Args:
         recipe: a recipe or a packaged model, or the name of a ready one.
         cache_dir: see :func:`cache_root`.
-        progress: True shows a bar and says where the model lies; a function is called after every step; False is silent.
+        progress: True shows a bar and prints the model's folder; a function is called after every step; False is silent.
 
     Returns:
         The Hugging Face folder. It appears in one piece: a build that is interrupted leaves nothing there. One that is not what was
@@ -149,7 +149,7 @@ def _seal(folder: Path, facts: dict[str, Any]) -> None:
 
 
 def _told(facts: dict[str, Any]) -> str:
-    """What a finished model's report says, in a few words."""
+    """A short form of a finished model's report."""
     if "measured" not in facts:
         return f"{facts['parameters']:,} weights from {facts['package']} ({facts['licence']})"
     return f"accuracy {facts['measured']['accuracy']:.2f}, step by step {facts['measured']['step_by_step']:.0%}"
@@ -204,9 +204,9 @@ def train_base_model(recipe: BaseRecipe, report: Report | None = None) -> tuple[
 
 
 def teach(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: BaseRecipe, report: Report | None) -> None:
-    """Show the working alone until the loss says it is understood.
+    """Train on the working alone until the loss shows that it is learned.
 
-    When a network of this size finds out which operand comes next is a matter of luck (130 to 340 steps in trials), so the recipe names
+    The step at which a network of this size learns which operand comes next is random (130 to 340 steps in trials), so the recipe gives
     the loss to reach and not the number of steps.
     """
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.0, betas=(0.9, 0.95), fused=True)
@@ -222,9 +222,9 @@ def teach(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: B
 
 
 def mix(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: BaseRecipe, report: Report | None) -> None:
-    """Show the mixture of styles at a falling rate.
+    """Train on the mixture of styles at a falling rate.
 
-    The bare answers, which cannot be learned, first disturb the working; it recovers while the rate is high and is polished while it falls.
+    The bare answers, which cannot be learned, first disturb the working; it recovers while the rate is high and improves while it falls.
     """
     optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.0, betas=(0.9, 0.95), fused=True)
     batches = demonstrations(list(recipe.lessons), recipe.mix_batch, derive_seed(recipe.seed, "mix"), tokenizer)
@@ -236,7 +236,7 @@ def mix(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Bas
 
 
 def spoil(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: BaseRecipe, report: Report | None) -> None:
-    """Show demonstrations that slip, at a constant rate, to a model that has learned without slips."""
+    """Train a model that has learned without slips on demonstrations with slips, at a constant rate."""
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.spoil_lr, weight_decay=0.0, betas=(0.9, 0.95), fused=True)
     batches = demonstrations(list(recipe.spoiling), recipe.mix_batch, derive_seed(recipe.seed, "spoil"), tokenizer)
     for step in range(recipe.spoil_steps):
@@ -391,7 +391,7 @@ def _move_into_place(workshop: Path, target: Path) -> None:
     try:
         workshop.rename(target)
     except OSError:
-        if not (target / REPORT).is_file():  # anything but another process that was first: the leftovers of something else
+        if not (target / REPORT).is_file():  # not the model of another process that was first, but other left-overs
             raise RheostatError(f"{target} is in the way and holds no finished base model: remove it and build again.") from None
 
 

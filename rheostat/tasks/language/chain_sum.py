@@ -1,8 +1,8 @@
 """``chain-sum``: a chain of small sums, worked out from left to right, in characters.
 
-``3+7+5=`` is answered ``#5`` (the sum modulo 10). A model of a few hundred thousand parameters cannot see the answer at once, but learns to
-work it out step by step: ``3+7=0;0+5=5;#5``. A base model that knows both ways and mostly takes the wrong one is what reinforcement
-learning lifts in a minute. Operators have no precedence: every chain is worked out strictly from left to right.
+``3+7+5=`` is answered ``#5`` (the sum modulo 10). A model of a few hundred thousand parameters cannot give the answer at once, but learns
+to work it out step by step: ``3+7=0;0+5=5;#5``. Reinforcement learning quickly improves a base model that knows both ways and mostly takes
+the wrong one. Operators have no precedence: every chain is worked out strictly from left to right.
 
 The knobs make the task harder: longer chains than the base was trained on (capacity mismatch), several operations of different
 difficulty (interference, curricula), two digits, verification questions about a given solution (self-verification), a sign that means
@@ -57,7 +57,7 @@ def strategy(completion: str) -> str:
 
 
 def final_answer(completion: str) -> str | None:
-    """What stands after the last ``#``; None without one."""
+    """The text after the last ``#``; None without one."""
     _, marker, answer = completion.rpartition("#")
     return answer if marker else None
 
@@ -252,7 +252,7 @@ class ChainSum(LanguageTask):
             style: ``steps`` (``3+7=0;0+5=5;#5``), ``rewrite`` (the rest of the chain after each step: ``0+5;5;#5``) or ``direct`` (``#5``).
             rng: for the slips; needed when ``error_rate`` is above 0.
             error_rate: chance that a step's result is wrong (another residue, or off by 1 to 9 without a modulus), one for all signs or
-                one for each. The solution goes on from the wrong result, as a weaker teacher's would.
+                one for each. The solution continues from the wrong result, as a weaker teacher's would.
 
         Raises:
             RheostatError: unknown style, or slips without a random generator.
@@ -290,7 +290,7 @@ class ChainSum(LanguageTask):
     def expert(self, prompt: Prompt, rng: np.random.Generator, style: Style = "steps", error_rate: float | None = None) -> str:
         """A demonstration (see :meth:`demonstrate`); the verdict ``#1`` or ``#0`` for a verification question.
 
-        Without an ``error_rate`` the expert slips as the knob ``slips`` says.
+        Without an ``error_rate`` the expert slips at the rate ``slips``.
         """
         numbers, operations, rest = self.parse(str(prompt.content))
         if rest:
@@ -301,14 +301,14 @@ class ChainSum(LanguageTask):
     def verification(self, prompt: Prompt, solution: str, rule: str = "") -> Prompt:
         """The question whether a given solution is right: ``3+7+5=3+7=0;0+5=5;#5?``, answered ``#1`` (right) or ``#0``.
 
-        The rule is known to all and takes no characters.
+        The rule is fixed and takes no characters.
         """
         right = final_answer(solution) == prompt.answer
         columns: dict[str, Any] = {**prompt.columns, "solution": solution, "about": prompt.key}
         return Prompt(f"{prompt.content}{solution}?", str(int(right)), columns)
 
     def stated_score(self, completion: str) -> float | None:
-        """1 for ``#1``, 0 for ``#0``, whatever stands before."""
+        """1 for ``#1``, 0 for ``#0``, whatever comes before."""
         return {"0": 0.0, "1": 1.0}.get(final_answer(completion) or "")
 
     @property
@@ -324,7 +324,7 @@ class ChainSum(LanguageTask):
 
 
 class ChainSumVerifier:
-    """1 where what follows the last ``#`` is the answer, character for character; parts: whether the working is written out."""
+    """1 where the text after the last ``#`` is the answer, character for character; parts: whether the working is written out."""
 
     name = "chain-sum"
 

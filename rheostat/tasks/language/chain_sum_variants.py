@@ -1,6 +1,6 @@
 """Three forms of ``chain-sum`` in which published effects can appear, each with a tiny base model of its own.
 
-In all three the whole working is graded, so guessing is right once in ten to the number of steps. What the base can do is then arranged:
+In all three the whole working is graded, so guessing is right once in ten to the number of steps. The base model's abilities differ:
 it knows how but slips (``chain-sum-elicit``), it lacks one fact that only an expert has (``chain-sum-teach``), or short prompts and
 long ones compete for the same weights (``chain-sum-interfere``).
 """
@@ -16,7 +16,7 @@ from rheostat.tasks.language.chain_sum import ChainSum, Graded
 class Elicit(ChainSum):
     """Known, but spoiled by slips: poor pass@1, good pass@64; reinforcement alone lifts it.
 
-    Chains of ``+`` and chains of ``-``; the base was taught both and then imitated an expert who slips, far more often with ``-``.
+    Chains of ``+`` and chains of ``-``; the base was taught both and then imitated an expert that slips, far more often with ``-``.
     """
 
     min_terms: int = 3

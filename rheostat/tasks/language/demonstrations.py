@@ -1,9 +1,9 @@
-"""Expert data: completions that somebody else wrote, from a file of prompt and completion.
+"""Expert data: prompts and completions of an expert, from a file.
 
 A row has a prompt and a completion (``completion``, ``demonstration``, ``response`` or ``target``), each as text or as chat messages, or a
 whole chat in ``messages`` whose last message is the completion. ``answer``, a reward and every other column are kept. A prompt may have
-several completions. Nothing is ever cut: what is too long or wrong is an error, or is left out and counted. A completion that was cut
-before it came here (``truncated``, or a ``finish_reason`` of ``length``) is not taught to end where it was cut.
+several completions. Nothing is ever cut: a row that is too long or wrong is an error, or is left out and counted. A completion that was cut
+before (``truncated``, or a ``finish_reason`` of ``length``) gets no end token where it was cut.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Completion(str):
 
     @classmethod
     def of(cls, text: str, columns: Mapping[str, Any]) -> Completion:
-        """With what the columns of its row say about its end."""
+        """The completion with the columns of its row about its end."""
         found = cls(text)
         reasons = (columns.get("finish_reason"), columns.get("stop_reason"))
         found.cut = bool(columns.get("truncated")) or any(reason in ("length", "max_tokens") for reason in reasons)
@@ -54,10 +54,10 @@ class Demonstrations:
 
     rows: list[Prompt]
     name: str = "the expert rows"
-    """For messages."""
+    """Name for messages."""
     missing: Missing = "error"
-    """What happens where a prompt is drawn that has no row: an error; only prompts that have one are drawn (``skip``); or the task's own
-    expert steps in (``task``)."""
+    """The rule for a drawn prompt without a row: an error; only prompts that have one are drawn (``skip``); or the task's own
+    expert answers (``task``)."""
     places: list[str] = field(default_factory=list)
     """Where each row stands, for messages."""
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -74,7 +74,7 @@ class Demonstrations:
 
     @property
     def digest(self) -> str:
-        """16 hexadecimal digits over prompts and completions in order, so that a run does not go on with another file."""
+        """16 hexadecimal digits over prompts and completions in order, so that a run is not resumed with another file."""
         total = hashlib.blake2b(digest_size=8)
         for row in self.rows:
             total.update(f"{row.key}\0{row.columns['completion']}\0".encode("utf-8", "surrogatepass"))
@@ -123,7 +123,7 @@ class Demonstrations:
     def within(self, task: LanguageTask) -> Demonstrations:
         """The rows that belong to the task's training side, with the task's own answers and columns.
 
-        Rows for prompts that the task validates on are left out and counted: learning from them would spoil every measurement.
+        Rows for prompts that the task validates on are left out and counted: learning from them would spoil every evaluation.
 
         Raises:
             RheostatError: a row for a prompt that the task never draws.
@@ -175,7 +175,7 @@ class Demonstrations:
             raise
 
     def worth(self, least_reward: float, verifier: Verifier) -> Demonstrations:
-        """The rows to which the verifier gives at least this reward; the others, and what it cannot grade, are left out and counted."""
+        """The rows to which the verifier gives at least this reward; the others, and those it cannot grade, are left out and counted."""
         scores = verifier.score([row.rollout(row.columns["completion"]) for row in self.rows])
         unwanted = {}
         for number, (valid, reward) in enumerate(zip(scores.valid.tolist(), scores.reward.tolist(), strict=True)):

@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 OnLong = Literal["error", "drop"]
 BARREN_DRAWS = 1_000
-"""Prompts in a row that may be dropped before drawing on is hopeless."""
+"""Prompts in a row that may be dropped before the stream counts as exhausted."""
 
 
 def encode_prompt(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, template_options: dict[str, Any] | None = None) -> list[int]:
     """Token ids of one prompt: chat messages through the tokenizer's chat template (with the opening of the answer), text as it is.
 
-    Text gets what the tokenizer puts before it by itself (a bos, for many models), once, also where the text begins with it already; never
-    what it puts behind (an end of sequence would end the answer before it began). A template brings its own. The row's columns ``tools``
+    Text gets the tokenizer's own prefix (a bos, for many models), once, also where the text begins with it already; never its suffix
+    (an end of sequence would end the answer before it began). A template has its own. The row's columns ``tools``
     and ``chat_template_kwargs`` go to the template.
 
     Raises:
-        RheostatError: chat messages without a chat template or refused by it, tools that nothing shows to the model, characters the
-            tokenizer does not know, or an empty result.
+        RheostatError: chat messages without a chat template or refused by it, tools that the template does not show to the model,
+            characters the tokenizer does not know, or an empty result.
     """
     if isinstance(prompt.content, str):
         for name in ("tools", "chat_template_kwargs"):
@@ -62,10 +62,10 @@ def _encode_chat(prompt: Prompt, tokenizer: PreTrainedTokenizerBase, options: di
     if tools and not reads_tools(template):
         raise RheostatError(f"The prompt {shown} has tools, which the model's chat template does not show it: remove the column 'tools'.")
     options = options | dict(prompt.columns.get("chat_template_kwargs") or {}) | ({"tools": tools} if tools else {})
-    render: Any = tokenizer.apply_chat_template  # its declared type is of every way to call it
+    render: Any = tokenizer.apply_chat_template  # its declared type covers every call
     try:
         return list(render(prompt.content, add_generation_prompt=True, tokenize=True, return_dict=False, **options))
-    except Exception as error:  # a template may raise whatever it likes, and the tokenizer a bare Exception
+    except Exception as error:  # a template may raise anything, and the tokenizer a bare Exception
         raise RheostatError(f"The chat template cannot render the prompt {shown}: {type(error).__name__}: {error}.") from error
 
 
@@ -78,7 +78,7 @@ class Turn:
     """How a chat template writes the assistant's turn.
 
     Args:
-        tokenizer: whose template it is; without one, every text ends with the tokenizer's end token.
+        tokenizer: has the template; without one, every text ends with the tokenizer's end token.
         options: of the template.
     """
 
@@ -86,7 +86,7 @@ class Turn:
         self.end: int = tokenizer.eos_token_id
         """The token that closes the turn."""
         self.opening = ""
-        """What stands between the last message and the answer."""
+        """The text between the last message and the answer."""
         if not getattr(tokenizer, "chat_template", None):
             return
         mark, chat = "rheostat turn", [{"role": "user", "content": "?"}]
@@ -96,7 +96,7 @@ class Turn:
                 for messages, asked in (([*chat, {"role": "assistant", "content": mark}], False), (chat, True), (chat, False))
             )
             after = tokenizer(closed.rpartition(mark)[2], add_special_tokens=False)["input_ids"] if mark in closed else []
-        except Exception:  # rows say what a template refuses; a template that takes no such chat has no turn to learn from
+        except Exception:  # encoding a row reports what a template refuses; a template that takes no such chat has no turn to learn from
             return
         self.opening = opened.removeprefix(plain) if opened.startswith(plain) else ""
         special = set(tokenizer.all_special_ids) | set(tokenizer.added_tokens_decoder)
@@ -180,7 +180,7 @@ class PromptEncoder:
         return {"dropped": self.dropped}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on counting."""
+        """Continue counting."""
         self.dropped = int(state["dropped"])
 
 

@@ -1,7 +1,7 @@
 """``guess-number``: the partner thinks of a number, the policy guesses, the partner says whether the number is higher or lower.
 
 ``0:9?`` opens a conversation. The policy guesses (``5``, or ``#5``), and the partner answers ``+`` (the number is higher), ``-`` (it is
-lower) or ``?`` (that was no number of the range). Ten numbers need four guesses of somebody who halves the range every time; with a guess
+lower) or ``?`` (that was no number of the range). Ten numbers need four guesses of a player that halves the range every time; with a guess
 drawn at random each time, without repetition, four turns find 4 in 10. The symbols are those of the arithmetic tasks, so that their base
 models can play.
 """
@@ -78,7 +78,7 @@ class GuessNumber(LanguageTask):
         return character_tokenizer()
 
     def game(self, low: int, high: int, number: int) -> Prompt:
-        """The prompt of a game; its key knows the number, which the prompt does not show."""
+        """The prompt of a game; its key depends on the number, which the prompt does not show."""
         text = f"{low}:{high}?"
         return Prompt(text, str(number), {"low": low, "high": high}, content_key(f"{text}{number}"))
 
@@ -93,7 +93,7 @@ class GuessNumber(LanguageTask):
         return [game for game in games if is_validation(game.key, self.validation_share) == (split == "validation")]
 
     def episodes(self) -> Partners:
-        """A partner for every game."""
+        """The environment: a partner for every game."""
         return Partners(self.name, lambda prompt, _: Thinker(prompt), self.turns)
 
     def verifier(self) -> TurnByTurn:
@@ -123,7 +123,7 @@ class Thinker:
 
 
 class TurnByTurn:
-    """Stands where a verifier is expected in tasks whose environment grades; grades no single completion.
+    """Takes the verifier's place in tasks whose environment grades; grades no single completion.
 
     Args:
         name: of the task.

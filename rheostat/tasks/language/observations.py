@@ -1,4 +1,4 @@
-"""What an environment says, as token ids: tokenised once, and appended to what the policy's tokens are already."""
+"""The text of an environment as token ids: tokenised once, and appended to the policy's tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Observations:
     """Encodes observations.
 
     After a prompt of text, an observation is its plain text. After chat messages it is a message of the user's in the model's chat
-    template: what closes the assistant's turn, the message, and the opening of the next answer.
+    template: the end of the assistant's turn, the message, and the header of the next answer.
 
     Args:
         tokenizer: of the policy.
@@ -31,7 +31,7 @@ class Observations:
         """Token ids of an observation.
 
         Args:
-            text: what the environment said.
+            text: of the environment.
             prompt: that opened the conversation.
             last: the policy's last token; where it has closed its turn itself, the turn is not closed again.
 
@@ -42,12 +42,12 @@ class Observations:
             if isinstance(prompt.content, str):
                 return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
             ids = list(self.tokenizer(self._message(text, prompt), add_special_tokens=False)["input_ids"])
-        except Exception as error:  # a tokenizer may raise a bare Exception, a template whatever it likes
+        except Exception as error:  # a tokenizer may raise a bare Exception, a template anything
             raise RheostatError(f"what the environment said cannot be encoded: {' '.join(str(error).split())}") from error
         return ids[1:] if ids and ids[0] == last else ids
 
     def _message(self, text: str, prompt: Prompt) -> str:
         options = self.options | dict(prompt.columns.get("chat_template_kwargs") or {})
         chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": MARK}, {"role": "user", "content": text}]
-        render: Any = self.tokenizer.apply_chat_template  # its declared type is of every way to call it
+        render: Any = self.tokenizer.apply_chat_template  # its declared type covers every call
         return str(render(chat, tokenize=False, add_generation_prompt=True, **options)).partition(MARK)[2]

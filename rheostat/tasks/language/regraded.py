@@ -14,7 +14,7 @@ from rheostat.tasks.language.task_interface import LanguageTask, Prompt, PromptS
 
 
 class Regraded(LanguageTask):
-    """Everything of another task, except who grades.
+    """Another task with other graders.
 
     Args:
         task: that makes the prompts.
@@ -64,7 +64,7 @@ class Regraded(LanguageTask):
         return self.task.expert(prompt, rng)
 
     def family(self, prompt: Prompt) -> str | None:
-        """Of the task. (Its chance is not: that depends on who grades.)"""
+        """Of the task. (Its chance is not: that depends on the graders.)"""
         return self.task.family(prompt)
 
     def metrics(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
-"""What a language task is: an endless stream of prompts that can be rewound, a fixed validation set, and a verifier.
+"""The interface of language tasks: an endless stream of prompts that can be rewound, a fixed validation set, and a verifier.
 
-Train and validation never overlap: a prompt belongs to one side by the hash of its content, whatever seed drew it. (Seeds do not separate
+Train and validation never overlap: a prompt belongs to one side by the hash of its content, with any seed. (Seeds do not separate
 data: in reasoning-gym item i of seed s is item i - 1 of seed s + 1.)
 """
 
@@ -29,7 +29,7 @@ Split = Literal["train", "validation"]
 Message = dict[str, str]
 
 VALIDATION_SEED = 20_230_517
-"""The validation set has a random stream of its own, so that no run's seed moves it."""
+"""The validation set has a random stream of its own, so that it does not depend on a run's seed."""
 BARREN_BLOCKS = 50
 """Blocks in a row without a prompt (or a new prompt) after which a stream is taken to be exhausted."""
 
@@ -47,25 +47,25 @@ def is_validation(key: str, share: float) -> bool:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One thing to answer."""
+    """One prompt with its answer."""
 
     content: str | list[Message]
     """Text, or chat messages (``{"role": ..., "content": ...}``)."""
     answer: Any = None
     """The reference answer, where there is one."""
     columns: Mapping[str, Any] = field(default_factory=dict)
-    """Whatever else the row holds; reward functions are handed it."""
+    """The other columns of the row; reward functions get them."""
     key: str = ""
     """Stable name of the content; computed when left empty."""
     grader: Verifier | None = field(default=None, compare=False, repr=False)
-    """Grades the completions of this prompt in the place of the run's rewards."""
+    """Grades the completions of this prompt instead of the run's rewards."""
 
     def __post_init__(self) -> None:
         if not self.key:
             object.__setattr__(self, "key", content_key(self.content))
 
     def rollout(self, completion: str, completion_ids: Sequence[int] = (), *, truncated: bool = False, raw: str = "") -> Rollout:
-        """This prompt with a completion, as graders see it."""
+        """This prompt with a completion, as graders read it."""
         return Rollout(self.content, completion, completion_ids, self.answer, self.columns, truncated, raw)
 
 
@@ -78,19 +78,19 @@ class Limits:
     stop: tuple[str, ...] = ()
     """Texts that end a completion."""
     stop_ids: tuple[int, ...] = ()
-    """Token ids that end a completion, beside those of the model."""
+    """Token ids that end a completion, in addition to those of the model."""
     template_options: Mapping[str, Any] = field(default_factory=dict)
-    """What the chat template is handed with every prompt."""
+    """Options of the chat template for every prompt."""
 
 
 class PromptStream:
-    """An endless, seeded sequence of prompts with a cursor that can be saved and put back.
+    """An endless, seeded sequence of prompts with a cursor that can be saved and loaded.
 
     The prompts come in blocks that depend on nothing but their number, so the cursor is two counters.
 
     Args:
         block: makes the block of a number.
-        digest: of what the blocks are made from, where that may change between two runs (a file); a saved cursor goes on only with it.
+        digest: of what the blocks are made from, where that may change between two runs (a file); a saved cursor is loaded only with it.
         name: of that, for messages.
         epoch: how many prompts there are, where every block holds all of them; 0 for those that are made without end.
     """
@@ -102,12 +102,12 @@ class PromptStream:
 
     @property
     def drawn(self) -> int:
-        """How many prompts were handed out."""
+        """How many prompts were drawn."""
         return self._drawn
 
     @property
     def epochs(self) -> float:
-        """How many passes over the prompts were made, with the present one's part; 0 where there is no end of them."""
+        """How many passes over the prompts were made, with a fraction for the present one; 0 where the prompts are endless."""
         return self._number + self._offset / self.epoch if self.epoch else 0.0
 
     def take(self, count: int) -> list[Prompt]:
@@ -137,12 +137,12 @@ class PromptStream:
         return self._loaded[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """The cursor: ``block`` and ``offset`` within it; ``drawn`` counts the prompts handed out; ``digest`` of what they come from."""
+        """The cursor: ``block`` and ``offset`` within it; ``drawn`` counts the drawn prompts; ``digest`` is of their source."""
         cursor = {"block": self._number, "offset": self._offset, "drawn": self._drawn}
         return cursor | ({"digest": self._digest} if self._digest else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved cursor.
+        """Continue from a saved cursor.
 
         Raises:
             RheostatError: it is a cursor in other prompts.
@@ -164,20 +164,20 @@ Attempt:
 
 
 class LanguageTask(ABC):
-    """Prompts, a verifier and default limits. Subclasses say how a block of prompts is made and how a completion is graded."""
+    """Prompts, a verifier and default limits. Subclasses define how a block of prompts is made and how a completion is graded."""
 
     name: str
     limits: Limits
     validation_share: float
     sandbox: str = "best"
-    """How strong the walls are around graders that run in processes of their own (the run's setting; see
+    """Sandbox setting of graders that run in processes of their own (the run's setting; see
     :mod:`rheostat.credit.verifiers.sandbox.levels`)."""
     reward_needs: tuple[str, ...] = ()
-    """What reward functions of the user's opt out of."""
+    """The restrictions that the user's reward functions opt out of."""
 
     def wall_off(self, sandbox: str, needs: tuple[str, ...] = ()) -> None:
-        """Say which walls the task's graders get; see :attr:`sandbox` and :attr:`reward_needs`."""
-        object.__setattr__(self, "sandbox", sandbox)  # tasks may be frozen: what they ask is fixed, who may grade it is the run's
+        """Set the sandbox of the task's graders; see :attr:`sandbox` and :attr:`reward_needs`."""
+        object.__setattr__(self, "sandbox", sandbox)  # tasks may be frozen: their prompts are fixed, the sandbox of graders is the run's
         object.__setattr__(self, "reward_needs", needs)
 
     @abstractmethod
@@ -206,11 +206,11 @@ class LanguageTask(ABC):
 
     @property
     def chance(self) -> float | None:
-        """The expected reward of guessing, where it is known; evaluations name it beside pass@k."""
+        """The expected reward of guessing, where it is known; evaluations report it with pass@k."""
         return None
 
     def family(self, prompt: Prompt) -> str | None:
-        """The kind of a prompt, where pass@k shall be told for each kind apart."""
+        """The kind of a prompt, where pass@k is reported for each kind."""
         return None
 
     def prompts(self, split: Split = "train", seed: int = 0) -> PromptStream:
@@ -238,9 +238,9 @@ class LanguageTask(ABC):
         return list(found.values())[:count]
 
     def locate(self, prompt: Prompt) -> tuple[Split, Prompt] | None:
-        """Where a prompt that came from elsewhere belongs: its side, and the task's own form of it, with answer and columns.
+        """The split of a prompt from another source, and the task's own form of it, with answer and columns.
 
-        None where the task never draws it. A task that cannot know takes the prompt as it is.
+        None where the task never draws it. A task that cannot tell takes the prompt unchanged.
         """
         return ("validation" if is_validation(prompt.key, self.validation_share) else "train"), prompt
 
@@ -253,11 +253,11 @@ class LanguageTask(ABC):
         raise RheostatError(f"The task {self.name!r} has no expert of its own: give demonstrations in a file.")
 
     def verification(self, prompt: Prompt, solution: str, rule: str) -> Prompt:
-        """The question what a solution to a prompt is worth.
+        """The prompt that asks for the score of a solution.
 
         Args:
             prompt: that was answered.
-            solution: the text to be judged, foreign to whoever asks: it is shown and never run.
+            solution: the text to be judged, which is untrusted: it is shown and never run.
             rule: how scores are given, a sentence.
         """
         question = prompt.content if isinstance(prompt.content, str) else prompt.content[-1]["content"]
@@ -275,5 +275,5 @@ class LanguageTask(ABC):
         return None
 
     def metrics(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, Tensor]:
-        """What the task alone can tell about completions, each [N] float32 (for example which strategy they use)."""
+        """The task's own metrics of completions, each [N] float32 (for example which strategy they use)."""
         return {}

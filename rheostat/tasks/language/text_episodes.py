@@ -1,14 +1,14 @@
-"""Several turns: the policy and an environment speak in turn, and the environment grades what was said.
+"""Several turns: the policy and an environment write in turn, and the environment grades the conversation.
 
     reset(prompts, seeds)         every prompt opens a conversation
-    step(rows, said, progress)    what the policy said in some of them  ->  observations, scores, terminated, truncated
+    step(rows, said, progress)    the policy's turns in some of them  ->  observations, scores, terminated, truncated
 
-The interface is Gymnasium's, for a batch of conversations and for text. Limits are truncations: an environment's own limit of time is
+The interface is Gymnasium's, for a batch of conversations and for text. Limits are truncations: an environment's own time limit is
 reported as ``truncated``, and the limit on turns is kept here for every environment. A task of one turn is :class:`OneTurn`: the
 completion is graded and the conversation is over.
 
-Text the policy wrote is handed over as text and nothing else. Tokens never pass through here: who collects tokenises an observation
-once, and tokenises nothing that the policy wrote (:mod:`rheostat.collect.language.conversations`).
+The policy's text is passed as text and nothing else. Tokens never pass through here: the collector tokenises an observation
+once, and never tokenises the policy's text (:mod:`rheostat.collect.language.conversations`).
 """
 
 from __future__ import annotations
@@ -39,24 +39,24 @@ class Said:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the environment does after one turn of the policy, in one conversation."""
+    """The environment's reply to one turn of the policy, in one conversation."""
 
     text: str = ""
     """The environment's text; it is ignored where the conversation is over."""
     grade: Grade = field(default_factory=Grade)
     """Grade of the turn; without a reward: no grade yet."""
     terminated: bool = False
-    """The conversation has come to its end."""
+    """The conversation has ended."""
     truncated: bool = False
-    """The environment stops listening, because of a limit of its own."""
+    """The environment truncates the conversation, because of a limit of its own."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What the environment does after one turn of the policy, in ``n`` conversations."""
+    """The environment's replies to one turn of the policy, in ``n`` conversations."""
 
     observations: list[str]
-    """What it says."""
+    """Its texts."""
     scores: Scores
     """Grades of the turns. ``abstained``: no grade yet; otherwise invalid: the environment failed, and the conversation is over."""
     terminated: list[bool]
@@ -70,10 +70,10 @@ class Step:
 
 
 class TextEpisodes(ABC):
-    """A batch of conversations. Subclasses say how they begin (:meth:`begin`) and how the environment replies (:meth:`reply`).
+    """A batch of conversations. Subclasses define how they begin (:meth:`begin`) and how the environment replies (:meth:`reply`).
 
-    What it says must follow from the prompts, the seeds and what the policy said: the state of conversations in flight is what was said so
-    far, and loading it says it again. An environment that remembers more (a generator of its own, say) adds that to the state.
+    Its replies must be a function of the prompts, the seeds and the policy's turns: the state of unfinished conversations is their turns so
+    far, and loading it replays them. An environment with further state (a generator of its own, say) adds that to the state.
     """
 
     name: str
@@ -90,14 +90,14 @@ class TextEpisodes(ABC):
 
     @abstractmethod
     def begin(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> None:
-        """Open a conversation with each prompt; what is random in it comes from its seed (64 bits, may be negative)."""
+        """Open a conversation with each prompt; its randomness comes from its seed (64 bits, may be negative)."""
 
     @abstractmethod
     def reply(self, rows: Sequence[int], said: Sequence[Said], progress: Progress | None) -> Step:
         """Answer the policy in the conversations ``rows``, none of which is over."""
 
     def reset(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> None:
-        """Open new conversations; those in flight are forgotten.
+        """Open new conversations; unfinished ones are dropped.
 
         Raises:
             RheostatError: not one seed for every prompt, or the environment raised.
@@ -110,12 +110,12 @@ class TextEpisodes(ABC):
             self.begin(self.prompts, self.seeds)
 
     def step(self, rows: Sequence[int], said: Sequence[Said], progress: Progress | None = None) -> Step:
-        """What the environment does after the policy's turns in the conversations ``rows``.
+        """The environment's replies to the policy's turns in the conversations ``rows``.
 
         An observation that is no text makes its conversation invalid, with the reason.
 
         Raises:
-            RheostatError: a conversation that is over or unknown, or an environment that raised or answered for another number of them.
+            RheostatError: a conversation that is over or unknown, or an environment that raised or replied in another number of them.
         """
         unknown = [row for row in rows if not 0 <= row < len(self.over) or self.over[row]]
         if unknown or len(rows) != len(said):
@@ -134,16 +134,16 @@ class TextEpisodes(ABC):
         return found
 
     def _limited(self, rows: Sequence[int], found: Step) -> Step:
-        """Conversations that have had their turns are truncated."""
+        """Conversations that have used all their turns are truncated."""
         spent = [self.turns[row] >= self.max_turns for row in rows]
         ends = zip(found.terminated, found.truncated, spent, strict=True)
         return replace(found, truncated=[cut or (late and not ended) for ended, cut, late in ends])
 
     def state_dict(self) -> dict[str, Any]:
-        """What was said in the conversations in flight; empty where all are over.
+        """The turns of the unfinished conversations; empty where all are over.
 
         Raises:
-            RheostatError: a prompt in flight has a grader of its own, which cannot be saved.
+            RheostatError: a prompt of an unfinished conversation has a grader of its own, which cannot be saved.
         """
         if all(self.over):
             return {"prompts": [], "seeds": [], "log": []}
@@ -163,7 +163,7 @@ class TextEpisodes(ABC):
         return {"prompts": kept, "seeds": list(self.seeds), "log": log}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Say again what was said."""
+        """Replay the turns."""
         self.reset([Prompt(**each) for each in state["prompts"]], state["seeds"])
         for entry in state["log"]:
             said = [Said(**(each | {"ids": tuple(each["ids"])})) for each in entry["said"]]
@@ -202,17 +202,17 @@ def _with_text_only(found: Step) -> Step:
 
 
 class Partner(Protocol):
-    """Who the policy speaks with in one conversation."""
+    """The policy's partner in one conversation."""
 
     def reply(self, said: Said) -> Reply:
-        """What it does after a turn of the policy."""
+        """Its reply to a turn of the policy."""
         ...
 
 
 class Partners(TextEpisodes):
-    """Conversations that know nothing of each other, each with a partner of its own.
+    """Independent conversations, each with a partner of its own.
 
-    A partner that raises makes its conversation invalid, with the reason; the others go on.
+    A partner that raises makes its conversation invalid, with the reason; the others continue.
 
     Args:
         name: for messages.
@@ -228,7 +228,7 @@ class Partners(TextEpisodes):
         self.partners: list[Partner | str] = []
 
     def begin(self, prompts: Sequence[Prompt], seeds: Sequence[int]) -> None:
-        """Make the partners; why there is none is told in the first turn."""
+        """Make the partners; if one cannot be made, the first turn fails with the reason."""
         self.partners = []
         for prompt, seed in zip(prompts, seeds, strict=True):
             try:
@@ -237,7 +237,7 @@ class Partners(TextEpisodes):
                 self.partners.append(_told(error))
 
     def reply(self, rows: Sequence[int], said: Sequence[Said], progress: Progress | None) -> Step:
-        """Ask every partner."""
+        """The reply of every partner."""
         replies = [self._one(self.partners[row], each) for row, each in zip(rows, said, strict=True)]
         return Step(
             [reply.text for reply in replies],
@@ -277,7 +277,7 @@ class OneTurn(TextEpisodes):
         """Nothing to prepare."""
 
     def reply(self, rows: Sequence[int], said: Sequence[Said], progress: Progress | None) -> Step:
-        """Grade; a completion that was cut at the length limit is truncated, every other one has come to its end."""
+        """Grade; a completion that was cut at the length limit is truncated, every other one has terminated."""
         prompts = [self.prompts[row] for row in rows]
         rollouts = [
             prompt.rollout(each.text, each.ids, truncated=each.cut, raw=each.raw) for prompt, each in zip(prompts, said, strict=True)
@@ -292,7 +292,7 @@ def grade(prompts: Sequence[Prompt], rollouts: Sequence[Rollout], verifier: Veri
     Args:
         prompts: of the rows.
         rollouts: of the same rows.
-        verifier: of everybody else.
+        verifier: of all other prompts.
         progress: of the training.
     """
     graders: dict[int, tuple[Verifier, list[int]]] = {}
@@ -310,8 +310,8 @@ def grade(prompts: Sequence[Prompt], rollouts: Sequence[Rollout], verifier: Veri
 def total_scores(steps: Sequence[tuple[Sequence[int], Scores]], count: int) -> Scores:
     """The verdicts on ``count`` conversations from those on their turns.
 
-    Rewards and parts add up; of the notes the last stays. A conversation is invalid where a turn of it failed (the first reason stays) or
-    where no turn was ever graded.
+    Rewards and parts add up; the last of several notes is kept. A conversation is invalid where a turn of it failed (the first reason is
+    kept) or where no turn was ever graded.
 
     Args:
         steps: of every turn, its conversations and the verdicts on them.

@@ -3,8 +3,8 @@
     Tom has 14 apples and buys 9 more. How many apples does Tom have now?
 
 The answer is a whole number: the one after the last ``Answer:``, else the last one written. Five skills (one step each of adding, taking
-away, multiplying and sharing, and two steps) and three difficulties (how large the numbers are). SmolLM2-135M-Instruct hardly ever writes
-the form it is asked for. At difficulty 1 it was right in .09 of its samples at temperature 1 and at least once in eight for .62 of the
+away, multiplying and sharing, and two steps) and three difficulties (how large the numbers are). SmolLM2-135M-Instruct rarely writes
+the requested form. At difficulty 1 it was right in .09 of its samples at temperature 1 and at least once in eight for .62 of the
 prompts (16 training prompts x 8 samples of 48 tokens), at difficulty 2 in .03 and for .12. Problems are made from a seed; even at
 difficulty 1 there are over ten thousand of each skill.
 """
@@ -142,14 +142,14 @@ class WordSums(LanguageTask):
         return str(solution)
 
     def metrics(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, Any]:
-        """``stated`` [N] float32: 1 where an answer is stated in the form asked for, right or wrong."""
+        """``stated`` [N] float32: 1 where an answer is stated in the requested form, right or wrong."""
         import torch
 
         return {"stated": torch.tensor([float(states_answer(text)) for text in completions])}
 
 
 class WordSumsVerifier:
-    """1 where the final number is the answer (see :func:`final_number`); parts: whether it is stated in the form asked for."""
+    """1 where the final number is the answer (see :func:`final_number`); parts: whether it is stated in the requested form."""
 
     name = "word-sums"
 

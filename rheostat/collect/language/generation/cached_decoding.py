@@ -1,7 +1,7 @@
 """One token for every live row: two ways to do it with a key-value cache.
 
 Prompts are computed once, then the cache is copied to the rows of their group; rows that have finished are dropped by moving the last
-rows into their places, so that a compaction copies as many rows as have finished and not those that go on.
+rows into their places, so that a compaction copies as many rows as have finished and not all that continue.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class PackedDecoding:
         def attend(layer: int, qkv: Tensor) -> Tensor:
             key, value = (cache[:rows] for cache in self._cache[layer])
             key[:, :, column], value[:, :, column] = qkv[:, heads : heads + keys], qkv[:, heads + keys :]
-            # the query heads that share a key head stand in the place of positions
+            # the query heads that share a key head are laid out along the axis of positions
             if qkv.dtype != torch.float32 or qkv.device.type != "cpu":
                 query = qkv[:, :heads].view(rows, keys, -1, size)
                 return F.scaled_dot_product_attention(query, key, value, attn_mask=bias[:, None, None])

@@ -1,7 +1,7 @@
-"""An engine behind a gate: after every announcement of weights, what it samples first is scored again by the policy that was announced.
+"""A checked engine: after every update of its weights, the policy scores the engine's first completions again.
 
-An engine with other weights, another precision or another idea of temperature would otherwise be trained on in silence, with a wrong ratio
-from the first token on (:mod:`rheostat.collect.language.generation.parity`).
+An engine with other weights, another precision or another definition of temperature would otherwise be used without notice, with a wrong
+ratio from the first token on (:mod:`rheostat.collect.language.generation.parity`).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from rheostat.errors import RheostatError
 from rheostat.policies.language.model import LanguagePolicy
 
 ROWS = 4
-"""Completions that are scored again after an announcement: enough to see other weights, few enough not to be felt."""
+"""Completions that are scored again after an update of the weights: enough to detect other weights, few enough to cost little."""
 
 
 class CheckedEngine:
-    """Passes everything on to an engine, and refuses its completions where the announced policy would have given them other probabilities.
+    """Calls an engine, and refuses its completions where the policy gives them other probabilities.
 
-    Greedy samples say nothing and are let through; the gate stays closed until the next sample drawn at a temperature above 0.
+    Greedy samples cannot be checked and pass; the check is made at the next sample drawn at a temperature above 0.
 
     Args:
         engine: that samples.
-        policy: whose weights it is meant to use until others are announced.
+        policy: the engine must use its weights.
     """
 
     def __init__(self, engine: Engine, policy: LanguagePolicy) -> None:

@@ -1,9 +1,9 @@
 """Transformers' continuous batching behind the same interface as the embedded engine.
 
-What it brings: paged memory, rows of new prompts joining while others finish, flash attention on GPUs. What it lacks, found in
-transformers 5.23: it draws from PyTorch's global generator in a thread of its own, so rows have no streams of their own and a run does not
-repeat exactly; on a CPU it is an order of magnitude slower than the embedded engine; it knows no stop strings (completions are cut at them
-afterwards, which gives the same distribution). Log-probabilities come from the sampler itself, after temperature and filters.
+Advantages: paged memory, rows of new prompts joining while others finish, flash attention on GPUs. Limits, found in
+transformers 5.23: it samples from PyTorch's global generator in a thread of its own, so rows have no streams of their own and a run does
+not repeat exactly; on a CPU it is an order of magnitude slower than the embedded engine; it knows no stop strings (completions are cut at
+them afterwards, which gives the same distribution). Log-probabilities come from the sampler itself, after temperature and filters.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class ContinuousEngine(LocalEngine):
             **({} if sampling.greedy else {"temperature": sampling.temperature, "top_k": sampling.top_k or None, "top_p": sampling.top_p}),
         )
         devices: list[int] | None = [] if self.policy.device.type == "cpu" else None
-        with torch.random.fork_rng(devices=devices):  # it seeds and draws from the global generator, which is not ours to move
+        with torch.random.fork_rng(devices=devices):  # it seeds and uses the global generator, whose state must not change
             outputs = list(model.generate_batch(inputs=prompts, generation_config=how, continuous_batching_config=memory).values())
         wrong = [output.error or "no result" for output in outputs if output.error or len(output.logprobs) != len(output.generated_tokens)]
         if wrong or len(outputs) != len(prompts) * group_size:

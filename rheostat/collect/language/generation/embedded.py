@@ -13,7 +13,7 @@ from rheostat.collect.language.generation.sampling import Sampling, draw, unifor
 from rheostat.policies.language.matmul import usual_above
 
 COMPACT_AT = 1 / 8  # share of finished rows at which they are dropped (docs/speed-language.md)
-LOOK_EVERY = 8  # steps between looks at who has finished on a GPU, where looking stalls the queue of kernels
+LOOK_EVERY = 8  # steps between checks for finished rows on a GPU, where a check stalls the queue of kernels
 NOISE_STEPS = 64  # steps of random numbers made at once
 
 
@@ -45,7 +45,7 @@ class EmbeddedEngine(LocalEngine):
         state = decoding(self.policy, sampling.max_new_tokens)
         hidden = state.prefill(prompts, result.group_size)
         raw = self.policy.raw_logits(hidden).repeat_interleave(result.group_size, 0)
-        result.finish[rows] = int(FinishReason.STOP)  # whoever is still alive at the end was cut
+        result.finish[rows] = int(FinishReason.STOP)  # rows that are still alive at the end were cut
         alive = torch.ones(len(rows), dtype=torch.bool, device=rows.device)
         noise, dead = streams[:0], 0
         for step in range(sampling.max_new_tokens):

@@ -1,4 +1,4 @@
-"""What every token engine does: token ids in, token ids with their log-probabilities, finish reasons and weight versions out.
+"""The interface of token engines: token ids in, token ids with their log-probabilities, finish reasons and weight versions out.
 
 Text never passes through here. A served engine on another machine fits behind the same two methods as the embedded one.
 """
@@ -26,7 +26,7 @@ class FinishReason(IntEnum):
     """Why a completion ended."""
 
     STOP = 0  # an end token or a stop string, which is its last token
-    LENGTH = 1  # the limit on new tokens: truncated, and no end token is made up for it
+    LENGTH = 1  # the limit on new tokens: truncated, and no end token is added
     REFUSED = 2  # the prompt was too long, and nothing was generated
 
 
@@ -39,7 +39,7 @@ class Generations:
     group_size: int
     """``G``."""
     tokens: Tensor
-    """``[N, R]`` int64; past a row's length they mean nothing."""
+    """``[N, R]`` int64; undefined past a row's length."""
     logp: Tensor
     """``[N, R]`` float32 under the distribution that sampled (after temperature and filters); NaN past a row's length."""
     lengths: Tensor
@@ -49,7 +49,7 @@ class Generations:
     versions: Tensor
     """``[N, R]`` int64, number of policy updates of the weights that sampled each token; -1 past a row's length."""
     sampling: Sampling
-    """What they were drawn with."""
+    """How they were sampled."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -136,7 +136,7 @@ class Engine(Protocol):
 
         Raises:
             RheostatError: an empty prompt, ids the model does not know, a prompt too long (unless the engine refuses those), streams of
-                another length, logits that are not finite, or weights that changed unannounced.
+                another length, logits that are not finite, or weights that changed without :meth:`update_weights`.
         """
 
     def update_weights(self, policy: LanguagePolicy, version: int) -> None:
@@ -144,13 +144,13 @@ class Engine(Protocol):
 
 
 class LocalEngine:
-    """What engines that decode with the policy's own weights in place share: updating weights copies nothing.
+    """Base class of engines that decode with the policy's own weights in place: updating weights copies nothing.
 
     Args:
         policy: the language model.
         version: number of policy updates behind its present weights.
         max_rows: rows decoded at once (bounds the memory of the cache).
-        max_prompt_tokens: longest prompt accepted; by default what the model's positions leave beside the completion.
+        max_prompt_tokens: longest prompt accepted; by default the model's positions less those of the completion.
         on_long: whether a longer prompt is an error, or its group is refused (and counted in ``Generations.refused``). Never cut silently.
     """
 
@@ -168,7 +168,7 @@ class LocalEngine:
         self.update_weights(policy, version)
 
     def update_weights(self, policy: LanguagePolicy, version: int) -> None:
-        """Announce the policy's present weights as ``version``."""
+        """Use the policy's present weights as ``version``."""
         self.policy, self.version = policy, version
         self._seen = self._fingerprint()
 
@@ -186,7 +186,7 @@ class LocalEngine:
     def _open(
         self, prompts: Sequence[Sequence[int]], streams: Tensor, group_size: int, sampling: Sampling
     ) -> tuple[Generations, list[int]]:
-        """Check what was asked for; an empty result (every row refused so far) and the indices of the prompts that fit."""
+        """Check the request; returns an empty result (every row refused so far) and the indices of the prompts that fit."""
         if self._fingerprint() != self._seen:
             raise RheostatError(
                 f"The policy's weights changed since version {self.version} was announced: call update_weights(policy, version) after "
@@ -214,7 +214,7 @@ class LocalEngine:
         return result, [index for index, fit in enumerate(fits) if fit]
 
     def _close(self, result: Generations) -> Generations:
-        """Cut the unused columns, blank what lies past each row's end, stamp the rest, and refuse numbers that are not finite."""
+        """Cut the unused columns, blank the entries past each row's end, stamp the rest, and refuse numbers that are not finite."""
         width = max(1, int(result.lengths.max()))
         sampled, logp = result.mask[:, :width], result.logp[:, :width]
         lost = sampled & ~torch.isfinite(logp)
@@ -235,7 +235,7 @@ class LocalEngine:
 def check_prompts(
     prompts: Sequence[Sequence[int]], streams: Tensor, group_size: int, *, vocabulary: int, longest: int | None, on_long: OnLong
 ) -> list[bool]:
-    """Refuse what cannot be generated from, and say of each prompt whether it fits.
+    """Refuse prompts that cannot be completed; returns for each prompt whether it fits.
 
     Raises:
         RheostatError: see :meth:`Engine.generate`.

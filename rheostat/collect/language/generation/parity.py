@@ -1,7 +1,7 @@
-"""Do sampler and learner mean the same by a log-probability? Asked before training starts, answered in two numbers.
+"""Parity of sampler and learner: whether both give a token the same log-probability, measured before training in two numbers.
 
-An engine with other kernels, another precision, stale weights or another idea of temperature gives log-probabilities that the learner does
-not reproduce; the ratio is then wrong from the first token on, and the gap has been seen to grow until training collapses.
+An engine with other kernels, another precision, stale weights or another definition of temperature gives log-probabilities that the learner
+does not reproduce; the ratio is then wrong from the first token on, and the gap can grow until training collapses.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Parity:
         return f"log-probabilities of sampler and learner differ by {gap} ({self.tokens} tokens)"
 
     def require(self, mean: float | None = None, worst: float | None = None) -> Parity:
-        """Refuse gaps above these limits; None takes what the learner's dtype explains (``MEAN``, ``WORST``).
+        """Refuse gaps above these limits; None takes those that the learner's dtype explains (``MEAN``, ``WORST``).
 
         Raises:
             RheostatError: saying what to look at.
@@ -58,11 +58,11 @@ def parity(policy: LanguagePolicy, rows: Trajectories, sampling: Sampling) -> Pa
 
     Args:
         policy: the learner.
-        rows: ``[B, T]`` sampled by an engine that is meant to use the same weights; tokens whose ``sampler_logp`` is NaN are left out.
-        sampling: what they were drawn with.
+        rows: ``[B, T]`` sampled by an engine that should use the same weights; tokens whose ``sampler_logp`` is NaN are left out.
+        sampling: how they were sampled.
 
     Raises:
-        RheostatError: a greedy sample (a certain choice has log-probability 0 and says nothing), or an empty one.
+        RheostatError: a greedy sample (a deterministic choice has log-probability 0 and cannot be compared), or an empty one.
     """
     if sampling.greedy:
         raise RheostatError("The parity check needs a sample drawn at a temperature above 0: a greedy choice says nothing.")

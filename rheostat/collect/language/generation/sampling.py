@@ -1,7 +1,7 @@
-"""How the next token is drawn, and where the randomness comes from.
+"""Sampling of the next token, and the random streams it uses.
 
 Each row has a random stream of its own: the number that decides its token at a step is a function of (seed, update, prompt, sample, step)
-and of nothing else. A row therefore draws the same noise whatever its neighbours, the batch it lands in, or how often that batch was
+and of nothing else. A row therefore has the same noise whatever its neighbours, its batch, or how often that batch was
 compacted; and a run that is resumed needs no generator state, only its counters.
 """
 
@@ -128,7 +128,7 @@ def draw(raw: Tensor, rule: LogitRule | None, noise: Tensor) -> tuple[Tensor, Te
 
     Returns:
         Tokens ``[n]`` int64 and their log-probabilities ``[n]`` float32 under the distribution they were drawn from: after temperature and
-        filters, renormalised. The greedy choice is certain: log-probability 0.
+        filters, renormalised. The greedy choice is deterministic: log-probability 0.
     """
     if rule is None:
         return raw.argmax(-1), torch.zeros(len(raw), device=raw.device)
@@ -138,6 +138,6 @@ def draw(raw: Tensor, rule: LogitRule | None, noise: Tensor) -> tuple[Tensor, Te
         return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
     p = torch.softmax(rule.apply(raw), -1)
     reach = p.cumsum(-1, dtype=torch.float64)
-    # the first token whose reach lies beyond the noise: one of probability 0 never is. The clamp only matters for NaN, refused later
+    # the first token whose cumulative probability exceeds the noise, never one of probability 0; the clamp is for NaN, refused later
     token = torch.searchsorted(reach, noise[:, None] * reach[:, -1:], right=True).clamp_(max=raw.shape[-1] - 1)
     return token[:, 0], p.gather(-1, token).log()[:, 0]

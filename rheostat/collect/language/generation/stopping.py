@@ -1,4 +1,4 @@
-"""When a completion is over: an end token, or a text it must not go beyond."""
+"""The end of a completion: an end token or a stop string."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Stopping:
     """Finds rows that have just ended.
 
     A stop string can only be complete at a token whose text holds its last character, so decoding (the slow part) is done for the few
-    rows that just drew such a token. Text means what a reader sees, without special tokens; a stop string that *is* a special token
+    rows that just drew such a token. Text is decoded without special tokens; a stop string that *is* a special token
     (``<|im_end|>``) acts as its id.
 
     Args:

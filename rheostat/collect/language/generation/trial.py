@@ -1,7 +1,7 @@
-"""Before anything is spent: can this model be generated from, and by which way?
+"""A check before training: whether the model can generate, and with which cache.
 
-Architectures beyond the packed decoder's family generate through their own forward pass and Hugging Face's cache. Some keep a cache of
-their own that cannot be handed over, or read padding differently while they decode. A few tokens tell: they are generated and scored again.
+Architectures beyond the packed decoder's family generate through their own forward pass and Hugging Face's cache. Some have a cache of
+their own that cannot be passed in, or read padding differently while they decode. So a few tokens are generated and scored again.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ PROMPTS = 3
 
 
 def try_generation(policy: LanguagePolicy) -> None:
-    """Choose how the policy generates: with a cache where that gives what it scores, else without one.
+    """Choose how the policy generates: with a cache where that reproduces its scores, else without one.
 
     Args:
-        policy: whose ``cached`` is set.
+        policy: its ``cached`` is set.
 
     Raises:
         RheostatError: neither way gives what the policy scores.
@@ -33,7 +33,7 @@ def try_generation(policy: LanguagePolicy) -> None:
     for policy.cached in (True, False):
         try:
             _generate_and_score(policy)
-        except Exception as error:  # whatever an architecture raises that is used as its authors did not foresee
+        except Exception as error:  # an architecture may raise anything when it is used in a way that its authors did not foresee
             trouble = trouble or str(error).strip().splitlines()[0].partition(" Look at")[0].rstrip(".")
             continue
         if not policy.cached:
@@ -50,7 +50,7 @@ def try_generation(policy: LanguagePolicy) -> None:
 
 
 def _generate_and_score(policy: LanguagePolicy) -> None:
-    """Prompts of different lengths, in groups: repeated, padded and dropped rows are all met."""
+    """Prompts of different lengths, in groups, so that repeated, padded and dropped rows all occur."""
     first = min(policy.vocabulary - 1, 3)
     prompts = [[(first + place) % policy.vocabulary for place in range(2 * number + 1)] for number in range(PROMPTS)]
     sampling = Sampling(max_new_tokens=TOKENS, stop_ids=())
