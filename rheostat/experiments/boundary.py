@@ -1,4 +1,4 @@
-"""Two language models on the same problems: what training gained and lost, and how likely right but unsampled solutions still are."""
+"""Two language models on the same problems: problems gained and lost by training, and the change of log-probabilities."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ SOLUTIONS = 4
 
 @dataclass(frozen=True)
 class Boundary:
-    """What can be said of two models: winner-take-all and negative interference (arXiv 2510.02230)."""
+    """The comparison of two models: winner-take-all and negative interference (arXiv 2510.02230)."""
 
     coverage: Coverage
     interference: Interference | None
-    """Of right solutions that the first model has written; None where it has written none."""
+    """Interference on right solutions of the first model; None where it has none."""
     prompts: int
     samples: int
 
     def to_json(self) -> dict[str, Any]:
-        """As a plain object; what is unknown is None."""
+        """As a plain object; unknown values are None."""
         deciles = [vars(each) for each in self.coverage.deciles]
         rows = [{name: None if value != value else value for name, value in row.items()} for row in self.rows()]
         return {"prompts": self.prompts, "samples": self.samples, "results": rows, "deciles": deciles}
@@ -56,13 +56,13 @@ def boundary(before: Any, after: Any, *, prompts: int = 200, samples: int = 64, 
 
     Args:
         before: a :class:`~rheostat.training.run.Run` of a language method (or of a model that no run has trained).
-        after: another with the same task and tokenizer. The training of both is left as it was.
+        after: another with the same task and tokenizer. The training of both does not change.
         prompts: of the fixed validation split, at most.
         samples: completions per prompt of each model.
         threshold: smallest reward that counts as right.
 
     Raises:
-        RheostatError: the two see other prompts or other token ids, or what sampling refuses.
+        RheostatError: their prompts or token ids differ, or what sampling refuses.
     """
     first = sample_validation(before, prompts, samples)
     second = sample_validation(after, prompts, samples)

@@ -1,12 +1,12 @@
-"""Train several methods on one task over several seeds at equal budget, in parallel, and say which is better.
+"""Train several methods on one task over several seeds at equal budget, in parallel, and report which is better.
 
-    compare-.../compare.json        what is compared
+    compare-.../compare.json        the compared methods and settings
                 ppo-s0/, ppo-s1/    ordinary run directories, one per method and seed
-                logs/               what the workers printed
+                logs/               the output of the workers
                 results.json, curves.png, report.html
 
 Naming the directory again continues it: finished runs are kept, interrupted ones resumed, failed ones tried again; seeds and methods may be
-added, but nothing that is there may be redefined or left out.
+added, but no existing run may be redefined or left out.
 """
 
 from __future__ import annotations
@@ -58,10 +58,10 @@ class ComparisonInterrupted(Interrupted):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What a comparison found.
+    """The result of a comparison.
 
     Attributes:
-        directory: where it is kept.
+        directory: of the comparison.
         methods: names; the first is the one the others are compared with.
         task: name.
         records: the runs that exist, by method and seed.
@@ -92,7 +92,7 @@ class Comparison:
 
     @property
     def notes(self) -> list[str]:
-        """What a reader must know before believing the table."""
+        """Warnings for readers of the table."""
         failed = [f"{name} failed: {error}" for name, error in self.failures.items()]
         return [*failed, *(note for note in missing(self.directory) if not failed), *self._summary[1]]
 
@@ -122,10 +122,10 @@ def compare(
         steps: budget of every run, in the method's unit; None takes that of a single run, see ``rheostat train``.
         margin: difference of final values below which nothing matters; can be given only before the first run.
         jobs: runs at a time; None takes one per core.
-        directory: where it is kept; None picks a free name; one that holds an unfinished comparison of the same settings continues it.
+        directory: of the comparison; None picks a free name; one that holds an unfinished comparison of the same settings continues it.
         progress: show a live display.
-        **options: settings of the run and of the methods, shared by all arms. Runs have one thread each unless ``threads`` says otherwise,
-            for they go side by side.
+        **options: settings of the run and of the methods, shared by all arms. Runs have one thread each unless ``threads`` is given,
+            because they run side by side.
 
     Raises:
         RheostatError: an unknown method, task or setting, an option for all that only some of the methods have, a directory that holds
@@ -151,7 +151,7 @@ def check_jobs(jobs: int | None) -> None:
 
 
 def run_grid(runs: list[GridRun], where: Path, command: str, title: str, *, jobs: int | None, progress: bool | Display) -> dict[str, str]:
-    """Run what is not finished yet.
+    """Run all runs that are not finished.
 
     Returns:
         Errors of the runs that crashed, by name.
@@ -253,7 +253,7 @@ def plan_arms(
         "versions": versions(),
     }
     _refuse_other(where, manifest)
-    if read_manifest(where) is None:  # what cannot be built is refused here and now, rather than by every worker in turn
+    if read_manifest(where) is None:  # refuse impossible methods now, rather than in every worker
         for mine in planned.values():
             first = Run(where, mine[0])
             _ = first.method
@@ -273,7 +273,7 @@ def _folder(label: str) -> str:
 
 
 def _given_to(arms: Mapping[str, tuple[str, dict[str, Any]]], shared: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What every arm is given: the settings of the run, what is shared by all methods, and its own.
+    """The options of every arm: the settings of the run, those shared by all methods, and its own.
 
     Raises:
         RheostatError: an option that is shared although only some of the methods have it.
@@ -316,14 +316,14 @@ def load_comparison(directory: str | Path, *, failures: dict[str, str] | None = 
 
 
 def missing(directory: Path) -> list[str]:
-    """That runs which a comparison names are not there, in a sentence; empty where all are, or the directory holds no comparison."""
+    """A sentence on missing runs of a comparison; empty where none is missing, or the directory holds no comparison."""
     manifest = read_manifest(directory)
     gone = [name for name in (manifest or {}).get("cells", []) if not (directory / name / "config.json").is_file()]
     return [f"{directory} has no run {', '.join(gone)}, which the comparison names: it is not counted."] if gone else []
 
 
 def read_manifest(directory: Path) -> dict[str, Any] | None:
-    """What a directory compares, or None if it is no comparison."""
+    """The manifest of a comparison, or None if the directory holds none."""
     path = directory / MANIFEST
     if not path.is_file():
         return None
@@ -362,7 +362,7 @@ def command_of(directory: Path, manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _shared(settings: Settings) -> dict[str, Any]:
-    """Settings without the seed, as JSON would give them back."""
+    """Settings without the seed, as read back from JSON."""
     return {key: value for key, value in settings.to_json().items() if key != "seed"}
 
 
@@ -450,7 +450,7 @@ def _command(methods: Sequence[str], task: str, seeds: int, steps: int, margin: 
 
 
 def _reads_as_json(text: str) -> bool:
-    """Whether the command line would take a text for something else, such as a number."""
+    """Whether the command line would parse a text as another type, such as a number."""
     try:
         json.loads(text)
     except json.JSONDecodeError:

@@ -30,7 +30,7 @@ class Quiet:
         """Nothing."""
 
     def note(self, text: str) -> None:
-        """Remember it."""
+        """Store the note."""
         self.notes.append(text)
 
     def stop(self) -> None:
@@ -70,7 +70,7 @@ class GridBar:
         self.update()
 
     def update(self) -> None:
-        """Show where everything is."""
+        """Show the progress of all runs."""
         now = time.monotonic()
         if self.live is None:
             if now - self.last >= QUIET_PERIOD:

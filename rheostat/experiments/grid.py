@@ -22,18 +22,18 @@ from rheostat.training.signals import listening
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
 
 PATIENCE = 120.0
-"""Seconds a worker gets to save itself."""
+"""Seconds a worker has to save its run."""
 PERIOD = 0.2
 TAIL = 32_768
 
 
 @dataclass
 class GridRun:
-    """One run of a grid: its place, its definition, and how far it is."""
+    """One run of a grid: its place, its definition, and its progress."""
 
     name: str
     group: str
-    """What it is displayed under, e.g. the method."""
+    """Its group in the display, e.g. the method."""
     directory: Path
     settings: Settings
     state: State = "waiting"
@@ -52,11 +52,11 @@ class GridRun:
 
     @property
     def active(self) -> bool:
-        """Whether it is done with, one way or another."""
+        """Whether it has ended, finished or failed."""
         return self.state in ("waiting", "running")
 
     def refresh(self) -> None:
-        """Read how far the run is from its files."""
+        """Read the progress of the run from its files."""
         row = last_row(self.directory / "metrics.jsonl")
         if row is not None:
             self.steps = int(row.get("steps", self.steps))
@@ -67,7 +67,7 @@ class GridRun:
 
 
 class Display(Protocol):
-    """What shows the grid while it works."""
+    """The display of a running grid."""
 
     def start(self, runs: Sequence[GridRun], jobs: int) -> None: ...
     def update(self) -> None: ...
@@ -88,10 +88,10 @@ class Grid:
     """Runs ``runs`` with at most ``jobs`` workers.
 
     Attributes:
-        runs: what to run; finished ones are skipped, begun ones resumed.
+        runs: the runs; finished ones are skipped, begun ones resumed.
         jobs: workers at a time.
-        logs: folder for what the workers print.
-        command: noted down in every run as the command that makes it.
+        logs: folder for the output of the workers.
+        command: stored in every run as the command that makes it.
         display: shows progress.
     """
 
@@ -106,7 +106,7 @@ class Grid:
         """Work until every run is finished or has failed.
 
         Returns:
-            False if a signal (Ctrl-C, SIGTERM) stopped it; every worker has then saved itself.
+            False if a signal (Ctrl-C, SIGTERM) stopped it; every worker has then saved its run.
         """
         for run in self.runs:
             run.refresh()
@@ -206,7 +206,7 @@ def last_row(path: Path) -> dict[str, Any] | None:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL))
-            lines = file.read().split(b"\n")[:-1]  # what follows the last line break is being written
+            lines = file.read().split(b"\n")[:-1]  # the part after the last line break is still being written
     except OSError:
         return None
     for line in reversed(lines):
@@ -220,7 +220,7 @@ def last_row(path: Path) -> dict[str, Any] | None:
 
 
 def last_words(log: Path, start: int, code: int) -> str:
-    """The last line a failed worker printed since ``start``, and where the rest is."""
+    """The last line a failed worker printed since ``start``, and the file with the rest."""
     try:
         with log.open("rb") as file:
             file.seek(start)

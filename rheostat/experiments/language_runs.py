@@ -25,7 +25,7 @@ PROMPTS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Samples:
-    """Completions of validation prompts: rows of one prompt stand next to each other."""
+    """Completions of validation prompts: rows of one prompt are next to each other."""
 
     drawn: list[tuple[Prompt, list[int]]]
     """Prompts with their token ids."""
@@ -51,7 +51,7 @@ class Samples:
 
 
 def sample_validation(run: Any, prompts: int, samples: int) -> Samples:
-    """Completions of the run's validation prompts, from a random stream of their own; the run's own training is left as it was.
+    """Completions of the run's validation prompts, from a random stream of their own; the run's own training does not change.
 
     Raises:
         RheostatError: fewer than one prompt or sample.
@@ -82,7 +82,7 @@ def sample_validation(run: Any, prompts: int, samples: int) -> Samples:
 def evaluate_language(
     run: Any, prompts: int, samples: int, *, threshold: float = 1.0, answers: str | None = None, self_verify: int = 0
 ) -> LanguageSummary:
-    """Sample and grade; the run's own training is left as it was.
+    """Sample and grade; the run's own training does not change.
 
     Args:
         run: a :class:`~rheostat.training.run.Run` of a language method.
@@ -90,7 +90,7 @@ def evaluate_language(
         samples: completions per prompt.
         threshold: smallest reward that counts as right.
         answers: how to find the answer of a completion for the majority vote (a name from
-            :data:`~rheostat.credit.verifiers.EXTRACTORS`); None takes what the grader says, and no vote where it says nothing.
+            :data:`~rheostat.credit.verifiers.EXTRACTORS`); None takes the grader's answers, and no vote where it gives none.
 
     Returns:
         pass@k, vote, length, entropy, invalid and truncated share, and the task's own metrics, with intervals clustered by prompt.
@@ -124,7 +124,7 @@ def evaluate_language(
 
 
 def _self_verified(run: Any, found: Samples, answers: list[list[str | None]], size: int, threshold: float) -> dict[str, Interval]:
-    """The vote that the model's own judgements weigh, and how often these are right, balanced over prompts' completions."""
+    """The vote weighted by the model's own judgements, and the accuracy of these, balanced over prompts' completions."""
     context, config = run.method.context, run.method.config
     rewards: Rewards = config.verification.rewards if hasattr(config, "verification") else "task"
     scores: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""A method's result at several settings of the dial: the same method, task and budget, one number turned.
+"""A method's result at several settings of the dial: the same method, task and budget, one number varied.
 
 sweep-.../  a comparison's directory (its arms are the settings), and sweep.json, sweep.png, sweep.svg
 """
@@ -29,12 +29,12 @@ METER = {"ess": "meter/ess", "kl": "meter/kl_behaviour_k3", "clip fraction": "me
 
 @dataclass(frozen=True)
 class Sweep:
-    """What turning the dial did.
+    """The result of a sweep.
 
     Attributes:
         comparison: the runs; its arms are the settings of the dial, in order.
         method: its name.
-        dial: the number that was turned.
+        dial: the number that was varied.
         values: its settings.
     """
 
@@ -45,7 +45,7 @@ class Sweep:
 
     @property
     def directory(self) -> Path:
-        """Where it is kept."""
+        """Directory of the sweep."""
         return self.comparison.directory
 
     def rows(self) -> list[dict[str, Any]]:
@@ -79,17 +79,17 @@ def sweep(
     Args:
         method: its name.
         task: by name.
-        dial: the number to turn and its settings, e.g. ``{"lag": [0, 1, 4, 16]}``; numbers with a single setting are held there.
+        dial: the number to vary and its settings, e.g. ``{"lag": [0, 1, 4, 16]}``; numbers with a single setting are held there.
         seeds: runs per setting; fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24.
         steps: budget of every run; None takes that of a single run, see ``rheostat train``.
         margin: difference of final values below which nothing matters; can be given only before the first run.
         jobs: runs at a time; None takes one per core.
-        directory: where it is kept; one that holds an unfinished sweep of the same settings continues it.
+        directory: of the sweep; one that holds an unfinished sweep of the same settings continues it.
         progress: show a live display.
         **options: settings of the run and of the method, the same everywhere.
 
     Raises:
-        RheostatError: not exactly one number to turn, one that the method cannot honour, or as in
+        RheostatError: not exactly one number to vary, one that the method cannot honour, or as in
             :func:`rheostat.experiments.comparison.compare`.
         ComparisonInterrupted: a signal came; everything is saved.
     """

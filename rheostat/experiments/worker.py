@@ -1,6 +1,6 @@
 """One run of a comparison in a process of its own: ``python -m rheostat.experiments.worker``, its job as one JSON line on stdin.
 
-The pipe stays open while the parent lives; when it closes, the parent is gone and the worker saves itself and stops, as it does on SIGTERM.
+The pipe stays open while the parent lives; when it closes, the parent is gone, and the worker saves its run and stops, as on SIGTERM.
 A lock makes sure that a worker still saving and the one that resumes it are never in the same directory together.
 """
 
@@ -20,7 +20,7 @@ from rheostat.errors import RheostatError
 from rheostat.locks import held
 
 PATIENCE = 120.0
-"""Seconds that a worker whose parent is gone gets to save itself."""
+"""Seconds that a worker has to save its run when its parent is gone."""
 FINISHED, FAILED, STOPPED = 0, 1, 75
 """Exit statuses."""
 
@@ -29,7 +29,7 @@ def work(job: dict[str, Any]) -> int:
     """Create or continue one run and train it to its end.
 
     Args:
-        job: ``directory``, ``settings`` (as saved in a run's configuration), ``command`` (to note down) and ``lock`` (a file).
+        job: ``directory``, ``settings`` (as saved in a run's configuration), ``command`` (stored in the run) and ``lock`` (a file).
 
     Returns:
         One of the exit statuses.
@@ -41,7 +41,7 @@ def work(job: dict[str, Any]) -> int:
     from rheostat.training.trust import trusting
 
     directory = Path(job["directory"])
-    sys.argv = shlex.split(job["command"])  # what the run notes down as the command that makes it
+    sys.argv = shlex.split(job["command"])  # the run stores it as the command that makes it
     try:
         with held(Path(job["lock"]), f"the run in {directory}", patience=PATIENCE, say=lambda note: print(note, file=sys.stderr)):
             if checkpoint.names(directory / "checkpoints"):
@@ -49,7 +49,7 @@ def work(job: dict[str, Any]) -> int:
                     run = Run.load(directory, to_continue=True)
                 for note in run.warnings:
                     print(note, file=sys.stderr)
-            else:  # nothing there, or a run that was stopped before its first checkpoint
+            else:  # no run, or one that was stopped before its first checkpoint
                 if directory.exists():
                     shutil.rmtree(directory)
                 run = Run.create(directory, Settings(**job["settings"]))
@@ -76,9 +76,9 @@ def stop_with_parent() -> None:
 
 
 def main() -> int:
-    """Read the job and do it."""
+    """Read the job and run it."""
     line = b""
-    while not line.endswith(b"\n"):  # unbuffered, so that the watcher reads what comes after
+    while not line.endswith(b"\n"):  # unbuffered, so that the watcher reads the rest
         part = os.read(0, 1)
         if not part:
             return STOPPED

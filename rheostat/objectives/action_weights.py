@@ -1,4 +1,4 @@
-"""How much every action of a data set counts where it is imitated, as parts with options."""
+"""Weights of a data set's actions in imitation, as parts with options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rheostat.parts import Batch
 
 @dataclass(frozen=True)
 class AdvantageWeights:
-    """How much every action of the data counts."""
+    """Weights of the data's actions."""
 
     temperature: float = option(1 / 3, short="advantage_temperature", above=0)
     """lambda, in units of value: small values imitate only the best actions, large ones the whole data."""
@@ -33,7 +33,7 @@ class AdvantageWeights:
 
 @dataclass(frozen=True)
 class ImitationWeights:
-    """How much every action of the data counts."""
+    """Weights of the data's actions."""
 
     inverse_temperature: float = option(3.0, at_least=0)
     """beta, in 1 / units of value: 0 imitates the data, large values only their best actions."""
@@ -41,7 +41,7 @@ class ImitationWeights:
     """Largest weight of an action of the data."""
 
     def idle(self, method: Any) -> dict[str, str]:
-        """Options that cannot act, and why."""
+        """Options that have no effect, and why."""
         why = "inverse_temperature 0 weighs every action alike, so leave weight_cap alone"
         return {} if self.inverse_temperature else {"cap": why}
 
@@ -52,7 +52,7 @@ class ImitationWeights:
 
 @dataclass(frozen=True)
 class FamilyWeights:
-    """How much every action of the data counts, by every row's own coefficient."""
+    """Weights of the data's actions, by every row's own coefficient."""
 
     cap: float = option(100.0, short="weight_cap", above=0)
     """Largest weight of an action of the data."""

@@ -1,4 +1,4 @@
-"""Losses that move a policy along the gradient of a critic through the action, and the temperature that goes with them."""
+"""Losses that move a policy along the gradient of a critic through the action, and the loss of their temperature."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def soft_actor_loss(
         log_prob: ``[B]`` log pi(a|s) of that action, nats; carries the gradient.
         temperature: alpha; a constant here.
         weight: ``[B]``, a constant; rows of weight 0 may hold NaN.
-        denominator: what the sum over rows is divided by; None is the number of rows.
+        denominator: divides the sum over rows; None is the number of rows.
 
     Raises:
         RheostatError: different shapes, or a temperature per row.
@@ -54,7 +54,7 @@ def deterministic_actor_loss(value: Tensor, *, weight: Tensor | None = None, den
     Args:
         value: ``[B]``; carries the gradient through the action.
         weight: ``[B]``, a constant; rows of weight 0 may hold NaN.
-        denominator: what the sum over rows is divided by; None is the number of rows.
+        denominator: divides the sum over rows; None is the number of rows.
 
     Raises:
         RheostatError: different shapes.
@@ -131,7 +131,7 @@ def temperature_loss(
         target_entropy: nats; ``-action_dim`` in SAC, ``-action_dim / 2`` in RLPD.
         form: see above.
         weight: ``[B]``, a constant; rows of weight 0 may hold NaN.
-        denominator: what the sum over rows is divided by; None is the number of rows.
+        denominator: divides the sum over rows; None is the number of rows.
 
     Raises:
         RheostatError: different shapes, more than one temperature, or a form that does not exist.

@@ -4,7 +4,7 @@ PROPS (Corrado and Hanna, arXiv 2311.08290) and its parent ROS (Zhong et al. 202
 state-actions that are already in the buffer, and hence push up the under-sampled ones. The reference of the ratio and of the KL is always
 the target policy theta, never the previous behaviour policy; the behaviour policy phi restarts from theta before every update.
 
-What the authors' code does otherwise: v1 of the PROPS code minimises *minus* the mean log-ratio in its ROS arm, which raises the
+Differences of the authors' code: v1 of the PROPS code minimises *minus* the mean log-ratio in its ROS arm, which raises the
 probability of sampled actions (``ros_loss(..., as_released=True)``); its discrete KL term broadcasts ``[M, 1]`` against ``[M]`` and is not
 reproduced here; v2 has no KL term in effect.
 """

@@ -27,7 +27,7 @@ Bound = float | Tensor
 
 
 class ClipRule(Protocol):
-    """What the policy-gradient kernel asks of a clip rule. Arguments and results have one shape, ``[N]`` or ``[B, T]``."""
+    """The interface of clip rules for the policy-gradient kernel. Arguments and results have one shape, ``[N]`` or ``[B, T]``."""
 
     def log_ratio(self, log_ratio: Tensor, advantage: Tensor) -> Tensor:
         """Token log-ratios before they are combined over the row (only clips in log space change them)."""

@@ -1,4 +1,4 @@
-"""Conservative Q-learning: critics are pushed down on actions they like and up on the actions of the data (Kumar et al. 2020).
+"""Conservative Q-learning: critics are pushed down on actions they value highly and up on the actions of the data (Kumar et al. 2020).
 
 The *gap* of a row is ``log sum_a exp Q(s, a) - Q(s, a_data)``; the penalty is its mean over rows times a weight, which is a number or the
 multiplier of the constraint that the mean gap is at most a threshold.
@@ -111,7 +111,7 @@ def conservative_penalty(
         threshold: largest wanted mean gap, in units of value.
         critics: sum over critics, or their mean; take the same as in the critics' loss.
         weight: ``[B]``, a constant; rows of weight 0 may hold NaN. It weighs the gap alone, not the threshold.
-        denominator: what the sum over rows is divided by; None is the number of rows. With a threshold, a batch in parts needs the
+        denominator: divides the sum over rows; None is the number of rows. With a threshold, a batch in parts needs the
             threshold subtracted once.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a minibatch of control minimises, as parts: PPO's clipped surrogate and A2C's plain one, each with its derivatives by hand.
+"""Objectives of a minibatch of control, as parts: PPO's clipped surrogate and A2C's plain one, each with its derivatives by hand.
 
 The losses are those of :mod:`~rheostat.objectives.policy_gradient` and :mod:`~rheostat.objectives.value`, the derivatives those of
 :mod:`~rheostat.objectives.derivatives`; nothing is defined here a second time.
@@ -22,26 +22,26 @@ from rheostat.trajectories import Transitions
 
 
 class MinibatchTargets(NamedTuple):
-    """What the losses need to know about rows, all ``[N]`` and constant."""
+    """The inputs of the losses, all ``[N]`` and constant."""
 
     old_logp: Tensor
-    """The ratio's denominator: the log-probability under the policy when this update began (or under what sampled)."""
+    """The ratio's denominator: the log-probability under the policy when this update began (or under the sampler)."""
     advantage: Tensor
     value_target: Tensor
-    """What the critic regresses on."""
+    """Target of the critic's regression."""
     old_value: Tensor
     """The critic's value when this update began."""
 
 
 @dataclass(frozen=True)
 class SamplerWeight:
-    """Truncated importance sampling between what sampled and the policy when the update began, for single steps.
+    """Truncated importance sampling between the sampler and the policy when the update began, for single steps.
 
     :class:`~rheostat.objectives.terms.SamplerCorrection` is the same for rows of tokens, where a weight may also be of a whole completion.
     """
 
     correction: Literal["none", "token"] = option("none", short="sampler_correction")
-    """Truncated importance sampling between what sampled and the policy when this update began."""
+    """Truncated importance sampling between the sampler and the policy when this update began."""
     cap: float = option(2.0, short="sampler_cap", above=0)
     """Cap of that weight."""
 
@@ -70,38 +70,38 @@ class ClippedSurrogate:
     value: bool = option(True, short="clip_value")
     """Clip the critic's change to the same range (detail 9)."""
     ratio_to: Literal["start", "sampler"] = option("start")
-    """What the ratio compares the policy with: itself when this update began, or what really sampled (importance sampling)."""
+    """The denominator of the ratio: the policy when this update began, or the true sampler (importance sampling)."""
     value_scale: float = 0.5
     """Factor of the critic's squared error."""
 
     def idle(self, method: Any) -> dict[str, str]:
-        """Options that cannot act, and why."""
+        """Options that have no effect, and why."""
         if self.clip_kind == "none" and not self.value:
             return {"epsilon": "clip is the range of clip_kind and of clip_value, and both are off, so leave clip alone"}
         return {}
 
     def denominator(self, rows: Transitions) -> Tensor:
-        """Log-probabilities below the ratio, ``[N]``."""
+        """Log-probabilities of the ratio's denominator, ``[N]``."""
         return rows.sampler_logp if self.ratio_to == "sampler" else rows.learner_logp
 
     @property
     def clip_rule(self) -> ClipRule:
-        """How far the ratio may move."""
+        """The clip rule of the ratio."""
         if self.clip_kind == "clip":
             return Clip(self.epsilon, self.epsilon)
         return DetachedClip(None, self.epsilon) if self.clip_kind == "detached" else NoClip()
 
     @property
     def value_clip(self) -> float | None:
-        """How far the value may move."""
+        """The clip range of the value."""
         return self.epsilon if self.value else None
 
     def policy_loss(self, log_prob: Tensor, targets: MinibatchTargets) -> PolicyLoss:
-        """Of log-probabilities ``[N]``."""
+        """Loss of log-probabilities ``[N]``."""
         return policy_gradient(log_prob, targets.advantage, denominator_logp=targets.old_logp, clip=self.clip_rule)
 
     def value_loss(self, value: Tensor, targets: MinibatchTargets) -> Tensor:
-        """Of values ``[N]``, a scalar."""
+        """Loss of values ``[N]``, a scalar."""
         return value_loss(value, targets.value_target, old_value=targets.old_value, clip=self.value_clip, scale=self.value_scale)
 
     def derivatives(self, log_prob: Tensor, value: Tensor, targets: MinibatchTargets) -> tuple[Tensor, Tensor]:
@@ -120,11 +120,11 @@ class PlainSurrogate:
         return rows.learner_logp
 
     def policy_loss(self, log_prob: Tensor, targets: MinibatchTargets) -> PolicyLoss:
-        """Of log-probabilities ``[N]``."""
+        """Loss of log-probabilities ``[N]``."""
         return policy_gradient(log_prob, targets.advantage, denominator_logp=None, clip=DetachedClip())
 
     def value_loss(self, value: Tensor, targets: MinibatchTargets) -> Tensor:
-        """Of values ``[N]``, a scalar."""
+        """Loss of values ``[N]``, a scalar."""
         return value_loss(value, targets.value_target, scale=1.0)
 
     def derivatives(self, log_prob: Tensor, value: Tensor, targets: MinibatchTargets) -> tuple[Tensor, Tensor]:

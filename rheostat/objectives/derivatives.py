@@ -1,4 +1,4 @@
-"""Derivatives of the kernel's losses by hand, for inner loops that do without autograd.
+"""Derivatives of the kernel's losses by hand, for inner loops without autograd.
 
 The minibatches of a control method are so small that autograd's bookkeeping costs more than the arithmetic. Each function here is what
 autograd finds for a loss of the kernel (the tests compare them), and nothing else: losses are defined in

@@ -47,8 +47,8 @@ def diverse_cloning_loss(
     | distribution | KL(pi_i, pi_j) at the state | pushes member i away from member j |
     | heuristic | log pi_i(a given s) - log pi_j(a given s) | that of log pi_i: the whole loss is 1 + alpha times plain cloning |
 
-    So the released default, the heuristic, only rescales the step: its members differ by their initialisation. All members move at once
-    against the others as they are.
+    So the released default, the heuristic, only rescales the step: its members differ by their initialisation. All members are updated at
+    once against the present others.
 
     Args:
         logp: ``[K, B]`` log pi_i(a|s) of the data's actions; carries the gradient.

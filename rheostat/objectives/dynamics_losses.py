@@ -26,7 +26,7 @@ def model_likelihood(mean: Tensor, log_variance: Tensor, target: Tensor) -> Tens
 
 
 def between(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """``x`` bent smoothly into ``[low, high]`` by two softplus functions: log-variances that cannot run away where there are no data."""
+    """``x`` limited smoothly to ``[low, high]`` by two softplus functions: log-variances stay bounded where there are no data."""
     return low + softplus(high - softplus(high - x) - low)
 
 

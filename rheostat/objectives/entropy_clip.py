@@ -1,4 +1,4 @@
-"""The Entropy-Clip Rule: which way a clipped policy-gradient update moves the entropy, and what the clip took away from that.
+"""The Entropy-Clip Rule: the direction in which a clipped policy-gradient update moves the entropy, and the part that the clip removes.
 
 For one context with logits z, policy pi = softmax(z), entropy H, and X = 1 where the clip keeps an action's gradient:
 
@@ -11,7 +11,7 @@ The last line is the form printed in the paper (BAPO, arXiv 2510.18927); a plain
 it so: keeping an unlikely action (log pi < -H) of positive advantage raises the entropy, keeping an unlikely one of negative advantage
 lowers it. The right-hand side needs only the sampled action and the entropy of its distribution, so it can be estimated without bias
 from a batch (:func:`entropy_drift`), for the gradients that were kept and for those that were cut. The derivation and the estimator are
-ours.
+this library's own.
 """
 
 from __future__ import annotations
@@ -76,10 +76,10 @@ def entropy_change(logits: Tensor, step: Tensor) -> Tensor:
 def entropy_drift(
     logp: Tensor, entropy: Tensor, advantage: Tensor, ratio: Tensor, clipped: Tensor, mask: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Where a batch pushes the entropy, from sampled actions: ``-E_pi[(log pi + H) A X]`` and the same of what was cut, ``1 - X``.
+    """The drift of the entropy by a batch of sampled actions: ``-E_pi[(log pi + H) A X]`` and the same of the clipped ones, ``1 - X``.
 
     Positive raises the entropy. Per unit of the size of a natural-gradient step, in nats per action; compare the two numbers with each
-    other, not with the entropy. Unbiased where the ratio is that of the policy to whatever sampled.
+    other, not with the entropy. Unbiased where the ratio is that of the policy to the sampler.
 
     Args:
         logp: log-prob of the sampled action under the policy, any shape.

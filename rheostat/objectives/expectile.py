@@ -1,4 +1,4 @@
-"""Asymmetric least squares: a value that looks up to the better actions of the data without asking for any other."""
+"""Asymmetric least squares: a value near that of the better actions of the data, which evaluates no other action."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def expectile_loss(
 ) -> Tensor:
     """``mean |tau - 1{u < 0}| u^2`` with ``u = target - value`` (IQL, Kostrikov et al. 2022), a scalar to be minimised.
 
-    Above 1/2, targets that the value lies below pull harder: the solution moves from the mean of the targets (1/2) to their largest (1).
+    Above 1/2, targets above the value have the larger weight: the solution moves from the mean of the targets (1/2) to their largest (1).
 
     | code | target | u that weighs the actor |
     |---|---|---|
@@ -35,7 +35,7 @@ def expectile_loss(
         expectile: tau, between 0 and 1; 0.5 is half the squared error.
         scale: factor on the whole loss.
         weight: ``[B]``, a constant; rows of weight 0 may hold NaN.
-        denominator: what the sum over rows is divided by; None is the number of rows.
+        denominator: divides the sum over rows; None is the number of rows.
 
     Raises:
         RheostatError: different shapes, or an expectile that is not between 0 and 1.

@@ -1,6 +1,6 @@
-"""Terms of tokens that the policy did not sample as it is now: an expert's, or its own of some updates ago.
+"""Terms of tokens that the present policy did not sample: an expert's, or its own of earlier updates.
 
-Who knows the sampler's probability puts it below the ratio; for an expert it is unknown, so it is taken as 1, or estimated.
+Where the sampler's probability is known, it is the ratio's denominator; for an expert it is unknown, so it is set to 1, or estimated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rheostat.parts import Batch, Report
 from rheostat.trajectories import Source
 
 External = Literal["mixed", "certain", "learner"]
-"""What an expert token's ratio is divided by: the mean of the learner at the start of the update and an estimate of the expert; 1; that
+"""The denominator of an expert token's ratio: the mean of the learner at the start of the update and an estimate of the expert; 1; that
 learner alone."""
 Centre = Literal["mix", "behaviour", "none"]
 """Window around the current policy and ratio to the sampler; window around 1 instead; or no ratio to the sampler at all."""
@@ -28,10 +28,10 @@ Centre = Literal["mix", "behaviour", "none"]
 
 @dataclass(frozen=True)
 class ExpertSurrogate(Surrogate):
-    """The surrogate of an expert's tokens: its ratio compares with no policy of ours, so no distance is told."""
+    """The surrogate of an expert's tokens: the denominator of its ratio is no policy of the run, so no distance is logged."""
 
     def report_of(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
-        """Nothing beside the loss."""
+        """No metrics besides the loss."""
         return Report()
 
 
@@ -42,7 +42,7 @@ class ShapedExperts(ExpertSurrogate):
     gamma: float = 0.1
 
     def kernel(self, scores: Any, batch: Batch) -> Kernel:
-        """The expert is taken as certain, so the ratio is p."""
+        """The expert's probability is set to 1, so the ratio is p."""
         return {"denominator_logp": torch.zeros_like(scores.logp), "clip": PolicyShaping(self.gamma)}
 
 
@@ -83,7 +83,7 @@ class MixSurrogate(Surrogate):
 
 
 def external_denominator(old_logp: Tensor, external: External = "mixed", omega: float = 0.5) -> Tensor:
-    """Log of what an expert token's ratio is divided by: (p_old + omega) / 2 with the expert estimated, 1, or p_old.
+    """Log of the denominator of an expert token's ratio: (p_old + omega) / 2 with the expert estimated, 1, or p_old.
 
     Args:
         old_logp: log-prob of expert tokens under the learner at the start of the update, any shape.

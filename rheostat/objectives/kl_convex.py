@@ -2,7 +2,7 @@
 
     penalty = share * KL(policy, base) + (1 - share) * KL(policy, previous)
 
-It starts as the usual penalty (share 1) and moves part of the weight from where training began to where it just was, so that a policy
+It starts as the usual penalty (share 1) and moves part of the weight from the initial policy to the last one, so that a policy
 that keeps improving is held back less by its start and damped more in its steps.
 """
 
@@ -47,7 +47,7 @@ def kl_convex(
     estimator: KLEstimator = "k3",
     mask: Tensor | None = None,
 ) -> Tensor:
-    """Per-entry estimate from sampled tokens, in nats; the paper does not say which estimator it uses.
+    """Per-entry estimate from sampled tokens, in nats; the paper does not state which estimator it uses.
 
     Args:
         logp: log-prob of the sampled token under the learner, any shape; carries the gradient.
@@ -104,7 +104,7 @@ class ConvexSchedule:
     """Least weight of the base model."""
 
     def idle(self, method: Any) -> dict[str, str]:
-        """Options that cannot act, and why."""
+        """Options that have no effect, and why."""
         if not self.drop:
             return dict.fromkeys(("start", "interval", "floor"), "convex_drop is 0, so the weight never falls; leave it alone")
         why = "convex_floor is 1, so the weight never falls; leave it alone"

@@ -45,7 +45,7 @@ def rarest_below(logp: Tensor, among: Tensor, share: float) -> float:
 
 @dataclass(frozen=True)
 class ProtectedGradient(PolicyGradient):
-    """The clipped surrogate; protected tokens have none of its clip, and a pull to the proxy.
+    """The clipped surrogate; protected tokens are not clipped, and are pulled to the proxy.
 
     Protected are the least likely ``share`` of the tokens with a negative advantage, where the proxy gives them more than the policy does.
     """
@@ -63,7 +63,7 @@ class ProtectedGradient(PolicyGradient):
         return self.selection == "step"
 
     def begin(self, logp: Tensor, batch: Batch) -> dict[str, Any]:
-        """Facts of a gradient step, from the present log-probabilities ``[B, T]`` of all its rows: who is rare."""
+        """Facts of a gradient step, from the present log-probabilities ``[B, T]`` of all its rows: the threshold of rare tokens."""
         return {"rare_below": rarest_below(logp.detach(), self.wrong(batch), self.share)}
 
     def wrong(self, batch: Batch) -> Tensor:

@@ -12,11 +12,11 @@ QUANTILES = (0.05, 0.5, 0.95)
 AGES: tuple[tuple[int, int | None], ...] = ((0, 0), (1, 1), (2, 3), (4, 7), (8, 15), (16, None))
 """Bins of the age histogram, in policy updates."""
 WHOLE_ONLY = ("kl_behaviour_k1", "kl_behaviour_k2")
-"""Not repeated for every source."""
+"""Metrics that are not repeated for every source."""
 
 
 def effective_sample_size(log_ratio: Tensor) -> Tensor:
-    """Share of the batch that importance sampling would effectively use, (sum w)^2 / (n sum w^2) in (0, 1] (Kong 1992); scalar."""
+    """Effective sample size of importance sampling as a share of the batch, (sum w)^2 / (n sum w^2) in (0, 1] (Kong 1992); scalar."""
     weight = (log_ratio - log_ratio.max()).exp()  # the scale cancels; this one cannot overflow
     return weight.sum().square() / (weight.square().sum() * weight.numel())
 
@@ -33,7 +33,7 @@ def off_policyness(
 
     Args:
         learner_logp: ``[n]`` under the learner's weights at the start of the update.
-        sampler_logp: ``[n]`` under what really sampled; NaN where unknown (expert data), which is left out.
+        sampler_logp: ``[n]`` under the true sampler; NaN where unknown (expert data), which is left out.
         age: ``[n]`` policy updates between sampling and now; negative for expert data, which no version sampled and which are left out.
         source: ``[n]`` :class:`~rheostat.trajectories.Source` codes.
         entropy: ``[n]`` of the learner's distribution, nats.
@@ -66,7 +66,7 @@ def off_policyness(
 
 
 def _ratios(learner_logp: Tensor, sampler_logp: Tensor) -> dict[str, float]:
-    """What the log-ratio of the known entries says."""
+    """Metrics of the log-ratio of the known entries."""
     known = ~sampler_logp.isnan()
     if not bool(known.any()):
         return {}
@@ -87,7 +87,7 @@ def _ratios(learner_logp: Tensor, sampler_logp: Tensor) -> dict[str, float]:
 
 
 def _ages(age: Tensor, *, histogram: bool = True) -> dict[str, float]:
-    """Mean, maximum and histogram of what has an age."""
+    """Mean, maximum and histogram of the known ages."""
     known = age[age >= 0]
     if not len(known):
         return {}
@@ -103,11 +103,11 @@ def _ages(age: Tensor, *, histogram: bool = True) -> dict[str, float]:
 
 
 def gradient_snr(mean: Tensor, square: Tensor, step: float, betas: tuple[float, float] = (0.9, 0.999)) -> float:
-    """Signal-to-noise ratio of the gradient, from the moments that Adam keeps anyway.
+    """Signal-to-noise ratio of the gradient, from Adam's moments.
 
     With a constant expected gradient g and noise of total variance V, ``|m|^2`` is ``|g|^2 + c V`` in expectation and the sum of ``v`` is
     ``|g|^2 + V``, where m and v are the bias-corrected moments and ``c`` is the variance of a mean with Adam's weights. Solved for
-    ``|g|^2 / V``: 1 means that signal and noise are of one size in a single step's gradient. It is the gradient after its norm was limited.
+    ``|g|^2 / V``: 1 means that signal and noise are equal in a single step's gradient. The gradient is the clipped one.
 
     Args:
         mean, square: ``[P]`` uncorrected first and second moments.

@@ -1,4 +1,4 @@
-"""How the weights of a mixture of experts learn which expert to ask. Drawing an index has no derivative; three ways around it:
+"""Losses of the weights of a mixture of experts. Sampling an index has no derivative; there are three ways around it:
 
 | way | gradient of the weights | needs |
 |---|---|---|
@@ -7,7 +7,7 @@
 | score (Williams 1992) | of the expected value, unbiased | the critic's value of one action per expert |
 
 The frequency is that of *being* the best and not the expected value, so its fixed point ``w_k = P(k is the best)`` stays inside the simplex
-where experts tie, and an expert that is seldom the best is seldom asked. An action per expert is one row ``[B, K]`` of values.
+where experts tie, and an expert that is seldom the best is seldom used. An action per expert is one row ``[B, K]`` of values.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def frequency_loss(logits: Tensor, best: Tensor, *, weight: Tensor | None = None
         logits: ``[B, K]``; the weights are their softmax. Carries the gradient.
         best: int64 ``[B]``, see :func:`best_expert`.
         weight: ``[B]``, a constant; rows of weight 0 may hold NaN.
-        denominator: what the sum over rows is divided by; None is the number of rows.
+        denominator: divides the sum over rows; None is the number of rows.
 
     Raises:
         RheostatError: different numbers of rows.
@@ -77,7 +77,7 @@ def score_loss(logits: Tensor, drawn: Tensor, value: Tensor, *, denominator: Ten
         logits: ``[B, K]``; carries the gradient.
         drawn: int64 ``[B]``, drawn from ``softmax(logits)``.
         value: ``[B, K]``, Q of an action of every expert; a constant.
-        denominator: what the sum over rows is divided by; None is the number of rows.
+        denominator: divides the sum over rows; None is the number of rows.
 
     Raises:
         RheostatError: different shapes.
@@ -93,7 +93,7 @@ def score_loss(logits: Tensor, drawn: Tensor, value: Tensor, *, denominator: Ten
 
 @torch.no_grad()
 def expert_shares(logits: Tensor, best: Tensor | None = None) -> dict[str, float]:
-    """How a mixture divides its work, for the log.
+    """Metrics of a mixture's weights, for the log.
 
     Args:
         logits: ``[B, K]``.

@@ -15,7 +15,7 @@ from rheostat.parts import Batch, Context, Report, row_reward
 
 @dataclass(frozen=True)
 class OutcomeRegression(TokenTerm):
-    """Squared error of a value head to what the row has earned, before and after every token.
+    """Squared error of a value head to the reward of the row, before and after every token.
 
         loss = mean_t 1/2 [ 1/2 (V(s_t) - R)^2 + 1/2 (V(s_t+1) - R)^2 ]
 

@@ -25,7 +25,7 @@ from rheostat.objectives.ratio import RatioKind, combine_log_ratio
 
 @dataclass(eq=False)
 class PolicyTerms:
-    """The loss of every entry, before aggregation, and what it was made of (detached); masked entries are 0."""
+    """The loss of every entry, before aggregation, and its parts (detached); masked entries are 0."""
 
     loss: Tensor
     """The shape of ``logp``; carries the gradient. The weight is in it."""
@@ -153,13 +153,13 @@ def policy_gradient(
         advantage: the same shape; a constant.
         denominator_logp: the same shape; a constant. None compares the learner with itself, so that the ratio is exactly 1.
         mask: bool, the same shape; masked entries of every input may be NaN. None keeps everything and costs nothing.
-        clip: how far the ratio may move.
+        clip: the clip rule of the ratio.
         ratio: per token, or one for the row.
         log_clamp: bounds of the log-ratio that is exponentiated; outside them the gradient is exactly 0. verl uses
             ``ratio.LOG_CLAMP`` for PPO and CISPO and (-inf, 10) for GSPO; the papers have none.
         weight: factor on every entry's loss after the clip; a constant (see :mod:`rheostat.objectives.weights`).
         aggregate: see :func:`rheostat.masking.aggregate`.
-        denominator: what the aggregation divides by; give the count of the whole batch when the batch is split in micro-batches.
+        denominator: divides the aggregated sum; give the count of the whole batch when the batch is split in micro-batches.
         data_parallel_size: see :func:`rheostat.masking.aggregate`.
 
     Returns:

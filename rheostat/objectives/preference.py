@@ -41,13 +41,13 @@ Link = Literal[
     "sigmoid", "robust", "ipo", "ipo-mean", "hinge", "sigmoid-mean", "nca", "bco", "sppo", "apo-zero", "apo-down", "exo"
 ]  # fmt: skip
 SMOOTHED: tuple[Link, ...] = ("sigmoid", "robust", "exo")
-"""Links that know label smoothing."""
+"""Links with label smoothing."""
 BY_LENGTH: tuple[Link, ...] = ("ipo-mean", "sigmoid-mean")
 """Links of log-ratios per token."""
 
 
 def check_link(link: Link, beta: float, smoothing: float) -> None:
-    """Refuse settings that the link has no meaning for.
+    """Refuse settings that have no meaning for the link.
 
     Raises:
         RheostatError: an unknown link, a beta that is not positive, or a smoothing that does nothing or breaks the link.

@@ -1,9 +1,9 @@
 """Probability ratios between the policy that learns and the policy it is compared with.
 
 A ratio is ``exp(log_ratio)`` with ``log_ratio = numerator - denominator``. The numerator is the learner's log-prob and carries the
-gradient; the denominator never does. What the denominator is decides the method:
+gradient; the denominator never does. The choice of the denominator decides the method:
 
-- the learner at the start of this update (PPO, GRPO), - the distribution that really sampled (importance sampling, BAPO),
+- the learner at the start of this update (PPO, GRPO), - the true sampler (importance sampling, BAPO),
 - the learner itself, ``None`` here: the ratio is 1 and the update is on-policy REINFORCE, - probability 1, ``zeros_like`` (LUFFY: the
   ratio is the probability of the expert's token), - a mixture of policies (:func:`mixture_logp`): with equal
   shares the balance heuristic of multiple importance sampling, whose ratio stays bounded however badly one of the policies is known
@@ -86,7 +86,7 @@ def external_logp(old_logp: Tensor, *, flat: float = 0.5) -> Tensor:
 def window_centre(
     current_logp: Tensor, sampler_logp: Tensor, mask: Tensor | None = None, *, log_clamp: tuple[float, float] | None = LOG_CLAMP
 ) -> Tensor:
-    """Ratio of the policy at the start of the update to whoever sampled: where a clip window is centred in generalised PPO and ReMix.
+    """Ratio of the policy at the start of the update to the sampler: the centre of the clip window in generalised PPO and ReMix.
 
     With ``denominator_logp=sampler_logp`` and ``Clip(eps, eps, centre=...)`` every token starts in the middle of its window, however stale
     it is: the trust region is around the current policy, the correction around the sampler. The window stays additive, so its relative

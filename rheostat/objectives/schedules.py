@@ -1,4 +1,4 @@
-"""Schedules: a coefficient as a function of the policy update, from 0. Pure numbers; what was used is in the log of the run."""
+"""Schedules: a coefficient as a function of the policy update, from 0. Pure numbers; the log of a run holds the values that were used."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ Decay = Literal["cosine", "linear", "switch"]
 
 @dataclass(frozen=True)
 class PeakSchedule:
-    """Up to a peak, down to a valley, and there it stays.
+    """A rise to a peak, then a fall to a valley, which is kept.
 
-    The unit of time is that of whoever asks: policy updates, counted from 0, in the coefficients of language methods; environment steps
+    The unit of time is the caller's: policy updates, counted from 0, in the coefficients of language methods; environment steps
     in the exploration of dqn. With s the time, W the warm-up and D the decay::
 
         s < W            peak * s / W                     (so 0 at s = 0)
@@ -39,7 +39,7 @@ class PeakSchedule:
     decay: int = option(0, at_least=0)
     """D, updates over which it then falls to its valley."""
     decay_form: Decay = option("cosine")
-    """How it falls; ``switch`` stays at the peak until the end."""
+    """Form of the fall; ``switch`` stays at the peak until the end."""
 
     def __post_init__(self) -> None:
         if self.warmup < 0 or self.decay < 0:
@@ -48,7 +48,7 @@ class PeakSchedule:
             raise RheostatError(f"Unknown decay {self.decay_form!r}: one of {', '.join(get_args(Decay))}.")
 
     def idle(self, method: Any) -> dict[str, str]:
-        """Options that cannot act, and why."""
+        """Options that have no effect, and why."""
         if self.peak == self.valley:
             return dict.fromkeys(("decay", "decay_form"), "the peak is the valley, so nothing falls; leave it alone")
         if self.decay:
@@ -79,11 +79,11 @@ class PeakSchedule:
         return self.valley + (self.peak - self.valley) * ((1 + math.cos(math.pi * x)) / 2 if self.decay_form == "cosine" else 1 - x)
 
     def check(self, updates: int, name: str) -> None:
-        """Refuse a schedule that the run never comes to the end of: it would be another method than the one that was asked for.
+        """Refuse a schedule that does not end within the run: the run would be another method than the requested one.
 
         Args:
             updates: that the run makes.
-            name: of the schedule, for the sentence.
+            name: of the schedule, for the error message.
 
         Raises:
             RheostatError: it ends after the last update.

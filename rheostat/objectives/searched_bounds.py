@@ -43,7 +43,7 @@ EPS = 1e-8
 
 @dataclass(frozen=True)
 class Range:
-    """A bound of the ratio (not a distance from 1), from where it starts to where it ends at most."""
+    """A bound of the ratio (not a distance from 1), from its start to its end."""
 
     start: float
     end: float
@@ -95,7 +95,7 @@ def surrogate_sides(
     """
     require_same_shape(ratio=ratio, advantage=advantage, mask=mask, weight=weight)
     worth = (advantage if weight is None else advantage * weight).detach().double()
-    seen = ratio.detach().double()  # sums that do not depend on the order of the rows to any visible digit
+    seen = ratio.detach().double()  # in double precision the order of the rows changes no digit that is shown
     return masked_sum(seen.clamp(max=high) * worth.clamp(min=0), mask), masked_sum(seen.clamp(min=low) * (-worth).clamp(min=0), mask)
 
 
@@ -112,7 +112,7 @@ def search_bounds(
 ) -> SearchedBounds:
     """The bounds of one gradient step; see the table of the module.
 
-    Statistics of everything that is given: call it once with all tokens of a gradient step, never per micro-batch.
+    Statistics of all entries given: call it once with all tokens of a gradient step, never per micro-batch.
 
     Args:
         ratio: learner over behaviour policy, any shape; a constant.

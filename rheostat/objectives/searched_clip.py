@@ -1,7 +1,7 @@
 """BAPO's searched clip: in every gradient step the bounds of the window are searched for from the learner's present log-probabilities.
 
-The ratio is to whoever sampled. To the learner at the start of the update it would be 1 in the first step, and the search would do nothing.
-Where the sampler is unknown (experts), that learner is the denominator. The search sees all tokens of a gradient step
+The denominator of the ratio is the sampler. With the learner at the start of the update it would be 1 in the first step, and the search
+would have no effect. Where the sampler is unknown (experts), that learner is the denominator. The search sees all tokens of a gradient step
 (:mod:`rheostat.objectives.searched_bounds`); with micro-batches that costs one more forward pass, so that all of them see the same window.
 """
 
@@ -28,7 +28,7 @@ METER = {"low": "clip_low", "high": "clip_high", "share": "positive_share", "sha
 
 @dataclass(frozen=True)
 class SearchedClip:
-    """Where the search starts, where and how it goes, and where it stops."""
+    """The start, the steps and the end of the search."""
 
     kind: ClassVar[str] = "searched"
     low: float = option(0.2, short="clip_low", at_least=0, at_most=1)
@@ -65,7 +65,7 @@ class SearchedClip:
             raise RheostatError(f"target is {self.target}: with search 'paper' it is a share between 0 and 1.")
 
     def idle(self, method: Any) -> dict[str, str]:
-        """Options that cannot act, and why."""
+        """Options that have no effect, and why."""
         still = {"low_end": self.low_step, "high_end": self.high_step, "target": self.low_step or self.high_step}
         return {name: "its step is 0, so the bound stays where it starts; leave it alone" for name, step in still.items() if not step}
 
@@ -107,7 +107,7 @@ class SearchedClip:
 
 
 def behaviour_logp(logp: Tensor, rows: Trajectories) -> Tensor:
-    """Log-probs ``[B, T]`` under whoever sampled; where that is unknown, under the learner at the start of the update."""
+    """Log-probs ``[B, T]`` under the sampler; where that is unknown, under the learner at the start of the update."""
     start = logp.detach() if rows.learner_logp is None else rows.learner_logp
     return torch.where(rows.sampler_logp.isnan(), start, rows.sampler_logp)
 
@@ -115,10 +115,10 @@ def behaviour_logp(logp: Tensor, rows: Trajectories) -> Tensor:
 def search_metrics(
     bounds: SearchedBounds, policy: PolicyLoss, logp: Tensor, entropy: Tensor, rows: Trajectories, mask: Tensor
 ) -> dict[str, Tensor]:
-    """What the search found, and where the kept and the cut gradients push the entropy (the Entropy-Clip Rule).
+    """Metrics of the search, and the drift of the entropy by the kept and by the cut gradients (the Entropy-Clip Rule).
 
     Args:
-        bounds: what the search found.
+        bounds: the result of the search.
         policy: the loss with these bounds.
         logp, entropy: ``[B, T]``, of the learner, in nats.
         rows: ``[B, T]``, with advantages.

@@ -1,4 +1,4 @@
-"""Weighted log-likelihood ``-w log p``: imitation of tokens or actions that somebody else chose."""
+"""Weighted log-likelihood ``-w log p``: imitation of an expert's tokens or actions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def weighted_likelihood(
         weight: the same shape; a constant (see :func:`rheostat.objectives.weights.expert_weight`). None is plain maximum likelihood.
         ceiling: tokens more likely than this probability give no gradient and a constant loss; None for no ceiling.
         aggregate: see :func:`rheostat.masking.aggregate`.
-        denominator: what the aggregation divides by.
+        denominator: divides the aggregated sum.
 
     Raises:
         RheostatError: different shapes, or a ceiling that is no probability.

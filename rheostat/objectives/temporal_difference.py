@@ -1,6 +1,6 @@
 """One-step targets of a state-action value, and the regression of an ensemble of critics on them.
 
-``K`` critics of ``B`` transitions are one tensor ``[K, B]``. Vectors ``[B, 1]``, which most codes carry along, are refused: one that is
+``K`` critics of ``B`` transitions are one tensor ``[K, B]``. Vectors ``[B, 1]``, which most codes use, are refused: one that is
 forgotten regresses every value on every target.
 """
 
@@ -96,8 +96,8 @@ def greedy_value(value: Tensor, selector: Tensor | None = None) -> Tensor:
 
     | code | selector |
     |---|---|
-    | DQN | the slow copy itself: its largest value |
-    | double DQN (van Hasselt et al. 2016) | the network that learns; the slow copy judges its choice |
+    | DQN | the target network itself: its largest value |
+    | double DQN (van Hasselt et al. 2016) | the online network; the target network evaluates its choice |
 
     Args:
         value: ``[B, A]`` of every action.
@@ -145,7 +145,7 @@ def critic_loss(
         scale: factor on the whole loss.
         huber: delta in units of value; None squares.
         weight: ``[B]``, a constant (importance weights of a prioritised replay). Rows of weight 0 may hold NaN.
-        denominator: what the sum over rows is divided by; None is the number of rows, whatever their weights.
+        denominator: divides the sum over rows; None is the number of rows, whatever their weights.
 
     Raises:
         RheostatError: q is not ``[K, B]``, different numbers of rows, or a reduction that does not exist.
@@ -164,7 +164,7 @@ def critic_loss(
 
 @torch.no_grad()
 def absolute_td_error(q: Tensor, target: Tensor, *, critics: ErrorOverCritics = "mean") -> Tensor:
-    """``|Q_k - y|`` per row, over critics: what a prioritised replay ranks by.
+    """``|Q_k - y|`` per row, over critics: the priorities of a prioritised replay.
 
     Args:
         q: ``[K, B]``.

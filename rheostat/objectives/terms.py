@@ -1,4 +1,4 @@
-"""Terms: the summands of objectives over tokens, as parts. Their mathematics stands in the other files of this room."""
+"""Terms: the summands of objectives over tokens, as parts. The other modules of this package hold their mathematics."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from rheostat.parts import Batch, Context, Report, Tokens
 from rheostat.trajectories import Trajectories
 
 AnyClip = Clip | SearchedClip | DetachedClip | LogClip | NoClip
-"""PPO's clip; BAPO's searched one, on the ratio to whoever sampled; CISPO's clipped constant weight; GMPO's clip in log space; none."""
+"""PPO's clip; BAPO's searched one, on the ratio to the sampler; CISPO's clipped constant weight; GMPO's clip in log space; none."""
 
 
 @dataclass(frozen=True)
 class TokenTerm:
-    """What terms over tokens share: whose tokens they are, and how they become one number."""
+    """Base class of terms over tokens: the choice of their tokens, and the aggregation to one number."""
 
     tokens: Tokens = Tokens()
     reads: ClassVar[Sequence[str]] = ()
@@ -40,7 +40,7 @@ class TokenTerm:
         return self.tokens.mask(batch.rows)
 
     def denominator(self, batch: Batch, context: Context) -> Tensor:
-        """What its sum is divided by, over a whole gradient step."""
+        """The denominator of its sum, over a whole gradient step."""
         return self.tokens.denominator(batch.rows, context.longest)
 
     def reduce(self, values: Tensor, batch: Batch, denominator: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class SamplerCorrection:
 
 
 class Kernel(TypedDict, total=False):
-    """Arguments of :func:`~rheostat.objectives.policy_gradient.policy_gradient` that tell surrogates apart."""
+    """Arguments of :func:`~rheostat.objectives.policy_gradient.policy_gradient` that differ between surrogates."""
 
     denominator_logp: Required[Tensor | None]
     clip: Required[ClipRule]
@@ -93,16 +93,16 @@ class Kernel(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Surrogate(TokenTerm, ABC):
-    """``- weight * clip(ratio, advantage)`` on tokens; subclasses say what the ratio is to, and how far it may move."""
+    """``- weight * clip(ratio, advantage)`` on tokens; subclasses define the ratio's denominator and its clip rule."""
 
     reads: ClassVar[Sequence[str]] = ("advantage",)
 
     @abstractmethod
     def kernel(self, scores: Any, batch: Batch) -> Kernel:
-        """The denominator of the ratio, its clip rule, and what else differs from the kernel's defaults."""
+        """The denominator of the ratio, its clip rule, and other differences from the kernel's defaults."""
 
     def report_of(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
-        """What is said of the loss."""
+        """Metrics of the loss."""
         return Report(means={"approx_kl": found.approx_kl, "meter/clip_fraction": found.clip_fraction}, clipped=found.clipped)
 
     def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
@@ -152,7 +152,7 @@ class PolicyGradient(Surrogate):
         return {"bounds": self.clip.find(logp, batch.rows, self.mask(batch))}
 
     def bounds(self, batch: Batch) -> SearchedBounds:
-        """What :meth:`begin` has found for the gradient step that these rows are of."""
+        """The result of :meth:`begin` for the gradient step of these rows."""
         found = batch.facts.get("bounds")
         assert isinstance(found, SearchedBounds)
         return found
@@ -175,7 +175,7 @@ class PolicyGradient(Surrogate):
         }
 
     def report_of(self, found: PolicyLoss, scores: Any, batch: Batch) -> Report:
-        """What is said of the loss, and of the search."""
+        """Metrics of the loss and of the search."""
         report = super().report_of(found, scores, batch)
         if isinstance(self.clip, SearchedClip):
             report.means |= search_metrics(self.bounds(batch), found, scores.logp, scores.entropy, batch.rows, self.mask(batch))
@@ -187,7 +187,7 @@ class PolicyGradient(Surrogate):
         return super().__call__(scores, batch, denominator, context)
 
     def summary(self, batch: Batch) -> dict[str, float]:
-        """What is said once of a whole update."""
+        """Metrics of a whole update."""
         mask = self.mask(batch)
         weight = self.correction.weight(batch.rows, mask)
         return {} if weight is None else {"meter/capped_share": (weight[mask] >= self.correction.cap).float().mean().item()}
@@ -198,14 +198,14 @@ class OneStepLikelihood(PolicyGradient):
     """``-A log p``, for a single gradient step: a second one would be off-policy without a correction."""
 
     def check(self, composition: Any) -> None:
-        """Refuse a second gradient step on the same data, whoever asks for it."""
+        """Refuse a second gradient step on the same data."""
         if composition.gradient_steps > 1:
             raise RheostatError("REINFORCE takes one gradient step per batch: use epochs 1 and minibatches 1, or grpo for several.")
 
 
 @dataclass(frozen=True)
 class ReferenceKL(TokenTerm):
-    """The KL to a frozen model, whose log-probabilities stand in ``reference_logp``."""
+    """The KL to a frozen model, whose log-probabilities are in ``reference_logp``."""
 
     estimator: KLEstimator = "k3"
     reads: ClassVar[Sequence[str]] = ("reference_logp",)
@@ -218,7 +218,7 @@ class ReferenceKL(TokenTerm):
 
 @dataclass(frozen=True)
 class SamplerKL(TokenTerm):
-    """The forward KL to whoever sampled, ``log p_sampler - log p`` on its own samples: its gradient is maximum likelihood's."""
+    """The forward KL to the sampler, ``log p_sampler - log p`` on its own samples: its gradient is maximum likelihood's."""
 
     def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
         rows = batch.rows

@@ -25,7 +25,7 @@ def value_loss(
 ) -> Tensor:
     """Squared error of a critic, a scalar to be minimised.
 
-    The published forms differ by a factor two and by what clipping means:
+    The published forms differ by a factor two and by the meaning of clipping:
 
     | form | loss | arguments |
     |---|---|---|
@@ -36,14 +36,14 @@ def value_loss(
 
     Args:
         value: critic's prediction, ``[N]`` or ``[B, T]``; carries the gradient.
-        target: what it regresses on, the same shape; a constant.
+        target: of the regression, the same shape; a constant.
         old_value: prediction at the start of the update, the same shape; a constant. Needed for clipping.
         clip: half width of the window around ``old_value`` in units of value; None does not clip.
         pessimistic: take the larger of the two errors; False replaces the value by the clipped one.
         scale: factor on the whole loss.
         mask: bool, the same shape; masked entries may be NaN.
         aggregate: see :func:`rheostat.masking.aggregate`, as for the next two.
-        denominator: what the aggregation divides by.
+        denominator: divides the aggregated sum.
         data_parallel_size: number of devices whose gradients will be averaged.
 
     Raises:

@@ -40,7 +40,7 @@ def importance_weight(
 
     Args:
         old_logp: ``[B, T]`` under the learner at the start of the update.
-        sampler_logp: ``[B, T]`` under what really sampled; NaN where unknown (expert data), which takes a log-ratio of 0.
+        sampler_logp: ``[B, T]`` under the true sampler; NaN where unknown (expert data), which takes a log-ratio of 0.
         mask: ``[B, T]`` bool; None keeps everything (``level="token"`` then takes any shape).
         level: one weight per token, or per row.
         cap: largest weight; None for no cap.
@@ -88,10 +88,10 @@ def rejection_mask(
 
     Args:
         old_logp: ``[B, T]`` under the learner at the start of the update.
-        sampler_logp: ``[B, T]`` under what really sampled.
+        sampler_logp: ``[B, T]`` under the true sampler.
         mask: ``[B, T]`` bool.
         statistic: see above.
-        reach: judge every ``token`` alone, or whole rows by the ``sum``, ``mean`` or ``max`` over their kept tokens.
+        reach: test every ``token`` alone, or whole rows by the ``sum``, ``mean`` or ``max`` over their kept tokens.
         low: smallest accepted value in nats, None for no bound.
         high: largest accepted value in nats, None for no bound.
 
@@ -153,15 +153,15 @@ def stale_negative_weight(logp: Tensor, sampler_logp: Tensor, advantage: Tensor,
 
 
 def expert_weight(logp: Tensor, kind: ExpertWeight, *, gamma: float | None = None) -> Tensor:
-    """How much an expert's token counts, as a function w(p) of its probability p under the learner.
+    """Weight of an expert's token as a function w(p) of its probability p under the learner.
 
     | kind | w(p) | largest at | from |
     |---|---|---|---|
     | none | 1 | everywhere | SFT, CHORD-mu |
-    | importance | p | 1 | CHORD's ablation: the expert taken as certain |
+    | importance | p | 1 | CHORD's ablation: the expert's probability set to 1 |
     | phi | p (1 - p), at most 1/4 | 1/2 | CHORD-phi |
     | shaping | p / (p + gamma), gamma 0.1 | 1 | LUFFY, see :func:`policy_shaping_weight` |
-    | exploration | (1 - p)^gamma, gamma 0.5 | 0 | RL-PLUS, beside its ratio |
+    | exploration | (1 - p)^gamma, gamma 0.5 | 0 | RL-PLUS, in addition to its ratio |
 
     A constant: with a gradient through the weight the objective is another one (that of ``-p (1 - p) log p`` changes sign near p = 1).
 
@@ -198,7 +198,7 @@ def policy_shaping_weight(logp: Tensor, *, gamma: float = 0.1) -> Tensor:
 
     Args:
         logp: log-prob of the expert's token under the learner, any shape.
-        gamma: smaller values lift unlikely tokens more.
+        gamma: smaller values raise unlikely tokens more.
     """
     p = logp.detach().exp()
     return p / (p + gamma)
@@ -206,7 +206,7 @@ def policy_shaping_weight(logp: Tensor, *, gamma: float = 0.1) -> Tensor:
 
 @torch.no_grad()
 def exponential_weight(advantage: Tensor, scale: float | Tensor, cap: float = 100.0) -> Tensor:
-    """``min(exp(scale * A), cap)``: how much an action of the data counts in advantage-weighted imitation. Never overflows.
+    """``min(exp(scale * A), cap)``: weight of an action of the data in advantage-weighted imitation. Never overflows.
 
     | code | scale | cap | A |
     |---|---|---|---|
@@ -253,7 +253,7 @@ def batch_exponential_weight(advantage: Tensor, scale: float) -> Tensor:
 def sided_advantage(advantage: Tensor, omega: float, *, eps: float = 1e-10) -> Tensor:
     """Standardise advantages, then multiply positive ones by omega and the others by ``1 - omega`` (BPPO, Uni-O4).
 
-    Above 1/2, what is better than average counts more than what is worse. At 1/2 nothing is weighed, as in the authors' code: the step is
+    Above 1/2, actions better than average count more than worse ones. At 1/2 all weights are 1, as in the authors' code: the step is
     then twice that of an omega next to it.
 
     Args:

@@ -40,7 +40,7 @@ def draw_boundary(found: Boundary, folder: Path, names: tuple[str, str]) -> list
     """Write ``boundary.png`` and ``boundary.svg``.
 
     Args:
-        found: what was measured.
+        found: the measurements.
         folder: made if need be.
         names: of the two models, for the legend.
 

@@ -24,7 +24,7 @@ NOTE = (
 
 
 def clear(token: str) -> str:
-    """A token in a line of its own: nothing in it steers a terminal or breaks the line."""
+    """A token in a line of its own: without control characters and line breaks."""
     return visible(token).replace("\n", "⏎").replace(" ", "␣")
 
 
@@ -156,14 +156,14 @@ def _short(name: str, longest: int = 34) -> str:
 
 
 def full_colour(found: Disagreement, name: str) -> float:
-    """Weight at which a method's tokens have their full colour: the largest but for the largest twentieth."""
+    """Weight at which a method's tokens have their full colour: the 95 % quantile."""
     sizes = found.weight(name).abs()
     sizes = sizes[sizes > 0]
     return float(sizes.quantile(0.95)) if len(sizes) else 1.0
 
 
 def strength(weight: float, full: float) -> float:
-    """Colour of a weight in [-1, 1]; what is not 0 is seen."""
+    """Colour of a weight in [-1, 1]; every weight other than 0 is visible."""
     share = max(-1.0, min(1.0, weight / full))
     return share if share == 0 else (0.15 + 0.85 * abs(share)) * (1 if share > 0 else -1)
 

@@ -1,4 +1,4 @@
-"""The report of runs that are still going on, as a page that refreshes itself.
+"""The report of running runs, as a page that refreshes itself.
 
 The page is served on the loopback interface alone: no other machine can reach it. A page of another site that a browser of this machine
 has open cannot read it either, because requests in the name of another host are refused (DNS rebinding). The server has two paths, reads
@@ -42,10 +42,10 @@ class LivePage:
     Args:
         paths: directories of runs, comparisons or sweeps.
         port: on 127.0.0.1; 0 takes a free one.
-        every: seconds between two looks at the files.
+        every: seconds between two reads of the files.
 
     Raises:
-        RheostatError: no run there, an interval that is no time, or a port that is taken.
+        RheostatError: no run there, an interval that is not positive, or a port that is taken.
     """
 
     def __init__(self, paths: Sequence[str | Path], *, port: int = 0, every: float = 5.0) -> None:
@@ -64,7 +64,7 @@ class LivePage:
 
     @property
     def address(self) -> str:
-        """Of the page."""
+        """Address of the page."""
         return f"http://{HOSTS[0]}:{self.server.server_port}/"
 
     def __enter__(self) -> Self:
@@ -89,7 +89,7 @@ class LivePage:
         return self._rendered(library=True)
 
     def update(self) -> str:
-        """The page as it is now, without the library that draws; several readers share one look at the files.
+        """The page as it is now, without the library that draws; several readers share one read of the files.
 
         Raises:
             RheostatError: a file is damaged.
@@ -108,7 +108,7 @@ class LivePage:
         return render(records, sections=sections, live=Live(self.every, self._status(alone)), library=library)
 
     def _status(self, alone: Path | None) -> str:
-        """How it goes, in a line."""
+        """The progress in a line."""
         if alone is None:
             runs = [run for path in self.paths for run in list_runs(path)]
             counts = {state: sum(run.state == state for run in runs) for state in ("finished", "running", "stopped", "damaged", "unknown")}
@@ -122,7 +122,7 @@ class LivePage:
 
 
 def recent_speed(directory: Path) -> float:
-    """Budget per second of wall time over the last rows of a run's log; 0 where it cannot be known."""
+    """Budget per second of wall time over the last rows of a run's log; 0 where it is unknown."""
     seconds = {row["iteration"]: float(row["seconds"]) for row in read_timings(directory)}
     rows = [row for row in read_jsonl(directory / "metrics.jsonl") if row.get("iteration") in seconds][-RECENT:]
     if len(rows) < 2:

@@ -25,7 +25,7 @@ COLOURS = {
     "biased": "#D55E00",
     "undecided": "#8C8C8C",
 }
-"""By verdict; Okabe and Ito's, distinguishable with any colour vision."""
+"""Colours by verdict; Okabe and Ito's, distinguishable with any colour vision."""
 
 NOTES = {
     "gradient": (

@@ -56,7 +56,7 @@ STYLE: Any = {
 
 
 def plot_run(run: Run | Record | str | Path, path: str | Path) -> Path:
-    """Draw one run: performance first, then losses and the meter, only what is there.
+    """Draw one run: performance first, then losses and the meter, where there are any.
 
     Args:
         run: a run, its record or its directory.
@@ -207,7 +207,7 @@ def _draw(axes: Axes, metric: Metric, drawn: Sequence[tuple[int, Arm, Curve]], x
 
 
 def _mark_switch(axes: Axes, arms: Sequence[Arm], *, named: bool) -> None:
-    """Where acting begins, in runs that learn from a data set first and share that budget."""
+    """The step at which collecting begins, in runs that learn from a data set first and share that budget."""
     begins = {record.settings["steps"] for arm in arms for record in arm.records if record.settings.get("online_steps")}
     if len(begins) != 1 or (at := begins.pop()) >= axes.get_xlim()[1]:
         return

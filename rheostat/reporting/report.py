@@ -1,4 +1,4 @@
-"""One self-contained HTML page about runs and comparisons: opens from disk, asks for nothing from the network.
+"""One self-contained HTML page about runs and comparisons: opens from disk, loads nothing from the network.
 
 Charts are drawn by plotly.js, taken from the Python package ``plotly`` and embedded compressed (2 MB instead of 5 MB); everything else
 is in the page as text and tables too, so that it can be read without scripts, by keyboard and by screen readers.
@@ -54,7 +54,7 @@ FOLDED = frozenset(
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page that somebody else has rendered, e.g. rollouts.
+    """A part of the page that another module has rendered, e.g. rollouts.
 
     Attributes:
         title: its heading.
@@ -69,11 +69,11 @@ class Section:
 
 @dataclass(frozen=True)
 class Live:
-    """What a page says that refreshes itself.
+    """Settings of a page that refreshes itself.
 
     Attributes:
-        every: seconds between two looks.
-        status: how it goes, in a line.
+        every: seconds between two refreshes.
+        status: the progress, in a line.
     """
 
     every: float
@@ -136,7 +136,7 @@ def study_result(path: str | Path) -> dict[str, Any] | None:
     if path.is_file():
         return read_result(path)
     known: list[str] = []
-    with contextlib.suppress(RheostatError):  # where there are no studies, it was meant as a directory
+    with contextlib.suppress(RheostatError):  # without studies, the name is a directory
         known = study_names()
     return read_result(result_path(str(path))) if str(path) in known else None
 
@@ -219,7 +219,7 @@ def _versions(records: Sequence[Record]) -> dict[str, str]:
     return {package: ", ".join(versions) for package, versions in found.items()}
 
 
-# --- one task: what the template shows, and what the script draws ---------------------------------------------------------------------
+# --- one task: data of the template and of the script ---------------------------------------------------------------------------------
 
 
 def _task(name: str, arms: Sequence[Arm]) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def _task(name: str, arms: Sequence[Arm]) -> dict[str, Any]:
 
 
 def _verdict_words(verdict: Verdict) -> tuple[str, str]:
-    """The verdict, and what follows from it in small print."""
+    """The verdict, and its details in small print."""
     first, _, rest = verdict_text(verdict).replace(", decides", "; decides").partition("; ")
     return first, rest
 
@@ -361,7 +361,7 @@ def _table(arms: Sequence[Arm], drawn: Sequence[tuple[int, Curve]]) -> dict[str,
 
 
 def _describe(metric: Metric, arms: Sequence[Arm], drawn: Sequence[tuple[int, Curve]], step_label: str) -> str:
-    """What a screen reader says instead of the picture."""
+    """Text of the picture for screen readers."""
     ends = [
         f"{arms[index].label} goes from {format_number(float(curve.y[0]))} to {format_number(float(curve.y[-1]))}" for index, curve in drawn
     ]
@@ -374,7 +374,7 @@ def _common_axes(panels: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _moves(panels: Sequence[dict[str, Any]], axis: str) -> bool:
-    """Whether anything is spent on this axis at all."""
+    """Whether the budget of this axis is above 0."""
     return any(panel["spans"].get(axis, 0.0) > 0 for panel in panels)
 
 

@@ -103,7 +103,7 @@ def prompt_text(prompt: str | list[dict[str, str]]) -> str:
 
 
 def verdict(row: Row) -> str:
-    """Reward, its parts and what else is known of a completion, in one line."""
+    """Reward, its parts and other facts of a completion, in one line."""
     parts = ", ".join(f"{name} {value:.4g}" for name, value in row.get("parts", {}).items())
     facts = ["invalid, masked" if not row["valid"] else f"reward {row['reward']:.4g}" + (f" ({parts})" if parts else "")]
     if row.get("source"):
@@ -153,7 +153,7 @@ def warmth(value: float | None, name: str, full: float) -> float:
 
 
 def print_rollouts(run: str | Path, update: int | None = None, rows: int = 8, *, console: Console | None = None) -> None:
-    """Show completions of one update, each token on a background that says its advantage: green more likely, red less.
+    """Show completions of one update, each token on a background by its advantage: green more likely, red less.
 
     Args:
         run: directory of the run.
@@ -220,8 +220,8 @@ def shorten(numbers: Sequence[int], shown: int = 12) -> str:
 def rollouts_section(run: str | Path) -> Section | None:
     """A section of the report: first, middle and last update kept, with a heat map over tokens; None where a run kept no rollouts.
 
-    The heat map is plain HTML and CSS (radio buttons choose what is shown), so it works by keyboard and without scripts; what the colours
-    say is also in tables. At most :data:`PAGE_TOKENS` tokens are shown, and what was left out is said.
+    The heat map is plain HTML and CSS (radio buttons choose what is shown), so it works by keyboard and without scripts; the numbers behind
+    the colours are also in tables. At most :data:`PAGE_TOKENS` tokens are shown, and the page states what was left out.
 
     Raises:
         RheostatError: a damaged file.
@@ -268,7 +268,7 @@ def rollouts_section(run: str | Path) -> Section | None:
 
 
 def _completion(row: Row, full: dict[str, float], room: int) -> dict[str, Any]:
-    """What the template shows of one completion."""
+    """Data of one completion for the template."""
     values = {name: heat(row, name) for name in HEATS}
     tokens = []
     for index, token in enumerate(row["tokens"][:room]):

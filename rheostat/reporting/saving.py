@@ -17,7 +17,7 @@ def save(result: Any, directory: str | Path) -> list[Path]:
     """Keep a result: ``microscope.json`` with its picture, or ``disagree.json`` with picture, page and every token's numbers.
 
     Args:
-        result: a look through the microscope, or a disagreement (comparisons and sweeps are kept where they ran).
+        result: of the microscope, or a disagreement (comparisons and sweeps are stored where they ran).
         directory: the folder, made if need be.
 
     Returns:

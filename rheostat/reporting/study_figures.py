@@ -26,7 +26,7 @@ SIGNS: dict[Outcome, str] = {
     "undecided": "#8A8A8A",
     "not testable here": "#8A8A8A",
 }
-"""Colours of verdicts; the words stand beside them."""
+"""Colours of verdicts, shown with their words."""
 
 
 def records_of(result: dict[str, Any]) -> list[Record]:
@@ -79,7 +79,7 @@ def draw_into(study: Study, result: dict[str, Any], path: Path) -> Path:
 
 
 def draw_result(result: dict[str, Any], path: Path) -> None:
-    """The curves of every claim (performance, or whatever comes first), and every effect with its interval and verdict."""
+    """The curves of every claim (performance, or the first metric), and every effect with its interval and verdict."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -116,5 +116,5 @@ def draw_effects(axes: Any, result: dict[str, Any]) -> None:
 
 
 def verdict_word(claim: dict[str, Any]) -> str:
-    """The verdict of a stored claim; of a pilot what it points to."""
+    """The verdict of a stored claim; of a pilot its tendency."""
     return f"pilot: {claim['verdict']}" if claim["pilot"] else str(claim["verdict"])

@@ -21,7 +21,7 @@ from rheostat.terminal import console, print_table, visible
 
 
 def show(result: Any) -> None:
-    """Print a comparison, a sweep, a boundary, a look through the microscope or a disagreement as a table, with notes and places of files.
+    """Print a comparison, a sweep, a boundary, a result of the microscope or a disagreement as a table, with notes and places of files.
 
     Raises:
         RheostatError: a result of another kind.
@@ -59,7 +59,7 @@ def _print(lines: Sequence[str]) -> None:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """A comparison, one row per method; what does not fit is left out, the least important first."""
+    """A comparison, one row per method; columns that do not fit are left out, the least important first."""
     rows = comparison.summaries
     final, better = final_label(rows).lower(), f"P(better than {rows[0].label})"
     columns = ["method", "seeds", final]

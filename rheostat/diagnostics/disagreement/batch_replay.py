@@ -1,7 +1,7 @@
-"""One method on the frozen batch, through its own code: what its gradient step is made of, token by token.
+"""One method on the frozen batch, through its own code: the parts of its gradient step, token by token.
 
-As under the microscope, the method's own update is asked for its gradient and nothing of it is replaced. Weights per token come from where
-the method itself has them: autograd at its log-probabilities (language), or its hand-written derivatives (control).
+As under the microscope, the method's own update computes the gradient and nothing of it is replaced. Weights per token come from
+the method itself: autograd at its log-probabilities (language), or its hand-written derivatives (control).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from rheostat.trajectories import Trajectories
 
 @dataclass(frozen=True)
 class Replay:
-    """What one method made of the batch, ``[n]`` over all ``n`` tokens (or steps) of the frozen mask, row by row.
+    """The results of one method on the batch, ``[n]`` over all ``n`` tokens (or steps) of the frozen mask, row by row.
 
     Attributes:
         spec: the method.
@@ -52,7 +52,7 @@ class Replay:
         kept: bool, the token is in the loss.
         advantage: float64, the method's own, 0 outside.
         stopped: whether the method ended the update before this step (``target_kl``).
-        added: rows of its own that the method learns from beside the batch (expert rows).
+        added: rows of its own that the method learns from in addition to the batch (expert rows).
     """
 
     spec: Spec
@@ -85,8 +85,8 @@ def replay(spec: Spec, frozen: Frozen) -> Replay:
 
 
 def _given(rows: Trajectories, composition: Composition) -> Batch:
-    """The frozen rows as if just collected; the key of every prompt is the number of its row. What dynamic sampling would have replaced is
-    left out."""
+    """The frozen rows as if just collected; the key of every prompt is the number of its row. Groups that dynamic sampling would have
+    replaced are left out."""
     reward, valid = rows.reward.sum(1), rows.valid[:, 0]
     scores = Scores(reward, valid, torch.zeros_like(valid))
     graded = Graded(rows, [Prompt("", key=str(row)) for row in range(len(rows))], [""] * len(rows), scores)
@@ -137,7 +137,7 @@ def _language(spec: Spec, frozen: Frozen, own: Learner) -> Replay:
     count, chosen = len(numbers), frozen.rows.mask
 
     def on_batch(values: Tensor) -> Tensor:
-        """Rows of the method's batch at their places in the frozen one; what the method added below is left away."""
+        """Rows of the method's batch at their places in the frozen one; rows that the method added below are left out."""
         whole = values.new_zeros(chosen.shape)
         whole[numbers] = values[:count, : chosen.shape[1]]
         return whole[chosen]

@@ -1,4 +1,4 @@
-"""Freezing the batch that a run would learn from next, and the moves that its own method would make on it.
+"""Freezing the batch that a run would learn from next, and the gradient steps that its own method would make on it.
 
 The run is opened in memory at a checkpoint and collects as it always does, with its dial; its directory is only read.
 """
@@ -32,12 +32,12 @@ class Frozen:
     """A batch and the policy that is about to learn from it.
 
     Attributes:
-        run: as opened; its method has been walked to the end of ``path``.
+        run: as opened; its method has made all steps of ``path``.
         update: number of policy updates before it.
-        rows: ``[B, T]``, what the run kept, before any method looked at it: ``mask`` marks every token (or step) somebody chose.
+        rows: ``[B, T]``, the rows that the run kept, before any method used them: ``mask`` marks every chosen token (or step).
         policy: state of the policy at the start of the update (language), or a copy of the network (control).
-        fresh: the policy object that was handed over, untrained; None where the run names its model.
-        path: trainable parameters at the start of the update and after each move, ``[P]`` each.
+        fresh: the policy object that was passed, untrained; None where the run names its model.
+        path: trainable parameters at the start of the update and after each step, ``[P]`` each.
         learner_logp: ``[n]`` over the chosen tokens, under the policy at the start of the update.
         moved_logp: the same at the end of the path.
     """
@@ -53,12 +53,12 @@ class Frozen:
 
 
 def freeze(directory: str | Path, *, update: int | None = None, steps: int = 0, task: Any = None, policy: Any = None) -> Frozen:
-    """Open a run, collect its next batch and walk along its own method's moves on it.
+    """Open a run, collect its next batch and make its own method's gradient steps on it.
 
     Args:
         directory: of the run.
         update: open it at the checkpoint made after so many policy updates; None takes the newest.
-        steps: moves of the run's own method on the whole batch, with its own optimiser.
+        steps: gradient steps of the run's own method on the whole batch, with its own optimiser.
         task, policy: for runs on Python objects, as in :func:`rheostat.load`.
 
     Raises:
@@ -89,7 +89,7 @@ def _go_to(run: Run, update: int) -> None:
         try:
             state = checkpoint.read(folder / name)["method"]
         except RheostatError:
-            continue  # damaged: opening the run has passed over it, too
+            continue  # damaged: opening the run has skipped it, too
         made = state["context"]["counts"].get("policy", 0)
         if made == update:
             run.method.load_state_dict(state)
@@ -104,7 +104,7 @@ def _freeze_language(run: Run, learner: Learner, steps: int, fresh: Any) -> Froz
     made = context.updates
     batch = learner.collect()
     chosen = batch.rows.mask.clone()
-    for part in learner.composition.retain:  # what the dial adds; filters are every method's own
+    for part in learner.composition.retain:  # the dial's retainers; filters are every method's own
         if isinstance(part, MarkStale | RecentGroups):
             batch = part.retain(context, batch)
     rows = batch.rows
@@ -132,7 +132,7 @@ def _freeze_language(run: Run, learner: Learner, steps: int, fresh: Any) -> Froz
         for _ in range(steps):
             if len(usable):
                 update.step(context, moving[usable], [])
-            path.append(flat(parameters))  # without a row to learn from nothing moves
+            path.append(flat(parameters))  # without a row to learn from no parameter changes
     return Frozen(run, made, frozen, state, fresh, path, start, logp() if steps else start)
 
 
@@ -142,7 +142,7 @@ def _freeze_control(run: Run, learner: Learner, steps: int) -> Frozen:
         batch = learner.retain(learner.collect())
         if context.turns % composition.innermost.turns == 0:
             break
-        learner.improve(learner.credit(batch))  # between two updates of the policy only who acts changes
+        learner.improve(learner.credit(batch))  # between two updates of the policy only the behaviour policy changes
     made, frozen = context.updates, batch.rows.clone()
     _require_tokens(run, frozen)
     model = context.models["policy"]

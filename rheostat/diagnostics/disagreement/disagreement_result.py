@@ -34,10 +34,10 @@ class Row:
     """One method."""
 
     name: str
-    """As it was asked for."""
+    """Its name as requested."""
     method: str
     settings: dict[str, Any]
-    """Given with it, beyond its defaults."""
+    """Its options that differ from the defaults."""
     gradient_norm: float
     """Of the policy's parameters, before its norm is clipped."""
     elsewhere: float | None
@@ -48,7 +48,7 @@ class Row:
     stopped: bool
     """The method ended the update before this step."""
     added: int
-    """Rows of its own that the method learns from beside the batch."""
+    """Rows of its own that the method learns from in addition to the batch."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -63,9 +63,9 @@ class Shown:
         row: of the batch.
         first: number of its first token shown.
         total: tokens of the whole rollout.
-        prompt: its prompt, or what is known of it.
+        prompt: its prompt, or a description.
         reward: of the whole rollout (in control of the whole row).
-        source: who made it.
+        source: its source.
         tokens: as text.
         weights: by method, ``-d loss / d log pi`` of every token.
         states: by method, one of ``up``, ``down``, ``clipped``, ``idle``, ``left out`` for every token.
@@ -84,17 +84,17 @@ class Shown:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """What several methods make of the same batch.
+    """The results of several methods on the same batch.
 
     Attributes:
-        facts: of the run, the batch, how far off-policy it is, and how far the policy was moved.
-        rows: one per method, in the order asked for.
+        facts: of the run, the batch, how far off-policy it is, and the distance that the policy was moved.
+        rows: one per method, in the requested order.
         cosines: of the gradients, ``[methods][methods]``; None where a gradient is 0.
         signs: share of tokens whose weights differ in sign; one that moves while the other does not counts.
         opposed: share of tokens that one makes more likely and the other less.
         distances: 1 - cosine of the weights over all tokens, in [0, 2]; None where all weights are 0.
         shown: the most disputed rollouts.
-        notes: what a reader must know, one sentence each.
+        notes: warnings for readers, one sentence each.
         tensors: ``mask`` ``[B, T]``, ``action``, and ``weight/NAME``, ``clipped/NAME``, ``kept/NAME`` over the ``n`` tokens of the mask.
     """
 
@@ -119,11 +119,11 @@ class Disagreement:
         return names.index(name)
 
     def cosine(self, one: str, other: str) -> float | None:
-        """Of the gradients of two methods."""
+        """Cosine of the gradients of two methods."""
         return self.cosines[self._place(one)][self._place(other)]
 
     def weight(self, name: str) -> Tensor:
-        """Of every token under a method, float64 ``[n]``."""
+        """Weight of every token under a method, float64 ``[n]``."""
         return self.tensors[f"weight/{self.rows[self._place(name)].name}"]
 
     def to_json(self) -> dict[str, Any]:
@@ -155,18 +155,18 @@ def disagree(
     """Freeze the batch that a run would learn from next, and replay it through several methods.
 
     Every method starts from the run's policy and gets the same rows; its own ``retain``, ``credit`` and ``improve`` make one gradient step
-    of the whole batch. What is compared is the gradient that its optimiser would be handed, and in it the weight of every token.
+    of the whole batch. The comparison is between the gradients that the optimisers would receive, and the weights of every token in them.
 
     Args:
         run: directory of a run, finished or stopped. It is only read.
         methods: at least two names of one domain, each perhaps with settings: ``grpo:clip_high=0.28,kl_coefficient=0``. The run's own
             method has the run's settings, any other its defaults.
         update: open the run at the checkpoint after so many policy updates; None takes the newest.
-        steps: moves of the run's own method on the batch, with its own optimiser and learning rate, before the gradient is looked at: the
+        steps: steps of the run's own method on the batch, with its own optimiser and learning rate, before the gradient is computed: the
             ratio to the start of the update is then not 1, and clips act.
         rows: rollouts shown, the most disputed ones.
         task, policy: for runs on Python objects, as in :func:`rheostat.load`.
-        progress: show what is being replayed.
+        progress: show the progress of the replay.
         options: settings for every method.
 
     Raises:
@@ -239,7 +239,7 @@ def _summarise(replays: Sequence[Replay], frozen: Frozen, steps: int, rows: int,
 
 
 def _facts(frozen: Frozen, steps: int) -> dict[str, Any]:
-    """Of the run and the batch."""
+    """Facts of the run and the batch."""
     run, rows, mask = frozen.run, frozen.rows, frozen.rows.mask
     source, version = rows.source[mask], rows.version[mask]
     age = torch.where((source == int(Source.EXPERT)) | (version < 0), -1, frozen.update - version)
@@ -265,7 +265,7 @@ def _facts(frozen: Frozen, steps: int) -> dict[str, Any]:
 
 
 def _notes(rows: Sequence[Row], facts: dict[str, Any]) -> list[str]:
-    """What a reader must know."""
+    """Warnings for readers."""
     notes = []
     still = [row.name for row in rows if row.gradient_norm == 0]
     if facts.get("informative_groups") == 0:
@@ -344,5 +344,5 @@ def _texts(frozen: Frozen, actions: Tensor) -> list[str]:
     if frozen.rows.attention is not None:
         return [frozen.run.method.policy.tokenizer.decode([token]) for token in actions.tolist()]
     if actions.is_floating_point() or actions.dim() > 1:
-        return [""] * len(actions)  # several numbers have no room
+        return [""] * len(actions)  # no space for several numbers
     return [str(action) for action in actions.tolist()]

@@ -1,4 +1,4 @@
-"""What is asked for: methods with settings of their own, as in ``grpo:clip_high=0.28,kl_coefficient=0``."""
+"""The requested methods with settings of their own, as in ``grpo:clip_high=0.28,kl_coefficient=0``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OF_THE_BATCH = {
         "normalise_rewards",
     ),
 }  # fmt: skip
-"""Settings that describe the batch or the policy: the run has decided them."""
+"""Settings that describe the batch or the policy: the run fixes them."""
 OF_THE_STEP = ("epochs", "minibatches", "max_grad_norm", "evaluate_every", "max_sampling_rounds", "sampling_error_every")
 """Settings that would cut the one gradient step in pieces, or clip it."""
 
@@ -31,7 +31,7 @@ class Spec:
     """A method to replay the batch through."""
 
     label: str
-    """As it was written."""
+    """Its text on the command line."""
     method: str
     """Its name."""
     settings: dict[str, Any]
@@ -99,13 +99,13 @@ def require_domain(specs: Sequence[Spec], run: Settings) -> None:
 
 
 def config_of(spec: Spec, run: Settings, given: dict[str, Any]) -> Any:
-    """The configuration a method replays with: its own defaults (the run's settings where it is the run's method), what the batch decides,
-    and what was asked for.
+    """The configuration a method replays with: its own defaults (the run's settings where it is the run's method), the options fixed by the
+    batch, and those given.
 
     Args:
         spec: the method.
         run: settings of the run.
-        given: what the batch and the single gradient step decide, as far as the method has it.
+        given: options fixed by the batch and the single gradient step, as far as the method has them.
 
     Raises:
         RheostatError: settings that do not exist or do not fit.

@@ -20,7 +20,7 @@ SCALED = 0.01
 
 @dataclass(frozen=True)
 class Tokens:
-    """What a method does with the tokens of a batch. The first five are shares that sum to 1."""
+    """How a method treats the tokens of a batch. The first five are shares that sum to 1."""
 
     up: float
     """Made more likely."""
@@ -43,7 +43,7 @@ class Tokens:
 
 
 def without_rounding(weight: Tensor) -> Tensor:
-    """The weights ``[n]`` with what is only rounding set to 0: below a millionth of the largest, or of 0.1 / n."""
+    """The weights ``[n]`` with rounding errors set to 0: below a millionth of the largest, or of 0.1 / n."""
     floor = max(1e-6 * float(weight.abs().max()), 1e-7 / len(weight)) if len(weight) else 0.0
     return weight.masked_fill(weight.abs() <= floor, 0.0)
 
@@ -107,7 +107,7 @@ def dispute(weights: Tensor) -> Tensor:
 
 
 def most_disputed(weights: Tensor, mask: Tensor, rows: int, longest: int) -> list[tuple[int, int, int]]:
-    """The rows, and in them the stretch, on which methods differ most: in turn one that they would rather see more, and less often.
+    """The rows, and in them the stretch, on which methods differ most: in turn one that they make more likely, and one less likely.
 
     Args:
         weights: ``[methods, n]`` over the tokens of the mask.

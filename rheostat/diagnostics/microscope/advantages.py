@@ -1,8 +1,8 @@
 """Estimators of the advantage against the exact advantages of a small MDP, on-policy and off-policy.
 
-The expectation of an estimate given the state and action it belongs to is a sum over every way the episode may go on, so bias and variance
-are exact. A baseline biases no policy gradient, therefore estimates are compared after their mean over the learner's actions is taken off.
-The critic is wrong on purpose (the values of the uniformly random policy) or exact.
+The expectation of an estimate given the state and action it belongs to is a sum over every continuation of the episode, so bias and
+variance are exact. A baseline biases no policy gradient, therefore estimates are compared after their mean over the learner's actions is
+subtracted. The critic is wrong on purpose (the values of the uniformly random policy) or exact.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TOLERANCE = 1e-6
 
 @dataclass(frozen=True)
 class Episodes:
-    """Every episode of an MDP, with what estimators may know; all ``[N, T]`` float64 or bool."""
+    """Every episode of an MDP, with the inputs of estimators; all ``[N, T]`` float64 or bool."""
 
     reward: Tensor
     mask: Tensor
@@ -35,11 +35,11 @@ class Episodes:
     expected_q: Tensor
     """Its mean over the learner's actions in s_t."""
     next_expected_q: Tensor
-    """In the state after."""
+    """The critic's value in the next state."""
     target_logp: Tensor
-    """Of the learner."""
+    """Log-probability under the learner."""
     behaviour_logp: Tensor
-    """Of whoever acted."""
+    """Log-probability under the behaviour policy."""
 
     @property
     def common(self) -> dict[str, Any]:
@@ -132,7 +132,7 @@ def advantage_rows(names: list[str], problem: ControlProblem, behaviour: Tensor,
     Args:
         names: of :data:`ADVANTAGES`.
         problem: whose episodes are summed over.
-        behaviour: parameters of whoever acts in the off-policy columns.
+        behaviour: parameters of the behaviour policy in the off-policy columns.
         learner: parameters of the policy whose advantages are wanted; it acts itself in the on-policy columns.
     """
     rows = []

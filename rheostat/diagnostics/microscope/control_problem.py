@@ -1,4 +1,4 @@
-"""MDPs given by tables, with a tabular softmax policy: every way through them is listed."""
+"""MDPs given by tables, with a tabular softmax policy: every path through them is listed."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class ControlProblem(Problem):
         RheostatError: more outcomes than can be listed, or an MDP whose limit truncates.
 
     Attributes:
-        state, action: int64 ``[N, T]``, every way through the MDP.
+        state, action: int64 ``[N, T]``, every path through the MDP.
         reward: float64 ``[N, T]``, 0 after the end.
         mask: bool ``[N, T]``.
     """
@@ -66,7 +66,7 @@ class ControlProblem(Problem):
         return [self.logits]
 
     def _count(self) -> int:
-        """Ways through the MDP, counted without listing them; not far beyond ``UNCOUNTED``."""
+        """Number of paths through the MDP, without listing them; not far beyond ``UNCOUNTED``."""
         counts = dict.fromkeys(self.mdp.start.nonzero().flatten().tolist(), 1)
         next_state, ends, total = self.mdp.next_state.tolist(), self.mdp.ends.tolist(), 0
         for _ in range(self.mdp.limit):
@@ -135,7 +135,7 @@ class ControlProblem(Problem):
         return network
 
     def environments(self, num_envs: int, seed: int) -> Environments:
-        """The MDP as a method steps through it."""
+        """The MDP as environments for a method."""
         from rheostat.tasks.control.environments import make
 
         return make(lambda: TabularEnvironment(self.mdp), num_envs=num_envs, seed=seed)

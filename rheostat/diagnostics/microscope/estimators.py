@@ -1,7 +1,7 @@
 """Plain importance-sampling estimators of the policy gradient: the library's kernel and weights with nothing around them.
 
-Every estimator is ``sum_t w_t A grad log pi(y_t)`` averaged over completions, with the leave-one-out advantage of RLOO, which biases
-nothing. They differ in the weight ``w_t``, made of the ratios ``r_t`` of the learner to the sampler. Where the reward stands on the last
+Every estimator is ``sum_t w_t A grad log pi(y_t)`` averaged over completions, with the leave-one-out advantage of RLOO, which adds no
+bias. They differ in the weight ``w_t``, made of the ratios ``r_t`` of the learner to the sampler. Where the reward lies on the last
 token, the per-decision weight of reinforcement learning is that of the whole sequence, because the only reward comes after every decision.
 """
 
@@ -26,7 +26,7 @@ from rheostat.trajectories import Trajectories
 
 @dataclass(frozen=True)
 class Plain:
-    """A plain estimator: what it does, and its weight."""
+    """A plain estimator: its description and its weight."""
 
     title: str
     weight: WeightedLikelihood
@@ -34,7 +34,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class WeightedLikelihood(TokenTerm):
-    """``-w A log p``; the ratio is that of the learner as it is now to whoever sampled."""
+    """``-w A log p``; the ratio is that of the present learner to the sampler."""
 
     weight: Literal["none", "token", "prefix", "sequence"] = "none"
     """Which ratios enter the weight of a token."""

@@ -1,4 +1,4 @@
-"""What a problem is whose outcomes can be listed: the expected reward and its gradient are sums, not estimates.
+"""Problems whose outcomes can be listed: the expected reward and its gradient are sums, not estimates.
 
 A problem is a table of outcomes with their returns and a differentiable log-probability of each. From these follow
 ``J(theta) = sum_y p_theta(y) R(y)``, its gradient, the divergence of two parameter vectors and the effective sample size between them.
@@ -21,7 +21,7 @@ UNCOUNTED = 10**15  # where counting stops
 
 
 def require_small(name: str, outcomes: int) -> None:
-    """Refuse what cannot be listed.
+    """Refuse a problem with too many outcomes.
 
     Raises:
         RheostatError: with the size and the limit.
@@ -46,11 +46,11 @@ def assign(parameters: Sequence[Tensor], theta: Tensor) -> None:
 
 
 class Problem(ABC):
-    """What the microscope asks of a problem.
+    """The interface of problems for the microscope.
 
     Attributes:
         name: as on the command line.
-        domain: whose methods can be looked at.
+        domain: of the methods that can be examined.
         step: default step size of the exact ascent that separates the behaviour policy from the learner.
         theta: ``[P]``, parameters of the behaviour policy.
         returns: ``[N]`` float64, the reward of every outcome.
@@ -83,7 +83,7 @@ class Problem(ABC):
         return value.item(), flat(gradients).double()
 
     def path(self, steps: int, step_size: float | None = None) -> list[Tensor]:
-        """``theta`` and where each of ``steps`` steps of exact gradient ascent leads, ``steps + 1`` vectors."""
+        """``theta`` and the parameters after each of ``steps`` steps of exact gradient ascent, ``steps + 1`` vectors."""
         thetas = [self.theta]
         for _ in range(steps):
             ascent = self.exact(thetas[-1])[1] * (self.step if step_size is None else step_size)

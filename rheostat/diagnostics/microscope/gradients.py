@@ -1,12 +1,12 @@
 """Gradients of the methods, one batch at a time, through their own code.
 
-A method is run as the training loop runs it, ``collect() -> retain() -> credit()``, and then its update is asked for the gradient of its
-own terms on the batch (``accumulate``). Whoever samples has the behaviour policy's parameters, and the policy is moved along the exact
-path. So every method is looked at from the same pair of policies, and nothing of it is replaced or written a second time.
+A method is run as the training loop runs it, ``collect() -> retain() -> credit()``, and then its update computes the gradient of its
+own terms on the batch (``accumulate``). The sampler has the behaviour policy's parameters, and the policy is moved along the exact
+path. So every method is examined at the same pair of policies, and nothing of it is replaced or implemented twice.
 
-What is set aside, so that the gradient is that of the expected reward and is seen whole: the gradient's norm limit, KL and entropy
+Switched off, so that the gradient is that of the expected reward, unclipped: the limit of the gradient norm, KL and entropy
 regularisers, DAPO's overlong penalty (its buffer is longer than these completions), and, because they change the policy between two
-batches, the running normalisation of observations and rewards. ``options`` bring any of them back.
+batches, the running normalisation of observations and rewards. ``options`` switch any of them on again.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ NO_REWARD = {
     "sft": "it imitates demonstrations and never sees a reward",
 }
 """Methods without a policy gradient of the reward, and why."""
-ENDLESS = 2**40  # budget of a method that is only looked at
+ENDLESS = 2**40  # budget of a method that is only examined
 
 LANGUAGE_SETTINGS: dict[str, Any] = {"prompts_per_batch": 64, "group_size": 4, "kl_coefficient": 0.0, "overlong_buffer": 0}
 CONTROL_SETTINGS: dict[str, Any] = {
@@ -89,11 +89,11 @@ def looked_at(name: str) -> bool:
 
 
 def sampler(name: str, problem: Problem, path: list[Tensor], lag: int, *, seed: int, options: dict[str, Any] | None = None) -> Sampler:
-    """A method or estimator, ready to be looked at.
+    """A method or estimator, ready to be examined.
 
     Args:
         name: of the table of methods, or of :data:`~rheostat.diagnostics.microscope.estimators.WEIGHTED`.
-        problem: what it acts in.
+        problem: its environment or task.
         path: parameters of the behaviour policy (first), of the learner at the start of the update (number ``lag``), and of the learner
             after each gradient step already made on the batch (the rest).
         lag: see ``path``.
@@ -201,8 +201,8 @@ def ascent_direction(learner: Learner, update: Update, batch: Batch, parameters:
 class ControlSampler:
     """A method of the PPO family in a :class:`ControlProblem`, with the exact values of the learner as its critic.
 
-    Only the gradient of the logits is looked at: the critic has parameters of its own. The environments run on from batch to batch, so that
-    no step of an episode is over-represented; a batch shares its rows with no other (of a window of b batches every b-th is taken).
+    Only the gradient of the logits is examined: the critic has parameters of its own. The environments continue from batch to batch, so
+    that no step of an episode is over-represented; a batch shares its rows with no other (of a window of b batches every b-th is taken).
     Arguments
     as in :func:`sampler`.
     """
@@ -233,7 +233,7 @@ class ControlSampler:
                 assign(self.parameters, self.path[self.lag])
             batch = learner.credit(batch)
             found = self.gradient_on(batch) if due else None
-            for part in others:  # who acts next is derived from whoever collects
+            for part in others:  # the next behaviour policy follows from the collector
                 part.improve(context, batch)
             if found is None:
                 continue
@@ -254,7 +254,7 @@ class ControlSampler:
 
     @property
     def steps(self) -> int:
-        """Gradient steps of an update: those that were made, and the one that is looked at."""
+        """Gradient steps of an update: those that were made, and the one that is examined."""
         return len(self.path) - self.lag
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
-"""Estimators of KL(learner, reference) against the exact divergence: what their values estimate, and what their gradients do.
+"""Estimators of KL(learner, reference) against the exact divergence: what their values and their gradients estimate.
 
 Everything is summed over all outcomes, so nothing here is an estimate: the errors are those of float32.
 
-Each estimator is looked at per token and summed (how methods use it) and, with ``-sequence``, on the completion's log-probability. The
+Each estimator is examined per token and summed (how methods use it) and, with ``-sequence``, on the completion's log-probability. The
 difference matters for the gradient: a loss on tokens moves each token as if the tokens after it did not depend on it.
 """
 
@@ -94,12 +94,12 @@ class KLRow:
 
     @property
     def verdict(self) -> str:
-        """The value in a word."""
+        """Verdict on the value."""
         return "unbiased" if abs(self.bias) < TOLERANCE else "biased"
 
     @property
     def gradient_of(self) -> str:
-        """Whose gradient the expected gradient is."""
+        """The divergence whose gradient the expected gradient is."""
         if self.gradient_error < TOLERANCE:
             return "KL(learner, reference)"
         if self.reverse_error < TOLERANCE:

@@ -1,4 +1,4 @@
-"""Tiny words: a language model so small that everything it can say is listed."""
+"""Tiny words: a language model so small that all its completions can be listed."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class LanguageProblem(Problem):
         return self.token_logp(theta).double().sum(1) - math.log(len(self.prompts))
 
     def setup(self, *, value_head: bool = False) -> LanguageSetup:
-        """What a method trains in, with nothing shared: a copy of the model, an engine and the grader."""
+        """The context of a method, with nothing shared: a copy of the model, an engine and the grader."""
         assign(self.parameters, self.theta)
         policy = LanguagePolicy(copy.deepcopy(self._model), self._policy.tokenizer, value_head=value_head)
         encoder = PromptEncoder(policy.tokenizer, self.task.limits.max_prompt_tokens)

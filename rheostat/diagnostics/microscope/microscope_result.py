@@ -1,4 +1,4 @@
-"""Putting estimators under the microscope: what to look at, where, and the result as an object."""
+"""Examining estimators under the microscope: their choice, the problem, and the result as an object."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ FAMILIES: dict[str, list[str]] = {"is": list(WEIGHTED), "kl": list(KL_ESTIMATORS
 """A family's name stands for all its members."""
 METHODS_SHOWN = ("reinforce", "rloo", "dr-grpo", "grpo", "reinforce-pp", "dapo", "gspo", "gmpo", "cispo", "tis", "luffy", "rft", "ppo-lm")
 DEFAULT = (*WEIGHTED, *METHODS_SHOWN)
-"""What a bare ``rheostat microscope`` looks at."""
+"""Estimators of ``rheostat microscope`` without arguments."""
 LAG = 4
-"""Exact steps between behaviour and learner unless told otherwise: enough for every correction to matter."""
+"""Exact steps between behaviour and learner by default: enough for every correction to matter."""
 BATCHES = 200
-STEPS_TRIED = 50  # batches whose direction is tried out for the improvement
+STEPS_TRIED = 50  # batches whose direction is evaluated for the improvement
 
 
 @dataclass(frozen=True)
 class MicroscopeResult:
-    """What was seen.
+    """The result of an examination.
 
     Attributes:
         kind: gradients of methods, estimators of the KL, or of advantages.
         facts: of the problem and of the dial's setting.
-        rows: one per estimator, in the order asked for.
+        rows: one per estimator, in the requested order.
     """
 
     kind: Kind
@@ -86,11 +86,11 @@ def microscope(
         seed: of the sampling.
         step_size: of the exact steps; None takes the problem's.
         length: tokens of a completion or steps of an episode; 0 takes the problem's.
-        progress: show what is being looked at.
+        progress: show the progress.
         options: settings of the methods, for every one of them.
 
     Raises:
-        RheostatError: names that do not exist, cannot be looked at or do not go together, numbers out of range, a problem too large.
+        RheostatError: names that do not exist, cannot be examined or do not go together, numbers out of range, a problem too large.
     """
     asked = [member for name in names or DEFAULT for member in FAMILIES.get(name, [name])]
     kind, domain = kind_of(asked)
@@ -156,7 +156,7 @@ def microscope(
 
 
 def kind_of(names: Sequence[str]) -> tuple[Kind, Literal["control", "language"]]:
-    """What these names have in common.
+    """The kind and domain that these names share.
 
     Raises:
         RheostatError: unknown or unsuitable names, or names that have too little in common.

@@ -1,4 +1,4 @@
-"""From gradients of independent batches to bias, variance and direction, with intervals that know what chance can do.
+"""From gradients of independent batches to bias, variance and direction, with intervals.
 
 With ``g_1 .. g_B`` the batches' gradients, ``m`` their mean and ``g*`` the exact one:
 
@@ -8,12 +8,12 @@ With ``g_1 .. g_B`` the batches' gradients, ``m`` their mean and ``g*`` the exac
   weighted chi-squares approximated by one scaled chi-square with the same two moments (Welch and Satterthwaite); the term that a bias
   adds to the spread is normal. The interval therefore begins at 0 for an unbiased estimator in at least ``level`` of all cases. The upper
   bound errs on the safe side.
-- direction ``min_k |k E g - g*| / |g*|``, the sine of the angle between mean and exact gradient: what no learning rate puts right. The
+- direction ``min_k |k E g - g*| / |g*|``, the sine of the angle between mean and exact gradient: which no learning rate corrects. The
   same statistic, on the parts of the gradients that are orthogonal to ``g*``.
 
 An estimator is called ``unbiased`` where the intervals of scale and bias contain 1 and 0, ``biased in scale only`` where the direction's
-contains 0, else ``biased``. The words are about what so many batches can show: the upper end of the interval is what they leave open, and
-where that is more than ``RESOLUTION`` the verdict is ``undecided``.
+contains 0, else ``biased``. The words refer to the resolution of so many batches: the upper end of the interval is the bias that they leave
+open, and where that is more than ``RESOLUTION`` the verdict is ``undecided``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from rheostat.errors import RheostatError
 Verdict = Literal["unbiased", "biased in scale only", "biased", "undecided"]
 LEVEL = 0.99
 RESOLUTION = 0.25
-"""Where an interval contains 0 but reaches further than this, the batches were too few to say anything."""
+"""Where an interval contains 0 but reaches further than this, the batches were too few for a verdict."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def mean_interval(x: Tensor, level: float = LEVEL) -> Interval:
 def squared_mean(deviations: Tensor, level: float = LEVEL) -> Interval:
     """Unbiased estimate of ``|E d|^2`` from independent vectors ``[B, P]``, with an interval (see the module).
 
-    The estimate and the lower end may be below 0, which is how a squared norm of 0 looks.
+    The estimate and the lower end may be below 0, as happens for a squared norm of 0.
     """
     count = len(deviations)
     mean = deviations.mean(0)
@@ -113,7 +113,7 @@ def _sine(across: float, along: float) -> float:
 
 
 def summarise(name: str, gradients: Tensor, exact: Tensor, improvement: Tensor | None = None, *, level: float = LEVEL) -> Row:
-    """What the gradients of independent batches say about their estimator.
+    """Bias, variance and direction of an estimator from the gradients of independent batches.
 
     Args:
         name: of the estimator.

@@ -1,4 +1,4 @@
-"""The table of claims: what papers say, what was found here. Made from the stored results and from nothing else."""
+"""The table of claims: those of the papers, and their verdicts here. It is made from the stored results alone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Row:
     interval: tuple[float | None, float | None] | None
     verdict: str
     pilot: bool
-    """Whether it decides nothing: fewer than 8 seeds, seeds of a pilot, or a result that is older than the rule."""
+    """Whether it is a pilot: fewer than 8 seeds, seeds of a pilot, or a result that is older than the rule."""
     margins: dict[str, float]
     conditions: tuple[str, ...]
     """Every condition and precondition, with its outcome."""
@@ -48,10 +48,10 @@ class Row:
     carried_to: str
     """The commit that the result was carried over to by equal golden runs; empty if it was not."""
     golden: str
-    """How many golden runs of each method that rests on."""
+    """Number of equal golden runs of each method."""
 
     def to_json(self) -> dict[str, Any]:
-        """As a plain object: ``effect`` is the number, ``measure`` says of what."""
+        """As a plain object: ``effect`` is the number, ``measure`` its name."""
         found = asdict(self) | {
             "arms": list(self.arms),
             "conditions": list(self.conditions),
@@ -118,7 +118,7 @@ def conditions_of(claim: dict[str, Any]) -> tuple[str, ...]:
 
 
 def preconditions_of(claim: dict[str, Any]) -> list[str]:
-    """Preconditions of a stored claim as text, with what the pilot measured."""
+    """Preconditions of a stored claim as text, with the pilot's measurements."""
     return [
         f"{'met' if one['passed'] else 'not met'}: {one['measures']} {one['bounds']} ({one['measured']:.3g})"
         for one in claim["preconditions"]
@@ -126,7 +126,7 @@ def preconditions_of(claim: dict[str, Any]) -> list[str]:
 
 
 def verdict_of(row: Row) -> str:
-    """The verdict; of a pilot only what it points to."""
+    """The verdict; of a pilot only its tendency."""
     return f"pilot ({SIGN[row.verdict]})" if row.pilot else SIGN[row.verdict]
 
 
@@ -156,7 +156,7 @@ def markdown_table(found: list[Row]) -> str:
 
 
 def summary_table(found: list[Row]) -> str:
-    """One row per system: its first claim with every condition, and how all of them fared."""
+    """One row per system: its first claim with every condition, and the verdicts of all of them."""
     lines = [
         "| System | Claim | Here | Seeds | Effect | Margin and conditions | Verdict | All claims | Date, commit |",
         "|---|---|---|---:|---|---|---|---|---|",
@@ -234,7 +234,7 @@ def page(found: list[Row]) -> str:
 
 
 def targets() -> dict[Path, str]:
-    """The files that hold the claims, with what they should say.
+    """The files that hold the claims, with their right content.
 
     Raises:
         RheostatError: the README has no place for the table.
@@ -254,7 +254,7 @@ def targets() -> dict[Path, str]:
 
 
 def stale() -> list[Path]:
-    """Files whose claims are not what the results say."""
+    """Files whose claims differ from the results."""
     return [path for path, text in targets().items() if not path.exists() or path.read_text() != text]
 
 
@@ -268,7 +268,7 @@ def write() -> list[Path]:
 
 
 def _again(slug: str, result: dict[str, Any]) -> str:
-    """How to run a study again: the command of the result, unless it is older than the rule, and then it would not do the same."""
+    """How to run a study again: the command of the result, unless it is older than the rule, whose command would do something else now."""
     if result["declaration"] is None:
         return f"Run it again with `rheostat study {slug}`."
     return f"Made by `{result['provenance']['command']}`."

@@ -1,7 +1,7 @@
-"""What a study declares before its seeds are run, and what holds it to that.
+"""The declaration of a study before its seeds are run, and its enforcement.
 
-A study goes through three steps. The **pilot** runs a few seeds of its own (1000, 1001, ...), which are never judged: they show whether the
-task can tell anything at all (preconditions) and how far results spread, so that margins can be chosen. The **declaration** (looks, level,
+A study goes through three steps. The **pilot** runs a few seeds of its own (1000, 1001, ...), which enter no verdict: they show whether the
+task can show the effect at all (preconditions) and the spread of results, so that margins can be chosen. The **declaration** (looks, level,
 margins, preconditions, the words of every claim and the code that judges it) is stored beside the first cell of the study's own seeds; from
 then on another one is refused. The **looks** are taken in their order, and none is left out.
 """
@@ -35,16 +35,16 @@ HASHED = {
     "words": "its title, the published claim or its setting was worded otherwise",
     "judge": "its judge, or a precondition's measure, was other code",
 }
-"""Parts of a declaration of which only a hash is stored, as what a change of them means."""
+"""Parts of a declaration of which only a hash is stored, and the meaning of a change of each."""
 
 
 @dataclass(frozen=True)
 class Precondition:
-    """Something without which a claim cannot be tried here: its mean over the pilot's seeds must lie within bounds."""
+    """A condition without which a claim cannot be tested here: its mean over the pilot's seeds must lie within bounds."""
 
     name: str
     measures: str
-    """What is measured, as text."""
+    """Description of the measurement."""
     value: Callable[[Results], Seeds]
     """The number of every pilot seed."""
     least: float | None = None
@@ -90,7 +90,7 @@ def not_testable(preconditions: Sequence[Mapping[str, Any]]) -> list[Condition]:
 
 
 def declared(claims: Sequence[Claim]) -> dict[str, Any]:
-    """What is fixed before the first seed, as plain JSON."""
+    """The declaration before the first seed, as plain JSON."""
     return {
         "looks": list(RULE.looks),
         "alpha": RULE.alpha,
@@ -112,10 +112,10 @@ def digest(declaration: Mapping[str, Any]) -> str:
 
 
 def require_same(slug: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to declare something else than before.
+    """Refuse a changed declaration.
 
     Raises:
-        RheostatError: looks, level, or a claim's margins, preconditions, words or judge are not what they were when the data were made.
+        RheostatError: looks, level, or a claim's margins, preconditions, words or judge have changed since the data were made.
     """
     if digest(before) == digest(now):
         return
@@ -166,7 +166,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 
 def keep(folder: Path, slug: str, declaration: Mapping[str, Any], look: int | None = None) -> None:
-    """Store what is declared beside the first cell, or hold it against what is stored; ``look`` has been taken.
+    """Store the declaration beside the first cell, or compare it with the stored one; ``look`` has been taken.
 
     Raises:
         RheostatError: see :func:`require_same`.

@@ -1,4 +1,4 @@
-"""Cells of a study: what one process computes in one go, kept on disk under a hash of everything its result depends on.
+"""Cells of a study: units of work of one process, stored on disk under a hash of everything their result depends on.
 
 A cell is a function of plain arguments (one arm, task and seed, say). Its key hashes the arguments, the versions of the libraries that
 compute, and the meaning of the source (:mod:`rheostat.experiments.studies.sources`). So a finished cell is never computed twice, and
@@ -29,7 +29,7 @@ FORMAT = 1
 MOST_BYTES = 256 * 2**20
 """That a cell's record may have."""
 Record = dict[str, Any]
-"""What is stored of a cell: ``label``, ``function``, ``arguments``, ``seconds``, ``commit``, ``uncommitted`` and ``result``."""
+"""The stored record of a cell: ``label``, ``function``, ``arguments``, ``seconds``, ``commit``, ``uncommitted`` and ``result``."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Cell:
     label: str
     """For the display."""
     cost: float = 1.0
-    """Expected seconds, for the estimate of what is left."""
+    """Expected seconds, for the estimate of the time left."""
     needs: tuple[Cell, ...] = ()
     """Cells whose files this one reads; their keys belong into the arguments."""
     sources: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """What the result is stored under."""
+        """Key of the stored result."""
         return _hash(self._described() | {"versions": library_versions()})
 
     @property
@@ -71,7 +71,7 @@ class Cell:
 def compute(cell: Cell, folder: Path, key: str) -> Record:
     """Run one cell and store its record under ``key``; the record appears whole or not at all.
 
-    A process that was left over from an interrupted study may be at the same cell: then this waits for it, and takes its result.
+    A left-over process of an interrupted study may compute the same cell: then this waits for it, and takes its result.
 
     Raises:
         RheostatError: the code is no longer what the key was made from.
@@ -124,7 +124,7 @@ def read(folder: Path, key: str) -> Record | None:
 
 
 def with_needs(cells: Iterable[Cell]) -> list[Cell]:
-    """The cells and everything they need, each before what needs it."""
+    """The cells and all cells they need, each after those it needs."""
     ordered: dict[str, Cell] = {}
     for cell in cells:
         for need in (*with_needs(cell.needs), cell):

@@ -1,8 +1,8 @@
 """The code of a judge as a hash: another verdict from the same numbers needs another hash.
 
-A judge's meaning is its own syntax (comments, docstrings and layout do not count) together with what it uses by name: functions and classes
-of the package that the study belongs to, followed through each other, and constants, whether they are global or held by a closure. What
-belongs to this library counts by its name; the rule itself is part of every declaration.
+The hash covers the judge's own syntax (without comments, docstrings and layout) together with everything it uses by name: functions and
+classes of the package that the study belongs to, followed through each other, and constants, whether they are global or held by a closure.
+What belongs to this library counts by its name; the rule itself is part of every declaration.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LIBRARY = __name__.split(".")[0]
 
 
 def code_of(*functions: Callable[..., Any]) -> str:
-    """Hash of what some functions say and use.
+    """Hash of the syntax of some functions and of all they use.
 
     Raises:
         RheostatError: a function whose source is in no file.
@@ -42,7 +42,7 @@ def _follow(value: Any, found: dict[str, None]) -> None:
     if isinstance(value, MethodType):
         value = value.__func__
     if not isinstance(value, FunctionType | type):
-        value = type(value)  # an object that is called: its class says how
+        value = type(value)  # a callable object: its class holds the code
     name = f"{value.__module__}:{value.__qualname__}"
     held = _closure(value) if isinstance(value, FunctionType) else {}
     if _package(value) == LIBRARY:
@@ -72,7 +72,7 @@ def _use(used: tuple[str, Any], package: str, found: dict[str, None]) -> None:
 
 
 def _used(nodes: tuple[ast.AST, ...], known: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Names, and attributes of modules, that are used and known; what is not known is local or built in."""
+    """Names, and attributes of modules, that are used and known; unknown names are local or built in."""
     for node in (inner for outer in nodes for inner in ast.walk(outer)):
         if isinstance(node, ast.Name) and node.id in known and not isinstance(known[node.id], ModuleType):
             yield node.id, known[node.id]
@@ -94,7 +94,7 @@ def _globals(value: FunctionType | type) -> dict[str, Any]:
 
 
 def _closure(function: FunctionType) -> dict[str, Any]:
-    """What a function's free variables hold; those that nothing was bound to yet are left out."""
+    """The values of a function's free variables; unbound ones are left out."""
     found = {}
     for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         try:

@@ -30,7 +30,7 @@ TABLE = "tests/golden/table.json"
 
 @dataclass(frozen=True)
 class Carried:
-    """What a result was carried over by."""
+    """The evidence by which a result was carried over."""
 
     commits: tuple[str, ...]
     """Those its cells were computed at."""
@@ -83,7 +83,7 @@ def restamp(study: Study, path: Path, root: Path) -> Carried | None:
     return carried
 
 
-# --- what must be equal ------------------------------------------------------------------------------------------------------------------
+# --- conditions --------------------------------------------------------------------------------------------------------------------------
 
 
 def methods_of(cells: Sequence[Cell]) -> list[str]:
@@ -150,7 +150,7 @@ def _same_claims(pairs: Sequence[tuple[Mapping[str, Any], Claim | None]]) -> lis
 
 
 def _require_same_declaration(study: Study, result: Mapping[str, Any], pairs: Sequence[tuple[Mapping[str, Any], Claim | None]]) -> None:
-    """Refuse where something else is declared now, or where arms have other options."""
+    """Refuse where the declaration has changed, or where arms have other options."""
     if result["declaration"] is None:
         raise RheostatError("it is older than the rule, and does not say what was declared")
     if result["form"] == "declared":

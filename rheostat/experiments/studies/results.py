@@ -31,12 +31,12 @@ OLD_WORDS: dict[str, Outcome] = {"held": "supported", "not held": "refuted"}
 
 @dataclass(frozen=True)
 class Finished:
-    """What running a study gave.
+    """The outcome of running a study.
 
     Attributes:
         result: the result as plain JSON, as it is written.
         path: where it was written.
-        left_out: claims that were not judged because some of their arms were not asked for.
+        left_out: claims without a verdict because some of their arms were not requested.
     """
 
     result: dict[str, Any]
@@ -82,17 +82,17 @@ def load_study(slug: str) -> Study:
 
 
 def result_path(slug: str) -> Path:
-    """Where the result of the whole study lies."""
+    """Path of the result of the whole study."""
     return studies_folder() / "results" / f"{slug}.json"
 
 
 def cells_folder(slug: str) -> Path:
-    """Where finished cells are kept by default."""
+    """Default folder of finished cells."""
     return Path(os.environ.get("RHEOSTAT_RUNS", "runs")) / FOLDER / slug
 
 
 def pilot_path(folder: Path, slug: str) -> Path:
-    """Where the result of a pilot lies, in the folder of results."""
+    """Path of the result of a pilot, in the folder of results."""
     return folder / "pilots" / f"{slug}.json"
 
 
@@ -110,27 +110,27 @@ def run_study(
     command: str = "",
     draw: Callable[[Study, dict[str, Any], Path], Any] | None = None,
 ) -> Finished:
-    """Compute what is missing, judge, and write the result and its picture.
+    """Compute the missing cells, evaluate the claims, and write the result and its picture.
 
     The study as it is declared goes into ``studies/results`` and its pilot into ``studies/results/pilots``; with some arms only, or in
     smoke form, the result is written beside the cells. As declared, seeds are looked at after 8, 12, 16 and 24 until no claim is
     undecided, and claims whose precondition failed in the pilot are not run.
 
     Args:
-        study: what to run.
+        study: to run.
         smoke: the tiny form.
-        pilot: a few seeds apart from those of the study; measures the preconditions and judges nothing.
+        pilot: a few seeds apart from those of the study; measures the preconditions and gives no verdicts.
         seeds: the look up to which to go; of a pilot, how many seeds.
-        arms: some arms only; claims that need others are computed but not judged.
+        arms: some arms only; claims that need others are computed but get no verdict.
         jobs: processes; None takes one per core, 0 computes in this process.
         cells: folder of finished cells.
         output: folder of the result and its picture.
         watcher: shows progress.
-        command: noted down as the one that makes the result.
+        command: stored as the one that makes the result.
         draw: of study, result and path, draws the picture beside the result (:func:`rheostat.reporting.study_figures.draw_into`).
 
     Raises:
-        RheostatError: a pilot is missing, a look would be skipped, or something else was declared when the first seeds were run; see also
+        RheostatError: a pilot is missing, a look would be skipped, or the declaration has changed since the first seeds were run; see also
             :func:`rheostat.experiments.studies.study.check` and :func:`~rheostat.experiments.studies.runner.run_cells`.
     """
     if smoke and pilot:
@@ -154,7 +154,7 @@ def run_study(
         check(study, claims, pilot=pilot)
         if judged_by_looks:
             _hold_to_declaration(study, claims, folder, out)
-        for claim in claims:  # not run: the pilot has shown that it cannot be tried here
+        for claim in claims:  # not run: the pilot has shown that it cannot be tested here
             if declaration.not_testable(conditions.get(claim.name, [])):
                 judged[claim.name] = claim, report_of(claim, {}, conditions[claim.name])
         waiting = [claim for claim in claims if claim.name not in judged or judged[claim.name][1]["verdict"] == "undecided"]
@@ -192,7 +192,7 @@ def run_study(
 
 
 def _preconditions(study: Study, out: Path) -> dict[str, list[dict[str, Any]]]:
-    """What the pilot measured, by claim.
+    """The pilot's measurements, by claim.
 
     Raises:
         RheostatError: there is no pilot, or it lacks a precondition that is declared now.
@@ -212,7 +212,7 @@ def _preconditions(study: Study, out: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 def _hold_to_declaration(study: Study, claims: list[Claim], folder: Path, out: Path) -> None:
-    """Store what is declared before the first cell, and refuse another declaration than that of the cells or of a result."""
+    """Store the declaration before the first cell, and refuse another declaration than that of the cells or of a result."""
     now = declaration.declared(claims)
     declaration.keep(folder, study.slug, now)
     path = out / f"{study.slug}.json"
@@ -223,7 +223,7 @@ def _hold_to_declaration(study: Study, claims: list[Claim], folder: Path, out: P
 
 
 def provenance(command: str, records: dict[str, Record]) -> dict[str, Any]:
-    """Where the numbers come from: code, machine, versions and cost of the cells."""
+    """Provenance of the numbers: code, machine, versions and cost of the cells."""
     used = list(records.values())
     return {
         "command": command,
@@ -297,9 +297,9 @@ class Standing:
     carried_to: str = ""
     """The commit that it was carried over to by equal golden runs."""
     golden: str = ""
-    """How many equal golden runs that rests on, by method."""
+    """Number of equal golden runs, by method."""
     declared: bool = True
-    """Whether the study still declares what it did when the result was made."""
+    """Whether the declaration is still that of the result."""
 
     def __str__(self) -> str:
         if self.code == "none":
@@ -336,13 +336,13 @@ def standing(study: Study) -> Standing:
 
 
 def _declares(study: Study, held: dict[str, Any] | None) -> bool:
-    """Whether the study declares what a result was judged by; one that is older than the rule has nothing to hold it to."""
+    """Whether the study's declaration is that of a result; a result that is older than the rule has none."""
     return held is None or declaration.digest(held) == declaration.digest(declaration.declared(study.claims(study.sizes())))
 
 
 def _is_current(study: Study, result: dict[str, Any]) -> bool:
     """Whether every claim was made by the present code and configuration."""
-    if result["declaration"] is None:  # no claim says what it was made from
+    if result["declaration"] is None:  # no claim stores its code
         return content_of(study.claims(study.sizes())) == result["content"]
     return all(
         held["verdict"] == "not testable here" or (claim is not None and content_of([claim]) == held.get("content"))
@@ -351,7 +351,7 @@ def _is_current(study: Study, result: dict[str, Any]) -> bool:
 
 
 def present(study: Study, result: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Claim | None]]:
-    """The stored claims of a result, each with the one that the study makes now of as many seeds; None where it makes it no more."""
+    """The stored claims of a result, each with the study's present claim of as many seeds; None where there is none any more."""
     for held in result["claims"]:
         seeds = len(held["seeds"]) if study.seeded else None
         claims = study.claims(study.sizes(pilot=result["form"] == "pilot", seeds=seeds))

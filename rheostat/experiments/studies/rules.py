@@ -1,7 +1,7 @@
 """Conditions of studies: from numbers per seed to a verdict, by the one rule of :mod:`rheostat.analysis.verdict`.
 
 A claim is a list of conditions. It is **refuted** when one is, **supported** when every condition is, and **no relevant difference** when
-none is refuted and one of them says so; else it is **undecided**. Whether a study can say anything here at all is the matter of its
+none is refuted and one of them is that; else it is **undecided**. Whether a study can test its claims here at all is decided by its
 preconditions (:class:`~rheostat.experiments.studies.study.Precondition`).
 
 better, smaller   the one is above (below) the other, also by more than a least difference (factor)
@@ -9,7 +9,7 @@ not_worse         the one is not below the other by more than the margin
 alike             the two differ by less than the margin
 above, within     a number per seed against bounds
 majority          more than half of the seeds
-exact             what was computed and not sampled
+exact             numbers that were computed and not sampled
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Seeds = Mapping[int, float]
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing a claim requires, and what the seeds say."""
+    """One condition of a claim, and its outcome over the seeds."""
 
     rule: str
     outcome: Outcome

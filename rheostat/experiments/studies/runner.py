@@ -1,4 +1,4 @@
-"""Runs the cells of a study over the cores: one display with the time left, everything that finished is kept."""
+"""Runs the cells of a study over the cores: one display with the time left; finished cells are kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rheostat.terminal import clock
 
 
 class Watcher(Protocol):
-    """What shows the cells while they are computed."""
+    """The display of the cells while they are computed."""
 
     def start(self, cells: Sequence[Cell], stored: int, jobs: int) -> None: ...
     def finished(self, cell: Cell, record: Record) -> None: ...
@@ -27,20 +27,20 @@ class Watcher(Protocol):
 
 
 def run_cells(cells: Sequence[Cell], folder: Path, *, jobs: int = 2, watcher: Watcher | None = None) -> dict[str, Record]:
-    """Compute what is not stored yet and return everything.
+    """Compute the cells that are not stored yet and return all records.
 
     Args:
-        cells: what is wanted; what they need is added.
+        cells: the requested ones; those that they need are added.
         folder: where cells are stored, one subfolder each.
         jobs: worker processes, at low priority with one torch thread each; 0 computes in this process.
-        watcher: told about every finished cell; None shows nothing.
+        watcher: called for every finished cell; None shows nothing.
 
     Returns:
         Stored records by key.
 
     Raises:
         RheostatError: a stored cell cannot be read, or the source changed meanwhile.
-        Exception: whatever a cell raised; those that finished before are kept.
+        Exception: raised by a cell; those that finished before are kept.
     """
     every = {cell.key: cell for cell in with_needs(cells)}
     done = {key: record for key in every if (record := read(folder, key)) is not None}
@@ -68,7 +68,7 @@ def _in_parallel(
         try:
             while waiting or running:
                 ready = [key for key, cell in waiting.items() if all(need.key in done for need in cell.needs)]
-                for key in ready[: max(0, jobs + 1 - len(running))]:  # one in reserve, so that nobody waits for the next
+                for key in ready[: max(0, jobs + 1 - len(running))]:  # one in reserve, so that no worker waits for the next
                     running[pool.submit(compute, waiting.pop(key), folder, key)] = key
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     key = running.pop(future)
@@ -76,7 +76,7 @@ def _in_parallel(
                     watcher.finished(every[key], done[key])
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            for process in list((pool._processes or {}).values()):  # runs save themselves; other cells are small and begin anew
+            for process in list((pool._processes or {}).values()):  # runs save their state; other cells are small and start over
                 process.terminate()
             raise
 
@@ -99,7 +99,7 @@ def terminable() -> Iterator[None]:
 
 
 def _be_polite(parent: int) -> None:
-    """Low priority and one thread: other work on the machine goes first. Gone with its parent, even where that was killed outright."""
+    """Low priority and one thread: other work on the machine goes first. The worker ends with its parent, even where that was killed."""
     import torch
 
     os.nice(10)
@@ -125,7 +125,7 @@ class Nothing:
 class StudyBar:
     """A bar with the time left on a terminal; elsewhere a line per finished cell.
 
-    The time left counts the declared cost of what is left, scaled by how long the finished cells took against theirs.
+    The time left is the declared cost of the remaining cells, scaled by the ratio of time to cost of the finished ones.
     """
 
     def __init__(self, title: str) -> None:

@@ -1,9 +1,9 @@
-"""What a number depends on and where it comes from: the meaning of the source, the versions of libraries, the commit, the machine.
+"""The provenance of results: the syntax of the source, the versions of libraries, the commit, the machine.
 
 The hash of a piece of code covers the syntax trees, without comments and docstrings, of its module and of every module of this repository
-that it imports, directly or through others (parent packages' ``__init__`` files, which only hold a sentence, are left out, and so is what
-only shows things). Editing a comment or an unrelated file therefore changes nothing. Modules that are found by name at run time (methods
-by their table, environments by their id) are not seen by following imports: whoever asks names them.
+that it imports, directly or through others (parent packages' ``__init__`` files, which only hold a docstring, are left out, and so are
+modules that only display). Editing a comment or an unrelated file therefore changes nothing. Modules that are found by name at run time
+(methods by their table, environments by their id) are not found by following imports: the caller names them.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ SHOWS_ONLY = (
     "rheostat.reporting.report",
     "rheostat.experiments.display",
 )
-"""What no result depends on."""
+"""Modules that no result depends on."""
 LIBRARIES = ("torch", "tensordict", "numpy", "gymnasium", "envpool", "mujoco", "transformers")
-"""Whose versions a result depends on."""
+"""Libraries whose versions a result depends on."""
 
 
 @cache
@@ -71,7 +71,7 @@ def source_files(roots: tuple[str, ...]) -> dict[str, Path]:
 
 @cache
 def _read(path: Path) -> tuple[str, tuple[str, ...]]:
-    """The meaning of a file, and all that it may import; a process reads a file once, however many studies share it."""
+    """The syntax of a file, and all modules that it may import; a process reads a file once, however many studies share it."""
     source = path.read_text()
     named: list[str] = []
     for node in ast.walk(ast.parse(source)):

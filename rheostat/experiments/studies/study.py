@@ -1,8 +1,8 @@
-"""What a study is: claims, each with arms of cells and a rule that turns their results into a verdict.
+"""Studies: claims, each with arms of cells and a rule that turns their results into a verdict.
 
-A file ``studies/<slug>.py`` defines ``STUDY``. Nothing about a verdict is decided after looking: arms, budgets, rules, margins and
-preconditions are the file, and seeds are looked at as :mod:`rheostat.analysis.verdict` says. Its result is plain JSON beside it, made by
-two commands::
+A file ``studies/<slug>.py`` defines ``STUDY``. Nothing about a verdict is decided after the data are seen: arms, budgets, rules, margins
+and preconditions are the file, and seeds are looked at as :mod:`rheostat.analysis.verdict` says. Its result is plain JSON beside it, made
+by two commands::
 
     rheostat study SLUG --pilot
     rheostat study SLUG
@@ -30,9 +30,9 @@ Columns = dict[str, list[float]]
 """A curve of one seed as columns of equal length; one of them is ``steps``, the budget it is drawn against. Other budgets
 (``generated_tokens``, ``learner_tokens``, ``gradient_steps``, ``flops``, ``seconds``, ``reward_calls``) are columns too."""
 BUDGETS = ("steps", "tokens", "budget")
-"""Arguments of a cell that say how much it may use; equal in all arms of a claim."""
+"""Arguments of a cell that define its budget; equal in all arms of a claim."""
 Results = Callable[[Cell], Any]
-"""From a cell to what it returned."""
+"""From a cell to its result."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Effect:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What the seeds say."""
+    """The conditions of a claim over the seeds."""
 
     conditions: list[Condition]
     metrics: dict[str, Any] = field(default_factory=dict)
@@ -60,25 +60,25 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Claim:
-    """One thing a paper says, and how it is tried here."""
+    """One claim of a paper, and its test here."""
 
     name: str
     title: str
     published: str
     """The claim with its numbers."""
     setting: str
-    """Ours: task, budget, what is shared and what is each arm's own."""
+    """The setting here: task, budget, shared options and those of each arm."""
     arms: dict[str, dict[int, Cell]]
     """Cells by arm and seed."""
     judge: Callable[[Results], Judgement]
     extra: tuple[Cell, ...] = ()
-    """Cells beside the arms."""
+    """Further cells, outside the arms."""
     margins: Mapping[str, float] = field(default_factory=dict)
-    """By what is measured, the difference that matters: conditions may use these and no others."""
+    """By measurement, the smallest difference that matters: conditions may use these and no others."""
     preconditions: tuple[Precondition, ...] = ()
-    """What the pilot must show, or the claim is not testable here."""
+    """Preconditions in the pilot, without which the claim is not testable here."""
     seeded: bool = True
-    """Whether its cells are numbered by seeds; not where one cell holds everything."""
+    """Whether its cells are numbered by seeds; not where one cell holds all of it."""
 
     @property
     def cells(self) -> list[Cell]:
@@ -114,7 +114,7 @@ class Study:
         return bool(_seed_fields(self.full))
 
     def sizes(self, *, smoke: bool = False, pilot: bool = False, seeds: int | None = None) -> Any:
-        """The sizes asked for; by default those of the first look, or of a pilot.
+        """The requested sizes; by default those of the first look, or of a pilot.
 
         Raises:
             RheostatError: less than one seed, or a study that has no seeds, or does not number its cells from ``first_seed``.
@@ -136,7 +136,7 @@ class Study:
 
 
 def check(study: Study, claims: list[Claim], *, pilot: bool = False) -> None:
-    """Refuse what would make a verdict worthless.
+    """Refuse errors that would make a verdict meaningless.
 
     Raises:
         RheostatError: arms with unequal budgets or different seeds, a pilot and a study that share seeds, two claims of one name.
@@ -185,9 +185,9 @@ def report_of(claim: Claim, records: Mapping[str, Record], preconditions: list[d
     """A claim with its verdict, as plain JSON.
 
     Args:
-        claim: what is judged.
+        claim: to evaluate.
         records: its cells, by key; not needed where a precondition failed.
-        preconditions: what the pilot measured.
+        preconditions: measurements of the pilot.
 
     Raises:
         RheostatError: a curve with a number that is not finite, columns of different lengths, or a margin that the claim does not declare.
@@ -231,7 +231,7 @@ def _report(claim: Claim, judged: Judgement, preconditions: list[dict[str, Any]]
 
 
 def arms_of(claim: Claim) -> dict[str, dict[str, Any]]:
-    """What every arm is, by the arguments of its first cell."""
+    """The definition of every arm, by the arguments of its first cell."""
     shown = {arm: next(iter(cells.values())).arguments for arm, cells in claim.arms.items()}
     keys = ("method", "task", "config", "arm", "settings", *BUDGETS)
     return {arm: {key: arguments[key] for key in keys if key in arguments} for arm, arguments in shown.items()}

@@ -26,7 +26,7 @@ from rheostat.training.settings import Settings, configure, plain, shared_by
 POINTS = 60
 """Points kept of a curve."""
 DATA = "data-set"
-"""Where a cell leaves the data set that others learn from."""
+"""Folder in which a cell leaves the data set that others learn from."""
 METRICS = (
     "episode_return",
     "accuracy",
@@ -42,11 +42,11 @@ METRICS = (
 
 @dataclass(frozen=True)
 class Arm:
-    """One way of doing it."""
+    """One arm: a method with its options."""
 
     method: str
     config: dict[str, Any] = field(default_factory=dict)
-    """What differs from the method's own defaults, beside what all arms share."""
+    """Differences from the method's own defaults, in addition to the options that all arms share."""
 
 
 def trained(
@@ -79,7 +79,7 @@ def trained(
         look: ``module:name`` of a function of the finished run, whose plain JSON is kept as ``look``.
 
     Raises:
-        RheostatError: an unknown method or setting, or an arm that sets what makes budgets unequal.
+        RheostatError: an unknown method or setting, or an arm with an option that makes budgets unequal.
     """
     found: dict[str, dict[int, Cell]] = {}
     given = shared_by([(arm.method, arm.config) for arm in arms.values()], shared or {})
@@ -87,7 +87,7 @@ def trained(
         for name in ("steps", "seed", "task"):
             if name in arm.config:
                 raise RheostatError(f"The arm {label!r} sets {name}, which is the same in all arms.")
-        configure(arm.method, config)  # refuse now what could not run
+        configure(arm.method, config)  # refuse now what cannot run
         arguments = {
             "method": arm.method,
             "config": config,
@@ -110,7 +110,7 @@ def trained(
 
 
 def _sources(method: str, task: str) -> tuple[str, ...]:
-    """What a run finds by name."""
+    """Modules that a run finds by name."""
     registration = "rheostat.tasks.control.registration" if task.startswith("rheostat/") else None
     return tuple(filter(None, (method, registration)))
 
@@ -118,7 +118,7 @@ def _sources(method: str, task: str) -> tuple[str, ...]:
 def train(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
     """The cell: one run, resumed where an interrupted one was; its directory is removed at the end.
 
-    A directory that was being removed when the process was killed is begun anew.
+    If the process was killed while it removed the directory, the run starts over.
 
     Returns:
         ``final`` (of ``final_metric``), ``summary`` (the final evaluation) and ``curve`` (:data:`Columns`).

@@ -164,7 +164,7 @@ class FilePrompts(LanguageTask):
             raise RheostatError(f"No training prompt of {self.name} is left, because {self.dropped} were dropped: raise the prompt limit.")
 
     def prompts(self, split: Split = "train", seed: int = 0) -> PromptStream:
-        """An endless stream of one split; it goes on only with the rows it began with."""
+        """An endless stream of one split; its cursor is loaded only with the same rows."""
         size = len(self._train if split == "train" else self._validation)
         return PromptStream(lambda number: self.block(number, split, seed), self.digest, self.name, size)
 
@@ -192,7 +192,7 @@ class FilePrompts(LanguageTask):
         return list({prompt.key: prompt for prompt in self._validation}.values())[:count]
 
     def verifier(self, weights: Sequence[float] | None = None, **options: Any) -> Verifier:
-        """The reward given, made anew; weights and options of a run go before those of the task."""
+        """The reward given, made anew; weights and options of a run override those of the task."""
         walls = {"sandbox": self.sandbox, "needs": self.reward_needs}
         return load_rewards(self.rewards, weights or self._reward_weights, **(walls | self._reward_options | options))
 
@@ -202,7 +202,7 @@ def load_prompts(source: str | Path | Any, reward: Any = "exact", **options: Any
 
     Args:
         source: a file, a folder or rows, see :func:`~rheostat.tasks.language.reading.read_rows`.
-        reward: what grades.
+        reward: the graders.
         options: as for :class:`FilePrompts`; ``validation`` may be a source of the same kinds.
 
     Raises:
@@ -226,7 +226,7 @@ def digest_of(prompts: Iterable[Prompt]) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    """A value as JSON that does not depend on who wrote it down: a gap is no column, a table's 52.0 is 52, numpy's arrays are lists."""
+    """A value as JSON that does not depend on the file format: a gap is no column, a table's 52.0 is 52, numpy's arrays are lists."""
     value = value.tolist() if hasattr(value, "tolist") else value
     if isinstance(value, Mapping):
         return {str(key): _canonical(each) for key, each in value.items() if not _is_gap(each)}
@@ -238,7 +238,7 @@ def _canonical(value: Any) -> Any:
         return int(value)
     if value is None or isinstance(value, (str, int, float)):
         return value
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # an address is another one in every process
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))  # addresses differ between processes
 
 
 def _is_gap(value: Any) -> bool:
@@ -246,8 +246,8 @@ def _is_gap(value: Any) -> bool:
 
 
 def read_row(row: Any, where: str, prompt_column: str = "prompt", answer_column: str | None = None) -> Prompt:
-    """A row as a prompt. A row without one, but with a whole chat in ``messages``, asks what comes before the assistant's last message,
-    which becomes its column ``completion``.
+    """A row as a prompt. A row without one, but with a whole chat in ``messages``, has the messages before the assistant's last one as its
+    prompt, and that one as its column ``completion``.
 
     Raises:
         RheostatError: naming ``where`` it is and what is wrong with it.
@@ -287,7 +287,7 @@ def _split_chat(row: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _depth(value: Any) -> int:
-    """Containers within containers, counted no further than is read."""
+    """Containers within containers, counted up to the limit."""
     depth, level = 0, [value]
     while level and depth <= DEEPEST:
         inner = [list(each.values()) if isinstance(each, Mapping) else each for each in level if isinstance(each, (Mapping, list, tuple))]
@@ -309,7 +309,7 @@ def encodable(value: Any) -> bool:
 
 
 def _check_extras(columns: dict[str, Any], where: str) -> None:
-    """The columns ``tools`` and ``chat_template_kwargs`` go to the chat template, so they have to be what it takes."""
+    """The columns ``tools`` and ``chat_template_kwargs`` go to the chat template, so they must have its types."""
     for name, kind, what in (("tools", list, "a list of tools"), ("chat_template_kwargs", Mapping, "an object of options")):
         value = columns.get(name)
         if isinstance(value, str):  # tables cannot hold anything else

@@ -1,4 +1,4 @@
-"""Rows of the files people have: JSON lines, a JSON array, csv, parquet, a folder of ``datasets``; each with the place it stands at."""
+"""Rows of common file formats: JSON lines, a JSON array, csv, parquet, a folder of ``datasets``; each with its place."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def read_rows(source: str | Path | Any, what: str = "prompts") -> Iterable[Mappi
     Args:
         source: ``*.jsonl``/``*.ndjson``/``*.json`` (lines, or one array), ``*.csv``/``*.tsv`` (with a header; empty cells are gaps),
             ``*.parquet``, a folder written by ``Dataset.save_to_disk``, or any iterable of rows (a list, a ``datasets.Dataset``).
-        what: they are, for messages.
+        what: the kind of rows, for messages.
 
     Raises:
         RheostatError: no such file, an unknown kind, or a malformed one (which line, and what is wrong with it). A file is read row by
-            row, so that these come while the rows are gone through.
+            row, so these are raised during the iteration.
     """
     if not isinstance(source, (str, Path)):
         if isinstance(source, Mapping):  # a datasets.DatasetDict, among others
@@ -47,7 +47,7 @@ def read_rows(source: str | Path | Any, what: str = "prompts") -> Iterable[Mappi
 
 
 def _readable(path: Path, rows: Iterator[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
-    """The rows; what the file system or an encoding says of the file becomes a sentence."""
+    """The rows; errors of the file system or of the encoding become one sentence."""
     while True:
         try:
             row = next(rows)
@@ -65,13 +65,13 @@ LONGEST_LINE = 2**26
 
 
 class _Line(dict[str, Any]):
-    """A row that knows the line it was read from."""
+    """A row with the line it was read from."""
 
     where = ""
 
 
 def named_rows(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Every row with where it stands, for messages."""
+    """Every row with its place, for messages."""
     for number, row in enumerate(rows, 1):
         yield row.where if isinstance(row, _Line) else f"Row {number} of {name}", row
 
@@ -112,7 +112,7 @@ def _read_array(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _loads(text: str, where: str, remedy: str) -> Any:
-    """What a text says in JSON."""
+    """The value of a text in JSON."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -120,7 +120,7 @@ def _loads(text: str, where: str, remedy: str) -> Any:
         raise RheostatError(f"{where} is not JSON ({error.msg.removesuffix(' at')} at {line}column {error.colno}): {remedy}.") from error
     except RecursionError as error:
         raise RheostatError(f"{where} is nested too deep to be read: write flat columns.") from error
-    except ValueError as error:  # a number of more digits than Python reads
+    except ValueError as error:  # a number with more digits than Python reads
         raise RheostatError(f"{where} holds what cannot be read ({error}): write it as text.") from error
 
 
@@ -163,7 +163,7 @@ def _read_folder(path: Path) -> Iterable[Mapping[str, Any]]:
         found = datasets.load_from_disk(str(path))
     except FileNotFoundError as error:
         raise RheostatError(f"{path} is no folder written by Dataset.save_to_disk: give a {KINDS}.") from error
-    except Exception as error:  # whatever a damaged file of it makes datasets or pyarrow raise
+    except Exception as error:  # datasets or pyarrow may raise anything on a damaged file
         raise RheostatError(f"{path} cannot be read as a saved data set ({shown_error(error)}): save it again.") from error
     if isinstance(found, Mapping):
         raise RheostatError(

@@ -1,6 +1,6 @@
 """``reasoning-gym:NAME``: any data set of reasoning-gym (extra ``reasoning``), with its options and its curriculum.
 
-What the adapter guards against, each found in reasoning-gym 0.1.25: neighbouring seeds share nearly all items (here the split goes by the
+The adapter guards against faults of reasoning-gym 0.1.25: neighbouring seeds share nearly all items (here the split goes by the
 hash of the question); nine graders evaluate the answer as Python (here only text within the data set's grammar reaches them, see
 :mod:`rheostat.tasks.language.reasoning_grammars`, in a process with a time limit); graders give credit to answers that merely contain the
 right one (here only full marks earn 1, unless ``partial_credit``; the raw mark is the part ``mark``); some raise on an answer they cannot
@@ -26,7 +26,7 @@ from rheostat.tasks.language.task_interface import LanguageTask, Limits, Message
 
 BLOCK = 64
 TOGETHER = 256
-"""Answers that are graded in one fork: they lie within a grammar, or the grader was found to run no text."""
+"""Answers that are graded in one fork: they lie within a grammar, or the grader runs no text."""
 PREFIX = "reasoning-gym:"
 
 COMPACT: dict[str, str] = {
@@ -50,15 +50,15 @@ class ReasoningGym(LanguageTask):
         dataset: its name (``chain_sum``).
         level: of the data set's curriculum, 0 the easiest; None leaves the options alone.
         levels: levels of single attributes of the curriculum, on top of ``level``.
-        compact: reduce the question to what varies (see ``COMPACT``).
+        compact: reduce the question to the part that varies (see ``COMPACT``).
         pattern: a regular expression whose first group is the prompt, instead of ``compact``.
-        system_prompt: makes every prompt a chat with this system message; reasoning-gym's own are known by name (``default``, ``direct``).
-        extract: where the answer stands in a completion (see :func:`rheostat.credit.verifiers.extractor`).
+        system_prompt: makes every prompt a chat with this system message; reasoning-gym's own have names (``default``, ``direct``).
+        extract: extractor of the answer in a completion (see :func:`rheostat.credit.verifiers.extractor`).
         partial_credit: the reward is the raw mark in [0, 1] instead of 1 for full marks.
         timeout: seconds one grading may take.
         max_prompt_tokens, max_new_tokens: default limits.
         validation_share: share of all questions set aside for validation.
-        options: of the data set (``max_terms=3``); they win over the curriculum.
+        options: of the data set (``max_terms=3``); they override the curriculum.
 
     Raises:
         RheostatError: unknown data set, option, level or attribute, nothing to compact, or a grader that evaluates the answer without a
@@ -131,7 +131,7 @@ class ReasoningGym(LanguageTask):
         return min(len(attribute.levels) for attribute in attributes) - 1
 
     def _curriculum(self, level: int | None, levels: dict[str, int], options: dict[str, Any]) -> dict[str, Any]:
-        """The options a curriculum sets at the levels asked for."""
+        """The options of a curriculum at the given levels."""
         if level is None and not levels:
             return {}
         if not self._library.factory.has_curriculum(self.dataset):
@@ -177,8 +177,8 @@ class ReasoningGrader:
         self._extract, self._partial = extractor(extract), partial_credit
 
     def warm(self) -> None:
-        """Grade a true answer, so that what the library imports late is loaded before any completion is seen."""
-        with contextlib.suppress(Exception):  # a data set whose own answer it cannot read is found out by the rows
+        """Grade a true answer, so that the library's late imports are loaded before any completion is graded."""
+        with contextlib.suppress(Exception):  # grading the rows shows a data set whose own answer it cannot read
             entry = self._dataset[0]
             self._dataset.score_answer(entry["answer"], entry)
 

@@ -1,9 +1,9 @@
-"""What a right answer looks like in the data sets of reasoning-gym whose grader evaluates it.
+"""Grammars of right answers in the data sets of reasoning-gym whose grader evaluates them.
 
 Five of the nine score it with ``eval``, four with sympy's ``parse_expr``; the others read it with ``float``, ``json.loads`` or a parser of
-their own. :func:`evaluations` finds those that a later version adds; without a grammar they are refused.
+their own. :func:`evaluations` finds those of later versions; without a grammar they are refused.
 
-Formulas name the functions that the answers hold. ``Integral`` is not among them: reasoning-gym accepts ``Integral(question, x)``, whose
+Formulas list the functions of the answers. ``Integral`` is not among them: reasoning-gym accepts ``Integral(question, x)``, whose
 derivative is the question, as the solution of an integral, and writes it as the reference answer where sympy finds no other.
 """
 

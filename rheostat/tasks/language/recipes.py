@@ -1,9 +1,9 @@
-"""Recipes of tiny base models: everything that makes one, as data with a content hash, and the ready ones by name.
+"""Recipes of tiny base models: their definitions as data with a content hash, and the ready ones by name.
 
-A recipe is supervised training in two phases, or three. First the working is taught alone, which is quick; then a short phase shows the
-mixture of styles the base shall have. Showing the mixture from the start reaches the same point several times slower, because the bare
-answers, which a model of this size cannot learn, drown the lesson. A third phase may spoil what was taught with demonstrations that slip:
-shown from the start, slips keep a model of this size from learning at all.
+A recipe is supervised training in two phases, or three. First the working is taught alone, which is quick; then a short phase trains on the
+mixture of styles of the finished base. Training on the mixture from the start is several times slower, because the bare
+answers, which a model of this size cannot learn, dominate the loss. A third phase may add errors with demonstrations that slip:
+with slips from the start, a model of this size learns nothing.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ LATER = {"length_weights": None, "reads": "", "graded": "answer", "bare_up_to": 
     "spoil_lr": 1e-3,
     "measured_on": None,
 }
-"""Fields that came later, with the values under which a recipe builds what it built before: there they do not count in the digest."""
+"""Fields that came later, with the values under which a recipe builds the same model as before: those values are left out of the digest."""
 FORMAT = 1
-"""Raised when the same recipe would build another model, so that old caches are not taken for new ones."""
+"""Raised when the same recipe would build another model, so that old caches are not used for new ones."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ModelSize:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a share of the demonstrations shows."""
+    """The content of a share of the demonstrations."""
 
     world: ChainSum = field(default_factory=ChainSum)
     """The task. The name of the field is part of the digest of every base model, so it stays."""
@@ -68,7 +68,7 @@ class Lesson:
             )
 
     def taught(self) -> Lesson:
-        """The same lesson without bare answers: what the first phase shows."""
+        """The same lesson without bare answers, for the first phase."""
         worked = tuple((style, share) for style, share in self.styles if style != "direct" and share > 0)
         return replace(self, styles=worked) if worked else self
 
@@ -81,18 +81,18 @@ class BaseRecipe:
     lessons: tuple[Lesson, ...] = field(default_factory=lambda: (Lesson(),))
     model: ModelSize = field(default_factory=ModelSize)
     teach_steps: int = 600
-    """Most steps that show the working only."""
+    """Most steps on the working alone."""
     taught_below: float = 0.05
-    """Smoothed loss (nats per token) at which the working counts as understood."""
+    """Smoothed loss (nats per token) at which the working counts as learned."""
     teach_batch: int = 64
     teach_lr: float = 2e-3
     warmup: int = 30
     mix_steps: int = 80
-    """Steps that then show the mixture of styles, at a rate that falls to a twentieth."""
+    """Steps on the mixture of styles after that, at a rate that falls to a twentieth."""
     mix_batch: int = 128
     mix_lr: float = 2e-3
     spoiling: tuple[Lesson, ...] = ()
-    """What a third phase shows, if there is one."""
+    """Lessons of a third phase, if there is one."""
     spoil_steps: int = 80
     """Steps of the third phase, of ``mix_batch`` rows, at a constant rate."""
     spoil_lr: float = 1e-3
@@ -126,7 +126,7 @@ class BaseRecipe:
 
 
 def _counting(content: Any) -> Any:
-    """Nested fields of a recipe without those that came later and are as before."""
+    """Nested fields of a recipe without later ones that have their old values."""
     if isinstance(content, dict):
         return {name: _counting(value) for name, value in content.items() if name not in LATER or value != LATER[name]}
     return [_counting(each) for each in content] if isinstance(content, (list, tuple)) else content
