@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedTokenizerFast
 
-from rheostat.collect.language.hints import Guide, Unit, beginning, refine
+from rheostat.collect.language.hints import Hint, Unit, prefix, resample_with_hints
 from rheostat.credit.verifiers import Grade, Scores
 from rheostat.errors import RheostatError
 from rheostat.tasks.language import ChainSum, FilePrompts, character_tokenizer
@@ -68,38 +68,40 @@ def hard(model: str, **options: Any) -> Any:
 
 @given(st.text(max_size=40), st.lists(st.floats(0.01, 1), min_size=2, max_size=4))
 def test_hints_grow_and_never_outgrow_the_solution(solution: str, fractions: list[float]) -> None:
-    hints = [beginning(solution, fraction) for fraction in sorted(fractions)]
+    hints = [prefix(solution, fraction) for fraction in sorted(fractions)]
     assert all(solution.startswith(hint) for hint in hints) and all(len(a) <= len(b) for a, b in pairwise(hints))
-    assert beginning(solution, 1.0) == solution and beginning(list(range(5)), 0.5) == [0, 1]  # 2.5: half to even
+    assert prefix(solution, 1.0) == solution and prefix(list(range(5)), 0.5) == [0, 1]  # 2.5: half to even
 
 
 def test_a_hint_is_a_part_of_a_solution() -> None:
     with pytest.raises(RheostatError, match=r"A hint of 1.2 of the solution is longer than the solution: give fractions above 0"):
-        beginning("abc", 1.2)
+        prefix("abc", 1.2)
     with pytest.raises(RheostatError, match="A hint of 0 of the solution is nothing"):
-        beginning("abc", 0.0)
+        prefix("abc", 0.0)
 
 
 def test_where_a_hint_stands() -> None:
     tokenizer = character_tokenizer()
     encoder = PromptEncoder(tokenizer, 5)  # a limit for prompts, not for prompts with hints
     prompt = Prompt("3+4=", "7", {"level": 1})
-    opened = Guide(place="answer").apply(encoder, prompt, "3+4=7;#7", 0.5)
-    assert (opened.prompt.content, opened.opening) == ("3+4=3+4=", "3+4=") and opened.ids == tokenizer("3+4=3+4=")["input_ids"]
-    asked = Guide(place="question", separator=";").apply(encoder, prompt, "3+4=7;#7", 0.25)
-    assert (asked.prompt.content, asked.opening) == ("3+4=;3+", "") and asked.ids == tokenizer("3+4=;3+")["input_ids"]
+    opened = Hint(place="answer").apply(encoder, prompt, "3+4=7;#7", 0.5)
+    assert (opened.prompt.content, opened.answer_prefix) == ("3+4=3+4=", "3+4=") and opened.ids == tokenizer("3+4=3+4=")["input_ids"]
+    asked = Hint(place="question", separator=";").apply(encoder, prompt, "3+4=7;#7", 0.25)
+    assert (asked.prompt.content, asked.answer_prefix) == ("3+4=;3+", "") and asked.ids == tokenizer("3+4=;3+")["input_ids"]
     assert {found.prompt.key for found in (opened, asked)} == {prompt.key} and asked.prompt.answer == "7"
-    by_characters = Guide("characters", "answer").apply(encoder, prompt, "3+4=7;#7", 0.75)
-    assert by_characters.opening == "3+4=7;"
+    by_characters = Hint("characters", "answer").apply(encoder, prompt, "3+4=7;#7", 0.75)
+    assert by_characters.answer_prefix == "3+4=7;"
     words = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"?": 0, "12": 1, "+": 2, "345": 3}, "?")), unk_token="?")
     words.backend_tokenizer.pre_tokenizer = Whitespace()
-    by_unit = [Guide(unit, "answer").apply(PromptEncoder(words, 5), Prompt("12+"), "12 + 345", 0.34).opening for unit in get_args(Unit)]
+    by_unit = [
+        Hint(unit, "answer").apply(PromptEncoder(words, 5), Prompt("12+"), "12 + 345", 0.34).answer_prefix for unit in get_args(Unit)
+    ]
     assert by_unit == ["12", "12 "]  # one of three words, three of eight characters
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }};{% endfor %}"
     chat = Prompt([{"role": "user", "content": "1+1="}, {"role": "assistant", "content": "#2"}, {"role": "user", "content": "2+2="}])
-    shown = Guide(separator="?").apply(encoder, chat, "#4", 0.5).prompt.content
+    shown = Hint(separator="?").apply(encoder, chat, "#4", 0.5).prompt.content
     assert [message["content"] for message in shown] == ["1+1=", "#2", "2+2=?#"]  # type: ignore[index]
-    assert Guide(place="answer").apply(encoder, chat, "#4", 0.5).prompt.content[-1] == {"role": "assistant", "content": "#"}
+    assert Hint(place="answer").apply(encoder, chat, "#4", 0.5).prompt.content[-1] == {"role": "assistant", "content": "#"}
 
 
 # --- who gets them -----------------------------------------------------------------------------------------------------------------------
@@ -114,7 +116,7 @@ def test_only_groups_without_a_success_are_sampled_again() -> None:
         tried = failing[:1] if stage == 1 else failing  # a hint that does not fit is not given
         return tried, torch.tensor([[float(stage == 2 and index == 3), 0.0] for index in tried])
 
-    found = refine(first, attempt, 3)
+    found = resample_with_hints(first, attempt, 3)
     assert asked == [(1, [0, 3]), (2, [0, 3]), (3, [0])]
     assert found.stage.tolist() == [3, 0, 0, 2] and found.generations.tolist() == [4, 1, 1, 2]
     assert found.accuracy[3].tolist() == [1.0, 0.0] and found.accuracy[2].isnan().any() and first[3].tolist() == [-1.0, 0.0]
@@ -165,7 +167,7 @@ def test_hint_tokens_are_never_learned_from(model: str) -> None:
     batch, graded = found.rows, found.facts["graded"]
     for row, prompt, text in zip(range(len(batch)), graded.prompts, graded.completions, strict=True):
         solution = str(prompt.columns["solution"])
-        hint = beginning(solution, 0.5)
+        hint = prefix(solution, 0.5)
         seen = one.policy.tokenizer.decode(batch.action[row][batch.attention[row] & ~batch.mask[row]].tolist())
         assert seen == prompt.content and prompt.content.endswith("=" + hint)
         assert one.policy.tokenizer.decode(batch.action[row][batch.mask[row]].tolist(), skip_special_tokens=True) == text

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rheostat.policies.language import matmul
-from rheostat.policies.language.fused import gated_silu, rms_norm, rotary
+from rheostat.policies.language.fused_ops import gated_silu, rms_norm, rotary
 
 
 def agree(ours: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: Tensor, tolerance: float = 1e-5) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rheostat.collect.language.hints import beginning, refine
+from rheostat.collect.language.hints import prefix, resample_with_hints
 from rheostat.credit.annotations import GroupAdvantage
 from rheostat.learner.language import LossKL
 from rheostat.masking import Aggregation
@@ -29,14 +29,14 @@ def run(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, 
 
 def hint(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """The first characters of solutions."""
-    hints = [[beginning(text, ratio) for ratio in params["ratios"]] for text in inputs["solutions"]]
+    hints = [[prefix(text, ratio) for ratio in params["ratios"]] for text in inputs["solutions"]]
     return {"hints": hints, "lengths": [[len(text) for text in row] for row in hints]}
 
 
 def staged(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     """Which groups are sampled again, and what they are worth."""
     recorded = tensor(inputs["accuracy_by_stage"])
-    found = refine(recorded[0], lambda stage, failing: (failing, recorded[stage, failing]), len(params["ratios"]))
+    found = resample_with_hints(recorded[0], lambda stage, failing: (failing, recorded[stage, failing]), len(params["ratios"]))
     accuracy, form = params["reward_weights"]
     reward = accuracy * found.accuracy + form * tensor(inputs["format_final"])
     return {

@@ -33,7 +33,7 @@ Sequential = TypeVar("Sequential", str, list[int])
 SEPARATOR = "\n\nA correct solution begins as follows; go on from there or use it as a reference:\n"
 
 
-def beginning(solution: Sequential, fraction: float) -> Sequential:
+def prefix(solution: Sequential, fraction: float) -> Sequential:
     """The first ``round(fraction * length)`` characters or tokens (halves go to the even number, as in Python).
 
     Raises:
@@ -45,19 +45,19 @@ def beginning(solution: Sequential, fraction: float) -> Sequential:
     return solution[: round(fraction * len(solution))]
 
 
-class Guided(NamedTuple):
+class HintedPrompt(NamedTuple):
     """A prompt with a hint."""
 
     prompt: Prompt
     """The prompt with the hint; its key is that of the plain prompt."""
     ids: list[int]
     """Its token ids, hint included."""
-    opening: str
+    answer_prefix: str
     """The part of the answer that is given as a hint; a grader sees it before the completion."""
 
 
 @dataclass(frozen=True)
-class Guide:
+class Hint:
     """How a hint is truncated and where it is placed."""
 
     unit: Unit = "tokens"
@@ -67,7 +67,7 @@ class Guide:
     separator: str = SEPARATOR
     """Between question and hint; not used where the hint opens the answer."""
 
-    def apply(self, encoder: PromptEncoder, prompt: Prompt, solution: str, fraction: float) -> Guided:
+    def apply(self, encoder: PromptEncoder, prompt: Prompt, solution: str, fraction: float) -> HintedPrompt:
         """The prompt with the first part of its solution.
 
         Raises:
@@ -75,19 +75,19 @@ class Guide:
         """
         tokenizer = encoder.tokenizer
         if self.unit == "tokens":
-            ids = beginning(list(tokenizer(solution, add_special_tokens=False)["input_ids"]), fraction)
+            ids = prefix(list(tokenizer(solution, add_special_tokens=False)["input_ids"]), fraction)
             text = str(tokenizer.decode(ids))
         else:
-            text = beginning(solution, fraction)
+            text = prefix(solution, fraction)
             ids = list(tokenizer(text, add_special_tokens=False)["input_ids"])
         if self.place == "answer":
             plain = encode_prompt(prompt, tokenizer, encoder.template_options)
             content: str | list[Message] = (
                 prompt.content + text if isinstance(prompt.content, str) else [*prompt.content, {"role": "assistant", "content": text}]
             )
-            return Guided(replace(prompt, content=content), plain + ids, text)
+            return HintedPrompt(replace(prompt, content=content), plain + ids, text)
         shown = replace(prompt, content=appended(prompt.content, self.separator + text))
-        return Guided(shown, encode_prompt(shown, tokenizer, encoder.template_options), "")
+        return HintedPrompt(shown, encode_prompt(shown, tokenizer, encoder.template_options), "")
 
 
 def appended(content: str | list[Message], text: str) -> str | list[Message]:
@@ -98,7 +98,7 @@ def appended(content: str | list[Message], text: str) -> str | list[Message]:
     return [message | {"content": message["content"] + text} if i == last else message for i, message in enumerate(content)]
 
 
-class Refined(NamedTuple):
+class HintResult(NamedTuple):
     """The outcome of sampling with hints, for every prompt."""
 
     accuracy: Tensor
@@ -109,7 +109,7 @@ class Refined(NamedTuple):
     """``[P]`` int64, groups that were sampled for each prompt."""
 
 
-def refine(first: Tensor, attempt: Callable[[int, list[int]], tuple[list[int], Tensor]], stages: int) -> Refined:
+def resample_with_hints(first: Tensor, attempt: Callable[[int, list[int]], tuple[list[int], Tensor]], stages: int) -> HintResult:
     """Groups without a right answer are sampled again with a hint, stage by stage, and replaced.
 
     A group fails when every member's accuracy is at most 0. One success keeps it; so does a member without a grade (NaN), because the
@@ -132,13 +132,13 @@ def refine(first: Tensor, attempt: Callable[[int, list[int]], tuple[list[int], T
             index = torch.tensor(tried)
             accuracy[index], stage[index] = found.to(accuracy.dtype), number
             generations[index] += 1
-    return Refined(accuracy, stage, generations)
+    return HintResult(accuracy, stage, generations)
 
 
-def with_guides(
+def with_hints(
     collector: PromptCollector,
     own: Graded,
-    guide: Guide,
+    hint: Hint,
     fractions: Sequence[float],
     *,
     solution: Callable[[Prompt, int], str],
@@ -156,7 +156,7 @@ def with_guides(
     Args:
         collector: of ``own``; it counts the new samples.
         own: whole groups, members next to each other.
-        guide: how hints are cut and placed.
+        hint: how hints are cut and placed.
         fractions: of the solution, stage by stage.
         solution: of a prompt and its number in the run.
         accuracy: ``[N]`` of graded rows; at most 0 is wrong.
@@ -180,28 +180,28 @@ def with_guides(
 
     def attempt(stage: int, failing: list[int]) -> tuple[list[int], Tensor]:
         nonlocal too_long
-        given: dict[int, Guided] = {}
+        given: dict[int, HintedPrompt] = {}
         for index in failing:
             if index not in solutions:
                 solutions[index] = solution(plain[index], numbers[index])
-            guided = guide.apply(setup.encoder, plain[index], solutions[index], fractions[stage - 1])
-            if len(guided.ids) <= room:
-                given[index] = guided
+            hinted_prompt = hint.apply(setup.encoder, plain[index], solutions[index], fractions[stage - 1])
+            if len(hinted_prompt.ids) <= room:
+                given[index] = hinted_prompt
             else:
                 too_long += 1
         if not given:
             return [], torch.zeros(0, group_size)
         graded = collector.answer(
-            [(plain[index], guided.ids) for index, guided in given.items()],
+            [(plain[index], hinted_prompt.ids) for index, hinted_prompt in given.items()],
             group_size,
             sampling,
             numbers=[numbers[index] for index in given],
             purpose=f"hint {stage}",
             version=version,
             progress=progress,
-            openings=[guided.opening for guided in given.values()],
+            openings=[hinted_prompt.answer_prefix for hinted_prompt in given.values()],
         )
-        graded.prompts = [guided.prompt for guided in given.values() for _ in range(group_size)]
+        graded.prompts = [hinted_prompt.prompt for hinted_prompt in given.values() for _ in range(group_size)]
         graded.trajectories.source = torch.full(graded.trajectories.shape, int(Source.HINTED))
         first = sum(len(part.prompts) for part in parts)
         starts_now = range(first, first + len(graded.prompts), group_size)
@@ -211,7 +211,7 @@ def with_guides(
         return list(given), accuracy(graded.scores).view(-1, group_size)
 
     before = accuracy(own.scores).view(-1, group_size)
-    after = refine(before, attempt, len(fractions))
+    after = resample_with_hints(before, attempt, len(fractions))
     everything = join(parts, sum(len(part.prompts) for part in parts))
     assert everything is not None
     kept = everything.select(torch.tensor([start + member for start in starts for member in range(group_size)]))
@@ -258,7 +258,7 @@ class Hints:
         if list(self.fractions) != sorted(self.fractions) or not self.fractions:
             raise RheostatError(f"hints are {self.fractions}: at least one fraction, the shortest first.")
         for fraction in self.fractions:
-            beginning("", fraction)  # refuses a number that is no fraction
+            prefix("", fraction)  # refuses a number that is no fraction
         if self.separator != SEPARATOR and self.place == "answer":
             raise RheostatError("hint_separator stands between question and hint: it needs hint_place 'question'.")
 
@@ -290,10 +290,10 @@ class Hints:
         batch: Batch = self.inner.collect(context)
         if context.updates < self.after:
             return batch
-        kept, hinted = with_guides(
+        kept, hinted = with_hints(
             context.collector,
             batch.facts["graded"],
-            Guide(self.unit, self.place, self.separator),
+            Hint(self.unit, self.place, self.separator),
             self.fractions,
             solution=lambda prompt, number: self.solution(context, prompt, number),
             accuracy=self.accuracy,

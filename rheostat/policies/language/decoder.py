@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from rheostat.policies.language.fused import gated_silu, rms_norm, rotary
+from rheostat.policies.language.fused_ops import gated_silu, rms_norm, rotary
 from rheostat.policies.language.matmul import linear
 
 MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
