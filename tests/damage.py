@@ -1,8 +1,10 @@
 """The damage harness: ``python -m tests.damage --mutations 1000 --seed 0``.
 
-Mutates one file of a run at a time (cuts, flipped bits, deleted and swapped lines and files, wrong JSON types, NaN, huge numbers, lone
-surrogates), then either resumes the run or reads it as a report does. What comes out is one of four: the same numbers, a sentence (a
-refusal, or a fault that readers name), other numbers without a word (``silent``), or an exception that is no sentence (``traceback``).
+Mutates one file at a time (cuts, flipped bits, deleted and swapped lines and files, wrong JSON types, NaN, huge numbers, lone surrogates)
+of a run, which it then either resumes or reads as a report does, and of every other kind: data sets, cells and declarations of studies,
+comparisons, kept rollouts, base models, teachers, configurations, prompts. What comes out is one of five: the same content, a sentence
+(a refusal, or a fault that readers name), other content without a word (``silent``), an exception that is no sentence (``traceback``),
+or, of files that people write by hand and that carry no digest, another file that is right (``another``).
 """
 
 from __future__ import annotations
@@ -24,17 +26,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from rheostat.analysis.records import group_arms, read_record
 from rheostat.analysis.summaries import summarise
+from rheostat.buffers.offline import OfflineData
 from rheostat.errors import Interrupted, RheostatError
+from rheostat.experiments.comparison import plan, read_manifest
+from rheostat.experiments.studies import declaration, jobs
+from rheostat.reporting.rollouts import read_rollouts
+from rheostat.tasks.language import base_models, load_prompts
+from rheostat.training import checkpoint
+from rheostat.training.config_file import read_config, written_config
+from rheostat.training.rollout_files import keep_rollouts
 from rheostat.training.run import Run
+from rheostat.training.settings_from_options import settings_for
+from tests.border.models import build, sums, write_rows
 from tests.crash import differences
-from tests.tiny_control import small
+from tests.tiny_control import gather, small
 from tests.training.test_run import StopAfter
 
 SKIPPED = ("lock.json", "curves.png", "report.html")
 STEPS = 384
+OUTCOMES = ("same", "sentence", "another", "silent", "traceback")
 
 
 def cut(data: bytes, draw: random.Random) -> bytes:
@@ -112,13 +126,13 @@ def make_runs(folder: Path) -> Runs:
 
 def damage(directory: Path, draw: random.Random) -> str:
     """Mutate one file; returns which and how."""
-    files = sorted(path for path in directory.rglob("*") if path.is_file() and path.name not in SKIPPED)
+    files = sorted(each for each in directory.rglob("*") if each.is_file() and each.name not in SKIPPED and each.suffix != ".lock")
     path = draw.choice(files)
     kind = draw.choice([*MUTATIONS, "file deleted", "files swapped"])
     if kind == "file deleted":
         path.unlink()
     elif kind == "files swapped":
-        other = draw.choice([each for each in files if each != path])
+        other = draw.choice([each for each in files if each != path] or [path])
         mine, theirs = path.read_bytes(), other.read_bytes()
         path.write_bytes(theirs)
         other.write_bytes(mine)
@@ -157,6 +171,158 @@ def read(directory: Path, runs: Runs) -> str:
     return "sentence" if said else ("same" if text == numbers_of(runs.finished)[0] else "silent")
 
 
+# --- files of other kinds -----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of file: how one is made, and what opening it gives."""
+
+    make: Callable[[Path], Any]
+    """Makes it in a folder."""
+    open: Callable[[Path], Any]
+    """What the folder holds, to be compared."""
+    by_hand: bool = False
+    """Whether people write it."""
+
+
+def make_data(folder: Path) -> None:
+    gather("CartPole-v1", 60).save(folder / "data-set")
+
+
+def open_data(folder: Path) -> Any:
+    data = OfflineData.load(folder / "data-set")
+    return data.digest, data.facts, data.reference, str(data.observation_space), str(data.action_space), data.task
+
+
+RECORD = {"label": "a cell", "function": "m:f", "arguments": {"seed": 1}, "seconds": 0.5, "commit": "c", "result": {"curve": [[1.0, 2.0]]}}
+
+
+def make_study(folder: Path) -> None:
+    (folder / "key").mkdir()
+    jobs.store(folder / "key", RECORD)
+    declaration.keep(folder, "damage", {"claims": {"a": {"margins": {"return": 0.5}, "words": "x"}}}, 8)
+
+
+def open_study(folder: Path) -> Any:
+    found = jobs.read(folder, "key"), declaration.read_record(folder)
+    if None in found:
+        raise RheostatError("nothing is stored")  # it is computed, and declared, again
+    return found
+
+
+def make_comparison(folder: Path) -> None:
+    plan(["ppo", "a2c"], "CartPole-v1", seeds=2, steps=1000, directory=folder / "compare")
+
+
+def open_comparison(folder: Path) -> Any:
+    found = read_manifest(folder / "compare")
+    if found is None:
+        raise RheostatError("there is no comparison")  # as :func:`load_comparison` says
+    return found
+
+
+def make_kept(folder: Path) -> None:
+    (folder / "config.json").write_text("{}")
+    for update in (1, 2):
+        row = {"prompt": "1 + 1?", "completion": f"{update}", "reward": 0.5 * update, "valid": True, "tokens": ["1"], "advantage": [0.1]}
+        keep_rollouts(folder, update, [row, row | {"completion": "\ud800"}])
+
+
+def open_kept(folder: Path) -> Any:
+    return [read_rollouts(folder, update) for update in (1, 2)]
+
+
+def make_base(folder: Path) -> None:
+    build(folder / "model")
+    base_models._seal(folder / "model", {"digest": "0" * 16, "parameters": 12, "seconds": 1.0, "measured": {"accuracy": 0.5}})
+
+
+def open_base(folder: Path) -> Any:
+    wrong = base_models.fault_of(folder / "model")
+    if wrong is not None:
+        raise RheostatError(wrong)
+    if not (folder / "model" / base_models.REPORT).is_file():
+        raise RheostatError("no finished base model is there")  # which is built then
+    return {path.name: path.read_bytes() for path in (folder / "model").iterdir()}
+
+
+def make_teacher(folder: Path) -> None:
+    checkpoint.write(folder, "teacher", {"policies": [{"weight": torch.arange(6.0), "evaluated": 3.5}], "random": 1.0})
+
+
+def open_teacher(folder: Path) -> Any:
+    return repr(checkpoint.read(folder / "teacher"))
+
+
+def make_configurations(folder: Path) -> None:
+    (folder / "ppo.toml").write_text(written_config("ppo", "CartPole-v1"))
+    (folder / "ppo.yaml").write_text("seed: 3\nsteps: 1000\nlearning_rate: 0.001\n")
+    (folder / "ppo.json").write_text(json.dumps({"seed": 3, "steps": 1000, "config": {"gae": {"gamma": 0.9}}}, indent=1))
+
+
+def open_configurations(folder: Path) -> Any:
+    found = []
+    for name in ("ppo.toml", "ppo.yaml", "ppo.json"):
+        read = read_config(folder / name, "ppo")
+        settings = settings_for("ppo", read.task or "CartPole-v1", preset=read.preset, below=read.options, **read.general)
+        found.append(settings.to_json())
+    return found
+
+
+def make_prompts(folder: Path) -> None:
+    write_rows(folder / "rows.jsonl", [{"prompt": row["prompt"], "answer": row["answer"], "level": 3} for row in sums()])
+
+
+def open_prompts(folder: Path) -> Any:
+    return [(prompt.content, prompt.answer, dict(prompt.columns)) for _, prompt in load_prompts(folder / "rows.jsonl").named]
+
+
+KINDS: dict[str, Kind] = {
+    "data set": Kind(make_data, open_data),
+    "study": Kind(make_study, open_study),
+    "comparison": Kind(make_comparison, open_comparison),
+    "rollouts": Kind(make_kept, open_kept),
+    "base model": Kind(make_base, open_base),
+    "teacher": Kind(make_teacher, open_teacher),
+    "configuration": Kind(make_configurations, open_configurations, by_hand=True),
+    "prompts": Kind(make_prompts, open_prompts, by_hand=True),
+}
+
+
+def try_file(name: str, whole: Path, seed: int) -> tuple[str, str, str]:
+    """One mutation of a kind of file, as :func:`try_one`."""
+    draw, kind = random.Random(seed), KINDS[name]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(shutil.copytree(whole, Path(folder) / "files"))
+        done = f"{name} after {damage(place, draw)}"
+        try:
+            same = kind.open(place) == kind.open(whole)
+            return done, "same" if same else "another" if kind.by_hand else "silent", ""
+        except RheostatError as error:
+            return done, "sentence" if "\n" not in str(error) else "traceback", str(error)
+        except Exception:
+            return done, "traceback", "".join(traceback.format_exc().splitlines(keepends=True)[-3:])
+
+
+def damages_of_files(mutations: int, seed: int) -> tuple[Counter[str], list[str]]:
+    """The same as :func:`damages`, of the other kinds of files in turn."""
+    counts: Counter[str] = Counter()
+    bad = []
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, kind in KINDS.items():
+            (Path(folder) / name).mkdir()
+            kind.make(Path(folder) / name)
+        for number in range(mutations):
+            name = list(KINDS)[number % len(KINDS)]
+            done, outcome, why = try_file(name, Path(folder) / name, 1_000_003 * seed + number)
+            counts[outcome] += 1
+            if outcome in ("silent", "traceback"):
+                bad.append(f"{outcome}: {done} (number {number})\n{why}")
+    return counts, bad
+
+
 def try_one(runs: Runs, seed: int) -> tuple[str, str, str]:
     """One mutation: what was done, what came of it (``same``, ``sentence``, ``silent`` or ``traceback``), and the end of a traceback."""
     draw = random.Random(seed)
@@ -192,11 +358,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.damage", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--of", choices=("runs", "files", "both"), default="both", help="so many of each")
     given = parser.parse_args()
-    counts, bad = damages(given.mutations, given.seed)
-    print("\n".join(bad))
-    print(", ".join(f"{outcome}: {counts[outcome]}" for outcome in ("same", "sentence", "silent", "traceback")))
-    sys.exit(bool(bad))
+    wrong = []
+    for name, damaging in (("runs", damages), ("files", damages_of_files)):
+        if given.of in (name, "both"):
+            counts, bad = damaging(given.mutations, given.seed)
+            wrong += bad
+            print("\n".join(bad))
+            print(f"{name}: " + ", ".join(f"{outcome}: {counts[outcome]}" for outcome in OUTCOMES))
+    sys.exit(bool(wrong))
 
 
 if __name__ == "__main__":

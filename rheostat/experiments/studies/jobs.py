@@ -96,10 +96,15 @@ def compute(cell: Cell, folder: Path, key: str) -> Record:
             "uncommitted": uncommitted((module, *cell.sources)),
             "result": result,
         }
-        temporary = place / f".result.{os.getpid()}.json"
-        temporary.write_text(json.dumps(signed(record | {"format": FORMAT})))
-        os.replace(temporary, place / "result.json")
+        store(place, record)
     return record
+
+
+def store(place: Path, record: Record) -> None:
+    """Write a record into the folder of its cell, with its digest; it appears whole or not at all."""
+    temporary = place / f".result.{os.getpid()}.json"
+    temporary.write_text(json.dumps(signed(record | {"format": FORMAT})))
+    os.replace(temporary, place / "result.json")
 
 
 def read(folder: Path, key: str) -> Record | None:
