@@ -182,13 +182,13 @@ def test_the_dial_is_shown_where_it_can_be_turned() -> None:
             with pytest.raises(RheostatError):
                 configure(name, {path: values[path[5:]]})
         if table.entry(name).domain == "language":
-            for path in paths & {"dial.lag", "dial.expert_share"}:
+            for path in paths & {"dial.lag", "dial.replay_share", "dial.expert_share"}:
                 configure(name, {path: values[path[5:]]} | ({"group_size": 8} if name == "ppo-lm" else {}))
 
 
 @pytest.mark.parametrize(("method", "path", "value"), [
     ("chord", "sampling.temperature", 0.5), ("chord", "aggregate.constant", 100.0), ("chord", "dial.expert_share", 0.5),
-    ("luffy", "dial.expert_share", 0.5), ("rl-plus", "dial.expert_share", 0.5),
+    ("luffy", "dial.expert_share", 0.5), ("rl-plus", "dial.expert_share", 0.5), ("remix", "dial.replay_share", 0.5),
 ])  # fmt: skip
 def test_what_a_method_refuses_whatever_the_value_is_not_shown(method: str, path: str, value: float) -> None:
     assert path not in {each.path for each in shown_options(method, configure(method, {}))}

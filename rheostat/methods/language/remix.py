@@ -84,6 +84,8 @@ class ReMix:
     budget: Budget = Budget()
     dial: Dial = Dial()
 
+    fixed: ClassVar[frozenset[str]] = frozenset({"dial.replay_share", "dial.replay_age"})
+    """It keeps stale groups of its own."""
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         # everything happens five times earlier
         "tiny": {"learning_rate": 2e-4, "switch_after": 10, "convex_start": 10, "convex_interval": 2}
