@@ -27,7 +27,7 @@ from rheostat.training.run_directory import LOCK
 
 State = Literal["running", "stopped", "finished", "damaged", "unknown"]
 WRITTEN = ("config.json", "metrics.jsonl", "timings.jsonl", "summary.json")
-"""Files whose times say when a run was written last."""
+"""Files whose times give the last change of a run."""
 COMPARISON, TASKS, SEARCH = "compare.json", "tasks.json", "tune.json"
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 HDF5 = "hdf5"
 DATA, METADATA, MAIN = "data", "metadata.json", "main_data.hdf5"
 ARRAYS = ("observations", "actions", "rewards", "terminations", "truncations")
-LEAST_IMAGE = 32  # Minari stores uint8 boxes of at least this many rows and columns as JPEG unless told otherwise
+LEAST_IMAGE = 32  # Minari stores uint8 boxes of at least this many rows and columns as JPEG by default
 
 
 @dataclass

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from gymnasium import Space
 
 OURS = "rheostat"
-"""The entry of Minari's metadata that holds ours."""
+"""The entry of Minari's metadata that holds Rheostat's own."""
 INFOS = ("sampler_logp", "version", "drawn_action")
 """What Minari's infos hold in addition to the data: log-probability, number of the policy's updates, and the action before clipping."""
 MINARI_ID = re.compile(r"(?:[-_\w][-_\w/]*[-_\w]+/)?[-_\w]+?-v\d+")

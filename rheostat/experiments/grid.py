@@ -143,7 +143,7 @@ class Grid:
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which then stops its workers in good order
             )
         assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it died at once; its log says why
+        with contextlib.suppress(BrokenPipeError):  # it died at once; its log holds the reason
             process.stdin.write((json.dumps(self._job(run)) + "\n").encode())
             process.stdin.flush()
         run.state, run.began, run.first = "running", time.monotonic(), run.steps

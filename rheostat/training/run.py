@@ -13,7 +13,7 @@
 
 Exactness. The checkpoint holds all state of a run, and a resume cuts the metrics file back to where the checkpoint was taken, so that
 ``train N, kill, resume, train N`` ends bit for bit where ``train 2N`` does. Environments that can save their state (Gymnasium's) are saved.
-EnvPool's and those of users are brought back by repeating what happened since their episodes began
+EnvPool's and those of users are restored by repeating the actions since their episodes began
 (:mod:`rheostat.tasks.control.pools`, :mod:`rheostat.tasks.control.recording`). Checkpoints change nothing: curves do not depend on how
 often a run is saved, and no episode is cut. Opening a run steps no environment; where a resume cannot restore one, it warns.
 """

@@ -46,7 +46,7 @@ class Settings:
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
     """Control: the simulator: EnvPool where it has the id, else Gymnasium."""
     environment_options: dict[str, Any] = field(default_factory=dict)
-    """Options handed to the environment, as JSON."""
+    """Options passed to the environment, as JSON."""
     threads: int = option(1, at_least=1, at_most=MOST_THREADS)
     """Torch threads: 1 is fastest for small control networks. Part of the definition, because sums are split differently over threads."""
     offline: str | None = None
@@ -85,7 +85,7 @@ class Settings:
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Language: precision of the model's weights."""
     adapter_rank: int = option(0, at_least=0)
-    """Language: train LoRA adapters of this rank instead of the whole model (needs peft); 0 trains everything, or goes on with the adapters
+    """Language: train LoRA adapters of this rank instead of the whole model (needs peft); 0 trains everything, or continues the adapters
     that the model's folder holds."""
     adapter_alpha: float | None = option(None, above=0)
     """Language: scale of new adapters, which add alpha / rank times their product; None takes twice the rank."""

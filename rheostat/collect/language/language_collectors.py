@@ -231,7 +231,7 @@ class Demonstrations:
         drawn, numbers = collector.draw(self.prompts)
         texts = [demonstration(setup, prompt, collector.seed, number) for (prompt, _), number in zip(drawn, numbers, strict=True)]
         rows = expert_rows(setup, drawn, texts, numbers)
-        collector.generated_tokens += rows.count()  # the budget counts what is learned from, whoever wrote it
+        collector.generated_tokens += rows.count()  # the budget counts the tokens that are learned from
         ones = torch.ones(len(drawn))
         scores = Scores(ones, ones.bool(), torch.zeros(len(drawn), dtype=torch.bool))
         metrics = {"completion_length": rows.mask.sum(1).float().mean().item()}

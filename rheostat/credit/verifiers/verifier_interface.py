@@ -31,7 +31,7 @@ class Rollout:
     prompt: str | list[dict[str, str]]
     """Text, or chat messages (``{"role": ..., "content": ...}``)."""
     completion: str
-    """What the policy wrote: decoded without special tokens, or with them where the run's ``reward_text`` says so."""
+    """What the policy wrote: decoded without special tokens, or with them, by the run's ``reward_text``."""
     completion_ids: Sequence[int] = ()
     answer: Any = None
     """The reference answer, where the task has one."""

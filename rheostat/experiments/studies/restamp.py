@@ -1,4 +1,4 @@
-"""Carrying a result over to the present source, where the golden runs of its methods say that no number has moved.
+"""Carrying a result over to the present source, where the golden runs of its methods show that no number has changed.
 
 Cells are keyed by source, so a change of structure makes every result one "of other code", although it computes the same. The golden runs
 (``tests/golden/table.json``) hold weights and metrics of every method as hashes. Where the rows of all methods of a study are the same at
@@ -90,7 +90,7 @@ def methods_of(cells: Sequence[Cell]) -> list[str]:
     """Methods of the table that cells train, by argument or by the modules they name.
 
     Raises:
-        RheostatError: a cell trains none, so that no golden run speaks for it.
+        RheostatError: a cell trains none, so that no golden run covers it.
     """
     modules = {entry.path.split(":")[0]: name for name, entry in table.METHODS.items()}
     found = set()
@@ -164,7 +164,7 @@ def _require_same_declaration(study: Study, result: Mapping[str, Any], pairs: Se
 
 
 def _require_same_sources(files: Sequence[str], commit: str, repository: Repository) -> None:
-    """Refuse where a module of the study itself is other code than at a commit: no golden run speaks for it."""
+    """Refuse where a module of the study itself is other code than at a commit: no golden run covers it."""
     for file in files:
         then = repository.text(commit, file)
         if then is None or meaning(then) != meaning((repository.root / file).read_text()):

@@ -45,7 +45,7 @@ class LogitRule:
             raise RheostatError(f"top_k must be 0 (off) or more and top_p in (0, 1]; they are {self.top_k} and {self.top_p}.")
 
     def apply(self, z: Tensor, chosen: Tensor | None = None) -> Tensor:
-        """Logits ``[n, V]`` float32 of the sampled distribution. ``chosen`` ``[n]`` are kept whatever the filters say."""
+        """Logits ``[n, V]`` float32 of the sampled distribution. ``chosen`` ``[n]`` are kept by all filters."""
         if self.scale != 1.0:
             z = z * self.scale
         if self.softcap is not None:

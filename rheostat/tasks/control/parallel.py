@@ -128,7 +128,7 @@ class ParallelEnvironments:
         """Determine the agents that act next.
 
         Raises:
-            RheostatError: somebody who sees nothing.
+            RheostatError: an agent without an observation.
         """
         present = set(self.copies[index].agents)
         blind = [agent for agent in self.agents if agent in present and agent not in seen]

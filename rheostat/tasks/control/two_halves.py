@@ -4,7 +4,7 @@ The environment is that of :class:`~rheostat.tasks.control.two_optima.TwoGoals` 
 starts anywhere and pays 1 minus the distance to the middle over that of a corner, for 50 steps. The behaviour policy of the data: left of
 the middle an expert that brakes in time; right of it uniform actions. So imitation is right on the left and wrong on the right.
 
-Reconstructed by us from the claim it serves (FamO2O: data of state-dependent quality); distances, thrust and the expert are ours.
+Reconstructed from the claim it serves (FamO2O: data of state-dependent quality); distances, thrust and the expert are this library's.
 """
 
 from __future__ import annotations

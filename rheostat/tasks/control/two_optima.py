@@ -9,7 +9,7 @@
 | TwoGoals | a point mass under thrust in a box, from near the middle; pays for its position; never ends by itself |
 
 Reconstructed by us from the claim they serve (PMOE: two bumps at +-(0.6, 0.6), a peak that jumps with the context, a point mass with two
-goals); width, thrust and friction are ours. At (0, 0), in the middle, both pay 0.018.
+goals); width, thrust and friction are this library's. At (0, 0), in the middle, both pay 0.018.
 """
 
 from __future__ import annotations

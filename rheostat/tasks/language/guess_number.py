@@ -1,4 +1,4 @@
-"""``guess-number``: the partner thinks of a number, the policy guesses, the partner says whether the number is higher or lower.
+"""``guess-number``: the partner thinks of a number, the policy guesses, the partner answers whether the number is higher or lower.
 
 ``0:9?`` opens a conversation. The policy guesses (``5``, or ``#5``), and the partner answers ``+`` (the number is higher), ``-`` (it is
 lower) or ``?`` (that was no number of the range). Ten numbers need four guesses of a player that halves the range every time; with a guess

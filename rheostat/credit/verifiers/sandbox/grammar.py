@@ -146,7 +146,7 @@ class Formula:
 
 
 class _Outside(Exception):
-    """Something that no right answer has; the text says what."""
+    """Something that no right answer has; the text names it."""
 
 
 def _kind(node: ast.expr) -> str:

@@ -35,7 +35,7 @@ SYSTEM = ("/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", "/dev/null", "/d
 PASSED_ON = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "SYSTEMROOT")
 """Variables without which some Pythons do not start."""
 NEIGHBOURS = 500
-"""Most Python files beside a grader's file that it may read after it was loaded."""
+"""Most Python files in the folder of a grader's file that it may read after it was loaded."""
 SERVER_GRACE = 5.0
 """Seconds the grading process has, beyond a job's own limit, to answer that the job ran past it."""
 CANARY = f"RHEOSTAT_CANARY_{secrets.token_hex(4)}"
@@ -310,7 +310,7 @@ def library_places() -> list[str]:
 
 
 def python_files(folder: str | None) -> list[str]:
-    """The Python files beside a grader's file, which it may import late; no other file of that folder."""
+    """The Python files in the folder of a grader's file, which it may import late; no other file of that folder."""
     if folder is None:
         return []
     found: list[str] = []

@@ -12,7 +12,7 @@ from typing import Any
 from rheostat.credit.verifiers.sandbox import wire
 
 OUT = 3
-"""The one descriptor, beside the standard ones, that stays open."""
+"""The one descriptor, in addition to the standard ones, that stays open."""
 DESCRIPTORS = 64
 THREADS = 256
 
@@ -22,7 +22,7 @@ def become_child(handler: Any, job: dict[str, Any], pipe: int, hello: dict[str, 
 
     Args:
         handler: what the parent loaded.
-        job: what to do; with ``probe``, to measure the walls instead.
+        job: what to do; with ``probe``, to measure the sandbox instead.
         pipe: where frames go.
         hello: of the grading process.
         memory: bytes of address space; 0 for no limit.
