@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
+from rheostat import plugins
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.terminal import print_json, print_table
@@ -24,6 +25,7 @@ class List:
     """Print JSON."""
 
     def run(self) -> None:
+        refused = table.load_added()
         rows = [
             {"method": name, "domain": row.domain, "title": row.title, "paper": row.paper, "verified": row.verified}
             for name, row in table.METHODS.items()
@@ -31,6 +33,8 @@ class List:
         from rheostat.tasks.control.registration import known_tasks
 
         families = known_tasks() | {"language": language_ids()}
+        if others := [name for name in plugins.added("tasks") if not any(name in ids for ids in families.values())]:
+            families["installed packages"] = others
         if self.json:
             tasks = {family: ids if self.tasks else len(ids) for family, ids in families.items()}
             print_json({"methods": rows, "tasks": tasks})
@@ -42,6 +46,8 @@ class List:
             [(family, len(ids), ", ".join(ids if self.tasks else ids[:6])) for family, ids in families.items()],
             numbers=["ids"],
         )
+        for sentence in refused:
+            print(f"Note: {sentence}")
 
 
 def language_ids() -> list[str]:

@@ -90,6 +90,8 @@ class Evaluate:
     """Language: the walls around graders; by default the run's own setting."""
     self_verify: int = option(0, at_least=0)
     """Language: judgements of each completion by the model itself; above 0 they also weigh a vote."""
+    video: bool = False
+    """Control: also keep a film of one episode in the folder videos of the run; `rheostat report` shows the newest one."""
     best: bool = False
     """The best policy that the run has kept (--save-best), instead of its last one."""
     json: bool = False
@@ -103,6 +105,8 @@ class Evaluate:
                 raise RheostatError("A run and a --model are two things to evaluate: name one of them.")
             if self.best:
                 raise RheostatError("--best is about the policies of a run, and --model names none: leave one out.")
+            if self.video:
+                raise RheostatError("--video is for control policies, and --model is a language model: leave it out.")
             self.language(self.baseline(self.model))
             return
         if self.run_directory is None:
@@ -116,15 +120,29 @@ class Evaluate:
         if self.sandbox is not None and table.entry(run.settings.method).domain != "language":
             raise RheostatError(f"--sandbox is for graders of language runs: {run.settings.method} has none.")
         if table.entry(run.settings.method).domain == "language":
+            if self.video:
+                raise RheostatError(f"--video is for control policies, and {run.settings.method} trains a language model: leave it out.")
             self.language(run)
             return
         if self.self_verify:
             raise RheostatError(f"--self-verify is about answers in text: {run.settings.method} trains a control policy.")
         result = {"run": str(self.run_directory), "steps": run.method.steps} | run.method.evaluate(self.episodes or 20)
+        if self.video:
+            result |= self.filmed(run)
         if self.json:
             print_json(result)
         else:
             print_table("Evaluation", ["result", "value"], list(result.items()), numbers=["value"])
+
+    def filmed(self, run: Any) -> dict[str, str]:
+        """Where the film is; where there can be none, a sentence says why, and the evaluation stands."""
+        from rheostat.training.video import record_episode
+
+        try:
+            return {"video": str(record_episode(run)[0])}
+        except RheostatError as error:
+            print(f"Note: {error}", file=sys.stderr)
+            return {}
 
     def baseline(self, model: str) -> Any:
         """The model as a run that has not trained."""
@@ -176,13 +194,13 @@ class Report:
     def run(self) -> None:
         from rheostat.analysis.records import find_runs
         from rheostat.reporting.figures import draw_figures
-        from rheostat.reporting.report import study_result, write_report
+        from rheostat.reporting.report import study_result, video_section, write_report
         from rheostat.reporting.rollouts import rollouts_section
 
         paths = [path for path in self.paths if study_result(path) is None]
         runs = find_runs(paths) if paths else []
-        section = rollouts_section(runs[0]) if len(runs) == 1 else None
-        print(f"Report: {write_report(list(self.paths), self.output, sections=[section] if section else [])}")
+        sections = [rollouts_section(runs[0]), video_section(runs[0])] if len(runs) == 1 else []
+        print(f"Report: {write_report(list(self.paths), self.output, sections=[section for section in sections if section])}")
         if self.figures:
             print("Figures: " + ", ".join(str(path) for path in draw_figures(self.paths, self.output)))
 

@@ -9,7 +9,8 @@ import importlib
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rheostat.errors import unknown
+from rheostat import plugins
+from rheostat.errors import RheostatError, unknown
 
 Domain = Literal["control", "language"]
 
@@ -228,11 +229,29 @@ METHODS: dict[str, Entry] = {
 
 
 def entry(name: str) -> Entry:
-    """The row of a method.
+    """The row of a method, of the table or of an installed package.
 
     Raises:
-        RheostatError: unknown name, with the nearest known ones.
+        RheostatError: unknown name, with the nearest known ones, or a package whose row is none.
     """
+    if name not in METHODS and name in plugins.added("methods"):
+        found = plugins.load("methods", name)
+        if not isinstance(found, Entry):
+            raise RheostatError(
+                f"The entry point {name} of rheostat.methods is a {type(found).__name__}: it must be a methods.table.Entry."
+            )
+        METHODS[name] = found
     if name not in METHODS:
-        raise unknown("method", name, METHODS)
+        raise unknown("method", name, {*METHODS, *plugins.added("methods")})
     return METHODS[name]
+
+
+def load_added() -> list[str]:
+    """Put the methods of installed packages into the table; returns a sentence for each that cannot be loaded."""
+    refused = []
+    for name in plugins.added("methods"):
+        try:
+            entry(name)
+        except RheostatError as error:
+            refused.append(str(error))
+    return refused

@@ -30,6 +30,7 @@ from rheostat.analysis.summaries import final_label, summarise, verdict_text
 from rheostat.analysis.verdict import Verdict
 from rheostat.errors import RheostatError
 from rheostat.training.sandboxing import sandbox_line
+from rheostat.training.video import newest_video
 
 COLOURS = 7
 """Colours of the page's palette; line styles change when they run out."""
@@ -120,6 +121,19 @@ def write_report(paths: Sequence[str | Path], output: str | Path, *, sections: S
     except OSError as error:
         raise RheostatError(f"Could not write the report {output}: {error}.") from error
     return output
+
+
+def video_section(run: Path) -> Section | None:
+    """The newest film of a run, in the page itself; None where it has kept none."""
+    from markupsafe import Markup
+
+    path = newest_video(run)
+    if path is None:
+        return None
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    what = f"One episode of the policy at {path.stem.removeprefix('step-').lstrip('0') or '0'} steps, deterministic actions."
+    image = Markup('<p>{}</p><p><img style="max-width:100%" alt="{}" src="data:image/gif;base64,{}"></p>')
+    return Section("Video", image.format(what, what, Markup(data)))
 
 
 def study_result(path: str | Path) -> dict[str, Any] | None:

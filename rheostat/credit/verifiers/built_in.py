@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from rheostat import plugins
 from rheostat.credit.verifiers.answers import ExactMatch
 from rheostat.credit.verifiers.conventions import FunctionVerifier, name_of
 from rheostat.credit.verifiers.isolation import Isolated
@@ -93,8 +94,10 @@ def _load(reward: Any, isolate: bool, timeout: float | None, workers: int, alone
         if not isolate:
             return FunctionVerifier(MathGrader())
         return Isolated(grader, timeout=timeout or SAMPLE_SECONDS, workers=workers, name="math", sandbox=sandbox)
+    if ":" not in reward and reward in plugins.added("rewards"):
+        reward = plugins.added("rewards")[reward].value
     if ":" not in reward and not reward.endswith(".py"):
-        raise unknown("reward", reward, BUILT_IN)
+        raise unknown("reward", reward, {*BUILT_IN, *plugins.added("rewards")})
     if not isolate:
         return FunctionVerifier(load_object(reward), alone=alone)
     process = Isolated(reward, timeout=timeout or SAMPLE_SECONDS, workers=workers, alone=alone, sandbox=sandbox, needs=needs)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
+from rheostat import plugins
 from rheostat.errors import MissingExtra, RheostatError, shown, unknown
 from rheostat.tasks.control.backends import Backend, EnvPoolEnvs, Envs, GymnasiumEnvs
 
@@ -92,6 +93,9 @@ def _by_name(
         return EnvPoolEnvs(task, num_envs, seed, threads, options), task
     if backend == "envpool":
         raise unknown("EnvPool task", task, pools)
+    if task not in gymnasium.registry and task in plugins.added("tasks"):
+        made = plugins.load("tasks", task)
+        return find(made, num_envs=num_envs, seed=seed, backend=backend, threads=threads, options=options)[0], task
     if task not in gymnasium.registry and ":" not in task:
         if backend == "gymnasium":
             raise unknown("Gymnasium task", task, gymnasium.registry)

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 from typing import Any
 
+from rheostat import plugins
 from rheostat.errors import unknown
 from rheostat.tasks.language.chain_sum import ChainSum
 from rheostat.tasks.language.chain_sum_variants import Elicit, Interfere, Teach
@@ -35,7 +36,11 @@ TASKS: dict[str, type[Any]] = {
 
 
 def is_language_task(name: str) -> bool:
-    """Whether :func:`language_task` knows the name."""
+    """Whether :func:`language_task` knows the name; a task of an installed package is put into the table."""
+    if name not in TASKS and name in plugins.added("tasks"):
+        found = plugins.load("tasks", name)
+        if isinstance(found, type) and dataclasses.is_dataclass(found):
+            TASKS[name] = found
     return name in TASKS or name.startswith(PREFIX)
 
 
@@ -45,7 +50,7 @@ def language_task(name: str, **knobs: Any) -> LanguageTask:
     Raises:
         RheostatError: unknown name or knob, or knobs that make no task.
     """
-    if name in TASKS:
+    if is_language_task(name) and name in TASKS:
         known = knobs_of(name)
         for knob in knobs:
             if knob not in known:
