@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test nightly lint docs clean
+.PHONY: demo test nightly lint docs package clean
 
 demo: $(VENV)/.installed  ## PPO, PPO-Buffer and PROPS side by side on CartPole, three seeds each
 	$(RUN) -m rheostat.cli demo
@@ -23,6 +23,10 @@ lint: $(VENV)/.installed-test  ## style and types
 docs: $(VENV)/.installed-docs  ## the documentation site, into site/; warnings are errors; needs no network once installed
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict --quiet
 
+package: $(VENV)/.installed  ## what an index would get, into dist/, checked
+	$(PIP) --editable '.[release]'
+	rm -rf dist && $(RUN) -m build && $(RUN) -m twine check --strict dist/*
+
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable .
@@ -37,4 +41,4 @@ $(VENV)/.installed-docs: $(VENV)/.installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) build site *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

@@ -21,7 +21,7 @@ from tests.tiny_control import small
 
 
 class Drawn(gymnasium.Env[Any, Any]):
-    """Counts steps; draws a bar as long as the count."""
+    """Counts steps; draws a bar ten times as long as the count."""
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 20}  # noqa: RUF012
     observation_space = gymnasium.spaces.Box(-1, 1, (2,), np.float32)
@@ -44,7 +44,7 @@ class Drawn(gymnasium.Env[Any, Any]):
         if self.breaks:
             raise RuntimeError("no display")
         frame = np.zeros((40, 700, 3), np.uint8)
-        frame[:, : self.count] = 255
+        frame[:, : 10 * self.count] = 255
         return frame
 
 
