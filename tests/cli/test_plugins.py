@@ -96,7 +96,9 @@ def test_what_cannot_be_loaded_is_one_sentence(capsys: pytest.CaptureFixture[str
         table.entry("no-row")
     main(["list", "--json"])
     listed = json.loads(capsys.readouterr().out)
-    assert "slow-a2c" in {row["method"] for row in listed["methods"]} and listed["tasks"]["installed packages"] == 2  # those that neither Gymnasium nor the library lists
+    assert (
+        "slow-a2c" in {row["method"] for row in listed["methods"]} and listed["tasks"]["installed packages"] == 2
+    )  # those that neither Gymnasium nor the library lists
 
 
 def test_unknown_names_are_compared_with_those_of_packages() -> None:

@@ -14,7 +14,20 @@ import pytest
 import rheostat
 
 ROOT = Path(rheostat.__file__).parent
-GROUND = ("errors", "files", "json_text", "locks", "options", "plugins", "streams", "terminal", "tensors", "trajectories", "masking", "parts")
+GROUND = (
+    "errors",
+    "files",
+    "json_text",
+    "locks",
+    "options",
+    "plugins",
+    "streams",
+    "terminal",
+    "tensors",
+    "trajectories",
+    "masking",
+    "parts",
+)
 LAYERS: tuple[tuple[str, ...], ...] = (
     GROUND,
     ("objectives", "credit", "buffers", "policies"),
