@@ -244,7 +244,8 @@ def open_base(folder: Path) -> Any:
         raise RheostatError(wrong)
     if not (folder / "model" / base_models.REPORT).is_file():
         raise RheostatError("no finished base model is there")  # which is built then
-    return {path.name: path.read_bytes() for path in (folder / "model").iterdir()}
+    files = {path.name: path.read_bytes() for path in (folder / "model").iterdir()}
+    return files | {base_models.REPORT: json.loads(files[base_models.REPORT])}  # whose lines may stand in any order
 
 
 def make_teacher(folder: Path) -> None:
