@@ -315,6 +315,7 @@ def damages_of_files(mutations: int, seed: int) -> tuple[Counter[str], list[str]
         for name, kind in KINDS.items():
             (Path(folder) / name).mkdir()
             kind.make(Path(folder) / name)
+            kind.open(Path(folder) / name)  # what is whole opens
         for number in range(mutations):
             name = list(KINDS)[number % len(KINDS)]
             done, outcome, why = try_file(name, Path(folder) / name, 1_000_003 * seed + number)

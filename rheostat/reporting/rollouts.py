@@ -223,8 +223,7 @@ def rollouts_section(run: str | Path) -> Section | None:
     The heat map is plain HTML and CSS (radio buttons choose what is shown), so it works by keyboard and without scripts; the numbers behind
     the colours are also in tables. At most :data:`PAGE_TOKENS` tokens are shown, and the page states what was left out.
 
-    Raises:
-        RheostatError: a damaged file.
+    A damaged file is named and left out.
     """
     import jinja2
     from markupsafe import Markup
@@ -235,7 +234,13 @@ def rollouts_section(run: str | Path) -> Section | None:
     if not files:
         return None
     chosen = list(dict.fromkeys([files[-1], files[len(files) // 2], files[0]]))[:PAGE_UPDATES]
-    kept = {number: read_rollouts(run, number)[1] for number in chosen}
+    kept: dict[int, list[Row]] = {}
+    damaged: list[str] = []
+    for number in chosen:
+        try:
+            kept[number] = read_rollouts(run, number)[1]
+        except RheostatError as error:
+            damaged.append(str(error))
     shown = {number: choose(rows, PAGE_ROWS) for number, rows in kept.items()}
     full = {name: largest([row for rows in shown.values() for row in rows], name) for name in HEATS}
     budget = PAGE_TOKENS
@@ -262,7 +267,14 @@ def rollouts_section(run: str | Path) -> Section | None:
     template = environment.from_string((templates / "rollouts.html").read_text(encoding="utf-8"))
     style = Markup((templates / "rollouts.css").read_text(encoding="utf-8"))
     body = template.render(
-        updates=updates, heats=HEATS, full=full, style=style, anchor=anchor(f"rollouts-{run}"), run=str(run), numbered=NUMBERED_TOKENS
+        updates=updates,
+        heats=HEATS,
+        full=full,
+        style=style,
+        anchor=anchor(f"rollouts-{run}"),
+        run=str(run),
+        numbered=NUMBERED_TOKENS,
+        damaged=damaged,
     )
     return Section("Rollouts", Markup(body))
 

@@ -41,9 +41,10 @@ def keep_rollouts(directory: Path, iteration: int, rows: list[dict[str, Any]]) -
         return
     path = path_of(directory, iteration)
     path.parent.mkdir(exist_ok=True)
-    text = "".join(json.dumps(row) + "\n" for row in rows)
-    head = {"format": FORMAT, "update": iteration, "rows": len(rows), "sha256": hashlib.sha256(text.encode()).hexdigest()}
-    path.write_bytes(gzip.compress((json.dumps(head) + "\n" + text).encode(), mtime=0))
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    text = "".join(lines).encode("utf-8", "replace")  # half a surrogate pair of a foreign text becomes a question mark
+    head = {"format": FORMAT, "update": iteration, "rows": len(rows), "sha256": hashlib.sha256(text).hexdigest()}
+    path.write_bytes(gzip.compress(json.dumps(head).encode() + b"\n" + text, mtime=0))
     files = sorted(path.parent.glob("update-*.jsonl.gz"))
     if len(files) > FILES:  # keep the first, the last and every second one in between
         for old in files[1:-1:2]:

@@ -18,6 +18,8 @@ from rheostat.errors import RheostatError
 from rheostat.reporting import rollouts
 from rheostat.reporting.rollouts import choose, heat, print_rollouts, read_rollouts, rollouts_section, verdict, warmth
 from rheostat.terminal import visible
+from rheostat.training import rollout_files
+from rheostat.training.rollout_files import keep_rollouts
 
 EVIL = "<script>alert(1)</script>"
 
@@ -158,3 +160,29 @@ def test_refusals(tmp_path: Path) -> None:
         path.write_bytes(damage)
         with pytest.raises(RheostatError, match="is damaged"):
             read_rollouts(tmp_path)
+
+
+def test_a_damaged_file_is_named_in_the_section_and_left_out(tmp_path: Path) -> None:
+    for update in (1, 2, 3):
+        keep(tmp_path, update, [row(text=f"text-{update}")])
+    (tmp_path / "rollouts" / "update-0000003.jsonl.gz").write_bytes(b"cut")
+    section = rollouts_section(tmp_path)
+    assert section is not None and "update-0000003.jsonl.gz is damaged" in section.body and "Update 2:" in section.body
+    for path in (tmp_path / "rollouts").iterdir():
+        path.write_bytes(b"cut")
+    section = rollouts_section(tmp_path)
+    assert section is not None and section.body.count("is damaged") == 3
+
+
+def test_kept_rollouts_are_those_of_their_update_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    for update in (1, 2):
+        keep_rollouts(tmp_path, update, [row(text="a\u2028b", message="\ud800")])
+    assert [(each["completion"], each["message"]) for each in read_rollouts(tmp_path, 2)[1]] == [("a\u2028b", "?")]
+    first, second = (tmp_path / "rollouts" / f"update-000000{update}.jsonl.gz" for update in (1, 2))
+    second.write_bytes(first.read_bytes())
+    with pytest.raises(RheostatError, match="is not what the run wrote"):
+        read_rollouts(tmp_path, 2)
+    monkeypatch.setattr(rollout_files, "MOST_BYTES", 100)
+    with pytest.raises(RheostatError, match="has more than 100 bytes"):
+        read_rollouts(tmp_path, 1)
