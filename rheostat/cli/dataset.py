@@ -166,7 +166,9 @@ class ImportDataset:
 class Dataset:
     """Make, import or show offline data sets in Minari's format: `make TASK KIND`, `import FILE TASK`, `show PATH`."""
 
-    action: Annotated[  # no prefix of its own, but those of the options below stay (--repair.outside)
+    # Without a prefix of its own; those of the options below stay (--repair.outside).
+
+    action: Annotated[
         Annotated[MakeDataset, tyro.conf.subcommand("make")]
         | Annotated[ImportDataset, tyro.conf.subcommand("import")]
         | Annotated[ShowDataset, tyro.conf.subcommand("show")],

@@ -470,7 +470,8 @@ class Run:
             self._kept_warnings.append(self._stopped)
         self.save()
         summary: dict[str, Any] = {"steps": method.steps, "updates": method.updates, "seconds": round(self._seconds, 2)}
-        warned = warnings_of(self.metrics) + idle_run(self.metrics, method.steps, method.updates, method.unit) + self._kept_warnings
+        rows = [] if getattr(method.context, "never_acts", False) else self.metrics  # of a run in which nobody acts no episode is missed
+        warned = warnings_of(self.metrics) + idle_run(rows, method.steps, method.updates, method.unit) + self._kept_warnings
         kept = {"warnings": warned} if warned else {}
         try:
             if self.settings.evaluation_episodes:
