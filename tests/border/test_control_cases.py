@@ -1,4 +1,4 @@
-"""What users bring to control methods, end to end: actions that do not begin at 0, policies in another process, runs that only read data."""
+"""What users bring to control methods, end to end: actions from 10 on, policies that are opened again, runs that only read data."""
 
 from __future__ import annotations
 
