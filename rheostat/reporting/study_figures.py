@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,10 @@ def verdict_section(result: dict[str, Any]) -> Section:
     return Section(f"Verdicts: {result['system']} ({result['paper']})", Markup(body), first=True)
 
 
+WIDTH = 44
+"""Characters that fit above one panel."""
+
+
 def draw_into(study: Study, result: dict[str, Any], path: Path) -> Path:
     """The study's picture; the suffix (.png or .svg) is the format. Returns the path."""
     (study.draw or draw_result)(result, path)
@@ -98,7 +103,9 @@ def draw_result(result: dict[str, Any], path: Path) -> None:
             for axes, (task, arms) in zip(grid, tasks.items(), strict=False):
                 metric = arms[0].records[0].headline or next(iter(arms[0].records[0].metrics))
                 draw_arms(axes, arms, metric, "steps")
-                axes.set_title(task)
+                missing = [arm.label for arm in arms if all(metric not in record.metrics for record in arm.records)]
+                unseen = f" (not logged by {', '.join(missing)})" if missing else ""
+                axes.set_title(textwrap.fill(task + unseen, WIDTH))
                 axes.legend(fontsize=7)
             for axes in grid[len(tasks) :]:
                 axes.set_visible(False)
