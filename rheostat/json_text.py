@@ -28,12 +28,12 @@ def loads(text: str | bytes) -> Any:
     """The value that a text in JSON says.
 
     Raises:
-        NotJSON: it is none, holds a number that is none, an integer of more than 4,300 digits or half a surrogate pair, or is nested too
+        NotJSON: it is none, holds a number that is none, an integer of more than 300 digits or half a surrogate pair, or is nested too
             deeply.
     """
     try:
         text = text.decode("utf-8") if isinstance(text, bytes) else text
-        value = json.loads(text, parse_constant=_no_number, parse_float=_finite)
+        value = json.loads(text, parse_constant=_no_number, parse_float=_finite, parse_int=whole)
         if "\\ud" in text or "\\uD" in text:  # the only way to write half a pair in UTF-8
             json.dumps(value, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
@@ -43,6 +43,17 @@ def loads(text: str | bytes) -> Any:
 
 def _no_number(name: str) -> Any:
     raise ValueError(f"it holds {name}, which JSON does not know")
+
+
+def whole(text: str) -> int:
+    """An integer, no larger than a float can be.
+
+    Raises:
+        ValueError: it has more than 300 digits.
+    """
+    if len(text) > 300:
+        raise ValueError("it holds a whole number of more than 300 digits")
+    return int(text)
 
 
 def _finite(text: str) -> float:
@@ -70,7 +81,7 @@ def read(path: Path, kind: type = dict, *, at_most: int = MOST_BYTES) -> Any:
         raise NotJSON(f"it has more than {at_most:,} bytes")
     value = loads(data)
     if not isinstance(value, kind):
-        raise NotJSON(f"it holds a {type(value).__name__} instead of a {kind.__name__}")
+        raise NotJSON("it holds no JSON object" if kind is dict else "it holds no list")
     return value
 
 

@@ -186,7 +186,9 @@ def read_record(directory: str | Path) -> Record:
         raise RheostatError(f"{directory / 'metrics.jsonl'} is damaged: none of its rows counts steps.")
     seconds = {row["iteration"]: row["seconds"] for row in read_timings(directory)}
     if seconds and "iteration" in columns:
-        columns["seconds"] = np.array([seconds.get(int(iteration), math.nan) for iteration in columns["iteration"]])
+        columns["seconds"] = np.array(
+            [seconds.get(int(each), math.nan) if math.isfinite(each) else math.nan for each in columns["iteration"]]
+        )
     wrong, notes = faults(directory)
     return Record(
         directory=directory,

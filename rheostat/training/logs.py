@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rheostat.errors import RheostatError
+from rheostat.json_text import whole
 from rheostat.training.manifest import names, read_manifest
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
@@ -66,16 +67,20 @@ def faults(directory: Path) -> tuple[list[str], list[str]]:
     The newest whole checkpoint holds what the run wrote.
     """
     folder = directory / "checkpoints"
+    damaged: list[str] = []
     for name in reversed(names(folder)):
         try:
             manifest = read_manifest(folder / name)
-        except RheostatError:
+        except RheostatError as error:
+            damaged.append(str(error))
             continue
         files: Mapping[str, Counted] | None = manifest.get("files")
         if files is None:
             return [], ["A run was saved by a version that kept no digest of the log: whether its log is whole cannot be told."]
         wrong = {file: fault(directory / file, counted) for file, counted in files.items()}
-        return [f"{directory / file} {text}." for file, text in wrong.items() if text], [str(each) for each in manifest.get("notes", [])]
+        return [*damaged, *(f"{directory / file} {text}." for file, text in wrong.items() if text)], [
+            str(each) for each in manifest.get("notes", [])
+        ]
     if (directory / METRICS).is_file():
         return [], ["A run has no whole checkpoint: whether its log is whole cannot be told."]
     return [], []
@@ -180,7 +185,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     lines = path.read_bytes().splitlines()
     for number, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row = json.loads(line, parse_int=whole)
         except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break

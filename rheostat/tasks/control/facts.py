@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, shown_error
 
 if TYPE_CHECKING:
     from gymnasium import Space
@@ -41,9 +41,16 @@ class Facts:
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Facts:
-        """The inverse of :meth:`to_json`."""
-        spaces = {name: space_from_json(saved[name]) for name in ("observation_space", "action_space")}
-        return cls(**(saved | spaces))
+        """The inverse of :meth:`to_json`.
+
+        Raises:
+            RheostatError: it describes no environment.
+        """
+        try:
+            spaces = {name: space_from_json(saved[name]) for name in ("observation_space", "action_space")}
+            return cls(**(saved | spaces))
+        except (AssertionError, AttributeError, LookupError, TypeError, ValueError, OverflowError, MemoryError) as error:
+            raise RheostatError(f"What a run's config.json says of its environment is damaged: {shown_error(error)}.") from error
 
 
 def space_to_json(space: Any) -> dict[str, Any]:
