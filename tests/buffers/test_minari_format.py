@@ -342,7 +342,7 @@ def test_without_the_extra_the_sentence_says_what_to_install(tmp_path: Path, mon
     data = build()
     data.save(tmp_path / "set")
     monkeypatch.setitem(__import__("sys").modules, "h5py", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'rheostat\[offline\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install .*\[offline\]'"):
         OfflineData.load(tmp_path / "set")
-    with pytest.raises(MissingExtra, match=r"pip install 'rheostat\[offline\]'"):
+    with pytest.raises(MissingExtra, match=r"pip install .*\[offline\]'"):
         data.save(tmp_path / "other")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -94,7 +94,12 @@ def is_told(case: Case, plain: list[Followed]) -> bool:
     return False
 
 
-@pytest.mark.parametrize("name", LOOKED_AT)
+def nightly(names: Iterable[str]) -> list[Any]:
+    """Cases of which those of PPO run always, and the others at night: these tests are about tests."""
+    return [pytest.param(name, marks=() if name.startswith("ppo-continuous") else pytest.mark.slow) for name in names]
+
+
+@pytest.mark.parametrize("name", nightly(LOOKED_AT))
 def test_every_part_counts_to_the_hundredth(name: str) -> None:
     case, (_, plain, parts) = BY_NAME[name], right(name)
     fast = hasattr(table.entry(case.method).load()(), "gae") and case.method != "uni-o4"
@@ -214,7 +219,7 @@ WRONG: dict[str, list[Mistake]] = {
 """By case: what is made wrong, and how."""
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", nightly(WRONG))
 def test_other_mistakes_are_told(name: str) -> None:
     (_, plain, _), unseen = right(name), []
     for function, change in WRONG[name]:

@@ -128,7 +128,12 @@ def scaled(call: Callable[..., Any]) -> Callable[..., Any]:
     return more
 
 
-@pytest.mark.parametrize("case", SPOILED, ids=str)
+def night(name: str) -> Any:
+    """Cases of GRPO run always, the others at night: these tests are about tests."""
+    return () if name.partition("/")[0] == "grpo" else pytest.mark.slow
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=str(case), marks=night(str(case))) for case in SPOILED])
 def test_every_annotation_and_every_term_is_in_the_plain_steps(
     case: Case, right: Callable[[Case], Right], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -231,7 +236,10 @@ def clipping_free(value: Tensor, target: Tensor, **options: Any) -> Tensor:
     return value_loss(value, target, **options | {"clip": None, "old_value": None})
 
 
-@pytest.mark.parametrize(("name", "place", "wrong"), WRONG, ids=[f"{name}-{place.rpartition('.')[2]}" for name, place, _ in WRONG])
+@pytest.mark.parametrize(
+    ("name", "place", "wrong"),
+    [pytest.param(*each, id=f"{each[0]}-{each[1].rpartition('.')[2]}", marks=night(each[0])) for each in WRONG],
+)
 def test_a_wrong_equation_leaves_the_plain_steps(
     name: str, place: str, wrong: Any, right: Callable[[Case], Right], monkeypatch: pytest.MonkeyPatch
 ) -> None:

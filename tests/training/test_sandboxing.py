@@ -32,7 +32,7 @@ class Stands:
 
 
 def method(verifier: Any) -> Any:
-    return SimpleNamespace(context=SimpleNamespace(world=SimpleNamespace(verifier=verifier)))
+    return SimpleNamespace(context=SimpleNamespace(setup=SimpleNamespace(verifier=verifier)))
 
 
 def test_the_record_and_its_line(tmp_path):
