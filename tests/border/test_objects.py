@@ -109,7 +109,7 @@ def test_a_path_of_prompts_is_remembered_beside_functions(model: str, prompts: s
         ({"prompts": {"train": sums()}}, "pass one of its entries"),
         ({"rewards": (length,), "reward_weights": (1.0, 2.0)}, "1 rewards have 2 weights"),
         ({"rewards": (length,), "reward_weights": (0.0,)}, "all 0"),
-        ({"rewards": (length,), "reward_weights": (float("nan"),)}, "nan of a reward"),
+        ({"rewards": (length,), "reward_weights": (float("nan"),)}, "reward_weights is nan; it must be a finite number"),
     ],
 )
 def test_objects_that_do_not_fit(options: dict[str, Any], message: str, model: str, prompts: str, tmp_path: Path) -> None:

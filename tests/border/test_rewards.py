@@ -45,10 +45,10 @@ def test_weights_of_the_command_line(model: str, prompts: str, tmp_path: Path) -
         ({"reward_weights": (1.0,)}, "2 rewards have 1 weights"),
         ({"environment_options": {"reward_weights": [1, 0.1]}}, "no effect beside --reward: use --reward-weights"),
         ({"environment_options": {"reward_options": {"timeout": 3}}}, "no effect beside --reward"),
-        ({"reward_timeout": 0.0}, "give seconds above 0"),
-        ({"reward_timeout": -1.0}, "give seconds above 0"),
-        ({"reward_timeout": float("inf")}, "give seconds above 0"),
-        ({"reward_timeout": float("nan")}, "give seconds above 0"),
+        ({"reward_timeout": 0.0}, "reward_timeout is .*; it must be .*above 0"),
+        ({"reward_timeout": -1.0}, "reward_timeout is .*; it must be .*above 0"),
+        ({"reward_timeout": float("inf")}, "reward_timeout is .*; it must be .*above 0"),
+        ({"reward_timeout": float("nan")}, "reward_timeout is .*; it must be .*above 0"),
     ],
 )
 def test_what_would_be_ignored_is_refused(options: dict[str, Any], message: str, model: str, prompts: str, tmp_path: Path) -> None:

@@ -400,21 +400,11 @@ OFFLINE: dict[str, Options] = {
     },
 }  # fmt: skip
 
-SLOW: set[str] = {
-    "grpo/tiny", "grpo/micro-batches", "grpo/unclamped", "grpo/constant-given", "grpo/advantage-mean-baseline", "grpo/advantage-reward",
-    "grpo/corrected-everything", "grpo/searched-everything", "bapo/tiny", "bapo/released", "bapo/lag", "bapo/expert", "chord/linear",
-    "chord/exploration", "chord/replayed", "dapo/lag", "dapo/expert", "dr-grpo/everything", "ghpo/lag", "gmpo/lag", "luffy/lag",
-    "ppo-lm/repeated", "reinforce/reward", "reinforce-pp/lag", "remix/lag", "rft/replayed", "rl-plus/lag", "rloo/repeated",
-    "sft/repeated", "tis/sequence", "a2c/envpool", "pmoe-ppo/goals", "ppo-buffer/expert", "props/weighted", "robust-acting/always",
-    "robust-acting/pendulum-envpool", "rlpd/adroit", "rlpd/antmaze", "famo2o/antmaze", "famo2o-cql/random", "uni-o4/choose",
-    "uni-o4/released", "uni-o4/small", "famo2o/random", "famo2o/broadcast", "reinforce-pp/steps", "tis/everything", "luffy/steps",
-    "ppo-lm/replayed", "rloo/replayed", "dapo/replayed", "iql/antmaze", "awac/antmaze", "td3-bc/ranked", "robust-acting/pendulum",
-    "grpo/searched-micro-batches", "ppo/everything-envpool", "ppo/pendulum-envpool", "grpo/kl-abs", "remix/no-anchor",
-    "bapo/released-script",
-}  # fmt: skip
-"""Cases of the nightly tests: the longest, and those whose parts others reach too."""
-
 CASES: dict[str, Options] = GRPO | RELATIVES | CONTROL | OFFLINE
+
+
+QUICK = ("plain", "steps")
+"""Cases of every run of the tests, two of most methods; the others are compared at night, and by ``python -m tests.golden``."""
 
 
 class Setting(NamedTuple):
@@ -433,4 +423,4 @@ def setting(name: str) -> Setting:
     options = FAMILIES.get(method, LANGUAGE) | OWN.get(method, {}) | CASES[name]
     options = {key: value for key, value in options.items() if value is not ABSENT}
     task, stop = options.pop("task"), options.pop("stop")
-    return Setting(method, task, options, stop, name in SLOW)
+    return Setting(method, task, options, stop, name.partition("/")[2] not in QUICK)

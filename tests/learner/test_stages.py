@@ -137,7 +137,9 @@ def counted(run: Run, stage: int, *, last: int | None = None) -> list[int]:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["iql/plain", "famo2o-cql/plain", "uni-o4/plain"])
+@pytest.mark.parametrize(
+    "name", ["iql/plain", *(pytest.param(name, marks=pytest.mark.slow) for name in ("famo2o-cql/plain", "uni-o4/plain"))]
+)
 def test_a_death_in_any_stage_changes_nothing(name: str, tmp_path: Path) -> None:
     """In the first turn of a stage, when its start has not been saved yet, and in its last."""
     whole = created(tmp_path / "whole", name)

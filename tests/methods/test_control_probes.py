@@ -11,20 +11,17 @@ from rheostat.learner.off_policy import AsRead
 from rheostat.parts import Batch
 from rheostat.tasks.control import probes
 from tests.probing import GAMMA, GRADIENT_STEPS, STEPS, can_fail, mistakes, places, train_on, train_replay_on
-from tests.tiny_control import CONTINUOUS, CONTROL, discrete, replays
+from tests.tiny_control import CONTROL, discrete
+
+QUICK = ("a2c", "bc", "dqn", "iql", "props", "ros", "sac", "td3")
+"""Methods that are tried once in every run of the tests."""
 
 
 def is_quick(method: str, probe: str, continuous: bool) -> bool:
-    """One or two of every method, all continuous ones of PPO; the rest runs every night."""
+    """All continuous probes of PPO and one of a few other methods; the rest runs every night."""
     if method == "ppo":
-        return continuous or probe == "TimeLimit"
-    if replays(method):
-        return (probe, continuous) == ("RewardFromBoth", not discrete(method))
-    if method == "a2c":
-        return (probe, continuous) in (("RewardFromBoth", False), ("TimeLimit", True))
-    if method in CONTINUOUS:
-        return probe == "RewardFromBoth"
-    return method in ("ppo-buffer", "props", "ros") and (probe, continuous) in (("RewardFromBoth", False), ("DelayedReward", True))
+        return continuous
+    return method in QUICK and (probe, continuous) == ("RewardFromBoth", not discrete(method))
 
 
 def cases() -> list[object]:

@@ -401,7 +401,7 @@ def rlpd_losses(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, Any
     models = {
         "policy": Recorded(Drawn(tensor(inputs["next_log_prob"])), Drawn(log_prob)),
         "critics": Recorded(q, q_pi),
-        "target critics": Recorded(slow[inputs["subset"]], stack=SimpleNamespace(networks=len(slow))),
+        "target critics": Recorded(slow[inputs["subset"]], networks=len(slow)),
         "temperature": Recorded(value=params["temperature"]),
     }
     method = RLPD(

@@ -86,6 +86,7 @@ def test_on_policy_verdicts() -> None:
     assert look["rloo"].improvement.estimate > 0.5
 
 
+@pytest.mark.slow
 def test_off_policy_verdicts() -> None:
     look = rheostat.microscope(["rloo", "is:sequence"], lag=4, batches=40, prompts_per_batch=256, seed=1)
     assert look["rloo"].verdict == "biased"
@@ -126,7 +127,11 @@ def test_every_method_is_either_looked_at_or_refused() -> None:
             with pytest.raises(RheostatError, match=r"built on grpo or ppo|a mixture of experts"):
                 rheostat.microscope([name], batches=3, problem="two-step")
             continue
-        options = {"segment": 2} if name == "treepo" else {}  # the problem's completions are shorter than one segment of the paper's
+        own: dict[str, dict[str, Any]] = {
+            "treepo": {"segment": 2},  # the problem's completions are shorter than one segment of the paper's
+            "rise": {"verification_prompts": 0, "solution_rewards": "task"},  # the problem has no words for a judgement
+        }
+        options = own.get(name, {})
         look = rheostat.microscope([name], batches=3, problem="two-step" if control else None, **options)
         assert look[name].scale.estimate != 0
 
