@@ -50,7 +50,7 @@ class Domain:
         """What a number outside of it must be instead."""
         said = str(self) or "a finite number"
         if not _finite(value) and str(self):
-            return f"a finite number {said}"
+            return f"finite and {said}"
         return f"{said} and at most {self._largest(value):g} in size" if _finite(value) and abs(value) > self._largest(value) else said
 
     def holds(self, value: float) -> bool:

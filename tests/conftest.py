@@ -1,7 +1,13 @@
-"""Settings of every test: property tests without a deadline on a shared machine and with the same examples each time; one thread."""
+"""Settings of every test: property tests without a deadline on a shared machine and with the same examples each time; one thread.
+
+Tests that ``nightly.txt`` names are slow: they run in ``make nightly``. Others are marked where they stand.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import settings
 
@@ -9,3 +15,14 @@ settings.register_profile("rheostat", deadline=None, derandomize=True, print_blo
 settings.register_profile("explore", deadline=None, max_examples=1000)
 settings.load_profile("rheostat")
 torch.set_num_threads(1)
+
+NIGHTLY = frozenset(line for line in (Path(__file__).parent / "nightly.txt").read_text().splitlines() if line and not line.startswith("#"))
+"""Tests by their ids, from the folder of the tests on."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what the list names."""
+    for item in items:
+        if item.nodeid.removeprefix("tests/") in NIGHTLY:
+            item.add_marker(pytest.mark.slow)

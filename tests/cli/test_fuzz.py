@@ -43,7 +43,7 @@ def test_the_rule_of_the_fuzzer_knows_nonsense() -> None:
         (["compare", "ppo", "a2c", "--task", "CartPole-v1", "--seeds", "0"], "--seeds is 0; it must be at least 1"),
         (["sweep", "ppo", "CartPole-v1", "--dial.lag", "0", "1", "--steps", "0"], "--steps is 0; it must be at least 1"),
         (["sweep", "ppo", "CartPole-v1", "--dial.lag", "0", "-1"], "--dial.lag is -1; it must be at least 0"),
-        (["microscope", "--step-size", "inf"], "--step-size is inf; it must be above 0"),
+        (["microscope", "--step-size", "inf"], "--step-size is inf; it must be finite and above 0"),
         (["ope", "run", "--offline", "data", "--gamma", "2"], "gamma is 2.0; it must be at least 0 and at most 1"),
     ],
 )

@@ -131,5 +131,5 @@ def test_what_cannot_drop_is_refused(files: dict[str, Any]) -> None:
     with pytest.raises(RheostatError, match="adapter_dropout is about adapters"):
         build_method(settings_for("grpo", "prompts", **(KEPT | files | {"adapter_rank": 0, "adapter_dropout": 0.1})), "prompts")
     for share in (-0.1, 1.0):
-        with pytest.raises(RheostatError, match="it is a share"):
+        with pytest.raises(RheostatError, match="it must be at least 0 and below 1"):
             settings_for("grpo", "prompts", **(KEPT | files | {"adapter_dropout": share}))

@@ -86,7 +86,7 @@ def test_changed_options_are_translated(method: str, changes: dict[str, Any], to
         ("luffy", {"overlong_buffer": 4}, "This run of version 0.1 set overlong_buffer to 4, which luffy no longer has"),
         ("sft", {"mask_truncated": True}, "This run of version 0.1 set mask_truncated to True, which sft no longer has"),
         ("grpo", {"group_size": 0}, r"grpo: groups\.size is 0; it must be at least 1"),
-        ("grpo", {"learning_rate": float("nan")}, r"grpo: update\.learning_rate is nan; it must be at least 0"),
+        ("grpo", {"learning_rate": float("nan")}, r"grpo: update\.learning_rate is nan; it must be finite and at least 0"),
     ],
 )
 def test_what_has_no_counterpart_is_refused(method: str, changes: dict[str, Any], sentence: str) -> None:

@@ -137,5 +137,5 @@ def test_missing_extras(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     monkeypatch.setitem(sys.modules, "datasets", None)
     for source in (tmp_path / "p.parquet", tmp_path / "folder"):
-        with pytest.raises(MissingExtra, match=r"rheostat\[data\]"):
+        with pytest.raises(MissingExtra, match=r"pip install .*\[data\]"):
             load_prompts(source)
