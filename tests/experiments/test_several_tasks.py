@@ -104,7 +104,10 @@ SMALL: dict[str, Any] = {
 }
 
 
-def test_two_tasks_and_a_changed_setting_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_tasks_and_a_changed_setting_from_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")  # no column is left out
     where = tmp_path / "c"
     words = [
         "compare",

@@ -40,7 +40,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_rows(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no column is left out
     cli.main(["claims", "--json"])
     first, second = json.loads(capsys.readouterr().out)
     assert (first["slug"], first["claim"], first["setting"], first["verdict"]) == ("toy", "20 % less", "tiny", "supported")
@@ -72,7 +73,10 @@ def test_written_and_stale(home: Path, capsys: pytest.CaptureFixture[str]) -> No
         cli.main(["claims", "--check"])
 
 
-def test_results_from_before_the_rule_are_pilots_in_todays_words(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_from_before_the_rule_are_pilots_in_todays_words(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     new = ("pilot", "margins", "preconditions", "p_value", "holm_p")
     first = {key: value for key, value in CLAIM.items() if key not in new}
     first |= {"verdict": "held", "conditions": [CLAIM["conditions"][0] | {"outcome": "held"}]}  # type: ignore[index]
