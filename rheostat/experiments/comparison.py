@@ -28,8 +28,9 @@ from rheostat.errors import RheostatError, shown, shown_error
 from rheostat.experiments import MOST_JOBS, MOST_SEEDS
 from rheostat.experiments.display import GridBar, Quiet
 from rheostat.experiments.grid import Display, Grid, GridRun
-from rheostat.json_text import NotJSON, dumps, signed, unsigned
-from rheostat.json_text import read as read_json
+from rheostat.experiments.manifests import read_fields, write_fields
+from rheostat.files import write_atomically
+from rheostat.json_text import dumps
 from rheostat.locks import held
 from rheostat.methods import table
 from rheostat.options import Domain, flatten, whole
@@ -136,7 +137,7 @@ def compare(
     runs, where, command = plan(methods, task, seeds=seeds, steps=steps, margin=margin, directory=directory, **options)
     failures = run_grid(runs, where, command, str(task), jobs=jobs, progress=progress)
     comparison = load_comparison(where, failures=failures)
-    _write(where / "results.json", dumps(comparison.rows(), indent=2))
+    write_atomically(where / "results.json", dumps(comparison.rows(), indent=2))
     return comparison
 
 
@@ -261,7 +262,7 @@ def plan_arms(
     remember(where, [command])
     try:
         where.mkdir(parents=True, exist_ok=True)
-        _write(where / MANIFEST, json.dumps(signed(manifest), indent=2))
+        write_fields(where / MANIFEST, manifest)
     except OSError as error:
         raise RheostatError(f"Cannot write to {where}: {error}.") from error
     return runs
@@ -325,18 +326,12 @@ def missing(directory: Path) -> list[str]:
 def read_manifest(directory: Path) -> dict[str, Any] | None:
     """The manifest of a comparison, or None if the directory holds none."""
     path = directory / MANIFEST
-    if not path.is_file():
+    manifest = read_fields(path, {"task": str, "methods": list, "cells": list, "settings": dict, "seeds": int})
+    if manifest is None:
         return None
-    try:
-        manifest = unsigned(read_json(path))
-        _ = manifest["task"], manifest["methods"], manifest["cells"], manifest["settings"], manifest["seeds"]
-    except (OSError, NotJSON, KeyError) as error:
-        raise RheostatError(f"{path} is damaged: {error}.") from error
-    known = {"task": str, "methods": list, "cells": list, "settings": dict, "seeds": int}
-    wrong = next((name for name, kind in known.items() if not isinstance(manifest[name], kind)), None)
     outside = [name for name in manifest["cells"] if not isinstance(name, str) or Path(name).name != name or name in (".", "..")]
-    if wrong or outside or manifest["seeds"] < 1:
-        raise RheostatError(f"{path} is damaged: its {wrong or ('cells' if outside else 'seeds')} make no sense.")
+    if outside or manifest["seeds"] < 1:
+        raise RheostatError(f"{path} is damaged: its {'cells' if outside else 'seeds'} make no sense.")
     return manifest
 
 
@@ -456,9 +451,3 @@ def _reads_as_json(text: str) -> bool:
     except json.JSONDecodeError:
         return False
     return True
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.writing")
-    temporary.write_text(text)
-    os.replace(temporary, path)

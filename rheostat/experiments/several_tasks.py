@@ -30,7 +30,7 @@ from rheostat.analysis.verdict import RULE, Verdict, judge
 from rheostat.errors import RheostatError
 from rheostat.experiments.comparison import Comparison, check_jobs, compare, plan, read_manifest
 from rheostat.experiments.grid import Display
-from rheostat.files import write_atomically
+from rheostat.experiments.manifests import read_fields, write_fields
 from rheostat.training.settings_from_options import free_directory
 from rheostat.training.trust import remember
 
@@ -201,7 +201,7 @@ def compare_on(
         plan(methods, task, directory=where / _folder_of(task), **shared)
     command = _command(methods, tasks, shared, where)
     remember(where, [command])
-    write_atomically(where / MANIFEST, json.dumps({"tasks": tasks, "command": command}, indent=2))
+    write_fields(where / MANIFEST, {"tasks": tasks, "command": command})
     return SeveralTasks(
         where,
         {
@@ -217,15 +217,7 @@ def read_tasks(where: Path) -> dict[str, Any] | None:
     Raises:
         RheostatError: the file is damaged.
     """
-    path = where / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        found = json.loads(path.read_text())
-        _ = found["tasks"], found["command"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RheostatError(f"{path} is damaged: {error!r}.") from error
-    return dict(found)
+    return read_fields(where / MANIFEST, {"tasks": list, "command": str})
 
 
 def _folders(comparison: Comparison, method: str) -> set[str]:

@@ -30,7 +30,7 @@ from rheostat.errors import MissingExtra, RheostatError, shown_error
 from rheostat.experiments.comparison import SIDE_BY_SIDE, ComparisonInterrupted, check_jobs
 from rheostat.experiments.display import GridBar, Quiet
 from rheostat.experiments.grid import Display, Grid, GridRun
-from rheostat.files import write_atomically
+from rheostat.experiments.manifests import read_fields, write_fields
 from rheostat.locks import held
 from rheostat.terminal import json_or_text
 from rheostat.training.run_directory import LOCK
@@ -43,7 +43,9 @@ FIRST_SEED = 10_000
 MANIFEST, JOURNAL = "tune.json", "trials.log"
 WIDTH = 10.0
 """Where no range is given, the learning rate is searched from its default divided by this to its default times this."""
-SAME = ("method", "task", "space", "seeds", "steps", "options")
+PLAN = {"method": str, "task": str, "space": dict, "seeds": int, "steps": int, "options": dict, "command": str}
+"""What a directory must say of its search."""
+SAME = tuple(name for name in PLAN if name != "command")
 """What a search that goes on must have as it was."""
 
 
@@ -208,7 +210,7 @@ def tune(
         display = (GridBar(f"tune {method}") if progress else Quiet()) if isinstance(progress, bool) else progress
         _Search(where, plan, space, base, jobs or len(os.sched_getaffinity(0)), display, command).run(trials)
         found = load_tuning(where)
-        write_atomically(where / MANIFEST, json.dumps(plan | {"command": command, "result": found.to_json()}, indent=2))
+        write_fields(where / MANIFEST, plan | {"command": command, "result": found.to_json()})
     if found.best is None:
         raise RheostatError(f"Every trial failed, the first one with: {found.trials[0].error}")
     return found
@@ -330,15 +332,7 @@ def read_plan(where: Path) -> dict[str, Any] | None:
     Raises:
         RheostatError: the file is damaged.
     """
-    path = where / MANIFEST
-    if not path.is_file():
-        return None
-    try:
-        plan = json.loads(path.read_text())
-        _ = [plan[name] for name in (*SAME, "command")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RheostatError(f"{path} is damaged: {error!r}.") from error
-    return dict(plan)
+    return read_fields(where / MANIFEST, PLAN)
 
 
 def _begin(where: Path, plan: dict[str, Any]) -> None:
@@ -352,7 +346,7 @@ def _begin(where: Path, plan: dict[str, Any]) -> None:
     try:
         where.mkdir(parents=True, exist_ok=True)
         remember(where, [plan["command"]])
-        write_atomically(where / MANIFEST, json.dumps(plan, indent=2))
+        write_fields(where / MANIFEST, plan)
     except OSError as error:
         raise RheostatError(f"Cannot write to {where}: {error}.") from error
 

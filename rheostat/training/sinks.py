@@ -13,6 +13,7 @@ import json
 import os
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -97,7 +98,7 @@ class TensorBoard:
         self.writer.close()
 
 
-class Forward:
+class Forward(ABC):
     """A dashboard that cannot take rows back: it is told every step once.
 
     Args:
@@ -117,9 +118,9 @@ class Forward:
             self.send(steps, metrics)
             self.identity.tell(self.package, steps)
 
+    @abstractmethod
     def send(self, steps: int, metrics: dict[str, Any]) -> None:
         """Write one row."""
-        raise NotImplementedError
 
 
 class Trackio(Forward):
