@@ -64,6 +64,9 @@ def boundary(before: Any, after: Any, *, prompts: int = 200, samples: int = 64, 
     Raises:
         RheostatError: their prompts or token ids differ, or what sampling refuses.
     """
+    one, other = (run.method.context.sampling for run in (before, after))
+    if one != other:
+        raise RheostatError(f"The two models are sampled differently, so pass@k cannot be compared: {one} and {other}.")
     first = sample_validation(before, prompts, samples)
     second = sample_validation(after, prompts, samples)
     if [(prompt.key, ids) for prompt, ids in first.drawn] != [(prompt.key, ids) for prompt, ids in second.drawn]:

@@ -10,6 +10,12 @@ from rheostat.methods import table
 from rheostat.training.run import Run
 from rheostat.training.settings_from_options import settings_for, task_of_prompts
 
+GRADING = (
+    "reward_weights", "reward_timeout", "reward_calls", "reward_text", "reward_needs", "long", "device", "dtype", "engine", "sandbox",
+)  # fmt: skip
+SAMPLING = ("temperature", "top_k", "top_p", "max_new_tokens")
+"""What must be equal where two models are compared."""
+
 
 def baseline(
     model: str, task: str | None, prompts: Path | None, rewards: tuple[str, ...], environment: dict[str, Any], **options: Any
@@ -62,9 +68,11 @@ def _is_run(path: Path) -> bool:
 
 
 def _beside(model: str | Path, run: Run | None, task: str | None) -> Run:
-    """A model on the task of a run, or on a named one."""
+    """A model on the task of a run, sampled and graded as that run samples and grades; or on a named task."""
     if run is None:
         return baseline(str(model), task, None, (), {})
-    known = run.settings
+    known, sampling = run.settings, run.method.context.sampling
     prompts = None if known.prompts is None else Path(known.prompts)
-    return baseline(str(model), known.task if prompts is None else None, prompts, tuple(known.rewards), dict(known.environment_options))
+    options = {name: getattr(known, name) for name in GRADING} | {name: getattr(sampling, name) for name in SAMPLING}
+    named = known.task if prompts is None else None
+    return baseline(str(model), named, prompts, tuple(known.rewards), dict(known.environment_options), **options)

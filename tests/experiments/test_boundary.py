@@ -19,7 +19,7 @@ from rheostat.cli import entry as cli
 from rheostat.errors import RheostatError
 from rheostat.experiments.language_runs import sample_validation
 from rheostat.training.run import Run
-from rheostat.training.untrained import baseline
+from rheostat.training.untrained import baseline, opened
 from tests.methods.test_language_methods import save
 from tests.tiny_language import naive_scores
 
@@ -45,7 +45,7 @@ def test_right_solutions_are_scored_by_both_models(pair: tuple[str, Path]) -> No
     assert found.interference is not None and found.interference.change.estimate == 0.0 and found.interference.harmed.estimate == 0.0
     found = rheostat.boundary(model, run, **OPTIONS)
     second = Run.load(run)
-    first = baseline(model, "chain-sum", None, (), dict(second.settings.environment_options))
+    first = baseline(model, "chain-sum", None, (), dict(second.settings.environment_options), max_new_tokens=48)
     samples = sample_validation(first, OPTIONS["prompts"], OPTIONS["samples"])
     changes = []
     with torch.no_grad():
@@ -100,6 +100,20 @@ def test_two_tasks_are_not_compared(pair: tuple[str, Path], tmp_path: Path) -> N
     )  # fmt: skip
     with pytest.raises(RheostatError, match="other prompts, or other tokens"):
         rheostat.boundary(run, tmp_path / "run", prompts=4, samples=2)
+
+
+def test_both_models_are_sampled_alike(pair: tuple[str, Path], tmp_path: Path) -> None:
+    """A model beside a run takes the run's temperature; two runs must have the same."""
+    model, run = pair
+    rheostat.train(
+        "grpo", "chain-sum", model=model, steps=1, directory=tmp_path / "warm", evaluation_episodes=0, progress=False, preset=None,
+        prompts_per_batch=2, group_size=2, temperature=0.5, top_k=4, max_new_tokens=6, evaluate_every=0, kl_coefficient=0.0,
+    )  # fmt: skip
+    first, second = opened(model, tmp_path / "warm")
+    sampling = first.method.context.sampling
+    assert sampling == second.method.context.sampling and (sampling.temperature, sampling.top_k, sampling.max_new_tokens) == (0.5, 4, 6)
+    with pytest.raises(RheostatError, match="sampled differently, so pass@k cannot be compared"):
+        rheostat.boundary(run, tmp_path / "warm", prompts=4, samples=2)
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=12))

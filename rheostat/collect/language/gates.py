@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
+from rheostat.collect.language.language_collectors import AroundGroups
 from rheostat.credit.verifiers.verifier_interface import Scores
 from rheostat.errors import RheostatError
 from rheostat.options import option
@@ -31,7 +32,7 @@ def unsolved(scores: Scores) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Unsolved:
+class Unsolved(AroundGroups):
     """Only prompts whose greedy answer is wrong pass (SELF); how many there are differs from batch to batch.
 
     The greedy answers are generated and graded like others, so they count in the budget; nothing is learned from them.
@@ -39,23 +40,8 @@ class Unsolved:
 
     max_rounds: int = option(10, short="max_gate_rounds", at_least=1)
     """Batches in a row in which every prompt may be solved before the run stops."""
-    inner: Any = None
     selects_groups: ClassVar[bool] = True
     keeps_units: ClassVar[bool] = True
-
-    def over(self, inner: Any) -> Unsolved:
-        """Wrap a collector of groups."""
-        return replace(self, inner=inner)
-
-    @property
-    def group_size(self) -> int:
-        """Rows of a group."""
-        return int(self.inner.group_size)
-
-    @property
-    def rows(self) -> int:
-        """Most rows of a batch."""
-        return int(self.inner.rows)
 
     def collect(self, context: Any) -> Batch:
         """Groups of the prompts that pass, ``[at most rows, T]``; the fact ``gated`` holds those that passed.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rheostat.collect.language.experts import demonstrations
 from rheostat.collect.language.generation.sampling import Sampling
-from rheostat.collect.language.language_collectors import batch_of
+from rheostat.collect.language.language_collectors import AroundGroups, batch_of
 from rheostat.collect.language.prompt_groups import Graded, PromptCollector, join
 from rheostat.credit.verifiers.verifier_interface import Progress, Scores
 from rheostat.errors import RheostatError, unknown
@@ -233,7 +233,7 @@ def with_hints(
 
 
 @dataclass(frozen=True)
-class Hints:
+class Hints(AroundGroups):
     """A collector: groups of plain prompts; where no answer is right, groups of the same prompts with ever longer hints."""
 
     fractions: tuple[float, ...] = option((0.25, 0.5, 0.75), short="hints", above=0, at_most=1)
@@ -250,7 +250,6 @@ class Hints:
     """Column of the prompts' rows that holds the reference solution; empty takes the experts'."""
     accuracy_part: str = option("")
     """Part of the reward that distinguishes right from wrong; empty takes the whole reward."""
-    inner: Any = None
     uses_experts: ClassVar[bool] = True
     refuses: ClassVar[Mapping[str, str]] = {"expert_share": "a whole solution does not continue a prompt that has a part of it already"}
 
@@ -262,10 +261,6 @@ class Hints:
         if self.separator != SEPARATOR and self.place == "answer":
             raise RheostatError("hint_separator stands between question and hint: it needs hint_place 'question'.")
 
-    def over(self, inner: Any) -> Hints:
-        """Wrap a collector of groups."""
-        return replace(self, inner=inner)
-
     def describe(self) -> dict[str, int | str]:
         """Derived numbers, for printing."""
         return {"most groups per prompt": 1 + len(self.fractions)}
@@ -274,16 +269,6 @@ class Hints:
         """Refuse a run that ends before the first hint."""
         if self.after >= updates:
             raise RheostatError(f"Hints begin after {self.after} updates, but the run makes {updates}: lower hint_after or raise steps.")
-
-    @property
-    def group_size(self) -> int:
-        """Rows of a group."""
-        return int(self.inner.group_size)
-
-    @property
-    def rows(self) -> int:
-        """Rows of a batch."""
-        return int(self.inner.rows)
 
     def collect(self, context: Any) -> Batch:
         """The latest group of every prompt."""

@@ -7,8 +7,8 @@ A collector asks the context for its prompts (``context.collector``), how to sam
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -132,16 +132,12 @@ class ExpertsInside:
 
 
 @dataclass(frozen=True)
-class Dynamic:
-    """Groups whose rewards differ, sampled until the batch is full (DAPO's dynamic sampling)."""
+class AroundGroups:
+    """What collectors around a collector of groups share; ``inner`` is that collector."""
 
-    kind: ClassVar[str] = "on"
-    max_rounds: int = option(10, short="max_sampling_rounds", at_least=1)
-    """Rounds of sampling before the batch is used as it is."""
-    inner: Any = None
-    selects_groups: ClassVar[bool] = True
+    inner: Any = field(default=None, kw_only=True)
 
-    def over(self, inner: Any) -> Dynamic:
+    def over(self, inner: Any) -> Self:
         """Wrap a collector of groups."""
         return replace(self, inner=inner)
 
@@ -152,8 +148,18 @@ class Dynamic:
 
     @property
     def rows(self) -> int:
-        """Rows of a full batch."""
+        """Most rows of a batch."""
         return int(self.inner.rows)
+
+
+@dataclass(frozen=True)
+class Dynamic(AroundGroups):
+    """Groups whose rewards differ, sampled until the batch is full (DAPO's dynamic sampling)."""
+
+    kind: ClassVar[str] = "on"
+    max_rounds: int = option(10, short="max_sampling_rounds", at_least=1)
+    """Rounds of sampling before the batch is used as it is."""
+    selects_groups: ClassVar[bool] = True
 
     def collect(self, context: Any) -> Batch:
         """At most as many groups as the inner collector's batch has; the last round's groups where none carries a signal."""

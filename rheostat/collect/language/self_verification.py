@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rheostat.collect.language.generation.sampling import Sampling, row_streams
-from rheostat.collect.language.language_collectors import batch_of
+from rheostat.collect.language.language_collectors import AroundGroups, batch_of
 from rheostat.collect.language.prompt_groups import Graded, PromptCollector, join, validation_metrics
 from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.credit.verifiers.verifier_interface import Scores
@@ -148,24 +148,14 @@ def judge(
 
 
 @dataclass(frozen=True)
-class SelfVerification:
+class SelfVerification(AroundGroups):
     """Groups of solutions, and below them groups of judgements of some of these solutions, by the same policy in the same update."""
 
     questions: int = option(2, short="verification_prompts", at_least=0)
     """Solutions per batch that are judged, each by a group of judgements (128 of 8192 in the paper)."""
     rewards: Rewards = option("three-valued", short="solution_rewards")
     """1, -0.5 and -1 for right, wrong and no answer; or the task's own rewards for solutions, and 1 or 0 for judgements."""
-    inner: Any = None
     refuses: ClassVar[dict[str, str]] = {"expert_share": "solutions that the policy did not write are not its own to verify"}
-
-    def over(self, inner: Any) -> SelfVerification:
-        """Wrap a collector of groups."""
-        return replace(self, inner=inner)
-
-    @property
-    def group_size(self) -> int:
-        """Rows of a group, of solutions and of judgements."""
-        return int(self.inner.group_size)
 
     @property
     def rows(self) -> int:
