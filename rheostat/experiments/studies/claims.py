@@ -10,6 +10,8 @@ from rheostat.analysis.format import effect_text, found_text
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies.results import carried_over, read_result, result_path, studies_folder, study_names
 
+NO_PAPER = "none"
+"""What a study of our own claims has in the place of a paper."""
 START, END = "<!-- claims: written by `rheostat claims --write` -->", "<!-- claims: end -->"
 SIGN = {
     "supported": "supported",
@@ -147,7 +149,7 @@ def markdown_table(found: list[Row]) -> str:
     ]
     last = ""
     for row in found:
-        system = f"{row.system} ({row.paper})" if row.slug != last else ""
+        system = _system(row) if row.slug != last else ""
         last = row.slug
         holm = "–" if row.holm_p is None else f"{row.holm_p:.3g}"
         cells = [system, row.title, ", ".join(row.arms), str(row.seeds), effect_of(row), margins_of(row), verdict_of(row), holm]
@@ -171,7 +173,7 @@ def summary_table(found: list[Row]) -> str:
             if any((row.verdict, row.pilot) == (verdict, pilot) for row in mine)
         ]
         cells = [
-            f"{first.system} ({first.paper})",
+            _system(first),
             _shortened(first.claim),
             first.title,
             str(first.seeds),
@@ -211,7 +213,7 @@ def page(found: list[Row]) -> str:
     ]
     for slug in dict.fromkeys(row.slug for row in found):
         result = read_result(result_path(slug))
-        parts += [f"## {result['system']}", "", f"Paper: {result['paper']}. {_again(slug, result)}", ""]
+        parts += [f"## {result['system']}", "", f"{_paper(result['paper'])} {_again(slug, result)}", ""]
         for claim in result["claims"]:
             parts += [
                 f"### {claim['title']}: {'pilot, ' if claim['pilot'] else ''}{claim['verdict']}",
@@ -272,6 +274,16 @@ def _again(slug: str, result: dict[str, Any]) -> str:
     if result["declaration"] is None:
         return f"Run it again with `rheostat study {slug}`."
     return f"Made by `{result['provenance']['command']}`."
+
+
+def _system(row: Row) -> str:
+    """A system and its paper."""
+    return f"{row.system} ({'our own claims' if row.paper == NO_PAPER else row.paper})"
+
+
+def _paper(paper: str) -> str:
+    """Where the claims come from, a sentence."""
+    return "Our own claims, of no paper." if paper == NO_PAPER else f"Paper: {paper}."
 
 
 def _source(row: Row) -> str:
