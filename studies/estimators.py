@@ -1,7 +1,7 @@
 """Which estimators are unbiased? The microscope on the KL, on advantages and on policy gradients, on-policy and stale.
 
 KL and advantages are sums over every outcome of a small problem, so their verdicts are exact; those of policy gradients are intervals over
-independent batches (32 prompts x 8 completions each) of a tiny language model with 484 possible outputs. Stale means that the policy that
+independent batches (64 prompts x 4 completions each) of a tiny language model with 484 possible outputs. Stale means that the policy that
 sampled is four exact gradient steps behind the learner. The claims are textbook results and remarks of practitioners, some of them wrong
 when estimators are used the way language methods use them: summed over tokens.
 """
@@ -54,7 +54,7 @@ def claims(sizes: Sizes) -> list[Claim]:
     kl = cells(["kl"], {"lag 1": 1, "lag 4": 4}, {}, 3.0)
     advantages = cells(["advantage"], LAGS, {}, 3.0)
     gradients = cells(GRADIENTS[: sizes.names], LAGS, {"batches": sizes.batches}, 0.12 * sizes.batches)
-    setting = "tiny-words: two prompts, 484 outputs in all; lag 1 and 4 exact gradient steps"
+    setting = "tiny-words: four prompts, 484 outputs in all; lag 1 and 4 exact gradient steps"
     world = "a grid world with 1,006 possible episodes; a critic that is wrong on purpose"
     return [
         Claim("kl values", "k1 and k3 are unbiased estimates of the KL, k2 is not", SCHULMAN, setting, kl, judge_all(kl, kl_values)),
