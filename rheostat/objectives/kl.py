@@ -12,7 +12,8 @@ from the learner (at another policy's samples neither column holds without impor
 
 The last column holds where an entry is a whole decision (a step of a bandit, a completion's summed log-probability). Summed over the tokens
 of a completion, as language methods do, neither k2 nor k3 has the gradient of either divergence: a token's term moves the token as if what
-follows did not depend on it (measured in the study of estimators: 4 to 20 % off). k1 subtracted from the reward is exact there.
+follows did not depend on it. The study of estimators measured it one and four steps from the reference: k2 is 4 and 20 % off the gradient
+of KL(learner, reference), k3 is 6 and 34 % off that of KL(reference, learner). k1 subtracted from the reward is exact there.
 
 :func:`straight_through` joins the value of one with the gradient of another (k3 with k2 is the usual pair). Source: J. Schulman,
 "Approximating KL divergence" (2020), and the derivatives above.
