@@ -34,6 +34,7 @@ import numpy as np
 
 from rheostat.analysis.statistics import Array, iqm_bounds, t_bounds
 from rheostat.analysis.verdict import OUTCOMES, RULE, SKEWED, Rule, decisions, far_from_others, sign_flip_p, skewness
+from rheostat.json_text import signed
 
 TRIALS = 20_000
 OLD_TRIALS = 4_000
@@ -369,7 +370,7 @@ def main() -> None:
         return
     found = simulate(given.trials)
     if given.write:
-        RESULT.write_text(json.dumps(found, indent=1) + "\n")
+        RESULT.write_text(json.dumps(signed(found), indent=1) + "\n")
         PAGE.write_text(page(found))
     print(json.dumps(found, indent=1) if given.json else tables(found))
 

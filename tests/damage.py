@@ -33,7 +33,7 @@ from rheostat.analysis.summaries import summarise
 from rheostat.buffers.offline import OfflineData
 from rheostat.errors import Interrupted, RheostatError
 from rheostat.experiments.comparison import plan, read_manifest
-from rheostat.experiments.studies import declaration, jobs
+from rheostat.experiments.studies import declaration, jobs, results
 from rheostat.reporting.rollouts import read_rollouts
 from rheostat.tasks.language import base_models, load_prompts
 from rheostat.training import checkpoint
@@ -43,6 +43,8 @@ from rheostat.training.run import Run
 from rheostat.training.settings_from_options import settings_for
 from tests.border.models import build, sums, write_rows
 from tests.crash import differences
+from tests.experiments.studies.test_claims import RESULT
+from tests.experiments.studies.toy import study as toy
 from tests.tiny_control import gather, small
 from tests.training.test_run import StopAfter
 
@@ -201,11 +203,12 @@ RECORD = {"label": "a cell", "function": "m:f", "arguments": {"seed": 1}, "secon
 def make_study(folder: Path) -> None:
     (folder / "key").mkdir()
     jobs.store(folder / "key", RECORD)
+    results.write_result(toy(), RESULT, folder)
     declaration.keep(folder, "damage", {"claims": {"a": {"margins": {"return": 0.5}, "words": "x"}}}, 8)
 
 
 def open_study(folder: Path) -> Any:
-    found = jobs.read(folder, "key"), declaration.read_record(folder)
+    found = jobs.read(folder, "key"), declaration.read_record(folder), results.read_result(folder / "toy.json")
     if None in found:
         raise RheostatError("nothing is stored")  # it is computed, and declared, again
     return found

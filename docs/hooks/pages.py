@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import evidence
@@ -15,7 +16,9 @@ import house
 from docstrings import MethodText, cell, prose, read
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from PIL import Image
 
+from rheostat.errors import RheostatError
 from rheostat.learner.dial import Dial
 from rheostat.methods.table import METHODS, Entry
 from rheostat.options import field_documentation, options_of
@@ -58,8 +61,22 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for name, text in pages.items():
         files.append(File.generated(config, f"methods/{name}.md", content=text))
     for picture in sorted(evidence.RESULTS.glob("*.png")):
+        require_whole(picture)
         files.append(File.generated(config, f"results/{picture.name}", abs_src_path=str(picture)))
     return files
+
+
+def require_whole(picture: Path) -> None:
+    """Refuse a picture with a chunk that does not match its checksum.
+
+    Raises:
+        RheostatError: it is damaged.
+    """
+    try:
+        with Image.open(picture) as image:
+            image.verify()
+    except (OSError, SyntaxError) as error:
+        raise RheostatError(f"The picture {picture} is damaged ({error}): restore it, or run the study again.") from error
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:

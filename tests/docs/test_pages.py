@@ -97,3 +97,19 @@ def test_arms_are_recognised(hook: Any) -> None:
     evidence = hook("evidence")
     assert [evidence.name_of_arm(arm) for arm in ("PROPS m=64", "PPO-Buffer", "REINFORCE++")] == ["props", "ppo-buffer", "reinforce-pp"]
     assert any(study == "props" for study, _ in evidence.claims("ppo-buffer", "2311.08290"))
+
+
+def test_a_damaged_result_stops_the_build(hook: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pages, evidence = hook("pages"), hook("evidence")
+    whole = (evidence.RESULTS / "nft.png").read_bytes()
+    picture = tmp_path / "nft.png"
+    picture.write_bytes(whole)
+    pages.require_whole(picture)
+    for damaged in (whole[: len(whole) // 2], whole[:5000] + bytes([whole[5000] ^ 4]) + whole[5001:], b""):
+        picture.write_bytes(damaged)
+        with pytest.raises(RheostatError, match=r"The picture .*nft\.png is damaged"):
+            pages.require_whole(picture)
+    (tmp_path / "nft.json").write_text((evidence.RESULTS / "nft.json").read_text().replace('"undecided"', '"supported"', 1))
+    monkeypatch.setattr(evidence, "RESULTS", tmp_path)
+    with pytest.raises(RheostatError, match="it does not match its own digest"):
+        evidence.studies.__wrapped__()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from rheostat.analysis.verdict import RULE
+from rheostat.json_text import unsigned
 from studies import rule_check
 
 
@@ -36,7 +37,7 @@ def test_differences_have_mean_0_and_deviation_1(name: str) -> None:
 
 
 def test_the_page_shows_the_committed_numbers() -> None:
-    found = json.loads(rule_check.RESULT.read_text())
+    found = unsigned(json.loads(rule_check.RESULT.read_text()))
     assert rule_check.page(found) == rule_check.PAGE.read_text()
     assert found["trials"] == rule_check.TRIALS and found["rule"] == {"looks": list(RULE.looks), "alpha": RULE.alpha}
     rates = {name: one["the rule"]["false positives"] for name, one in found["scenarios"].items()}

@@ -19,12 +19,14 @@ from rheostat.experiments.studies.jobs import Record
 from rheostat.experiments.studies.runner import StudyBar, Watcher, run_cells
 from rheostat.experiments.studies.sources import commit, library_versions, machine
 from rheostat.experiments.studies.study import Claim, Study, adjust, check, compact, content_of, only_arms, report_of
-from rheostat.json_text import NotJSON
+from rheostat.json_text import DIGEST, NotJSON, loads, signed, unsigned
 from rheostat.json_text import read as read_json
 
 FOLDER = "studies"
 NO_STUDIES = ("rule_check",)
 """Modules of the folder that are run by themselves."""
+FORMAT = 1
+"""Of a result's file; another one is refused."""
 OLD_WORDS: dict[str, Outcome] = {"held": "supported", "not held": "refuted"}
 """Verdicts of results that are older than the rule."""
 
@@ -239,12 +241,12 @@ def provenance(command: str, records: dict[str, Record]) -> dict[str, Any]:
 
 
 def write_result(study: Study, result: dict[str, Any], folder: Path) -> Path:
-    """Write ``<slug>.json``; returns its path."""
+    """Write ``<slug>.json`` with its format and its own digest; returns its path."""
     path = folder / f"{study.slug}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.writing")
-        temporary.write_text(compact(result))
+        temporary.write_text(compact(signed(loads(compact(result | {"format": FORMAT})))))
         os.replace(temporary, path)
     except OSError as error:
         raise RheostatError(f"Could not write the result {path}: {error}; the cells are kept.") from error
@@ -255,11 +257,11 @@ def read_result(path: Path) -> dict[str, Any]:
     """A stored result; one that is older than the rule is a pilot, and its verdicts are given in today's words.
 
     Raises:
-        RheostatError: it is missing, damaged, or not of this form.
+        RheostatError: it is missing, damaged, edited (it does not match its digest, or has none), or not of this form.
     """
     slug = path.stem
     try:
-        result = read_json(path)
+        result = _whole(read_json(path))
         for claim in result["claims"]:
             _ = claim["name"], claim["verdict"], claim["effect"], claim["arms"], claim["curves"]
         _ = result["study"], result["content"], result["provenance"]["commit"]
@@ -270,6 +272,20 @@ def read_result(path: Path) -> dict[str, Any]:
     except (KeyError, TypeError) as error:
         raise RheostatError(f"The result {path} is no study's result ({error} is missing): run `rheostat study {slug}` again.") from error
     return result if "declaration" in result else _as_pilot(result)
+
+
+def _whole(stored: dict[str, Any]) -> dict[str, Any]:
+    """A stored result without its format and its digest.
+
+    Raises:
+        NotJSON: it has no digest or another one, or it is of another format.
+    """
+    if DIGEST not in stored:
+        raise NotJSON("it has no digest of its own")
+    result = unsigned(stored)
+    if (held := result.pop("format", None)) != FORMAT:
+        raise NotJSON(f"its format is {held!r}, and this version reads {FORMAT}")
+    return result
 
 
 def _as_pilot(result: dict[str, Any]) -> dict[str, Any]:
@@ -316,14 +332,13 @@ def standing(study: Study) -> Standing:
     """The standing of a study's stored result today; where only a pilot has been run, the pilot's.
 
     Raises:
-        RheostatError: the result is damaged, or it was not made from the study as it is declared.
+        RheostatError: the result or its pilot is damaged, or it was not made from the study as it is declared.
     """
     path = result_path(study.slug)
-    if not path.exists():
-        path = pilot_path(path.parent, study.slug)
-        if not path.exists():
-            return Standing("none")
-    result = read_result(path)
+    stored = {each: read_result(each) for each in (path, pilot_path(path.parent, study.slug)) if each.exists()}
+    if not stored:
+        return Standing("none")
+    path, result = next(iter(stored.items()))
     if result["form"] not in ("declared", "pilot"):
         raise RheostatError(f"{path} holds the {result['form']} form of the study: run `rheostat study {study.slug}`.")
     counts = [len(claim["seeds"]) for claim in result["claims"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,7 @@ from rheostat.cli import entry as cli
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies import claims, results
 from rheostat.experiments.studies.study import compact
+from rheostat.json_text import signed
 
 CLAIM = {
     "name": "a", "title": "Less is more", "published": "20 % less", "setting": "tiny", "rule": "r", "verdict": "supported", "seeds": [0, 1],
@@ -30,11 +32,16 @@ RESULT = {
 }  # fmt: skip
 
 
+def stored(result: dict[str, Any]) -> str:
+    """A result as its file has it."""
+    return compact(signed(result | {"format": results.FORMAT}))
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "studies" / "results").mkdir(parents=True)
     (tmp_path / "studies" / "toy.py").write_text("STUDY = None\n")
-    (tmp_path / "studies" / "results" / "toy.json").write_text(compact(RESULT))
+    (tmp_path / "studies" / "results" / "toy.json").write_text(stored(RESULT))
     (tmp_path / "README.md").write_text(f"# T\n\n{claims.START}\nold\n{claims.END}\n\nrest\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -67,10 +74,37 @@ def test_written_and_stale(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     capsys.readouterr()
     cli.main(["claims", "--write"])
     assert "up to date" in capsys.readouterr().out
-    path = results.result_path("toy")
-    path.write_text(path.read_text().replace('"estimate": 0.5', '"estimate": 0.55'))
+    results.result_path("toy").write_text(stored(RESULT | {"system": "Toys"}))
     with pytest.raises(SystemExit):
         cli.main(["claims", "--check"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "said"),
+    [
+        ('"estimate": 0.5', '"estimate": 0.55', "it does not match its own digest"),
+        ('"supported"', '"undecided"', "it does not match its own digest"),
+        ('"sha256"', '"sha"', "it has no digest of its own"),
+        ('"format": 1', '"format": 2', "it does not match its own digest"),
+    ],
+)
+@pytest.mark.parametrize("words", [[], ["--json"], ["--check"], ["--write"]])
+def test_an_edited_result_is_refused(
+    home: Path, words: list[str], before: str, after: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = results.result_path("toy")
+    path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["claims", *words])
+    told = capsys.readouterr().err
+    assert stop.value.code == 2 and f"toy.json is damaged ({said}): restore it, or run `rheostat study toy` again" in " ".join(told.split())
+    assert "Toy" not in (home / "README.md").read_text()
+
+
+def test_a_result_of_another_format_is_refused(home: Path) -> None:
+    results.result_path("toy").write_text(compact(signed(RESULT | {"format": 2})))
+    with pytest.raises(RheostatError, match="its format is 2, and this version reads 1"):
+        claims.rows()
 
 
 def test_results_from_before_the_rule_are_pilots_in_todays_words(
@@ -84,7 +118,7 @@ def test_results_from_before_the_rule_are_pilots_in_todays_words(
     exact = second | {"name": "c", "seeds": [0]}
     old = {key: value for key, value in RESULT.items() if key not in ("pilot", "declaration")} | {"claims": [first, second, exact]}
     path = results.result_path("toy")
-    path.write_text(compact(old))
+    path.write_text(stored(old))
     written = path.read_text()
     cli.main(["claims", "--write"])
     readme, page = (home / "README.md").read_text(), (home / "docs" / "claims.md").read_text()

@@ -16,6 +16,7 @@ from rheostat.experiments.studies import Cell, Claim, Judgement, Precondition, R
 from rheostat.experiments.studies import results as results_module
 from rheostat.experiments.studies.results import Standing, read_result, run_study, standing
 from rheostat.experiments.studies.runner import Nothing
+from rheostat.json_text import signed, unsigned
 
 HERE = __name__
 
@@ -241,7 +242,11 @@ def test_standing(run: Runner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert str(standing(dataclasses.replace(Trial(), **change).study)).endswith("of the present code, declared otherwise since")
     found = standing(Trial(gap=2.0).study)
     assert (found.code, found.kind) == ("other code", "looked at") and "of other code (commit " in str(found)
-    old = json.loads((tmp_path / "trial.json").read_text())
+    old = unsigned(json.loads((tmp_path / "trial.json").read_text()))
     del old["declaration"], old["pilot"]
-    (tmp_path / "trial.json").write_text(json.dumps(old))
+    (tmp_path / "trial.json").write_text(json.dumps(signed(old)))
     assert str(standing(study)).startswith("pilot, 8 to 24 seeds, decides nothing, of other code (commit ")
+    pilot = tmp_path / "pilots" / "trial.json"
+    pilot.write_text(pilot.read_text().replace('"measured": ', '"measured": 1', 1))
+    with pytest.raises(RheostatError, match=r"pilots/trial\.json is damaged \(it does not match its own digest\)"):
+        standing(study)

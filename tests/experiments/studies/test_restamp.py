@@ -18,6 +18,7 @@ from rheostat.experiments.studies import Cell, Claim, Judgement, Precondition, S
 from rheostat.experiments.studies.restamp import TABLE
 from rheostat.experiments.studies.results import run_study, standing
 from rheostat.experiments.studies.runner import Nothing
+from rheostat.json_text import signed, unsigned
 from rheostat.reporting.report import write_report
 
 ROW = {"weights": "w", "metrics": "m", "resumed": "r"}
@@ -101,9 +102,9 @@ class Repo:
         return restamp.restamp(one or study(), results.result_path("trial"), self.root)
 
     def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
-        found = self.result
+        found = unsigned(self.result)
         change(found)
-        results.result_path("trial").write_text(json.dumps(found))
+        results.result_path("trial").write_text(json.dumps(signed(found)))
 
 
 @pytest.fixture

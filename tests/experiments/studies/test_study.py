@@ -18,6 +18,7 @@ from rheostat.experiments.studies.results import read_result, run_study
 from rheostat.experiments.studies.study import check, effect_of, only_arms, report_of
 from rheostat.experiments.studies.training import areas, columns
 from rheostat.experiments.studies.training import train as train_cell
+from rheostat.json_text import signed, unsigned
 from rheostat.reporting.report import write_report
 from rheostat.training.progress import Silent
 from rheostat.training.run import Interrupted, Run
@@ -154,7 +155,7 @@ def test_stored_results_are_checked(tmp_path: Path) -> None:
     path.write_text("{")
     with pytest.raises(RheostatError, match="is damaged"):
         read_result(path)
-    path.write_text('{"claims": [{}]}')
+    path.write_text(json.dumps(signed({"claims": [{}], "format": results.FORMAT})))
     with pytest.raises(RheostatError, match=r"is no study's result \('name' is missing\)"):
         read_result(path)
 
@@ -176,7 +177,7 @@ def test_results_of_other_code_are_known_as_such(done: tuple[Path, results.Finis
     assert results.standing(study()).code == "current" and results.standing(study()).kind == "pilot"
     assert results.standing(study(full=Sizes(steps=512))).code == "other code"
     result = json.loads((done[0] / "pilots" / "toy.json").read_text())
-    (done[0] / "toy.json").write_text(json.dumps(result | {"form": "smoke"}))
+    (done[0] / "toy.json").write_text(json.dumps(signed(unsigned(result) | {"form": "smoke"})))
     with pytest.raises(RheostatError, match="holds the smoke form"):
         results.standing(study())
     (done[0] / "toy.json").unlink()
