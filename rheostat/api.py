@@ -297,10 +297,15 @@ def tune(method: str, task: str, **options: Any) -> Any:
 
 
 def study(name: str, **options: Any) -> Any:
-    """Run a study; see :func:`rheostat.experiments.studies.results.run_study`."""
-    from rheostat.experiments.studies.results import load_study, run_study
+    """Run a study; see :func:`rheostat.experiments.studies.results.run_study`.
+
+    With ``search=True`` every arm gets the same small search instead (:func:`rheostat.experiments.studies.results.run_search`).
+    """
+    from rheostat.experiments.studies.results import load_study, run_search, run_study
     from rheostat.reporting.study_figures import draw_into
 
+    if options.pop("search", False):
+        return run_search(load_study(name), **options)
     return run_study(load_study(name), **({"draw": draw_into} | options))
 
 

@@ -56,7 +56,9 @@ from rheostat.experiments.studies import (
     Condition,
     Judgement,
     Results,
+    Search,
     Study,
+    Tuned,
     better,
     curves,
     finals,
@@ -78,6 +80,10 @@ METRICS = ("accuracy", "reward", "entropy", "completion_length", "expert_loss", 
 PLAIN: dict[str, Any] = {"expert_weight": "none"}
 MARGIN = 0.03
 """Points of accuracy below which nothing matters."""
+IMITATED = 0.4
+"""Accuracy that imitation alone must reach in the same budget: an expert who cannot be imitated has nothing to give to a mixture."""
+SEARCH = Search((1e-4, 2e-4, 4e-4, 1e-3))
+"""Learning rates that every arm of the tuned form tries."""
 LAST = 0.2
 """Share of the common learner tokens over which a curve is read."""
 
@@ -97,6 +103,7 @@ class Sizes:
     terms: int = 8
     model: str = "chain-sum-short"
     first_seed: int = 0
+    tuned: Tuned = Tuned()
 
 
 SMOKE = Sizes(1, 300, 7, 2, 4, 1, 4, 5, 4, "untrained")
@@ -121,6 +128,8 @@ def arms(sizes: Sizes) -> dict[str, Arm]:
     }
 
 
+EXPERT = {"SFT then GRPO", "LUFFY", "RL-PLUS", "CHORD-mu", "CHORD-phi", "GHPO", "CHORD-phi + window"}
+"""Arms that mix an expert with their own samples: they need one that can be imitated."""
 PUBLISHED = {
     "SFT": "Demonstrations are the quickest way to a skill that the policy does not have",
     "SFT then GRPO": "CHORD's tables: SFT then RL is the strongest baseline in two stages",
@@ -158,10 +167,12 @@ def claims(sizes: Sizes) -> list[Claim]:
         },
         metrics=METRICS,
         cost=30.0,
+        tuned=sizes.tuned,
     )
     setting = (
         f"chain-sum with 3 to {sizes.terms} terms from {sizes.model}, {sizes.tokens:,} generated tokens in batches of {sizes.prompts} "
-        f"prompts x {sizes.group_size}, learning rate 2e-4; one sample for each of {sizes.held_out} held-out prompts"
+        f"prompts x {sizes.group_size}, {sizes.tuned.words('learning rate 2e-4')}; one sample for each of {sizes.held_out} "
+        "held-out prompts"
     )
 
     def judge_stages(result: Results) -> Judgement:
@@ -195,10 +206,16 @@ def claims(sizes: Sizes) -> list[Claim]:
         final = {arm: finals(found, result) for arm, found in cells.items()}
         return Judgement(against_best(final))
 
+    room = reaches("GRPO", cells, least=0.15, most=0.8)  # above chance, and room for an expert to help
+    learnable = reaches("SFT", cells, least=IMITATED)
+
     def pair(name: str, title: str, published: str, arm: str, other: str) -> Claim:
         shown = {one: cells[one] for one in (arm, other)}
         rest = tuple(cell for one, found in cells.items() if one not in shown for cell in found.values())  # for the common learner tokens
-        return Claim(name, title, published, setting, shown, judge_pair(arm, other), extra=rest, margins={"accuracy": MARGIN})
+        needs = (room, learnable) if set(shown) & EXPERT else (room,)
+        return Claim(
+            name, title, published, setting, shown, judge_pair(arm, other), extra=rest, margins={"accuracy": MARGIN}, preconditions=needs
+        )
 
     return [
         Claim(
@@ -209,7 +226,7 @@ def claims(sizes: Sizes) -> list[Claim]:
             cells,
             judge_stages,
             margins={"accuracy": MARGIN},
-            preconditions=(reaches("GRPO", cells, least=0.15, most=0.95),),  # above chance, and room for an expert to help
+            preconditions=(room, learnable),
         ),
         *(pair(arm, f"{arm} beats GRPO, whichever tokens are counted", text, arm, "GRPO") for arm, text in PUBLISHED.items()),
         pair(
@@ -227,6 +244,7 @@ def claims(sizes: Sizes) -> list[Claim]:
             cells,
             judge_best,
             margins={"accuracy": MARGIN},
+            preconditions=(room, learnable),
         ),
     ]
 
@@ -272,4 +290,4 @@ def spent(cells: Mapping[str, Mapping[int, Cell]], result: Results, name: str) -
     return {arm: summary({seed: result(cell)["curve"][name][-1] for seed, cell in found.items()}) for arm, found in cells.items()}
 
 
-STUDY = Study("joint", "Mixed data together", "several", claims, full=Sizes(), smoke=SMOKE, draw=draw)
+STUDY = Study("joint", "Mixed data together", "several", claims, full=Sizes(), smoke=SMOKE, draw=draw, search=SEARCH)

@@ -34,6 +34,8 @@ class StudyCommand:
     """A tiny form of everything, in seconds; proves nothing."""
     pilot: bool = False
     """A few seeds apart from those of the study: measures what it needs, decides nothing. It comes before the study."""
+    search: bool = False
+    """Give every arm the same small search, on seeds that no verdict uses. Afterwards there is a study NAME-tuned beside NAME."""
     seeds: int | None = option(None, at_least=1, at_most=MOST_SEEDS)
     """The look to go up to (8, 12, 16 or 24, none skipped); by default on until everything is decided. Of a pilot: how many seeds."""
     arms: tuple[str, ...] = ()
@@ -56,6 +58,9 @@ class StudyCommand:
             return
         if self.restamp:
             self.carry_over()
+            return
+        if self.search:
+            self.search_for()
             return
         if not self.name and not self.smoke:
             raise RheostatError(f"Say which study to run: {', '.join(results.study_names())}.")
@@ -86,6 +91,36 @@ class StudyCommand:
                 print_json(done.result)
                 continue
             show(done)
+
+    def search_for(self) -> None:
+        """Run the search of a study and print what it found.
+
+        Raises:
+            RheostatError: no name; an option beside it that it would ignore; a study that declares no search.
+        """
+        from rheostat.experiments.studies import results, tuning
+
+        if not self.name or self != StudyCommand(
+            self.name, search=True, jobs=self.jobs, cells=self.cells, output=self.output, json=self.json
+        ):
+            raise RheostatError(
+                "--search goes with the name of a study, --jobs, --cells, --output and --json: its seeds and arms are declared."
+            )
+        words = shlex.join(["rheostat", "study", self.name, "--search"])
+        try:
+            found, path = results.run_search(
+                results.load_study(self.name), jobs=self.jobs, cells=self.cells, output=self.output, command=words
+            )
+        except KeyboardInterrupt:
+            print(f"Stopped; finished cells are kept. Continue with: {words}", file=sys.stderr)
+            sys.exit(130)
+        if self.json:
+            print_json(found)
+            return
+        columns = ["task", "arm", *(f"{value:g}" for value in sorted(found["values"])), "chosen"]
+        print_table(f"{found['option']}: mean final performance of {len(found['seeds'])} seeds", columns, tuning.rows_of(found))
+        print(f"{found['provenance']['cpu_hours']} CPU hours. Stored in {path}.")
+        print(f"Next: rheostat study {self.name}{tuning.SUFFIX} --pilot")
 
     def carry_over(self) -> None:
         """Re-stamp results; of one study a refusal is an error, of all of them it is a line.

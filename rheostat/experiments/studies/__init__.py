@@ -17,6 +17,7 @@ from rheostat.experiments.studies.rules import (
 )
 from rheostat.experiments.studies.study import Claim, Columns, Effect, Judgement, Precondition, Results, Study
 from rheostat.experiments.studies.training import Arm, areas, average, curves, finals, reaches, trained
+from rheostat.experiments.studies.tuning import Search, Tuned
 
 __all__ = [
     "Arm",
@@ -28,7 +29,9 @@ __all__ = [
     "Judgement",
     "Precondition",
     "Results",
+    "Search",
     "Study",
+    "Tuned",
     "above",
     "alike",
     "areas",

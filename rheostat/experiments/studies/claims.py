@@ -9,6 +9,7 @@ from typing import Any
 from rheostat.analysis.format import effect_text, found_text
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies.results import carried_over, read_result, result_path, studies_folder, study_names
+from rheostat.experiments.studies.tuning import search_text
 
 NO_PAPER = "none"
 """What a study of our own claims has in the place of a paper."""
@@ -214,6 +215,8 @@ def page(found: list[Row]) -> str:
     for slug in dict.fromkeys(row.slug for row in found):
         result = read_result(result_path(slug))
         parts += [f"## {result['system']}", "", f"{_paper(result['paper'])} {_again(slug, result)}", ""]
+        if "search" in result:
+            parts += [search_text(result["search"]), ""]
         for claim in result["claims"]:
             parts += [
                 f"### {claim['title']}: {'pilot, ' if claim['pilot'] else ''}{claim['verdict']}",

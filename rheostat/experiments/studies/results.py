@@ -14,7 +14,7 @@ from typing import Any
 import rheostat
 from rheostat.analysis.verdict import Outcome
 from rheostat.errors import RheostatError, unknown
-from rheostat.experiments.studies import declaration
+from rheostat.experiments.studies import declaration, tuning
 from rheostat.experiments.studies.jobs import Record
 from rheostat.experiments.studies.runner import StudyBar, Watcher, run_cells
 from rheostat.experiments.studies.sources import commit, library_versions, machine
@@ -22,7 +22,7 @@ from rheostat.experiments.studies.study import Claim, Study, adjust, check, comp
 from rheostat.json_text import DIGEST, NotJSON, loads, signed, unsigned
 from rheostat.json_text import read as read_json
 
-FOLDER = "studies"
+FOLDER, RESULTS = "studies", "results"
 NO_STUDIES = ("rule_check",)
 """Modules of the folder that are run by themselves."""
 FORMAT = 1
@@ -59,19 +59,25 @@ def studies_folder() -> Path:
 
 
 def study_names() -> list[str]:
-    """Slugs of all studies."""
-    return sorted(
-        path.stem.replace("_", "-") for path in studies_folder().glob("*.py") if path.stem[0] != "_" and path.stem not in NO_STUDIES
-    )
+    """Names of all studies, and of the tuned form of each whose search has been run."""
+    folder = studies_folder()
+    files = {path.stem.replace("_", "-") for path in folder.glob("*.py") if path.stem[0] != "_" and path.stem not in NO_STUDIES}
+    tuned = {path.stem + tuning.SUFFIX for path in search_path(folder / RESULTS, "*").parent.glob("*.json") if path.stem in files}
+    return sorted(files | tuned)
 
 
 def load_study(slug: str) -> Study:
-    """The study of a name.
+    """The study of a name; ``NAME-tuned`` is its tuned form.
 
     Raises:
-        RheostatError: there is none, or its file defines no ``STUDY``.
+        RheostatError: there is none, its file defines no ``STUDY``, or it has not been searched yet.
     """
     folder = studies_folder()
+    base = slug.removesuffix(tuning.SUFFIX)
+    if slug != base and base in study_names():
+        published = load_study(base)
+        tuning.of_study(published)
+        return tuning.tuned_form(published, tuning.read_search(search_path(folder / RESULTS, base), base))
     if slug not in study_names():
         raise unknown("study", slug, study_names())
     if str(folder.parent) not in sys.path:
@@ -85,7 +91,7 @@ def load_study(slug: str) -> Study:
 
 def result_path(slug: str) -> Path:
     """Path of the result of the whole study."""
-    return studies_folder() / "results" / f"{slug}.json"
+    return studies_folder() / RESULTS / f"{slug}.json"
 
 
 def cells_folder(slug: str) -> Path:
@@ -96,6 +102,56 @@ def cells_folder(slug: str) -> Path:
 def pilot_path(folder: Path, slug: str) -> Path:
     """Path of the result of a pilot, in the folder of results."""
     return folder / "pilots" / f"{slug}.json"
+
+
+def search_path(folder: Path, slug: str) -> Path:
+    """Path of what a study's search found, in the folder of results."""
+    return folder / "searches" / f"{slug}.json"
+
+
+def run_search(
+    study: Study,
+    *,
+    jobs: int | None = None,
+    cells: Path | None = None,
+    output: Path | None = None,
+    watcher: Watcher | None = None,
+    command: str = "",
+) -> tuple[dict[str, Any], Path]:
+    """Give every arm of a study the same small search, and store what it found: the study ``NAME-tuned`` begins there.
+
+    Args:
+        study: that declares a search.
+        jobs, cells, output, watcher, command: as in :func:`run_study`.
+
+    Returns:
+        What was found, and its file.
+
+    Raises:
+        RheostatError: the study declares no search, or its tuned form has been begun: that rests on the search before it.
+    """
+    wanted = tuning.search_cells(study)
+    assert study.search is not None
+    folder = cells or cells_folder(f"{study.slug}-search")
+    out = output or studies_folder() / RESULTS
+    path = search_path(out, study.slug)
+    begun = study.slug + tuning.SUFFIX
+    for place in (out / f"{begun}.json", pilot_path(out, begun)):
+        if place.exists():
+            raise RheostatError(f"{place} rests on the search in {path}; another one would be made after its results. Remove it first.")
+    every = [cell for arms in wanted.values() for by_seed in arms.values() for cell in by_seed.values()]
+    workers = len(os.sched_getaffinity(0)) if jobs is None else jobs
+    records = run_cells(every, folder, jobs=workers, watcher=watcher or StudyBar(f"{study.slug}, search"))
+    found = {
+        "study": study.slug,
+        "option": study.search.option,
+        "values": list(study.search.values),
+        "seeds": [tuning.SEARCH_SEED + index for index in range(study.search.seeds)],
+        "arms": tuning.choices(study.search, wanted, records),
+        "provenance": provenance(command or f"rheostat study {study.slug} --search", records),
+    }
+    _write(path, found)
+    return found, path
 
 
 def run_study(
@@ -185,6 +241,7 @@ def run_study(
         "content": content_of(used),
         "verdicts": {report["name"]: report["verdict"] for report in reports},
         "claims": reports,
+        **({} if study.searched is None else {"search": dict(study.searched)}),
         "provenance": provenance(command or f"rheostat study {study.slug}", records),
     }
     path = write_result(study, result, pilot_path(out, study.slug).parent if pilot else out) if reports else folder
@@ -243,14 +300,19 @@ def provenance(command: str, records: dict[str, Record]) -> dict[str, Any]:
 def write_result(study: Study, result: dict[str, Any], folder: Path) -> Path:
     """Write ``<slug>.json`` with its format and its own digest; returns its path."""
     path = folder / f"{study.slug}.json"
+    _write(path, result | {"format": FORMAT})
+    return path
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    """Write an object with its own digest; the file appears whole or not at all."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.writing")
-        temporary.write_text(compact(signed(loads(compact(result | {"format": FORMAT})))))
+        temporary.write_text(compact(signed(loads(compact(value)))))
         os.replace(temporary, path)
     except OSError as error:
         raise RheostatError(f"Could not write the result {path}: {error}; the cells are kept.") from error
-    return path
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from rheostat.errors import RheostatError, unknown
 from rheostat.experiments.studies.declaration import PILOT_SEED, PILOT_SEEDS, Precondition, not_testable
 from rheostat.experiments.studies.jobs import Cell, Record
 from rheostat.experiments.studies.rules import Condition, as_json, family_p, verdict
+from rheostat.experiments.studies.tuning import Search
 
 Columns = dict[str, list[float]]
 """A curve of one seed as columns of equal length; one of them is ``steps``, the budget it is drawn against. Other budgets
@@ -107,6 +108,10 @@ class Study:
     smoke: Any
     draw: Callable[[dict[str, Any], Path], None] | None = None
     """Draws the result into a picture of its own; by default the curves."""
+    search: Search | None = None
+    """The search that gives the study its tuned form (:mod:`rheostat.experiments.studies.tuning`)."""
+    searched: Mapping[str, Any] | None = None
+    """Of a tuned form: what its search found, and what that cost."""
 
     @property
     def seeded(self) -> bool:

@@ -17,6 +17,7 @@ from rheostat.errors import RheostatError, unknown
 from rheostat.experiments.studies.declaration import Precondition
 from rheostat.experiments.studies.jobs import Cell
 from rheostat.experiments.studies.study import Columns, Results
+from rheostat.experiments.studies.tuning import PUBLISHED, Tuned
 from rheostat.methods import table
 from rheostat.training import checkpoint, version_0_1
 from rheostat.training.progress import Silent
@@ -62,6 +63,7 @@ def trained(
     first_seed: int = 0,
     data: Mapping[int, Cell] | None = None,
     look: str | None = None,
+    tuned: Tuned = PUBLISHED,
 ) -> dict[str, dict[int, Cell]]:
     """Cells by arm and seed, for :class:`~rheostat.experiments.studies.study.Claim`.
 
@@ -77,12 +79,13 @@ def trained(
         first_seed: seeds are numbered from here.
         data: by seed, a cell that leaves a data set as :data:`DATA` in its folder, which all arms of the seed learn from.
         look: ``module:name`` of a function of the finished run, whose plain JSON is kept as ``look``.
+        tuned: what a search found for each arm (``sizes.tuned``); by default nothing.
 
     Raises:
         RheostatError: an unknown method or setting, or an arm with an option that makes budgets unequal.
     """
     found: dict[str, dict[int, Cell]] = {}
-    given = shared_by([(arm.method, arm.config) for arm in arms.values()], shared or {})
+    given = shared_by([(arm.method, arm.config | tuned.of(task, label)) for label, arm in arms.items()], shared or {})
     for (label, arm), config in zip(arms.items(), given, strict=True):
         for name in ("steps", "seed", "task"):
             if name in arm.config:
