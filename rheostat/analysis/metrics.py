@@ -77,6 +77,8 @@ METRICS: dict[str, Metric] = {
         Metric("meter/ratio_max", "Ratio, maximum", METER, "Learner over sampler probability"),
         Metric("meter/gap", "Log-probability gap", METER, "Mean absolute difference between learner and sampler log-probabilities"),
         Metric("meter/parity_worst", "Parity gap", METER, "Largest gap of a few fresh tokens between engine and announced policy, nats"),
+        Metric("meter/rejected_token_share", "Rejected tokens", METER, "Share of tokens too far from their sampler to learn from"),
+        Metric("meter/rejected_completion_share", "Rejected completions", METER, "Share of completions of which no token was left"),
         Metric("meter/kl_behaviour_k1", "KL to the behaviour policy, k1", METER, "k1 estimate of KL(sampler, learner), nats per action"),
         Metric("meter/kl_behaviour_k2", "KL to the behaviour policy, k2", METER, "k2 estimate of KL(sampler, learner), nats per action"),
         Metric("meter/gradient_snr", "Gradient signal to noise", METER, "|g|^2 over the variance of one step's gradient"),

@@ -117,6 +117,8 @@ class Record:
         if axis.summed:
             return np.nancumsum(column)
         rows = np.arange(len(column))
+        before = self.columns.get("iteration", rows + 1) == 0  # measured before the first update, when nothing was spent
+        column = np.where(before & np.isnan(column), 0.0, column)
         known = np.isfinite(column)
         return np.interp(rows, rows[known], column[known]) if known.any() else None
 

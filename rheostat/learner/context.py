@@ -88,13 +88,18 @@ class LearnerContext(ABC):
                 each.after_update(self)
 
     @property
+    def episodes_first(self) -> int:
+        """Episodes (or prompts) of the measurement before the first update; 0 where the policy is not measured while it trains."""
+        return 0 if self.calendar is None else self.calendar.first
+
+    @property
     def measures(self) -> bool:
         """Whether the policy is measured while it trains."""
-        return self.calendar is not None and self.calendar.first > 0
+        return self.episodes_first > 0
 
     def begin(self) -> Metrics:
         """The measurement before the first update; empty where there is none."""
-        return self.measure_due(0 if self.calendar is None else self.calendar.first)
+        return self.measure_due(self.episodes_first)
 
     def episodes_due(self, *, begins: bool = False) -> int:
         """Episodes of the measurement that is due after this turn; 0 is none. ``begins``: acting begins after a data set."""
@@ -151,10 +156,10 @@ class LearnerContext(ABC):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """When the policy is measured on held-out prompts while it trains."""
+    """When the policy is measured on held-out prompts while it trains: before the first update, then at an interval."""
 
     every: int = option(10, short="evaluate_every", at_least=0)
-    """Updates between measurements on the validation set; 0 never."""
+    """Updates between measurements on the validation set; the first comes before any update. 0 never measures."""
     prompts: int = option(128, short="evaluation_prompts", at_least=1)
     """Validation prompts of such a measurement."""
 
@@ -237,9 +242,9 @@ class LanguageContext(LearnerContext):
         return self.updates if self.unit == "updates" else self.collector.generated_tokens
 
     @property
-    def measures(self) -> bool:
-        """Whether the policy is measured while it trains."""
-        return self.evaluation.every > 0
+    def episodes_first(self) -> int:
+        """Prompts of the measurement before the first update, as many as of the later ones."""
+        return self.evaluation.prompts if self.evaluation.every else 0
 
     @property
     def progress(self) -> Progress:

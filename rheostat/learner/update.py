@@ -82,6 +82,7 @@ class Update:
         Raises:
             NonFinite: a loss or the gradient is not finite; carries the batch.
         """
+        batch, rejected = self.accepted(batch)
         model, rows = context.models[self.model], batch.rows
         self.prepare(context)
         usable = usable_rows(batch)
@@ -102,7 +103,22 @@ class Update:
                 metrics |= each.term.summary(batch) if hasattr(each.term, "summary") else {}
             if self.model == context.deployed:
                 context.learner_tokens += int(rows.mask.sum()) * self.epochs
-        return metrics | {"gradient_steps": len(reports)}
+        return metrics | rejected | {"gradient_steps": len(reports)}
+
+    def accepted(self, batch: Batch) -> tuple[Batch, Metrics]:
+        """The batch without the tokens that its terms reject, and which shares of tokens and completions these are."""
+        rejecting = [each.term for each in self.terms if getattr(each.term, "rejects", False)]
+        if not rejecting:
+            return batch, {}
+        before = after = batch.rows.mask
+        for term in rejecting:
+            after = after & (term.accepted(batch) | ~term.mask(batch))
+        gone, there = (before & ~after).sum(), before.sum().clamp(min=1)
+        empty, full = (before.any(1) & ~after.any(1)).sum(), before.any(1).sum().clamp(min=1)
+        rows = batch.rows.clone(recurse=False)
+        rows.mask = after
+        shares = {"rejected_token_share": (gone / there).item(), "rejected_completion_share": (empty / full).item()}
+        return batch.with_rows(rows), {f"meter/{name}": value for name, value in shares.items()}
 
     def prepare(self, context: Any) -> None:
         """Set the model's step size for this update."""

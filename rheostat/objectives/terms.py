@@ -19,7 +19,7 @@ from rheostat.objectives.searched_bounds import SearchedBounds
 from rheostat.objectives.searched_clip import SearchedClip, behaviour_logp, search_metrics
 from rheostat.objectives.supervised import weighted_likelihood
 from rheostat.objectives.value import value_loss
-from rheostat.objectives.weights import ExpertWeight, expert_weight, importance_weight
+from rheostat.objectives.weights import ExpertWeight, Statistic, expert_weight, importance_weight, rejection_mask
 from rheostat.options import option
 from rheostat.parts import Batch, Context, Report, Tokens
 from rheostat.trajectories import Trajectories
@@ -54,6 +54,46 @@ def old_logp(scores: Any, rows: Trajectories) -> Tensor:
 
 
 @dataclass(frozen=True)
+class Rejection:
+    """Which tokens or completions are too far from their sampler to learn from; see :func:`~rheostat.objectives.weights.rejection_mask`.
+
+    Rejected tokens leave the whole gradient step of the policy: the loss, its regularisers, a critic on tokens and all denominators.
+    """
+
+    reach: Literal["none", "token", "sum", "mean", "max"] = option("none", short="rejection")
+    """What is rejected: single tokens, whole completions by the sum, mean or maximum over their tokens, or nothing."""
+    statistic: Statistic = option("k3", short="rejection_statistic")
+    """What is measured of a token, as an estimate of KL(sampler, learner): k1, k2 or k3. k1 is the log-ratio of sampler to learner."""
+    low: float | None = option(None, short="rejection_low", at_most=0)
+    """Smallest value of k1 that is accepted, in nats; None for no bound."""
+    high: float | None = option(None, short="rejection_high", at_least=0)
+    """Largest value that is accepted, in nats; None for no bound."""
+
+    def __post_init__(self) -> None:
+        if self.on and self.low is None and self.high is None:
+            raise RheostatError(f"rejection {self.reach!r} rejects what is outside of its bounds, and there are none: set rejection_high.")
+
+    @property
+    def on(self) -> bool:
+        """Whether anything is rejected."""
+        return self.reach != "none"
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        if not self.on:
+            return dict.fromkeys(("statistic", "low", "high"), "nothing is rejected, so choose a rejection (token, sum, mean or max) too")
+        return {} if self.statistic == "k1" else {"low": f"{self.statistic} is never negative; only k1 has a lower bound"}
+
+    def mask(self, rows: Trajectories, mask: Tensor) -> Tensor:
+        """The tokens ``[B, T]`` of a mask that are accepted."""
+        if self.reach == "none":
+            return mask
+        return rejection_mask(
+            rows.learner_logp, rows.sampler_logp, mask, statistic=self.statistic, reach=self.reach, low=self.low, high=self.high
+        )
+
+
+@dataclass(frozen=True)
 class SamplerCorrection:
     """Truncated importance sampling between the sampler and the learner at the start of the update, for rows of tokens.
 
@@ -64,6 +104,7 @@ class SamplerCorrection:
     """A weight per token, one per completion, or none."""
     cap: float = option(2.0, short="sampler_cap", above=0)
     """Cap of that weight."""
+    rejection: Rejection = Rejection()
 
     def __post_init__(self) -> None:
         if self.level == "none" and self.cap != 2.0:
@@ -71,8 +112,8 @@ class SamplerCorrection:
 
     @property
     def on(self) -> bool:
-        """Whether anything is corrected."""
-        return self.level != "none"
+        """Whether anything is weighted or rejected."""
+        return self.level != "none" or self.rejection.on
 
     def weight(self, rows: Trajectories, mask: Tensor) -> Tensor | None:
         """Capped weights ``[B, T]`` of the tokens of a mask; None without a correction."""
@@ -131,7 +172,7 @@ class PolicyGradient(Surrogate):
         if isinstance(self.clip, SearchedClip):
             if self.ratio != "token":
                 raise RheostatError(f"The searched clip cannot use ratio {self.ratio!r}: it searches the bounds of token ratios.")
-            if self.correction.on:
+            if self.correction.level != "none":
                 raise RheostatError(
                     f"The searched clip cannot use sampler_correction {self.correction.level!r}: the ratio is to the sampler already."
                 )
@@ -140,6 +181,15 @@ class PolicyGradient(Surrogate):
     def needs_old_logp(self) -> bool:
         """Whether one gradient step per batch needs the log-probabilities at the start of the update, too."""
         return self.correction.on
+
+    @property
+    def rejects(self) -> bool:
+        """Whether it leaves tokens out because of who sampled them."""
+        return self.correction.rejection.on
+
+    def accepted(self, batch: Batch) -> Tensor:
+        """``[B, T]`` bool: the tokens of the term that are not rejected."""
+        return self.correction.rejection.mask(batch.rows, self.mask(batch))
 
     @property
     def needs_whole_step(self) -> bool:

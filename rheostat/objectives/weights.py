@@ -88,7 +88,7 @@ def rejection_mask(
 
     Args:
         old_logp: ``[B, T]`` under the learner at the start of the update.
-        sampler_logp: ``[B, T]`` under the true sampler.
+        sampler_logp: ``[B, T]`` under the true sampler; NaN where unknown (expert data), which takes an x of 0.
         mask: ``[B, T]`` bool.
         statistic: see above.
         reach: test every ``token`` alone, or whole rows by the ``sum``, ``mean`` or ``max`` over their kept tokens.
@@ -102,7 +102,7 @@ def rejection_mask(
         RheostatError: different shapes, or a statistic or reach that does not exist.
     """
     require_same_shape(old_logp=old_logp, sampler_logp=sampler_logp, mask=mask)
-    x = select(sampler_logp - old_logp, mask)
+    x = select((sampler_logp - old_logp).masked_fill(sampler_logp.isnan(), 0.0), mask)
     if statistic == "k1":
         value = x
     elif statistic == "k2":

@@ -38,6 +38,8 @@ def no_signal(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """
     if found := silent_rewards(rows):
         return found
+    if found := all_rejected(rows):
+        return found
     updates = [row for row in rows if "meter/gradient_norm" in row][-SILENT_UPDATES:]
     if len(updates) < SILENT_UPDATES:
         return []
@@ -50,6 +52,24 @@ def no_signal(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     if all(row.get("learning_rate") == 0 for row in updates):
         return [f"The learning rate was 0 in the last {len(updates)} updates, so nothing moved."]
     return []
+
+
+def all_rejected(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """A warning about a rejection that leaves nothing to learn from.
+
+    Args:
+        rows: of a ``metrics.jsonl``; those of updates that may reject carry ``meter/rejected_token_share``.
+
+    Returns:
+        A sentence where the newest ``SILENT_UPDATES`` updates rejected every token.
+    """
+    shares = [row["meter/rejected_token_share"] for row in rows if "meter/rejected_token_share" in row][-SILENT_UPDATES:]
+    if len(shares) < SILENT_UPDATES or min(shares) < 1:
+        return []
+    return [
+        f"Every token was rejected in the last {len(shares)} updates, so nothing was learned: all completions are further from their "
+        "sampler than rejection_low and rejection_high allow. Widen these bounds, or lower dial.lag."
+    ]
 
 
 def idle_run(rows: Sequence[Mapping[str, Any]], steps: int, updates: int, unit: str) -> list[str]:

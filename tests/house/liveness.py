@@ -44,6 +44,8 @@ MIXED: Options = LONGER | {"switch_after": 0}
 """Stale groups in every batch."""
 MEASURED: Options = {"choice.by": "return", "choice.among": 2, "choice.episodes": 1, "online_steps": 440}
 """Members are measured online, and steps are left."""
+NARROW: Options = STALE | LONGER | {"rejection_high": 1e-4}
+"""Some tokens are too far from their sampler."""
 TOGETHER: dict[str, list[Options]] = {
     "ratio": [STEPS],
     "clip.kind": [STEPS],
@@ -54,6 +56,10 @@ TOGETHER: dict[str, list[Options]] = {
     "clip.upper": [STEPS],
     "correction.level": [STALE | LONGER],
     "correction.cap": [{"sampler_correction": "token"} | STALE | LONGER],
+    "correction.rejection.reach": [NARROW | {"correction.rejection.reach": reach} for reach in ("token", "sum")],
+    "correction.rejection.statistic": [NARROW | {"rejection": "token", "correction.rejection.statistic": kind} for kind in ("k1", "k3")],
+    "correction.rejection.low": [NARROW | {"rejection": "token", "rejection_statistic": "k1"}],
+    "correction.rejection.high": [STALE | LONGER | {"rejection": "token", "correction.rejection.high": 1e-4}],
     "aggregate.constant": [{"aggregation": "constant"}],
     "advantage.epsilon": [{"advantage": "grpo"}],
     "kl.coefficient": [{"advantage": "rloo"}],

@@ -121,7 +121,7 @@ def test_stopping_anywhere_changes_nothing(method: str, model: str, tmp_path: Pa
     start = {name: value.clone() for name, value in whole.method.policy.state_dict().items()}
     whole.train()
     assert any(not torch.equal(value, start[name]) for name, value in whole.method.policy.state_dict().items())
-    assert len(whole.metrics) == 3 and "accuracy" in whole.metrics[1] and whole.metrics[-1]["generated_tokens"] > 0
+    assert len(whole.metrics) == 4 and "accuracy" in whole.metrics[2] and whole.metrics[-1]["generated_tokens"] > 0
     halted = Run.create(tmp_path / "halted", small(method, model, **options), task=Lenient())
     with pytest.raises(Interrupted, match="rheostat resume"):
         halted.train(progress=StopAfter(1))

@@ -65,6 +65,7 @@ SEARCH: dict[str, float] = {
     "low": 0.6, "low_end": 0.9, "low_step": 0.02, "high": 1.2, "high_end": 3.0, "high_step": 0.05, "target": 0.4
 }  # fmt: skip
 MIXED: dict[str, Any] = {"stale_share": 0.5, "window": 1, "prompts_per_batch": 4}
+NEAR = {"low": -0.02, "high": 0.01}
 LONG = {"max_new_tokens": 16, "prompts_per_batch": 2}
 
 POLICY_GRADIENTS = [
@@ -94,6 +95,13 @@ POLICY_GRADIENTS = [
     case("tis", losses.tis, turns=2, lag=1, sees=STALE | {"capped", "a weight below its cap"}, learning_rate=2e-2, seed=2),
     case("tis/sequence", partial(losses.tis, whole=True, cap=1.2), turns=2, lag=1, sampler_correction="sequence", sampler_cap=1.2,
          sees=STALE | {"capped", "a weight below its cap"}),
+    case("grpo/rejected completions", losses.grpo, turns=2, lag=1, rejection="mean", rejection_high=2e-4, prompts_per_batch=4,
+         kept=partial(losses.near_row, most=2e-4), sees=STALE | {"a rejected row", "an accepted row"}),
+    case("grpo/rejected tokens", partial(losses.grpo, bonus=0.1, together=partial(losses.near_tokens, **NEAR, together=losses.row_mean)),
+         turns=2, lag=1, rejection="token", rejection_statistic="k1", rejection_low=NEAR["low"], rejection_high=NEAR["high"],
+         entropy_coefficient=0.1, kept=partial(losses.has_near_tokens, **NEAR), sees=STALE | {"a rejected token"}),
+    case("tis/rejected completions", losses.tis, turns=2, lag=1, rejection="mean", rejection_high=2e-4, prompts_per_batch=4,
+         kept=partial(losses.near_row, most=2e-4), sees=STALE | {"a rejected row", "an accepted row"}),
     case("rloo", losses.rloo, turns=2, sees=BOTH, prompts_per_batch=2, learning_rate=1e-3,
          micro_batch_rows=0),
     case("reinforce", losses.reinforce, epochs=1),

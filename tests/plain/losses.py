@@ -57,6 +57,36 @@ def constant(world: World, rows: list[Row]) -> Callable[[Values], Tensor]:
     return lambda values: sum_of(values) / (len(rows) * world.longest)
 
 
+# --- who sampled ------------------------------------------------------------------------------------------------------------------------
+
+
+def drift(row: Row) -> list[float]:
+    """Of every token, the log-ratio of whoever sampled it to the policy when this update began."""
+    return [sampled - old for sampled, old in zip(row.behaviour, row.old, strict=True)]
+
+
+def near_row(world: World, row: Row, *, most: float) -> bool:
+    """Whether the mean over its tokens of k3 is at most so many nats; the others are left out whole."""
+    if not row.valid or not len(row):
+        return row.valid
+    near = sum(math.exp(-x) - 1 + x for x in drift(row)) / len(row) <= most
+    world.seen.add("an accepted row" if near else "a rejected row")
+    return near
+
+
+def near_tokens(values: Values, *, low: float, high: float, together: Callable[[Values], Tensor]) -> Tensor:
+    """Tokens whose log-ratio is outside of the bounds are in no sum and in no mean."""
+    near = {row: [value for x, value in zip(drift(row), each, strict=True) if low <= x <= high] for row, each in values.items()}
+    return together({row: each for row, each in near.items() if each})
+
+
+def has_near_tokens(world: World, row: Row, *, low: float, high: float) -> bool:
+    """Whether a token of the row is inside of the bounds."""
+    inside = [low <= x <= high for x in drift(row)]
+    world.seen |= {"a rejected token"} if row.valid and any(inside) and not all(inside) else set()
+    return row.valid and any(inside)
+
+
 # --- ratios and clips -------------------------------------------------------------------------------------------------------------------
 
 

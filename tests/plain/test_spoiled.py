@@ -15,6 +15,7 @@ from rheostat.credit import group_advantages as groups
 from rheostat.credit import proxy_scores, token_returns
 from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.objectives import clipping, kl, ratio
+from rheostat.objectives.weights import rejection_mask
 from tests.plain.cases import CASES, METHODS, Sums
 from tests.plain.following import Case, departure, follow
 from tests.plain.real_path import Weights, settings_of, watch_turns
@@ -179,6 +180,8 @@ WRONG: list[tuple[str, str, Any]] = [
     ("cispo", "rheostat.objectives.clipping.DetachedClip.loss", lambda self, r, a, logp: -r.detach() * a * logp),
     ("tis", "rheostat.objectives.terms.importance_weight", lambda old, sampled, **_: (old - sampled).exp()),
     ("tis/sequence", "rheostat.objectives.terms.importance_weight", lambda old, sampled, **_: (old - sampled).exp().clamp(max=1.2)),
+    ("grpo/rejected tokens", "rheostat.objectives.terms.rejection_mask", lambda old, sampled, mask, **_: mask),
+    ("tis/rejected completions", "rheostat.objectives.terms.rejection_mask", changed(rejection_mask, reach="token")),
     ("rloo", "rheostat.credit.token_advantages.rloo_advantage", changed(groups.grpo_advantage, scale="none")),
     ("rloo", "rheostat.credit.token_advantages.kl_penalised_outcome", lambda reward, *_, **__: reward),
     ("reinforce", "rheostat.credit.token_advantages.grpo_advantage", lambda reward, *_, **__: reward),

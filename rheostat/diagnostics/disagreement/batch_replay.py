@@ -121,7 +121,7 @@ def _language(spec: Spec, frozen: Frozen, own: Learner) -> Replay:
     parameters = [parameter for parameter in policy.model.parameters() if parameter.requires_grad]
     batch = _given(rows, composition)
     numbers = torch.tensor([int(prompt.key) for prompt in batch.facts["graded"].prompts], dtype=torch.long)
-    batch = learner.credit(learner.retain(batch))
+    batch, _ = update.accepted(learner.credit(learner.retain(batch)))
     usable = usable_rows(batch)
     assign(parameters, frozen.path[-1])
     seen: list[tuple[Tensor, Tensor | None]] = []

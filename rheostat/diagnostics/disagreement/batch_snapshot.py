@@ -126,7 +126,7 @@ def _freeze_language(run: Run, learner: Learner, steps: int, fresh: Any) -> Froz
             if not isinstance(part, MarkStale | RecentGroups):
                 moving = part.retain(context, moving)
         context.needs_old_scores |= steps > 1
-        moving = learner.credit(moving)
+        moving, _ = update.accepted(learner.credit(moving))
         usable = usable_rows(moving)
         update.prepare(context)
         for _ in range(steps):

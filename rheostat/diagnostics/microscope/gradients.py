@@ -187,6 +187,7 @@ def ascent_direction(learner: Learner, update: Update, batch: Batch, parameters:
         parameters: of the gradient, in order.
         seen: see :meth:`~rheostat.learner.update.Update.accumulate`.
     """
+    batch, _ = update.accepted(batch)
     rows = usable_rows(batch)
     size = sum(parameter.numel() for parameter in parameters)
     if not len(rows):
