@@ -181,9 +181,10 @@ def plan(
     steps: int | None,
     directory: str | Path | None,
     margin: float | None = None,
+    write: bool = True,
     **options: Any,
 ) -> tuple[list[GridRun], Path, str]:
-    """The runs of a comparison, its directory (made, with its manifest) and the command that runs or continues it.
+    """The runs of a comparison, its directory (made, with its manifest, unless ``write`` is off) and the command that runs or continues it.
 
     Raises:
         RheostatError: see :func:`compare`.
@@ -197,7 +198,8 @@ def plan(
     steps = usual_steps(name for name, _ in arms.values()) if steps is None else steps
     where = Path(directory) if directory else free_directory(f"compare-{'-'.join(map(_folder, methods))}-{task}")
     command = _command(methods, task, seeds, steps, margin, where, options)
-    return plan_arms(arms, task, seeds=seeds, steps=steps, margin=margin, where=where, command=command, **options), where, command
+    runs = plan_arms(arms, task, seeds=seeds, steps=steps, margin=margin, where=where, command=command, write=write, **options)
+    return runs, where, command
 
 
 def plan_arms(
@@ -209,6 +211,7 @@ def plan_arms(
     where: Path,
     command: str,
     margin: float | None = None,
+    write: bool = True,
     **options: Any,
 ) -> list[GridRun]:
     """The runs of a grid of arms and seeds; its directory is made, with a manifest that refuses anything else later.
@@ -220,6 +223,7 @@ def plan_arms(
         where: the directory.
         command: that runs or continues it.
         margin: see :func:`compare`.
+        write: make the directory and its manifest; off, everything is checked and nothing is written.
         **options: shared by all arms.
 
     Raises:
@@ -259,6 +263,8 @@ def plan_arms(
             first = Run(where, mine[0])
             _ = first.method
             first.close()
+    if not write:
+        return runs
     remember(where, [command])
     try:
         where.mkdir(parents=True, exist_ok=True)

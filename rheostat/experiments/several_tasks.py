@@ -197,8 +197,8 @@ def compare_on(
     if missing := [task for task in before["tasks"] if task not in tasks] if before else []:
         raise RheostatError(f"{where} compares on {', '.join(missing)} too: name it as well, or choose another directory.")
     shared: dict[str, Any] = {"seeds": seeds, "steps": steps} | options
-    for task in tasks:  # what cannot be built is refused before anything is spent
-        plan(methods, task, directory=where / _folder_of(task), **shared)
+    for task in tasks:  # what cannot be built is refused before anything is made
+        plan(methods, task, directory=where / _folder_of(task), write=False, **shared)
     command = _command(methods, tasks, shared, where)
     remember(where, [command])
     write_fields(where / MANIFEST, {"tasks": tasks, "command": command})
