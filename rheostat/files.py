@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, and digested."""
+"""Files: written whole or not at all, digested, and the folders where they go."""
 
 from __future__ import annotations
 
@@ -26,3 +26,17 @@ def sha256(path: Path) -> str:
     """
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def cache_root(cache_dir: str | Path | None = None) -> Path:
+    """The cache folder: ``cache_dir``, else ``$RHEOSTAT_CACHE``, else ``$XDG_CACHE_HOME/rheostat``, else ``~/.cache/rheostat``."""
+    if cache_dir is not None:
+        return Path(cache_dir).expanduser()
+    if os.environ.get("RHEOSTAT_CACHE"):
+        return Path(os.environ["RHEOSTAT_CACHE"]).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "rheostat"
+
+
+def runs_folder() -> Path:
+    """Where runs go when no directory is given: ``$RHEOSTAT_RUNS``, else ``runs``."""
+    return Path(os.environ.get("RHEOSTAT_RUNS", "runs"))

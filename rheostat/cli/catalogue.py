@@ -12,6 +12,8 @@ from tyro.conf import Positional
 from rheostat import plugins
 from rheostat.errors import RheostatError
 from rheostat.methods import table
+from rheostat.remembered import remembered
+from rheostat.tasks.families import known_families
 from rheostat.terminal import print_json, print_table
 
 
@@ -30,32 +32,22 @@ class List:
             {"method": name, "domain": row.domain, "title": row.title, "paper": row.paper, "verified": row.verified}
             for name, row in table.METHODS.items()
         ]
-        from rheostat.tasks.control.registration import known_tasks
-
-        families = known_tasks() | {"language": language_ids()}
-        if others := [name for name in plugins.added("tasks") if not any(name in ids for ids in families.values())]:
-            families["installed packages"] = others
+        families = known_families()
         if self.json:
             tasks = {family: ids if self.tasks else len(ids) for family, ids in families.items()}
             print_json({"methods": rows, "tasks": tasks})
             return
-        print_table("Methods", ["method", "domain", "title", "paper", "verified"], [list(row.values()) for row in rows])
+        columns = ["method", "domain", "title", "paper", "verified"]
+        print_table("Methods", columns, [list(row.values()) for row in rows], optional=["domain", "paper", "verified"], lines=False)
         print_table(
             "Tasks (any id of these works; --tasks lists them all)",
             ["family", "ids", "examples"],
-            [(family, len(ids), ", ".join(ids if self.tasks else ids[:6])) for family, ids in families.items()],
+            [(family, len(ids), ", ".join(ids if self.tasks else ids[:3])) for family, ids in families.items()],
             numbers=["ids"],
+            lines=False,
         )
         for sentence in refused:
             print(f"Note: {sentence}")
-
-
-def language_ids() -> list[str]:
-    """Every language task by name; those of reasoning-gym where it is installed."""
-    from rheostat.tasks.language import LANGUAGE_TASKS
-    from rheostat.tasks.language.reasoning import PREFIX, data_sets
-
-    return [name for name in LANGUAGE_TASKS if not name.startswith(PREFIX)] + [PREFIX + name for name in data_sets()]
 
 
 @dataclass
@@ -68,39 +60,52 @@ class Show:
     """Print JSON."""
 
     def run(self) -> None:
-        from rheostat.training.describe import other_kinds, presets_of, settings_of
-
         row = table.entry(self.method)
-        settings = settings_of(self.method)
-        presets = presets_of(self.method)
+        added = self.method in plugins.added("methods")  # its code is not the library's: looked at anew every time
+        facts = method_facts(self.method) if added else remembered(f"show-{self.method}", lambda: method_facts(self.method))
         if self.json:
-            fields = {item.name: {"default": item.default, "documentation": item.documentation} for item in settings}
-            print_json(
-                {
-                    "method": self.method,
-                    **dataclasses.asdict(row),
-                    "documentation": row.module.__doc__,
-                    "settings": fields,
-                    "presets": presets,
-                }
-            )
+            fields = {each["name"]: {key: each[key] for key in ("default", "documentation")} for each in facts["settings"]}
+            print_json({"method": self.method, **dataclasses.asdict(row), **facts, "settings": fields})
             return
-        print(row.module.__doc__)
+        print(facts["documentation"])
         print(f"Verified: {row.verified}.\n")
-
-        def note(item: Any) -> str:
-            return "new" if item.new else f"parent: {item.parent_default}" if item.parent_default != item.default else ""
-
         print_table(
             "Settings",
             ["setting", "default", "differs", "meaning"],
-            [(item.name, item.default, note(item), item.documentation) for item in settings],
+            [(each["name"], typed(each["default"]), each["differs"], each["documentation"]) for each in facts["settings"]],
+            lines=False,
         )
-        for kind, options in other_kinds(self.method).items():
-            rows = [(each.path, each.value, each.documentation) for each in options]
-            print_table(f"Settings with {kind}", ["setting", "default", "meaning"], rows)
-        for name, values in presets.items():
-            print(f"--preset {name}: " + ", ".join(f"{key}={value}" for key, value in values.items()))
+        for kind, options in facts["kinds"].items():
+            rows = [(each["name"], typed(each["default"]), each["documentation"]) for each in options]
+            print_table(f"Settings with {kind}", ["setting", "default", "meaning"], rows, lines=False)
+        for name, values in facts["presets"].items():
+            print(f"--preset {name}: " + ", ".join(f"{key}={typed(value)}" for key, value in values.items()))
+
+
+def method_facts(name: str) -> dict[str, Any]:
+    """What ``rheostat show`` says of a method, as JSON."""
+    from rheostat.training.describe import other_kinds, presets_of, settings_of
+
+    parent = table.entry(name).parent
+    settings = [
+        {
+            "name": each.name,
+            "default": each.default,
+            "differs": "new" if each.new else f"{parent}: {typed(each.parent_default)}" if each.parent_default != each.default else "",
+            "documentation": each.documentation,
+        }
+        for each in settings_of(name)
+    ]
+    kinds = {
+        kind: [{"name": each.path, "default": each.value, "documentation": each.documentation} for each in options]
+        for kind, options in other_kinds(name).items()
+    }
+    return {"documentation": table.entry(name).module.__doc__, "settings": settings, "kinds": kinds, "presets": presets_of(name)}
+
+
+def typed(value: Any) -> str:
+    """A value as one types it on the command line: lists as words."""
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 @dataclass

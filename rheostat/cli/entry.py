@@ -10,12 +10,10 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Union
+from typing import Any
 
 import tyro
-from tyro.conf import OmitArgPrefixes
 
 from rheostat.cli.boundaries import BoundaryCommand
 from rheostat.cli.catalogue import BaseModel, Config, List, Show
@@ -28,7 +26,7 @@ from rheostat.cli.microscope import Microscope
 from rheostat.cli.ope import OffPolicyEvaluation
 from rheostat.cli.runs import Evaluate, Report, Resume, Rollouts
 from rheostat.cli.studies import Claims, StudyCommand
-from rheostat.cli.train import parse_training, train_union
+from rheostat.cli.train import parse_training
 from rheostat.cli.watching import Runs, Watch
 from rheostat.errors import Interrupted, RheostatError, shown, unknown
 from rheostat.options import check_fields, is_part, is_text
@@ -65,19 +63,6 @@ COMMANDS: dict[str, Any] = {
 TRUST = "--trust"
 OPENERS = ("train", "resume", "evaluate", "export", "boundary", "disagree", "ope")
 """Commands that open runs and may execute code that these name."""
-
-
-def everything() -> Any:
-    """All commands in one parser: for completion."""
-
-    @dataclass
-    class Train:
-        """Train a method on a task: rheostat train METHOD TASK."""
-
-        method: OmitArgPrefixes[train_union()]  # type: ignore[valid-type]
-
-    commands = COMMANDS | {"train": Train}
-    return Union[tuple(Annotated[cls, tyro.conf.subcommand(name)] for name, cls in commands.items())]  # noqa: UP007
 
 
 def _top_help() -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import tyro
 from tyro.conf import Positional
 
 from rheostat.terminal import print_json, print_table
@@ -32,10 +31,10 @@ class Doctor:
 class Completion:
     """Print a shell completion script: `eval "$(rheostat completion bash)"`."""
 
-    shell: Positional[Literal["bash", "zsh", "tcsh"]]
+    shell: Positional[Literal["bash", "zsh"]]
     """Your shell."""
 
     def run(self) -> None:
-        from rheostat.cli.entry import everything
+        from rheostat.cli.completing import script
 
-        tyro.cli(everything(), prog="rheostat", args=["--tyro-print-completion", self.shell])
+        print(script(self.shell), end="")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -225,11 +226,6 @@ def plain_type(hint: Any) -> Any:
     return Union[tuple(kinds)] if len(kinds) > 1 else kinds[0]  # noqa: UP007 (built at run time)
 
 
-def train_union() -> Any:
-    """``train`` with one subcommand per method."""
-    return Union[tuple(Annotated[train_command(Start(name)), tyro.conf.subcommand(name)] for name in table.METHODS)]  # noqa: UP007 (built at run time)
-
-
 def in_paths(start: Start, words: list[str]) -> tuple[list[str], dict[str, str]]:
     """The words with every name of an option as its path (``--mu-peak`` as ``--mu.peak``), and the kinds that they choose, by path.
 
@@ -329,8 +325,11 @@ def parse_training(words: list[str]) -> Any:
     Raises:
         RheostatError: unknown method or preset, with the nearest known one.
     """
-    if not words or words[0].startswith("-"):
-        return tyro.cli(train_union(), args=words or ["--help"], prog="rheostat train", description="Train a method on a task.")
+    if not words or words[0] in ("-h", "--help"):
+        print(train_help())
+        sys.exit(0)
+    if words[0].startswith("-"):
+        raise RheostatError("Say which method to train before any option: rheostat train METHOD TASK [options].")
     name = words[0]
     table.entry(name)
     file = value_of("--config", words)
@@ -340,6 +339,17 @@ def parse_training(words: list[str]) -> Any:
     flags = (word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--"))
     training.given = frozenset(name for flag in flags for name in (flag, flag.removeprefix("no_"), flag.replace(".no_", ".")))
     return training
+
+
+def train_help() -> str:
+    """What ``rheostat train`` says without a method."""
+    lines = ["usage: rheostat train METHOD TASK [options]", "", "Train a method on a task.", ""]
+    for domain, what in (("control", "Control"), ("language", "Language models")):
+        lines += [f"{what}:", *(f"  {name:<15}{row.title}" for name, row in table.METHODS.items() if row.domain == domain), ""]
+    lines += [
+        "`rheostat train METHOD --help` lists the options of a method, `rheostat show METHOD` explains it, `rheostat list` lists tasks."
+    ]
+    return "\n".join(lines)
 
 
 def value_of(flag: str, words: list[str]) -> str | None:

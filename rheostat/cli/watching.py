@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from tyro.conf import Positional
 
 from rheostat.errors import RheostatError
+from rheostat.files import runs_folder
 from rheostat.options import option
 from rheostat.terminal import print_json, print_table
 
@@ -28,7 +29,6 @@ class Runs:
 
     def run(self) -> None:
         from rheostat.analysis.run_list import list_runs
-        from rheostat.training.settings_from_options import runs_folder
 
         folder = runs_folder() if self.folder is None else self.folder
         found = list_runs(folder)

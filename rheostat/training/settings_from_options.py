@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -11,15 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rheostat.errors import RheostatError
+from rheostat.files import runs_folder
 from rheostat.methods import table
 from rheostat.training.settings import CUSTOM, DEFAULTS, Settings, applies_to, configure, default_of, plain
 
 SETTINGS = {field.name for field in dataclasses.fields(Settings)} - {"method", "task", "config"}
-
-
-def runs_folder() -> Path:
-    """Where runs go when no directory is given: ``$RHEOSTAT_RUNS``, else ``runs``."""
-    return Path(os.environ.get("RHEOSTAT_RUNS", "runs"))
 
 
 def free_directory(stem: str) -> Path:

@@ -28,11 +28,11 @@ from rheostat.collect.control.evaluation_episodes import run_episodes
 from rheostat.collect.control.offline_data import uniform
 from rheostat.collect.control.stepping import Draw
 from rheostat.errors import RheostatError
+from rheostat.files import cache_root
 from rheostat.learner.learner import Learner
 from rheostat.parts import Metrics
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.environments import Environments, make
-from rheostat.tasks.language.base_models import cache_root
 from rheostat.training import checkpoint
 from rheostat.training.building import build_method
 from rheostat.training.identity import versions

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from rheostat.errors import RheostatError
+from rheostat.files import cache_root
 from rheostat.methods import table
-from rheostat.tasks.language.base_models import cache_root
 from rheostat.training.settings import CUSTOM, Settings
 
 OWN = ("rheostat.", "gymnasium", "envpool")

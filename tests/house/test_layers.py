@@ -21,6 +21,7 @@ GROUND = (
     "locks",
     "options",
     "plugins",
+    "remembered",
     "streams",
     "terminal",
     "tensors",

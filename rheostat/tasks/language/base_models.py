@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shutil
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError, unknown
-from rheostat.files import sha256
+from rheostat.files import cache_root, sha256
 from rheostat.json_text import NotJSON, signed, unsigned
 from rheostat.json_text import read as read_json
 from rheostat.locks import held
@@ -43,15 +42,6 @@ REPORT = "recipe.json"
 
 Report = Callable[[int, int, float], None]
 """Called with (steps done, steps at most, loss)."""
-
-
-def cache_root(cache_dir: str | Path | None = None) -> Path:
-    """The cache folder: ``cache_dir``, else ``$RHEOSTAT_CACHE``, else ``$XDG_CACHE_HOME/rheostat``, else ``~/.cache/rheostat``."""
-    if cache_dir is not None:
-        return Path(cache_dir).expanduser()
-    if os.environ.get("RHEOSTAT_CACHE"):
-        return Path(os.environ["RHEOSTAT_CACHE"]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").expanduser() / "rheostat"
 
 
 def base_models() -> dict[str, BaseRecipe | PackagedModel]:
@@ -82,7 +72,7 @@ def build_base_model(recipe: str | BaseRecipe | PackagedModel, cache_dir: str | 
 
     Args:
         recipe: a recipe or a packaged model, or the name of a ready one.
-        cache_dir: see :func:`cache_root`.
+        cache_dir: see :func:`rheostat.files.cache_root`.
         progress: True shows a bar and prints the model's folder; a function is called after every step; False is silent.
 
     Returns:

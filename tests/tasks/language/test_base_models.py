@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from rheostat.errors import RheostatError
+from rheostat.files import cache_root
 from rheostat.tasks.language import BASE_RECIPES, BaseRecipe, ChainSum, Lesson, ModelSize, strategy
 from rheostat.tasks.language import base_models as building
-from rheostat.tasks.language.base_models import base_model_path, build_base_model, cache_root, demonstrations, lesson_rows, sample_text
+from rheostat.tasks.language.base_models import base_model_path, build_base_model, demonstrations, lesson_rows, sample_text
 
 SMALL = BaseRecipe(
     "small",
