@@ -33,7 +33,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) --editable '.[test,data,reasoning,math,peft,gguf,offline,agents,tensorboard,trackio,wandb,mlflow,tune]'
+	$(PIP) --editable '.[test,data,reasoning,math,peft,gguf,offline,agents,tensorboard,trackio,wandb,mlflow,tune,fast]'
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

@@ -17,6 +17,7 @@ from rheostat.buffers.offline import OfflineData
 from rheostat.collect.control.evaluation_episodes import measure_returns
 from rheostat.collect.control.stepping import Collector
 from rheostat.errors import RheostatError
+from rheostat.learner.compute import Asked, Compute
 from rheostat.learner.context import LearnerContext
 from rheostat.learner.dial_for_control import hidden, rewrite
 from rheostat.learner.learner import Composition, Learner
@@ -64,6 +65,7 @@ class ControlContext(LearnerContext):
         restarts: how often environments that cannot be saved were made anew.
         on_restart: what else begins anew then.
         log: what puts numbers in rows; None where every turn has its own.
+        compute: who makes the gradient steps.
         ranked: whether the replay wants to know how wrong the critics are.
     """
 
@@ -98,6 +100,7 @@ class ControlContext(LearnerContext):
         self.on_restart: list[Callable[[], None]] = []
         self.log: Any = None
         self.ranked = False
+        self.compute = Compute()
 
     # --- spaces and units -------------------------------------------------------------------------------------------------------------
 
@@ -404,6 +407,7 @@ def build(
     expert: Actor | None = None,
     policy: Any = None,
     weights: StartingWeights | None = None,
+    compute: Asked = "plain",
 ) -> RunningMethod:
     """A control method's learner.
 
@@ -418,6 +422,7 @@ def build(
         expert: from raw observations to the distribution that the expert of ``dial.expert_share`` acts by.
         policy: the user's network, or several by the names of their models.
         weights: of another run, to begin with.
+        compute: who makes the gradient steps; ``context.compute`` of the result says who does.
 
     Raises:
         RheostatError: what :func:`composition_of` refuses; a data set where none is read, none where one is needed, or one of another
@@ -443,10 +448,12 @@ def build(
     )
     context.data_first = isinstance(composition, Staged)
     context.begins_with = weights
+    context.compute.asked = compute
     try:
         prepare(composition, context)
         with torch.random.fork_rng(devices=[]):  # layers draw weights from the global generator before ours replace them
             found = Stages(config, composition, context) if isinstance(composition, Staged) else Learner(config, composition, context)
+        context.compute.settle(who)
         return found
     except BaseException:
         context.close()

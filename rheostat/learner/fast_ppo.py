@@ -183,6 +183,11 @@ class FastPPO:
         return ("learner_logp", "value", "advantage", "value_target")
 
     @property
+    def corrects(self) -> bool:
+        """Whether rows are weighted for what sampled them."""
+        return self.sampler is not None and self.sampler.on
+
+    @property
     def gradient_steps(self) -> int:
         """Most gradient steps on a batch."""
         return self.epochs * self.minibatches
@@ -192,8 +197,18 @@ class FastPPO:
         if self.rows and not self.minibatch_size and self.minibatches > self.rows:
             raise RheostatError(f"{self.minibatches} minibatches cannot be cut from {self.rows} rows: use at most {self.rows}.")
         to_sampler = isinstance(self.objective, ClippedSurrogate) and self.objective.ratio_to == "sampler"
-        if to_sampler and self.sampler is not None and self.sampler.on:
+        if to_sampler and self.corrects:
             raise RheostatError("ratio_to='sampler' and sampler_correction both correct for what sampled: use one, or it is done twice.")
+
+    def bind(self, context: Any) -> None:
+        """Take compiled passes where they are asked for and know every option in use."""
+
+        def compiled() -> Any:
+            from rheostat.learner.compiled_ppo import CompiledPasses  # needs the extra fast
+
+            return CompiledPasses(self, context.models[self.model])
+
+        context.compute.take(self.model, compiled)
 
     def describe(self) -> dict[str, int | str]:
         """Derived numbers."""
@@ -216,24 +231,30 @@ class FastPPO:
         if self.critic is not None:
             return metrics | self.improve_apart(context, rows)
         observation = self.read(context, batch)
-        steps: list[Step] = []
-        reports: list[dict[str, float]] = []
-        for _ in range(self.epochs):
-            if self.one_pass(context, rows, observation, steps, reports):
-                break
+        passes = context.compute.steps.get(self.model, self.passes)
+        steps, visited, found = passes(context, rows, observation)
         context.updates += 1
         context.finish_update(self.model)
-        metrics |= self.report(steps) | means(reports)
+        metrics |= found
         if steps:
             metrics |= moments_on_the_meter(model.optimizer)
-        metrics["gradient_steps"] = len(steps)
+        metrics["gradient_steps"] = steps
         metrics["learning_rate"] = model.learning_rate
-        context.flops += TRAIN * model.weights * sum(len(step.log_prob) for step in steps)
+        context.flops += TRAIN * model.weights * visited
         metrics["flops"] = context.flops + FORWARD * model.weights * context.collector.steps
         with torch.no_grad():
             metrics["entropy"] = model.network.distribution(observation).entropy().mean().item()
         metrics["explained_variance"] = explained_variance(rows.value, rows.value_target)
         return metrics
+
+    def passes(self, context: Any, rows: Transitions, observation: Any) -> tuple[int, int, Metrics]:
+        """Make all passes; returns gradient steps made, rows visited by them, and metrics as means over those."""
+        steps: list[Step] = []
+        reports: list[dict[str, float]] = []
+        for _ in range(self.epochs):
+            if self.one_pass(context, rows, observation, steps, reports):
+                break
+        return len(steps), sum(len(step.log_prob) for step in steps), self.report(steps) | means(reports)
 
     def read(self, context: Any, batch: Batch) -> Any:
         """Observations of a batch as the networks read them, in the order of its transitions."""
@@ -245,7 +266,7 @@ class FastPPO:
         sampler = rows.sampler_logp if context.bounds is None else rows.sampler_logp + context.bounds.log_volume
         source = rows.source if self.critic is None else None  # strictly fresh rows come from one source
         metrics = off_policyness(rows.learner_logp, sampler, age=age, source=source)
-        if self.sampler is not None and self.sampler.on:
+        if self.corrects:
             metrics["meter/capped_share"] = (self.sampler.weight(rows) >= self.sampler.cap).float().mean().item()
         return metrics
 
@@ -276,7 +297,7 @@ class FastPPO:
         logp, advantage, *others = (field[order] for field in fields)
         if self.normalise_advantage and not self.minibatch_size:
             advantage = standardise_pieces(advantage, size)
-        if self.sampler is not None and self.sampler.on:  # a factor of the loss, and the loss is proportional to the advantage
+        if self.corrects:  # a factor of the loss, and the loss is proportional to the advantage
             advantage = advantage * self.sampler.weight(rows)[order]
         pieces = (field.split(size) for field in (logp, advantage, *others, order))
         for logp, advantage, target, value, observed, taken, index in zip(*pieces, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from rheostat.learner.compute import Compute
 from rheostat.parts import Batch, Metrics
 
 
@@ -89,8 +90,13 @@ class RunningMethod(ABC):
 
     @property
     def arithmetic(self) -> dict[str, int | str]:
-        """Numbers derived from the budget, for printing."""
-        return {}
+        """Numbers derived from the budget and the machine, for printing."""
+        return {} if self.compute is None else self.compute.describe()
+
+    @property
+    def compute(self) -> Compute | None:
+        """Who makes the gradient steps; None for language models, where it is always PyTorch."""
+        return getattr(self.context, "compute", None)
 
     @property
     def measured(self) -> Metrics:

@@ -92,7 +92,7 @@ class SequencePPO(FastPPO):
         """The minibatches of one pass over the sequences, in random order; sizes differ by one sequence at most."""
         places = (observation.mask.flatten().cumsum(0) - 1).view(observation.mask.shape)  # of every step among the transitions
         old_logp = self.objective.denominator(rows)
-        weight = self.sampler.weight(rows) if self.sampler is not None and self.sampler.on else None
+        weight = self.sampler.weight(rows) if self.corrects else None
         order = torch.randperm(len(observation), generator=context.streams["minibatches"])
         for chosen in order.tensor_split(self.minibatches):
             part = observation[chosen]

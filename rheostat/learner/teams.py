@@ -15,6 +15,7 @@ from torch import Tensor
 
 from rheostat.collect.control.team_collector import Acting, TeamCollector, team_returns
 from rheostat.errors import RheostatError
+from rheostat.learner.compute import Asked, Compute
 from rheostat.learner.context import LearnerContext
 from rheostat.learner.control import ControlContext, MakeEnvironments, composition_of, prepare
 from rheostat.learner.learner import Learner
@@ -61,6 +62,7 @@ class TeamContext(LearnerContext):
     Attributes:
         collector: the environments.
         members: the context of every policy, by its name.
+        compute: who makes the gradient steps, of all policies.
     """
 
     unit = "environment steps"
@@ -71,6 +73,7 @@ class TeamContext(LearnerContext):
         made = make(environments, derive_seed(streams.seed, "pool", 0))
         self.collector = TeamCollector(made, policies_of(made, share))
         self.members: dict[str, MemberContext] = {}
+        self.compute = Compute()
         self.restarts = 0
 
     @property
@@ -211,10 +214,12 @@ class Team(RunningMethod):
         for name, rows in context.collector.rows.items():
             composition = copy.deepcopy(teamed.member)  # models and some parts remember
             member = context.members[name] = MemberContext(context, name, rows)
+            member.compute.asked = context.compute.asked
             member.begins_with = None if context.begins_with is None else context.begins_with.of_policy(name)
             prepare(composition, member)
             self.members[name] = Learner(config, composition, member)
             context.models[name] = member.models[member.deployed]
+        context.compute.agree([member.compute for member in context.members.values()])
 
     def collect(self) -> Batch:
         """WHO ACTS? Everybody; a policy whose agents were out all the time has no batch, and waits."""
@@ -278,7 +283,15 @@ def report(reports: dict[str, Metrics]) -> Metrics:
 
 
 def build(
-    config: Any, who: str, make: Any, streams: Streams, total_steps: int, *, policy: Any = None, weights: StartingWeights | None = None
+    config: Any,
+    who: str,
+    make: Any,
+    streams: Streams,
+    total_steps: int,
+    *,
+    policy: Any = None,
+    weights: StartingWeights | None = None,
+    compute: Asked = "plain",
 ) -> Team:
     """The learner of a method of several policies.
 
@@ -290,6 +303,7 @@ def build(
         total_steps: the budget of environment steps.
         policy: the user's network.
         weights: of another run, to begin with.
+        compute: who makes the gradient steps; ``context.compute`` of the result says who does.
 
     Raises:
         RheostatError: what :func:`~rheostat.learner.control.composition_of` refuses, or a network of the user's.
@@ -302,6 +316,7 @@ def build(
         config.dial.check_budget(total_steps // teamed.innermost.steps)
     context = TeamContext(make, streams, total_steps, environments=teamed.innermost.environments, who=who, share=teamed.share)
     context.begins_with = weights
+    context.compute.asked = compute
     try:
         with torch.random.fork_rng(devices=[]):  # layers draw weights from the global generator before ours replace them
             team = Team(config, teamed, context)

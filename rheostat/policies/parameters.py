@@ -84,15 +84,20 @@ class Adam:
         self.param_groups: list[dict[str, Any]] = [{"params": [vector], "lr": lr, "eps": eps}]
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
 
-    @torch.no_grad()
-    def step(self) -> None:
-        """Move down the gradient."""
-        group = self.param_groups[0]
-        (vector,) = group["params"]
+    @property
+    def moments(self) -> dict[str, Tensor]:
+        """``step``, ``exp_avg`` and ``exp_avg_sq``; zeros before the first step."""
+        (vector,) = self.param_groups[0]["params"]
         if not self.state:
             moments = {"exp_avg": torch.zeros_like(vector.data), "exp_avg_sq": torch.zeros_like(vector.data)}
             self.state[vector] = {"step": torch.zeros((), device=vector.device)} | moments
-        state = self.state[vector]
+        return self.state[vector]
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Move down the gradient."""
+        group, state = self.param_groups[0], self.moments
+        (vector,) = group["params"]
         adam(
             [vector],
             [vector.grad],

@@ -192,10 +192,12 @@ def build_method(
 
         data_for(entry.load(), settings)  # refuses what it cannot use
         team = RunTeamEnvironments(task, settings)
-        return teams.build(config, settings.method, team, streams, settings.steps, policy=policy, weights=weights)
+        rest: dict[str, Any] = {"policy": policy, "weights": weights, "compute": settings.compute}
+        return teams.build(config, settings.method, team, streams, settings.steps, **rest)
     environments = RunEnvironments(task, settings, None if facts is None else Facts.from_json(facts))
     expert = load_expert(settings) if config.dial.expert_share else None
-    others: dict[str, Any] = {"expert": expert, "policy": policy, "weights": weights} | data_for(entry.load(), settings, data)
+    others: dict[str, Any] = {"expert": expert, "policy": policy, "weights": weights, "compute": settings.compute}
+    others |= data_for(entry.load(), settings, data)
     found = control.build(config, settings.method, environments, streams, settings.steps, **others)
     try:
         refuse_idle(config, settings.method, found.context)

@@ -27,6 +27,7 @@ EXTRAS = {
     "trackio": ("trackio", "log to trackio"),
     "wandb": ("wandb", "log to Weights & Biases"),
     "mlflow-skinny": ("mlflow", "log to MLflow"),
+    "numba": ("fast", "compiled gradient steps of control (--compute)"),
     "optuna": ("tune", "search for options (rheostat tune)"),
     "reasoning-gym": ("reasoning", "tasks of reasoning-gym"),
     "math-verify": ("math", "verify mathematical answers"),

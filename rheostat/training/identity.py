@@ -1,4 +1,5 @@
-"""The identity of a run: its settings, the sources of its rewards and its environment, its base model, and its library versions.
+"""The identity of a run: its settings, the sources of its rewards and its environment, its base model, its library versions, and who makes
+its gradient steps.
 
 Every checkpoint holds it. A run is resumed only with the same identity, or with differences that were accepted, which the run then
 records. Data sets, prompts and expert rows are compared by their rows, where they are read.
@@ -17,6 +18,7 @@ from typing import Any
 
 from rheostat.errors import shown
 from rheostat.files import sha256
+from rheostat.learner.compute import Compute, by
 from rheostat.methods import table
 from rheostat.options import flatten
 from rheostat.training.settings import Settings
@@ -25,7 +27,7 @@ COMPUTES = {"control": ("torch", "numpy", "gymnasium", "envpool", "mujoco"), "la
 """Packages whose every version may give other numbers."""
 
 Identity = dict[str, Any]
-"""``settings``, ``sources`` (digests by what they are of) and ``versions``, as JSON."""
+"""``settings``, ``sources`` (digests by what they are of), ``versions`` and, for control, ``compute``, as JSON."""
 
 
 def identity_of(settings: Settings, versions: dict[str, str], method: Any = None, task: Any = None) -> Identity:
@@ -34,11 +36,13 @@ def identity_of(settings: Settings, versions: dict[str, str], method: Any = None
     Args:
         settings: what defines it.
         versions: of Python and the libraries.
-        method: the running method; None leaves out its base model.
+        method: the running method; None leaves out its base model, and who makes its gradient steps.
         task: the object that was passed as its task, if any.
     """
     sources = dict(_sources(settings, method, task))
-    return {"settings": settings.to_json(), "sources": sources, "versions": _environment(settings) | versions}
+    compute: Compute | None = getattr(method, "compute", None)
+    computed = {} if compute is None else {"compute": {"by": by(compute.fast), "because": compute.why_plain}}
+    return {"settings": settings.to_json(), "sources": sources, "versions": _environment(settings) | versions} | computed
 
 
 def _sources(settings: Settings, method: Any, task: Any) -> Iterator[tuple[str, str]]:
@@ -128,7 +132,11 @@ def changed_sources(before: Identity, now: Identity, method: str) -> tuple[list[
     for name in sorted(before["sources"].keys() | now["sources"].keys()):
         if before["sources"].get(name) != now["sources"].get(name):
             what = "has changed since the run began" if name in now["sources"] else "is gone since the run began"
-            grave.append(f"{name[0].upper()}{name[1:]} {what}.")
+            grave.append(f"{_upper(name)} {what}.")
+    made, makes = ({"by": by(False), "because": ""} | each.get("compute", {}) for each in (before, now))
+    if made["by"] != makes["by"]:
+        why = f" ({makes['because']})" if makes["because"] else ""
+        grave.append(f"{_upper(makes['by'])} makes the gradient steps now{why}, and {made['by']} did when the run began.")
     was, has = before["versions"], now["versions"]
     environment = set(_environment(Settings(**now["settings"])))
     for package in sorted(was.keys() | has.keys()):
@@ -139,6 +147,10 @@ def changed_sources(before: Identity, now: Identity, method: str) -> tuple[list[
         minor = package == "rheostat" and _minor(was.get(package)) != _minor(has.get(package))
         (grave if package in strict or minor else slight).append(sentence)
     return grave, slight
+
+
+def _upper(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _minor(version: str | None) -> list[str]:

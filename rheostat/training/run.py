@@ -143,7 +143,11 @@ class Run:
         return run
 
     def _begin_with(self, point: StartingPoint | None) -> None:
-        """Build the method, with another run's weights or without; refuses what is impossible before anything is written."""
+        """Build the method, with another run's weights or without; refuses what is impossible before anything is written.
+
+        Raises:
+            RheostatError: compiled kernels were demanded, and there are none.
+        """
         self._weights = None if point is None else point.weights
         _ = self.method
         self._weights = None  # they are a part of the run now
@@ -151,6 +155,12 @@ class Run:
             self._began = point.facts
             self._kept_warnings.append(point.sentence)
             self.warnings.append(point.sentence)
+        compute = self.method.compute
+        if compute is not None and compute.why_plain:
+            if self.settings.compute == "fast":
+                raise RheostatError(f"compute=fast needs compiled kernels, but {compute.why_plain}: choose auto or plain.")
+            self._kept_warnings.append(compute.sentence)
+            self.warnings.append(compute.sentence)
 
     def _identity_now(self) -> Identity:
         began = {} if self._began is None else {"began": self._began}

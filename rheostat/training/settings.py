@@ -45,6 +45,9 @@ class Settings:
     must be the same; optimisers, data and counters begin anew."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
     """Control: the simulator: EnvPool where it has the id, else Gymnasium."""
+    compute: Literal["plain", "auto", "fast"] = "plain"
+    """Control: who makes the gradient steps: PyTorch (plain), compiled kernels where they know every option in use and else PyTorch (auto),
+    or kernels and nothing else (fast); they need the extra ``fast``. Part of the definition, because last digits differ."""
     environment_options: dict[str, Any] = field(default_factory=dict)
     """Options passed to the environment, as JSON."""
     threads: int = option(1, at_least=1, at_most=MOST_THREADS)
