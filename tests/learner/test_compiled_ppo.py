@@ -1,4 +1,4 @@
-"""Compiled gradient steps: equal to autograd under every option that they know, the same bits every time, and refused where they are not."""
+"""Compiled gradient steps: equal to autograd under every option that they know, the same bits every time, and refused elsewhere."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_kernel_is_what_autograd_finds(task: str, name: str, monkeypatch: pyte
 
 
 def test_a_compiled_run_goes_on_exactly(tmp_path: Path) -> None:
-    """Train 2N == train N, stop between two checkpoints, load in a new object, train N; and the header and the checkpoint say who computes."""
+    """Train 2N == train N, stop between two checkpoints, load anew, train N; and the head of the run and the checkpoint say who computes."""
     settings = small("ppo", compute="fast", epochs=3)
     whole = Run.create(tmp_path / "whole", settings).train()
     halted = Run.create(tmp_path / "halted", settings)
@@ -233,7 +233,7 @@ def test_a_run_goes_on_only_as_it_was_computed(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as missing:
         missing.setattr(compute, "find_spec", lambda name: None)
         plain = halted("plain")
-        with pytest.raises(RheostatError, match=r"PyTorch makes the gradient steps now \(numba is not .*a compiled kernel \(Numba .*did when"):
+        with pytest.raises(RheostatError, match=r"PyTorch makes the gradient steps now \(numba is not .*a compiled kernel .*did when"):
             rheostat.resume(compiled, progress=False)
         assert len(Run.load(compiled).evaluate(1)) > 1  # looking at it needs no kernel
     with pytest.raises(RheostatError, match=r"A compiled kernel \(Numba .* makes the gradient steps now, and PyTorch did when"):
