@@ -135,7 +135,7 @@ def test_a_kernel_is_what_autograd_finds(task: str, name: str, monkeypatch: pyte
 
 
 def test_a_compiled_run_goes_on_exactly(tmp_path: Path) -> None:
-    """Train 2N == train N, stop between two checkpoints, load anew, train N; and the head of the run and the checkpoint say who computes."""
+    """Train 2N == train N, stop between two checkpoints, load anew, train N; the head of the run and the checkpoint say who computes."""
     settings = small("ppo", compute="fast", epochs=3)
     whole = Run.create(tmp_path / "whole", settings).train()
     halted = Run.create(tmp_path / "halted", settings)
