@@ -29,6 +29,7 @@ from torch import Tensor
 from rheostat.api import settings_for
 from rheostat.credit.verifiers import Grade, Scores
 from rheostat.errors import RheostatError
+from rheostat.learner.language import others_wrote
 from rheostat.methods import table
 from rheostat.options import having
 from rheostat.tasks.language.demonstrations import Completion
@@ -84,6 +85,7 @@ OWN: dict[str, dict[str, Any]] = {
     "process-reward": {"reward_learning_rate": 1e-2},
     "remix": {"switch_after": 10},
     "rise": CRITIC | {"solution_rewards": "task", "verification_prompts": 0, "value_coefficient": 0.5, "entropy_coefficient": 0.0},
+    "rlfr": {"minibatches": 1, "offline_steps": 4, "offline_rows": 8, "flow_blocks": 1},
     "self-curation": {"minibatches": 1, "prompts_per_batch": 64},
     "treepo": {"segment": 1, "repetition_count": 0, "overlong_buffer": 0, "max_sampling_rounds": 2},
 }
@@ -198,8 +200,8 @@ def can_fail(method: str, world: str) -> bool:
 
 @cache
 def uses_experts(method: str) -> bool:
-    """Whether a method reads what an expert wrote."""
-    return bool(table.entry(method).load()().compose().any("uses_experts"))
+    """Whether a policy learns from what an expert wrote."""
+    return others_wrote(table.entry(method).load()().compose())
 
 
 def mistakes(method: str, world: str) -> list[str]:

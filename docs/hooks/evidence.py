@@ -79,6 +79,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "rise": {"rise": ("*",)},
     "rl-plus": {"rl-plus": ("*",)},
     "rlpd": {"baselines-control": ("rlpd_*", "tanh_gaussian_*")},
+    "rlfr": {"rlfr": ("*",)},
     "rloo": {"baselines-llm": ("adv/rloo", "trl/rloo_sequence_loss/*")},
     "ros": {"props": ("ros_*", "discrete_ros_*", "sampling_error_*")},
     "sac": {"baselines-control": ("sac_*", "tanh_gaussian_*")},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -276,6 +276,12 @@ class LanguageContext(LearnerContext):
         """One number ``[B, T]`` per masked token of rows from a model's logits; see :meth:`LanguagePolicy.read_logits`."""
         self.count_flops(FORWARD, rows, model)
         return self.models[model].network.read_logits(rows.action, rows.attention, rows.mask, read)
+
+    def read_latents(self, rows: Trajectories, needed: Tensor, layers: Sequence[int], model: str = "policy") -> Tensor:
+        """What some layers of a model add up to at needed positions ``[B, T]``: ``[n, L, C]``; see :meth:`LanguagePolicy.latents`."""
+        self.count_flops(FORWARD, rows, model)
+        found: Tensor = self.models[model].network.latents(rows.action, rows.attention, needed, layers)
+        return found
 
     @property
     def spent_share(self) -> float:

@@ -213,8 +213,10 @@ def hidden_options(config: Any, who: str) -> frozenset[str]:
 
 
 def others_wrote(composition: Composition) -> bool:
-    """Whether there are tokens that the policy cannot have sampled: an expert's, or annotated answers."""
-    return composition.any("uses_experts") or composition.any("annotated")
+    """Whether the policy learns from tokens that it cannot have sampled: an expert's, or annotated answers."""
+    parts = [*composition.parts().values(), *composition.terms()]
+    experts = [part for part in parts if getattr(part, "uses_experts", False) and not getattr(part, "beside_the_loss", False)]
+    return bool(experts) or composition.any("annotated")
 
 
 def build(

@@ -188,6 +188,9 @@ METHODS: dict[str, Entry] = {
         "vectors, plain (loops), laws, probes, resume",
     ),
     "rlpd": Entry("rheostat.methods.control.rlpd:RLPD", "control", "SAC with prior data", "2302.02948", "vectors, laws, resume"),
+    "rlfr": Entry(
+        "rheostat.methods.language.rlfr:RLFR", "language", "Penalties from a flow over hidden states", "2510.10201", PLAIN_OWN_CODE
+    ),
     "rloo": Entry("rheostat.methods.language.rloo:RLOO", "language", "REINFORCE leave-one-out", "2402.14740", VECTORS),
     "robust-acting": Entry(
         "rheostat.methods.control.robust_acting:RobustActing", "control", "Robust on-policy acting", "2111.14552", "probes, resume"

@@ -79,6 +79,7 @@ OWN: dict[str, Options] = {
     "recurrent-ppo": {"lstm_units": 8},
     "remix": {"switch_after": 1, "window": 1, "convex_start": 1, "convex_interval": 1},
     "rl-plus": {"max_new_tokens": 48},
+    "rlfr": {"max_new_tokens": 48, "offline_steps": 2, "offline_rows": 8, "flow_blocks": 2, "minibatches": 2},
     "rlpd": {"critics": 3, "update_to_data": 1.0, "policy_delay": 2},
     "ros": {"behaviour_steps": 32, "stop": 5},
     "dpo": {"group_size": ABSENT, "prompts_per_batch": ABSENT, "pairs_per_batch": 4},
@@ -234,6 +235,12 @@ RELATIVES: dict[str, Options] = {
     "rl-plus/learner": {"external": "learner", "statistics": "own", "expert_rows": 2, "external_weight": 0.5},
     "rl-plus/certain": {"external": "certain", "external_cap": 0.5, "exploration": 0.0},
     "rl-plus/lag": LAG | LONGER,
+    "rlfr/plain": {},
+    "rlfr/options": STEPS
+    | {"flow_coefficient": 0.2, "flow_form": "bilateral", "flow_threshold": None, "flow_top_k": 5, "flow_released": True}
+    | {"flow_layers": (1,), "flow_pairing": "token-pre", "flow_times": (0.3, 0.8), "flow_passes": 2, "flow_entropy_share": 0.5}
+    | {"micro_batch_rows": 3},
+    "rlfr/alone": LAG | LONGER | {"offline_steps": 0, "offline_rows": ABSENT, "max_new_tokens": 12, "flow_coefficient": 0.1},
     "rloo/plain": {},
     "rloo/lag": LAG | LONGER,
     "rloo/replayed": REPLAYED | LONGER,

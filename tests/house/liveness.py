@@ -278,7 +278,7 @@ def some_values(option: Option) -> list[Any]:
     """Values of which one must do something: numbers moved up and down inside their domain, other texts."""
     types, value = _types(option.hint), option.value
     if tuple in (typing.get_origin(each) for each in (option.hint, *types)):
-        return [[4], *_moved_lists(value or (8,))]
+        return [[4], *_moved_lists(value or (8,)), [0]]
     if int in types or float in types:
         return _moved_numbers(option, whole=int in types)
     return ["#", "chosen", "right", None] if str in types else []

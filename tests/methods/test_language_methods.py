@@ -40,6 +40,7 @@ OWN: dict[str, dict[str, Any]] = {
     "remix": {"switch_after": 1, "window": 1, "convex_start": 1, "convex_interval": 1},
     "ppo-lm": {"group_size": 1, "prompts_per_batch": 8, "minibatches": 2},
     "rise": {"solution_rewards": "task", "minibatches": 2},
+    "rlfr": {"max_new_tokens": 48, "offline_steps": 2, "offline_rows": 8, "flow_blocks": 2, "minibatches": 2},
     "treepo": {"segment": 4, "warmup": 0, "overlong_buffer": 4},
 }
 

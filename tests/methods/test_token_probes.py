@@ -137,6 +137,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] =
     "rft": ({}, filtered),
     "rise": ({"prompts_per_batch": GROUPS * SIZE}, own(standardised, size=GROUPS * SIZE)),
     "rl-plus": ({"entropy_coefficient": 0.0}, mixed_group(lambda p: 4 * p * (1 - p) ** 0.5 / (3 * p + 1))),
+    "rlfr": ({}, own(standardised)),
     "rloo": ({}, own(leave_one_out)),
     "self-curation": ({}, own(standardised)),
     "sft": ({}, imitation),

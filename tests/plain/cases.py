@@ -57,7 +57,7 @@ def pairs() -> FilePrompts:
 
 def case(name: str, loss: Any, *, sees: frozenset[str] | set[str] = frozenset(), **others: Any) -> Case:
     """A case of the method before the slash."""
-    facts = {key: others.pop(key) for key in ("turns", "task", "kept", "reward_loss", "refresh") if key in others}
+    facts = {key: others.pop(key) for key in ("turns", "task", "kept", "reward_loss", "flow_loss", "refresh") if key in others}
     return Case(name, name.partition("/")[0], loss, others, frozenset(sees), **facts)
 
 
@@ -203,6 +203,11 @@ TWO_MODELS = [
          whiten=True, reward_loss=partial(losses.outcome_likelihood, beta=0.7), reward_learning_rate=1e-2, sees=BOTH),
     case("prime/paper", partial(losses.prime, beta=0.05, gamma=1.0, alpha=1.0, whiten=False), turns=2, prompts_per_batch=2,
          reward_loss=partial(losses.outcome_likelihood, beta=0.05), reward_learning_rate=1e-2),
+    case("rlfr", partial(losses.rlfr, coefficient=0.5), flow_coefficient=0.5, flow_loss=losses.flow_matching, flow_learning_rate=1e-2,
+         flow_blocks=2, offline_steps=0, minibatches=2, micro_batch_rows=2, turns=2, prompts_per_batch=2, sees=BOTH | {"a penalty"}),
+    case("rlfr/after", partial(losses.rlfr, coefficient=0.3, threshold=0.2, top_k=2, times=(0.4, 0.7)), flow_coefficient=0.3,
+         flow_threshold=0.2, flow_top_k=2, flow_times=(0.4, 0.7), flow_pairing="token-pre", flow_loss=losses.flow_matching,
+         flow_blocks=1, offline_steps=0, minibatches=1, sees={"a penalty"}),
     case("treepo", partial(losses.treepo, buffer=4), segment=3, branches=2, max_new_tokens=12, overlong_buffer=4, group_size=5,
          prompts_per_batch=2, warmup=0, sees=BOTH | {"a group inside a tree"}),
 ]  # fmt: skip

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from rheostat.trajectories import Source
+from tests.plain import flow
 from tests.plain.real_path import GradientStep, Turn, Watch, Weights, trained
 from tests.plain.rows import Row, appraise, distributions, speak
 
@@ -40,6 +41,8 @@ class Case:
     """Whether a row is learned from."""
     reward_loss: Loss | None = None
     """Of the reward model, where there is one."""
+    flow_loss: Loss | None = None
+    """Of the flow field, where there is one."""
     refresh: int | None = None
     """The update after which the base model is taken anew."""
 
@@ -50,6 +53,11 @@ class Case:
     def temperature(self) -> float:
         """Of the sampler."""
         return float(self.options.get("temperature", 1.0))
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Whose outputs are latents: the model has one."""
+        return (0,)
 
     @property
     def top_k(self) -> int:
@@ -112,6 +120,12 @@ class World:
         """A critic's values before a row's chosen tokens."""
         return appraise(self.network.causal, self.network.value_head.linear, row)[0]
 
+    def deviations(self, row: Row, number: int) -> Tensor:
+        """A flow field's squared errors at a row's chosen tokens, ``[tokens, times]``: for the reward (0), or in a pass of its update."""
+        pre, times = self.case.options.get("flow_pairing") == "token-pre", self.case.options.get("flow_times", (0.8,))
+        seed = row.facts["flow_seed"] + number
+        return flow.deviations(self.networks["flow"], row, 1, self.case.layers, seed=seed, times=times, pre=pre)
+
     def kept(self) -> list[Row]:
         """Rows of the batch that are learned from."""
         return [row for row in self.batch if self.case.kept(self, row)]
@@ -135,7 +149,7 @@ def follow(case: Case, watch: Watch) -> tuple[list[Weights], set[str]]:
         assert [name for name, _ in plan] == [step.model for step in turn.steps]
         for (name, rows), step in zip(plan, turn.steps, strict=True):
             world.at(step.before, name)
-            loss = case.loss if name == "policy" else case.reward_loss
+            loss = {"policy": case.loss, "reward": case.reward_loss, "flow": case.flow_loss}[name]
             assert loss is not None
             found.append(gradient(loss(world, rows), networks[name]))
     return found, world.seen
@@ -182,6 +196,12 @@ def look_back(world: World, turns: list[Turn], update: int) -> None:
             world.at(turns[update].start["reward"], "reward")
             for row in rows:
                 row.facts["judged"] = judged(world.judge, row)
+        if "flow" in world.networks:
+            world.at(starts[update], "past")
+            world.at(turns[update].start["flow"], "flow")
+            for row in rows:
+                row.facts["latents"] = flow.latents(world.networks["past"].causal, row, case.layers)
+                row.facts["deviations"] = world.deviations(row, 0).tolist()
     world.seen |= {f"source {row.source.name.lower()}" for row in world.kept() if len(row)}
     world.seen |= {"an invalid row" for row in rows if not row.valid} | {"a row that was cut" for row in rows if row.cut}
     world.seen |= {"a stale sampler" for row in rows if 0 <= row.version < update}
@@ -209,21 +229,30 @@ def steps_of(world: World, turn: Turn, method: Any) -> Iterator[tuple[str, list[
             yield "reward", rows
     chance = torch.Generator()
     chance.set_state(turn.chance)
+    if "flow" in turn.start:
+        right = [row for row in rows if row.reward >= 1 and row.facts["deviations"]]
+        for _ in range(config.online.passes if right else 0):
+            yield from (("flow", part) for part in cut(right, config.update.minibatches, chance))
     epochs, parts = config.update.epochs, config.update.minibatches
     if config.dial.updates_per_batch is not None:
         epochs, parts = max(1, config.dial.updates_per_batch), 1
     for _ in range(epochs if rows else 0):
-        if parts == 1:
-            yield "policy", rows
-            continue
-        paired = rows[0].unit is not None
-        units = sorted({row.unit for row in rows}) if paired else list(range(len(rows)))
-        order = [units[index] for index in torch.randperm(len(units), generator=chance).tolist()]
-        parts = min(parts, len(units))
-        for part in range(parts):
-            size = len(units) // parts + (part < len(units) % parts)
-            chosen, order = order[:size], order[size:]
-            yield "policy", [row for place, row in enumerate(rows) if (row.unit if paired else place) in chosen]
+        yield from (("policy", part) for part in cut(rows, parts, chance))
+
+
+def cut(rows: list[Row], parts: int, chance: torch.Generator) -> Iterator[list[Row]]:
+    """Minibatches of one pass; pairs stay together."""
+    if parts == 1:
+        yield rows
+        return
+    paired = rows[0].unit is not None
+    units = sorted({row.unit for row in rows}) if paired else list(range(len(rows)))
+    order = [units[index] for index in torch.randperm(len(units), generator=chance).tolist()]
+    parts = min(parts, len(units))
+    for part in range(parts):
+        size = len(units) // parts + (part < len(units) % parts)
+        chosen, order = order[:size], order[size:]
+        yield [row for place, row in enumerate(rows) if (row.unit if paired else place) in chosen]
 
 
 def difference(plain: Weights, real: Weights) -> tuple[float, float]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.plain import flow
 from tests.plain import worth as credit
 from tests.plain.following import World
 from tests.plain.rows import Row, appraise, speak
@@ -639,6 +640,25 @@ def outcome_likelihood(world: World, rows: list[Row], *, beta: float) -> Tensor:
         chance = sigmoid(sum_all(implicit(row, speak(world.judge.causal, row)[0], beta)))
         total = total - (chance.log() if row.reward > 0.5 else (1 - chance).log())
     return total / len(rows)
+
+
+def rlfr(
+    world: World, rows: list[Row], *, coefficient: float = 0.01, threshold: float = 0.6, top_k: int = 15, times: tuple[float, ...] = (0.8,)
+) -> Tensor:
+    """RLFR: GRPO whose ratio is at most 3, less the penalties that are still to come."""
+    worth = credit.in_deviations(world.batch, eps=1e-9)
+    for row in world.kept():
+        scores = [credit.mean([t / (1 - t) * e for t, e in zip(times, errors, strict=True)]) for errors in row.facts["deviations"]]
+        lost = flow.penalties(scores, coefficient=coefficient, threshold=threshold, top_k=top_k) if scores else []
+        lost += [0.0] * (len(row) - len(lost))  # a last token may have no partner
+        world.seen |= {"a penalty"} if any(lost) else set()
+        worth[row] = [a + left for a, left in zip(worth[row], credit.to_go(lost), strict=True)]
+    return row_mean(surrogate(world, rows, worth, 0.2, 0.2, dual=3.0))
+
+
+def flow_matching(world: World, rows: list[Row]) -> Tensor:
+    """RLFR: the field's mean error on right completions, in the first pass."""
+    return row_mean({row: list(world.deviations(row, 1).mean(-1)) for row in rows})
 
 
 def treepo(world: World, rows: list[Row], *, buffer: int) -> Tensor:

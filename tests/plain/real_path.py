@@ -73,8 +73,8 @@ class Watch:
     def __init__(self, method: Any) -> None:
         self.method = method
         self.turns: list[Turn] = []
-        self._collect, self._retain = method.collect, method.retain
-        method.collect, method.retain = self.collect, self.retain
+        self._collect, self._retain, self._credit = method.collect, method.retain, method.credit
+        method.collect, method.retain, method.credit = self.collect, self.retain, self.credit
         for name, model in trained(method).items():
             model.step = self._watched(name, model, model.step)
 
@@ -99,6 +99,13 @@ class Watch:
         kept = self._retain(batch)
         turn.rows += read_rows(kept, len(turn.rows))
         return kept
+
+    def credit(self, batch: Any) -> Any:
+        """What was drawn for every row."""
+        found = self._credit(batch)
+        for row, seed in zip(self.turns[-1].rows, found.columns.get("flow_seed", torch.zeros(0)).tolist(), strict=False):
+            row.facts["flow_seed"] = seed
+        return found
 
     def _watched(self, name: str, model: Any, step: Callable[[], Tensor]) -> Callable[[], Tensor]:
         def watched() -> Tensor:
@@ -157,14 +164,15 @@ def loaded(folder: str) -> tuple[Any, Any]:
 
 
 def begin(method: Any) -> Any:
-    """A method whose completions end soon and whose reward model, where it has one, has an opinion."""
+    """A method whose completions end soon and whose reward model or flow field, where it has one, has an opinion."""
     method.policy.stop_ids = (*method.policy.stop_ids, *STOPS)
     draw = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, model in trained(method).items():
             heads = [model.network.head] if hasattr(model.network, "head") else []
             heads += [model.network.value_head] if getattr(model.network, "value_head", None) is not None else []
-            changed = model.parameters if name == "reward" and not heads else [each for head in heads for each in head.parameters()]
+            whole = name == "flow" or (name == "reward" and not heads)
+            changed = model.parameters if whole else [each for head in heads for each in head.parameters()]
             for parameter in changed:
                 parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
     return method

@@ -22,16 +22,16 @@ def test_a_run_takes_the_plain_steps(case: Case, tiny: str, tmp_path: Path) -> N
     assert sum(any(bool(each.any()) for each in gradient) for gradient in plain) >= min(2, len(plain))
     config = watch.method.config
     for name, model in trained(watch.method).items():
-        part = config.update if name == "policy" else config.reward_model
+        part = getattr(config, {"policy": "update", "reward": "reward_model", "flow": "online"}[name])
         mine = [step for step in steps if step.model == name]
-        assert adamw(mine, model.network, decay=part.weight_decay, limit=part.max_grad_norm) < ROUNDING
+        assert adamw(mine, model.network, decay=getattr(part, "weight_decay", 0.0), limit=part.max_grad_norm) < ROUNDING
 
 
 def test_every_language_method_has_a_plain_case() -> None:
     assert {case.method for case in CASES} == set(METHODS)
 
 
-@pytest.mark.parametrize("name", ["rows", "worth", "losses", "following"])
+@pytest.mark.parametrize("name", ["rows", "worth", "flow", "losses", "following"])
 def test_the_plain_side_asks_the_library_for_nothing_but_names_of_sources(name: str) -> None:
     tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text())
     modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}

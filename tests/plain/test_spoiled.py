@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from rheostat.credit import flow_rewards, proxy_scores, token_returns
 from rheostat.credit import group_advantages as groups
-from rheostat.credit import proxy_scores, token_returns
 from rheostat.credit.token_rewards import reward_at_last_token
-from rheostat.objectives import clipping, kl, ratio
+from rheostat.objectives import clipping, flow_matching, kl, ratio
 from rheostat.objectives.weights import rejection_mask
 from tests.plain.cases import CASES, METHODS, Sums
 from tests.plain.following import Case, departure, follow
@@ -24,7 +24,7 @@ BY_NAME = {case.name: case for case in CASES}
 FULLER = ["chord/searched", "remix/two anchors", "self-curation/rehearsed"]
 SPOILED = [BY_NAME[name] for name in [*METHODS, *FULLER] if name not in ("remix", "rise")]
 """One case of every method, and those that have further parts; that of remix has them all, and rise has the parts of ppo-lm."""
-IDLE = {"entropy", "process_reward"}
+IDLE = {"entropy", "process_reward", "flow_reward"}
 """Columns that are only told."""
 NOBODY_ASKS = {(method, "learner_logp") for method in ("sft", "rft", "bapo", "chord/searched")}
 """Where the policy at the start of the update is in no ratio: imitation, and a ratio to whoever sampled."""
@@ -217,6 +217,13 @@ WRONG: list[tuple[str, str, Any]] = [
     ("rise", "rheostat.credit.annotations.kl_shaped_reward", lambda reward, old, base, mask, **_: last_only(reward, mask)),
     ("process-reward", "rheostat.credit.process_rewards.progress_rewards", lambda before, after, mask: after.masked_fill(~mask, 0.0)),
     ("prime", "rheostat.credit.process_rewards.process_returns", lambda reward, *_, **__: reward),
+    ("rlfr", "rheostat.credit.flow_rewards.normalise", changed(flow_rewards.normalise, form="bilateral")),
+    ("rlfr", "rheostat.credit.flow_rewards.keep_largest", lambda score, **_: score),
+    ("rlfr", "rheostat.credit.flow_rewards.reverse_recurrence", lambda reward, *_: reward),
+    ("rlfr", "rheostat.learner.flow_training.neighbours", lambda chosen, pairing: chosen),
+    ("rlfr", "rheostat.learner.flow_training.deviation", lambda velocity, h, noise, t: flow_matching.deviation(velocity, h, noise, t / 2)),
+    ("rlfr", "rheostat.learner.flow_training.FlowUpdate.lessons", lambda self, batch: batch),
+    ("rlfr/after", "rheostat.credit.flow_rewards.debiased", lambda deviations, times, **_: deviations.mean(-1)),
     ("treepo", "rheostat.credit.tree_advantages.subgroup_advantage", lambda r, g, path, **_: groups.grpo_advantage(r, g, scale="none")),
 ]
 

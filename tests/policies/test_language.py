@@ -98,6 +98,37 @@ def test_long_rows_go_to_the_fused_attention_and_give_the_same(monkeypatch: pyte
             torch.testing.assert_close(ours, plain, rtol=1e-4, atol=2e-5)
 
 
+@pytest.mark.parametrize("kind", ["qwen3", "llama", "gpt2", "gemma2"])
+def test_latents_are_what_layers_add_up_to(kind: str) -> None:
+    """On packed tokens and by the model's own pass, of every layer but the last one as Hugging Face returns them."""
+    policy = LanguagePolicy(tiny.model(kind, **({"n_layer": 3} if kind == "gpt2" else {"num_hidden_layers": 3})))
+    action, attention, mask = tiny.rows()
+    found = policy.latents(action, attention, mask, (0, 1, 2))
+    assert found.shape == (int(mask.sum()), 3, 32) and not found.requires_grad
+    expected = []
+    for ids, real, chosen in zip(action, attention, mask, strict=True):
+        states = policy.causal(input_ids=ids[real][None], use_cache=False, output_hidden_states=True).hidden_states
+        expected.append(torch.stack([state[0][chosen[real]] for state in states[1:3]], 1))
+    torch.testing.assert_close(found[:, :2], torch.cat(expected).detach(), rtol=0, atol=CPU_LIMIT)
+    last = policy.hidden_states(action, attention, mask)
+    norm = policy.causal.base_model.ln_f if kind == "gpt2" else policy.causal.base_model.norm
+    torch.testing.assert_close(norm(found[:, 2]), last, rtol=0, atol=CPU_LIMIT)
+    policy.decoder = None
+    torch.testing.assert_close(policy.latents(action, attention, mask, (0, 2)), found[:, [0, 2]], rtol=0, atol=CPU_LIMIT)
+
+
+def test_latents_of_many_tokens_are_read_in_slices_and_of_no_other_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = LanguagePolicy(tiny.model())
+    action, attention, mask = tiny.rows(groups=4)
+    mask[3:6] = False
+    whole = policy.latents(action, attention, mask, (1,))
+    monkeypatch.setattr(language, "SCORED_AT_ONCE", 3 * action.shape[1])
+    torch.testing.assert_close(policy.latents(action, attention, mask, (1,)), whole, rtol=0, atol=CPU_LIMIT)
+    for layers, said in (((0, 2), "no layer 2: its 2 layers are 0 to 1"), ((), "latents of no layer")):
+        with pytest.raises(RheostatError, match=said):
+            policy.latents(action, attention, mask, layers)
+
+
 def test_a_shared_prompt_is_computed_once() -> None:
     action, attention, mask = tiny.rows(groups=2, group_size=4)
     before = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)

@@ -27,6 +27,7 @@ LOSSES: dict[str, tuple[str, str]] = {
     "remix": ("remix", "mixppg/"),
     "rise": ("rise", "ppo_step"),
     "rl-plus": ("rl-plus", "loss/"),
+    "rlfr": ("rlfr", "policy_loss"),
     "rloo": ("baselines-llm", "trl/rloo"),
     "self-curation": ("self-curation", "policy_loss"),
     "tis": ("baselines-llm", "loss/clip_higher_with_sampler_weights"),
@@ -36,6 +37,7 @@ LOSSES: dict[str, tuple[str, str]] = {
 ADVANTAGES = {
     "rheostat.credit.annotations.GroupAdvantage.of": [("baselines-llm", "adv/grpo"), ("baselines-llm", "adv/rloo"), ("ghpo", "advantage/")],
     "rheostat.credit.annotations.MixedAdvantage.of": [("rl-plus", "advantage/")],
+    "rheostat.credit.flow_rewards.FlowRewards.rewards": [("rlfr", "shaping_"), ("rlfr", "full_row")],
     "rheostat.credit.tree_advantages.SubgroupAdvantage.of": [("treepo", "subtree_")],
 }
 ELSEWHERE = {"ppo-lm", "prime", "process-reward", "reinforce-pp", "rft", "sft"}

@@ -12,7 +12,7 @@ tokens before it uses this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,13 +139,27 @@ class Decoder:
         Returns:
             ``[N, C]`` in the model's dtype.
         """
+        for x in self.outputs(ids, angles, attend, layers=layers, recompute=recompute):
+            last = x  # of each only the next layer keeps anything
+        return rms_norm(last, self.backbone.norm.weight, self.eps)
+
+    def outputs(
+        self,
+        ids: Tensor,
+        angles: tuple[Tensor, Tensor],
+        attend: Attend,
+        *,
+        layers: list[_Layer] | None = None,
+        recompute: bool = False,
+    ) -> Iterator[Tensor]:
+        """What every layer adds up to, ``[N, C]`` in order (before the last norm); arguments as in :meth:`forward`."""
         x = self.backbone.embed_tokens(ids)
         for index, layer in enumerate(layers or self.prepare()):
             if recompute and torch.is_grad_enabled():
                 x = checkpoint(self._forward_layer, index, layer, x, angles, attend, use_reentrant=False)
             else:
                 x = self._forward_layer(index, layer, x, angles, attend)
-        return rms_norm(x, self.backbone.norm.weight, self.eps)
+            yield x
 
     def _forward_layer(self, index: int, layer: _Layer, x: Tensor, angles: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
         qkv = layer.qkv(rms_norm(x, layer.norm, self.eps)).view(len(x), -1, self.head_size)

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from rheostat.policies.language.model_loading import (
     stop_ids,
     without_bars,
 )
-from rheostat.policies.language.packing import pack
+from rheostat.policies.language.packing import Packing, pack
 from rheostat.policies.language.value_head import FILE as VALUE_FILE
 from rheostat.policies.language.value_head import ValueHead
 
@@ -310,19 +311,86 @@ class LanguagePolicy(nn.Module):
         """
         packing = pack(action, attention, needed, share=self.share_prompts)  # checks the rows for both ways
         if self.decoder is not None:
-            attend = packing.attention(self.decoder.query_heads, self.decoder.key_heads)
-            flat = self.decoder.forward(packing.ids, self.decoder.angles(packing.positions), attend, recompute=self.recompute)
+            flat = self.decoder.forward(*self._packed(packing), recompute=self.recompute)
             return flat[packing.needed]
+        states, needed = self._own_pass(action, attention, needed)
+        return states.last_hidden_state[needed]
+
+    @property
+    def layers(self) -> int:
+        """Number of layers."""
+        return int(self.causal.config.get_text_config().num_hidden_layers)
+
+    @torch.no_grad()
+    def latents(self, action: Tensor, attention: Tensor, needed: Tensor, layers: Sequence[int]) -> Tensor:
+        """What some layers add up to at the needed positions ``[B, T]``, row-major: ``[n, L, C]`` float32, without a gradient.
+
+        Args:
+            action: ``[B, T]`` int64 token ids.
+            attention: ``[B, T]`` bool, real tokens.
+            needed: ``[B, T]`` bool.
+            layers: numbers from 0, in rising order. The output of the last one is taken before the norm that follows it.
+
+        Raises:
+            RheostatError: as :meth:`hidden_states`, no layer, or one that does not exist.
+        """
+        missing = [layer for layer in layers if not 0 <= layer < self.layers]
+        if missing or not layers:
+            named = f"no layer {', '.join(map(str, missing))}" if missing else "latents of no layer"
+            raise RheostatError(f"This {self.causal.config.model_type} has {named}: its {self.layers} layers are 0 to {self.layers - 1}.")
+        rows = len(action) if not bool(needed.any()) else max(1, SCORED_AT_ONCE // action.shape[1])
+        parts = list(zip(action.split(rows), attention.split(rows), needed.split(rows), strict=True))
+        return torch.cat([self._latents(*part, layers) for part in parts if len(parts) == 1 or bool(part[2].any())])
+
+    def _latents(self, action: Tensor, attention: Tensor, needed: Tensor, layers: Sequence[int]) -> Tensor:
+        packing = pack(action, attention, needed, share=self.share_prompts)
+        if self.decoder is not None:
+            outputs = islice(self.decoder.outputs(*self._packed(packing)), layers[-1] + 1)
+            found = [output[packing.needed] for index, output in enumerate(outputs) if index in layers]
+            return torch.stack(found, 1).float()
+        kept: dict[int, Tensor] = {}
+
+        def keep(layer: int) -> Callable[..., None]:
+            return lambda module, given, output: kept.update({layer: output[0] if isinstance(output, tuple) else output})
+
+        modules = self._layer_modules()
+        hooks = [modules[layer].register_forward_hook(keep(layer)) for layer in layers]
+        try:
+            _, needed = self._own_pass(action, attention, needed)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return torch.stack([kept[layer][needed] for layer in layers], 1).float()
+
+    def _layer_modules(self) -> nn.ModuleList:
+        """The model's own layers, of an architecture that is not computed here.
+
+        Raises:
+            RheostatError: they are not one list.
+        """
+        lists = [each for each in self.causal.base_model.modules() if isinstance(each, nn.ModuleList) and len(each) == self.layers]
+        if not lists:
+            raise RheostatError(f"The layers of this {self.causal.config.model_type} are no list of {self.layers}: no latents can be read.")
+        return lists[0]
+
+    def _packed(self, packing: Packing) -> tuple[Tensor, tuple[Tensor, Tensor], decoders.Attend]:
+        """What the packed forward pass computes on."""
+        assert self.decoder is not None
+        attend = packing.attention(self.decoder.query_heads, self.decoder.key_heads)
+        return packing.ids, self.decoder.angles(packing.positions), attend
+
+    def _own_pass(self, action: Tensor, attention: Tensor, needed: Tensor) -> tuple[Any, Tensor]:
+        """The model's own forward pass over the columns that hold tokens, and the needed positions among them."""
         columns = attention.any(0).nonzero()[:, 0]
         window = slice(int(columns[0]), int(columns[-1]) + 1)
         real = attention[:, window].long()
-        states = self.causal.base_model(
+        found = self.causal.base_model(
             input_ids=torch.where(real.bool(), action[:, window], self.pad_id),
             attention_mask=real,
             position_ids=(real.cumsum(1) - 1).clamp(min=0),
             use_cache=False,
-        ).last_hidden_state
-        return states[needed[:, window]]
+        )
+        return found, needed[:, window]
 
     @contextmanager
     def without_adapters(self) -> Iterator[None]:
