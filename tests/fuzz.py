@@ -110,6 +110,7 @@ class Stage:
             "rollouts": ["rollouts", talk],
             "boundary": ["boundary", model, talk],
             "microscope": ["microscope", "is:sequence"],
+            "lab": ["lab", "amplification"],
             "disagree": ["disagree", talk, "grpo", "rloo"],
             "base-model": ["base-model", "list"],
             "dataset make": ["dataset", "make", "CartPole-v1", "random"],

@@ -21,6 +21,7 @@ from rheostat.cli.comparisons import Compare, Demo, Sweep, Tune
 from rheostat.cli.dataset import Dataset
 from rheostat.cli.disagreement import Disagree
 from rheostat.cli.installation import Completion, Doctor
+from rheostat.cli.laboratory import Laboratory
 from rheostat.cli.language_models import Export
 from rheostat.cli.microscope import Microscope
 from rheostat.cli.ope import OffPolicyEvaluation
@@ -52,6 +53,7 @@ COMMANDS: dict[str, Any] = {
     "boundary": BoundaryCommand,
     "microscope": Microscope,
     "disagree": Disagree,
+    "lab": Laboratory,
     "base-model": BaseModel,
     "dataset": Dataset,
     "ope": OffPolicyEvaluation,

@@ -32,7 +32,7 @@ GROUND = (
 LAYERS: tuple[tuple[str, ...], ...] = (
     GROUND,
     ("objectives", "credit", "buffers", "policies"),
-    ("tasks",),
+    ("tasks", "tabular"),
     ("collect",),
     ("learner",),
     ("methods",),

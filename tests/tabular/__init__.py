@@ -1,0 +1,1 @@
+"""The exact laboratory: identities as properties of random processes, and refusals."""
