@@ -86,7 +86,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     rows = [{"rollouts": 1.0}]
     monkeypatch.setitem(theorems.THEOREMS, "completeness", lambda seed: Picture("completeness", "T", "Says.", "S", {"seed": seed}, rows))
     main(["lab"])
-    assert all(name in capsys.readouterr().out for name in theorems.THEOREMS)
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in theorems.THEOREMS)
     main(["lab", "--json"])
     assert [row["theorem"] for row in json.loads(capsys.readouterr().out)] == list(theorems.THEOREMS)
     main(["lab", "completeness", "--seed", "3", "--json"])
