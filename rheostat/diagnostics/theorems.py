@@ -161,7 +161,7 @@ def exploration(*, seed: int = 0, repeats: int = 20) -> Picture:
                 "popler": exact["popler"],
                 "uniform": exact["uniform"],
                 "core": exact["core"],
-                "popler_measured": sum(float(value[one.index]) > 0.5 for one in found) / repeats,
+                "popler_measured": sum(float(value[one.member]) > 0.5 for one in found) / repeats,
             }
         )
     return Picture(

@@ -82,8 +82,8 @@ def sample_transitions(problem: Prediction, number: int, *, noise: float = 0.5, 
 class Minimax(NamedTuple):
     """The minimax estimate of a class that is a list."""
 
-    index: int
-    """Of the estimate; of equal ones the first."""
+    member: int
+    """Index of the estimate; of equal ones the first."""
     objective: Tensor
     """float64 ``[N]``, ``max_g [L(f; f) - L(g; f)]`` of every member; at least 0."""
 

@@ -234,8 +234,8 @@ class Sunflower:
 class Popler(NamedTuple):
     """What POPLER found."""
 
-    index: int
-    """Of the chosen policy; of equal ones one at random."""
+    member: int
+    """Index of the chosen policy; of equal ones one at random."""
     values: Tensor
     """float64 ``[N]``, estimates of all policies."""
     explored: list[tuple[int, int]]

@@ -51,7 +51,7 @@ def test_exact_success_is_that_of_runs(horizon: int, monkeypatch: pytest.MonkeyP
     value = lab.policy_values(lock, flower.policies)
     runs = [lab.popler(lock, flower, first=3, second=4, generator=draw) for _ in range(150)]
     assert max(run.episodes for run in runs) == exact["episodes"]
-    won: dict[str, list[bool]] = {"popler": [float(value[run.index]) > 0.5 for run in runs], "uniform": [], "core": []}
+    won: dict[str, list[bool]] = {"popler": [float(value[run.member]) > 0.5 for run in runs], "uniform": [], "core": []}
     for _ in range(150):
         number = int(exact["episodes"])
         uniform = lab.sample_episodes(lock, lab.random_actions(lock, number, draw), generator=draw)

@@ -235,7 +235,7 @@ def test_popler_estimates_every_policy_of_a_sunflower() -> None:
     found = lab.popler(mdp, flower, first=4000, second=4000, epsilon=0.01, generator=draw)
     exact = lab.policy_values(mdp, flower.policies)
     close(found.values, exact, 0.1)
-    assert float(exact[found.index]) >= float(exact.max()) - 0.15
+    assert float(exact[found.member]) >= float(exact.max()) - 0.15
     assert found.episodes == 4000 * (1 + len(found.explored)) and set(found.explored) == {(0, 0), (1, 0), (2, 0)}
 
 
@@ -243,7 +243,7 @@ def test_popler_opens_a_lock_that_its_core_cannot() -> None:
     flower, lock = lab.lock_class(8), lab.combination_lock(8, 2, 5)
     values = lab.policy_values(lock, flower.policies)
     found = [lab.popler(lock, flower, first=20, second=50, generator=generator(seed)) for seed in range(6)]
-    assert [float(values[each.index]) for each in found] == [1.0] * 6
+    assert [float(values[each.member]) for each in found] == [1.0] * 6
     assert all(each.episodes == 20 + 6 * 50 for each in found)  # layers after the second digit are petals that no policy reaches
     with pytest.raises(RheostatError, match="at least one episode"):
         lab.popler(lock, flower, first=0, second=1, generator=generator(0))

@@ -56,7 +56,7 @@ def listed(inputs: dict[str, Any], gamma: float) -> dict[str, Any]:
     return {
         "empirical_loss_g_f": losses,
         "minimax_objective": found.objective,
-        "argmin": found.index,
+        "argmin": found.member,
         "population_bellman_error": lab.bellman_error(problem, members),
         "population_completeness_gap": lab.completeness_gap(problem, members, members),
         "beta": lab.incompleteness(problem, members),
