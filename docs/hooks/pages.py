@@ -11,6 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import equations
 import evidence
 import house
 from docstrings import MethodText, cell, prose, read
@@ -80,7 +81,7 @@ def require_whole(picture: Path) -> None:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill in tables and the picture of the house."""
+    """Fill in tables and the picture of the house, and typeset formulas."""
     for mark, table in (
         ("<!-- settings -->", run_settings),
         ("<!-- dial -->", dial),
@@ -91,7 +92,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     ):
         if mark in markdown:
             markdown = markdown.replace(mark, table())
-    return markdown
+    return equations.in_prose(markdown)
 
 
 def run_settings() -> str:
@@ -171,7 +172,7 @@ def method_page(name: str, entry: Entry, text: MethodText) -> str:
         f"**{text.title}**",
         facts(name, entry, text, parent),
         f"```sh\n{command(name, entry)}\n```",
-        *(f"## {heading_of(block)}\n\n{code(block)}" for block in text.equations),
+        *(f"## {heading_of(block)}\n\n{equations_of(block)}" for block in text.equations),
         questions(text, parent),
         f"## What differs from {text.differs_from}\n\n{linked(text.differs)}" if text.differs else "",
         "## Good to know\n\n" + "\n\n".join(map(linked, text.notes)) if text.notes else "",
@@ -216,11 +217,11 @@ def heading_of(block: str) -> str:
     return "Equations" if block.startswith("Equations") else "Equation"
 
 
-def code(block: str) -> str:
-    """An equation block as it stands in the source; a remark of its heading becomes a comment."""
+def equations_of(block: str) -> str:
+    """An equation block, typeset; a remark of its heading stands above it."""
     first, _, rest = block.partition("\n")
     remark = re.search(r"\((.*)\)", first)
-    return (f"With {prose(remark[1])}.\n\n" if remark else "") + f"```text\n{rest}\n```"
+    return (f"<p>With {equations.typeset(remark[1])}.</p>\n\n" if remark else "") + equations.block(rest)
 
 
 def questions(text: MethodText, parent: str | None) -> str:

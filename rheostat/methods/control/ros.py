@@ -4,7 +4,7 @@ Paper: Zhong, Zhang, Corrado, Hanna, Albrecht 2022, "Robust On-Policy Sampling f
 here as the data collector of PPO, the way PROPS uses its parent as a baseline.
 
 Equation
-    phi = theta - alpha (1/N) sum_(s,a) in D grad log pi_theta(a|s)
+    phi = theta - alpha (1/N) sum_{(s,a) in D} grad log pi_theta(a|s)
 
 WHO ACTS   a behaviour policy phi one gradient step away from the target theta, re-derived every ``behaviour_steps`` steps: the step
            lowers the probability of what is already in the window, and so raises that of under-sampled actions.

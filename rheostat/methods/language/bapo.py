@@ -4,7 +4,7 @@ Paper: Xi et al. 2025, arXiv 2510.18927; code: WooooDyy/BAPO, a recipe for verl.
 
 Equations (r = pi / pi_behaviour per token, A the group advantage)
     loss  = token mean of -min(r A, clip(r, c_low, c_high) A)
-    share = sum_{A>0} w min(r, c_high) A / ( the same + sum_{A<0} w max(r, c_low) |A| ),      w = pi_behaviour(y_t)
+    share = ( sum_{A>0} w min(r, c_high) A ) / ( the same + sum_{A<0} w max(r, c_low) |A| ),      w = pi_behaviour(y_t)
     start at c_low = 0.6, c_high = 1.2;  while share < 0.4:  c_high += 0.05 up to 3.0, then c_low += 0.02 up to 0.9
 
 WHO ACTS   any earlier version of the policy; in the published runs the one at the start of a batch that is used for eight gradient steps.
