@@ -40,7 +40,7 @@ METRICS: dict[str, Metric] = {
         Metric("evaluation_deviation", "Spread of the evaluation", PERFORMANCE, "Standard deviation over the episodes of a measurement"),
         Metric("evaluation_length", "Evaluation length", PERFORMANCE, "Mean length of deterministic episodes"),
         Metric("evaluation_episodes", "Evaluation episodes", PERFORMANCE, "Episodes of a measurement"),
-        Metric("accuracy", "Accuracy", PERFORMANCE, "Mean reward of one sample per validation prompt"),
+        Metric("accuracy", "Validation reward", PERFORMANCE, "Mean reward of one sample per validation prompt"),
         Metric("reward", "Reward", PERFORMANCE, "Mean reward of the sampled completions"),
         Metric("episode_length", "Episode length", PERFORMANCE, "Mean length of the last 100 training episodes"),
         Metric("completion_length", "Completion length", PERFORMANCE, "Mean number of tokens of the sampled completions"),

@@ -312,9 +312,13 @@ def no_such_flag(name: str, config: Any, plain: str, value: str, general: set[st
 
 def announce(run: Any) -> None:
     """Print what a finished run found."""
+    from rheostat.analysis.metrics import describe
+
     said = run.summary.get("warnings", [])
     numbers = {name: value for name, value in run.summary.items() if name != "warnings"}
-    rows = [(name, f"{value:,.4g}" if isinstance(value, float) else f"{value:,}") for name, value in numbers.items()]
+    rows = [
+        (describe(name).label.lower(), f"{value:,.4g}" if isinstance(value, float) else f"{value:,}") for name, value in numbers.items()
+    ]
     print_table(f"{run.settings.method} on {run.settings.task}, seed {run.settings.seed}", ["result", "value"], rows, numbers=["value"])
     for sentence in said:
         print(f"Note: {sentence}")

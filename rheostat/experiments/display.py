@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rheostat.analysis.metrics import HEADLINES, describe
 from rheostat.experiments.grid import GridRun
 from rheostat.terminal import clock
 
@@ -109,10 +110,10 @@ class GridBar:
     def _group_line(members: Sequence[GridRun]) -> str:
         finished = sum(run.state == "finished" for run in members)
         parts = [f"{finished}/{len(members)} seeds"]
-        current = [run.headline for run in members if run.headline is not None]
-        if current:
-            name, values = current[0][0].removeprefix("episode_"), [value for _, value in current]
-            parts.append(f"{name} {sum(values) / len(values):,.4g}")
+        metric = next((key for key in HEADLINES if any(key in run.headlines for run in members)), None)
+        if metric is not None:
+            values = [run.headlines[metric] for run in members if metric in run.headlines]
+            parts.append(f"{describe(metric).label.lower()} {sum(values) / len(values):,.4g}")
         failed = sum(run.state == "failed" for run in members)
         return "  ".join([*parts, *([f"{failed} failed"] if failed else [])])
 

@@ -38,8 +38,8 @@ class GridRun:
     settings: Settings
     state: State = "waiting"
     steps: int = 0
-    headline: tuple[str, float] | None = None
-    """The newest training return (or accuracy, ...), with its name."""
+    headlines: dict[str, float] = field(default_factory=dict)
+    """The newest value of each curve that stands for performance, by its metric."""
     error: str = ""
     began: float = 0.0
     first: int = 0
@@ -60,8 +60,7 @@ class GridRun:
         row = last_row(self.directory / "metrics.jsonl")
         if row is not None:
             self.steps = int(row.get("steps", self.steps))
-            key = next((key for key in HEADLINES if row.get(key) is not None), None)
-            self.headline = self.headline if key is None else (key, float(row[key]))
+            self.headlines |= {key: float(row[key]) for key in HEADLINES if row.get(key) is not None}
         if (self.directory / "summary.json").exists():
             self.state, self.steps = "finished", max(self.steps, self.total)
 

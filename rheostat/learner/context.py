@@ -362,7 +362,7 @@ class LanguageContext(LearnerContext):
                 self.sync_engine()
 
     def measure(self, prompts: int) -> Metrics:
-        """Accuracy (mean reward) of one sample per validation prompt; it has a random stream of its own and changes no training state."""
+        """Mean reward of one sample per validation prompt; it has a random stream of its own and changes no training state."""
         if self.measurement is not None:
             return self.measurement(self, prompts)
         with self.evaluating():

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rheostat.reporting.plots import STYLE, save_both
-from rheostat.terminal import visible
+from rheostat.terminal import console, print_table, visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,6 +55,11 @@ METHODS: dict[str, Callable[[Row], str]] = {
     "clips mostly": lambda r: ", ".join(f"{clear(token)} {count}x" for token, count in list(r.mostly.items())[:3]),
 }
 
+OPTIONAL = ("up", "down", "clipped", "gradient norm", "elsewhere", "effective", "scaled", "left out", "idle", "clips mostly")
+"""Columns that may be left out on a narrow terminal, the most important first."""
+MATRIX_COLUMN = 10
+"""Columns of the terminal that one number of a matrix takes at most."""
+
 
 def matrices(found: Disagreement) -> dict[str, tuple[Matrix, Callable[[float | None], str]]]:
     """Title of every matrix, its numbers, and how they are written."""
@@ -78,30 +83,24 @@ def title_of(found: Disagreement) -> str:
 
 
 def print_disagreement(found: Disagreement) -> None:
-    """Methods, then the three matrices, then the notes."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(highlight=False)
-    wide = max(len(row.name) for row in found.rows)
-    if console.width < 150 or not console.is_terminal:  # aligned tables need their width; a file has none of its own
-        console = Console(width=max(150, 140 + wide), highlight=False)
-    methods = Table(title=title_of(found), title_justify="left", header_style="bold", caption=NOTE, caption_justify="left")
-    for name in ("", "method", *METHODS):
-        methods.add_column(name, justify="left" if name in ("method", "clips mostly") else "right", no_wrap=True)
-    for place, row in enumerate(found.rows, 1):
-        methods.add_row(str(place), *(escape(text) for text in (row.name, *(cell(row) for cell in METHODS.values()))))
-    console.print(methods)
+    """Methods, then the three matrices, then the notes; what does not fit is left out, or stands in a table of its own."""
+    on = console()
+    cells = [[str(place), row.name, *(cell(row) for cell in METHODS.values())] for place, row in enumerate(found.rows, 1)]
+    numbers = {"", *METHODS} - {"clips mostly"}
+    print_table(title_of(found), ["", "method", *METHODS], cells, numbers=numbers, optional=OPTIONAL, lines=False, on=on)
+    on.print(NOTE, markup=False, highlight=False, style="dim")
+    named = max(len(row.name) for row in found.rows)
+    together = max(1, (on.width - named - 8) // MATRIX_COLUMN)
     for title, (values, cell) in matrices(found).items():
-        table = Table(title=title, title_justify="left", header_style="bold")
-        for name in ("", "method", *map(str, range(1, len(found.rows) + 1))):
-            table.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
-        for place, (row, line) in enumerate(zip(found.rows, values, strict=True), 1):
-            table.add_row(str(place), escape(row.name), *map(cell, line))
-        console.print(table)
+        for first in range(0, len(found.rows), together):
+            places = list(map(str, range(1, len(found.rows) + 1)))[first : first + together]
+            rows = [
+                [str(place), row.name, *map(cell, line[first : first + together])]
+                for place, (row, line) in enumerate(zip(found.rows, values, strict=True), 1)
+            ]
+            print_table(title, ["", "method", *places], rows, numbers={"", *places}, lines=False, on=on)
     for note in found.notes:
-        console.print(note, markup=False, soft_wrap=True)
+        on.print(note, markup=False, highlight=False, soft_wrap=True)
 
 
 def draw(found: Disagreement, stem: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from rheostat.diagnostics.microscope.advantages import AdvantageRow
 from rheostat.diagnostics.microscope.kl_estimators import KLRow
 from rheostat.diagnostics.microscope.summary import Row
 from rheostat.reporting.plots import STYLE, save_both
+from rheostat.terminal import console, print_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,10 +90,16 @@ ADVANTAGE: Columns = {
     "bias": lambda r: _error(r.bias),
     "deviation": lambda r: f"{r.deviation:.3f}",
     "off-policy bias": lambda r: _error(r.stale_bias),
-    "deviation ": lambda r: f"{r.stale_deviation:.3f}",
+    "off-policy deviation": lambda r: f"{r.stale_deviation:.3f}",
     "with the exact critic": lambda r: _error(r.exact_critic_bias),
 }
 COLUMNS: dict[str, Columns] = {"gradient": GRADIENT, "kl": KL, "advantage": ADVANTAGE}
+OPTIONAL = {
+    "gradient": ("bias", "gain", "rescaled", "cosine", "variance", "of mean"),
+    "kl": ("bias", "deviation", "cosine", "stale", "reverse", "what"),
+    "advantage": ("off-policy bias", "with the exact critic", "off-policy deviation", "what"),
+}
+"""Columns that may be left out on a narrow terminal, the most important first."""
 
 
 def title_of(result: MicroscopeResult) -> str:
@@ -108,21 +115,12 @@ def title_of(result: MicroscopeResult) -> str:
 
 
 def print_microscope(result: MicroscopeResult) -> None:
-    """The table on the terminal."""
-    from rich.console import Console
-    from rich.table import Table
-
-    columns = COLUMNS[result.kind]
-    found = Table(title=title_of(result), title_justify="left", header_style="bold", caption=NOTES[result.kind], caption_justify="left")
-    for name in columns:
-        left = name in ("estimator", "verdict", "what", "value", "its gradient is that of")
-        found.add_column(name, justify="left" if left else "right", no_wrap=name != "what")
-    for row in result.rows:
-        found.add_row(*(cell(row) for cell in columns.values()), style="" if row.verdict != "unbiased" else "green")
-    console = Console()
-    if console.width < 150:  # an aligned table needs its width; a file has none of its own
-        console = Console(width=170)
-    console.print(found)
+    """The table on the terminal; columns that do not fit are left out, the least important first."""
+    columns, on = COLUMNS[result.kind], console()
+    words = {"estimator", "verdict", "what", "value", "its gradient is that of"}
+    cells = [[cell(row) for cell in columns.values()] for row in result.rows]
+    print_table(title_of(result), list(columns), cells, numbers=set(columns) - words, optional=OPTIONAL[result.kind], lines=False, on=on)
+    on.print(NOTES[result.kind], markup=False, highlight=False, style="dim")
 
 
 def draw(result: MicroscopeResult, stem: Path) -> list[Path]:

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from rheostat import remembered as keeping
 from rheostat.cli.completing import candidates, script
 from rheostat.cli.entry import main
+from rheostat.cli.train import announce
 from rheostat.remembered import remembered
 
 HEAVY = ("torch", "transformers", "envpool", "tensordict", "gymnasium")
@@ -113,6 +115,13 @@ def test_a_shell_completes(shell: str, capsys: pytest.CaptureFixture[str]) -> No
     assert text == script(shell) and len(text) < 20_000
     done = subprocess.run([shell, "-c", SHELLS[shell].format(script=text)], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["props"] and not done.stderr
+
+
+def test_the_result_of_training_is_said_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = {"steps": 6, "accuracy": -0.12, "validation_length": 24.0, "warnings": ["Nothing moved."]}
+    announce(SimpleNamespace(summary=summary, settings=SimpleNamespace(method="grpo", task="sums", seed=0), directory=Path("runs/x")))
+    said = capsys.readouterr().out
+    assert "validation reward" in said and "accuracy" not in said and "Note: Nothing moved." in said
 
 
 def test_training_without_a_method_lists_them(capsys: pytest.CaptureFixture[str]) -> None:

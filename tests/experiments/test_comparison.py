@@ -290,7 +290,9 @@ def test_the_display_in_a_log_and_on_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = some_runs(tmp_path)
-    made[0].headline, made[1].headline = ("episode_return", 100.0), ("episode_return", 200.0)
+    made[0].headlines, made[1].headlines = {"episode_return": 3.0, "evaluation_return": 100.0}, {"evaluation_return": 200.0}
+    made[1].headlines["episode_return"] = 7.0
+    made[2].headlines = {"episode_return": 12.0}  # has not been evaluated yet
     for terminal in (False, True):
         monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
         bar = GridBar("CartPole-v1")
@@ -299,7 +301,7 @@ def test_the_display_in_a_log_and_on_a_terminal(
         bar.note("ppo-s1 failed: [no] reason")
         bar.stop()
         printed = capsys.readouterr().err
-        for words in ("CartPole-v1", "40%", "1/4 runs", "1/2 seeds", "return 150", "ppo-s1 failed: [no] reason"):
+        for words in ("CartPole-v1", "40%", "1/4 runs", "1/2 seeds", "evaluation return 150", "episode return 12", "ppo-s1 failed: [no] reason"):
             assert words in printed
 
 

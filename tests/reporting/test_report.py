@@ -199,9 +199,9 @@ def test_language_runs_choose_their_own_panels(tmp_path: Path) -> None:
     (task,) = charts["tasks"]
     assert list(task["axes"]) == ["steps", "gradient_steps", "seconds", "generated_tokens", "learner_tokens", "reward_calls"]
     assert task["axes"]["steps"] == "Updates"
-    assert next(iter(task["panels"].values()))["label"] == "Accuracy"
+    assert next(iter(task["panels"].values()))["label"] == "Validation reward"
     assert {"Reward", "Completion length", "KL to the reference"} <= {panel["label"] for panel in task["panels"].values()}
-    assert "Final accuracy" in page.text
+    assert "Final validation reward" in page.text
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ class PromptCollector:
         return graded
 
     def validation(self, count: int, sampling: Sampling, *, version: int) -> dict[str, float]:
-        """Accuracy (mean reward) of one sample for each of the first validation prompts, and what else can be told of them."""
+        """Mean reward of one sample for each of the first validation prompts, and what else can be told of them."""
         return validation_metrics(self.validation_sample(count, sampling, version=version))
 
     def validation_sample(self, count: int, sampling: Sampling, *, version: int) -> Graded:

@@ -140,10 +140,14 @@ def test_bad_input_is_one_sentence(run: Path, names: list[str], options: dict[st
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
-def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
     parse(["disagree", str(run), "ppo", "ppo:clip_kind=none,clip=0.1", "a2c", "--steps", "1", "--output", str(tmp_path / "out")]).run()
     printed = capsys.readouterr().out
-    assert "ppo:clip_kind=none,clip=0.1" in printed and "Share of steps whose weights differ in sign" in printed
+    assert "ppo:clip_kind=none,clip=0.1" in printed and printed.count("Share of steps whose weights differ in sign") == 2  # in two parts
+    assert "Not shown for want of room" in printed
+    tables = [line for line in printed.splitlines() if line.startswith("  ") and not line.endswith(".")]
+    assert tables and max(map(len, tables)) <= 60
     saved = json.loads((tmp_path / "out" / "disagree.json").read_text())
     assert saved["methods"][1]["settings"] == {"objective.clip_kind": "none", "objective.epsilon": 0.1}
     assert saved["facts"]["domain"] == "control"

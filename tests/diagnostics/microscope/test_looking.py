@@ -215,11 +215,15 @@ def test_the_default_shows_at_least_twelve_estimators_of_one_kind() -> None:
 
 
 @pytest.mark.parametrize("names", [["rloo", "is:masked"], ["kl"], ["advantage"]])
-def test_command_prints_and_writes(names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_and_writes(
+    names: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
     parse(["microscope", *names, "--batches", "4", "--lag", "2", "--output", str(tmp_path / "out")]).run()
     printed = capsys.readouterr().out
     expected = {"kl": "kl:k3-with-k2", "advantage": "advantage:vtrace-unclipped"}.get(names[0], names[0])
-    assert expected in printed and "lag 2" in printed
+    assert expected in printed and "lag 2" in printed and "Not shown for want of room" in printed
+    assert max(len(line) for line in printed.splitlines() if not line.startswith(("Not shown", str(tmp_path)))) <= 80
     saved = json.loads((tmp_path / "out" / "microscope.json").read_text())
     assert expected in [row["name"] for row in saved["rows"]] and saved["facts"]["lag"] == 2
     assert (tmp_path / "out" / "microscope.png").stat().st_size > 10_000
