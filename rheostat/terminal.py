@@ -84,7 +84,7 @@ def print_table(
     def drawn(left_out: Sequence[str]) -> Table:
         kept = [index for index, column in enumerate(columns) if column not in left_out]
         style = {} if lines else {"box": box.SIMPLE_HEAD, "show_edge": False}
-        result = Table(title=title, title_justify="left", header_style="bold", **style)  # type: ignore[arg-type]
+        result = Table(header_style="bold", **style)  # type: ignore[arg-type]
         for index in kept:
             result.add_column(Text(columns[index]), justify="right" if columns[index] in numbers else "left", overflow="fold")
         for row in cells:
@@ -94,6 +94,7 @@ def print_table(
     present, left_out = [column for column in optional if column in columns], list[str]()
     while present and Measurement.get(on, on.options.update(max_width=10_000), drawn(left_out)).maximum > on.width:
         left_out.append(present.pop())
+    on.print(Text(title, style="italic"))  # of its own width: that of a narrow table would break it
     on.print(drawn(left_out))
     if left_out:
         on.print(f"Not shown for want of room: {', '.join(reversed(left_out))}.", markup=False, highlight=False, soft_wrap=True)
