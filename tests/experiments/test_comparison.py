@@ -301,7 +301,8 @@ def test_the_display_in_a_log_and_on_a_terminal(
         bar.note("ppo-s1 failed: [no] reason")
         bar.stop()
         printed = capsys.readouterr().err
-        for words in ("CartPole-v1", "40%", "1/4 runs", "1/2 seeds", "evaluation return 150", "episode return 12", "ppo-s1 failed: [no] reason"):
+        said = ("CartPole-v1", "40%", "1/4 runs", "1/2 seeds", "evaluation return 150", "episode return 12", "ppo-s1 failed: [no] reason")
+        for words in said:
             assert words in printed
 
 
