@@ -48,6 +48,9 @@ class Trajectories(TensorClass["nocast"]):  # type: ignore[type-arg, name-define
     attention: Tensor = None  # type: ignore[assignment]  # [B, T] bool, language only: False on padding
     learner_logp: Tensor = None  # type: ignore[assignment]  # [B, T] under the learner's weights at the start of this update; never the sampler's
     reference_logp: Tensor = None  # type: ignore[assignment]  # [B, T] under a frozen reference policy
+    head: Tensor = None  # type: ignore[assignment]  # [B, T, K] int64, the sampler's likeliest tokens of every step
+    sampler_head: Tensor = None  # type: ignore[assignment]  # [B, T, K + 1] their log-probabilities as sampled, last that of all others; NaN where unknown
+    learner_head: Tensor = None  # type: ignore[assignment]  # [B, T, K + 1] the same under the learner at the start of this update
     previous_logp: Tensor = None  # type: ignore[assignment]  # [B, T] under the learner as it was one update ago
     entropy: Tensor = None  # type: ignore[assignment]  # [B, T] of the learner's distribution at the start of this update, in nats
     value: Tensor = None  # type: ignore[assignment]  # [B, T] critic's value of the observation
@@ -84,6 +87,9 @@ class Transitions(TensorClass["nocast"]):  # type: ignore[type-arg, name-defined
     attention: Tensor = None  # type: ignore[assignment]
     learner_logp: Tensor = None  # type: ignore[assignment]
     reference_logp: Tensor = None  # type: ignore[assignment]
+    head: Tensor = None  # type: ignore[assignment]
+    sampler_head: Tensor = None  # type: ignore[assignment]
+    learner_head: Tensor = None  # type: ignore[assignment]
     previous_logp: Tensor = None  # type: ignore[assignment]
     entropy: Tensor = None  # type: ignore[assignment]
     value: Tensor = None  # type: ignore[assignment]
@@ -107,6 +113,10 @@ class Transitions(TensorClass["nocast"]):  # type: ignore[type-arg, name-defined
         return cls(action=nothing, reward=nothing, terminated=no, truncated=no, sampler_logp=nothing, batch_size=[0])
 
 
+OF_THE_SAMPLER = frozenset({"head", "sampler_head"})
+"""Fields about other tokens than the chosen ones."""
+
+
 def join_in_time(blocks: list[Trajectories]) -> Trajectories:
     """Blocks of the same rows, oldest first, as one stretch of time ``[B, T_1 + T_2 + ...]``.
 
@@ -123,7 +133,7 @@ def join_in_time(blocks: list[Trajectories]) -> Trajectories:
 def join_rows(parts: list[Trajectories]) -> Trajectories:
     """The rows of several batches, one below the other; shorter ones are padded at the end to the longest ``[B_1 + B_2 + ..., T]``.
 
-    Fields that some part does not have are left out.
+    Fields that some part does not have are left out; what its sampler thought of other tokens (:data:`OF_THE_SAMPLER`) is unknown there.
 
     Raises:
         RheostatError: no parts.
@@ -133,8 +143,12 @@ def join_rows(parts: list[Trajectories]) -> Trajectories:
     if len(parts) == 1:
         return parts[0]
     width = max(part.shape[1] for part in parts)
-    shared = [name for name, value in parts[0].items() if value is not None and all(getattr(part, name) is not None for part in parts)]
-    fields = {name: torch.cat([_padded(name, getattr(part, name), width) for part in parts]) for name in shared}
+    present = {name: value for name, value in parts[0].items() if value is not None}
+    known = {name: [getattr(part, name) for part in parts] for name in present}
+    for name in OF_THE_SAMPLER & present.keys():
+        known[name] = [_unknown(present[name], part) if value is None else value for value, part in zip(known[name], parts, strict=True)]
+    shared = {name: values for name, values in known.items() if all(value is not None for value in values)}
+    fields = {name: torch.cat([_padded(name, value, width) for value in values]) for name, values in shared.items()}
     return Trajectories(**fields, batch_size=[sum(len(part) for part in parts), width])  # type: ignore[arg-type]
 
 
@@ -150,6 +164,11 @@ def join_columns(parts: list[Tensor]) -> Tensor:
     return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
 
 
+def _unknown(like: Tensor, rows: Trajectories) -> Tensor:
+    """A field of other rows ``[B, T, ...]`` for these, of which nothing is known: NaN, and token 0."""
+    return like.new_full((*rows.shape, *like.shape[2:]), float("nan") if like.is_floating_point() else 0)
+
+
 def _padded(name: str, value: Tensor, width: int) -> Tensor:
     """``[B, T, ...]`` with empty steps appended up to ``width``."""
     extra = width - value.shape[1]
@@ -158,5 +177,5 @@ def _padded(name: str, value: Tensor, width: int) -> Tensor:
     if name in ("group", "version", "source", "valid"):  # facts of the row
         tail = value[:, -1:].expand(-1, extra)
     else:
-        tail = value.new_full((len(value), extra, *value.shape[2:]), float("nan") if name == "sampler_logp" else 0)
+        tail = value.new_full((len(value), extra, *value.shape[2:]), float("nan") if name in ("sampler_logp", "sampler_head") else 0)
     return torch.cat([value, tail], 1)

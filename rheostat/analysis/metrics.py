@@ -82,6 +82,7 @@ METRICS: dict[str, Metric] = {
         Metric("meter/kl_behaviour_k1", "KL to the behaviour policy, k1", METER, "k1 estimate of KL(sampler, learner), nats per action"),
         Metric("meter/kl_behaviour_k2", "KL to the behaviour policy, k2", METER, "k2 estimate of KL(sampler, learner), nats per action"),
         Metric("meter/gradient_snr", "Gradient signal to noise", METER, "|g|^2 over the variance of one step's gradient"),
+        Metric("meter/total_variation", "Total variation", METER, "Distance of sampler and learner per action, in [0, 1] (score centring)"),
         Metric("meter/clip_low", "Lower bound", METER, "Lower bound of the ratio that was searched for (mean over gradient steps)"),
         Metric("meter/clip_high", "Upper bound", METER, "Upper bound of the ratio that was searched for (mean over gradient steps)"),
         Metric("meter/positive_share", "Positive share", METER, "Share of the surrogate that tokens of positive advantage supply"),

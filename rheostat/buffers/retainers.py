@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -51,6 +52,25 @@ class MarkStale:
         rows = batch.rows
         stale = (rows.source == int(Source.FRESH)) & (rows.version < context.updates)
         rows.source = torch.where(stale, int(Source.STALE), rows.source)
+        return batch
+
+
+@dataclass(frozen=True)
+class SamplerHead:
+    """Notes the sampler's likeliest tokens of every step, and their probabilities, before rows of other samplers join the batch.
+
+    They are scored again with the weights that sampled, so what an engine rounds otherwise is not in them (``meter/parity_worst`` tells).
+    """
+
+    tokens: int
+    """How many; the probability of all others is noted as one number."""
+    keeps_units: ClassVar[bool] = True
+    writes: ClassVar[Sequence[str]] = ("head", "sampler_head")
+
+    def retain(self, context: Any, batch: Batch) -> Batch:
+        rows = batch.rows
+        rows.head, logp = context.sampler_head(rows, self.tokens)
+        rows.sampler_head = logp.masked_fill(rows.sampler_logp.isnan()[..., None], torch.nan)
         return batch
 
 

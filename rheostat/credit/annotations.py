@@ -42,7 +42,7 @@ class OldScores:
         rows = batch.rows
         with torch.no_grad():
             scores = context.score(rows)
-        rows.learner_logp, rows.entropy = scores.logp, scores.entropy
+        rows.learner_logp, rows.entropy, rows.learner_head = scores.logp, scores.entropy, scores.head
         if scores.value is not None:
             rows.value, rows.next_value = scores.value, scores.next_value
         return batch

@@ -265,12 +265,19 @@ class LanguageContext(LearnerContext):
         if hasattr(trained, "optimizer"):
             if count and not torch.is_grad_enabled():
                 self.count_flops(FORWARD, rows, model)
-            value = self.value_head and model == self.deployed
-            return trained.network.score(rows.action, rows.attention, rows.mask, entropy=entropy, value=value, **options)
+            deployed = model == self.deployed
+            options |= {"value": self.value_head and deployed} | ({"head": rows.head} if deployed and rows.head is not None else {})
+            return trained.network.score(rows.action, rows.attention, rows.mask, entropy=entropy, **options)
         if count:
             self.count_flops(FORWARD, rows, model)
         with torch.no_grad():
             return trained.network.score(rows.action, rows.attention, rows.mask, entropy=entropy, **options)
+
+    def sampler_head(self, rows: Trajectories, count: int) -> tuple[Tensor, Tensor]:
+        """The likeliest tokens of every step for the policy that samples now; see :meth:`LanguagePolicy.likeliest`."""
+        self.count_flops(FORWARD, rows, self.acting)
+        network = self.models[self.acting].network
+        return network.likeliest(rows.action, rows.attention, rows.mask, count, temperature=self.sampling.temperature)
 
     def read_logits(self, rows: Trajectories, read: Callable[[Tensor, Tensor], Tensor], model: str = "policy") -> Tensor:
         """One number ``[B, T]`` per masked token of rows from a model's logits; see :meth:`LanguagePolicy.read_logits`."""

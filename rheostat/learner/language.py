@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 
-from rheostat.buffers.retainers import Valid
+from rheostat.buffers.retainers import SamplerHead, Valid
 from rheostat.collect.language.language_collectors import Dynamic, ExpertsInside, Groups
 from rheostat.collect.language.prompt_groups import LanguageSetup
 from rheostat.credit.annotations import GroupAdvantage, ModelScores, OldScores, OverlongPenalty
@@ -170,6 +170,10 @@ def composition_of(config: Any, who: str) -> Composition:
     """
     refuse_idle(config, who)
     composition = config.dial.rewrite(config.compose(), who)
+    if tokens := max((getattr(term, "head_tokens", 0) for term in composition.terms()), default=0):
+        composition = replace(composition, retain=[SamplerHead(tokens), *composition.retain])
+        if not config.sampling.whole:
+            raise RheostatError("score_centring is about every token: with top_k or top_p some have no probability, so leave both off.")
     composition.check(who)
     if others_wrote(composition) and not config.sampling.whole:
         raise RheostatError(

@@ -10,11 +10,12 @@ from typing import Any, ClassVar, Literal, Required, TypedDict
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.masking import aggregate, select
+from rheostat.masking import aggregate, masked_mean, select
 from rheostat.objectives.clipping import Clip, ClipRule, DetachedClip, LogClip, NoClip
 from rheostat.objectives.kl import KLEstimator, kl_estimate
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
+from rheostat.objectives.score_centring import centring
 from rheostat.objectives.searched_bounds import SearchedBounds
 from rheostat.objectives.searched_clip import SearchedClip, behaviour_logp, search_metrics
 from rheostat.objectives.supervised import weighted_likelihood
@@ -105,6 +106,8 @@ class SamplerCorrection:
     cap: float = option(2.0, short="sampler_cap", above=0)
     """Cap of that weight."""
     rejection: Rejection = Rejection()
+    centring: int = option(0, short="score_centring", at_least=0)
+    """Score centring over so many of the sampler's likeliest tokens per step (128 in the paper), all others as one; 0 is off."""
 
     def __post_init__(self) -> None:
         if self.level == "none" and self.cap != 2.0:
@@ -176,6 +179,20 @@ class PolicyGradient(Surrogate):
                 raise RheostatError(
                     f"The searched clip cannot use sampler_correction {self.correction.level!r}: the ratio is to the sampler already."
                 )
+        if self.correction.centring:
+            self._check_centring()
+
+    def _check_centring(self) -> None:
+        """Score centring asks what the loss would do to another token, so the loss of a token must be its own."""
+        why = "score_centring needs a loss of every token for itself: it cannot use "
+        if self.ratio != "token":
+            raise RheostatError(f"{why}ratio {self.ratio!r}.")
+        if self.correction.level == "sequence":
+            raise RheostatError(f"{why}sampler_correction 'sequence'.")
+        if self.rejects:
+            raise RheostatError(f"{why}rejection {self.correction.rejection.reach!r}.")
+        if self.needs_whole_step:
+            raise RheostatError(f"{why}clip {self.clip.kind!r}, which looks at all tokens of a gradient step.")
 
     @property
     def needs_old_logp(self) -> bool:
@@ -190,6 +207,11 @@ class PolicyGradient(Surrogate):
     def accepted(self, batch: Batch) -> Tensor:
         """``[B, T]`` bool: the tokens of the term that are not rejected."""
         return self.correction.rejection.mask(batch.rows, self.mask(batch))
+
+    @property
+    def head_tokens(self) -> int:
+        """How many of the sampler's likeliest tokens it must know."""
+        return self.correction.centring
 
     @property
     def needs_whole_step(self) -> bool:
@@ -234,7 +256,28 @@ class PolicyGradient(Surrogate):
     def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
         if self.needs_whole_step and "bounds" not in batch.facts:  # the batch is the whole step
             batch = replace(batch, facts=batch.facts | self.begin(scores.logp, batch))
-        return super().__call__(scores, batch, denominator, context)
+        loss, report = super().__call__(scores, batch, denominator, context)
+        if not self.correction.centring:
+            return loss, report
+        mean, distance = self.centring(scores, batch)
+        report.means["meter/total_variation"] = masked_mean(distance, self.mask(batch))
+        return loss - self.reduce(mean, batch, denominator), report
+
+    def centring(self, scores: Any, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What is subtracted from the loss of every token, and the distance of learner and sampler, ``[B, T]`` each."""
+        rows = batch.rows
+        mask = self.mask(batch) & ~rows.sampler_head[..., 0].isnan()
+        kernel = self.kernel(scores, batch)
+        return centring(
+            scores.head,
+            rows.sampler_head,
+            rows.advantage,
+            mask=mask,
+            old_head=rows.learner_head,
+            clip=kernel["clip"],
+            log_clamp=kernel["log_clamp"],
+            cap=None if self.correction.level == "none" else self.correction.cap,
+        )
 
     def summary(self, batch: Batch) -> dict[str, float]:
         """Metrics of a whole update."""

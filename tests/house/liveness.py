@@ -55,6 +55,7 @@ TOGETHER: dict[str, list[Options]] = {
     **{f"clip.{name}": [SEARCHED] for name in ("low_end", "low_step", "high_end", "high_step", "target", "search")},
     "clip.upper": [STEPS],
     "correction.level": [STALE | LONGER],
+    "correction.centring": [STALE | LONGER],
     "correction.cap": [{"sampler_correction": "token"} | STALE | LONGER],
     "correction.rejection.reach": [NARROW | {"correction.rejection.reach": reach} for reach in ("token", "sum")],
     "correction.rejection.statistic": [NARROW | {"rejection": "token", "correction.rejection.statistic": kind} for kind in ("k1", "k3")],

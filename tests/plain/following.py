@@ -17,7 +17,7 @@ from torch import Tensor
 from rheostat.trajectories import Source
 from tests.plain import flow
 from tests.plain.real_path import GradientStep, Turn, Watch, Weights, trained
-from tests.plain.rows import Row, appraise, distributions, speak
+from tests.plain.rows import Row, appraise, distributions, speak, vocabulary
 
 ROUNDING = 1e-5
 """Largest difference that is called rounding: of two log-probabilities, of two weights, of two gradients in the largest entry of one."""
@@ -80,6 +80,7 @@ class World:
         self.network, self.judge = networks["policy"], networks.get("reward")
         self.batch: list[Row] = []
         self.start: Weights = []
+        self.starts: list[Weights] = []
         self.update = 0
         self.seen: set[str] = set()
         self._weights: dict[str, Weights] = {}
@@ -115,6 +116,15 @@ class World:
         """Probabilities of the whole vocabulary at a row's chosen tokens, under the policy when this update began."""
         self.at(self.start, "past")
         return distributions(self.networks["past"].causal, row)
+
+    def at_sampling(self, row: Row) -> list[list[float]]:
+        """The same under the policy that sampled the row."""
+        self.at(self.starts[row.version], "past")
+        return distributions(self.networks["past"].causal, row)
+
+    def every(self, row: Row) -> Tensor:
+        """Log-probabilities of the whole vocabulary now, ``[n, V]``."""
+        return vocabulary(self.network.causal, row)
 
     def values(self, row: Row) -> Tensor:
         """A critic's values before a row's chosen tokens."""
@@ -165,7 +175,7 @@ def gradient(loss: Tensor, network: Any) -> Weights:
 def look_back(world: World, turns: list[Turn], update: int) -> None:
     """Tell the rows of a turn what earlier policies say of them, and hold the sampler's word against the weights it had."""
     case, rows = world.case, [row for row in world.batch if len(row)]
-    starts = [turn.start["policy"] for turn in turns[: update + 1]]
+    starts = world.starts = [turn.start["policy"] for turn in turns[: update + 1]]
     base = case.refresh if case.refresh is not None and update >= case.refresh else 0
     times = {"old": update, "reference": base, "previous": max(0, update - 1)}
     said: dict[tuple[int, Row], list[float]] = {}

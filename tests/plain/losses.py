@@ -275,6 +275,42 @@ def tis(world: World, rows: list[Row], *, cap: float = 2.0, whole: bool = False)
     return token_mean(found)
 
 
+def centred(
+    world: World,
+    rows: list[Row],
+    *,
+    tokens: int,
+    low: float = 0.2,
+    high: float = 0.28,
+    cap: float | None = None,
+    together: Callable[[Values], Tensor] = token_mean,
+) -> Tensor:
+    """Score centring: from the slope of every token's clipped and weighted loss, its mean over what the sampler might have said instead.
+
+    ``tokens`` of the sampler's likeliest ones are known, all others are one.
+    """
+    worth = credit.in_deviations(world.batch)
+    found = surrogate(world, rows, worth, low, high)
+    for row, values in found.items():
+        sampled, before, now = world.at_sampling(row), world.at_first(row), world.every(row)
+        for t, a in enumerate(worth[row]):
+            weight = math.exp(row.old[t] - row.behaviour[t])
+            values[t] = values[t] * (1.0 if cap is None else min(weight, cap))
+            head = sorted(range(len(sampled[t])), key=lambda v: -sampled[t][v])[:tokens]
+            outcomes = [[v] for v in head] + [[v for v in range(len(sampled[t])) if v not in head]]
+            for those in outcomes:
+                q, old = (sum(each[t][v] for v in those) for each in (sampled, before))
+                logp = now[t][those].logsumexp(0)
+                ratio = math.exp(logp.item()) / old
+                if (a > 0 and ratio > 1 + high) or (a < 0 and ratio < 1 - low):
+                    world.seen |= {"a clipped other token"} if q > 1e-3 else set()
+                    continue
+                slope = -a * ratio * (1.0 if cap is None else min(old / q, cap))
+                world.seen |= {"a capped other token"} if cap is not None and a and old / q > cap else set()
+                values[t] = values[t] - q * slope * logp
+    return together(found)
+
+
 def bapo(world: World, rows: list[Row], *, form: str = "paper", dual: float | None = None, **search: float) -> Tensor:
     """BAPO, algorithm 1: PPO's clip on the ratio to whoever sampled, with searched bounds."""
     worth = credit.in_deviations(world.batch)

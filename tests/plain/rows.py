@@ -115,8 +115,13 @@ def speak(causal: Any, row: Row, temperature: float = 1.0, top_k: int = 0) -> tu
 def distributions(causal: Any, row: Row) -> list[list[float]]:
     """Probabilities of every token of the vocabulary, at each place where the row's chosen tokens stand."""
     with torch.no_grad():
-        logits = causal(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0]
-    return [log_softmax(logits[place - 1]).exp().tolist() for place in row.places]
+        return vocabulary(causal, row).exp().tolist()
+
+
+def vocabulary(causal: Any, row: Row) -> Tensor:
+    """Log-probabilities of every token of the vocabulary, at each place where the row's chosen tokens stand, ``[n, V]``."""
+    logits = causal(input_ids=torch.tensor([row.ids]), use_cache=False).logits[0]
+    return log_softmax(logits[torch.tensor(row.places) - 1])
 
 
 def appraise(causal: Any, head: Any, row: Row) -> tuple[Tensor, Tensor]:

@@ -7,17 +7,20 @@ token, the per-decision weight of reinforcement learning is that of the whole se
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
+from rheostat.buffers.retainers import SamplerHead
 from rheostat.learner.learner import Composition
 from rheostat.masking import select
 from rheostat.methods.language.reinforce import Reinforce
 from rheostat.objectives.clipping import DetachedClip
 from rheostat.objectives.policy_gradient import policy_gradient
+from rheostat.objectives.score_centring import centring
 from rheostat.objectives.terms import TokenTerm
 from rheostat.objectives.weights import OverCap, importance_weight
 from rheostat.parts import Batch, Context, Report, Tokens, Weighted
@@ -44,6 +47,8 @@ class WeightedLikelihood(TokenTerm):
     """Weights above the cap become the cap, or 0."""
     self_normalised: bool = False
     """Divide by the mean weight of the batch."""
+    head_tokens: int = 0
+    """Centre the score over so many of the sampler's likeliest tokens (weights ``none`` and ``token``); 0 does not."""
     reads: ClassVar[Sequence[str]] = ("advantage",)
 
     def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
@@ -58,7 +63,12 @@ class WeightedLikelihood(TokenTerm):
             aggregate=self.tokens.aggregate.mode,
             denominator=denominator,
         )
-        return found.loss, Report(clipped=found.clipped)
+        loss = found.loss
+        if self.head_tokens:
+            cap = None if self.weight == "none" else (self.cap or math.inf)
+            options: dict[str, Any] = {"mask": rows.mask, "clip": DetachedClip(), "cap": cap}
+            loss = loss - self.reduce(centring(scores.head, rows.sampler_head, rows.advantage, **options)[0], batch, denominator)
+        return loss, Report(clipped=found.clipped)
 
     def weights(self, logp: Tensor, rows: Trajectories) -> Tensor | None:
         """The weight of every token, ``[B, T]``."""
@@ -78,6 +88,8 @@ class WeightedLikelihood(TokenTerm):
         )
 
 
+EVERY = 2**20
+"""More tokens than any vocabulary here has."""
 WEIGHTED: dict[str, Plain] = {
     "is:none": Plain("uncorrected", WeightedLikelihood()),
     "is:sequence": Plain("product of all ratios of the completion", WeightedLikelihood(weight="sequence")),
@@ -86,6 +98,10 @@ WEIGHTED: dict[str, Plain] = {
     "is:truncated": Plain("sequence weight, at most 2", WeightedLikelihood(weight="sequence", cap=2.0)),
     "is:masked": Plain("sequence weight, completions above 2 dropped", WeightedLikelihood(weight="sequence", cap=2.0, over_cap="mask")),
     "is:token-truncated": Plain("the token's own ratio, at most 2", WeightedLikelihood(weight="token", cap=2.0)),
+    "is:centred": Plain("uncorrected, without the drift: score centring", WeightedLikelihood(head_tokens=EVERY)),
+    "is:token-truncated-centred": Plain(
+        "the token's own ratio, at most 2, and score centring", WeightedLikelihood(weight="token", cap=2.0, head_tokens=EVERY)
+    ),
     "is:self-normalised": Plain(
         "sequence weight over the batch's mean weight", WeightedLikelihood(weight="sequence", self_normalised=True)
     ),
@@ -102,4 +118,5 @@ def composition_of_estimator(name: str, config: Reinforce) -> Composition:
     """
     found = config.compose()
     term = replace(WEIGHTED[name].weight, tokens=Tokens(config.aggregate))
-    return replace(found, improve=[config.update.of(Weighted(term))])
+    head = [SamplerHead(term.head_tokens)] if term.head_tokens else []
+    return replace(found, retain=[*head, *found.retain], improve=[config.update.of(Weighted(term))])

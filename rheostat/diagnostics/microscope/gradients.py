@@ -164,6 +164,7 @@ class LanguageSampler:
         """The method's ascent direction on a collected batch, ``[P]`` float64; counts an update."""
         learner = self.learner
         update = learner.composition.update_of()
+        assign(self.parameters, self.path[0])
         batch = learner.retain(batch)
         assign(self.parameters, self.path[self.lag])
         batch = learner.credit(batch)

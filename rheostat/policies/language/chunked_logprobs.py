@@ -22,6 +22,7 @@ from rheostat.errors import RheostatError
 from rheostat.policies.language.matmul import linear
 
 CHUNK_ELEMENTS = 2**24  # entries of one chunk of logits: 64 MB in float32
+HEAD_CHUNK = 512  # tokens whose logits are kept for their backward pass at once
 LOWEST = torch.finfo(torch.float32).min  # a logit whose probability is exactly 0, and which stays finite
 
 
@@ -149,6 +150,45 @@ class _TokenLogProbs(torch.autograd.Function):
             None if grad_bias is None else grad_bias.to(bias.dtype),
             *(None,) * 4,
         )
+
+
+def of_head(z: Tensor, head: Tensor) -> Tensor:
+    """Log-probabilities of some tokens, and of any other one.
+
+    Args:
+        z: ``[n, V]`` float logits of the sampled distribution.
+        head: ``[n, K]`` int64, different tokens of each row.
+
+    Returns:
+        ``[n, K + 1]`` in nats; the last column is ``log(1 - sum of the others)``, computed without that subtraction. ``[n, V]`` where the
+        head is the whole vocabulary, which leaves no other token.
+    """
+    normaliser = z.logsumexp(-1, keepdim=True)
+    known = z.gather(-1, head) - normaliser
+    if head.shape[-1] >= z.shape[-1]:
+        return known
+    rest = z.scatter(-1, head, LOWEST).logsumexp(-1, keepdim=True) - normaliser
+    return torch.cat([known, rest], -1)
+
+
+def head_logprobs(hidden: Tensor, head: Tensor, layer: nn.Module, rule: LogitRule) -> Tensor:
+    """:func:`of_head` from hidden states, in chunks that the backward pass computes again; differentiable.
+
+    Args:
+        hidden: ``[n, C]`` final hidden states, each of the position before its token.
+        head: ``[n, K]`` int64.
+        layer: the model's output layer.
+        rule: from its output to the distribution that is sampled, without filters.
+    """
+
+    weight, bias = (layer.weight, layer.bias) if type(layer) is nn.Linear else (None, None)
+
+    def score(x: Tensor, tokens: Tensor) -> Tensor:
+        z = layer(x).float() if weight is None else linear(x.float(), weight.float(), None if bias is None else bias.float())
+        return of_head(rule.apply(z), tokens)
+
+    parts = zip(hidden.split(HEAD_CHUNK), head.split(HEAD_CHUNK), strict=True)
+    return torch.cat([checkpoint(score, x, tokens, use_reentrant=False) for x, tokens in parts])
 
 
 def token_logprobs(

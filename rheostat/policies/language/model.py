@@ -26,7 +26,7 @@ from rheostat.errors import MissingExtra, RheostatError
 from rheostat.masking import require_same_shape
 from rheostat.policies.language import decoder as decoders
 from rheostat.policies.language.adapter_dropout import dropping, install
-from rheostat.policies.language.chunked_logprobs import CHUNK_ELEMENTS, LogitRule, token_logprobs
+from rheostat.policies.language.chunked_logprobs import CHUNK_ELEMENTS, LogitRule, head_logprobs, of_head, token_logprobs
 from rheostat.policies.language.matmul import linear
 from rheostat.policies.language.model_loading import (
     check_vocabulary,
@@ -55,6 +55,8 @@ class TokenScores:
     """V of the state before the token."""
     next_value: Tensor | None = None
     """V of the state after the token: what a truncated row bootstraps from."""
+    head: Tensor | None = None
+    """``[B, T, K + 1]``: log-probabilities of other tokens in its place, last that of all that were not asked for."""
 
 
 class LanguagePolicy(nn.Module):
@@ -235,6 +237,7 @@ class LanguagePolicy(nn.Module):
         top_p: float = 1.0,
         entropy: bool = False,
         value: bool = False,
+        head: Tensor | None = None,
     ) -> TokenScores:
         """Log-probabilities of the masked tokens given what precedes them, under the distribution that would be sampled.
 
@@ -246,6 +249,7 @@ class LanguagePolicy(nn.Module):
                 is a constant for the gradient.
             entropy: also of the distribution each token was drawn from.
             value: also the critic's values, before and after each token.
+            head: ``[B, T, K]`` int64, tokens to score in the place of each masked one; without filters only.
 
         Raises:
             RheostatError: different shapes, an empty mask, a masked token without a predecessor, a gap inside a row, or no value head.
@@ -255,16 +259,41 @@ class LanguagePolicy(nn.Module):
             raise RheostatError("This policy has no value head: build it with value_head=True.")
         rule = self.rule(temperature, top_k, top_p)
         if torch.is_grad_enabled() or action.numel() <= SCORED_AT_ONCE:
-            return self._score(action, attention, mask, rule, entropy, value)
+            return self._score(action, attention, mask, rule, entropy, value, head)
         rows = max(1, SCORED_AT_ONCE // action.shape[1])
+        split = zip(action.split(rows), attention.split(rows), mask.split(rows), _split(head, rows, len(action)), strict=True)
         parts = [
-            self._score(*part, rule, entropy, value) if part[2].any() else _nothing(part[2], entropy, value)
-            for part in zip(action.split(rows), attention.split(rows), mask.split(rows), strict=True)
+            self._score(ids, real, asked, rule, entropy, value, tokens)
+            if asked.any()
+            else _nothing(asked, entropy, value, tokens, self.vocabulary)
+            for ids, real, asked, tokens in split
         ]
         return TokenScores(
             torch.cat([part.logp for part in parts]),
-            *(_join([getattr(part, name) for part in parts]) for name in ("entropy", "value", "next_value")),
+            *(_join([getattr(part, name) for part in parts]) for name in ("entropy", "value", "next_value", "head")),
         )
+
+    @torch.no_grad()
+    def likeliest(self, action: Tensor, attention: Tensor, mask: Tensor, count: int, *, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+        """The likeliest tokens in the place of every masked one, and their log-probabilities.
+
+        Args:
+            action, attention, mask, temperature: as in :meth:`score`.
+            count: how many; at most the whole vocabulary.
+
+        Returns:
+            Tokens ``[B, T, K]`` int64, and ``[B, T, K + 1]`` float32 as :attr:`TokenScores.head`; 0 outside the mask.
+        """
+        rule, chunk, rows = self.rule(temperature), max(1, CHUNK_ELEMENTS // self.vocabulary), max(1, SCORED_AT_ONCE // action.shape[1])
+        tokens, logp = [], []
+        for ids, real, asked in zip(action.split(rows), attention.split(rows), mask.split(rows), strict=True):
+            for states in self.hidden_states(ids, real, predicting(asked)).split(chunk) if asked.any() else ():
+                z = rule.apply(self.raw_logits(states))
+                tokens.append(z.topk(min(count, self.vocabulary), -1).indices)
+                logp.append(of_head(z, tokens[-1]))
+        if not tokens:
+            return torch.zeros((*mask.shape, 1), dtype=torch.int64), torch.zeros((*mask.shape, 2))
+        return _spread(torch.cat(tokens), mask), _spread(torch.cat(logp), mask)
 
     @torch.no_grad()
     def read_logits(self, action: Tensor, attention: Tensor, mask: Tensor, read: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -291,13 +320,17 @@ class LanguagePolicy(nn.Module):
                 found += [read(rule.apply(self.raw_logits(states)), tokens) for states, tokens in parts]
         return _spread(torch.cat(found), mask) if found else torch.zeros(mask.shape, device=mask.device)
 
-    def _score(self, action: Tensor, attention: Tensor, mask: Tensor, rule: LogitRule, entropy: bool, value: bool) -> TokenScores:
+    def _score(
+        self, action: Tensor, attention: Tensor, mask: Tensor, rule: LogitRule, entropy: bool, value: bool, head: Tensor | None = None
+    ) -> TokenScores:
         before = predicting(mask)
         needed = before | mask if value else before
         hidden = self.hidden_states(action, attention, needed)
         asked = hidden[before[needed]] if value else hidden
         logp, spread = token_logprobs(asked, action[mask], self.causal.get_output_embeddings(), rule, entropy=entropy)
         result = TokenScores(_spread(logp, mask), None if spread is None else _spread(spread, mask))
+        if head is not None:
+            result = replace(result, head=_spread(head_logprobs(asked, head[mask], self.causal.get_output_embeddings(), rule), mask))
         if not value or self.value_head is None:
             return result
         earlier, after = _around(self.value_head(hidden), needed, mask)
@@ -516,8 +549,9 @@ def _around(values: Tensor, needed: Tensor, mask: Tensor) -> tuple[Tensor, Tenso
 
 
 def _spread(values: Tensor, mask: Tensor) -> Tensor:
-    """``values`` ``[n]`` at the positions of ``mask`` ``[B, T]``, 0 elsewhere."""
-    return torch.zeros(mask.shape, dtype=values.dtype, device=values.device).masked_scatter(mask, values)
+    """``values`` ``[n, ...]`` at the positions of ``mask`` ``[B, T]``, 0 elsewhere."""
+    there = mask.view(*mask.shape, *[1] * (values.dim() - 1))
+    return torch.zeros((*mask.shape, *values.shape[1:]), dtype=values.dtype, device=values.device).masked_scatter(there, values)
 
 
 def _join(parts: list[Tensor | None]) -> Tensor | None:
@@ -525,9 +559,14 @@ def _join(parts: list[Tensor | None]) -> Tensor | None:
     return torch.cat(found) if found else None
 
 
-def _nothing(mask: Tensor, entropy: bool, value: bool) -> TokenScores:
+def _split(values: Tensor | None, rows: int, count: int) -> Sequence[Tensor | None]:
+    return [None] * -(-count // rows) if values is None else values.split(rows)
+
+
+def _nothing(mask: Tensor, entropy: bool, value: bool, head: Tensor | None, vocabulary: int) -> TokenScores:
     zeros = torch.zeros(mask.shape, device=mask.device)
-    return TokenScores(zeros, zeros if entropy else None, zeros if value else None, zeros if value else None)
+    asked = None if head is None else zeros.new_zeros((*mask.shape, min(head.shape[-1] + 1, vocabulary)))
+    return TokenScores(zeros, zeros if entropy else None, zeros if value else None, zeros if value else None, asked)
 
 
 def _adds_nothing(model: nn.Module) -> bool:

@@ -96,8 +96,14 @@ def test_generated_completions_have_the_listed_probabilities() -> None:
 # --- every batch of two completions -----------------------------------------------------------------------------------------------------
 
 
-def expectation(name: str, problem: LanguageProblem, lag: int, updates: int = 0, **options: Any) -> Tensor:
-    """The expected gradient of a method over all batches of two completions of the one prompt, through its own code."""
+def expectation(
+    name: str, problem: LanguageProblem, lag: int, updates: int = 0, *, returns: Tensor | None = None, **options: Any
+) -> Tensor:
+    """The expected gradient of a method over all batches of two completions of the one prompt, through its own code.
+
+    ``returns`` are what the completions earn in the batches; the learner has come from the behaviour policy by the problem's own.
+    """
+    returns = problem.returns if returns is None else returns
     path = problem.path(lag + updates)
     looked = sampler(name, problem, path, lag, seed=0, options={"prompts_per_batch": 1, "group_size": 2} | options)
     assert isinstance(looked, LanguageSampler)
@@ -107,7 +113,7 @@ def expectation(name: str, problem: LanguageProblem, lag: int, updates: int = 0,
     for pair in itertools.combinations_with_replacement(range(len(p)), 2):
         rows: Trajectories = problem.rows[list(pair)].clone()
         rows.sampler_logp = torch.where(rows.mask, old[list(pair)], torch.nan)
-        rows.reward = reward_at_last_token(problem.returns[list(pair)].float(), rows.mask)
+        rows.reward = reward_at_last_token(returns[list(pair)].float(), rows.mask)
         rows.valid = torch.ones_like(rows.mask)
         ones = torch.ones(2)
         graded = Graded(rows, [problem.prompts[0]] * 2, ["", ""], Scores(ones, ones.bool(), ~ones.bool()))
@@ -154,13 +160,73 @@ def test_stale_rloo_is_biased_and_the_sequence_weight_mends_it(small: LanguagePr
     assert error(per_token, exact) > 0.005
 
 
-@pytest.mark.parametrize("name", ["is:none", "is:token", "is:prefix", "is:truncated", "is:masked", "is:self-normalised"])
+@pytest.mark.parametrize(
+    "name",
+    ["is:none", "is:token", "is:prefix", "is:truncated", "is:masked", "is:self-normalised", "is:centred", "is:token-truncated-centred"],
+)
 def test_incomplete_weights_are_biased_off_policy(small: LanguageProblem, name: str) -> None:
     assert error(expectation(name, small, LAG), exact_at(small, LAG)) > 1e-3
 
 
 def test_the_sequence_weight_is_unbiased_off_policy(small: LanguageProblem) -> None:
     assert error(expectation("is:sequence", small, LAG), exact_at(small, LAG)) < ROUNDING
+
+
+NO_NEWS: dict[str, Any] = {"advantage": "reward", "aggregation": "sequence-sum"}
+"""Every completion earns 1 and nothing is subtracted: there is nothing to learn. Sums of tokens do not know how long a completion is."""
+
+
+@pytest.mark.parametrize(
+    ("name", "updates", "options"),
+    [
+        ("reinforce", 0, {}),
+        ("reinforce", 0, {"sampler_correction": "token", "sampler_cap": 1.1}),
+        ("grpo", 1, {"clip": "none"}),
+        ("grpo", 1, {}),
+        ("tis", 1, {"sampler_cap": 1.1}),
+        ("cispo", 1, {}),
+    ],
+)
+def test_centring_cancels_the_drift_to_the_last_digit(small: LanguageProblem, name: str, updates: int, options: dict[str, Any]) -> None:
+    """Without news the expected gradient should be 0; off-policy it is not, unless the score is centred over the whole vocabulary."""
+    ones = torch.ones_like(small.returns)
+
+    def size(**more: Any) -> float:
+        return float(expectation(name, small, LAG, updates, returns=ones, **NO_NEWS | options | more).norm())
+
+    drifting, near = size(), size(score_centring=2)
+    assert drifting > 0.01 and near < 0.5 * drifting and size(score_centring=4) < ROUNDING * drifting
+
+
+def test_plain_estimators_with_and_without_the_drift(small: LanguageProblem) -> None:
+    exact = exact_at(small, LAG)
+    plain, centred, weighted, both = (
+        sine(expectation(name, small, LAG), exact) for name in ("is:none", "is:centred", "is:token-truncated", "is:token-truncated-centred")
+    )
+    assert centred < 0.6 * plain and both < weighted
+
+
+def test_a_mean_over_tokens_knows_how_long_completions_are_and_keeps_some_drift(small: LanguageProblem) -> None:
+    ones = torch.ones_like(small.returns)
+    drifting, centred = (
+        expectation("grpo", small, LAG, returns=ones, advantage="reward", score_centring=tokens).norm() for tokens in (0, 4)
+    )
+    assert 0.01 * drifting < centred < 0.2 * drifting
+
+
+def test_centring_changes_nothing_on_policy_or_under_exact_weights(small: LanguageProblem) -> None:
+    plain, centred = (expectation("rloo", small, 0, score_centring=tokens, ratio="token") for tokens in (0, 2))
+    assert error(centred, plain) < ROUNDING
+    exact: dict[str, Any] = {"advantage": "rloo", "sampler_correction": "token", "sampler_cap": 1e9}
+    plain, centred = (expectation("reinforce", small, LAG, score_centring=tokens, **exact) for tokens in (0, 2))
+    assert error(centred, plain) < ROUNDING
+
+
+@pytest.mark.parametrize("name", ["grpo", "tis", "cispo"])
+def test_centring_turns_a_stale_gradient_towards_the_exact_one(small: LanguageProblem, name: str) -> None:
+    exact = exact_at(small, LAG)
+    plain, centred = (sine(expectation(name, small, LAG, score_centring=tokens), exact) for tokens in (0, 4))
+    assert 0.05 < centred < 0.75 * plain  # what is left is the covariance under the sampler
 
 
 def test_after_updates_on_the_batch_the_gradient_is_that_of_where_the_learner_has_come(small: LanguageProblem) -> None:
