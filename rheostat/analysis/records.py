@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,18 @@ from rheostat.training.settings import CUSTOM, Settings, configure
 from rheostat.training.version_0_1 import current_metric, current_summary
 
 Array = NDArray[np.float64]
+SHAPES: dict[str, type | UnionType] = {
+    "method": str,
+    "task": str,
+    "seed": int,
+    "steps": int,
+    "online_steps": int,
+    "model": str | None,
+    "prompts": str | None,
+    "environment_options": dict,
+    "config": dict,
+}
+"""Settings that readers count on, and their types."""
 
 
 @dataclass(frozen=True)
@@ -179,9 +192,7 @@ def read_record(directory: str | Path) -> Record:
     config = _read_json(directory / "config.json")
     if config is None:
         raise RheostatError(f"There is no run in {directory}: it has no config.json.")
-    settings = config.get("settings")
-    if not isinstance(settings, dict) or not {"method", "task", "seed"} <= set(settings):
-        raise RheostatError(f"{directory / 'config.json'} is damaged: it does not name a method, a task and a seed.")
+    settings = _settings(directory / "config.json", config)
     rows = read_jsonl(directory / "metrics.jsonl")
     columns, nonfinite = _columns(rows)
     if rows and "steps" not in columns:
@@ -203,6 +214,40 @@ def read_record(directory: str | Path) -> Record:
         faults=(*wrong, *_holes(directory, columns)),
         notes=tuple(notes),
     )
+
+
+def read_records(directories: Sequence[str | Path]) -> tuple[list[Record], list[str]]:
+    """The runs that can be read, and a sentence about each that cannot.
+
+    Raises:
+        RheostatError: none of them can.
+    """
+    records, sentences = [], []
+    for directory in directories:
+        try:
+            records.append(read_record(directory))
+        except RheostatError as error:
+            sentences.append(str(error))
+    if sentences and not records:
+        raise RheostatError(" ".join(sentences))
+    return records, sentences
+
+
+def _settings(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The settings in a configuration.
+
+    Raises:
+        RheostatError: one that readers need is missing or is no such value.
+    """
+    settings = config.get("settings")
+    if not isinstance(settings, dict) or not {"method", "task", "seed"} <= set(settings):
+        raise RheostatError(f"{path} is damaged: it does not name a method, a task and a seed.")
+    for name, kind in SHAPES.items():
+        if name in settings and (not isinstance(settings[name], kind) or isinstance(settings[name], bool)):
+            raise RheostatError(f"{path} is damaged: the setting {name} is {settings[name]!r:.60}.")
+    if not isinstance(config.get("versions", {}), dict):
+        raise RheostatError(f"{path} is damaged: it does not name versions.")
+    return settings
 
 
 def _holes(directory: Path, columns: dict[str, Array]) -> list[str]:
@@ -266,9 +311,11 @@ def find_runs(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def _cell_order(path: Path) -> dict[str, int]:
-    """The order in which a comparison names its runs: its first method first, because the others are compared with it."""
-    manifest = _read_json(path / "compare.json") or {}
-    return {str(name): index for index, name in enumerate(manifest.get("cells", []))}
+    """The order in which a comparison names its runs: its first method first, because the others are compared with it. Of a damaged one
+    there is none (what shows its runs says that it is damaged)."""
+    with contextlib.suppress(RheostatError, TypeError):
+        return {str(name): index for index, name in enumerate((_read_json(path / "compare.json") or {}).get("cells", []))}
+    return {}
 
 
 def _natural(path: Path) -> list[tuple[int, str]]:

@@ -323,8 +323,12 @@ def load_comparison(directory: str | Path, *, failures: dict[str, str] | None = 
 
 
 def missing(directory: Path) -> list[str]:
-    """A sentence on missing runs of a comparison; empty where none is missing, or the directory holds no comparison."""
-    manifest = read_manifest(directory)
+    """A sentence on missing runs of a comparison, or on its manifest where that is damaged and cannot tell; empty where none is missing, or
+    the directory holds no comparison."""
+    try:
+        manifest = read_manifest(directory)
+    except RheostatError as error:
+        return [f"Whether a run is missing, and which margin was declared, cannot be told: {error}"]
     gone = [name for name in (manifest or {}).get("cells", []) if not (directory / name / "config.json").is_file()]
     return [f"{directory} has no run {', '.join(gone)}, which the comparison names: it is not counted."] if gone else []
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rheostat.analysis.records import find_runs, group_arms, read_record
+from rheostat.analysis.records import find_runs, group_arms, read_records
 from rheostat.experiments.studies.results import load_study
 from rheostat.reporting.plots import plot_comparison, plot_run
 from rheostat.reporting.report import study_result
@@ -38,7 +38,7 @@ def draw_figures(paths: Sequence[str | Path], page: Path) -> list[Path]:
             for suffix in SUFFIXES:
                 found.append(draw_into(load_study(result["study"]), result, Path(f"{place(result['study'])}{suffix}")))
             continue
-        records = [read_record(run) for run in find_runs([path])]
+        records, _ = read_records(find_runs([path]))  # the page says what was left out
         for task, arms in group_arms(records).items():
             members = [record for arm in arms for record in arm.records]
             for suffix in SUFFIXES:

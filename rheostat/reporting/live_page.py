@@ -15,10 +15,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
-from rheostat.analysis.records import find_runs, read_record
+from rheostat.analysis.records import find_runs, read_records
 from rheostat.analysis.run_list import list_runs
 from rheostat.errors import RheostatError
-from rheostat.reporting.report import Live, Section, render
+from rheostat.reporting.report import Live, Section, render, unread
 from rheostat.reporting.rollouts import kept_updates, rollouts_section
 from rheostat.terminal import clock
 from rheostat.training.logs import read_jsonl, read_timings
@@ -101,10 +101,10 @@ class LivePage:
 
     def _rendered(self, *, library: bool) -> str:
         directories = find_runs(self.paths)
-        records = [read_record(path) for path in directories]
+        records, damaged = read_records(directories)
         alone = directories[0] if len(directories) == 1 else None
         section = rollouts_section(alone) if alone is not None and kept_updates(alone) else None
-        sections: list[Section] = [section] if section else []
+        sections: list[Section] = [*unread(damaged), *([section] if section else [])]
         return render(records, sections=sections, live=Live(self.every, self._status(alone)), library=library)
 
     def _status(self, alone: Path | None) -> str:

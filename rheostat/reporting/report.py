@@ -25,7 +25,7 @@ import numpy as np
 from rheostat.analysis.curves import Curve, arm_curve
 from rheostat.analysis.format import format_interval, format_number, format_setting
 from rheostat.analysis.metrics import AXES, GROUPS, HEADLINES, Metric, ordered
-from rheostat.analysis.records import Arm, Record, find_runs, flat_settings, group_arms, read_record, regenerate
+from rheostat.analysis.records import Arm, Record, find_runs, flat_settings, group_arms, read_records, regenerate
 from rheostat.analysis.summaries import final_label, summarise, verdict_text
 from rheostat.analysis.verdict import Verdict
 from rheostat.errors import RheostatError
@@ -95,7 +95,8 @@ def write_report(paths: Sequence[str | Path], output: str | Path, *, sections: S
         ``output``.
 
     Raises:
-        RheostatError: no run there, damaged files, the same run twice, or a place that cannot be written.
+        RheostatError: no run there, none that can be read (others are left out, and the page says so), the same run twice, or a place that
+            cannot be written.
     """
     if not paths:
         raise RheostatError("A report needs at least one directory of a run or a comparison, or the name of a study.")
@@ -103,7 +104,8 @@ def write_report(paths: Sequence[str | Path], output: str | Path, *, sections: S
     studies = {path: study_result(path) for path in paths}
     results = [result for result in studies.values() if result is not None]
     runs = [path for path, result in studies.items() if result is None]
-    records = [read_record(path) for path in find_runs(runs)] if runs else []
+    records, damaged = read_records(find_runs(runs)) if runs else ([], [])
+    sections = [*unread(damaged), *sections]
     if results:
         from rheostat.reporting.study_figures import records_of, verdict_section
 
@@ -121,6 +123,15 @@ def write_report(paths: Sequence[str | Path], output: str | Path, *, sections: S
     except OSError as error:
         raise RheostatError(f"Could not write the report {output}: {error}.") from error
     return output
+
+
+def unread(damaged: Sequence[str]) -> list[Section]:
+    """The part of a page that names runs which cannot be read, if there are any.
+
+    Args:
+        damaged: a sentence about each.
+    """
+    return [Section("Runs left out", " ".join(damaged), first=True)] if damaged else []
 
 
 def video_section(run: Path) -> Section | None:
@@ -298,7 +309,9 @@ def _margin(arms: Sequence[Arm]) -> float | None:
     from rheostat.experiments.comparison import read_manifest
 
     places = {record.directory.parent for arm in arms for record in arm.records}
-    manifest = read_manifest(places.pop()) if len(places) == 1 else None
+    manifest = None
+    with contextlib.suppress(RheostatError):  # what is said of missing runs names a damaged one
+        manifest = read_manifest(places.pop()) if len(places) == 1 else None
     return None if manifest is None else manifest.get("margin")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,25 @@ def test_a_half_written_line_is_no_damage(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", rows=4)
     append(run, '{"iteration": 5, "ste')
     assert len(read_record(run).columns["steps"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("method", ["ppo"]), ("task", None), ("seed", "text"), ("seed", True), ("seed", 1.5), ("steps", "many"), ("online_steps", {}),
+        ("model", 3), ("prompts", []), ("environment_options", [1]), ("environment_options", None), ("config", "text"), ("config", None),
+    ],
+)  # fmt: skip
+def test_settings_of_another_type_are_damage(tmp_path: Path, name: str, value: Any) -> None:
+    run = write_run(tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["settings"][name] = value
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RheostatError, match=rf"config\.json is damaged: the setting {name} is"):
+        read_record(run)
+    (run / "config.json").write_text(json.dumps({**config, "settings": config["settings"] | {name: 1}, "versions": [name]}))
+    with pytest.raises(RheostatError, match=r"config\.json is damaged"):
+        read_record(run)
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,23 @@ def test_language_runs_choose_their_own_panels(tmp_path: Path) -> None:
     assert "Final validation reward" in page.text
 
 
+@pytest.mark.parametrize(
+    ("file", "text"), [("config.json", "{"), ("metrics.jsonl", '{"steps": 1}\nx\n{"steps": 2}\n'), ("summary.json", "[1]")]
+)
+def test_a_page_of_what_is_whole_says_what_is_left_out(tmp_path: Path, file: str, text: str) -> None:
+    for seed in (0, 1):
+        write_run(tmp_path / f"ppo-s{seed}", seed=seed)
+    alone = write_report([tmp_path / "ppo-s1"], tmp_path / "alone.html").read_text()
+    (tmp_path / "ppo-s0" / file).write_text(text)
+    (tmp_path / "compare.json").write_text("{")
+    page = html.unescape(write_report([tmp_path], tmp_path / "page.html").read_text())
+    assert "Runs left out" in page and f"{tmp_path / 'ppo-s0' / file} is damaged" in page and "Runs left out" not in alone
+    assert f"Whether a run is missing, and which margin was declared, cannot be told: {tmp_path / 'compare.json'} is damaged" in page
+    (tmp_path / "ppo-s1" / "config.json").write_text("{")
+    with pytest.raises(RheostatError, match=r"ppo-s0.* is damaged.*ppo-s1.* is damaged"):
+        write_report([tmp_path], tmp_path / "page.html")
+
+
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(RheostatError, match="at least one directory"):
         write_report([], tmp_path / "page.html")
