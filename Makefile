@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
-.PHONY: demo test nightly lint docs package clean
+.PHONY: demo test nightly soak lint docs package clean
 
 demo: $(VENV)/.installed  ## PPO, PPO-Buffer and PROPS side by side on CartPole, three seeds each
 	$(RUN) -m rheostat.cli demo
@@ -14,6 +14,9 @@ test: $(VENV)/.installed-test  ## the tests
 
 nightly: $(VENV)/.installed-test  ## the slow tests too: learning, crashes
 	$(RUN) -m pytest -n auto -m "slow or not slow"
+
+soak: $(VENV)/.installed-test  ## three days' worth of cheap updates of four kinds; memory, descriptors and disk must stay flat (an hour)
+	$(RUN) -m tests.soak
 
 lint: $(VENV)/.installed-test  ## style and types
 	$(RUN) -m ruff check .
