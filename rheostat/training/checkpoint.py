@@ -98,7 +98,8 @@ def write(folder: Path, name: str, state: dict[str, Any], *, keep: int = 2, fact
     final, temporary = folder / name, folder / f".{name}.writing"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(temporary, ignore_errors=True)
+        for left in (temporary, *folder.glob(".iteration-*.writing")):  # by a process that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
         temporary.mkdir()
         save_file(tensors, temporary / "state.safetensors")
         (temporary / "state.json").write_text(json.dumps(skeleton))

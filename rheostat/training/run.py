@@ -55,6 +55,7 @@ from rheostat.training.opening import Opened, another_run, growth, larger_settin
 from rheostat.training.progress import Progress, Silent
 from rheostat.training.rollout_files import keep_rollouts
 from rheostat.training.run_directory import CONFIG, LOCK, command_line, grow, read_description, refuse_taken, write_description
+from rheostat.training.sandboxing import FILE as SANDBOX
 from rheostat.training.sandboxing import keep_sandbox
 from rheostat.training.settings import CUSTOM, Settings
 from rheostat.training.signals import listening
@@ -404,7 +405,7 @@ class Run:
 
     def _train(self, progress: Progress, sinks: tuple[str, ...]) -> None:
         self._compare_identity(progress)
-        keep_sandbox(self.directory, self.method)  # never weaker than at its beginning
+        keep_sandbox(self.directory, self.method, self._files.get(SANDBOX))  # never weaker than at its beginning
         outputs: list[Sink] = open_sinks(
             sinks, self.directory, self.settings.to_json(), self.method.steps if self._iteration else None, progress.note
         )

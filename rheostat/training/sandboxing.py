@@ -14,20 +14,31 @@ from rheostat.credit.verifiers.sandbox.levels import LEVELS, Standing, rank, sta
 from rheostat.errors import RheostatError
 from rheostat.json_text import NotJSON
 from rheostat.json_text import read as read_json
+from rheostat.training.logs import Counted, fault
 
 FILE = "sandbox.json"
 
 
-def keep_sandbox(directory: Path, method: Any) -> None:
+def keep_sandbox(directory: Path, method: Any, counted: Counted | None = None) -> None:
     """Write the sandbox of the method's graders; refuse graders with a weaker one than an earlier session stored.
 
+    Args:
+        directory: of the run.
+        method: the running method.
+        counted: what the checkpoint counted of the record; None where there was none.
+
     Raises:
-        RheostatError: the sandbox here is weaker than the one the run began with.
+        RheostatError: the sandbox here is weaker than the one the run began with, or the record of that was removed or edited.
     """
     standings = _standings(method)
     level = weakest(standings)
     if level is None:
         return
+    if counted is not None and (wrong := fault(directory / FILE, counted)) is not None:
+        raise RheostatError(
+            f"{directory / FILE} {wrong}, so whether the sandbox here is weaker than the run's cannot be told: put it back as it was, or "
+            "start a new run."
+        )
     if (less := weaker_here(directory, method)) is not None:
         raise RheostatError(f"{less}: resume it where that works, or start a new run with --sandbox {level}.")
     if read_sandbox(directory) is not None:
@@ -60,16 +71,20 @@ def read_sandbox(directory: Path) -> dict[str, Any] | None:
     path = directory / FILE
     try:
         found: dict[str, Any] = read_json(path)
+        _ = [Standing.from_json(grader) for grader in found.get("graders", [])]
     except FileNotFoundError:
         return None
-    except (OSError, NotJSON) as error:
+    except (OSError, NotJSON, TypeError, ValueError, AttributeError) as error:
         raise RheostatError(f"{path} is damaged: {error}.") from error
     return found
 
 
 def sandbox_line(directory: Path) -> str | None:
-    """The record in one line, for a report."""
-    found = read_sandbox(directory)
+    """The record in one line, for a report, or that it is damaged."""
+    try:
+        found = read_sandbox(directory)
+    except RheostatError as error:
+        return f"not known: {error}"
     if found is None:
         return None
     return "; ".join(Standing.from_json(grader).sentence() for grader in found.get("graders", [])) or str(found.get("level"))

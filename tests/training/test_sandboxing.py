@@ -13,7 +13,10 @@ import rheostat
 from rheostat.credit.verifiers import WeightedSum
 from rheostat.credit.verifiers.sandbox.levels import Standing
 from rheostat.errors import RheostatError
+from rheostat.training import sandboxing
+from rheostat.training.run import Run
 from rheostat.training.sandboxing import keep_sandbox, sandbox_line
+from rheostat.training.settings_from_options import settings_for
 from tests import tiny_language
 
 REWARD = "import os\ndef score(completions, **kw):\n    return [float(len(c) % 2) + float('HOME' in os.environ) for c in completions]\n"
@@ -59,6 +62,9 @@ def test_a_damaged_record_is_named(tmp_path):
     (tmp_path / "sandbox.json").write_text("{")
     with pytest.raises(RheostatError, match=r"sandbox.json is damaged"):
         keep_sandbox(tmp_path, method(Stands("kernel")))
+    for damaged in ("{", "[]", '{"graders": 3}', '{"graders": [1]}', '{"graders": [{"stopped": 1}]}', '{"graders": [{"refused": [1]}]}'):
+        (tmp_path / "sandbox.json").write_text(damaged)
+        assert "sandbox.json is damaged" in (sandbox_line(tmp_path) or "")  # and a report is made all the same
 
 
 @pytest.fixture
@@ -90,17 +96,30 @@ def test_a_run_says_which_sandbox_its_own_rewards_had(language, monkeypatch):
     assert max(row["reward"] for row in run.metrics) <= 1  # the trainer's HOME was not there
 
 
-def test_resuming_with_less_is_refused(language):
-    directory = language["directory"]
-    from rheostat.training.run import Run
-    from rheostat.training.settings_from_options import settings_for
-
-    options = {key: value for key, value in language.items() if key not in ("directory", "progress")}
-    Run.create(directory, settings_for("grpo", "prompts", **options, sandbox="process"))
-    record = json.loads((directory / "sandbox.json").read_text())
-    (directory / "sandbox.json").write_text(json.dumps(record | {"level": "namespaces"}))
+def test_resuming_with_less_is_refused(language, monkeypatch):
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(sandboxing, "_standings", lambda method: [Standing("grader", "namespaces")])
+        begin(language)
     with pytest.raises(RheostatError, match=r"level namespaces, and here they have process .*resume it where that works"):
-        rheostat.resume(directory, progress=False)
+        rheostat.resume(language["directory"], progress=False)
+
+
+def test_a_record_that_was_removed_or_edited_opens_no_door(language):
+    begin(language)
+    record = language["directory"] / "sandbox.json"
+    whole = record.read_text()
+    for text, said in ((None, "is gone"), (whole.replace('"level": "process"', '"level": "off"'), "is not what the run wrote")):
+        record.unlink() if text is None else record.write_text(text)
+        with pytest.raises(RheostatError, match=rf"sandbox\.json {said}.*, so whether the sandbox here is weaker .* cannot be told"):
+            rheostat.resume(language["directory"], progress=False)
+    record.write_text(whole)
+    assert rheostat.resume(language["directory"], progress=False).finished
+
+
+def begin(language: dict[str, Any]) -> None:
+    """A run whose graders have the level ``process``, before its first update."""
+    options = {key: value for key, value in language.items() if key not in ("directory", "progress")}
+    Run.create(language["directory"], settings_for("grpo", "prompts", **options, sandbox="process")).close()
 
 
 @pytest.mark.parametrize(

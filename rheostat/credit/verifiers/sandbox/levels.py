@@ -79,7 +79,7 @@ class Standing:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Standing:
         """Read from plain JSON."""
-        lists = {name: tuple(content.get(name, ())) for name in ("needs", "stopped", "worked")}
+        lists = {name: tuple(map(str, content.get(name, ()))) for name in ("needs", "stopped", "worked")}
         return cls(str(content.get("grader")), str(content.get("level")), **lists, refused=dict(content.get("refused", {})))
 
     def sentence(self) -> str:
