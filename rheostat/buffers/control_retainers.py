@@ -91,7 +91,7 @@ class DataSet:
                     f"{context.who} learns from a data set first: name one with --offline (`rheostat dataset make` makes one)."
                 )
             return
-        context.offline.require_spaces(context.observation_space, context.action_space, task=context.environments.name)
+        context.offline.require_spaces(context.environments.observation_space, context.action_space, task=context.environments.name)
         if self.best_share < 1:
             context.offline = context.offline.best(self.best_share)
 

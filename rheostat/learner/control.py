@@ -29,8 +29,10 @@ from rheostat.learner.teamed import Teamed
 from rheostat.objectives.temporal_difference import min_over_critics
 from rheostat.options import check_domains, refuse_idle
 from rheostat.parts import Batch, Metrics
+from rheostat.policies.control.pixels import PIXEL_RANGE
 from rheostat.policies.control.recurrent import EpisodeMemory, RecurrentActorCritic
 from rheostat.policies.control.squashed import Bounds, Rescaled
+from rheostat.policies.control.views import space_of_pixels
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.environments import Environments
 
@@ -101,6 +103,7 @@ class ControlContext(LearnerContext):
         self.log: Any = None
         self.ranked = False
         self.compute = Compute()
+        self.pixels_as_numbers = False
 
     # --- spaces and units -------------------------------------------------------------------------------------------------------------
 
@@ -116,8 +119,9 @@ class ControlContext(LearnerContext):
 
     @property
     def observation_space(self) -> Any:
-        """Space of one environment."""
-        return self.environments.observation_space
+        """Space of one environment; of images as vectors of pixels where the networks read them so."""
+        space = self.environments.observation_space
+        return space_of_pixels(space) if self.pixels_as_numbers else space
 
     @property
     def action_space(self) -> Any:
@@ -145,10 +149,12 @@ class ControlContext(LearnerContext):
     @property
     def images(self) -> bool:
         """Whether observations are images."""
-        return len(self.observation_space.shape) == 3
+        return len(self.environments.observation_space.shape) == 3
 
     def see(self, observation: Tensor, model: str = "policy") -> Tensor:
         """Raw observations as a model reads them, by the statistics that belong to it (a lagged policy has those of its time)."""
+        if self.pixels_as_numbers:
+            observation = observation.flatten(-3) / PIXEL_RANGE
         statistics = getattr(self.models.get(model), "statistics", None) or self.stores.get("observations")
         return observation if statistics is None else statistics.normalise(observation)
 

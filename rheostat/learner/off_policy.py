@@ -73,17 +73,23 @@ class AsRead:
 
     Args:
         discrete: whether actions are choices among a number of them; None takes those and continuous ones.
-        images: whether the networks read images.
+        beside: numbers stand beside every observation, so that an image is a vector of pixels, which a network of its own reads.
+        no_images: why the networks cannot read images; empty where they can.
         clip_actions: whether actions are clipped to the bounds (a policy's own samples may lie outside).
     """
 
     discrete: bool | None = False
-    images: bool = False
+    beside: bool = False
+    no_images: str = ""
     clip_actions: bool = True
     writes: ClassVar[tuple[str, ...]] = ("drawn",)
 
     def prepare(self, context: Any) -> None:
-        """Find the bounds of continuous actions."""
+        """Find the bounds of continuous actions, and say how images are read.
+
+        Raises:
+            RheostatError: actions or observations that the networks do not support.
+        """
         from gymnasium.spaces import Discrete
 
         who, environments = context.who, context.environments
@@ -94,9 +100,9 @@ class AsRead:
                     "floats."
                 )
             context.bounds = Bounds.of(context.action_space, who)
-        shape = list(context.observation_space.shape)
-        if len(shape) != 1 and not self.images:
-            raise RheostatError(f"{who} reads vectors of numbers, and {environments.name} shows images {shape}: use sac, iql or ppo.")
+        if self.no_images and (context.images or getattr(context.observation_space, "pictures", ())):
+            raise RheostatError(f"{who} cannot read the images of {environments.name}: {self.no_images}.")
+        context.pixels_as_numbers = self.beside and context.images
 
     def __call__(self, context: Any, batch: Batch) -> Batch:
         kept, bounds = batch.rows, context.bounds

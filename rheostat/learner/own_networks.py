@@ -183,7 +183,7 @@ class OwnDiscreteCritics(nn.Module):
 
 def _columns(context: Any) -> int | None:
     """Numbers of an observation that is a vector; None of an image, which is read whole."""
-    return None if context.images else int(context.observation_space.shape[0])
+    return None if len(context.observation_space.shape) == 3 else int(context.observation_space.shape[0])
 
 
 def _called(network: nn.Module, inputs: tuple[Tensor, ...], frozen: bool) -> Tensor:

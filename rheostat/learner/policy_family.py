@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rheostat.credit.td_annotations import soft_draw
 from rheostat.errors import RheostatError
-from rheostat.learner.actor_critic_updates import Found, smallest_q
+from rheostat.learner.actor_critic_updates import Found, reading, smallest_q
 from rheostat.learner.control_models import Build, TrainableNetwork
 from rheostat.objectives.actor import deterministic_actor_loss, soft_actor_loss, temperature_loss
 from rheostat.objectives.temporal_difference import min_over_critics
@@ -65,8 +65,8 @@ class Family:
         """The balance model."""
 
         def build(context: Any) -> BalanceModel:
-            draw = context.streams["networks"]
-            return BalanceModel(context.sizes[0], self.low, self.high, hidden=hidden, released_map=released_map, generator=draw)
+            seen, others = reading(context)
+            return BalanceModel(seen, self.low, self.high, hidden=hidden, released_map=released_map, **others)
 
         return TrainableNetwork(build, self.learning_rate)
 

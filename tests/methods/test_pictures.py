@@ -13,6 +13,7 @@ from gymnasium import spaces
 
 import rheostat
 from rheostat.errors import RheostatError
+from rheostat.policies.control.balance import sin_cos_encoding
 from rheostat.policies.control.pixels import Pixels
 from rheostat.training.run import Run
 from rheostat.training.settings_from_options import settings_for
@@ -63,17 +64,21 @@ def options_of(method: str, tmp_path: Path, task: Any) -> dict[str, Any]:
     return found
 
 
-CONTINUOUS = ("awac", "bc", "cql", "iql", "rlpd", "sac", "td3", "td3-bc")
+CONTINUOUS = ("awac", "bc", "cql", "famo2o", "famo2o-cql", "iql", "pmoe", "rlpd", "sac", "td3", "td3-bc")
+ALONE = ("famo2o", "famo2o-cql", "iql", "pmoe", "sac")
 
 
-@pytest.mark.parametrize(("method", "seen"), [*((method, "tuple") for method in CONTINUOUS), ("sac", "image"), ("iql", "dict")])
+PICTURED = [*((method, "tuple") for method in CONTINUOUS), *((method, "image") for method in ALONE), ("iql", "dict")]
+
+
+@pytest.mark.parametrize(("method", "seen"), PICTURED)
 def test_pictures_are_read_by_networks_of_their_own(method: str, seen: str, tmp_path: Path) -> None:
     def task() -> Bright:
         return Bright(seen)
 
     run = Run.create(tmp_path / "run", settings_for(method, task, **options_of(method, tmp_path, task)), task=task)
     models = run.method.context.models
-    parts = [models[name].network for name in ("policy", "critics", "target critics", "value") if name in models]
+    parts = [models[name].network for name in ("policy", "critics", "target critics", "value", "balance") if name in models]
     pictures = [[module for module in part.modules() if isinstance(module, Pixels)] for part in parts]
     assert all(len(found) == PICTURES[seen] for found in pictures)
     before = [module.project[0].weight.clone() for found in pictures for module in found]
@@ -128,8 +133,32 @@ def test_what_cannot_act_on_images_is_refused(tmp_path: Path) -> None:
     options = options_of("cql", tmp_path, Bright)
     with pytest.raises(RheostatError, match="normalise would do nothing: images are scaled by their own network"):
         rheostat.train("cql", Bright, directory=tmp_path / "run", **options, normalise_states=True)
-    for method in ("famo2o", "pmoe", "uni-o4"):
-        with pytest.raises(
-            RheostatError, match=rf"{method} reads vectors of numbers, and .* shows images \[1, 8, 8\]: use sac, iql or ppo"
-        ):
-            rheostat.train(method, Bright, directory=tmp_path / "run", **(options_of(method, tmp_path / method, Bright) | {"steps": 400}))
+    with pytest.raises(RheostatError, match="normalise would do nothing: images are scaled by their own network"):
+        options = options_of("famo2o", tmp_path / "famo2o", Bright)
+        rheostat.train("famo2o", Bright, directory=tmp_path / "run", **options, normalise_states=True)
+    for seen in ("image", "dict"):
+
+        def task(seen: str = seen) -> Bright:
+            return Bright(seen)
+
+        options = options_of("uni-o4", tmp_path / seen, task) | {"steps": 400}
+        with pytest.raises(RheostatError, match=r"uni-o4 cannot read the images of .*: it gates and chooses its policies in episodes"):
+            rheostat.train("uni-o4", task, directory=tmp_path / "run", **options)
+    with pytest.raises(RheostatError, match="This network reads vectors of numbers, and the environment shows images: use ppo"):
+        rheostat.train("pmoe-ppo", lambda: Bright("dict"), directory=tmp_path / "run", steps=64)
+
+
+def test_a_coefficient_stands_beside_the_pixels_of_an_image(tmp_path: Path) -> None:
+    """The network of the picture sees the picture; the perceptron sees its features and the encoded coefficient."""
+    options = options_of("famo2o", tmp_path, Bright)
+    run = Run.create(tmp_path / "run", settings_for("famo2o", Bright, **options), task=Bright)
+    context = run.method.context
+    policy, family = context.models["policy"], run.method.config.family
+    raw, _ = context.environments.encode(np.stack([Bright().observation_space.sample() for _ in range(3)]))
+    seen = context.see(raw)
+    assert raw.dtype == torch.uint8 and torch.equal(seen, raw.flatten(1) / 255)
+    front = policy.network.front
+    features = torch.cat([front.network.networks[0](raw / 255), sin_cos_encoding(torch.tensor([1.0, 2.0, 3.0]), family.encoding_size)], 1)
+    member = policy.distribution(family.beside(context, seen, torch.tensor([1.0, 2.0, 3.0])))
+    torch.testing.assert_close(member.mean, policy.network.stack(features)[0].tanh())
+    assert not torch.equal(member.mean, policy.distribution(family.beside(context, seen, torch.full((3,), 5.0))).mean)

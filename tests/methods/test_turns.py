@@ -55,7 +55,8 @@ def test_stopping_anywhere_changes_nothing(method: str, model: str, tmp_path: Pa
     start = weights(whole.method.policy)
     whole.train()
     assert not torch.equal(start, weights(whole.method.policy))
-    assert whole.metrics[1]["turns"] > 1 and "validation_turns" in whole.metrics[1] and "reward/found" in whole.metrics[0]
+    first, _, second, _ = whole.metrics
+    assert second["turns"] > 1 and "validation_turns" in second and "reward/found" in second and first["validation_turns"] > 1
     halted = Run.create(tmp_path / "halted", small(method, model, **options), task=Easy())
     with pytest.raises(Interrupted, match="rheostat resume"):
         halted.train(progress=StopAfter(1))

@@ -92,6 +92,6 @@ class AWAC:
             PerStep(self.batches.size, [PolicyValueTarget()], [CriticStep(), imitation]),
             models,
             stores=[DataSet(), self.rewards, self.states],
-            read=AsRead(discrete=None, images=True),
+            read=AsRead(discrete=None),
             log=self.log,
         )

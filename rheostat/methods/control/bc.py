@@ -66,7 +66,7 @@ class BC:
     def compose(self) -> Staged:
         """The four answers; when the data set has been learned from, there is nothing more to do."""
         models = {"policy": ClonedPolicy(self.hidden, self.learning_rate, self.imitation)}
-        read, size = AsRead(discrete=None, images=True), self.batches.size
+        read, size = AsRead(discrete=None), self.batches.size
         cloning = Composition(Nobody(), [Draw(size, per_turn)], [read], [PerStep(size, [], [ImitationStep()])], models)
         stages = [Stage("offline", cloning, GradientSteps(lambda context: context.total_steps))]
         stages.append(Stage("finished", Composition(Nobody(), [], [], [], models)))

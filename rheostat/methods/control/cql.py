@@ -97,6 +97,4 @@ class CQL:
         """SAC's answers on a data set first, with critics that stay below it."""
         policy = TrainableNetwork(squashed_actor(self.hidden), self.learning_rate, own=own_soft_policy)
         step, online = (conservative_step(self, penalty) for penalty in (self.penalty, self.penalty.online))
-        return conservative_composition(
-            self, {"policy": policy} | conservative_models(self), step, online, AsRead(discrete=None, images=True)
-        )
+        return conservative_composition(self, {"policy": policy} | conservative_models(self), step, online, AsRead(discrete=None))

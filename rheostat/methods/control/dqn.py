@@ -96,6 +96,6 @@ class DQN:
             PerStep(self.batches.size, [GreedyTarget(self.double)], [ActionValueStep(self.huber)]),
             models,
             stores=[self.rewards],
-            read=AsRead(discrete=True, images=True),
+            read=AsRead(discrete=True),
             log=self.log,
         )

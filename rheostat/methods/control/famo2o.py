@@ -106,7 +106,7 @@ class FamO2O:
             step(False),
             models,
             stores=[DataSet(), self.rewards, self.states],
-            read=AsRead(),
+            read=AsRead(beside=True),
             log=self.log,
             online=step(family.balance == "model"),
         )
@@ -167,4 +167,4 @@ class FamO2OCQL:
             return conservative_step(self, penalty, q_value=WeightedQ(), before=(draw,), after=(SoftBalanceStep(family),))
 
         online = step(self.penalty.online, family.balance == "model")
-        return conservative_composition(self, models, step(self.penalty, False), online, AsRead())
+        return conservative_composition(self, models, step(self.penalty, False), online, AsRead(beside=True))

@@ -82,6 +82,6 @@ class IQL:
             self.critics.step(self.batches.size, imitation_of(self, self.weights, self.weights.cap)),
             models | self.critics.models(self.hidden, self.learning_rate),
             stores=[DataSet(), self.rewards, self.states],
-            read=AsRead(discrete=None, images=True),
+            read=AsRead(discrete=None),
             log=self.log,
         )

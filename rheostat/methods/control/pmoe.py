@@ -37,7 +37,7 @@ from typing import Any, ClassVar, Literal
 from rheostat.buffers.control_retainers import ReplayBuffer, Rewards
 from rheostat.collect.control.control_collectors import RandomFirst
 from rheostat.credit.td_annotations import SoftTarget, StandardisedRewards
-from rheostat.learner.actor_critic_updates import Critics, CriticStep, Entropy
+from rheostat.learner.actor_critic_updates import Critics, CriticStep, Entropy, reading
 from rheostat.learner.dial import Dial
 from rheostat.learner.learner import Composition
 from rheostat.learner.mixture import EntropyOf, Mixture, MixtureActorStep, MixturePolicy, OfDrawnExpert
@@ -100,13 +100,15 @@ class PMOE:
 
     def network(self, context: Any) -> MixtureActor:
         """Experts and weights, untrained."""
+        seen, others = reading(context)
         return MixtureActor(
-            *context.sizes,
+            seen,
+            context.action_size,
             experts=self.mixture.size,
             hidden=self.hidden if self.actor_hidden is None else self.actor_hidden,
             mixture_hidden=self.mixture_hidden,
             initial_output=self.initial_output,
-            generator=context.streams["networks"],
+            **others,
         )
 
     def compose(self) -> Composition:

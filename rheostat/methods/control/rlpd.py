@@ -105,6 +105,6 @@ class RLPD:
             PerStep(self.batches.size, [target], [CriticStep(self.critics.over, self.critics.scale), late]),
             models,
             stores=[DataSet(needed=False), self.rewards, self.states],
-            read=AsRead(images=True),
+            read=AsRead(),
             log=self.log,
         )

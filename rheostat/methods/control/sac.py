@@ -77,6 +77,6 @@ class SAC:
             PerStep(self.batches.size, [SoftTarget(self.entropy_in_backup)], updates),
             models,
             stores=[self.rewards],
-            read=AsRead(images=True),
+            read=AsRead(),
             log=self.log,
         )

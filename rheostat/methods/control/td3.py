@@ -55,6 +55,6 @@ class TD3:
             self.networks.step(self.batches.size),
             self.networks.models(),
             stores=[self.rewards],
-            read=AsRead(images=True),
+            read=AsRead(),
             log=self.log,
         )

@@ -59,6 +59,6 @@ class TD3BC:
             self.networks.step(self.batches.size, self.alpha),
             self.networks.models(),
             stores=[DataSet(), self.rewards, self.states],
-            read=AsRead(images=True),
+            read=AsRead(),
             log=self.log,
         )

@@ -68,6 +68,12 @@ from rheostat.options import option
 
 STAGES = ("critics", "model", "cloning", "policies")
 
+NO_IMAGES = (
+    "it gates and chooses its policies in episodes that a learned model imagines, and that model predicts vectors of numbers: use iql, "
+    "or ppo online"
+)
+"""Why observations cannot be images."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -214,7 +220,7 @@ class UniO4:
     def compose(self) -> Staged:
         """Five stages over shared models: critics, model, cloning, clipped steps offline, and PPO online."""
         self.refuse()
-        models, read, sarsa = self.models(), AsRead(), self.critics.form == "sarsa"
+        models, read, sarsa = self.models(), AsRead(no_images=NO_IMAGES), self.critics.form == "sarsa"
         chosen, members, world_model = models["policy"], models["members"], models.get("world model")
 
         def offline(draw: Any, step: Any, size: int, *credit: Any) -> Composition:
@@ -227,7 +233,7 @@ class UniO4:
         online = Composition(
             Drawing(self.online.environments, self.online.batch_steps, self.online.clip_actions),
             [FreshRows()],
-            [AsRead(clip_actions=False), OldValuesApart("online policy"), GAE(self.gamma, self.online.lam)],
+            [AsRead(no_images=NO_IMAGES, clip_actions=False), OldValuesApart("online policy"), GAE(self.gamma, self.online.lam)],
             [self.online.update(self.max_grad_norm)],
             models,
         )

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rheostat.policies.control.critics import Stack
 from rheostat.policies.control.squashed import SquashedGaussian
+from rheostat.policies.control.views import Front
 
 LOG_STD = (-10.0, 2.0)
 """Limits of the balance model's log standard deviation (the authors' code)."""
@@ -42,10 +43,11 @@ class BalanceModel(nn.Module):
     """Picks the coefficient of a state: a squashed normal number, mapped onto a range.
 
     Args:
-        observations: features of an observation.
+        observations: features that the perceptron reads.
         low, high: range of the coefficient.
         hidden: widths of the hidden layers.
         released_map: see :func:`coefficient_of`.
+        front: what makes features of pictures.
         generator: draws the initial weights.
     """
 
@@ -57,16 +59,18 @@ class BalanceModel(nn.Module):
         *,
         hidden: tuple[int, ...] = (256, 256),
         released_map: bool = False,
+        front: Front | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.front: nn.Module = front or nn.Identity()
         self.low, self.high, self.released_map = low, high, released_map
         self.stack = Stack(1, observations, hidden, 1, generator=generator)
         self.log_std = nn.Parameter(torch.zeros(1))
 
     def distribution(self, observation: Tensor) -> SquashedGaussian:
         """Of the number in (-1, 1), ``[B, 1]``."""
-        return SquashedGaussian(self.stack(observation)[0], self.log_std.clamp(*LOG_STD))
+        return SquashedGaussian(self.stack(self.front(observation))[0], self.log_std.clamp(*LOG_STD))
 
     def draw(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Reparameterised coefficients ``[B]`` and the log-probabilities ``[B]`` of the squashed numbers, before they are mapped."""

@@ -15,6 +15,7 @@ from rheostat.policies.control.actors import LOG_STD
 from rheostat.policies.control.critics import EnsembleQ, Stack
 from rheostat.policies.control.mixtures import MixtureOfGaussians, SquashedMixture
 from rheostat.policies.control.pixels import layer
+from rheostat.policies.control.views import Front
 
 
 def require_experts(experts: int) -> None:
@@ -31,12 +32,13 @@ class MixtureActor(nn.Module):
     """``tanh`` of a mixture of Gaussians whose weights, means and deviations depend on the state (PMOE on SAC).
 
     Args:
-        observations, actions: features of an observation and of a unit action.
+        observations, actions: features that the networks read, and of a unit action.
         experts: K.
         hidden: widths of the hidden layers of the experts' network.
         mixture_hidden: widths of the hidden layers of the weights' network; none is a single linear layer.
         log_std: limits of the log standard deviation, by clipping.
         initial_output: the experts' last layer starts uniform in +- this; None as in :class:`Stack`.
+        front: what makes features of pictures, one for experts and weights.
         generator: draws the initial weights.
 
     Raises:
@@ -53,9 +55,11 @@ class MixtureActor(nn.Module):
         mixture_hidden: tuple[int, ...] = (),
         log_std: tuple[float, float] = LOG_STD,
         initial_output: float | None = None,
+        front: Front | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
+        self.front: nn.Module = front or nn.Identity()
         require_experts(experts)
         self.shape, self.limits = (experts, actions), log_std
         self.stack = Stack(1, observations, hidden, 2 * experts * actions, generator=generator)
@@ -66,8 +70,9 @@ class MixtureActor(nn.Module):
 
     def distribution(self, observation: Tensor, expert_generator: torch.Generator | None = None) -> SquashedMixture:
         """For normalised observations ``[N, observations]``; ``expert_generator`` draws the expert of the deterministic action."""
-        mean, log_std = (part.unflatten(-1, self.shape) for part in self.stack(observation)[0].chunk(2, -1))
-        return SquashedMixture(self.weights(observation)[0], mean, log_std.clamp(*self.limits), expert_generator)
+        seen = self.front(observation)
+        mean, log_std = (part.unflatten(-1, self.shape) for part in self.stack(seen)[0].chunk(2, -1))
+        return SquashedMixture(self.weights(seen)[0], mean, log_std.clamp(*self.limits), expert_generator)
 
 
 class MixtureActorCritic(nn.Module):
@@ -108,10 +113,8 @@ class MixtureActorCritic(nn.Module):
             raise RheostatError(
                 f"A mixture of Gaussians needs continuous actions (a Box), and this environment has {action_space}: use ppo."
             )
-        if len(observation_space.shape) == 3:
-            raise RheostatError(
-                f"This network reads vectors of numbers, and the environment shows images {list(observation_space.shape)}: use ppo."
-            )
+        if len(observation_space.shape) == 3 or getattr(observation_space, "pictures", ()):
+            raise RheostatError("This network reads vectors of numbers, and the environment shows images: use ppo.")
         inputs, actions = math.prod(observation_space.shape), math.prod(action_space.shape)
         width = hidden[-1] if hidden else inputs
         self.shape = (experts, actions)

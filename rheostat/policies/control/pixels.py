@@ -8,6 +8,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+PIXEL_RANGE = 255.0
+"""What pixels are divided by."""
+
 
 def layer(inputs: int, outputs: int, gain: float) -> nn.Linear:
     """A linear layer with orthogonal weights of the given gain and zero bias."""
@@ -26,7 +29,7 @@ class Pixels(nn.Module):
         scale: what pixels are divided by.
     """
 
-    def __init__(self, shape: tuple[int, ...], features: int = 256, scale: float = 255.0) -> None:
+    def __init__(self, shape: tuple[int, ...], features: int = 256, scale: float = PIXEL_RANGE) -> None:
         super().__init__()
         self.scale, self.width = scale, features
         channels, height, width = shape

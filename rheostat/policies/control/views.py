@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,22 +17,33 @@ PIXEL_FEATURES = 512
 """Width of the layer above the convolutions where the observation is a single picture (Mnih et al. 2015)."""
 
 
+def space_of_pixels(observation_space: Any) -> Any:
+    """The space of vectors of pixels from 0 to 1, of that of images ``[C, H, W]``: one picture that fills them."""
+    from gymnasium.spaces import Box
+
+    found = Box(0.0, 1.0, (math.prod(observation_space.shape),), np.float32)
+    found.pictures, found.features = ((0, tuple(observation_space.shape)),), PIXEL_FEATURES  # type: ignore[attr-defined]
+    return found
+
+
 class Views(nn.Module):
     """Encoded observations ``[N, n]`` whose space says where pictures are, to ``[N, m]``: features of every picture, then other numbers.
 
     Args:
-        observation_space: of encoded vectors, with ``pictures``: first column and ``[C, H, W]`` of each, pixels from 0 to 1.
+        observation_space: of encoded vectors, with ``pictures``: first column and ``[C, H, W]`` of each, pixels from 0 to 1; and perhaps
+            with ``features``, the number of features of each.
     """
 
     def __init__(self, observation_space: Any) -> None:
         super().__init__()
         self.places: tuple[tuple[int, tuple[int, int, int]], ...] = observation_space.pictures
-        self.networks = nn.ModuleList(Pixels(shape, FEATURES, scale=1.0) for _, shape in self.places)
+        features = getattr(observation_space, "features", FEATURES)
+        self.networks = nn.ModuleList(Pixels(shape, features, scale=1.0) for _, shape in self.places)
         other = torch.ones(observation_space.shape[0], dtype=torch.bool)
         for start, (channels, height, width) in self.places:
             other[start : start + channels * height * width] = False
         self.register_buffer("other", other.nonzero().flatten(), persistent=False)
-        self.width = FEATURES * len(self.places) + int(other.sum())
+        self.width = features * len(self.places) + int(other.sum())
 
     def forward(self, observation: Tensor) -> Tensor:
         """``[N, m]``."""
