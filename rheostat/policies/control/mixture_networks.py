@@ -113,7 +113,8 @@ class MixtureActorCritic(nn.Module):
             raise RheostatError(
                 f"A mixture of Gaussians needs continuous actions (a Box), and this environment has {action_space}: use ppo."
             )
-        if len(observation_space.shape) == 3 or getattr(observation_space, "pictures", ()):
+        pictures = getattr(observation_space, "pictures", ())
+        if pictures or len(observation_space.shape) == 3:
             raise RheostatError("This network reads vectors of numbers, and the environment shows images: use ppo.")
         inputs, actions = math.prod(observation_space.shape), math.prod(action_space.shape)
         width = hidden[-1] if hidden else inputs
