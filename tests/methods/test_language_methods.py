@@ -213,6 +213,16 @@ def test_the_final_measurement_takes_as_many_prompts_as_it_says(model: str, monk
     assert counts == [4, 20, 6]
 
 
+def test_the_overlong_buffer_of_dapo_is_a_quarter_of_any_limit_unless_it_is_given(model: str) -> None:
+    """The paper's 4096 tokens would be above the limit of nearly every run here."""
+    one = built("dapo", model, overlong_buffer=None, max_new_tokens=12)
+    batch = one.retain(one.collect())
+    earned = batch.rows.reward.sum(1) - ((batch.rows.mask.sum(1) - 9).clamp(min=0) / 3)
+    torch.testing.assert_close(one.credit(batch).columns["row_reward"], earned)
+    with pytest.raises(RheostatError, match="overlong_buffer is 13, more than the 12 tokens a completion may have"):
+        built("dapo", model, overlong_buffer=13, max_new_tokens=12)
+
+
 def test_adapters_are_drawn_from_the_runs_seed(model: str) -> None:
     pytest.importorskip("peft")
     before = torch.get_rng_state()
