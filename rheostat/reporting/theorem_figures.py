@@ -50,12 +50,17 @@ def draw_theorem(found: Picture, stem: Path) -> list[Path]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    panels = {"amplification": _amplification, "exploration": _exploration, "completeness": _completeness}[found.name]
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 3.9), layout="constrained", dpi=150)
-        figure.suptitle(found.title, x=0.008, ha="left", fontsize=11, fontweight="bold", color="#222222")
-        panels(figure.subplots(1, 2), found)
+        panels_of(figure, found)
         return save_both(figure, stem)
+
+
+def panels_of(figure: Any, found: Picture) -> None:
+    """Draw a theorem's two panels and its title into a figure, or a part of one."""
+    panels = {"amplification": _amplification, "exploration": _exploration, "completeness": _completeness}[found.name]
+    figure.suptitle(found.title, x=0.008, ha="left", fontsize=11, fontweight="bold", color="#222222")
+    panels(figure.subplots(1, 2), found)
 
 
 def _column(found: Picture, name: str) -> list[float]:

@@ -97,7 +97,7 @@ def action_values(mdp: DiscountedMDP, policy: Tensor) -> Tensor:
 
 
 def policy_value(mdp: DiscountedMDP, policy: Tensor) -> float:
-    """``J = E_rho V``."""
+    """``J = E_rho V``, of a policy float64 ``[S, A]``."""
     return float(mdp.start @ state_values(mdp, policy))
 
 
@@ -252,6 +252,27 @@ def linear_incompleteness(problem: Prediction, features: Tensor) -> float:
     residuals, span = _bases(problem, features)
     left_out = residuals - span @ (span.T @ residuals)
     return min(float(torch.linalg.matrix_norm(left_out, 2)), 1.0) if residuals.shape[1] else 0.0
+
+
+def linear_inherent_bellman_error(problem: Prediction, features: Tensor, radius: float) -> float:
+    """The largest completeness gap of the functions of a span within a distance of the true value, which the span holds.
+
+    Args:
+        problem: policy and data.
+        features: float64 ``[S, A, d]``.
+        radius: largest ``||f - Q||_mu``; a span has no largest gap without one.
+
+    Returns:
+        IBE, proportional to the radius.
+    """
+    root = problem.data.sqrt()[..., None]
+    scaled = (features * root).flatten(0, 1)
+    left, sizes, right = torch.linalg.svd(scaled, full_matrices=False)
+    kept = sizes > 1e-11 * sizes.max()
+    whiten = right[kept].T / sizes[kept]  # [d, k]: weights of functions of norm 1
+    ahead = problem.mdp.gamma * (next_features(problem, features) * root).flatten(0, 1) @ whiten
+    span = left[:, kept]
+    return radius * float(torch.linalg.matrix_norm(ahead - span @ (span.T @ ahead), 2))
 
 
 def linear_class_concentrability(problem: Prediction, features: Tensor) -> float:

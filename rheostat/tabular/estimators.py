@@ -57,7 +57,7 @@ class Transitions:
 
 
 def sample_transitions(problem: Prediction, number: int, *, noise: float = 0.5, generator: torch.Generator) -> Transitions:
-    """Independent steps with states and actions from mu.
+    """Independent steps ``[n]`` with states and actions from mu.
 
     Args:
         problem: process and data distribution.
@@ -111,18 +111,18 @@ def empirical_losses(data: Transitions, policy: Tensor, gamma: float, members: T
 
 
 def minimax_estimate(losses: Tensor) -> Minimax:
-    """The member with the least excess over the best regression onto its own targets; ``losses`` from :func:`empirical_losses`."""
+    """The member with the least excess over the best regression onto its own targets; losses ``[N, N]`` from :func:`empirical_losses`."""
     objective = losses.diagonal() - losses.amin(0)
     return Minimax(int(objective.argmin()), objective)
 
 
 def residual_estimate(losses: Tensor) -> int:
-    """The member with the least empirical Bellman residual, biased where transitions are random."""
+    """The member with the least empirical Bellman residual, biased where transitions are random; losses ``[N, N]``."""
     return int(losses.diagonal().argmin())
 
 
 def fitted_q_estimate(losses: Tensor, iterations: int, start: int = 0) -> list[int]:
-    """The member after every iteration of fitted Q evaluation, from member ``start`` on; ``iterations + 1`` indices."""
+    """The member after every iteration of fitted Q evaluation, from ``start`` on: ``iterations + 1`` indices; losses ``[N, N]``."""
     best, found = losses.argmin(0), [start]
     for _ in range(iterations):
         found.append(int(best[found[-1]]))

@@ -126,7 +126,7 @@ def require_shape(name: str, x: Tensor, shape: tuple[int, ...]) -> None:
 
 
 def require_probabilities(name: str, x: Tensor) -> None:
-    """Refuse rows with a negative entry, NaN, or a sum above 1.
+    """Refuse rows ``[..., K]`` with a negative entry, NaN, or a sum above 1.
 
     Raises:
         RheostatError: naming the first such row.
@@ -138,7 +138,7 @@ def require_probabilities(name: str, x: Tensor) -> None:
 
 
 def require_distribution(name: str, x: Tensor) -> None:
-    """Refuse rows that are not whole distributions: one without support sums to 0.
+    """Refuse rows ``[..., K]`` that are not whole distributions: one without support sums to 0.
 
     Raises:
         RheostatError: naming the first such row and its sum.

@@ -106,7 +106,7 @@ def second_moment_concentrability(occupancy: Tensor, data: Tensor) -> float:
 
 
 def require_support(occupancies: Tensor, data: Tensor) -> None:
-    """Refuse a distribution that misses a place where a policy goes.
+    """Refuse a distribution ``[*K]`` that misses a place where one of the occupancies ``[..., *K]`` goes.
 
     Raises:
         RheostatError: naming the place with the most mass, and the mass.

@@ -27,7 +27,7 @@ ASSIGNMENTS = 200_000
 
 
 def all_policies(horizon: int, states: int, actions: int, *, limit: int = LIMIT) -> Tensor:
-    """Every deterministic policy, int64 ``[A^(H S), H, S]``.
+    """Every deterministic policy, int64 ``[N, H, S]`` with ``N = A^(H S)``.
 
     Args:
         horizon, states, actions: each at least 1.

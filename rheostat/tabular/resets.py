@@ -83,7 +83,10 @@ def psdp(
 
 
 def psdp_gap(mdp: LayeredMDP, policies: Tensor, found: Psdp) -> float:
-    """Value of the best member minus that of what PSDP returned; negative where composing layers beats every member."""
+    """Value of the best member minus that of what PSDP returned; negative where composing layers beats every member.
+
+    Policies int64 ``[N, H, S]``.
+    """
     return float(policy_values(mdp, policies).max()) - found.value
 
 

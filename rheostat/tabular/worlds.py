@@ -122,6 +122,9 @@ def two_roads(bias: float = 0.8) -> tuple[LayeredMDP, Tensor]:
 
     Returns:
         The process (two layers, two states, two actions) and resets float64 ``[2, 2]``.
+
+    Raises:
+        RheostatError: a share outside of (0, 1).
     """
     if not 0 < bias < 1:
         raise RheostatError(f"The share of resets at the poor road is {bias}: it lies between 0 and 1, else one road has no support.")

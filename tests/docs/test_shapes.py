@@ -10,7 +10,19 @@ from typing import Any
 import pytest
 
 HOOKS = Path(__file__).parents[2] / "docs" / "hooks"
-DONE = {"objectives", "credit", "buffers", "policies", "analysis", "tasks", "training", "masking.py", "trajectories.py", "parts.py"}
+DONE = {
+    "objectives",
+    "credit",
+    "buffers",
+    "policies",
+    "analysis",
+    "tasks",
+    "tabular",
+    "training",
+    "masking.py",
+    "trajectories.py",
+    "parts.py",
+}
 """Rooms and files whose docstrings are complete; the others are listed by `python docs/hooks/shapes.py`."""
 
 

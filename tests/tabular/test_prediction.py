@@ -116,6 +116,8 @@ def test_linear_beta_is_the_largest_ratio_of_gap_to_error(seed: int, number: int
         error, gap = float(lab.bellman_error(problem, f)), lab.linear_completeness_gap(problem, f, features)
         assert gap <= error + 1e-10 and error**2 - gap**2 >= (1 - beta**2) * error**2 - 1e-9
         ratios.append(gap / error)
+        distance = float(lab.data_norm(f - lab.action_values(problem.mdp, problem.policy), problem.data))
+        assert gap <= lab.linear_inherent_bellman_error(problem, features, distance) + 1e-9
         moments = lab.Moments.population(problem, features)
         weight_of_f = weights + torch.nn.functional.one_hot(torch.tensor(0), number) * _scale(problem)
         close(lab.linear_minimax_objective(moments, weight_of_f), error**2 - gap**2, 1e-7)
