@@ -33,7 +33,7 @@ _TOKEN = re.compile(
     |(?P<code>(?!(?:eps|log|min|max|std|var|sum|phi|rho|tau)_)[A-Za-z]{{3,}}(?:_[a-z]{{3,}})+(?:-[a-z]+)?\b|``[^`]+``)
     |(?P<word>[A-Za-z]{{2,}}(?:-[A-Za-z]{{2,}})+|[A-Z]-[a-z]{{3,}}|AM-|[A-Za-z]{{2,}}'(?:s\b)?(?!\())
     |(?P<number>\d+(?:\.\d+)?(?:e-?\d+)?)
-    |(?P<name>[A-Za-z]+)
+    |(?P<name>[A-Za-z]+|[^\W\d_])
     |(?P<script>{_SUBSCRIPT}|\^(?:\{{[^{{}}]*\}}|\w+))
     |(?P<prime>'+)
     |(?P<open>[(\[{{])

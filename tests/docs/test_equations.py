@@ -36,6 +36,7 @@ def shown(html: str) -> str:
         ("sum_{(s,a) in D} x", "∑(s,a)∈Dx"),
         ("``gate_every`` steps, policy_delay-th", "gate_everysteps,policy_delay-th"),
         ("an unbalanced ) or ( stays < & >", "anunbalanced)or(stays<&>"),
+        ("max Φ^T over Π", "maxΦToverΠ"),
     ],
 )
 def test_what_a_line_looks_like(text: str, seen: str, hook: Any) -> None:
