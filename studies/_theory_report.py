@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+SOURCES = ("rheostat.diagnostics.theorems", *(f"rheostat.tabular.{name}" for name in ("emulator", "estimators", "resets", "worlds")))
+"""What the cells compute with; these import the rest of the laboratory."""
+
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """A row of panels for every theorem among the numbers of the claims, each once."""

@@ -16,7 +16,7 @@ import numpy as np
 
 from rheostat.analysis.shares import wilson
 from rheostat.experiments.studies import Cell, Claim, Condition, Effect, Judgement, Results, Study, exact
-from studies._theory_report import draw
+from studies._theory_report import SOURCES, draw
 
 HORIZON = 10
 """Of the lock that decides."""
@@ -114,10 +114,9 @@ def emulated(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
 
 def claims(sizes: Sizes) -> list[Claim]:
     """Exploration, trees, completeness, and hybrid resets."""
-    sources = ("rheostat.diagnostics.theorems", "rheostat.tabular")
 
     def cell(function: str, label: str, cost: float, **arguments: Any) -> Cell:
-        return Cell(f"studies.agnostic_rl:{function}", arguments, label, cost, (), sources)
+        return Cell(f"studies.agnostic_rl:{function}", arguments, label, cost, (), SOURCES)
 
     lock = cell("locks", "locks", 40.0, runs=sizes.runs, horizon=HORIZON)
     wood = cell("trees", "trees", 20.0, trees=sizes.trees, repeats=sizes.repeats, horizons=[3, 7], classes=list(CLASSES))

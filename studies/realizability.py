@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rheostat.experiments.studies import Cell, Claim, Condition, Judgement, Results, Study, exact
-from studies._theory_report import draw
+from studies._theory_report import SOURCES, draw
 
 BOUND = "The statistical error is multiplied by a factor of the misalignment of F and T F; no inherent Bellman error is added (2211.05311)"
 
@@ -78,8 +78,7 @@ def random_processes(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
 
 def claims(sizes: Sizes) -> list[Claim]:
     """Amplification, fitted Q evaluation, no floor, and the control that has one."""
-    sources = ("rheostat.diagnostics.theorems",)
-    small = Cell("studies.realizability:two_states", {"repeats": sizes.repeats}, "two states", 5.0, (), sources)
+    small = Cell("studies.realizability:two_states", {"repeats": sizes.repeats}, "two states", 5.0, (), SOURCES)
     sampled = {
         name: Cell(
             "studies.realizability:random_processes",
@@ -87,7 +86,7 @@ def claims(sizes: Sizes) -> list[Claim]:
             name,
             10.0,
             (),
-            ("rheostat.tabular",),
+            SOURCES,
         )
         for name in ("realizable", "unrealizable")
     }
