@@ -26,6 +26,8 @@ from rheostat.streams import Streams
 from rheostat.trajectories import Source, Trajectories, Transitions, join_columns
 
 Metrics = dict[str, float]
+BEGUN = "begun"
+"""The fact that terms have seen a whole gradient step (``begin``), so that a batch may be a part of it."""
 
 
 class NonFinite(RheostatError):

@@ -90,6 +90,9 @@ METRICS: dict[str, Metric] = {
         Metric(
             "meter/protected_share", "Protected share", METER, "Share of tokens that are rare, of a wrong answer, and no noise (Lp-Reg)"
         ),
+        Metric(
+            "meter/held_back_share", "Held-back share", METER, "Share of tokens of large covariance that are held back (Clip-Cov, KL-Cov)"
+        ),
         Metric("meter/entropy_drift_kept", "Entropy drift, kept", METER, "Push of the kept gradients on the entropy (Entropy-Clip Rule)"),
         Metric("meter/entropy_drift_cut", "Entropy drift, cut", METER, "Push on the entropy that the clip took away"),
         Metric("behaviour_kl", "KL of the behaviour policy", ACTING, "How far the acting policy was pushed from the learned one"),

@@ -13,7 +13,7 @@ from torch import Tensor
 from rheostat.masking import masked_mean
 from rheostat.objectives.meter import off_policyness
 from rheostat.options import option
-from rheostat.parts import Batch, Metrics, NonFinite, Weighted
+from rheostat.parts import BEGUN, Batch, Metrics, NonFinite, Weighted
 from rheostat.policies.flops import FORWARD, TRAIN
 from rheostat.policies.optimizers import moments_on_the_meter
 from rheostat.trajectories import Source
@@ -177,7 +177,7 @@ class Update:
         denominators = [each.term.denominator(batch, context) for each in self.terms]
         model.optimizer.zero_grad(set_to_none=True)
         size = self.micro_batch_rows or len(batch)
-        batch = replace(batch, facts=batch.facts | self.facts_of_step(context, batch, size))
+        batch = self.begun(context, batch, size)
         tokens = self.metrics_mask(batch).sum().clamp(min=1)
         sources = sources_of(batch)
         total: dict[str, Tensor] = {}
@@ -232,15 +232,17 @@ class Update:
             clipped = report.clipped if clipped is None else clipped
         return loss, sums, means, clipped
 
-    def facts_of_step(self, context: Any, batch: Batch, size: int) -> dict[str, Any]:
-        """Statistics over all rows of a step that terms need before its micro-batches."""
+    def begun(self, context: Any, batch: Batch, size: int) -> Batch:
+        """All rows of a step, with what terms must find out about them before its micro-batches."""
         waiting = [each.term for each in self.terms if getattr(each.term, "needs_whole_step", False)]
         if not waiting or size >= len(batch):
-            return {}
+            return batch
         with torch.no_grad():
             logp = torch.cat([context.score(part.rows, self.model, count=False).logp for part in batch.split(size)])
         context.count_flops(FORWARD, batch.rows, self.model)
-        return {name: value for term in waiting for name, value in term.begin(logp, batch).items()}
+        for term in waiting:
+            batch = term.begin(context, logp, batch)
+        return replace(batch, facts=batch.facts | {BEGUN: True})
 
     def meter(self, context: Any, batch: Batch, before: Before) -> Metrics:
         """Measure how far off-policy the batch is, by source."""

@@ -14,7 +14,7 @@ from rheostat.masking import masked_mean
 from rheostat.objectives.clipping import Clip
 from rheostat.objectives.kl import kl_estimate
 from rheostat.objectives.terms import Kernel, PolicyGradient, old_logp
-from rheostat.parts import Batch, Context, Report
+from rheostat.parts import BEGUN, Batch, Context, Report
 
 LARGEST_PULL = 10.0
 """The k3 estimate is clamped here, and beyond it there is no gradient."""
@@ -62,9 +62,13 @@ class ProtectedGradient(PolicyGradient):
         """Whether the term must see all rows of a gradient step before its micro-batches."""
         return self.selection == "step"
 
-    def begin(self, logp: Tensor, batch: Batch) -> dict[str, Any]:
-        """Facts of a gradient step, from the present log-probabilities ``[B, T]`` of all its rows: the threshold of rare tokens."""
-        return {"rare_below": rarest_below(logp.detach(), self.wrong(batch), self.share)}
+    def begin(self, context: Context, logp: Tensor, batch: Batch) -> Batch:
+        """All rows of a gradient step with the threshold of rare tokens, from their present log-probabilities ``[B, T]``."""
+        return replace(batch, facts=batch.facts | {"rare_below": self.rare_below(logp, batch)})
+
+    def rare_below(self, logp: Tensor, batch: Batch) -> float:
+        """The log-probability below which tokens of wrong answers are rare."""
+        return rarest_below(logp.detach(), self.wrong(batch), self.share)
 
     def wrong(self, batch: Batch) -> Tensor:
         """``[B, T]`` bool: tokens of wrong answers."""
@@ -73,7 +77,7 @@ class ProtectedGradient(PolicyGradient):
     def protected(self, logp: Tensor, batch: Batch) -> Tensor:
         """``[B, T]`` bool: tokens that are pulled."""
         logp = logp.detach()
-        below = batch.facts["rare_below"] if self.selection == "step" else self.begin(logp, batch)["rare_below"]
+        below = batch.facts["rare_below"] if self.selection == "step" else self.rare_below(logp, batch)
         return self.wrong(batch) & (logp < below) & (logp < batch.columns["proxy_logp"])
 
     def kernel(self, scores: Any, batch: Batch) -> Kernel:
@@ -84,8 +88,9 @@ class ProtectedGradient(PolicyGradient):
         return {"denominator_logp": old_logp(scores, batch.rows), "clip": clip, "log_clamp": None}
 
     def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
-        if self.selection == "step" and "rare_below" not in batch.facts:  # the batch is the whole step
-            batch = replace(batch, facts=batch.facts | self.begin(scores.logp, batch))
+        if self.needs_whole_step and not batch.facts.get(BEGUN):  # the batch is the whole step
+            batch = self.begin(context, scores.logp, batch)
+            batch = replace(batch, facts=batch.facts | {BEGUN: True})
         loss, report = super().__call__(scores, batch, denominator, context)
         protected, proxy = self.protected(scores.logp, batch), batch.columns["proxy_logp"]
         pull = self.pull * self.reduce(kl_estimate(scores.logp, proxy, mask=protected, value_clamp=LARGEST_PULL), batch, denominator)

@@ -7,7 +7,7 @@ would have no effect. Where the sampler is unknown (experts), that learner is th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +21,7 @@ from rheostat.objectives.policy_gradient import PolicyLoss
 from rheostat.objectives.ratio import LOG_CLAMP
 from rheostat.objectives.searched_bounds import Form, Range, SearchedBounds, search_bounds
 from rheostat.options import option
+from rheostat.parts import Batch
 from rheostat.trajectories import Trajectories
 
 METER = {"low": "clip_low", "high": "clip_high", "share": "positive_share", "share_at_start": "positive_share_at_start"}
@@ -100,6 +101,14 @@ class SearchedClip:
             mask=mask,
             sampler_logp=behaviour,
         )
+
+    def begin(self, context: Any, logp: Tensor, batch: Batch, mask: Tensor) -> Batch:
+        """The batch of a whole gradient step with its bounds, a fact that its micro-batches share."""
+        return replace(batch, facts=batch.facts | {"bounds": self.find(logp, batch.rows, mask)})
+
+    def rule(self, batch: Batch) -> Clip:
+        """PPO's clip with the bounds of the step."""
+        return self.clip(batch.facts["bounds"])
 
     def clip(self, bounds: SearchedBounds) -> Clip:
         """PPO's clip with these bounds."""

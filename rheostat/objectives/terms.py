@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Required, TypedDict
 
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from rheostat.errors import RheostatError
 from rheostat.masking import aggregate, masked_mean, select
 from rheostat.objectives.clipping import Clip, ClipRule, DetachedClip, LogClip, NoClip
+from rheostat.objectives.covariance_clip import CHOSEN, ClipCov, KLCov
 from rheostat.objectives.kl import KLEstimator, kl_estimate
 from rheostat.objectives.policy_gradient import PolicyLoss, policy_gradient
 from rheostat.objectives.ratio import LOG_CLAMP, RatioKind
@@ -22,11 +23,14 @@ from rheostat.objectives.supervised import weighted_likelihood
 from rheostat.objectives.value import value_loss
 from rheostat.objectives.weights import ExpertWeight, Statistic, expert_weight, importance_weight, rejection_mask
 from rheostat.options import option
-from rheostat.parts import Batch, Context, Report, Tokens
+from rheostat.parts import BEGUN, Batch, Context, Report, Tokens
 from rheostat.trajectories import Trajectories
 
-AnyClip = Clip | SearchedClip | DetachedClip | LogClip | NoClip
-"""PPO's clip; BAPO's searched one, on the ratio to the sampler; CISPO's clipped constant weight; GMPO's clip in log space; none."""
+AnyClip = Clip | SearchedClip | ClipCov | KLCov | DetachedClip | LogClip | NoClip
+"""PPO's clip; BAPO's searched one, on the ratio to the sampler; Clip-Cov and KL-Cov, which hold tokens of large covariance back; CISPO's
+clipped constant weight; GMPO's clip in log space; none."""
+StepClip = SearchedClip | ClipCov | KLCov
+"""Clips that look at all tokens of a gradient step first."""
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,8 @@ class PolicyGradient(Surrogate):
                 raise RheostatError(
                     f"The searched clip cannot use sampler_correction {self.correction.level!r}: the ratio is to the sampler already."
                 )
+        if isinstance(self.clip, ClipCov | KLCov) and self.ratio != "token":
+            raise RheostatError(f"The clip {self.clip.kind!r} cannot use ratio {self.ratio!r}: it holds single tokens back.")
         if self.correction.centring:
             self._check_centring()
 
@@ -216,12 +222,12 @@ class PolicyGradient(Surrogate):
     @property
     def needs_whole_step(self) -> bool:
         """Whether the term must see all rows of a gradient step before its micro-batches."""
-        return isinstance(self.clip, SearchedClip)
+        return isinstance(self.clip, StepClip)
 
-    def begin(self, logp: Tensor, batch: Batch) -> dict[str, Any]:
-        """Facts of a gradient step, from the present log-probabilities ``[B, T]`` of all its rows: the searched bounds."""
-        assert isinstance(self.clip, SearchedClip)
-        return {"bounds": self.clip.find(logp, batch.rows, self.mask(batch))}
+    def begin(self, context: Context, logp: Tensor, batch: Batch) -> Batch:
+        """All rows of a gradient step with what its clip finds out from their present log-probabilities ``[B, T]``."""
+        assert isinstance(self.clip, StepClip)
+        return self.clip.begin(context, logp.detach(), batch, self.mask(batch))
 
     def bounds(self, batch: Batch) -> SearchedBounds:
         """The result of :meth:`begin` for the gradient step of these rows."""
@@ -232,11 +238,9 @@ class PolicyGradient(Surrogate):
     def kernel(self, scores: Any, batch: Batch) -> Kernel:
         """The clip, with bounds that were searched for where it has none, and the weights of the sampler correction."""
         rows = batch.rows
-        if isinstance(self.clip, SearchedClip):
-            clip: ClipRule = self.clip.clip(self.bounds(batch))
-            denominator_logp = behaviour_logp(scores.logp, rows)
-        else:
-            clip, denominator_logp = self.clip, old_logp(scores, rows)
+        clip: ClipRule = self.clip.rule(batch) if isinstance(self.clip, StepClip) else self.clip
+        searched = isinstance(self.clip, SearchedClip)
+        denominator_logp = behaviour_logp(scores.logp, rows) if searched else old_logp(scores, rows)
         clamped = self.clamp_log_ratio and self.ratio == "token" and not isinstance(clip, LogClip)
         return {
             "denominator_logp": denominator_logp,
@@ -251,11 +255,13 @@ class PolicyGradient(Surrogate):
         report = super().report_of(found, scores, batch)
         if isinstance(self.clip, SearchedClip):
             report.means |= search_metrics(self.bounds(batch), found, scores.logp, scores.entropy, batch.rows, self.mask(batch))
+        if isinstance(self.clip, ClipCov | KLCov):
+            report.means["meter/held_back_share"] = masked_mean(batch.columns[CHOSEN].float(), self.mask(batch))
         return report
 
     def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
-        if self.needs_whole_step and "bounds" not in batch.facts:  # the batch is the whole step
-            batch = replace(batch, facts=batch.facts | self.begin(scores.logp, batch))
+        if self.needs_whole_step and not batch.facts.get(BEGUN):  # the batch is the whole step
+            batch = self.begin(context, scores.logp, batch)
         loss, report = super().__call__(scores, batch, denominator, context)
         if not self.correction.centring:
             return loss, report

@@ -399,6 +399,37 @@ def lp_reg(
     return token_mean(found)
 
 
+def covariances(world: World, rows: list[Row], worth: Worth) -> list[tuple[float, Row, int]]:
+    """Of every token, the product of how far its log-probability and its advantage are from their means; with its place."""
+    tokens = [(float(world.now(row)[t].detach()), a, row, t) for row in rows for t, a in enumerate(worth[row])]
+    mean, middle = (sum(each[place] for each in tokens) / len(tokens) for place in (0, 1))
+    return [((logp - mean) * (a - middle), row, t) for logp, a, row, t in tokens]
+
+
+def clip_cov(world: World, rows: list[Row], *, least: float, most: float, low: float, high: float) -> Tensor:
+    """Clip-Cov where all tokens between the bounds are taken: no draw is left to chance."""
+    worth = credit.in_deviations(world.batch)
+    found = surrogate(world, rows, worth, low, high)
+    for value, row, t in covariances(world, rows, worth):
+        a, ratio = worth[row][t], math.exp(float(world.now(row)[t].detach()) - row.old[t])
+        if least < value < most and not ((a > 0 and ratio > 1 + high) or (a < 0 and ratio < 1 - low)):
+            world.seen.add("a token that is left out")
+            found[row][t] = torch.zeros((), dtype=torch.float64)
+    return row_mean(found)
+
+
+def kl_cov(world: World, rows: list[Row], *, share: float, beta: float) -> Tensor:
+    """KL-Cov: the tokens of the largest covariance pay for moving, none is clipped."""
+    worth = credit.in_deviations(world.batch)
+    found = {row: [-a * r for a, r in zip(worth[row], ratios(world.now(row), row.old), strict=True)] for row in rows}
+    order = sorted(covariances(world, rows, worth), key=lambda each: -each[0])
+    for _, row, t in order[: max(1, math.floor(share * len(order)))]:
+        log_ratio = world.now(row)[t] - row.old[t]
+        world.seen |= {"a held token that has moved"} if abs(float(log_ratio.detach())) > 1e-6 else set()
+        found[row][t] = found[row][t] + beta * log_ratio.abs()
+    return row_mean(found)
+
+
 def self_curation(world: World, rows: list[Row], *, beta: float = 0.0) -> Tensor:
     """SELF: GRPO with a dual clip of 3, and the forward KL to the starting model on its own samples."""
     own, rehearsed = [row for row in rows if not row.expert], [row for row in rows if row.expert]

@@ -54,7 +54,7 @@ def searched(
     )
     method = BAPO(clip=clip, aggregate=Aggregate(AGGREGATIONS[params["agg"]]))
     batch = batch_of(boolean(inputs["mask"]), sampler_logp=old, learner_logp=old, advantage=adv)
-    found = update_terms(method)[0].begin(logp, batch)["bounds"]
+    found = update_terms(method)[0].begin(None, logp, batch).facts["bounds"]
     loss, _ = minimised(method, logp, batch)
     return found, {"loss": loss, "grad_logp": gradients(loss, logp)[0], "c_low": found.low, "c_high": found.high}
 

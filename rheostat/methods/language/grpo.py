@@ -54,8 +54,8 @@ class GRPO:
     ratio: RatioKind = option("token")
     """Ratio per token, or one per row."""
     clip: AnyClip = Clip(0.2, 0.2)
-    """How far the ratio may move: PPO's clip; BAPO's searched one, on the ratio to whoever sampled; CISPO's clipped constant weight; GMPO's
-    clip in log space; nothing."""
+    """How far the ratio may move: PPO's clip; BAPO's searched one, on the ratio to whoever sampled; Clip-Cov's and KL-Cov's, which hold
+    tokens of large covariance back; CISPO's clipped constant weight; GMPO's clip in log space; nothing."""
     clamp_log_ratio: bool = option(True)
     """Clamp token log-ratios to +-20 before exponentiating, as verl does: keeps wild ratios finite and changes nothing else."""
     correction: SamplerCorrection = SamplerCorrection()
