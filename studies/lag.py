@@ -8,6 +8,8 @@ PPO to sampler    PPO's clip on the ratio to what really sampled
 TIS               the uncorrected loss times min(learner / sampler, 2)
 CISPO             the clipped ratio to the sampler as a constant weight (in language to the start of the update, as published)
 BAPO              bounds searched so that positive advantages keep their share (language only)
+Centred           GRPO with score centring: the drift between sampler and learner is subtracted (language only)
+Centred TIS       TIS with score centring (language only)
 IS                importance sampling without any limit
 
 Everything else is equal in all arms of a task and was set before any arm was run. The tuned form gives every arm that a verdict rests on
@@ -53,6 +55,8 @@ LANGUAGE = {
     "TIS": Arm("tis"),
     "CISPO": Arm("cispo"),
     "BAPO": Arm("bapo", {"epochs": 1, "weight_decay": 0.0}),  # as many gradient steps as the others, and the same optimiser
+    "Centred": Arm("grpo", {"score_centring": 128}),  # more tokens than the vocabulary has: nothing is approximated
+    "Centred TIS": Arm("tis", {"score_centring": 128}),
     "IS": Arm("tis", {"clip": "none", "sampler_cap": 1e6}),
 }
 SCALES = {"control": ("return", 25.0, 400.0), "language": ("accuracy", 0.02, 0.7)}
@@ -204,6 +208,8 @@ PUBLISHED = {
     "TIS": "Yao et al. 2025: truncated importance sampling mends the mismatch of sampler and learner",
     "CISPO": "arXiv 2506.13585: clipping the weight instead of the gradient keeps all tokens learning off-policy",
     "BAPO": "arXiv 2510.18927: adaptive bounds stabilise off-policy training",
+    "Centred": "arXiv 2609.20807: score centring alone stabilises training under a mismatch of sampler and learner",
+    "Centred TIS": "arXiv 2609.20807: with staleness, score centring and importance weights together are better than the weights alone",
     "IS": "Textbook: importance sampling is unbiased at any lag; its variance grows with it",
 }
 

@@ -17,6 +17,8 @@ import rheostat
 from rheostat.analysis.pass_at_k import majority_vote, weighted_vote
 from rheostat.cli import entry as cli
 from rheostat.collect.language.self_verification import RULES, judgement_rewards, per_group, solution_rewards
+from rheostat.credit.verifiers.built_in import OneByOne, load_rewards
+from rheostat.credit.verifiers.programs import ProgramTests
 from rheostat.credit.verifiers.verifier_interface import Scores
 from rheostat.errors import RheostatError
 from rheostat.tasks.language import FilePrompts
@@ -206,6 +208,32 @@ def test_evaluation_weighs_votes_by_own_judgements(model: str, tmp_path: Path, c
     with pytest.raises(SystemExit):
         cli.main(["evaluate", str(tmp_path / "run"), "--self-verify", "-1"])
     assert "--self-verify is -1" in capsys.readouterr().err
+
+
+def test_graders_that_note_no_answer_are_refused_before_anything_is_sampled(model: str) -> None:
+    """Several rewards, and tests of programs, are known by their kind; a user's function only by its first grades."""
+
+    def score(completions: list[str], **columns: Any) -> list[float]:
+        return [1.0] * len(completions)
+
+    rows = [{"prompt": f"{a}+1=", "answer": str(a + 1)} for a in range(8)]
+    task = FilePrompts(rows, max_new_tokens=8)
+    with pytest.raises(RheostatError, match="a grader that notes the answer"):
+        built("rise", model, task, rewards=("exact", "exact-boxed"), **THREE)
+    assert not ProgramTests.notes_answer and not OneByOne(load_rewards(["exact", "exact-boxed"])).notes_answer
+    assert built("rise", model, task, rewards=("exact",), **THREE).collect().rows.count()
+    own = built("rise", model, task, rewards=(score,), **THREE)
+    with pytest.raises(RheostatError, match="a grader that notes the answer"):
+        own.collect()
+
+
+def test_where_no_question_fits_the_batch_is_solutions_alone(model: str) -> None:
+    one = built("rise", model, Spoken(), **THREE)
+    longest = one.context.sampling.max_new_tokens + 12  # a chain of six terms
+    one.policy.causal.config.max_position_embeddings = longest
+    batch = one.collect()
+    assert len(batch.rows) == 16 and bool((batch.rows.group >= 0).all()) and "verification_accuracy" not in batch.metrics
+    assert one.improve(one.credit(one.retain(batch)))["gradient_steps"] == 1
 
 
 def test_bad_input_is_one_sentence(model: str) -> None:

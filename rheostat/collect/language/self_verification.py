@@ -31,6 +31,12 @@ RULES: dict[Rewards, str] = {
 }
 
 
+NEEDS_ANSWERS = (
+    "Three-valued rewards need a grader that notes the answer it has found (or that there is none), which this one does not: "
+    "choose solution_rewards task."
+)
+
+
 def solution_rewards(scores: Scores, rewards: Rewards) -> Tensor:
     """Rewards of solutions, ``[N]`` float32.
 
@@ -40,10 +46,7 @@ def solution_rewards(scores: Scores, rewards: Rewards) -> Tensor:
     if rewards == "task":
         return scores.reward
     if "answer" not in scores.notes:
-        raise RheostatError(
-            "Three-valued rewards need a grader that notes the answer it has found (or that there is none), which this one does not: "
-            "choose solution_rewards task."
-        )
+        raise RheostatError(NEEDS_ANSWERS)
     answered = torch.tensor([bool(note) for note in scores.notes["answer"]])
     three = torch.where(scores.reward == 1.0, RIGHT, torch.where(answered, WRONG, SILENT))
     return torch.where(scores.valid, three, scores.reward)
@@ -168,7 +171,10 @@ class SelfVerification(AroundGroups):
             raise RheostatError(f"verification_prompts is {self.questions}: a batch has only {self.inner.rows} solutions to judge.")
 
     def bind(self, context: Any) -> None:
-        """Refuse tasks whose answers cannot be judged this way."""
+        """Refuse tasks and graders whose answers cannot be judged this way.
+
+        Of a function of the user's only its first grades tell whether it notes answers; then :func:`solution_rewards` refuses it.
+        """
         task = context.setup.task
         if context.collector.turns != 1 or task.episodes() is not None:
             raise RheostatError(f"{task.name} is a conversation: only single answers are verified here.")
@@ -177,6 +183,8 @@ class SelfVerification(AroundGroups):
             raise RheostatError(
                 f"Judgements of {task.name} can only state {' or '.join(f'{each:g}' for each in known)}: choose solution_rewards task."
             )
+        if self.rewards == "three-valued" and not getattr(context.setup.verifier, "notes_answer", True):
+            raise RheostatError(NEEDS_ANSWERS)
 
     def collect(self, context: Any) -> Batch:
         """``[rows, T]``: solutions, then judgements, whose groups have numbers below 0."""

@@ -132,6 +132,11 @@ class OneByOne:
     def __init__(self, verifier: Verifier) -> None:
         self.verifier, self.name = verifier, verifier.name
 
+    @property
+    def notes_answer(self) -> bool:
+        """Whether the note ``answer`` of a grade may hold the answer that was found."""
+        return getattr(self.verifier, "notes_answer", True)
+
     def score(self, rollouts: Sequence[Rollout], progress: Progress | None = None) -> Scores:
         """Grade the rollouts, in order."""
         return Scores.joined([self.verifier.score([rollout], progress) for rollout in rollouts])
@@ -159,6 +164,9 @@ class WeightedSum:
     Raises:
         RheostatError: not one weight for each, a weight that is no finite number, or weights that are all 0.
     """
+
+    notes_answer = False
+    """Notes carry the names of the single rewards."""
 
     def __init__(self, verifiers: Sequence[Verifier], weights: Sequence[float] | None = None) -> None:
         self.verifiers = list(verifiers)

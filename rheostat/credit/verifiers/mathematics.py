@@ -51,7 +51,7 @@ class MathGrader:
             raise ValueError("the prompt has no answer to compare with")
         found = self._library.parse(solution_str, extraction_config=self._accepted, parsing_timeout=None, raise_on_error=True)
         right = bool(found) and any(self._library.verify(gold, found, timeout_seconds=None, raise_on_error=True) for gold in accepted)
-        return {"score": float(right), "answered": float(bool(found)), "answer found": str(found[-1]) if found else None}
+        return {"score": float(right), "answered": float(bool(found)), "answer": str(found[-1]) if found else ""}
 
     def parse_reference(self, ground_truth: Any) -> list[Any]:
         """The reference answer as expressions: what follows GSM8K's ``####`` if it has one; LaTeX without delimiters is taken as boxed."""

@@ -94,6 +94,9 @@ class ProgramTests:
         RheostatError: an impossible limit, or no such sandbox holds here.
     """
 
+    notes_answer = False
+    """A program is no answer that could be told."""
+
     name = "programs"
 
     def __init__(

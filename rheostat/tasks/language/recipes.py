@@ -179,6 +179,8 @@ BASE_RECIPES: dict[str, BaseRecipe] = {
             taught_below=0.0,
             measured_on=Interfere(),
         ),
+        # As chain-sum, and it knows the form of questions about solutions, with answers that are little better than chance.
+        BaseRecipe("chain-sum-verify", (Lesson(styles=(("steps", 0.32), ("direct", 0.68)), verification_share=0.1),)),
         # A tenth of the size, after a single step: knows nothing and costs a second. For trying out commands and smoke forms of studies.
         BaseRecipe("untrained", model=ModelSize(32, 1, 2, 1, 16, 32), teach_steps=1, mix_steps=0),
     )
