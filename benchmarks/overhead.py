@@ -1,4 +1,4 @@
-"""What the methods of mixed data cost beside GRPO, in turn on one machine: ``python -m benchmarks.overhead``.
+"""What methods of language models cost beside GRPO, in turn on one machine: ``python -m benchmarks.overhead``.
 
 Every method trains the same tiny base on the same prompts with the same batch (16 prompts x 16 completions), two passes of two gradient
 steps over it, and a learning rate so small that the lengths stay those of the base throughout. Each is a process of its own, so that its
@@ -25,6 +25,7 @@ import json
 import multiprocessing
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -69,6 +70,13 @@ SIDES = {
     "BAPO": Side("bapo"),
     "GHPO": Side("ghpo", {"hint_after": 0, "hint_place": "answer"}),
     "CHORD-phi + window": Side("chord", {"clip": "searched", "clip_low": 0.4}),
+    "Lp-Reg": Side("lp-reg", {"rare_share": 0.05}),
+    "NFT": Side("nft", {"dynamic": "none"}),
+    "SELF": Side("self-curation"),
+    "RISE": Side("rise"),
+    "GRPO, score centring": Side("grpo", {"score_centring": 128}),
+    "GRPO, Clip-Cov": Side("grpo", {"clip": "clip-cov"}),
+    "GRPO, KL-Cov": Side("grpo", {"clip": "kl-cov"}),
 }
 
 
@@ -123,11 +131,11 @@ def counts(method: Any, clock: dict[str, float]) -> dict[str, float]:
     } | clock
 
 
-def race(sizes: dict[str, Any], turns: int, per_turn: int) -> dict[str, list[dict[str, float]]]:
-    """All sides in turn, after three updates each to warm up (ReMix has filled its window by then)."""
+def race(sizes: dict[str, Any], turns: int, per_turn: int, names: Sequence[str]) -> dict[str, list[dict[str, float]]]:
+    """These sides in turn, after three updates each to warm up (ReMix has filled its window by then)."""
     context = multiprocessing.get_context("spawn")
     running: dict[str, tuple[Any, Connection]] = {}
-    for name in SIDES:
+    for name in names:
         here, there = context.Pipe()
         process = context.Process(target=side, args=(there, name, sizes), daemon=True)
         process.start()
@@ -135,7 +143,7 @@ def race(sizes: dict[str, Any], turns: int, per_turn: int) -> dict[str, list[dic
         running[name] = process, here
     for _, pipe in running.values():
         pipe.recv()
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in SIDES}
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     for turn in range(turns + 1):
         for name, (_, pipe) in running.items():
             pipe.send(3 if not turn else per_turn)
@@ -184,15 +192,18 @@ def needed_flops(row: dict[str, float]) -> float:
     return row["flops"] / (2 * row["generated"] + 6 * row["trained"])
 
 
-def measure(*, threads: int, turns: int, per_turn: int, prompts: int = PROMPTS, group: int = GROUP, model: str = BASE) -> dict[str, Any]:
-    """Everything, as plain JSON."""
+def measure(
+    *, threads: int, turns: int, per_turn: int, prompts: int = PROMPTS, group: int = GROUP, model: str = BASE, sides: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Some sides (all, where none is named) and what they are compared with, as plain JSON."""
+    names = [name for name in SIDES if not sides or name in {*sides, *(SIDES[each].beside for each in sides)}]
     from rheostat.tasks.language.base_models import build_base_model
 
     if model in (BASE, "untrained"):
         build_base_model(model, progress=False)
     sizes = {"threads": threads, "prompts": prompts, "group": group, "model": model, "updates": 3 + turns * per_turn}
     load = [os.getloadavg()[0]]
-    found = race(sizes, turns, per_turn)
+    found = race(sizes, turns, per_turn, names)
     load.append(os.getloadavg()[0])
     return {
         "rows": compared(found),
@@ -213,11 +224,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=8, help="turns of each side")
     parser.add_argument("--updates", type=int, default=3, help="updates per turn")
     parser.add_argument("--threads", type=int, default=1, help="torch threads of each side")
+    parser.add_argument("--sides", nargs="+", default=[], choices=list(SIDES), metavar="SIDE", help=f"some of: {', '.join(SIDES)}")
     options = parser.parse_args()
     if options.quick:
-        found = measure(threads=options.threads, turns=2, per_turn=1, prompts=4, group=4, model="untrained")
+        found = measure(threads=options.threads, turns=2, per_turn=1, prompts=4, group=4, model="untrained", sides=options.sides)
     else:
-        found = measure(threads=options.threads, turns=options.turns, per_turn=options.updates)
+        found = measure(threads=options.threads, turns=options.turns, per_turn=options.updates, sides=options.sides)
     print(json.dumps(found, indent=1) if options.json else shown(found))
 
 

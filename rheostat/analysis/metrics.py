@@ -8,8 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-PERFORMANCE, METER, ACTING, LOSSES, OTHER = "Performance", "Off-policy meter", "Behaviour policy", "Learning", "Other"
-GROUPS = (PERFORMANCE, METER, ACTING, LOSSES, OTHER)
+PERFORMANCE, METER, ACTING, EXPLORING, LOSSES, OTHER = (
+    "Performance",
+    "Off-policy meter",
+    "Behaviour policy",
+    "Entropy and rare tokens",
+    "Learning",
+    "Other",
+)
+GROUPS = (PERFORMANCE, METER, ACTING, EXPLORING, LOSSES, OTHER)
 
 
 @dataclass(frozen=True)
@@ -87,17 +94,23 @@ METRICS: dict[str, Metric] = {
         Metric("meter/clip_high", "Upper bound", METER, "Upper bound of the ratio that was searched for (mean over gradient steps)"),
         Metric("meter/positive_share", "Positive share", METER, "Share of the surrogate that tokens of positive advantage supply"),
         Metric("meter/positive_share_at_start", "Positive share, unsearched", METER, "The same with the window where the search starts"),
-        Metric(
-            "meter/protected_share", "Protected share", METER, "Share of tokens that are rare, of a wrong answer, and no noise (Lp-Reg)"
-        ),
-        Metric(
-            "meter/held_back_share", "Held-back share", METER, "Share of tokens of large covariance that are held back (Clip-Cov, KL-Cov)"
-        ),
-        Metric("meter/entropy_drift_kept", "Entropy drift, kept", METER, "Push of the kept gradients on the entropy (Entropy-Clip Rule)"),
-        Metric("meter/entropy_drift_cut", "Entropy drift, cut", METER, "Push on the entropy that the clip took away"),
         Metric("behaviour_kl", "KL of the behaviour policy", ACTING, "How far the acting policy was pushed from the learned one"),
         Metric("behaviour_clip_fraction", "Behaviour clip fraction", ACTING, "Share of rows pushed as far as the clip allows"),
         Metric("behaviour_gradient_steps", "Behaviour gradient steps", ACTING, "Gradient steps of the acting policy per block"),
+        Metric("entropy", "Entropy", EXPLORING, "Entropy of the policy, nats per action"),
+        Metric("rare/share", "Rare tokens", EXPLORING, "Share of tokens that had a probability below 5 % when the update began"),
+        Metric("rare/rewarded", "Rare tokens, rewarded", EXPLORING, "Share of the rare tokens with a positive advantage"),
+        Metric("rare/penalised", "Rare tokens, penalised", EXPLORING, "Share of the rare tokens with a negative advantage"),
+        Metric("meter/protected_share", "Protected", EXPLORING, "Share of tokens that are rare, of a wrong answer, and no noise (Lp-Reg)"),
+        Metric(
+            "meter/noise_share", "Taken for noise", EXPLORING, "Share of tokens that are rare, of a wrong answer, and unprotected (Lp-Reg)"
+        ),
+        Metric("proxy_pull", "Pull to the proxy", EXPLORING, "Part of the policy loss that lifts protected tokens (Lp-Reg)"),
+        Metric(
+            "meter/held_back_share", "Held back", EXPLORING, "Share of tokens of large covariance that are held back (Clip-Cov, KL-Cov)"
+        ),
+        Metric("meter/entropy_drift_kept", "Entropy drift, kept", EXPLORING, "Push of kept gradients on the entropy (Entropy-Clip Rule)"),
+        Metric("meter/entropy_drift_cut", "Entropy drift, cut", EXPLORING, "Push on the entropy that the clip took away"),
         Metric("policy_loss", "Policy loss", LOSSES),
         Metric("value_loss", "Value loss", LOSSES),
         Metric("reward_model/loss", "Reward model's loss", LOSSES, "Squared error of the reward model to the outcome, on every token"),
@@ -110,10 +123,8 @@ METRICS: dict[str, Metric] = {
         Metric("flow/right_rows", "Right completions", LOSSES, "Completions of the batch that the flow field learned from"),
         Metric("flow/deviation", "Velocity deviation", LOSSES, "Mean squared error of the velocity on the batch, before the update"),
         Metric("flow/reward", "Flow rewards", LOSSES, "Sum of the flow field's rewards over a completion, a mean"),
-        Metric("entropy", "Entropy", LOSSES, "Entropy of the policy, nats per action"),
         Metric("kl_reference", "KL to the reference", LOSSES, "Estimate of KL(policy, reference), as the loss aggregates it"),
         Metric("rehearsal_loss", "Rehearsal", LOSSES, "Forward KL to the starting model on its own samples, nats per token (SELF)"),
-        Metric("proxy_pull", "Pull to the proxy", LOSSES, "Part of the policy loss that lifts protected tokens (Lp-Reg)"),
         Metric("base_share", "Weight of the base model", LOSSES, "Share of the base model in a KL to two anchors (KL-Convex)"),
         Metric("approx_kl", "KL within the update", LOSSES, "Mean k3 estimate of KL(start of the update, policy)"),
         Metric("explained_variance", "Explained variance", LOSSES, "1 is a perfect critic, 0 no better than a constant"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rheostat.masking import masked_mean
-from rheostat.objectives.meter import off_policyness
+from rheostat.objectives.meter import off_policyness, rare_tokens
 from rheostat.options import option
 from rheostat.parts import BEGUN, Batch, Metrics, NonFinite, Weighted
 from rheostat.policies.flops import FORWARD, TRAIN
@@ -253,7 +253,8 @@ class Update:
             rows.entropy = torch.zeros(rows.shape).masked_scatter(rows.mask, entropy)
         kept = rows.transitions()
         age = torch.where(kept.version < 0, -1, context.updates - 1 - kept.version)
-        return off_policyness(kept.learner_logp, kept.sampler_logp, age=age, source=kept.source, entropy=kept.entropy)
+        found = off_policyness(kept.learner_logp, kept.sampler_logp, age=age, source=kept.source, entropy=kept.entropy)
+        return found | rare_tokens(kept.learner_logp, kept.advantage)
 
 
 def usable_rows(batch: Batch) -> Tensor:

@@ -8,8 +8,9 @@ Cui et al. 2025, "The Entropy Mechanism of Reinforcement Learning for Reasoning 
     KL-Cov     the max(1, floor(share N)) tokens of the largest Cov:           -r A + beta |log r|;  the others -r A, without a clip
 
 The released code counts N, means and tokens of each micro-batch; here they are of the gradient step, so that its result does not depend on
-how it is cut (with micro-batches that costs one more forward pass). |log r| has no slope where r = 1, as released: KL-Cov holds nothing
-back in the first gradient step of an update.
+how it is cut (with micro-batches that costs one more forward pass). KL-Cov holds nothing back in the first gradient step of an update:
+r = 1, and |log r| has no slope there. Rounding makes r a little more or less than 1, and the released code then pays beta with whatever
+sign that has; here less than 1e-4 nats are no move.
 """
 
 from __future__ import annotations
@@ -68,6 +69,10 @@ class CutClip(Clip):
         return super().clipped(ratio, advantage) | self.cut
 
 
+ROUNDING = 1e-4
+"""Nats within which a token has not moved."""
+
+
 @dataclass(frozen=True)
 class HeldNear(NoClip):
     """No clip, and a price of moving some tokens away from where the update began, whichever way."""
@@ -77,10 +82,15 @@ class HeldNear(NoClip):
     coefficient: float
 
     def loss(self, ratio: Tensor, advantage: Tensor, logp: Tensor) -> Tensor:
-        return super().loss(ratio, advantage, logp) + self.coefficient * self.held * ratio.log().abs()
+        return super().loss(ratio, advantage, logp) + self.coefficient * self.held * (ratio.log().abs() - ROUNDING).clamp(min=0)
 
     def dloss_dlogp(self, ratio: Tensor, advantage: Tensor) -> Tensor:
-        return super().dloss_dlogp(ratio, advantage) + self.coefficient * self.held * ratio.log().sign()
+        return super().dloss_dlogp(ratio, advantage) + self.coefficient * self.held * _moved(ratio.log()).sign()
+
+
+def _moved(log_ratio: Tensor) -> Tensor:
+    """Log-ratios, 0 within rounding."""
+    return log_ratio.masked_fill(log_ratio.abs() <= ROUNDING, 0.0)
 
 
 @dataclass(frozen=True)

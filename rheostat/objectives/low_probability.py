@@ -76,9 +76,12 @@ class ProtectedGradient(PolicyGradient):
 
     def protected(self, logp: Tensor, batch: Batch) -> Tensor:
         """``[B, T]`` bool: tokens that are pulled."""
-        logp = logp.detach()
+        return self.rare(logp, batch) & (logp.detach() < batch.columns["proxy_logp"])
+
+    def rare(self, logp: Tensor, batch: Batch) -> Tensor:
+        """``[B, T]`` bool: the least likely tokens of wrong answers."""
         below = batch.facts["rare_below"] if self.selection == "step" else self.rare_below(logp, batch)
-        return self.wrong(batch) & (logp < below) & (logp < batch.columns["proxy_logp"])
+        return self.wrong(batch) & (logp.detach() < below)
 
     def kernel(self, scores: Any, batch: Batch) -> Kernel:
         """The window of a protected token has no bounds."""
@@ -94,6 +97,8 @@ class ProtectedGradient(PolicyGradient):
         loss, report = super().__call__(scores, batch, denominator, context)
         protected, proxy = self.protected(scores.logp, batch), batch.columns["proxy_logp"]
         pull = self.pull * self.reduce(kl_estimate(scores.logp, proxy, mask=protected, value_clamp=LARGEST_PULL), batch, denominator)
+        rare = self.rare(scores.logp, batch)
         report.means["meter/protected_share"] = masked_mean(protected.float(), self.mask(batch))
+        report.means["meter/noise_share"] = masked_mean((rare & ~protected).float(), self.mask(batch))
         report.sums["proxy_pull"] = pull.detach()
         return loss + pull, report

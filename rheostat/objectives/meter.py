@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -11,6 +13,8 @@ from rheostat.trajectories import Source
 QUANTILES = (0.05, 0.5, 0.95)
 AGES: tuple[tuple[int, int | None], ...] = ((0, 0), (1, 1), (2, 3), (4, 7), (8, 15), (16, None))
 """Bins of the age histogram, in policy updates."""
+RARE = 0.05
+"""A token is rare where the policy gave it less than this."""
 WHOLE_ONLY = ("kl_behaviour_k1", "kl_behaviour_k2")
 """Metrics that are not repeated for every source."""
 
@@ -19,6 +23,25 @@ def effective_sample_size(log_ratio: Tensor) -> Tensor:
     """Effective sample size of importance sampling as a share of the batch, (sum w)^2 / (n sum w^2) in (0, 1] (Kong 1992); scalar."""
     weight = (log_ratio - log_ratio.max()).exp()  # the scale cancels; this one cannot overflow
     return weight.sum().square() / (weight.square().sum() * weight.numel())
+
+
+def rare_tokens(logp: Tensor, advantage: Tensor | None) -> dict[str, float]:
+    """What a batch does to rare tokens, those of a probability below 5 %.
+
+    Args:
+        logp: ``[n]`` of the chosen tokens at the start of the update, in nats.
+        advantage: ``[n]``; None where a method has none.
+
+    Returns:
+        ``rare/share`` of all tokens; and of the rare ones, where there are any, ``rare/rewarded`` and ``rare/penalised``: the shares with a
+        positive and with a negative advantage.
+    """
+    rare = logp < math.log(RARE)
+    found = {"rare/share": rare.float().mean().item()}
+    if advantage is not None and bool(rare.any()):
+        worth = advantage[rare]
+        found |= {"rare/rewarded": (worth > 0).float().mean().item(), "rare/penalised": (worth < 0).float().mean().item()}
+    return found
 
 
 def off_policyness(

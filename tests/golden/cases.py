@@ -17,7 +17,9 @@ RENAMED: dict[str, str] = {
     )
 }  # fmt: skip
 """Metrics that were deliberately renamed, ``{old: new}``: the table keeps the old name."""
-ADDED: set[str] = {"meter/parity_worst", "abstained_share", "reward_spread"}
+ADDED: set[str] = {
+    "meter/parity_worst", "abstained_share", "reward_spread", "rare/share", "rare/rewarded", "rare/penalised", "meter/noise_share",
+}  # fmt: skip
 """Metrics that were deliberately added, by their new names; the table does not know them."""
 REMOVED: set[str] = set()
 """Metrics of the table that were deliberately removed."""

@@ -117,6 +117,13 @@ def test_a_held_token_pays_for_either_direction() -> None:
         torch.testing.assert_close(found, torch.tensor([2.0, -2.0, 0.0]))
 
 
+def test_rounding_is_no_move() -> None:
+    rule = HeldNear(torch.ones(2, dtype=torch.bool), 2.0)
+    logp = torch.tensor([3e-7, -3e-7], requires_grad=True)
+    (slope,) = torch.autograd.grad(rule.loss(logp.exp(), torch.zeros(2), logp).sum(), logp)
+    assert not bool(slope.any()) and not bool(rule.dloss_dlogp(logp.exp().detach(), torch.zeros(2)).any())
+
+
 def test_bounds_that_hold_nothing_are_refused() -> None:
     with pytest.raises(RheostatError, match=r"covariance_low is 5\.0 and covariance_high 5\.0: no token lies between them"):
         ClipCov(least=5.0)

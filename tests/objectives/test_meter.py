@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rheostat.objectives.meter import effective_sample_size, gradient_snr, off_policyness
+from rheostat.objectives.meter import effective_sample_size, gradient_snr, off_policyness, rare_tokens
 from rheostat.trajectories import Source
 
 
@@ -39,6 +39,14 @@ def test_every_source_for_itself() -> None:
     assert (found["meter/age_share_0"], found["meter/age_share_2_3"], found["meter/age_share_8_15"]) == (0.4, 0.4, 0.2)
     assert sum(value for name, value in found.items() if name.startswith("meter/age_share")) == pytest.approx(1)
     assert sum(found[f"meter/share_{kind.name.lower()}"] for kind in (Source.FRESH, Source.STALE, Source.EXPERT)) == pytest.approx(1)
+
+
+def test_rare_tokens() -> None:
+    logp = torch.tensor([0.04, 0.01, 0.049, 0.06, 0.9]).log()
+    found = rare_tokens(logp, torch.tensor([1.0, -1.0, 0.0, -1.0, 1.0]))
+    assert found == pytest.approx({"rare/share": 3 / 5, "rare/rewarded": 1 / 3, "rare/penalised": 1 / 3})
+    assert rare_tokens(logp, None) == pytest.approx({"rare/share": 3 / 5})
+    assert rare_tokens(logp[3:], torch.ones(2)) == {"rare/share": 0.0}
 
 
 def test_effective_sample_size() -> None:

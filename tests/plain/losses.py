@@ -425,8 +425,9 @@ def kl_cov(world: World, rows: list[Row], *, share: float, beta: float) -> Tenso
     order = sorted(covariances(world, rows, worth), key=lambda each: -each[0])
     for _, row, t in order[: max(1, math.floor(share * len(order)))]:
         log_ratio = world.now(row)[t] - row.old[t]
-        world.seen |= {"a held token that has moved"} if abs(float(log_ratio.detach())) > 1e-6 else set()
-        found[row][t] = found[row][t] + beta * log_ratio.abs()
+        if abs(float(log_ratio.detach())) > 1e-4:  # less is rounding
+            world.seen.add("a held token that has moved")
+            found[row][t] = found[row][t] + beta * log_ratio.abs()
     return row_mean(found)
 
 
