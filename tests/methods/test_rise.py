@@ -221,7 +221,7 @@ def test_graders_that_note_no_answer_are_refused_before_anything_is_sampled(mode
     with pytest.raises(RheostatError, match="a grader that notes the answer"):
         built("rise", model, task, rewards=("exact", "exact-boxed"), **THREE)
     assert not ProgramTests.notes_answer and not OneByOne(load_rewards(["exact", "exact-boxed"])).notes_answer
-    assert built("rise", model, task, rewards=("exact",), **THREE).collect().rows.count()
+    built("rise", model, task, rewards=("exact",), **THREE)
     own = built("rise", model, task, rewards=(score,), **THREE)
     with pytest.raises(RheostatError, match="a grader that notes the answer"):
         own.collect()

@@ -14,8 +14,12 @@ MOVES      maximum likelihood of right answers, and of wrong ones under the poli
 What differs from grpo: no clip (the positive term is supervised learning whatever R is), a maximum with derivative 1 everywhere instead of
 one for wrong answers, a sum over tokens divided by 1000 (so that the limit on the gradient's norm sets the step, as in the released code).
 Strictly on-policy its gradient is GRPO's with the population's deviation (``prompt_weight odds``) or Dr. GRPO's (``wrong-share``).
-``negative_weight 0`` is rejection-sampling fine-tuning. Rows count as right from ``threshold`` on: penalties for length would make labels
-soft, and the released scripts switch them off.
+``negative_weight 0`` is rejection-sampling fine-tuning.
+
+What the released code does differently: its rewards are 1 and -1, and with penalties for length its labels are soft; here rows count as
+right from ``threshold`` on (the released scripts switch those penalties off). It asserts 0 < r < 1, and here groups without both kinds are
+left out; both clamp r to [0.02, 0.98]. A negative ``clamp_negative`` of it stands for its size, a negative weight for another method: both
+are refused here.
 Checked against: the authors' code for the group statistics, its loss transcribed line by line (``tests/vectors``: nft).
 """
 
