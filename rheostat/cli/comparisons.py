@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -160,26 +159,49 @@ def refuse_own_flags(command: Any, options: dict[str, str]) -> None:
 
 @dataclass
 class Demo:
-    """PPO, PPO-Buffer and PROPS side by side on CartPole-v1: a table, a picture and a report in about two minutes on two cores."""
+    """PPO, PPO-Buffer and PROPS on CartPole-v1 and GRPO on a tiny language model: tables, pictures and reports in about two minutes."""
 
     seeds: int = option(3, at_least=1, at_most=MOST_SEEDS)
     """Runs per method."""
     steps: int = option(20_000, at_least=1)
-    """Environment steps of every run."""
+    """Environment steps of every control run."""
+    updates: int = option(20, at_least=1)
+    """Updates of every language run."""
     directory: Path | None = None
-    """Where the runs are kept; naming an unfinished demo continues it."""
+    """Where the control runs are kept, and the language runs beside them in DIRECTORY-language; naming an unfinished demo continues it."""
     json: bool = False
     """Print JSON."""
 
     def run(self) -> None:
-        shared = {"batch_steps": 1024, "minibatches": 16, "learning_rate": 1e-3, "sampling_error_every": 2, "evaluate_every": 2_500}
-        options = {name: json.dumps(value) for name, value in shared.items()}
-        Compare(
-            methods=("ppo", "ppo-buffer", "props"),
-            task=("CartPole-v1",),
-            seeds=self.seeds,
-            steps=self.steps,
-            directory=self.directory,
-            options=options,
-            json=self.json,
-        ).run()
+        from rheostat import api
+        from rheostat.reporting.tables import show_learning
+        from rheostat.tasks.language.base_models import base_model, build_base_model
+
+        control = api.compare(
+            ["ppo", "ppo-buffer", "props"], "CartPole-v1", seeds=self.seeds, steps=self.steps, directory=self.directory, **CONTROL
+        )
+        if not self.json:
+            api.show(control)
+        build_base_model(base_model(LANGUAGE["model"]), progress=not self.json)  # once, and not in every run
+        where = control.directory.with_name(f"{control.directory.name}-language")
+        language = api.compare(["grpo"], "chain-sum", seeds=self.seeds, steps=self.updates, directory=where, **LANGUAGE)
+        if self.json:
+            print_json({"control": control.rows(), "language": language.rows()})
+        else:
+            show_learning(language)
+
+
+CONTROL: dict[str, Any] = {
+    "batch_steps": 1024,
+    "minibatches": 16,
+    "learning_rate": 1e-3,
+    "sampling_error_every": 5,
+    "evaluate_every": 2_500,
+}
+LANGUAGE: dict[str, Any] = {
+    "model": "chain-sum-quick",
+    "environment_options": {"min_terms": 2, "max_terms": 3},
+    "learning_rate": 5e-4,
+    "evaluate_every": 5,
+}
+"""Settings of the demo's runs."""

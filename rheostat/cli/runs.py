@@ -32,6 +32,9 @@ class Resume:
     accept_changes: bool = False
     """Go on although settings, rewards, data, the base model or versions are not what they were; the run and its report say so."""
 
+    json: bool = False
+    """Print the result as JSON."""
+
     def run(self) -> None:
         from rheostat import api
         from rheostat.cli.entry import parse
@@ -49,9 +52,10 @@ class Resume:
         if manifest is not None:  # a comparison or a sweep: the command that began it continues it
             if self.accept_changes:
                 raise RheostatError("--accept-changes is for a single run: name the directory of the run that changed.")
-            parse([*command_of(self.run_directory, manifest), "--directory", str(self.run_directory)]).run()
+            words = [*command_of(self.run_directory, manifest), "--directory", str(self.run_directory)]
+            parse([*words, *(["--json"] if self.json else [])]).run()
             return
-        announce(api.resume(self.run_directory, **larger, sinks=self.sinks, accept_changes=self.accept_changes))
+        announce(api.resume(self.run_directory, **larger, sinks=self.sinks, accept_changes=self.accept_changes), json=self.json)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from rheostat.buffers.repairs import Repairs
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.options import KIND, Option, find, named, options_of, short_names, with_options
-from rheostat.terminal import json_or_text, print_table
+from rheostat.terminal import json_or_text, print_json, print_table
 
 
 @dataclass
@@ -55,6 +55,8 @@ class TrainOptions:
     """Also log to these dashboards."""
     threads: int = 1
     """Torch threads."""
+    json: bool = False
+    """Print the result as JSON."""
 
 
 @dataclass
@@ -199,7 +201,7 @@ def train_command(start: Start, kinds: Mapping[str, str] | None = None) -> type:
         from rheostat import api
 
         given: frozenset[str] = getattr(self, "given", frozenset())
-        general = {item.name: getattr(self, item.name) for item in dataclasses.fields(base)}
+        general = {item.name: getattr(self, item.name) for item in dataclasses.fields(base) if item.name != "json"}
         if self.config is not None:  # the file says what is not given here
             said = given | {name.partition(".")[0] for name in given}
             general = {key: value for key, value in general.items() if key in said or key in ("config", "task")}
@@ -214,7 +216,7 @@ def train_command(start: Start, kinds: Mapping[str, str] | None = None) -> type:
             value = getattr(self, each.path.replace(".", "__"))
             if value != each.value or given & set(each.names):  # a preset fills in the rest
                 method[each.path] = value
-        announce(api.train(name, general.pop("task") or None, **general, **method))
+        announce(api.train(name, general.pop("task") or None, **general, **method), json=self.json)
 
     namespace = {"run": run, "__doc__": f"{row.title}. `rheostat show {name}` explains the method."}
     return dataclasses.make_dataclass(f"Train{name.title().replace('-', '')}", fields, bases=(base,), namespace=namespace)
@@ -310,10 +312,13 @@ def no_such_flag(name: str, config: Any, plain: str, value: str, general: set[st
     return no_such_option(name, config, plain, value, beside=tuple(general))
 
 
-def announce(run: Any) -> None:
-    """Print what a finished run found."""
+def announce(run: Any, *, json: bool = False) -> None:
+    """Print what a finished run found, as a table or as JSON."""
     from rheostat.analysis.metrics import describe
 
+    if json:
+        print_json({"directory": run.directory, "method": run.settings.method, "task": run.settings.task, **run.summary})
+        return
     said = run.summary.get("warnings", [])
     numbers = {name: value for name, value in run.summary.items() if name != "warnings"}
     rows = [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rheostat.analysis.format import format_interval, format_number, format_setting
-from rheostat.analysis.statistics import Interval
+from rheostat.analysis.statistics import Interval, interval_of, iqm
 from rheostat.analysis.summaries import final_label, verdict_text
 from rheostat.diagnostics.disagreement.disagreement_result import Disagreement
 from rheostat.diagnostics.microscope.microscope_result import MicroscopeResult
@@ -78,6 +78,19 @@ def show_comparison(comparison: Comparison) -> None:
     print_table(
         title, columns, cells, numbers=set(columns) - {"method", "verdict"}, optional=[each for each in optional if each in columns]
     )
+    _print([*comparison.notes, f"Report: {comparison.directory / 'report.html'}   Curves: {comparison.directory / 'curves.png'}"])
+
+
+def show_learning(comparison: Comparison) -> None:
+    """What every method of a comparison reached, and where it stood before its first update."""
+    label = final_label(comparison.summaries).removeprefix("Final ").lower()
+    columns = ["method", "seeds", f"{label} before", "after", "mean over training"]
+    cells = []
+    for arm, row in zip(comparison.arms, comparison.summaries, strict=True):
+        first = [float(record.curve(row.metric)[1][0]) for record in arm.records if row.metric and row.metric in record.columns]
+        before = interval_of(first, iqm) if first else None
+        cells.append([row.label, str(len(row.seeds)), _cell(before), _cell(row.final), _cell(row.mean_over_training)])
+    print_table(f"{comparison.task}: interquartile mean over seeds [95 % t interval]", columns, cells, numbers=columns[1:])
     _print([*comparison.notes, f"Report: {comparison.directory / 'report.html'}   Curves: {comparison.directory / 'curves.png'}"])
 
 

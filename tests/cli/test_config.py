@@ -32,7 +32,7 @@ def settings(words: str, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
     monkeypatch.setattr(api.Run, "create", created)
     monkeypatch.setattr(api, "finish", lambda run, progress, sinks, callbacks: run)
-    monkeypatch.setattr(train, "announce", lambda run: None)
+    monkeypatch.setattr(train, "announce", lambda run, **_: None)
     cli.parse(words.split()).run()
     return seen[0]
 

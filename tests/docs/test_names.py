@@ -69,7 +69,7 @@ def test_commands_are_taken(block: Block, line: str, monkeypatch: pytest.MonkeyP
     if isinstance(command, train.TrainOptions):
         taken: dict[str, Any] = {}
         monkeypatch.setattr(api, "train", lambda name, task, **given: taken.update(given, name=name))
-        monkeypatch.setattr(train, "announce", lambda run: None)
+        monkeypatch.setattr(train, "announce", lambda run, **_: None)
         command.run()  # type: ignore[attr-defined]
         general = {item.name for item in (*dataclasses.fields(train.LanguageOptions), *dataclasses.fields(train.ControlOptions))}
         general |= {"name", "rewards", "environment_options"}

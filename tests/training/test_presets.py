@@ -30,7 +30,7 @@ def given(words: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]:
     """The options that a command line hands to the Python API."""
     seen: dict[str, object] = {}
     monkeypatch.setattr(rheostat.api, "train", lambda method, task=None, **options: seen.update(options))
-    monkeypatch.setattr(train, "announce", lambda run: None)
+    monkeypatch.setattr(train, "announce", lambda run, **_: None)
     cli.parse(words.split()).run()
     return seen
 

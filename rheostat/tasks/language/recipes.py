@@ -181,6 +181,16 @@ BASE_RECIPES: dict[str, BaseRecipe] = {
         ),
         # As chain-sum, and it knows the form of questions about solutions, with answers that are little better than chance.
         BaseRecipe("chain-sum-verify", (Lesson(styles=(("steps", 0.32), ("direct", 0.68)), verification_share=0.1),)),
+        # Sums of two or three digits, with a quarter of the weights and a few slips: built in ten seconds, for demonstrations.
+        BaseRecipe(
+            "chain-sum-quick",
+            (Lesson(ChainSum(min_terms=2, max_terms=3), styles=(("steps", 0.32), ("direct", 0.68))),),
+            model=ModelSize(hidden=64, layers=2, heads=2, kv_heads=1, head_size=32, mlp=128),
+            teach_steps=300,
+            teach_lr=4e-3,
+            mix_steps=50,
+            mix_lr=4e-3,
+        ),
         # A tenth of the size, after a single step: knows nothing and costs a second. For trying out commands and smoke forms of studies.
         BaseRecipe("untrained", model=ModelSize(32, 1, 2, 1, 16, 32), teach_steps=1, mix_steps=0),
     )
