@@ -201,7 +201,11 @@ def compare_on(
         plan(methods, task, directory=where / _folder_of(task), write=False, **shared)
     command = _command(methods, tasks, shared, where)
     remember(where, [command])
-    write_fields(where / MANIFEST, {"tasks": tasks, "command": command})
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        write_fields(where / MANIFEST, {"tasks": tasks, "command": command})
+    except OSError as error:
+        raise RheostatError(f"Cannot write to {where}: {error}.") from error
     return SeveralTasks(
         where,
         {

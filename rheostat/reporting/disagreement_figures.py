@@ -19,7 +19,7 @@ UP, DOWN, GREY, LIMITED = "#0072B2", "#D55E00", "#E4E4E4", "#F0E442"
 NOTE = (
     "up, down: shares of all tokens made more, less likely. clipped: gradient cut by the clip. idle: in the loss with weight 0. left out: "
     "masked or filtered. scaled: of those that move, weight per advantage off the method's median. effective: share of tokens that carry "
-    "the update. elsewhere: part of the gradient's norm that comes not through log-probabilities."
+    "the update. elsewhere: part of the gradient's norm that does not come through log-probabilities."
 )
 
 

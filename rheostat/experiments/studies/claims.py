@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -219,13 +220,16 @@ def page(found: list[Row]) -> str:
             parts += [search_text(result["search"]), ""]
         for claim in result["claims"]:
             parts += [
-                f"### {claim['title']}: {'pilot, ' if claim['pilot'] else ''}{claim['verdict']}",
+                '<details markdown="1">',  # folded away: the page has a hundred claims
+                f"<summary>{escape(claim['title'])}: {'pilot, ' if claim['pilot'] else ''}{claim['verdict']}</summary>",
                 "",
                 f"- **Published.** {claim['published']}",
                 f"- **Here.** {claim['setting']}",
                 *([f"- **Margin.** {_margins(claim['margins'])}"] if claim["margins"] else []),
                 *(f"- **Precondition.** {_capital(text)}" for text in preconditions_of(claim)),
                 *map(_condition, claim["conditions"]),
+                "",
+                "</details>",
                 "",
             ]
         source = result["provenance"]
