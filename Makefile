@@ -6,7 +6,7 @@ PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint co
 
 .PHONY: demo test nightly soak lint docs package clean
 
-demo: $(VENV)/.installed  ## PPO, PPO-Buffer and PROPS side by side on CartPole, three seeds each
+demo: $(VENV)/.installed  ## PPO, PPO-Buffer and PROPS on CartPole, GRPO on a tiny language model, three seeds each
 	$(RUN) -m rheostat.cli demo
 
 test: $(VENV)/.installed-test  ## the tests

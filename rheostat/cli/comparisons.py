@@ -159,7 +159,7 @@ def refuse_own_flags(command: Any, options: dict[str, str]) -> None:
 
 @dataclass
 class Demo:
-    """PPO, PPO-Buffer and PROPS on CartPole-v1 and GRPO on a tiny language model: tables, pictures and reports in about two minutes."""
+    """PPO, PPO-Buffer and PROPS on CartPole-v1 and GRPO on a tiny language model: tables, pictures and reports."""
 
     seeds: int = option(3, at_least=1, at_most=MOST_SEEDS)
     """Runs per method."""
