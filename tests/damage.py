@@ -90,6 +90,27 @@ def other_value(value: bytes) -> Callable[[bytes, random.Random], bytes]:
     return mutate
 
 
+def another_value(data: bytes, draw: random.Random) -> bytes:
+    """A value of a file of JSON becomes one of another type, wherever it stands; other files are cut."""
+    try:
+        whole = json.loads(data)
+    except ValueError:
+        return cut(data, draw)
+    place = whole
+    names: list[Any] = []  # the way to a value
+    while isinstance(place, dict | list) and place and (not names or draw.random() < 0.7):
+        names.append(draw.choice(list(place) if isinstance(place, dict) else range(len(place))))
+        place = place[names[-1]]
+    holder = whole
+    for name in names[:-1]:
+        holder = holder[name]
+    if names:
+        holder[names[-1]] = draw.choice(
+            [value for value in ("text", None, [1, 2], {"a": 1}, -1, 1.5, True) if type(value) is not type(place)]
+        )
+    return json.dumps(whole).encode()
+
+
 MUTATIONS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "cut": cut,
     "flipped bit": flip,
@@ -105,6 +126,7 @@ MUTATIONS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "negative": other_value(b"-1"),
     "surrogate": other_value(b'"\\ud800"'),
     "object": other_value(b"{}"),
+    "another value": another_value,
 }
 
 
