@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from rheostat.cli.train import announce
+from rheostat.cli.train import announce, in_words
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.options import option
@@ -136,7 +136,7 @@ class Evaluate:
         if self.json:
             print_json(result)
         else:
-            print_table("Evaluation", ["result", "value"], list(result.items()), numbers=["value"])
+            print_table("Evaluation", ["result", "value"], in_words(result), numbers=["value"])
 
     def filmed(self, run: Any) -> dict[str, str]:
         """Where the film is; where there can be none, a sentence says why, and the evaluation stands."""

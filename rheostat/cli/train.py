@@ -314,20 +314,26 @@ def no_such_flag(name: str, config: Any, plain: str, value: str, general: set[st
 
 def announce(run: Any, *, json: bool = False) -> None:
     """Print what a finished run found, as a table or as JSON."""
-    from rheostat.analysis.metrics import describe
-
     if json:
         print_json({"directory": run.directory, "method": run.settings.method, "task": run.settings.task, **run.summary})
         return
     said = run.summary.get("warnings", [])
     numbers = {name: value for name, value in run.summary.items() if name != "warnings"}
-    rows = [
-        (describe(name).label.lower(), f"{value:,.4g}" if isinstance(value, float) else f"{value:,}") for name, value in numbers.items()
-    ]
+    rows = in_words(numbers)
     print_table(f"{run.settings.method} on {run.settings.task}, seed {run.settings.seed}", ["result", "value"], rows, numbers=["value"])
     for sentence in said:
         print(f"Note: {sentence}")
     print(f"Report: {run.directory / 'report.html'}   Curves: {run.directory / 'curves.png'}")
+
+
+def in_words(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Rows of a table: what was measured, in words, and its value."""
+    from rheostat.analysis.metrics import describe
+
+    def text(value: Any) -> str:
+        return f"{value:,.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+    return [(describe(name).label.lower(), text(value)) for name, value in result.items()]
 
 
 def parse_training(words: list[str]) -> Any:

@@ -84,7 +84,8 @@ class Range:
             return self.choices[trial.suggest_categorical(name, list(range(len(self.choices))))]
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(name, self.low, self.high, log=self.log)
-        return trial.suggest_float(name, self.low, self.high, log=self.log)
+        value = trial.suggest_float(name, self.low, self.high, log=self.log)
+        return min(max(float(f"{value:.4g}"), self.low), self.high)  # nobody types, or needs, seventeen digits
 
 
 @dataclass(frozen=True)

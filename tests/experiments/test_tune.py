@@ -134,6 +134,15 @@ def test_what_cannot_be_searched_is_refused_before_a_directory_is_made(options: 
     assert not (tmp_path / "t").exists()
 
 
+def test_proposed_numbers_have_four_digits_and_stay_in_their_range() -> None:
+    class Fixed:
+        def suggest_float(self, name: str, low: float, high: float, *, log: bool) -> float:
+            return 0.0012520653814999472 if name == "a" else high
+
+    assert Range.read("a", "log:1e-4..1e-2").suggest(Fixed(), "a") == 0.001252
+    assert Range.read("b", "0.1..0.299996").suggest(Fixed(), "b") == 0.299996
+
+
 def test_ranges() -> None:
     assert Range.read("x", "log:1e-5..1e-2") == Range(1e-5, 1e-2, True)
     assert Range.read("x", "2..8") == Range(2, 8) and isinstance(Range.read("x", "2..8").low, int)

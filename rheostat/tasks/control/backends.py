@@ -50,10 +50,8 @@ class EnvPoolEnvs:
         self._threads = min(num_envs, threads or _usable_cores())
         self._pools = RollingPools(self._make, num_envs, seed, replay_bounds(task), self._draws_only_in_reset)
         pool = self._pools.pools[0]
-        with warnings.catch_warnings():  # the first access to the spaces casts their float64 bounds, with a warning that users cannot avoid
-            warnings.simplefilter("ignore")
-            self.observation_space = pool.observation_space
-            self.action_space = pool.action_space
+        self.observation_space = pool.observation_space
+        self.action_space = pool.action_space
         config = pool.config
         if config.get("max_num_players", 1) > 1:
             raise RheostatError(
@@ -65,9 +63,13 @@ class EnvPoolEnvs:
         import envpool
 
         try:
-            return envpool.make(
+            pool = envpool.make(
                 self._task, env_type="gymnasium", num_envs=rows, seed=seed, num_threads=min(rows, self._threads), **self._options
             )
+            with warnings.catch_warnings():  # the first access to the spaces casts their float64 bounds, with a warning users cannot avoid
+                warnings.simplefilter("ignore")
+                _ = pool.observation_space, pool.action_space
+            return pool
         except ImportError as error:
             raise RheostatError(f"The EnvPool task {self._task} lacks something this machine does not have: {error}") from error
         except (AssertionError, TypeError, ValueError, RuntimeError) as error:
