@@ -37,9 +37,9 @@ class Interrupted(Exception):
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> RheostatError:
-    """The error for a name that does not exist, with the nearest names that do."""
+    """The error for a name that does not exist, with the nearest names that do; a name in other capitals is the nearest of all."""
     known = sorted(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+    close = [each for each in known if each.casefold() == name.casefold()] or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}."
     return RheostatError(f"Unknown {kind} {name!r}: {hint}")
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
 from rheostat.options import field_documentation, having, kind_of, nested, option, options_of, resolve, short_names, with_options
 from rheostat.training.settings import configure, plain, shown_options
@@ -114,6 +114,10 @@ def test_unknown_names_come_with_the_nearest() -> None:
     refused(r"Unknown option of cart 'spoke_cuont': did you mean spoke_count", {"spoke_cuont": 3})
     refused(r"Unknown option of cart 'load\.sise': did you mean load\.size", {"load": {"sise": 3}})
     refused("Unknown option of grpo 'group_sise': did you mean group_size", {"group_sise": 3}, configure("grpo", {}), "grpo")
+
+
+def test_a_name_in_other_capitals_is_the_nearest() -> None:
+    assert str(unknown("method", "PPO", ["ppo", "ppo-lm", "a2c"])) == "Unknown method 'PPO': did you mean ppo?"
 
 
 def test_what_is_given_twice_is_refused() -> None:
