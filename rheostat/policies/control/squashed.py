@@ -109,8 +109,8 @@ class Bounds:
         low, high = getattr(space, "low", None), getattr(space, "high", None)
         if low is None or high is None:
             raise RheostatError(
-                f"{method} needs continuous actions (a Box), and this environment has {space}: use ppo, or dqn for one Discrete choice, and "
-                "iql, cql, awac or bc where such choices come from a data set."
+                f"{method} needs continuous actions (a Box), and this environment has {space}: use ppo, or dqn for one Discrete choice, "
+                "and iql, cql, awac or bc where such choices come from a data set."
             )
         if not (np.isfinite(low).all() and np.isfinite(high).all() and (high > low).all()):
             raise RheostatError(
