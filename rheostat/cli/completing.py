@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sys
 from itertools import takewhile
-from typing import Any
 
 from rheostat.files import runs_folder
 from rheostat.methods import table
@@ -146,7 +145,7 @@ def script(shell: str) -> str:
     return SCRIPTS[shell].format(python=shlex.quote(sys.executable))
 
 
-def main(words: list[str] | None = None) -> Any:
+def main(words: list[str] | None = None) -> None:
     """Print the candidates, one a line."""
     print("\n".join(candidates(sys.argv[1:] if words is None else words)))
 
