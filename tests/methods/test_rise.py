@@ -25,7 +25,7 @@ from rheostat.tasks.language import FilePrompts
 from rheostat.tasks.language.task_interface import Prompt
 from tests.golden.inputs import Spoken
 from tests.learners import credited, step_plainly, weights
-from tests.methods.test_language_methods import built, save
+from tests.methods.test_language_methods import Odd, built, save
 
 THREE: dict[str, Any] = {"solution_rewards": "three-valued", "minibatches": 1}
 TASK: dict[str, Any] = {"solution_rewards": "task", "minibatches": 1}
@@ -211,18 +211,18 @@ def test_evaluation_weighs_votes_by_own_judgements(model: str, tmp_path: Path, c
 
 
 def test_graders_that_note_no_answer_are_refused_before_anything_is_sampled(model: str) -> None:
-    """Several rewards, and tests of programs, are known by their kind; a user's function only by its first grades."""
+    """Several rewards, and tests of programs, are known by their kind; any other grader by its first grades."""
 
-    def score(completions: list[str], **columns: Any) -> list[float]:
-        return [1.0] * len(completions)
+    class Mute(Spoken):
+        def verifier(self) -> Any:
+            return Odd()
 
-    rows = [{"prompt": f"{a}+1=", "answer": str(a + 1)} for a in range(8)]
-    task = FilePrompts(rows, max_new_tokens=8)
+    task = FilePrompts([{"prompt": f"{a}+1=", "answer": str(a + 1)} for a in range(8)], max_new_tokens=8)
     with pytest.raises(RheostatError, match="a grader that notes the answer"):
         built("rise", model, task, rewards=("exact", "exact-boxed"), **THREE)
-    assert not ProgramTests.notes_answer and not OneByOne(load_rewards(["exact", "exact-boxed"])).notes_answer
     built("rise", model, task, rewards=("exact",), **THREE)
-    own = built("rise", model, task, rewards=(score,), **THREE)
+    assert not ProgramTests.notes_answer and not OneByOne(load_rewards(["exact", "exact-boxed"])).notes_answer
+    own = built("rise", model, Mute(), **THREE)
     with pytest.raises(RheostatError, match="a grader that notes the answer"):
         own.collect()
 
