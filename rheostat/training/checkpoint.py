@@ -168,7 +168,10 @@ def read_newest(folder: Path, check: Callable[[Path], None] | None = None) -> tu
             refused.append(str(error))
     if refused:
         raise RheostatError(f"No usable checkpoint is left in {folder}: {' '.join(refused)}")
-    raise RheostatError(f"There is no checkpoint in {folder}: the run was stopped before its first one; start it again.")
+    raise RheostatError(
+        f"There is no checkpoint in {folder}: the run was stopped before its first one, or they were removed; start it again in another "
+        "directory."
+    )
 
 
 def tensors_of(state: Any) -> dict[str, torch.Tensor]:
