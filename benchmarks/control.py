@@ -1,92 +1,178 @@
-"""PPO side by side with Stable-Baselines3: ``python -m benchmarks.control [--json] [--quick] [--learning]``.
+"""PPO side by side with its peers at equal work: ``python -m benchmarks.control [--json] [--quick] [--to-return] [--learning]``.
 
-Both sides train with 10 epochs of minibatches of 256 on rollouts of 2048 steps, with separate 64-64 tanh networks, in one process, taking
-turns; each number is the median over the turns. Stable-Baselines3 gets the fastest of its usual ways of running 8 environments (measured
-first: in one process with one PyTorch thread or with the default number, or in worker processes) and no normalisation wrapper, which would
-slow it down. We run 64 EnvPool environments on as many threads as there are cores, with observation and reward normalisation and all
-metrics on, and one PyTorch thread. The raw rate is EnvPool alone with the same environments and threads, taking its turns too.
+All sides train with 10 epochs of minibatches of 256 on rollouts of 2048 steps, with separate 64-64 tanh networks, and on equally many
+environments (64, and any other number with ``--environments``). Each side is a process of its own, on one thread where nothing else is
+said, and all of them take turns; numbers are medians over turns (:mod:`benchmarks.race`). Ours runs with observation and reward
+normalisation and all metrics on, and without a clip of the value, which the peers do not have.
 
-Peak memory is the largest resident size of a child process that does nothing but train one side for three updates.
+=========================  ===============================================================================================================
+Rheostat, compiled         ``compute="fast"``
+Rheostat                   ``compute="plain"``
+Stable-Baselines3          in one process; with its normalisation where its users normalise (HalfCheetah)
+Stable-Baselines3, workers the same with an environment process per core
+SBX                        the same library on JAX
+rejax                      compiled on JAX with an environment of its own (CartPole), so nothing leaves the compiled program
+=========================  ===============================================================================================================
 
-``--off-policy`` runs :mod:`benchmarks.off_policy`: SAC and TD3 beside Stable-Baselines3, gradient steps of IQL and CQL beside d3rlpy.
+The ceiling of a row is the time that EnvPool alone needs for as many steps with random actions, and the time of the matrix products of
+acting and of the gradient steps alone, one after the other; both are sides that take their turns too. ``--to-return`` also measures what
+every side spends, in a new process, until the mean return of the last 100 episodes of training is the stated one.
 
-``--learning`` compares the training returns (mean of the last 100 episodes) at equal numbers of steps, over several seeds; there both
-sides normalise in the same way and keep their learning rate.
+``--off-policy`` runs :mod:`benchmarks.off_policy`: SAC and TD3, gradient steps of IQL and CQL. ``--learning`` compares the training returns
+(mean of the last 100 episodes) at equal numbers of steps, over several seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
 
-from benchmarks.rows import Row, dump, machine, median, table
-from rheostat.errors import MissingExtra
+from benchmarks import race
+from benchmarks.race import Side, Work
+from benchmarks.rows import machine, table
 from rheostat.learner import control
+from rheostat.learner.compute import Asked
 from rheostat.learner.learner import Learner
 from rheostat.streams import Streams
 from rheostat.tasks.control.environments import make
 from rheostat.training.settings import configure
 
 TASKS = ("CartPole-v1", "HalfCheetah-v5")
-ROLLOUT, MINIBATCH, EPOCHS, HIDDEN = 2048, 256, 10, (64, 64)
-OUR_ENVIRONMENTS, THEIR_ENVIRONMENTS = 64, 8
+ENVIRONMENTS, ROLLOUT, MINIBATCH, EPOCHS, HIDDEN = 64, 2048, 256, 10, (64, 64)
+TARGETS = {"CartPole-v1": 475.0, "HalfCheetah-v5": 500.0}
+LIMIT = 600_000
 LEARNING_STEPS = {"CartPole-v1": 102_400, "HalfCheetah-v5": 307_200}
 POINTS = 4  # of the learning curve
-DEFAULT_THREADS = torch.get_num_threads()
+NORMALISED = frozenset({"HalfCheetah-v5"})
+"""Tasks on which users of Stable-Baselines3 normalise."""
+STEPPING, PRODUCTS = "EnvPool alone", "matrix products alone"
 
-Advance = Callable[[int], Any]
-"""Trains for a number of environment steps."""
+
+# --- sides --------------------------------------------------------------------------------------------------------------------------------
 
 
-def ours(task: str, *, seed: int = 0, **options: Any) -> Learner:
+class Ours:
     """Our PPO."""
-    sizes = {"num_envs": OUR_ENVIRONMENTS, "batch_steps": ROLLOUT, "minibatches": ROLLOUT // MINIBATCH, "epochs": EPOCHS, "hidden": HIDDEN}
-    config = configure("ppo", sizes | options)
-    found = control.build(config, "ppo", lambda count, pool_seed: make(task, num_envs=count, seed=pool_seed), Streams(seed), 10**9)
+
+    def __init__(self, task: str, environments: int, *, compute: Asked = "plain", seed: int = 0, **options: Any) -> None:
+        self.learner = ours(task, environments, compute=compute, seed=seed, **options)
+
+    def advance(self, steps: int) -> int:
+        """Turns of the training loop. A turn's steps without the rows that only begin an episode are its steps."""
+        before = self.learner.steps
+        while self.learner.steps < before + steps:
+            self.learner.turn()
+        return self.learner.steps - before
+
+    def episode_return(self) -> float:
+        """Of training."""
+        return float(self.learner.context.collector.metrics().get("episode_return", float("nan")))
+
+
+def ours(task: str, environments: int = ENVIRONMENTS, *, compute: Asked = "plain", seed: int = 0, **options: Any) -> Learner:
+    """Our learner.
+
+    Raises:
+        RuntimeError: compiled kernels were asked for, and there are none.
+    """
+    sizes = {"num_envs": environments, "batch_steps": ROLLOUT, "minibatches": ROLLOUT // MINIBATCH, "epochs": EPOCHS, "hidden": HIDDEN}
+    config = configure("ppo", sizes | {"clip_value": False} | options)
+    pool: Any = lambda count, pool_seed: make(task, num_envs=count, seed=pool_seed)  # noqa: E731
+    found = control.build(config, "ppo", pool, Streams(seed), 10**9, compute=compute)
     assert isinstance(found, Learner)
+    if compute == "fast" and not found.context.compute.fast:
+        raise RuntimeError(found.context.compute.why_plain)
     return found
 
 
-def train_ours(method: Learner) -> Advance:
-    """Turns of the training loop. A turn's steps without the rows that only begin an episode are its steps."""
-
-    def advance(steps: int) -> None:
-        goal = method.steps + steps
-        while method.steps < goal:
-            method.turn()
-
-    return advance
+def ours_compiled(task: str, environments: int) -> Ours:
+    """With compiled gradient steps."""
+    return Ours(task, environments, compute="fast")
 
 
-def theirs(task: str, *, seed: int = 0, workers: bool = False, normalise: bool = False) -> Any:
-    """Stable-Baselines3's PPO."""
-    try:
-        from stable_baselines3 import PPO as TheirPPO
+class Baselines:
+    """PPO of Stable-Baselines3, or of SBX, which has its interface."""
+
+    def __init__(self, library: str, task: str, environments: int, *, workers: bool = False, normalise: bool, seed: int = 0) -> None:
+        from importlib import import_module
+
         from stable_baselines3.common.env_util import make_vec_env
         from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecNormalize
-    except ImportError as error:
-        raise MissingExtra("stable-baselines3", "bench", "This benchmark") from error
-    quiet()
-    vector: Any = make_vec_env(task, n_envs=THEIR_ENVIRONMENTS, seed=seed, vec_env_cls=SubprocVecEnv if workers else DummyVecEnv)
-    if normalise:
-        vector = VecNormalize(vector)
-    layers = {"net_arch": {"pi": list(HIDDEN), "vf": list(HIDDEN)}}
-    steps = ROLLOUT // THEIR_ENVIRONMENTS
-    return TheirPPO(
-        "MlpPolicy", vector, n_steps=steps, batch_size=MINIBATCH, n_epochs=EPOCHS, policy_kwargs=layers, seed=seed, device="cpu"
-    )
+
+        quiet()
+        vector: Any = make_vec_env(task, n_envs=environments, seed=seed, vec_env_cls=SubprocVecEnv if workers else DummyVecEnv)
+        if normalise:
+            vector = VecNormalize(vector)
+        layers: dict[str, Any] = {"net_arch": {"pi": list(HIDDEN), "vf": list(HIDDEN)}}
+        sizes = {"n_steps": ROLLOUT // environments, "batch_size": MINIBATCH, "n_epochs": EPOCHS}
+        self.model = import_module(library).PPO("MlpPolicy", vector, **sizes, policy_kwargs=layers, seed=seed, device="cpu")
+
+    def advance(self, steps: int) -> int:
+        """Their own loop, without output."""
+        before = self.model.num_timesteps
+        self.model.learn(steps, reset_num_timesteps=False)
+        return int(self.model.num_timesteps - before)
+
+    def episode_return(self) -> float:
+        """Of training."""
+        found = self.model.ep_info_buffer
+        return float(np.mean([episode["r"] for episode in found])) if found else float("nan")
+
+
+def baselines(task: str, environments: int) -> Baselines:
+    """Stable-Baselines3 in one process."""
+    return Baselines("stable_baselines3", task, environments, normalise=task in NORMALISED)
+
+
+def baselines_workers(task: str, environments: int) -> Baselines:
+    """Stable-Baselines3 with its environments in processes."""
+    return Baselines("stable_baselines3", task, environments, workers=True, normalise=task in NORMALISED)
+
+
+def sbx(task: str, environments: int) -> Baselines:
+    """SBX."""
+    return Baselines("sbx", task, environments, normalise=task in NORMALISED)
+
+
+class Rejax:
+    """PPO of rejax: some updates at once are one compiled program, environments included."""
+
+    UPDATES = 5
+
+    def __init__(self, task: str, environments: int) -> None:
+        import jax
+        import rejax
+
+        sizes = {
+            "num_envs": environments,
+            "num_steps": ROLLOUT // environments,
+            "num_epochs": EPOCHS,
+            "num_minibatches": ROLLOUT // MINIBATCH,
+        }
+        layers = {"activation": "tanh", "hidden_layer_sizes": HIDDEN}
+        self.algorithm: Any = rejax.get_algo("ppo").create(env=task, agent_kwargs=layers, learning_rate=3e-4, max_grad_norm=0.5, **sizes)
+        self.state = self.algorithm.init_state(jax.random.PRNGKey(0))
+        self.block = jax.block_until_ready
+        one: Any = lambda state, _: (self.algorithm.train_iteration(state), None)  # noqa: E731
+        self.updates = jax.jit(lambda state: jax.lax.scan(one, state, None, self.UPDATES)[0])
+
+    def advance(self, steps: int) -> int:
+        """Whole programs."""
+        programs = -(-steps // (self.UPDATES * ROLLOUT))
+        for _ in range(programs):
+            self.state = self.updates(self.state)
+        self.block(self.state)
+        return programs * self.UPDATES * ROLLOUT
+
+    def episode_return(self) -> float:
+        """Of 128 episodes of evaluation: it does not keep those of training."""
+        return float(self.algorithm.eval_callback(self.algorithm, self.state, self.state.rng)[1].mean())
 
 
 def quiet() -> None:
@@ -98,189 +184,177 @@ def quiet() -> None:
     mujoco.set_mju_user_warning(lambda message: None)
 
 
-def train_theirs(model: Any) -> Advance:
-    """Their own loop, without output."""
-    return lambda steps: model.learn(steps, reset_num_timesteps=False)
-
-
-def raw(task: str) -> Advance:
+class Stepping:
     """EnvPool alone, with random actions and with as many environments and threads as our side uses."""
-    environments = make(task, num_envs=OUR_ENVIRONMENTS, seed=1)
-    environments.reset()
-    pool = environments._envs
-    environments.action_space.seed(0)
-    actions = [np.stack([environments.action_space.sample() for _ in range(OUR_ENVIRONMENTS)]) for _ in range(32)]
 
-    def advance(steps: int) -> None:
-        for index in range(steps // OUR_ENVIRONMENTS):
-            pool.step(actions[index % len(actions)])
+    def __init__(self, task: str, environments: int) -> None:
+        made = make(task, num_envs=environments, seed=1)
+        made.reset()
+        self.pool, self.environments = made._envs, environments
+        made.action_space.seed(0)
+        self.actions = [np.stack([made.action_space.sample() for _ in range(environments)]) for _ in range(32)]
 
-    return advance
+    def advance(self, steps: int) -> int:
+        """Steps of all environments."""
+        rounds = -(-steps // self.environments)
+        for index in range(rounds):
+            self.pool.step(self.actions[index % len(self.actions)])
+        return rounds * self.environments
 
-
-@dataclass(frozen=True)
-class Setting:
-    """One way of running Stable-Baselines3."""
-
-    name: str
-    threads: int
-    workers: bool
+    def episode_return(self) -> float:
+        """Of nobody."""
+        return float("nan")
 
 
-SETTINGS = (
-    Setting("one process, one PyTorch thread", 1, False),
-    Setting(f"one process, {DEFAULT_THREADS} PyTorch threads", DEFAULT_THREADS, False),
-    Setting("worker processes, one PyTorch thread", 1, True),
+class Products:
+    """The matrix products of our PPO alone: of acting, of values and log-probabilities, and of the gradient steps, in NumPy."""
+
+    def __init__(self, task: str, environments: int) -> None:
+        made = make(task, num_envs=1, seed=1)
+        space: Any = made.action_space
+        inputs, outputs = int(np.prod(made.observation_space.shape)), int(getattr(space, "n", 0) or np.prod(space.shape))
+        made.close()
+        draw = np.random.default_rng(0)
+        self.nets = [[self.room(draw, i, o) for i, o in zip((inputs, *HIDDEN), (*HIDDEN, last), strict=True)] for last in (outputs, 1)]
+        self.rounds, self.acting = ROLLOUT // environments, environments
+
+    @staticmethod
+    def room(draw: np.random.Generator, i: int, o: int) -> tuple[np.ndarray, ...]:
+        """Weight, inputs, outputs, and where their gradients go, of one layer and a whole rollout."""
+        shapes = ((o, i), (ROLLOUT, i), (ROLLOUT, o), (o, i), (ROLLOUT, i))
+        return tuple(draw.standard_normal(shape, dtype=np.float32) for shape in shapes)
+
+    def forward(self, net: list[tuple[np.ndarray, ...]], n: int) -> None:
+        """Of ``n`` rows."""
+        for weight, x, y, _, _ in net:
+            np.matmul(x[:n], weight.T, out=y[:n])
+
+    def backward(self, net: list[tuple[np.ndarray, ...]], n: int) -> None:
+        """Of ``n`` rows."""
+        for layer in range(len(net) - 1, -1, -1):
+            weight, x, y, dweight, dx = net[layer]
+            np.matmul(y[:n].T, x[:n], out=dweight)
+            if layer:
+                np.matmul(y[:n], weight, out=dx[:n])
+
+    def advance(self, steps: int) -> int:
+        """Whole updates."""
+        updates = -(-steps // ROLLOUT)
+        for _ in range(updates):
+            for _ in range(self.rounds):
+                self.forward(self.nets[0], self.acting)
+            for net in self.nets:
+                self.forward(net, ROLLOUT)
+            for _ in range(EPOCHS * ROLLOUT // MINIBATCH):
+                for net in self.nets:
+                    self.forward(net, MINIBATCH)
+                    self.backward(net, MINIBATCH)
+        return updates * ROLLOUT
+
+    def episode_return(self) -> float:
+        """Of nobody."""
+        return float("nan")
+
+
+ONE_XLA_THREAD = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1", "JAX_PLATFORMS": "cpu"}
+SIDES = (
+    Side("Rheostat, compiled", "rheostat", ours_compiled, modules=("numba", "threadpoolctl")),
+    Side("Rheostat", "rheostat", Ours),
+    Side("Stable-Baselines3", "stable-baselines3", baselines, modules=("stable_baselines3",)),
+    Side("Stable-Baselines3, workers", "stable-baselines3", baselines_workers, modules=("stable_baselines3",)),
+    Side("SBX", "sbx-rl", sbx, modules=("sbx", "jax"), variables=ONE_XLA_THREAD),
+    Side("rejax", "rejax", Rejax, modules=("rejax", "jax"), variables=ONE_XLA_THREAD),
+    Side(STEPPING, "envpool", Stepping),
+    Side(PRODUCTS, "numpy", Products),
 )
 
 
-def rate(advance: Advance, steps: int, threads: int = 1) -> float:
-    """Steps per second of wall-clock time."""
-    torch.set_num_threads(threads)
-    began = time.perf_counter()
-    advance(steps)
-    return steps / (time.perf_counter() - began)
+# --- speed --------------------------------------------------------------------------------------------------------------------------------
 
 
-def fastest(task: str, steps: int) -> tuple[Setting, Any]:
-    """The fastest way of running Stable-Baselines3 here, warmed up, and its model."""
-    candidates = []
-    for setting in dict.fromkeys(SETTINGS):
-        torch.set_num_threads(setting.threads)
-        model = theirs(task, workers=setting.workers)
-        advance = train_theirs(model)
-        advance(ROLLOUT)
-        candidates.append((rate(advance, steps, setting.threads), setting, model))
-    candidates.sort(key=lambda candidate: -candidate[0])
-    for _, _, model in candidates[1:]:
-        model.get_env().close()
-    return candidates[0][1:]
+def compare(task: str, environments: int, *, turns: int, updates: int, to_return: bool, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """A row for every side, with its share of the ceiling."""
+    options = {"task": task, "environments": environments}
+    target, limit = TARGETS.get(task, float("nan")), LIMIT
+    work = Work(f"PPO {task}, {environments} environments", "steps", options, updates * ROLLOUT, 2 * ROLLOUT, target, limit)
+    rows = race.race(work, SIDES, turns=turns, to_return=to_return, say=say)
+    measured = {row["side"]: row["per_processor_second"] for row in rows if "per_processor_second" in row}
+    return race.with_ceiling(rows, {name: measured[name] for name in (STEPPING, PRODUCTS) if name in measured})
 
 
-def compare(task: str, *, repeats: int, steps: int, say: Callable[[str], None]) -> Row:
-    """All sides in turn."""
-    setting, model = fastest(task, ROLLOUT)
-    method = ours(task)
-    sides: dict[str, tuple[Advance, int]] = {
-        "ours": (train_ours(method), 1),
-        "theirs": (train_theirs(model), setting.threads),
-        "raw": (raw(task), 1),
-    }
-    for advance, threads in (sides["ours"], sides["raw"]):
-        rate(advance, ROLLOUT, threads)
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(repeats):
-        for name, (advance, threads) in sides.items():
-            rates[name].append(rate(advance, steps, threads))
-    method.close()
-    model.get_env().close()
-    memory = {side: peak_memory(side, task) for side in ("ours", "theirs")}
-    result = {name: median(values) for name, values in rates.items()}
-    for name, values in rates.items():
-        say(f"  {name:7} {', '.join(f'{value:,.0f}' for value in values)} steps/s")
-    say(f"  Stable-Baselines3 ran fastest in {setting.name}; peak memory {memory['theirs']:,.0f} MB")
-    say(f"  we reach {result['ours'] / result['raw']:.0%} of the raw EnvPool rate ({result['raw']:,.0f} steps/s)")
-    peer = f"Stable-Baselines3 {version('stable-baselines3')}"
-    return Row(f"PPO {task}", peer, result["ours"], result["theirs"], "steps/s", memory["ours"])
+# --- learning -----------------------------------------------------------------------------------------------------------------------------
 
 
-def peak_memory(side: str, task: str) -> float:
-    """Megabytes at the peak of a child process that trains one side only."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.control", "--memory", side, task]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def report_memory(side: str, task: str) -> None:
-    """What :func:`peak_memory` runs."""
-    import resource
-
+def learning_curve(side: str, task: str, environments: int, seed: int, steps: int) -> list[float]:
+    """Mean return of the last 100 training episodes at a few equally spaced numbers of steps; both sides normalise."""
     torch.set_num_threads(1)
-    advance = train_ours(ours(task)) if side == "ours" else train_theirs(theirs(task))
-    advance(3 * ROLLOUT)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10), flush=True)
-    os._exit(0)  # nothing after this line is of interest, worker threads included
-
-
-def learning_curve(side: str, task: str, seed: int, steps: int) -> list[float]:
-    """Mean return of the last 100 training episodes at a few equally spaced numbers of steps."""
-    torch.set_num_threads(1)
-    curve = []
+    trainer: Any
     if side == "ours":
-        method = ours(task, seed=seed, anneal=False)
-        advance = train_ours(method)
-        for point in range(1, POINTS + 1):
-            advance(point * steps // POINTS - method.steps)
-            curve.append(method.context.collector.metrics().get("episode_return", float("nan")))
-        method.close()
-        return curve
-    model = theirs(task, seed=seed, normalise=True)
-    advance = train_theirs(model)
+        trainer = Ours(task, environments, seed=seed, anneal=False)
+    else:
+        trainer = Baselines("stable_baselines3", task, environments, normalise=True, seed=seed)
+    curve, done = [], 0
     for point in range(1, POINTS + 1):
-        advance(point * steps // POINTS - model.num_timesteps)
-        curve.append(float(np.mean([episode["r"] for episode in model.ep_info_buffer])) if model.ep_info_buffer else float("nan"))
-    model.get_env().close()
+        done += trainer.advance(point * steps // POINTS - done)
+        curve.append(trainer.episode_return())
     return curve
 
 
-def compare_learning(task: str, *, seeds: int, steps: int, say: Callable[[str], None]) -> dict[str, Any]:
+def compare_learning(task: str, environments: int, *, seeds: int, steps: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Learning curves of both sides over seeds."""
-    curves = {side: [learning_curve(side, task, seed, steps) for seed in range(seeds)] for side in ("ours", "theirs")}
+    curves = {side: [learning_curve(side, task, environments, seed, steps) for seed in range(seeds)] for side in ("ours", "theirs")}
     means = {side: [statistics.fmean(column) for column in zip(*rows, strict=True)] for side, rows in curves.items()}
     spread = {side: statistics.stdev([row[-1] for row in rows]) if seeds > 1 else 0.0 for side, rows in curves.items()}
-    header = [f"{task}: return after", *(f"{point * steps // POINTS:,}" for point in range(1, POINTS + 1)), "deviation"]
+    points = [f"{point * steps // POINTS:,}" for point in range(1, POINTS + 1)]
+    header = [f"{task}, {environments} environments: return after", *points, "deviation"]
     say(table(header, [[side, *(f"{value:,.1f}" for value in means[side]), f"{spread[side]:,.1f}"] for side in curves]))
-    return {"work": f"PPO {task}", "steps": steps, "seeds": seeds, "curves": curves, "final": {side: means[side][-1] for side in means}}
+    facts = {"work": f"PPO {task}", "environments": environments, "steps": steps, "seeds": seeds}
+    return facts | {"curves": curves, "final": {side: means[side][-1] for side in means}}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.control", description=__doc__.split("\n\n")[0])
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.control", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--json", action="store_true", help="print JSON only")
     parser.add_argument("--quick", action="store_true", help="a smoke run: everything once, short")
+    parser.add_argument("--to-return", action="store_true", help="also measure seconds to a stated return")
     parser.add_argument("--learning", action="store_true", help="compare learning curves at equal steps instead of speed")
-    parser.add_argument("--repeats", type=int, default=5, help="turns of every side")
-    parser.add_argument("--updates", type=int, default=10, help="updates of 2048 steps per turn")
+    parser.add_argument("--environments", type=int, nargs="+", default=[ENVIRONMENTS], help="of every side")
+    parser.add_argument("--turns", type=int, default=5, help="turns of every side")
+    parser.add_argument("--updates", type=int, default=5, help="updates of 2048 steps per turn")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the learning curves")
     parser.add_argument("--tasks", nargs="+", default=TASKS, metavar="TASK")
     parser.add_argument("--off-policy", action="store_true", help="SAC, TD3, IQL and CQL instead (python -m benchmarks.off_policy)")
-    parser.add_argument("--memory", nargs=2, metavar=("SIDE", "TASK"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.memory:
-        return report_memory(*arguments.memory)
     if arguments.off_policy:
         from benchmarks import off_policy
 
         return off_policy.report(
-            turns=1 if arguments.quick else arguments.repeats, steps=20 if arguments.quick else 500, as_json=arguments.json
+            turns=1 if arguments.quick else arguments.turns, steps=20 if arguments.quick else 500, as_json=arguments.json
         )
-    if arguments.quick:
-        arguments.repeats, arguments.updates, arguments.seeds = 1, 1, 1
 
     def say(line: str) -> None:
         if not arguments.json:
             print(line, flush=True)
 
     say(machine())
+    works = [(task, count) for task in arguments.tasks for count in arguments.environments]
     if arguments.learning:
-        results = []
-        for task in arguments.tasks:
-            steps = POINTS * ROLLOUT if arguments.quick else LEARNING_STEPS.get(task, 204_800)
-            results.append(compare_learning(task, seeds=arguments.seeds, steps=steps, say=say))
+        seeds = 1 if arguments.quick else arguments.seeds
+        found = [
+            compare_learning(task, count, seeds=seeds, steps=4 * ROLLOUT if arguments.quick else LEARNING_STEPS[task], say=say)
+            for task, count in works
+        ]
         if arguments.json:
-            print(json.dumps(results, indent=2))
-        return None
+            print(json.dumps(found, indent=2))
+        return
+    size = {"turns": 1, "updates": 1} if arguments.quick else {"turns": arguments.turns, "updates": arguments.updates}
     rows = []
-    for task in arguments.tasks:
-        say(f"PPO {task}")
-        rows.append(compare(task, repeats=arguments.repeats, steps=arguments.updates * ROLLOUT, say=say))
-    if arguments.json:
-        print(dump(rows))
-    else:
-        header = ["work", "ours", "theirs", "unit", "ratio", "peak MB"]
-        lines = [[r.work, f"{r.ours:,.0f}", f"{r.theirs:,.0f}", r.unit, f"{r.ratio:.2f}", f"{r.peak_memory_mb:,.0f}"] for r in rows]
-        print(table(header, lines))
-        print(machine())
-    return None
+    for task, count in works:
+        say(f"PPO {task}, {count} environments")
+        rows.append(compare(task, count, **size, to_return=arguments.to_return, say=say))
+        say(race.shown(rows[-1]))
+    print(race.dump(rows) if arguments.json else machine())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import control, language, off_policy, overhead
+from benchmarks import control, gpu, language, off_policy, overhead, race
 from rheostat.buffers import control_retainers
 from tests.benchmarks.sides import answers
 
@@ -27,7 +27,7 @@ def one_thread() -> Any:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """PPO on short rollouts, little random data."""
     for module, values in (
-        (control, {"ROLLOUT": 128, "MINIBATCH": 64, "EPOCHS": 1, "OUR_ENVIRONMENTS": 8}),
+        (control, {"ROLLOUT": 128, "MINIBATCH": 64, "EPOCHS": 1}),
         (control_retainers, {"OFFLINE_TURN": 2}),
         (off_policy, {"START": 40, "ROWS": 2000, "BATCH": 8, "HIDDEN": (8,)}),
         (language, {"BASE": "untrained", "PROMPTS": 2, "GROUP": 2, "VOCABULARY": 50, "HIDDEN": 8}),
@@ -59,33 +59,66 @@ def test_log_probabilities_over_a_vocabulary(small: None, kind: str) -> None:
     assert found["checksum"] == pytest.approx(other["checksum"], rel=1e-5)
 
 
-class Peer:
-    """Stands for Stable-Baselines3's model, which not everybody has installed."""
-
-    num_timesteps = 0
-
-    def learn(self, steps: int, *, reset_num_timesteps: bool) -> None:
-        assert not reset_num_timesteps
-        self.num_timesteps += steps
-
-    def get_env(self) -> Peer:
-        return self
-
-    def close(self) -> None: ...
+SMALL_WORK = race.Work("PPO CartPole-v1", "steps", {"task": "CartPole-v1", "environments": 8}, 128, 128, target=5.0, limit=1024)
+OURS_AND_CEILINGS = [side for side in control.SIDES if side.package in ("rheostat", "envpool", "numpy")]
 
 
-def test_ppo_beside_a_peer(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    peer, said = Peer(), []
-    monkeypatch.setattr(control, "fastest", lambda task, steps: (control.SETTINGS[0], peer))
-    monkeypatch.setattr(control, "peak_memory", lambda side, task: 1.0)
-    monkeypatch.setattr(control, "version", lambda package: "0")
-    row = control.compare("CartPole-v1", repeats=2, steps=128, say=said.append)
-    assert row.ours > 0 and peer.num_timesteps == 2 * 128 and len(said) == 5
+@pytest.mark.parametrize("side", OURS_AND_CEILINGS, ids=[side.name for side in OURS_AND_CEILINGS])
+def test_our_sides_and_the_ceilings(small: None, side: race.Side) -> None:
+    """A turn says steps, both kinds of seconds, memory and who makes the products; a way to a return says whether it was reached."""
+    if side.missing:
+        pytest.skip(side.missing)
+    (found,) = answers(race.answer_all, side, SMALL_WORK, questions=[(128, None)], greeted=False)
+    assert found["steps"] >= 128 and found["processor"] > 0 and found["wall"] > 0 and found["peak_mb"] > 50 and "PyTorch's" in found["blas"]
+    (found,) = answers(race.answer_all, side, SMALL_WORK, questions=[(256, 5.0)], greeted=False)
+    assert found["reached"] is (side.package == "rheostat")
+
+
+def test_a_side_that_is_missing_or_fails_has_a_row_that_says_so() -> None:
+    missing = race.Side("nobody's", "no-such-package", control.Ours, modules=("no_such_module", "numpy"))
+    (row,) = race.race(SMALL_WORK, [missing], turns=1, to_return=True, say=lambda line: None)
+    assert row["missing"] == "no_such_module not installed" and "no_such_module not installed" in race.shown([row])
+    nowhere = race.Work("PPO", "steps", {"task": "Nowhere-v0", "environments": 8}, 1, 1)
+    (found,) = answers(race.answer_all, race.Side("ours", "rheostat", control.Ours), nowhere, questions=[], greeted=False)
+    assert found["failed"].startswith("RheostatError: ") and "Nowhere-v0" in found["failed"]
+
+
+def test_ceilings_stand_one_after_the_other() -> None:
+    rows: list[dict[str, Any]] = [{"work": "x", "side": "ours", "version": "1", "unit": "steps", "per_processor_second": 50.0}]
+    (row,) = race.with_ceiling(rows, {"stepping": 200.0, "products": 200.0})
+    assert row["ceiling"] == 100.0 and row["share_of_ceiling"] == 0.5
+
+
+@pytest.mark.slow
+def test_sides_take_turns_in_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = [race.Side("Rheostat", "rheostat", control.Ours), race.Side("EnvPool alone", "envpool", control.Stepping)]
+    rows = race.race(SMALL_WORK, sides, turns=2, to_return=True, say=lambda line: None)
+    assert all(row["per_processor_second"] > 0 and row["per_second"] > 0 and len(row["turns"]) == 2 for row in rows)
+    assert rows[0]["to_return"]["reached"] and not rows[1]["to_return"]["reached"] and "5" in race.shown(rows)
 
 
 def test_our_learning_curve(small: None) -> None:
-    curve = control.learning_curve("ours", "CartPole-v1", 0, 4 * 128)
+    curve = control.learning_curve("ours", "CartPole-v1", 8, 0, 4 * 128)
     assert len(curve) == control.POINTS and all(value > 5 for value in curve)
+
+
+def test_the_gpu_benchmark_in_its_toy_form() -> None:
+    """Every part measures something on a CPU, and what has to repeat does."""
+    found = gpu.report(8, toy=True, say=lambda line: None)
+    assert "toy shape" in found["card"] and not any("failed" in row or "left out" in row for row in found["rows"])
+    assert {row["part"] for row in found["rows"]} == {part.__name__ for part in gpu.PARTS}
+    assert all(row[name] for row in found["rows"] for name in row if "bit for bit" in name)
+
+
+def test_a_part_that_fails_costs_only_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(bench: gpu.Bench) -> Any:
+        raise MemoryError("too large")
+        yield {}
+
+    monkeypatch.setattr(gpu, "PARTS", (broken, gpu.refit, gpu.ceilings))
+    first, second, third = gpu.report(8, toy=True, say=lambda line: None)["rows"]
+    assert first == {"part": "broken", "failed": "MemoryError: too large"} and second["ms"] > 0 and third["part"] == "ceilings"
+    assert all("left out" in row for row in gpu.report(-1, toy=True, say=lambda line: None)["rows"])
 
 
 @pytest.mark.parametrize("name", ["sac", "td3", "iql", "cql"])
@@ -98,8 +131,9 @@ def test_off_policy_beside_itself(small: None, monkeypatch: pytest.MonkeyPatch, 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("stable_baselines3") is None, reason="needs stable-baselines3")
 def test_ppo_beside_stable_baselines(small: None) -> None:
-    row = control.compare("CartPole-v1", repeats=1, steps=128, say=lambda line: None)
-    assert row.theirs > 0 and row.peak_memory_mb > 50
+    (theirs,) = (side for side in control.SIDES if side.name == "Stable-Baselines3")
+    (found,) = answers(race.answer_all, theirs, SMALL_WORK, questions=[(256, 5.0)], greeted=False)
+    assert found["reached"]
 
 
 @pytest.mark.slow
