@@ -1,12 +1,12 @@
-"""Speed of off-policy and offline control beside its peers, in turn in one process: ``python -m benchmarks.off_policy``.
+"""Speed of off-policy and offline control beside its peers: ``python -m benchmarks.off_policy``.
 
-SAC and TD3 on HalfCheetah-v5 run beside Stable-Baselines3's: one environment, one gradient step per environment step, batches of 256,
-hidden layers of 256-256, both after the same uniform steps; the unit is environment steps (and so gradient steps) per second. Gradient
+SAC and TD3 on HalfCheetah-v5 run beside those of Stable-Baselines3 and SBX: one environment, one gradient step per environment step,
+batches of 256, hidden layers of 256-256, all after the same uniform steps; the unit is environment steps (and so gradient steps). Gradient
 steps of IQL and CQL run beside d3rlpy's on the same random data of HalfCheetah's shape: batches of 256 drawn from the data set, hidden
-layers of 256-256, ten actions per source and a learned multiplier in CQL; the unit is gradient steps per second, with drawing.
+layers of 256-256, ten actions per source and a learned multiplier in CQL; the unit is gradient steps, with drawing.
 
-Every side runs with one PyTorch thread and with as many as there are cores, whichever is faster for it (measured first). Numbers are
-medians over turns, and the ratio is the median of the turns' ratios: a busy machine slows both. d3rlpy comes with an old ``gym``.
+Every side is a process on one thread, and all of them take turns (:mod:`benchmarks.race`). The ceiling is the time of the matrix products
+alone. d3rlpy comes with an old ``gym``.
 """
 
 from __future__ import annotations
@@ -15,41 +15,31 @@ import argparse
 import contextlib
 import os
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from benchmarks.rows import Row, dump, machine, median, table
-from rheostat.errors import MissingExtra
+from benchmarks import race
+from benchmarks.ceilings import PRODUCTS, Pass, Products, sizes_of
+from benchmarks.control import ONE_XLA_THREAD, quiet
+from benchmarks.race import Side, Trainer, Work
+from benchmarks.rows import machine
 
 TASK = "HalfCheetah-v5"
 BATCH, HIDDEN = 256, (256, 256)
 START = 1_000
 ROWS = 100_000
-
-Advance = Callable[[int], int]
-"""Makes at least so many gradient steps (with an environment step each, online); returns how many it were."""
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One row: how each side is made."""
-
-    work: str
-    unit: str
-    peer: str
-    ours: Callable[[], Advance]
-    theirs: Callable[[], Advance]
-    share: float = 1.0
-    """Of the steps of a turn; CQL's take ten times as long."""
+PENALTY_ACTIONS = 10
+ONLINE, OFFLINE = ("sac", "td3"), ("iql", "cql")
+OFFLINE_OPTIONS: dict[str, dict[str, Any]] = {"iql": {}, "cql": {"gap_threshold": 10.0, "penalty_actions": PENALTY_ACTIONS}}
+SLOWER = {"cql": 0.2}
+"""Share of the steps of a turn, of what takes much longer."""
 
 
 def method_of(name: str, **options: Any) -> Any:
@@ -61,30 +51,50 @@ def method_of(name: str, **options: Any) -> Any:
     return build_method(settings, settings.task)
 
 
-def advance(method: Any, steps: int) -> int:
-    """Turns of the training loop; offline, a turn makes many gradient steps."""
-    before = method.updates
-    while method.updates < before + steps:
-        method.turn()
-    return method.updates - before
+class Ours:
+    """One of our methods."""
+
+    def __init__(self, method: Any) -> None:
+        self.method = method
+
+    def advance(self, steps: int) -> int:
+        """Turns of the training loop; offline, a turn makes many gradient steps."""
+        before = self.method.updates
+        while self.method.updates < before + steps:
+            self.method.turn()
+        return int(self.method.updates - before)
+
+    def episode_return(self) -> float:
+        """Of training; NaN offline."""
+        return float(self.method.context.collector.metrics().get("episode_return", float("nan")))
 
 
-def ours_online(name: str) -> Advance:
+class Theirs:
+    """Somebody else's steps."""
+
+    def __init__(self, steps: Callable[[int], Any]) -> None:
+        self.steps = steps
+
+    def advance(self, steps: int) -> int:
+        """As many as are asked for."""
+        self.steps(steps)
+        return steps
+
+    def episode_return(self) -> float:
+        """Not asked."""
+        return float("nan")
+
+
+def ours_online(name: str) -> Trainer:
     """Our SAC or TD3, past its uniform steps."""
     method = method_of(name, steps=10**7, start_steps=START, replay_capacity=ROWS)
     while method.steps < START:
         method.turn()
-    return lambda steps: advance(method, steps)
+    return Ours(method)
 
 
-def theirs_online(name: str) -> Advance:
-    """Stable-Baselines3's."""
-    try:
-        import stable_baselines3
-    except ImportError as error:
-        raise MissingExtra("stable-baselines3", "bench", "This benchmark") from error
-    from benchmarks.control import quiet
-
+def baselines(library: str, name: str) -> Trainer:
+    """Stable-Baselines3's, or SBX's."""
     quiet()
     common: dict[str, Any] = {
         "learning_rate": 3e-4,
@@ -97,14 +107,19 @@ def theirs_online(name: str) -> Advance:
         "seed": 0,
         "device": "cpu",
     }
-    model: Any = getattr(stable_baselines3, name.upper())("MlpPolicy", TASK, **common)
+    model: Any = getattr(import_module(library), name.upper())("MlpPolicy", TASK, **common)
     model.learn(START)
+    return Theirs(lambda steps: model.learn(steps, reset_num_timesteps=False))
 
-    def learn(steps: int) -> int:
-        model.learn(steps, reset_num_timesteps=False)
-        return steps
 
-    return learn
+def stable_baselines(name: str) -> Trainer:
+    """Stable-Baselines3's."""
+    return baselines("stable_baselines3", name)
+
+
+def sbx(name: str) -> Trainer:
+    """SBX's."""
+    return baselines("sbx", name)
 
 
 @cache
@@ -139,20 +154,15 @@ def random_data() -> tuple[Any, str]:
     return (observation.numpy(), action.numpy(), reward.numpy(), never.numpy(), breaks.numpy()), str(data.save(folder))
 
 
-def ours_offline(name: str, **options: Any) -> Advance:
+def ours_offline(name: str) -> Trainer:
     """Our gradient steps on the data set."""
-    method = method_of(name, steps=10**7, offline=random_data()[1], normalise_states=False, **options)
-
-    return lambda steps: advance(method, steps)
+    return Ours(method_of(name, steps=10**7, offline=random_data()[1], normalise_states=False, **OFFLINE_OPTIONS[name]))
 
 
-def theirs_offline(name: str) -> Advance:
+def d3rlpy_offline(name: str) -> Trainer:
     """d3rlpy's, on the same rows."""
-    try:
-        with quietly():
-            import d3rlpy
-    except ImportError as error:
-        raise MissingExtra("d3rlpy", "bench", "This benchmark") from error
+    with quietly():
+        import d3rlpy
     observation, action, reward, terminals, timeouts = random_data()[0]
     with quietly():
         data = d3rlpy.dataset.MDPDataset(observation, action, reward, terminals, timeouts)
@@ -160,12 +170,11 @@ def theirs_offline(name: str) -> Advance:
         algorithm: Any = config(batch_size=BATCH).create(device="cpu:0")
         algorithm.build_with_dataset(data)
 
-    def update(steps: int) -> int:
+    def update(steps: int) -> None:
         for _ in range(steps):
             algorithm.update(data.sample_transition_batch(BATCH))
-        return steps
 
-    return update
+    return Theirs(update)
 
 
 @contextmanager
@@ -181,75 +190,52 @@ def quietly() -> Iterator[None]:
         yield
 
 
-def comparisons() -> dict[str, Comparison]:
-    """What can be compared, by name."""
-    found = {}
-    for name in ("sac", "td3"):
-        peer = f"Stable-Baselines3 {installed('stable-baselines3')}"
-        found[name] = Comparison(
-            f"{name.upper()} {TASK}",
-            "steps/s",
-            peer,
-            lambda name=name: ours_online(name),
-            lambda name=name: theirs_online(name),  # type: ignore[misc]
-        )
-    options: dict[str, dict[str, Any]] = {"iql": {}, "cql": {"gap_threshold": 10.0, "penalty_actions": 10}}
-    for name in ("iql", "cql"):
-        peer = f"d3rlpy {installed('d3rlpy')}"
-        found[name] = Comparison(
-            f"{name.upper()} gradient steps",
-            "gradient steps/s",
-            peer,
-            lambda name=name: ours_offline(name, **options[name]),  # type: ignore[misc]
-            lambda name=name: theirs_offline(name),  # type: ignore[misc]
-            0.2 if name == "cql" else 1.0,
-        )
-    return found
+def products(name: str) -> Products:
+    """Those of one gradient step (and of acting once, online)."""
+    seen, acted = sizes_of(TASK)
+    both = 2 * acted if name in ("sac", "cql") else acted
+    actor, critic, value = (seen, *HIDDEN, both), (seen + acted, *HIDDEN, 1), (seen, *HIDDEN, 1)
+    many = PENALTY_ACTIONS * BATCH
+    plans = {
+        "sac": [
+            *(Pass(actor, 1), Pass(actor, BATCH), Pass(critic, BATCH, times=2), Pass(critic, BATCH, "train", times=2)),
+            *(Pass(critic, BATCH, "input", times=2), Pass(actor, BATCH, "train")),
+        ],
+        "td3": [
+            *(Pass(actor, 1), Pass(actor, BATCH), Pass(critic, BATCH, times=2), Pass(critic, BATCH, "train", times=2)),
+            *(Pass(critic, BATCH, "input", times=0.5), Pass(actor, BATCH, "train", times=0.5)),
+        ],
+        "iql": [
+            *(Pass(critic, BATCH, times=2), Pass(value, BATCH, "train"), Pass(value, BATCH)),
+            *(Pass(critic, BATCH, "train", times=2), Pass(actor, BATCH, "train")),
+        ],
+        "cql": [
+            *(Pass(actor, BATCH, times=2), Pass(critic, BATCH, times=2), Pass(critic, BATCH, "train", times=2)),
+            *(Pass(critic, many, "train", times=6), Pass(critic, BATCH, "input", times=2), Pass(actor, BATCH, "train")),
+        ],
+    }
+    return Products(plans[name], 1)
 
 
-def installed(package: str) -> str:
-    """The version of a peer; empty where it is missing."""
-    try:
-        return version(package)
-    except ModuleNotFoundError:
-        return ""
+def sides_of(name: str) -> list[Side]:
+    """Who makes such steps."""
+    if name in ONLINE:
+        found = [
+            Side("Rheostat", "rheostat", ours_online),
+            Side("Stable-Baselines3", "stable-baselines3", stable_baselines, modules=("stable_baselines3",)),
+            Side("SBX", "sbx-rl", sbx, modules=("sbx", "jax"), variables=ONE_XLA_THREAD),
+        ]
+    else:
+        found = [Side("Rheostat", "rheostat", ours_offline), Side("d3rlpy", "d3rlpy", d3rlpy_offline, modules=("d3rlpy",))]
+    return [*found, Side(PRODUCTS, "numpy", products)]
 
 
-def rate(side: Advance, steps: int, threads: int) -> float:
-    """Steps per second of wall-clock time."""
-    torch.set_num_threads(threads)
-    began = time.perf_counter()
-    return side(steps) / (time.perf_counter() - began)
-
-
-def fastest(side: Advance, steps: int) -> int:
-    """The better number of threads for one side, after a warm-up."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    rate(side, max(1, steps // 2), 1)
-    return max(dict.fromkeys((1, cores)), key=lambda threads: rate(side, steps, threads))
-
-
-def compare(comparison: Comparison, *, turns: int, steps: int, say: Callable[[str], None]) -> Row:
-    """Both sides in turn."""
-    steps = max(1, round(steps * comparison.share))
-    sides = {"ours": comparison.ours(), "theirs": comparison.theirs()}
-    threads = {name: fastest(side, steps) for name, side in sides.items()}
-    rates: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(turns):
-        for name, side in sides.items():
-            rates[name].append(rate(side, steps, threads[name]))
-    for name, values in rates.items():
-        say(f"  {name:7} {', '.join(f'{value:,.0f}' for value in values)} {comparison.unit}, {threads[name]} threads")
-    ratios = tuple(a / b for a, b in zip(rates["ours"], rates["theirs"], strict=True))
-    return Row(comparison.work, comparison.peer, median(rates["ours"]), median(rates["theirs"]), comparison.unit, peak_mb(), turns=ratios)
-
-
-def peak_mb() -> float:
-    """Largest resident size of this process, both sides together."""
-    import resource
-    import sys
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+def compare(name: str, *, turns: int, steps: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    """A row for every side, with its share of the ceiling."""
+    steps = max(1, round(steps * SLOWER.get(name, 1.0)))
+    title, unit = (f"{name.upper()} {TASK}", "steps") if name in ONLINE else (f"{name.upper()} on a data set", "gradient steps")
+    rows = race.race(Work(title, unit, {"name": name}, steps, max(1, steps // 2)), sides_of(name), turns=turns, to_return=False, say=say)
+    return race.with_ceiling(rows, (PRODUCTS,))
 
 
 def main() -> None:
@@ -258,8 +244,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON only")
     parser.add_argument("--quick", action="store_true", help="a smoke run: everything once, short")
     parser.add_argument("--turns", type=int, default=5, help="turns of every side")
-    parser.add_argument("--steps", type=int, default=500, help="gradient steps per turn")
-    parser.add_argument("--only", nargs="+", choices=("sac", "td3", "iql", "cql"), help="some comparisons only")
+    parser.add_argument("--steps", type=int, default=200, help="gradient steps per turn")
+    parser.add_argument("--only", nargs="+", choices=(*ONLINE, *OFFLINE), help="some comparisons only")
     arguments = parser.parse_args()
     turns, steps = (1, 20) if arguments.quick else (arguments.turns, arguments.steps)
     report(turns=turns, steps=steps, only=arguments.only, as_json=arguments.json)
@@ -274,17 +260,11 @@ def report(*, turns: int, steps: int, only: list[str] | None = None, as_json: bo
 
     say(machine())
     rows = []
-    for name, comparison in comparisons().items():
-        if only and name not in only:
-            continue
-        say(comparison.work)
-        rows.append(compare(comparison, turns=turns, steps=steps, say=say))
-    if as_json:
-        print(dump(rows))
-        return
-    lines = [[r.work, f"{r.ours:,.0f}", f"{r.theirs:,.0f}", r.unit, f"{r.ratio:.2f}", r.peer] for r in rows]
-    print(table(["work", "ours", "theirs", "unit", "ratio", "peer"], lines))
-    print(machine())
+    for name in only or (*ONLINE, *OFFLINE):
+        say(name.upper())
+        rows.append(compare(name, turns=turns, steps=steps, say=say))
+        say(race.shown(rows[-1]))
+    print(race.dump(rows) if as_json else machine())
 
 
 if __name__ == "__main__":

@@ -277,19 +277,20 @@ def installed(package: str) -> str:
 # --- showing ------------------------------------------------------------------------------------------------------------------------------
 
 
-def with_ceiling(rows: list[dict[str, Any]], ceilings: dict[str, float]) -> list[dict[str, Any]]:
-    """The rows with the share of the ceiling that each reaches.
+def with_ceiling(rows: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of one work, with the share of the ceiling that each reaches.
 
     Args:
-        rows: of one work.
-        ceilings: units per processor second of each necessary part alone; one after the other they are the ceiling.
+        rows: see :func:`race`.
+        names: sides that do a necessary part alone; these parts one after the other are the ceiling.
     """
-    whole = 1 / sum(1 / value for value in ceilings.values()) if ceilings else math.nan
+    parts = {row["side"]: row["per_processor_second"] for row in rows if row["side"] in names and "per_processor_second" in row}
+    if set(parts) != set(names):
+        return rows
+    ceiling = 1 / sum(1 / value for value in parts.values())
     for row in rows:
-        if ceilings and "per_processor_second" in row:
-            row["ceiling"] = round(whole, 1)
-            row["share_of_ceiling"] = round(row["per_processor_second"] / whole, 3)
-            row["ceilings"] = {name: round(value, 1) for name, value in ceilings.items()}
+        if "per_processor_second" in row and row["side"] not in parts:
+            row |= {"ceiling": round(ceiling, 1), "share_of_ceiling": round(row["per_processor_second"] / ceiling, 3)}
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import statistics
@@ -48,11 +47,6 @@ class Row:
             "ratio": round(self.ratio, 3),
             "peak_memory_mb": round(self.peak_memory_mb, 1),
         } | ({} if self.their_peak_memory_mb is None else {"their_peak_memory_mb": round(self.their_peak_memory_mb, 1)})
-
-
-def dump(rows: Iterable[Row]) -> str:
-    """A JSON list of rows."""
-    return json.dumps([row.to_json() for row in rows], indent=2)
 
 
 def table(header: list[str], lines: list[list[str]]) -> str:

@@ -66,7 +66,7 @@ class ControlOptions(TrainOptions):
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
     """Who simulates: EnvPool where it has the id, else Gymnasium."""
     compute: Literal["plain", "auto", "fast"] = "plain"
-    """Who makes the gradient steps: PyTorch, compiled kernels where there are some (auto; needs the extra fast), or those or nothing."""
+    """Who makes the gradient steps: PyTorch, a compiled kernel where there is one (auto; needs the extra fast), or a kernel or nothing."""
     experts: str | None = None
     """Directory of a run whose policy is the expert of --dial.expert-share."""
     offline: str | None = None

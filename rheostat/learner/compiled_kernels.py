@@ -20,7 +20,8 @@ ALLOWED = {"reassoc", "contract", "nsz", "arcp"}
 compiled: Any = njit(nogil=True, cache=True, fastmath=ALLOWED, error_model="numpy", boundscheck=False)
 
 f4 = np.float32
-ZERO, ONE, TWO, HALF, HALF_LOG_2PI = f4(0), f4(1), f4(2), f4(0.5), f4(0.9189385332046727)
+ZERO, ONE, TWO, HALF = f4(0), f4(1), f4(2), f4(0.5)
+LOG_2, HALF_LOG_2PI = f4(0.6931471805599453), f4(0.9189385332046727)
 NO_CLIP, CLIP, DETACHED_CLIP = 0, 1, 2
 BETA1, BETA2 = 0.9, 0.999
 
@@ -96,6 +97,34 @@ class PPORule(NamedTuple):
     max_norm: np.float32
     learning_rate: float
     adam_epsilon: np.float32
+
+
+class ReplayRows(NamedTuple):
+    """A batch of a replay, as the networks read it; float32."""
+
+    observation: np.ndarray
+    """``[N, O]``."""
+    action: np.ndarray
+    """``[N, D]``, unit actions."""
+    reward: np.ndarray
+    """``[N]``."""
+    following: np.ndarray
+    """``[N, O]``."""
+    discount: np.ndarray
+    """``[N]``, as the next."""
+    weight: np.ndarray
+    """Of the critics' error."""
+
+
+class Ensemble(NamedTuple):
+    """Where K perceptrons of one shape lie in a parameter vector; ReLU between layers."""
+
+    widths: np.ndarray
+    """int64 ``[L + 1]``."""
+    weights: np.ndarray
+    """int64 ``[K, L]``."""
+    biases: np.ndarray
+    """int64 ``[K, L]``."""
 
 
 # --- perceptrons --------------------------------------------------------------------------------------------------------------------------
@@ -183,6 +212,27 @@ def forward(x, vector, layers, room):
             relu_of(h, bias)
         x = h
     return x
+
+
+@compiled
+def masked_by(grad, h):
+    """Through ReLU without the sums."""
+    for i in range(grad.shape[0]):
+        for j in range(grad.shape[1]):
+            grad[i, j] = ZERO if h[i, j] <= ZERO else grad[i, j]
+
+
+@compiled
+def backward_to_input(n, vector, layers, room, grad, spare):
+    """The gradient of the input ``[N, I]`` of a ReLU perceptron, from that of its output; ``spare`` is ``[2, N * widest]``."""
+    for l in range(len(layers.weights) - 1, -1, -1):  # noqa: E741
+        i, o = layers.widths[l], layers.widths[l + 1]
+        below = spare[l % 2, : n * i].reshape(n, i)
+        np.dot(grad, vector[layers.weights[l] : layers.weights[l] + i * o].reshape(o, i), below)
+        if l:
+            masked_by(below, room[l - 1, : n * i].reshape(n, i))
+        grad = below
+    return grad
 
 
 @compiled
@@ -466,3 +516,207 @@ def ppo_passes(orders, rows, actor, critic, rule, moving, step):
         if not rule.before_step and kl > rule.target_kl:
             return step, visited, True, sums
     return step, visited, False, sums
+
+
+# --- actors and critics of a replay -------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def member(ensemble, k):
+    """One perceptron of an ensemble."""
+    return Layers(ensemble.widths, ensemble.weights[k], ensemble.biases[k], False)
+
+
+@compiled
+def joined(observation, action, out):
+    """``out [N, O + D]`` = both, side by side."""
+    n, o = observation.shape
+    for i in range(n):
+        for j in range(o):
+            out[i, j] = observation[i, j]
+        for j in range(action.shape[1]):
+            out[i, o + j] = action[i, j]
+
+
+@compiled
+def squashed(out, noise, low, high, action, log_prob):
+    """``tanh(mean + sigma noise)`` and its exact log-probability ``[N]``, from ``out``: mean, then log deviation before its limits."""
+    n, d = noise.shape
+    for i in range(n):
+        total = ZERO
+        for j in range(d):
+            log_std = min(max(out[i, d + j], low), high)
+            u = out[i, j] + np.exp(log_std) * noise[i, j]
+            action[i, j] = tanh(u)
+            m = -TWO * u
+            softplus = max(m, ZERO) + np.log1p(np.exp(-abs(m)))
+            total += -HALF * noise[i, j] * noise[i, j] - log_std - HALF_LOG_2PI - TWO * (LOG_2 - u - softplus)
+        log_prob[i] = total
+
+
+@compiled
+def smallest_of(x, vector, critics, room, out):
+    """``out [N]`` = the smallest critic of inputs ``[N, O + D]``."""
+    for k in range(len(critics.weights)):
+        q = forward(x, vector, member(critics, k), room[0])
+        for i in range(len(out)):
+            out[i] = q[i, 0] if k == 0 else min(out[i], q[i, 0])
+
+
+@compiled
+def critics_step(x, rows, target, critics, moving, room, spare, factor, rate, step, q):
+    """One Adam step of all critics towards ``target`` ``[N]``, down ``factor`` times the mean weighted squared error, summed over critics.
+
+    Returns:
+        The loss. ``q`` ``[K, N]`` gets the values from before the step.
+    """
+    n = len(target)
+    slope = np.empty((n, 1), f4)
+    loss = 0.0
+    for k in range(len(critics.weights)):
+        found = forward(x, moving.vector, member(critics, k), room[0])
+        for i in range(n):
+            q[k, i] = found[i, 0]
+            error = found[i, 0] - target[i]
+            slope[i, 0] = TWO * factor / f4(n) * rows.weight[i] * error
+            loss += rows.weight[i] * error * error
+        backward(x, moving.vector, moving.gradient, member(critics, k), room[0], slope, spare)
+    adam(moving, step, rate, f4(1e-8), ONE)
+    return factor * loss / n
+
+
+@compiled
+def td(rows, following, target):
+    """``target [N] = reward + discount * following``, where the discount is not 0."""
+    for i in range(len(target)):
+        target[i] = rows.reward[i] + (rows.discount[i] * following[i] if rows.discount[i] != ZERO else ZERO)
+
+
+@compiled
+def soft_step(
+    rows, noise, actor, critics, target_vector, policy, values, limits, alpha, in_backup, factor, rates, steps, q, target, log_prob
+):
+    """A gradient step of SAC: the target, all critics, then the policy.
+
+    Args:
+        rows: see :class:`ReplayRows`.
+        noise: ``[2, N, D]``, standard normal: for the target and for the policy's step.
+        actor, critics: see :class:`Ensemble`; the actor is one of one.
+        target_vector: parameters of the target critics.
+        policy, values: see :class:`Moving`; they are moved.
+        limits: float32 ``[2]``: of the log deviation.
+        alpha: the temperature.
+        in_backup: whether the entropy counts in the target.
+        factor: of the critics' loss.
+        rates, steps: of policy and critics: Adam's step size, and the number of this step.
+        q, target, log_prob: ``[K, N]``, ``[N]``, ``[N]``: written, the last one of the policy's step.
+
+    Returns:
+        The losses of critics and policy.
+    """
+    n, d = rows.action.shape
+    o, networks = rows.observation.shape[1], len(critics.weights)
+    widest = max(np.max(actor.widths), np.max(critics.widths))
+    room, spare = np.empty((networks, len(critics.biases[0]), n * widest), f4), np.empty((2, n * widest), f4)
+    actor_room = np.empty((len(actor.biases[0]), n * widest), f4)
+    x, action = np.empty((n, o + d), f4), np.empty((n, d), f4)
+    out = forward(rows.following, policy.vector, member(actor, 0), actor_room)
+    squashed(out, noise[0], limits[0], limits[1], action, log_prob)
+    joined(rows.following, action, x)
+    later = np.empty(n, f4)
+    smallest_of(x, target_vector, critics, room, later)
+    if in_backup:
+        for i in range(n):
+            later[i] -= alpha * log_prob[i]
+    td(rows, later, target)
+    joined(rows.observation, rows.action, x)
+    critic_loss = critics_step(x, rows, target, critics, values, room, spare, factor, rates[1], steps[1], q)
+    out = forward(rows.observation, policy.vector, member(actor, 0), actor_room)
+    squashed(out, noise[1], limits[0], limits[1], action, log_prob)
+    joined(rows.observation, action, x)
+    now = np.empty((networks, n), f4)
+    for k in range(networks):
+        found = forward(x, values.vector, member(critics, k), room[k])
+        for i in range(n):
+            now[k, i] = found[i, 0]
+    ties = np.zeros(n, f4)
+    loss = 0.0
+    for i in range(n):
+        later[i] = np.min(now[:, i])
+        loss += alpha * log_prob[i] - later[i]
+        for k in range(networks):
+            if now[k, i] == later[i]:
+                ties[i] += ONE
+    slope, daction = np.empty((n, 1), f4), np.zeros((n, d), f4)
+    for k in range(networks):
+        for i in range(n):
+            slope[i, 0] = -ONE / (ties[i] * f4(n)) if now[k, i] == later[i] else ZERO
+        dx = backward_to_input(n, values.vector, member(critics, k), room[k], slope, spare)
+        for i in range(n):
+            for j in range(d):
+                daction[i, j] += dx[i, o + j]
+    share = alpha / f4(n)
+    for i in range(n):
+        for j in range(d):
+            a = action[i, j]
+            du = share * TWO * a + daction[i, j] * (ONE - a * a)
+            raw = out[i, d + j]
+            deviation = np.exp(min(max(raw, limits[0]), limits[1]))
+            out[i, j] = du
+            out[i, d + j] = du * deviation * noise[1, i, j] - share if raw >= limits[0] and raw <= limits[1] else ZERO
+    backward(rows.observation, policy.vector, policy.gradient, member(actor, 0), actor_room, out, spare)
+    adam(policy, steps[0], rates[0], f4(1e-8), ONE)
+    return critic_loss, loss / n
+
+
+@compiled
+def smoothed_step(
+    rows, noise, actor, critics, target_actor, target_critics, policy, values, scale, limit, moves, rates, steps, q, target
+) -> tuple[float, float]:
+    """A gradient step of TD3: the target, all critics and, where ``moves``, the policy up the first critic.
+
+    Args:
+        rows, actor, critics, policy, values, rates, steps, q, target: see :func:`soft_step`.
+        noise: ``[N, D]``, standard normal.
+        target_actor, target_critics: parameters of the target networks.
+        scale, limit: deviation of the target's noise, and its largest size.
+        moves: whether the policy has its step.
+
+    Returns:
+        The losses of critics and policy; the policy's is 0 where it did not move.
+    """
+    n, d = rows.action.shape
+    o, networks = rows.observation.shape[1], len(critics.weights)
+    widest = max(np.max(actor.widths), np.max(critics.widths))
+    room, spare = np.empty((networks, len(critics.biases[0]), n * widest), f4), np.empty((2, n * widest), f4)
+    actor_room = np.empty((len(actor.biases[0]), n * widest), f4)
+    x, action, later = np.empty((n, o + d), f4), np.empty((n, d), f4), np.empty(n, f4)
+    out = forward(rows.following, target_actor, member(actor, 0), actor_room)
+    for i in range(n):
+        for j in range(d):
+            wanted = tanh(out[i, j]) + min(max(scale * noise[i, j], -limit), limit)
+            action[i, j] = min(max(wanted, -ONE), ONE)
+    joined(rows.following, action, x)
+    smallest_of(x, target_critics, critics, room, later)
+    td(rows, later, target)
+    joined(rows.observation, rows.action, x)
+    critic_loss = critics_step(x, rows, target, critics, values, room, spare, ONE, rates[1], steps[1], q)
+    if not moves:
+        return critic_loss, 0.0
+    out = forward(rows.observation, policy.vector, member(actor, 0), actor_room)
+    for i in range(n):
+        for j in range(d):
+            out[i, j] = tanh(out[i, j])
+    joined(rows.observation, out, x)
+    first = forward(x, values.vector, member(critics, 0), room[0])
+    loss = 0.0
+    slope = np.full((n, 1), -ONE / f4(n), f4)
+    for i in range(n):
+        loss -= first[i, 0]
+    dx = backward_to_input(n, values.vector, member(critics, 0), room[0], slope, spare)
+    for i in range(n):
+        for j in range(d):
+            out[i, j] = dx[i, o + j] * (ONE - out[i, j] * out[i, j])
+    backward(rows.observation, policy.vector, policy.gradient, member(actor, 0), actor_room, out, spare)
+    adam(policy, steps[0], rates[0], f4(1e-8), ONE)
+    return critic_loss, loss / n

@@ -31,6 +31,8 @@ from rheostat.trajectories import Source, Transitions
 UsesData = Literal["no", "optional", "first"]
 """Whether a method reads a data set: never, beside its own data, or before anything else."""
 
+GRADIENT_STEP = "gradient step"
+"""Name of the compiled steps that move every model."""
 NEVER = -100.0
 """Log-probability that the meter uses for actions that the policy cannot sample."""
 
@@ -150,15 +152,30 @@ class PerStep:
             NonFinite: a loss is not finite; carries the rows.
         """
         rows = batch.rows
+        found = context.compute.steps.get(GRADIENT_STEP, self.moved)(context, batch)
+        if context.log is not None:
+            context.log.add(context, found, rows)
+        context.finish_gradient_step()
+        return found
+
+    def moved(self, context: Any, batch: Batch) -> dict[str, Any]:
+        """Annotate the batch and run the updates in order; returns scalars."""
         for annotate in self.credit:
             batch = annotate(context, batch)
         found: dict[str, Any] = {}
         for update in self.updates:
             found |= update.step(context, batch)
-        if context.log is not None:
-            context.log.add(context, found, rows)
-        context.finish_gradient_step()
         return found
+
+    def bind(self, context: Any) -> None:
+        """Take a compiled gradient step where it is asked for and knows every option in use."""
+
+        def compiled() -> Any:
+            from rheostat.learner.compiled_replay import compiled_step  # needs the extra fast
+
+            return compiled_step(context, self.size, list(self.credit), list(self.updates))
+
+        context.compute.take(GRADIENT_STEP, compiled)
 
     def check(self, composition: Any) -> None:
         """Run the checks of the inner parts; refuse a part that reads a column that no part before it writes."""

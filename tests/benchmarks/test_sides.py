@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import control, gpu, language, off_policy, overhead, race
+from benchmarks import ceilings, control, gpu, language, off_policy, overhead, race, startup
 from rheostat.buffers import control_retainers
 from tests.benchmarks.sides import answers
 
@@ -84,9 +84,21 @@ def test_a_side_that_is_missing_or_fails_has_a_row_that_says_so() -> None:
 
 
 def test_ceilings_stand_one_after_the_other() -> None:
-    rows: list[dict[str, Any]] = [{"work": "x", "side": "ours", "version": "1", "unit": "steps", "per_processor_second": 50.0}]
-    (row,) = race.with_ceiling(rows, {"stepping": 200.0, "products": 200.0})
-    assert row["ceiling"] == 100.0 and row["share_of_ceiling"] == 0.5
+    rows: list[dict[str, Any]] = [{"side": side, "per_processor_second": rate} for side, rate in (("x", 50.0), ("a", 200.0), ("b", 200.0))]
+    expected = {"ceiling": 100.0, "share_of_ceiling": 0.5}
+    assert race.with_ceiling(rows, ("a", "b"))[0] == {"side": "x", "per_processor_second": 50.0} | expected
+    assert "ceiling" not in race.with_ceiling([{"side": "x", "per_processor_second": 50.0}], ("a",))[0]
+
+
+def test_products_count_their_rounds() -> None:
+    """A pass that belongs to every second round is made in every second one."""
+    made: list[ceilings.Pass] = []
+    passes = [ceilings.Pass((3, 2, 1), 4, "train"), ceilings.Pass((3, 2), 4, "input", times=0.5), ceilings.Pass((2, 1), 4, times=3)]
+    alone = ceilings.Products(passes, 10)
+    make = alone.make
+    alone.make = lambda each: (made.append(each), make(each))[1]  # type: ignore[method-assign]
+    assert alone.advance(35) == 40
+    assert [made.count(each) for each in passes] == [4, 2, 12]
 
 
 @pytest.mark.slow
@@ -122,10 +134,11 @@ def test_a_part_that_fails_costs_only_itself(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", ["sac", "td3", "iql", "cql"])
-def test_off_policy_beside_itself(small: None, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    side = off_policy.comparisons()[name].ours
-    row = off_policy.compare(off_policy.Comparison("x", "steps/s", "itself", side, side), turns=1, steps=2, say=lambda line: None)
-    assert row.ours > 0 and row.theirs > 0 and len(row.turns) == 1
+def test_off_policy_and_its_products(small: None, name: str) -> None:
+    work = race.Work(name, "steps", {"name": name}, 2, 2)
+    for side in (off_policy.sides_of(name)[0], off_policy.sides_of(name)[-1]):
+        (found,) = answers(race.answer_all, side, work, questions=[(2, None)], greeted=False)
+        assert found["steps"] >= 2 and found["processor"] > 0
 
 
 @pytest.mark.slow
@@ -141,3 +154,12 @@ def test_ppo_beside_stable_baselines(small: None) -> None:
 def test_grpo_beside_trl() -> None:
     found = language.measure(threads=1, turns=1, per_turn=1, tokens=8)
     assert {row["unit"] for row in found["rows"]} == {"steps/s", "generated tokens/s", "MB"}
+
+
+def test_what_a_start_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "AIMS", {"import json": 100.0, "import ctypes": 0.0})
+    alone, met, missed = startup.measure(1)
+    assert alone["command"] == startup.ALONE and alone["processor_seconds"] > 0 and "met" not in alone
+    assert met["met"] is True and missed["met"] is False
+    with pytest.raises(RuntimeError, match=r"import nothing_like_this failed: .*nothing_like_this"):
+        startup.cost("import nothing_like_this")

@@ -186,8 +186,11 @@ def test_the_bits_are_the_same_cold_and_warm(tmp_path: Path) -> None:
         ("a2c", {}, "does not know the objective PlainSurrogate"),
         ("pmoe-ppo", {}, "does not know the loss that .* adds"),
         ("recurrent-ppo", {}, "knows single steps"),
-        ("dqn", {}, "there is none for dqn"),
-        ("sac", {}, "there is none for sac"),
+        ("dqn", {}, "gradient steps of sac and td3 only"),
+        ("rlpd", {}, "gradient steps of sac and td3 only"),
+        ("td3-bc", {}, "gradient steps of sac and td3 only"),
+        ("iql", {}, "gradient steps of sac and td3 only"),
+        ("sac", {"task": "CartPole-v1"}, "continuous actions"),
     ],
 )
 def test_what_has_no_kernel_is_refused_or_computed_by_pytorch(method: str, options: dict[str, Any], sentence: str, tmp_path: Path) -> None:
