@@ -672,7 +672,7 @@ def soft_step(
 @compiled
 def smoothed_step(
     rows, noise, actor, critics, target_actor, target_critics, policy, values, scale, limit, moves, rates, steps, q, target
-) -> tuple[float, float]:
+):  # both models' losses
     """A gradient step of TD3: the target, all critics and, where ``moves``, the policy up the first critic.
 
     Args:
