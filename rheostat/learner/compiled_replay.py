@@ -57,7 +57,7 @@ class CompiledStep:
             for each in (policy, critics)
         ):
             raise NotCompiled("the kernels of replays know Adam and parameters in float32 only")
-        self.actor, self.critics = ensemble(policy.network.stack), ensemble(critics.network.stack)
+        self.actor, self.critics = (ensemble(context.models[name].network.stack) for name in ("policy", "critics"))
         width, actions = int(self.critics.widths[0]), context.action_size
         if critics.network.columns + actions != width or int(self.actor.widths[0]) != width - actions:
             raise NotCompiled("the kernels of replays know policies and critics that read the same observation")
