@@ -29,28 +29,38 @@ class Compute:
     """Who makes the gradient steps of a learner."""
 
     asked: Asked = "plain"
-    steps: dict[str, Any] = field(default_factory=dict)
-    """Compiled steps by the name of the model that they move."""
+    steps: dict[int, Any] = field(default_factory=dict)
+    """Compiled steps by the identity of the part that they take the place of: a changed copy of it is another part."""
     why_plain: str = ""
     """Why kernels that were asked for are not used."""
 
-    def take(self, model: str, make: Callable[[], Any]) -> None:
-        """Take compiled steps for a model, where they are asked for and there are any.
+    def take(self, part: Any, make: Callable[[], Any]) -> None:
+        """Take compiled steps in the place of a part's, where they are asked for and there are some for every part.
 
         Args:
-            model: its name.
+            part: an update.
             make: returns the steps, compiled; raises :class:`NotCompiled` where it does not know an option in use.
         """
-        if self.asked == "plain":
+        if self.asked == "plain" or self.why_plain:
             return
         try:
             require_compiler()
-            self.steps[model] = make()
+            self.steps[id(part)] = make()
         except NotCompiled as reason:
-            self.why_plain = str(reason)
+            self.leave(str(reason))
         except (OSError, RuntimeError, ImportError) as error:  # of Numba: no place for its cache, a full disk, a foreign processor
             said = shown_error(error)
-            self.why_plain = f"Numba could not compile or store it ({said}; NUMBA_CACHE_DIR names a folder for its cache)"
+            self.leave(f"Numba could not compile or store it ({said}; NUMBA_CACHE_DIR names a folder for its cache)")
+
+    def leave(self, why: str) -> None:
+        """PyTorch makes all gradient steps, for this reason, where kernels were asked for."""
+        if self.asked != "plain":
+            self.steps, self.why_plain = {}, why
+
+    def of(self, part: Any, otherwise: Callable[..., Any]) -> Callable[..., Any]:
+        """The compiled steps in the place of a part's own; those where there are none."""
+        found: Callable[..., Any] = self.steps.get(id(part), otherwise)
+        return found
 
     @property
     def fast(self) -> bool:
@@ -59,17 +69,17 @@ class Compute:
 
     def settle(self, who: str) -> None:
         """Everything is bound: say why there are no kernels where no part has said it."""
-        if self.asked != "plain" and not self.steps and not self.why_plain:
-            self.why_plain = f"there is none for {who}"
+        if not self.steps and not self.why_plain:
+            self.leave(f"there is none for {who}")
 
     def agree(self, others: list[Compute]) -> None:
         """Several policies are computed alike: by kernels where they know every one of them, else all by PyTorch."""
         if all(each.fast for each in others):
-            self.steps = {str(index): each.steps for index, each in enumerate(others)}
+            self.steps = {index: each.steps for index, each in enumerate(others)}
             return
+        self.leave(next((each.why_plain for each in others if each.why_plain), "there is none for every policy"))
         for each in others:
-            each.steps = {}
-            self.why_plain = self.why_plain or each.why_plain
+            each.leave(self.why_plain)
 
     def describe(self) -> dict[str, int | str]:
         """For the head of a run; nothing where nobody asked."""

@@ -455,6 +455,8 @@ def build(
     context.data_first = isinstance(composition, Staged)
     context.begins_with = weights
     context.compute.asked = compute
+    if isinstance(composition, Staged):
+        context.compute.leave("there is none for methods that begin with a data set")
     try:
         prepare(composition, context)
         with torch.random.fork_rng(devices=[]):  # layers draw weights from the global generator before ours replace them

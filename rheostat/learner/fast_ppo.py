@@ -208,7 +208,7 @@ class FastPPO:
 
             return CompiledPasses(self, context.models[self.model])
 
-        context.compute.take(self.model, compiled)
+        context.compute.take(self, compiled)
 
     def describe(self) -> dict[str, int | str]:
         """Derived numbers."""
@@ -231,7 +231,7 @@ class FastPPO:
         if self.critic is not None:
             return metrics | self.improve_apart(context, rows)
         observation = self.read(context, batch)
-        passes = context.compute.steps.get(self.model, self.passes)
+        passes = context.compute.of(self, self.passes)
         steps, visited, found = passes(context, rows, observation)
         context.updates += 1
         context.finish_update(self.model)

@@ -31,8 +31,6 @@ from rheostat.trajectories import Source, Transitions
 UsesData = Literal["no", "optional", "first"]
 """Whether a method reads a data set: never, beside its own data, or before anything else."""
 
-GRADIENT_STEP = "gradient step"
-"""Name of the compiled steps that move every model."""
 NEVER = -100.0
 """Log-probability that the meter uses for actions that the policy cannot sample."""
 
@@ -152,7 +150,7 @@ class PerStep:
             NonFinite: a loss is not finite; carries the rows.
         """
         rows = batch.rows
-        found = context.compute.steps.get(GRADIENT_STEP, self.moved)(context, batch)
+        found = context.compute.of(self, self.moved)(context, batch)
         if context.log is not None:
             context.log.add(context, found, rows)
         context.finish_gradient_step()
@@ -175,7 +173,7 @@ class PerStep:
 
             return compiled_step(context, self.size, list(self.credit), list(self.updates))
 
-        context.compute.take(GRADIENT_STEP, compiled)
+        context.compute.take(self, compiled)
 
     def check(self, composition: Any) -> None:
         """Run the checks of the inner parts; refuse a part that reads a column that no part before it writes."""
