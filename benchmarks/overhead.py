@@ -74,6 +74,7 @@ SIDES = {
     "NFT": Side("nft", {"dynamic": "none"}),
     "SELF": Side("self-curation"),
     "RISE": Side("rise"),
+    "RLFR": Side("rlfr", {"offline_steps": 0}),
     "GRPO, score centring": Side("grpo", {"score_centring": 128}),
     "GRPO, Clip-Cov": Side("grpo", {"clip": "clip-cov"}),
     "GRPO, KL-Cov": Side("grpo", {"clip": "kl-cov"}),

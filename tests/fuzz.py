@@ -131,7 +131,7 @@ class Stage:
         from rheostat.training.language_setup import uses_experts
 
         model, prompts = str(self.folder / "model"), str(self.folder / "prompts.jsonl")
-        own = ["--tree.segment", "4"] if method == "treepo" else []
+        own = {"treepo": ["--tree.segment", "4"], "rlfr": ["--offline.rows", "2", "--offline.steps", "2"]}.get(method, [])
         words = [
             "--model",
             model,

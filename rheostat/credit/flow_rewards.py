@@ -77,6 +77,17 @@ def flow_seeds(context: Any, rows: int) -> Tensor:
 
 
 @dataclass(frozen=True)
+class FlowSeeds:
+    """Draws the seeds of the batch's noise."""
+
+    writes: ClassVar[Sequence[str]] = ("flow_seed",)
+
+    def __call__(self, context: Any, batch: Batch) -> Batch:
+        batch.columns["flow_seed"] = flow_seeds(context, len(batch))
+        return batch
+
+
+@dataclass(frozen=True)
 class FlowRewards:
     """Penalties on tokens that the flow field predicts badly, as returns added to the advantage."""
 
@@ -93,8 +104,8 @@ class FlowRewards:
     times: tuple[float, ...] = (0.8,)
     pairing: Pairing = "token-post"
     model: str = "flow"
-    reads: ClassVar[Sequence[str]] = ("advantage",)
-    writes: ClassVar[Sequence[str]] = ("flow_seed", "flow_reward")
+    reads: ClassVar[Sequence[str]] = ("advantage", "flow_seed")
+    writes: ClassVar[Sequence[str]] = ("flow_reward",)
 
     @property
     def models(self) -> Sequence[str]:
@@ -108,7 +119,6 @@ class FlowRewards:
 
     def __call__(self, context: Any, batch: Batch) -> Batch:
         rows, field = batch.rows, context.models[self.model]
-        batch.columns["flow_seed"] = flow_seeds(context, len(rows))
         with torch.no_grad():
             deviations = field.deviations(context, rows, batch.columns["flow_seed"], times=self.times)
         paired = rows.mask & partners(rows.attention, self.pairing)

@@ -256,7 +256,7 @@ def told(found: Metrics) -> Metrics:
 
 
 class FlowLessons:
-    """Teaches the field from an expert's rows before the first update of anything; the policy stays as it is (an annotation).
+    """Teaches the field from an expert's rows before the first update of anything; the policy stays as it is (a retainer).
 
     Args:
         options: how.
@@ -270,6 +270,7 @@ class FlowLessons:
 
     uses_experts = True
     beside_the_loss = True
+    keeps_units = True
     models = ("flow",)
 
     def bind(self, context: Any) -> None:
@@ -296,7 +297,8 @@ class FlowLessons:
         """Derived numbers, for printing."""
         return {"expert rows for the flow field": self.options.steps * self.options.rows}
 
-    def __call__(self, context: Any, batch: Batch) -> Batch:
+    def retain(self, context: Any, batch: Batch) -> Batch:
+        """The batch as it is, after the lessons."""
         if not self.done:
             batch.metrics |= self.teach(context)
             self.done = True

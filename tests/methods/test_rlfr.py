@@ -65,7 +65,7 @@ def test_a_lesson_descends_the_plain_loss(model: str) -> None:
     """Two layers, two draws of noise and time for every token of an expert, against loops."""
     one = built("rlfr", model, offline_repeats=2, offline_steps=1, offline_rows=3)
     awake(one)
-    lessons, field = one.composition.credit[0], field_of(one)
+    lessons, field = one.composition.retain[-1], field_of(one)
     (update,) = lessons.options.updates(lessons.update)
     rows = lessons.stream.take(3)
     seeds = flow_seeds(one.context, 3)
@@ -106,7 +106,7 @@ def test_the_field_comes_to_know_the_expert(model: str) -> None:
     """Its error on an expert's rows falls; what the optimiser remembers of them is forgotten."""
     options = {"offline_steps": 60, "offline_rows": 16, "offline_repeats": 1, "offline_learning_rate": 3e-3}
     one = built("rlfr", model, **options)
-    lessons, field = one.composition.credit[0], field_of(one)
+    lessons, field = one.composition.retain[-1], field_of(one)
     rows = lessons.stream.take(16)
     seeds = flow_seeds(one.context, 16)
 
@@ -347,7 +347,7 @@ def test_three_networks_and_a_cursor_resume_exactly(model: str, tmp_path: Path, 
     options = {"steps": 3, "flow_passes": 2, "flow_learning_rate": 1e-2, "kl_coefficient": 0.1}
     whole = Run.create(tmp_path / "whole", small("rlfr", model, **options), task=Lenient()).train()
     state = whole.method.state_dict()
-    assert set(state) >= {"models.policy", "models.flow", "models.reference", "credit.FlowLessons"}
+    assert set(state) >= {"models.policy", "models.flow", "models.reference", "retain.FlowLessons"}
     halted = Run.create(tmp_path / "halted", small("rlfr", model, **options), task=Lenient())
     with pytest.raises(Interrupted):
         halted.train(progress=StopAfter(at))

@@ -12,7 +12,8 @@ Equations (h_t the output of a layer of the policy after token t, v the flow fie
     L(v)  = mean over right completions of mean over tokens of e_t
 
 WHO ACTS   the policy samples ``group_size`` completions for each of ``prompts_per_batch`` prompts.
-KEPT       the fresh batch; of it the field also learns from the right completions (rejection sampling).
+KEPT       the fresh batch; of it the field also learns from the right completions (rejection sampling), and before the first update from
+           an expert's rows.
 WORTH      the task's reward relative to the group (the paper: 1 right, 0.5 wrong but well formed, 0 malformed), and the penalties to come.
 MOVES      the field: first, while the policy stands still, ``offline_steps`` times on an expert's rows, at times drawn for every token;
            then in every update, on the latents of the policy as the update begins. Then the policy, by the clipped surrogate.
@@ -39,7 +40,7 @@ from typing import Any, ClassVar
 from rheostat.buffers.retainers import Valid
 from rheostat.collect.language.language_collectors import Groups, SamplingOptions
 from rheostat.credit.annotations import GroupAdvantage
-from rheostat.credit.flow_rewards import FlowRewards
+from rheostat.credit.flow_rewards import FlowRewards, FlowSeeds
 from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
 from rheostat.learner.flow_training import FlowLessons, FlowOptions, FlowUpdate, LessonOptions
@@ -106,7 +107,8 @@ class RLFR:
         lessons = [FlowLessons(self.offline, online)] if self.offline.steps else []
         return replace(
             found,
-            credit=[*lessons, *found.credit, replace(self.penalty, **shared)],
+            retain=[*found.retain, *lessons],
+            credit=[*found.credit, FlowSeeds(), replace(self.penalty, **shared)],
             improve=[online, *found.improve],
             models=found.models | {"flow": online.trained(self.flow)},
         )
