@@ -173,6 +173,8 @@ class Demo:
     """Print JSON."""
 
     def run(self) -> None:
+        import torch
+
         from rheostat import api
         from rheostat.reporting.tables import show_learning
         from rheostat.tasks.language.base_models import base_model, build_base_model
@@ -182,6 +184,7 @@ class Demo:
         )
         if not self.json:
             api.show(control)
+        torch.set_num_threads(1)  # the model is so small that several threads mostly wait for each other
         build_base_model(base_model(LANGUAGE["model"]), progress=not self.json)  # once, and not in every run
         where = control.directory.with_name(f"{control.directory.name}-language")
         language = api.compare(["grpo"], "chain-sum", seeds=self.seeds, steps=self.updates, directory=where, **LANGUAGE)
