@@ -23,7 +23,7 @@ from rheostat.json_text import DIGEST, NotJSON, loads, signed, unsigned
 from rheostat.json_text import read as read_json
 
 FOLDER, RESULTS = "studies", "results"
-NO_STUDIES = ("rule_check",)
+NO_STUDIES = ("rule_check", "base_curves")
 """Modules of the folder that are run by themselves."""
 FORMAT = 1
 """Of a result's file; another one is refused."""
