@@ -25,6 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from rheostat.analysis.online_selection import by_budget
 from rheostat.analysis.records import Record, read_record
 from rheostat.errors import MissingExtra, RheostatError, shown_error
 from rheostat.experiments.comparison import SIDE_BY_SIDE, ComparisonInterrupted, check_jobs
@@ -116,6 +117,7 @@ class Tuning:
         method, task: what was tuned.
         seeds: runs per trial.
         trials: in order.
+        offline: whether policies learned from a data set, so that trying them is what takes an environment.
     """
 
     directory: Path
@@ -123,6 +125,7 @@ class Tuning:
     task: str
     seeds: int
     trials: tuple[Trial, ...]
+    offline: bool = False
 
     @cached_property
     def best(self) -> Trial | None:
@@ -143,6 +146,12 @@ class Tuning:
         }
 
     @property
+    def by_budget(self) -> dict[int, float]:
+        """The expected value of choosing among so many policies online, for offline methods; each run of a finished trial is one policy."""
+        finished = [trial for trial in self.trials if trial.value is not None]
+        return by_budget([record.final for trial in finished for record in trial.records]) if self.offline else {}
+
+    @property
     def spec(self) -> str:
         """The best trial as ``METHOD:OPTION=VALUE,...``."""
         assert self.best is not None
@@ -153,7 +162,8 @@ class Tuning:
         """As plain JSON."""
         rows = [{"trial": each.number, "options": each.options, "value": each.value, "error": each.error} for each in self.trials]
         best = None if self.best is None else {"trial": self.best.number, "options": self.best.options, "value": self.best.value}
-        return {"method": self.method, "task": self.task, "seeds": self.seeds, "best": best, "cost": self.cost, "trials": rows}
+        chosen = {"chosen_online": [[k, value] for k, value in self.by_budget.items()]} if self.offline else {}
+        return {"method": self.method, "task": self.task, "seeds": self.seeds, "best": best, "cost": self.cost, "trials": rows} | chosen
 
 
 def tune(
@@ -324,7 +334,7 @@ def load_tuning(directory: str | Path) -> Tuning:
         records = tuple(read_record(place) for place in places if (place / "config.json").exists())
         error = str(study.user_attrs.get(f"error-{each.number}", ""))
         trials.append(Trial(each.number, options_of_trial(each), each.value, error, records))
-    return Tuning(where, plan["method"], plan["task"], plan["seeds"], tuple(trials))
+    return Tuning(where, plan["method"], plan["task"], plan["seeds"], tuple(trials), "offline" in plan["options"])
 
 
 def read_plan(where: Path) -> dict[str, Any] | None:

@@ -117,7 +117,7 @@ def show_tuning(tuning: Tuning) -> None:
     """The best trials of a search, and what it cost."""
     title = f"{tuning.method} on {tuning.task}: mean final evaluation over {tuning.seeds} seed{'s' if tuning.seeds > 1 else ''} of tuning"
     print_table(title, ["trial", "value", "options"], trial_cells(tuning, SHOWN_TRIALS), numbers=["trial", "value"])
-    _print([cost_of(tuning), advice(tuning), f"Report: {tuning.directory / 'report.html'}"])
+    _print([*said_of(tuning), f"Report: {tuning.directory / 'report.html'}"])
 
 
 def trial_cells(tuning: Tuning, count: int) -> list[list[str]]:
@@ -135,6 +135,17 @@ def cost_of(tuning: Tuning) -> str:
     failed = f", {cost['failed']} of which failed" if cost["failed"] else ""
     spent = f"{cost['runs']} runs, {cost['steps']:,} steps, {cost['seconds']:,.0f} s of computing"
     return f"The search took {cost['trials']} trials{failed}: {spent}."
+
+
+def said_of(tuning: Tuning) -> list[str]:
+    """Cost, choosing online where that is a cost of its own, and advice."""
+    return [cost_of(tuning), *([budgets_of(tuning)] if tuning.by_budget else []), advice(tuning)]
+
+
+def budgets_of(tuning: Tuning) -> str:
+    """What choosing among k policies online gives, as a sentence."""
+    found = ", ".join(f"{k}: {format_number(value)}" for k, value in tuning.by_budget.items())
+    return f"Trying policies in the environment is part of the cost. Expected value of the best of so many that are tried online: {found}."
 
 
 def advice(tuning: Tuning) -> str:
@@ -155,7 +166,7 @@ def write_tuning(tuning: Tuning) -> None:
     rows = Markup("").join(line.format(*cells) for cells in trial_cells(tuning, len(tuning.trials)))
     head = Markup("<thead><tr><th>Trial</th><th>Value</th><th>Options</th></tr></thead>")
     table = Markup('<div class="scroll card"><table class="settings">{}<tbody>{}</tbody></table></div>').format(head, rows)
-    body = Markup("<p>{}</p><p>{}</p>{}").format(escape(cost_of(tuning)), escape(advice(tuning)), table)
+    body = Markup("").join(Markup("<p>{}</p>").format(escape(sentence)) for sentence in said_of(tuning)) + table
     write_report([tuning.directory], tuning.directory / "report.html", sections=[Section("Search", body, first=True)])
 
 

@@ -16,6 +16,7 @@ from rheostat.errors import RheostatError
 from rheostat.experiments import tune as module
 from rheostat.experiments.comparison import ComparisonInterrupted
 from rheostat.experiments.grid import GridRun
+from rheostat.experiments.manifests import write_fields
 from rheostat.experiments.tune import FIRST_SEED, Range, load_tuning, open_study, tune
 from rheostat.reporting.tables import show
 from tests.analysis.synthetic import write_run
@@ -171,3 +172,19 @@ def test_the_command_and_how_it_is_resumed(tmp_path: Path, capsys: pytest.Captur
     assert parse(command.split()[1:]).options == {"num_envs": "4"}
     main(["resume", str(where)])
     assert len(load_tuning(where).trials) == 2 and len(open_study(where, {"method": "ppo"}).trials) == 2
+
+
+def test_choosing_among_offline_policies_costs_environment_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The best of many trials was found by trying them all: the table says what fewer would have given."""
+    found = tune("ppo", "CartPole-v1", directory=tmp_path / "t", **ASKED | {"trials": 4})
+    assert found.by_budget == {} and "chosen_online" not in found.to_json()
+    plan = json.loads((tmp_path / "t" / "tune.json").read_text())
+    write_fields(
+        tmp_path / "t" / "tune.json", {name: value for name, value in plan.items() if name != "sha256"} | {"options": {"offline": "data"}}
+    )
+    offline = load_tuning(tmp_path / "t")
+    values = sorted(trial.value for trial in offline.trials if trial.value is not None)
+    assert offline.by_budget[1] == pytest.approx(sum(values) / 4) and offline.by_budget[4] == pytest.approx(values[-1])
+    assert offline.to_json()["chosen_online"] == [[k, offline.by_budget[k]] for k in (1, 2, 4)]
+    show(offline)
+    assert "that are tried online: 1: " in capsys.readouterr().out
