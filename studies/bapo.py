@@ -42,6 +42,7 @@ from rheostat.experiments.studies import (
     Judgement,
     Precondition,
     Results,
+    Scale,
     Search,
     Study,
     Tuned,
@@ -81,7 +82,6 @@ ON_POLICY = Arm("grpo", {"epochs": 1, "minibatches": 1})
 SHARED: dict[str, Any] = {
     "epochs": 2,
     "minibatches": 4,
-    "learning_rate": 2e-4,
     "weight_decay": 0.0,
     "aggregation": "token-mean",
     "kl_coefficient": 0.0,
@@ -117,6 +117,10 @@ class Sizes:
     model: str = "chain-sum"
     first_seed: int = 0
     tuned: Tuned = Tuned()
+    task: str = "chain-sum"
+    learning_rate: float = 2e-4
+    device: str = "cpu"
+    dtype: str = "float32"
 
 
 SMOKE = Sizes(1, 2, 1, 2, 4, 4, 20, "untrained")
@@ -128,18 +132,25 @@ def claims(sizes: Sizes) -> list[Claim]:
     arms = {f"{name}{when}": Arm(arm.method, arm.config | {"dial.lag": lag}) for when, lag in stale.items() for name, arm in ARMS.items()}
     cells = trained(
         arms | {REFERENCE: ON_POLICY},
-        task="chain-sum",
+        task=sizes.task,
         steps=sizes.updates,
         seeds=sizes.seeds,
         first_seed=sizes.first_seed,
-        shared=SHARED | {"prompts_per_batch": sizes.prompts, "group_size": sizes.group_size},
-        settings={"model": sizes.model, "evaluation_episodes": sizes.held_out, "checkpoint_every": sizes.updates},
+        shared=SHARED | {"learning_rate": sizes.learning_rate, "prompts_per_batch": sizes.prompts, "group_size": sizes.group_size},
+        settings={
+            "model": sizes.model,
+            "device": sizes.device,
+            "dtype": sizes.dtype,
+            "evaluation_episodes": sizes.held_out,
+            "checkpoint_every": sizes.updates,
+        },
         metrics=METRICS,
         cost=18.0,
         tuned=sizes.tuned,
     )
+    rates = sizes.tuned.words(f"learning rate {sizes.learning_rate:g}")
     setting = (
-        f"chain-sum, {sizes.updates} updates of {sizes.prompts} prompts x {sizes.group_size}, {sizes.tuned.words('learning rate 2e-4')}, "
+        f"{sizes.task}, {sizes.updates} updates of {sizes.prompts} prompts x {sizes.group_size}, {rates}, "
         f"ratio to the sampler; accuracy of one sample for each of {sizes.held_out} held-out prompts"
     )
     return [rule(sizes), *(claim for when in stale for claim in at(when, cells, setting)), moves(list(stale), cells, setting)]
@@ -290,4 +301,20 @@ def second_half(cells: dict[int, Cell], result: Results, metric: str) -> dict[in
     return {seed: float(np.mean(values[len(values) // 2 :])) for seed, values in columns.items()}
 
 
-STUDY = Study("bapo", "BAPO", "arXiv 2510.18927", claims, full=Sizes(), smoke=SMOKE, search=SEARCH)
+GPU = Scale(
+    Sizes(
+        updates=200,
+        prompts=256,
+        group_size=16,
+        held_out=1024,
+        model="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+        task="word-sums",
+        learning_rate=1e-6,
+        device="cuda",
+        dtype="bfloat16",
+    ),
+    Sizes(1, 2, 1, 2, 4, 4, 20, "untrained", learning_rate=1e-6),
+    "256 prompts x 16 and learning rate 1e-6, as in the release; word-sums instead of SkyWork-OR1",
+)
+
+STUDY = Study("bapo", "BAPO", "arXiv 2510.18927", claims, full=Sizes(), smoke=SMOKE, search=SEARCH, scales={"gpu": GPU})

@@ -36,6 +36,7 @@ from rheostat.experiments.studies import (
     Claim,
     Judgement,
     Results,
+    Scale,
     Search,
     Study,
     Tuned,
@@ -50,10 +51,9 @@ from rheostat.experiments.studies import (
     trained,
     within,
 )
-from rheostat.tasks.language import ChainSum
+from rheostat.tasks.language.task_list import language_task
 
 SHARED: dict[str, Any] = {
-    "learning_rate": 2e-4,
     "kl_coefficient": 0.0,
     "aggregation": "token-mean",
     "dual_clip": 3.0,
@@ -79,6 +79,10 @@ class Sizes:
     model: str = "chain-sum-rare"
     first_seed: int = 0
     tuned: Tuned = Tuned()
+    task: str = "chain-sum"
+    learning_rate: float = 2e-4
+    device: str = "cpu"
+    dtype: str = "float32"
 
 
 SMOKE = Sizes(1, 2, 2, 4, 4, "untrained")
@@ -101,19 +105,26 @@ def claims(sizes: Sizes) -> list[Claim]:
     """Accuracy, entropy and length on the same cells."""
     cells = trained(
         arms(sizes),
-        task="chain-sum",
+        task=sizes.task,
         steps=sizes.updates,
         seeds=sizes.seeds,
         first_seed=sizes.first_seed,
-        shared=SHARED | {"prompts_per_batch": sizes.prompts, "group_size": sizes.group_size},
-        settings={"model": sizes.model, "evaluation_episodes": sizes.held_out, "checkpoint_every": sizes.updates},
+        shared=SHARED | {"learning_rate": sizes.learning_rate, "prompts_per_batch": sizes.prompts, "group_size": sizes.group_size},
+        settings={
+            "model": sizes.model,
+            "device": sizes.device,
+            "dtype": sizes.dtype,
+            "evaluation_episodes": sizes.held_out,
+            "checkpoint_every": sizes.updates,
+        },
         metrics=METRICS,
         cost=25.0,
         tuned=sizes.tuned,
     )
+    rates = sizes.tuned.words(f"learning rate {sizes.learning_rate:g}")
     setting = (
-        f"chain-sum from {sizes.model}, {sizes.updates} updates of {sizes.prompts} prompts x {sizes.group_size} and a fifth of expert "
-        f"rows, {sizes.tuned.words('learning rate 2e-4')}; one sample for each of {sizes.held_out} held-out prompts"
+        f"{sizes.task} from {sizes.model}, {sizes.updates} updates of {sizes.prompts} prompts x {sizes.group_size} and a fifth of expert "
+        f"rows, {rates}; one sample for each of {sizes.held_out} held-out prompts"
     )
 
     def judge_accuracy(result: Results) -> Judgement:
@@ -134,7 +145,7 @@ def claims(sizes: Sizes) -> list[Claim]:
     def judge_length(result: Results) -> Judgement:
         final = {arm: {seed: result(cell)["summary"]["validation_length"] for seed, cell in found.items()} for arm, found in cells.items()}
         base = float(np.mean([result(cell)["curve"]["completion_length"][0] for cell in cells["GRPO"].values()]))
-        expert = expert_length(sizes.held_out)
+        expert = expert_length(sizes.task, sizes.held_out)
         conditions = [
             above("CHORD-phi's length and the base's", final["CHORD-phi"], base),
             above("the expert's length less CHORD-phi's", {seed: expert - length for seed, length in final["CHORD-phi"].items()}, 0.0),
@@ -183,10 +194,17 @@ def middle_of(cells: dict[int, Any], result: Results, metric: str) -> dict[int, 
     return {seed: float(part[2 * len(part) // 5 : max(1, 3 * len(part) // 5)].mean()) for seed, part in columns.items()}
 
 
-def expert_length(count: int) -> float:
-    """Mean length of the expert's demonstrations of the held-out prompts, in tokens (characters and the end)."""
-    task = ChainSum()
+def expert_length(name: str, count: int) -> float:
+    """Mean length of the expert's demonstrations of the held-out prompts, in characters and the end, which are the tokens of tiny bases."""
+    task = language_task(name)
     return float(np.mean([len(task.expert(prompt, np.random.default_rng(0))) + 1 for prompt in task.validation(count)]))
 
 
-STUDY = Study("chord", "CHORD", "arXiv 2508.11408", claims, full=Sizes(), smoke=SMOKE, search=SEARCH)
+PAPER: dict[str, Any] = {"task": "word-sums", "learning_rate": 1e-6, "dtype": "bfloat16"}
+GPU = Scale(
+    Sizes(updates=400, prompts=32, group_size=8, held_out=1024, model="Qwen/Qwen2.5-7B-Instruct", device="cuda", **PAPER),
+    Sizes(1, 2, 2, 4, 4, "untrained", **PAPER | {"dtype": "float32", "task": "chain-sum"}),
+    "32 prompts x 8 and 64 expert rows per update as published, the smallest learning rate tried there; word-sums instead of OpenR1",
+)
+
+STUDY = Study("chord", "CHORD", "arXiv 2508.11408", claims, full=Sizes(), smoke=SMOKE, search=SEARCH, scales={"gpu": GPU})

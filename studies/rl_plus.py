@@ -40,6 +40,7 @@ from rheostat.experiments.studies import (
     Claim,
     Judgement,
     Results,
+    Scale,
     Search,
     Study,
     Tuned,
@@ -55,7 +56,6 @@ from rheostat.experiments.studies import (
 from rheostat.objectives.foreign_terms import external_denominator
 
 SHARED: dict[str, Any] = {
-    "learning_rate": 2e-4,
     "kl_coefficient": 0.0,
     "entropy_coefficient": 0.0,
     "minibatches": 2,
@@ -93,6 +93,10 @@ class Sizes:
     model: str = "chain-sum-short"
     first_seed: int = 0
     tuned: Tuned = Tuned()
+    task: str = "chain-sum"
+    learning_rate: float = 2e-4
+    device: str = "cpu"
+    dtype: str = "float32"
 
 
 SMOKE = Sizes(1, 2, 2, 4, 4, "untrained")
@@ -102,20 +106,27 @@ def claims(sizes: Sizes) -> list[Claim]:
     """Three on the same cells, one without training."""
     cells = trained(
         ARMS,
-        task="chain-sum",
+        task=sizes.task,
         steps=sizes.updates,
         seeds=sizes.seeds,
         first_seed=sizes.first_seed,
-        shared=SHARED | {"prompts_per_batch": sizes.prompts, "group_size": sizes.group_size},
-        settings={"model": sizes.model, "evaluation_episodes": sizes.held_out, "checkpoint_every": sizes.updates},
+        shared=SHARED | {"learning_rate": sizes.learning_rate, "prompts_per_batch": sizes.prompts, "group_size": sizes.group_size},
+        settings={
+            "model": sizes.model,
+            "device": sizes.device,
+            "dtype": sizes.dtype,
+            "evaluation_episodes": sizes.held_out,
+            "checkpoint_every": sizes.updates,
+        },
         metrics=METRICS,
         cost=22.0,
         tuned=sizes.tuned,
     )
     learnable = reaches("SFT", cells, least=IMITATED)
+    rates = sizes.tuned.words(f"learning rate {sizes.learning_rate:g}")
     setting = (
-        f"chain-sum with 3 to 6 terms from {sizes.model}, {sizes.updates} updates of {sizes.prompts} prompts x {sizes.group_size}, 2 "
-        f"gradient steps each, {sizes.tuned.words('learning rate 2e-4')}; one sample for each of {sizes.held_out} held-out prompts"
+        f"{sizes.task} from {sizes.model}, {sizes.updates} updates of {sizes.prompts} prompts x {sizes.group_size}, 2 "
+        f"gradient steps each, {rates}; one sample for each of {sizes.held_out} held-out prompts"
     )
 
     def judge(wins: tuple[str, ...], keeps: tuple[str, ...], drawn: bool = False) -> Any:
@@ -199,4 +210,20 @@ def moments(arguments: dict[str, Any], place: Path) -> dict[str, list[float]]:
     return found
 
 
-STUDY = Study("rl-plus", "RL-PLUS", "arXiv 2508.00222", claims, full=Sizes(), smoke=SMOKE, search=SEARCH)
+GPU = Scale(
+    Sizes(
+        updates=500,
+        prompts=128,
+        group_size=8,
+        held_out=1024,
+        model="Qwen/Qwen2.5-Math-7B",
+        task="word-sums",
+        learning_rate=1e-6,
+        device="cuda",
+        dtype="bfloat16",
+    ),
+    Sizes(1, 2, 2, 4, 4, "untrained", learning_rate=1e-6),
+    "128 prompts x 8 in two mini-batches and learning rate 1e-6, as in the release; word-sums instead of OpenR1",
+)
+
+STUDY = Study("rl-plus", "RL-PLUS", "arXiv 2508.00222", claims, full=Sizes(), smoke=SMOKE, search=SEARCH, scales={"gpu": GPU})

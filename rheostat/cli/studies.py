@@ -36,6 +36,10 @@ class StudyCommand:
     """A few seeds apart from those of the study: measures what it needs, decides nothing. It comes before the study."""
     search: bool = False
     """Give every arm the same small search, on seeds that no verdict uses. Afterwards there is a study NAME-tuned beside NAME."""
+    model: str | None = None
+    """Train this model instead: a Hugging Face folder, hub name or base-model recipe. The result stays beside the cells."""
+    scale: str | None = None
+    """Other sizes that the study declares, for example gpu: those of its paper. The result stays beside the cells."""
     seeds: int | None = option(None, at_least=1, at_most=MOST_SEEDS)
     """The look to go up to (8, 12, 16 or 24, none skipped); by default on until everything is decided. Of a pilot: how many seeds."""
     arms: tuple[str, ...] = ()
@@ -64,11 +68,18 @@ class StudyCommand:
             return
         if not self.name and not self.smoke:
             raise RheostatError(f"Say which study to run: {', '.join(results.study_names())}.")
+        from rheostat.experiments.studies.scales import adapted
         from rheostat.reporting.study_figures import draw_into
 
+        other = self.model is not None or self.scale is not None
+        if other and not self.name:
+            raise RheostatError("--model and --scale go with the name of a study.")
         for slug in [self.name] if self.name else results.study_names():
-            study = results.load_study(slug)
+            study = adapted(results.load_study(slug), scale=self.scale, model=self.model, smoke=self.smoke)
             words = ["rheostat", "study", slug, *(["--smoke"] if self.smoke else []), *(["--pilot"] if self.pilot else [])]
+            beside = results.cells_folder(study.slug) if self.cells is None else self.cells
+            words += [] if self.scale is None else ["--scale", self.scale]
+            words += [] if self.model is None else ["--model", self.model]
             words += [] if self.seeds is None else ["--seeds", str(self.seeds)]
             words += ["--arms", *self.arms] if self.arms else []
             try:
@@ -80,7 +91,7 @@ class StudyCommand:
                     arms=self.arms,
                     jobs=self.jobs,
                     cells=self.cells if self.name else None if self.cells is None else self.cells / slug,
-                    output=self.output,
+                    output=self.output or (beside if other else None),
                     command=shlex.join(words),
                     draw=draw_into,
                 )

@@ -15,7 +15,7 @@ from rheostat.experiments.studies.rules import (
     verdict,
     within,
 )
-from rheostat.experiments.studies.study import Claim, Columns, Effect, Judgement, Precondition, Results, Study
+from rheostat.experiments.studies.study import Claim, Columns, Effect, Judgement, Precondition, Results, Scale, Study
 from rheostat.experiments.studies.training import Arm, areas, average, curves, finals, reaches, trained
 from rheostat.experiments.studies.tuning import Search, Tuned
 
@@ -29,6 +29,7 @@ __all__ = [
     "Judgement",
     "Precondition",
     "Results",
+    "Scale",
     "Search",
     "Study",
     "Tuned",

@@ -96,6 +96,18 @@ class Sizes(Protocol):
 
 
 @dataclass(frozen=True)
+class Scale:
+    """Other sizes of a study, under a name (:mod:`rheostat.experiments.studies.scales`)."""
+
+    sizes: Any
+    smoke: Any
+    """Its arms and options in seconds, on a processor."""
+    source: str
+    """Where the sizes come from."""
+    device: str = "cuda"
+
+
+@dataclass(frozen=True)
 class Study:
     """One file of ``studies/``."""
 
@@ -110,6 +122,8 @@ class Study:
     """Draws the result into a picture of its own; by default the curves."""
     search: Search | None = None
     """The search that gives the study its tuned form (:mod:`rheostat.experiments.studies.tuning`)."""
+    scales: Mapping[str, Scale] = field(default_factory=dict)
+    """Other sizes, by name."""
     searched: Mapping[str, Any] | None = None
     """Of a tuned form: what its search found, and what that cost."""
 
