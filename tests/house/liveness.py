@@ -118,7 +118,10 @@ TOGETHER: dict[str, list[Options]] = {
     "choice.episodes": [MEASURED],
 }
 """What an option acts with, by its path: beside the plain run, these are tried. Here the option itself is named by its path too."""
-WITH_KIND: dict[tuple[str, str], Options] = {("clip.kind", "searched"): {"sampler_correction": "none"}}
+WITH_KIND: dict[tuple[str, str], Options] = {
+    ("clip.kind", "searched"): {"sampler_correction": "none"},
+    ("kl.kind", "reward"): {"advantage": "rloo"},
+}
 """What a kind of a part cannot be without; the options of this kind are tried with it."""
 LEFT_OUT: dict[str, tuple[str, ...]] = {
     "": ("stop", "checkpoint_every"),
