@@ -92,6 +92,8 @@ REPLAY_OWN: dict[str, dict[str, object]] = {
         "starts": 32,
     },
 }
+DISCRETE_OWN: dict[str, dict[str, object]] = {"cql": {"conservative_weight": 0.1, "critic_learning_rate": 1e-2}}
+"""What differs where actions are discrete: CQL has no policy then, and draws no actions."""
 GRADIENT_STEPS = {"TimeLimit": 1_200}
 DATA_STEPS = 600
 NO_VALUE = {"bc"}
@@ -107,7 +109,8 @@ def train_on(method: str, task: str, steps: int, directory: Path, **options: obj
 
 def train_replay_on(method: str, task: str, updates: int, directory: Path, **options: object) -> Run:
     """A method with a replay; those that begin with a data set learn from uniform actions alone."""
-    options = having(method, REPLAY) | REPLAY_OWN.get(method, {}) | options
+    own = DISCRETE_OWN.get(method) if "Continuous" not in task else None
+    options = having(method, REPLAY) | (REPLAY_OWN.get(method, {}) if own is None else own) | options
     if reads_data(method) == "first":
         options.pop("update_to_data", None)  # nobody acts
     data = {} if reads_data(method) == "no" else {"offline": random_data(task, DATA_STEPS)}

@@ -113,7 +113,9 @@ class GroupAdvantage:
 
     def __post_init__(self) -> None:
         if self.epsilon is not None and self.form != "grpo":
-            raise RheostatError(f"advantage_epsilon is added to a group's deviation, which the advantage {self.form!r} does not divide by.")
+            raise RheostatError(
+                f"advantage_epsilon is added to a group's deviation, which the advantage {self.form!r} does not divide by: set it to none."
+            )
         if self.kl_penalty and self.form not in KL_IN_REWARD:
             names = " and ".join(KL_IN_REWARD)
             raise RheostatError(f"A KL that is part of the reward is for the advantages {names}, not for {self.form!r}.")

@@ -66,9 +66,11 @@ TOGETHER: dict[str, list[Options]] = {
     "correction.rejection.low": [NARROW | {"rejection": "token", "rejection_statistic": "k1"}],
     "correction.rejection.high": [STALE | LONGER | {"rejection": "token", "correction.rejection.high": 1e-4}],
     "aggregate.constant": [{"aggregation": "constant"}],
-    "advantage.epsilon": [{"advantage": "grpo"}],
+    "advantage.epsilon": [{"advantage": "grpo"}, {"advantage": "grpo", "kl_coefficient": 0.0}],
+    "advantage.form": [{"advantage_epsilon": None}],
+    "dynamic.max_rounds": [{"task": "@hard"}],
     "kl.coefficient": [{"advantage": "rloo"}],
-    "kl.estimator": [{"kl_coefficient": 0.1} | STEPS],
+    "kl.estimator": [{"kl_coefficient": 0.1} | STEPS, {"kl_coefficient": 0.1, "learning_rate": 0.05} | LONGER],
     "kl.kind": [{"advantage": "rloo", "kl_coefficient": 0.04}],
     "grading.max_invalid_share": [{"task": "@ungraded"}],
     "dial.lag": [LONGER],
@@ -119,7 +121,7 @@ TOGETHER: dict[str, list[Options]] = {
 }
 """What an option acts with, by its path: beside the plain run, these are tried. Here the option itself is named by its path too."""
 WITH_KIND: dict[tuple[str, str], Options] = {
-    ("clip.kind", "searched"): {"sampler_correction": "none"},
+    ("clip.kind", "searched"): {"sampler_correction": "none", "ratio": "token"},
     ("kl.kind", "reward"): {"advantage": "rloo"},
 }
 """What a kind of a part cannot be without; the options of this kind are tried with it."""

@@ -34,6 +34,8 @@ DRAWN = ("grpo", "ppo")
 """Methods whose runs are drawn, and put under the microscope: one of each domain, since neither depends on the method."""
 NOT_REPLAYED = {*NO_REWARD, "dpo", "treepo"}
 """Language methods whose batch no method can be shown again."""
+OWN_POLICY = ("pmoe-ppo",)
+"""Methods with a policy that no other method has: they are shown the batch beside themselves with another setting."""
 OFTEN = 4
 """Rows of the log after which somebody looks at most."""
 
@@ -94,7 +96,8 @@ class Looks(Silent):
         """What takes longer, once."""
         method = self.run.settings.method
         others = ("reinforce-pp", "reinforce") if table.entry(method).domain == "language" else ("ppo", "a2c")
-        pair = [method, next(one for one in others if one != method)]
+        other = f"{method}:clip=0.1" if method in OWN_POLICY else next(one for one in others if one != method)
+        pair = [method, other]
         if looked_at(method) and method not in NOT_REPLAYED:
             assert rheostat.disagree(self.run.directory, pair, **self.objects).rows
         else:
