@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,10 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sink.close()
     assert len(said) == 1 and said[0].startswith("W&B has no login here (`wandb login`), so it is kept offline; `wandb sync")
     (written,) = (tmp_path / "run" / "wandb").glob(f"offline-run-*-{sink.identity.id}/*.wandb")
+    patience = 600  # W&B's own process writes the file, and may do so after the run has finished
+    while b"episode_return" not in written.read_bytes() and patience:
+        time.sleep(0.1)
+        patience -= 1
     assert b"episode_return" in written.read_bytes()
 
 
