@@ -59,7 +59,7 @@ TOGETHER: dict[str, list[Options]] = {
     "clip.most": [STEPS | {"covariance_share": 1.0, "covariance_low": 0.0}],
     "clip.coefficient": [STEPS | {"covariance_share": 0.5}],
     "correction.level": [STALE | LONGER],
-    "correction.centring": [STALE | LONGER],
+    "correction.centring": [STALE | LONGER, STALE | LONGER | {"ratio": "token"}],
     "correction.cap": [{"sampler_correction": "token"} | STALE | LONGER],
     "correction.rejection.reach": [NARROW | {"correction.rejection.reach": reach} for reach in ("token", "sum")],
     "correction.rejection.statistic": [NARROW | {"rejection": "token", "correction.rejection.statistic": kind} for kind in ("k1", "k3")],
@@ -122,6 +122,8 @@ TOGETHER: dict[str, list[Options]] = {
 """What an option acts with, by its path: beside the plain run, these are tried. Here the option itself is named by its path too."""
 WITH_KIND: dict[tuple[str, str], Options] = {
     ("clip.kind", "searched"): {"sampler_correction": "none", "ratio": "token"},
+    ("clip.kind", "clip-cov"): {"ratio": "token"},
+    ("clip.kind", "kl-cov"): {"ratio": "token"},
     ("kl.kind", "reward"): {"advantage": "rloo"},
 }
 """What a kind of a part cannot be without; the options of this kind are tried with it."""
