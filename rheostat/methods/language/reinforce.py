@@ -47,7 +47,7 @@ class Reinforce:
     grading: Grading = Grading()
     budget: Budget = Budget()
     dial: Dial = Dial()
-    fixed: ClassVar[frozenset[str]] = frozenset({"update.epochs", "update.minibatches"})
+    fixed: ClassVar[frozenset[str]] = frozenset({"dial.updates_per_batch", "update.epochs", "update.minibatches"})
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "kl_coefficient": 0.0}}
 
     def compose(self) -> Composition:
