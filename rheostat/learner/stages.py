@@ -198,8 +198,8 @@ class Stages(RunningMethod):
     def arithmetic(self) -> dict[str, int | str]:
         """Numbers derived from the configuration and the budget, for printing."""
         if not self.composition.report:
-            return {}
-        return {
+            return super().arithmetic
+        return super().arithmetic | {
             f"steps of the {stage.name}": length
             for stage, length in zip(self.composition.stages, self.context.stages, strict=True)
             if length is not None
