@@ -189,7 +189,6 @@ def test_the_bits_are_the_same_cold_and_warm(tmp_path: Path) -> None:
         ("dqn", {}, "gradient steps of sac and td3 only"),
         ("rlpd", {}, "gradient steps of sac and td3 only"),
         ("td3-bc", {}, "there is none for methods that begin with a data set"),
-        ("sac", {"task": "CartPole-v1"}, "continuous actions"),
     ],
 )
 def test_what_has_no_kernel_is_refused_or_computed_by_pytorch(method: str, options: dict[str, Any], sentence: str, tmp_path: Path) -> None:
