@@ -334,7 +334,6 @@ REFUSED: list[tuple[str, Any, dict[str, Any], str]] = [
         {},
         "sac acts inside finite bounds, and this environment's actions go from -inf to inf: give the",
     ),
-    ("pmoe", lambda: Images(continuous=True), {}, "pmoe reads vectors of numbers, and"),
     ("sac", "Pendulum-v1", {"replay_capacity": 10, "batch_size": 256}, "A batch of 256 cannot be drawn from a replay of 10"),
     ("sac", "Pendulum-v1", {"offline": "nowhere"}, "sac learns from its own data only: leave --offline out"),
     ("sac", "Pendulum-v1", {"online_steps": 10}, "online_steps follow a data set, and sac does not begin with one"),

@@ -301,4 +301,4 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     main(words)
     assert (tmp_path / "run" / "summary.json").exists()
     main(["evaluate", str(tmp_path / "run"), "--episodes", "1"])
-    assert "evaluation_return" in capsys.readouterr().out
+    assert "evaluation return" in capsys.readouterr().out

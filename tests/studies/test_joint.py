@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rheostat.experiments.studies import jobs as cells_module
+from rheostat.experiments.studies.results import write_result
 from rheostat.experiments.studies.study import report_of
 from studies import joint
 
@@ -79,8 +79,7 @@ def test_picture_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     evidence = importlib.import_module("evidence")
     assert "rheostat study joint" in evidence.mixtures(tmp_path / "none.json")
     found = result_of({"BAPO": (0.7, 400.0), "SFT": (0.7, 100.0)})
-    path = tmp_path / "joint.json"
-    path.write_text(json.dumps(found))
+    path = write_result(joint.STUDY, found, tmp_path)
     joint.draw(found, path.with_suffix(".png"))
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
     table = evidence.mixtures(path)
