@@ -16,7 +16,7 @@ def answers(side: Callable[..., None], *arguments: Any, questions: list[Any], gr
         side: a function of a pipe and more.
         arguments: the more.
         questions: sent one by one; each is answered.
-        greeted: whether the side says that it is ready first, and is told 0 at the end.
+        greeted: whether the side says that it is ready first, and is told 0 at the end; others are told None.
     """
     here, there = multiprocessing.Pipe()
     failed: list[BaseException] = []
@@ -31,9 +31,8 @@ def answers(side: Callable[..., None], *arguments: Any, questions: list[Any], gr
             found.append(here.recv())
         if not questions:
             found.append(here.recv())
-        elif greeted:
-            here.send(0)
-    except EOFError:
+        here.send(0 if greeted else None)
+    except (EOFError, OSError):  # it has ended by itself
         pass
     thread.join(60)
     if failed:

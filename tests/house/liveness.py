@@ -142,6 +142,8 @@ IDLE: dict[str, str] = {
     "update.micro_batch_rows": "memory alone: the sum over a minibatch does not depend on how it is cut",
 }
 """Options that change neither a weight nor a metric of a tiny run, and why."""
+AS_BEFORE: dict[str, tuple[Any, ...]] = {"dial.updates_per_batch": (0, 1)}
+"""Values of an option that say what is done without it: they are taken where the option is hidden, too."""
 BESIDE = ("task", "evaluate", "stop")
 """What stands beside options in :func:`outcome`, and a key of the golden runs that nothing here needs."""
 
@@ -329,7 +331,8 @@ def dead(method: str, case: Case) -> list[str]:
     if option.path in IDLE:
         return []
     if is_hidden(method, case):
-        said = [f"{value} of a hidden option" for value in every + some if _answer(method, option, value, kinds) != "refused"]
+        tried = [value for value in every + some if value not in AS_BEFORE.get(option.path, ())]
+        said = [f"{value} of a hidden option" for value in tried if _answer(method, option, value, kinds) != "refused"]
     else:
         contexts, why = contexts_of(method, case)
         said = [str(value) for value in every if not any(_answer(method, option, value, each) for each in contexts)]

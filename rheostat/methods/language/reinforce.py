@@ -50,10 +50,6 @@ class Reinforce:
     fixed: ClassVar[frozenset[str]] = frozenset({"dial.updates_per_batch", "update.epochs", "update.minibatches"})
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 2e-4, "kl_coefficient": 0.0}}
 
-    def idle(self, method: Any) -> dict[str, str]:
-        """Options that cannot act, and why."""
-        return {"dial.updates_per_batch": "REINFORCE takes one gradient step per batch; grpo takes several"}
-
     def compose(self) -> Composition:
         """The four answers: the log-likelihood itself, weighted by the advantage."""
         likelihood = OneStepLikelihood(Tokens(self.aggregate), DetachedClip(), correction=self.correction)
