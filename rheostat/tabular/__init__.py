@@ -38,22 +38,6 @@ from rheostat.tabular.emulator import (
     Emulator,
     policy_emulator,
 )
-from rheostat.tabular.estimators import (
-    Minimax,
-    Moments,
-    Transitions,
-    empirical_losses,
-    fitted_q_estimate,
-    fitted_q_radius,
-    linear_fitted_q,
-    linear_minimax,
-    linear_minimax_objective,
-    linear_residual,
-    lstd,
-    minimax_estimate,
-    residual_estimate,
-    sample_transitions,
-)
 from rheostat.tabular.exploration import (
     Episodes,
     Popler,
@@ -98,6 +82,22 @@ from rheostat.tabular.resets import (
     cpi_step,
     psdp,
     psdp_gap,
+)
+from rheostat.tabular.value_estimators import (
+    Minimax,
+    Moments,
+    Transitions,
+    empirical_losses,
+    fitted_q_estimate,
+    fitted_q_radius,
+    linear_fitted_q,
+    linear_minimax,
+    linear_minimax_objective,
+    linear_residual,
+    lstd,
+    minimax_estimate,
+    residual_estimate,
+    sample_transitions,
 )
 from rheostat.tabular.worlds import (
     block_mdp,

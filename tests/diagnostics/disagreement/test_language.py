@@ -322,7 +322,7 @@ def test_every_method_replays_or_says_why_not(model: str, tmp_path: Path) -> Non
         (["grpo", "rloo:limit"], {}, "without a name or a value, 'limit': write rloo:NAME=VALUE"),
         (["grpo", "rloo:"], {}, "without a name or a value"),
         (["grpo", "rloo:clp=none"], {}, "Unknown option of rloo 'clp': did you mean"),
-        (["grpo", "rloo:clip=some"], {}, "it must be one of clip, searched, detached, log-clip, none"),
+        (["grpo", "rloo:clip=some"], {}, "it must be one of clip, searched, clip-cov, kl-cov, detached, log-clip, none"),
         (["grpo", "rloo"], {"limt": "none"}, "Unknown option of grpo 'limt'"),
         (["grpo", "rloo:group_size=2"], {}, "rloo:group_size=2: group_size is the run's"),
         (["grpo", "rloo:epochs=2"], {}, "epochs is left alone"),
