@@ -148,11 +148,13 @@ class ImportDataset:
         from rheostat.buffers.offline_summary import summarise
         from rheostat.collect.control.offline_data import import_for
         from rheostat.tasks.control import make
+        from rheostat.training.building import of_environment
 
         output = self.output or Path("datasets") / Path(self.path).stem
         if (output / "data").exists():
             raise RheostatError(f"{output} already holds a data set: choose another --output, or look at it with `rheostat dataset show`.")
-        environments = make(self.task, num_envs=1, seed=0, **{key: json_or_text(value) for key, value in self.environment.items()})
+        options = of_environment({key: json_or_text(value) for key, value in self.environment.items()})
+        environments = make(self.task, num_envs=1, seed=0, **options)
         data = import_for(environments, self.path, self.repair)
         environments.close()
         data.save(output, dataset_id=self.dataset_id)

@@ -202,7 +202,7 @@ class Online:
             anneal=self.anneal,
             entropy_coefficient=self.entropy_coefficient,
             max_grad_norm=max_grad_norm,
-            objective=ClippedSurrogate(self.clip, value_scale=1.0),
+            objective=ClippedSurrogate(self.clip, value=True, value_scale=1.0),
             rows=self.batch_steps,
             minibatch_size=self.minibatch,
             critic="value",

@@ -36,7 +36,7 @@ class RunEnvironments:
 
     def __init__(self, task: Any, settings: Settings, facts: Facts | None = None) -> None:
         self.task, self.settings, self.facts = task, settings, facts
-        self.options = _of_environment(settings.environment_options)
+        self.options = of_environment(settings.environment_options)
         self._lazy = facts is not None
         self._made: list[weakref.ref[Environments]] = []
 
@@ -90,7 +90,7 @@ class RunEnvironments:
         mine = self.facts
         before = (self.task, self.options, self.facts, self._lazy)
         self.task = self.task if task is None else task
-        self.options = self.options if options is None else _of_environment(options)
+        self.options = self.options if options is None else of_environment(options)
         self.facts, self._lazy = None, False
         try:
             if mine is not None:
@@ -137,7 +137,7 @@ class RunTeamEnvironments(RunEnvironments):
             self.task, self.options = before
 
 
-def _of_environment(options: Mapping[str, Any]) -> dict[str, Any]:
+def of_environment(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the environment itself.
 
     Raises:

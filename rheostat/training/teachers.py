@@ -34,7 +34,7 @@ from rheostat.parts import Metrics
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.environments import Environments, make
 from rheostat.training import checkpoint
-from rheostat.training.building import build_method
+from rheostat.training.building import build_method, of_environment
 from rheostat.training.identity import versions
 from rheostat.training.progress import Progress, Silent
 from rheostat.training.settings import Settings
@@ -84,7 +84,7 @@ class EnvironmentSpec(NamedTuple):
 
     def make(self, num_envs: int, seed: int) -> Environments:
         """Its environments."""
-        return make(self.task, num_envs=num_envs, seed=seed, backend=self.backend, **self.options)  # type: ignore[arg-type]
+        return make(self.task, num_envs=num_envs, seed=seed, backend=self.backend, **of_environment(self.options))  # type: ignore[arg-type]
 
 
 class Teacher:

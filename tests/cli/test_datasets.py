@@ -75,3 +75,13 @@ def test_help_is_there(words: list[str], capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit) as stop:
         cli.main(words)
     assert stop.value.code == 0 and "data set" in output(capsys)
+
+
+@pytest.mark.parametrize("words", [["import", "data.hdf5", "CartPole-v1"], ["make", "CartPole-v1", "random", "--steps", "8"]])
+def test_what_is_no_option_of_the_environment_is_refused(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        cli.main(["dataset", *words, "--environment", "num_envs", "2"])
+    assert "num_envs is no option of the environment" in capsys.readouterr().err

@@ -36,7 +36,7 @@ LANGUAGE: Options = {
 ON_POLICY: Options = {
     "task": "CartPole-v1", "backend": "gymnasium", "steps": 256, "checkpoint_every": 100, "stop": 3, "threads": 1,
     "num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "evaluation_episodes": 0,
-    "learning_rate": 1e-2, "clip": 0.05,
+    "learning_rate": 1e-2, "clip": 0.05, "clip_value": True,
 }  # fmt: skip
 REPLAY: Options = {
     "task": "Pendulum-v1", "backend": "gymnasium", "steps": 100, "checkpoint_every": 45, "stop": 4, "threads": 1,
@@ -58,7 +58,7 @@ FAMILIES: dict[str, Options] = (
 """All others are language methods."""
 
 OWN: dict[str, Options] = {
-    "a2c": {"clip": ABSENT, "epochs": 1, "minibatches": 1},
+    "a2c": {"clip": ABSENT, "clip_value": ABSENT, "epochs": 1, "minibatches": 1},
     "bc": {
         "num_envs": ABSENT, "update_to_data": ABSENT, "replay_capacity": ABSENT,
         "steps": 300, "checkpoint_every": 150, "online_steps": 0, "stop": 2,

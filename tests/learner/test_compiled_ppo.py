@@ -39,7 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "narrow clip": {"clip": 0.005},
     "detached": {"clip_kind": "detached", "clip": 0.005},
     "no clip": {"clip_kind": "none"},
-    "whole value": {"clip_value": False},
+    "clipped value": {"clip_value": True},
     "ratio to the sampler": {"ratio_to": "sampler", "window": 2},
     "sampler correction": {"sampler_correction": "token", "sampler_cap": 1.01, "window": 2},
     "entropy": {"entropy_coefficient": 0.1},

@@ -286,7 +286,7 @@ CHANGES: dict[str, Any] = {
     "policies.share": True, "collect.environments": 2, "collect.steps": 32, "keep.batches": 2, "normalisation.observations": False,
     "normalisation.rewards": False, "gae.gamma": 0.5, "gae.lam": 0.5, "gae.bootstrap_on_truncation": False, "network.hidden": (4,),
     "network.activation": "relu", "network.tanh_mean": True, "objective.epsilon": 1e-3, "objective.clip_kind": "detached",
-    "objective.value": False, "objective.ratio_to": "sampler", "sampler.correction": "token", "sampler.cap": 1.0001, "stop.target": 1e-9,
+    "objective.value": True, "objective.ratio_to": "sampler", "sampler.correction": "token", "sampler.cap": 1.0001, "stop.target": 1e-9,
     "stop.when": "before-step", "update.epochs": 1, "update.minibatches": 1, "update.learning_rate": 1e-3, "update.anneal": False,
     "update.entropy_coefficient": 0.5, "update.value_coefficient": 0.1, "update.max_grad_norm": 1e-3,
     "update.normalise_advantage": False, "meter.every": 1, "dial.lag": 1, "dial.replay_share": 0.5, "dial.replay_age": 1,

@@ -229,7 +229,7 @@ def test_restarted_environments_are_forgotten() -> None:
 CHANGES: dict[str, Any] = {
     "collect.environments": 8, "collect.steps": 32, "normalisation.observations": True, "normalisation.rewards": True, "gae.gamma": 0.5,
     "gae.lam": 0.5, "gae.bootstrap_on_truncation": False, "network.hidden": (4,), "network.units": 4, "network.activation": "relu",
-    "objective.epsilon": 1e-3, "objective.clip_kind": "detached", "objective.value": False, "objective.ratio_to": "sampler",
+    "objective.epsilon": 1e-3, "objective.clip_kind": "detached", "objective.value": True, "objective.ratio_to": "sampler",
     "sampler.correction": "token", "sampler.cap": 1.0001, "stop.target": 1e-9, "stop.when": "before-step", "update.epochs": 1,
     "update.minibatches": 1, "update.learning_rate": 1e-3, "update.anneal": False, "update.entropy_coefficient": 0.5,
     "update.value_coefficient": 0.1, "update.max_grad_norm": 1e-3, "update.normalise_advantage": False, "dial.lag": 1,

@@ -539,7 +539,7 @@ BASE: dict[str, Any] = {
     "num_envs": 2, "batch_steps": 16, "hidden": (5,), "learning_rate": 1e-2, "gamma": 0.9, "lam": 0.8, "entropy_coefficient": 0.02,
     "value_coefficient": 0.7, "max_grad_norm": 50.0, "steps": 20,
 }  # fmt: skip
-PASSES: dict[str, Any] = {"epochs": 2, "minibatches": 2, "clip": 0.05}
+PASSES: dict[str, Any] = {"epochs": 2, "minibatches": 2, "clip": 0.05, "clip_value": True}
 RAW: dict[str, Any] = {"normalise_observations": False, "normalise_rewards": False}
 DIAL: dict[str, Any] = {"dial.updates_per_batch": 4}
 CHOICE, PAIR = following(sizes=(3,)), following(sizes=(3, 2))

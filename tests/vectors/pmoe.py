@@ -119,7 +119,7 @@ def clipped_update(inputs: dict[str, Any], params: dict[str, Any]) -> dict[str, 
     old_value, advantage = tensor(inputs["old_values"]), tensor(inputs["advantages"])
     target = old_value + advantage
     policy, critic = clipped_losses(
-        objective_of(PMOEPPO(objective=ClippedSurrogate(params["clip"]))),
+        objective_of(PMOEPPO(objective=ClippedSurrogate(params["clip"], value=True))),
         MixtureOfGaussians(logits, mean, log_std[0]).log_prob(tensor(inputs["actions"])),
         value,
         old_logp=tensor(inputs["old_log_prob"]),

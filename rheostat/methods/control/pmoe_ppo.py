@@ -58,7 +58,7 @@ class PMOEPPO:
     network: Experts = Experts()
     mixture: Mixture = Mixture(5)
     judge: ActionCritic = ActionCritic()
-    objective: ClippedSurrogate = ClippedSurrogate()
+    objective: ClippedSurrogate = ClippedSurrogate(value=True)
     sampler: SamplerWeight = SamplerWeight()
     stop: KLStop = KLStop()
     update: FastPPO = FastPPO(anneal=False)
