@@ -45,13 +45,19 @@ class Callback:
 class KeepBest(Callback):
     """Keeps the policy of the best evaluation so far in ``best``; of equal ones the first."""
 
+    def __init__(self) -> None:
+        self.best: float | None = None  # None: nothing was compared in this process yet
+
     def on_evaluation(self, run: Run, metrics: dict[str, Any]) -> None:
-        """Compare with the rows before, which the log holds."""
+        """Compare with the best of the evaluations before, which the log holds; it is read once."""
         name = next((name for name in MAIN if name in metrics), None)
         if name is None or not math.isfinite(metrics[name]):
             return
-        before = [row[name] for row in run.metrics if name in row and row["iteration"] < metrics["iteration"]]
-        if metrics[name] > max(before, default=-math.inf):
+        if self.best is None:
+            before = (row[name] for row in run.metrics if name in row and row["iteration"] < metrics["iteration"])
+            self.best = max(before, default=-math.inf)
+        if metrics[name] > self.best:
+            self.best = metrics[name]
             run.keep_best({key: metrics[key] for key in ("steps", "updates", name)})
 
 
