@@ -13,7 +13,8 @@ After a warm-up (the first quarter of the samples) the process must be flat:
     log           no more bytes per update in the second half than 1.25 times those of the first
     checkpoints   at most two, and no larger than they were, but for 10 % and 64 KiB
     rollouts      at most 200 files
-    other files   in the run, the place for temporary files and the cache: no more than they were, but for 64 KiB and one file
+    other files   in the run, the place for temporary files and the cache: no more than they were, but for 64 KiB and one
+                  file (what is noted of runs with code of their own is bounded by itself)
 
 ``--minutes`` stops each kind early; what was reached is judged alike and printed as a share of three days.
 """
@@ -135,6 +136,7 @@ def sample(folder: Path, updates: int) -> Sample:
         return len(found), sum(found)
 
     log, kept, saved = total("metrics.jsonl", "timings.jsonl"), total("rollouts"), total("checkpoints")
+    noted, _ = total("begun")  # an empty file for every run with code of its own, at most 10,000 of them
     return Sample(
         updates=updates,
         memory=int(status["RssAnon"].split()[0]) * 1024,
@@ -145,7 +147,7 @@ def sample(folder: Path, updates: int) -> Sample:
         checkpoints=len(list(folder.glob("**/checkpoints/*"))),
         checkpoint_bytes=saved[1],
         rollouts=kept[0],
-        other=len(files) - log[0] - kept[0] - saved[0],
+        other=len(files) - log[0] - kept[0] - saved[0] - noted,
         other_bytes=sum(files.values()) - log[1] - kept[1] - saved[1],
     )
 

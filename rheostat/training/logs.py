@@ -20,6 +20,8 @@ from rheostat.json_text import whole
 from rheostat.training.manifest import names, read_manifest
 
 METRICS, TIMINGS = "metrics.jsonl", "timings.jsonl"
+MOST_SECONDS = 1e12
+"""That a row may say; more is damage."""
 WHOLE = ("config.json", "sandbox.json", "summary.json")
 """Files that a checkpoint counts besides the log."""
 
@@ -168,7 +170,7 @@ def read_timings(directory: Path) -> list[dict[str, Any]]:
             iteration, seconds = row["iteration"], row["seconds"]
         except (ValueError, KeyError, TypeError, RecursionError):
             continue
-        if type(iteration) is int and isinstance(seconds, int | float) and 0 <= seconds < math.inf:
+        if type(iteration) is int and isinstance(seconds, int | float) and 0 <= seconds < MOST_SECONDS:
             rows[iteration] = row
     return [rows[iteration] for iteration in sorted(rows)]
 

@@ -37,6 +37,10 @@ def trusting(said: bool = True) -> Iterator[None]:
         _trusting.reset(before)
 
 
+MOST_NOTED = 10_000
+"""Beginnings that are noted at most, each an empty file."""
+
+
 def code_of(settings: Settings, *, with_task: bool = True) -> list[str]:
     """What a run would execute that its settings name, in order and in words.
 
@@ -82,8 +86,17 @@ def remember(directory: Path, code: list[str]) -> None:
         try:
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             place.touch()
+            _forget_oldest(place.parent)
         except OSError:
             return
+
+
+def _forget_oldest(folder: Path) -> None:
+    """Keep the newest :data:`MOST_NOTED` notes: what was begun long ago asks again."""
+    with os.scandir(folder) as entries:
+        notes = [(entry.stat().st_mtime_ns, entry.path) for entry in entries]
+    for _, path in sorted(notes)[: max(0, len(notes) - MOST_NOTED)]:
+        Path(path).unlink(missing_ok=True)
 
 
 def require_begun(directory: Path, code: list[str], noted: list[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import rheostat
 from rheostat.cli.entry import main
 from rheostat.errors import RheostatError
+from rheostat.training import trust
 from rheostat.training.run import Run
 from rheostat.training.trust import code_of
 from tests.tiny_control import small
@@ -101,3 +103,17 @@ def test_a_comparison_of_others_runs_no_command_of_its_own(
     with pytest.raises(SystemExit):
         main(["resume", str(folder)])
     assert said in capsys.readouterr().err and not executed(begun)
+
+
+def test_the_oldest_notes_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their number is bounded, however many runs are begun."""
+    monkeypatch.setenv("RHEOSTAT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(trust, "MOST_NOTED", 3)
+    for number in range(5):
+        trust.remember(tmp_path / f"run-{number}", ["the reward r.py"])
+        for index, note in enumerate(sorted((tmp_path / "cache" / "begun").iterdir(), key=lambda path: path.stat().st_mtime_ns)):
+            os.utime(note, ns=(index, index))  # in the order of their making, however coarse the clock
+    assert len(list((tmp_path / "cache" / "begun").iterdir())) == 3
+    trust.require_begun(tmp_path / "run-4", ["the reward r.py"])
+    with pytest.raises(RheostatError, match="was not begun in this place"):
+        trust.require_begun(tmp_path / "run-0", ["the reward r.py"])

@@ -225,7 +225,8 @@ class Environments(Restorable):
 
     def _start_next_episodes(self, outcome: Outcome, encoded: Tensor, ended: np.ndarray) -> tuple[Tensor, Tensor]:
         """The policy's next observations and the true successors, where the environment does not spend a row on the reset."""
-        assert isinstance(self._envs, GymnasiumEnvs)
+        if not isinstance(self._envs, GymnasiumEnvs):
+            raise RheostatError(f"These environments do not restart as the run says ({self.autoreset}): its config.json was changed.")
         rows = np.flatnonzero(ended)
         if self.autoreset == "same-step":
             final = self._encode(self._envs.final_observation(outcome.info, rows), len(rows))
