@@ -6,7 +6,7 @@ Equations
     ratio_i  = pi(a_i | s_i) / pi_start(a_i | s_i),         pi_start = the policy when this update began
     A_t      = sum_l (gamma lam)^l delta_{t+l},              delta_t = r_t + gamma V(s_{t+1}) (1 - terminated_t) - V(s_t)
     policy   = mean max(-A ratio, -A clip(ratio, 1 - eps, 1 + eps))
-    value    = 1/2 mean max((V - R)^2, (V_clipped - R)^2)
+    value    = 1/2 mean (V - R)^2;  with clip_value 1/2 mean max((V - R)^2, (V_clipped - R)^2)
     loss     = policy - c_H entropy + c_V value
 
 WHO ACTS   the policy itself, in ``num_envs`` environments.
@@ -14,9 +14,9 @@ KEPT       the last ``window`` batches (1: strictly the fresh one; more: see ppo
 WORTH      GAE over the whole window with the current critic; truncated episodes bootstrap from the value of the true final observation.
 MOVES      ``epochs`` passes of clipped-surrogate minibatch steps on everything kept.
 
-What differs from CleanRL's reference: truncation is not treated as death (``bootstrap_on_truncation=False`` does what CleanRL does); raw
-observations and rewards are stored and the running statistics change once per batch, between collecting and learning, so the
-log-probabilities of ``pi_start`` are recomputed and the first ratio is exactly 1.
+What differs from CleanRL's reference: the value loss is not clipped (``clip_value`` clips it); truncation is not treated as death
+(``bootstrap_on_truncation=False`` does what CleanRL does); raw observations and rewards are stored and the running statistics change once
+per batch, between collecting and learning, so the log-probabilities of ``pi_start`` are recomputed and the first ratio is exactly 1.
 Checked against: Stable-Baselines3 2.9.2 and CleanRL, number by number (``tests/vectors``: baselines-control, props).
 """
 
