@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-SOURCES = ("rheostat.diagnostics.theorems", *(f"rheostat.tabular.{name}" for name in ("emulator", "estimators", "resets", "worlds")))
+SOURCES = ("rheostat.diagnostics.theorems", *(f"rheostat.tabular.{name}" for name in ("emulator", "resets", "value_estimators", "worlds")))
 """What the cells compute with; these import the rest of the laboratory."""
 
 

@@ -142,14 +142,16 @@ def test_bad_input_is_one_sentence(run: Path, names: list[str], options: dict[st
 
 def test_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "60")
-    parse(["disagree", str(run), "ppo", "ppo:clip_kind=none,clip=0.1", "a2c", "--steps", "1", "--output", str(tmp_path / "out")]).run()
+    parse(["disagree", str(run), "ppo", "ppo:clip_kind=detached,clip=0.1", "a2c", "--steps", "1", "--output", str(tmp_path / "out")]).run()
     printed = capsys.readouterr().out
-    assert "ppo:clip_kind=none,clip=0.1" in printed and printed.count("Share of steps whose weights differ in sign") == 2  # in two parts
+    assert (
+        "ppo:clip_kind=detached,clip=0.1" in printed and printed.count("Share of steps whose weights differ in sign") == 2
+    )  # in two parts
     assert "Not shown for want of room" in printed
     tables = [line for line in printed.splitlines() if line.startswith("  ") and not line.endswith(".")]
     assert tables and max(map(len, tables)) <= 60
     saved = json.loads((tmp_path / "out" / "disagree.json").read_text())
-    assert saved["methods"][1]["settings"] == {"objective.clip_kind": "none", "objective.epsilon": 0.1}
+    assert saved["methods"][1]["settings"] == {"objective.clip_kind": "detached", "objective.epsilon": 0.1}
     assert saved["facts"]["domain"] == "control"
     assert saved["rollouts"][0]["prompt"].startswith("environment")
 
