@@ -45,6 +45,7 @@ from rheostat.experiments.studies import (
     better,
     curves,
     not_worse,
+    sized,
     summary,
     trained,
 )
@@ -88,11 +89,7 @@ def claims(sizes: Sizes) -> list[Claim]:
     cells = trained(
         ARMS,
         task=TASK,
-        steps=sizes.updates,
-        seeds=sizes.seeds,
-        first_seed=sizes.first_seed,
-        shared=SHARED | {"prompts_per_batch": sizes.prompts, "group_size": sizes.group_size},
-        settings={"model": sizes.model, "evaluation_episodes": sizes.held_out, "checkpoint_every": sizes.updates},
+        **sized(sizes, sizes.updates, SHARED),
         metrics=METRICS,
         cost=40.0,
         look=f"studies._exploration_looks:{sizes.look}",

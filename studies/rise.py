@@ -42,6 +42,7 @@ from rheostat.experiments.studies import (
     curves,
     finals,
     reaches,
+    sized,
     summary,
     trained,
 )
@@ -87,11 +88,7 @@ def claims(sizes: Sizes) -> list[Claim]:
     cells = trained(
         arms,
         task="chain-sum",
-        steps=sizes.updates,
-        seeds=sizes.seeds,
-        first_seed=sizes.first_seed,
-        shared=SHARED | {"group_size": sizes.group_size},
-        settings={"model": sizes.model, "evaluation_episodes": sizes.held_out, "checkpoint_every": sizes.updates},
+        **sized(sizes, sizes.updates, SHARED),
         metrics=METRICS,
         cost=90.0,
     )

@@ -50,6 +50,7 @@ from rheostat.experiments.studies import (
     finals,
     not_worse,
     reaches,
+    sized,
     summary,
     trained,
 )
@@ -107,20 +108,9 @@ def claims(sizes: Sizes) -> list[Claim]:
     cells = trained(
         ARMS,
         task=sizes.task,
-        steps=sizes.updates,
-        seeds=sizes.seeds,
-        first_seed=sizes.first_seed,
-        shared=SHARED | {"learning_rate": sizes.learning_rate, "prompts_per_batch": sizes.prompts, "group_size": sizes.group_size},
-        settings={
-            "model": sizes.model,
-            "device": sizes.device,
-            "dtype": sizes.dtype,
-            "evaluation_episodes": sizes.held_out,
-            "checkpoint_every": sizes.updates,
-        },
+        **sized(sizes, sizes.updates, SHARED),
         metrics=METRICS,
         cost=22.0,
-        tuned=sizes.tuned,
     )
     learnable = reaches("SFT", cells, least=IMITATED)
     rates = sizes.tuned.words(f"learning rate {sizes.learning_rate:g}")

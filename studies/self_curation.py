@@ -44,6 +44,7 @@ from rheostat.experiments.studies import (
     better,
     curves,
     not_worse,
+    sized,
     summary,
     trained,
 )
@@ -82,11 +83,7 @@ def claims(sizes: Sizes) -> list[Claim]:
     cells = trained(
         ARMS,
         task=TASK,
-        steps=sizes.tokens,
-        seeds=sizes.seeds,
-        first_seed=sizes.first_seed,
-        shared=ONE_STEP | {"prompts_per_batch": sizes.prompts, "group_size": sizes.group_size},
-        settings={"model": sizes.model, "evaluation_episodes": sizes.held_out, "checkpoint_every": sizes.tokens},
+        **sized(sizes, sizes.tokens, ONE_STEP),
         metrics=METRICS,
         cost=60.0,
         look=f"studies._exploration_looks:{sizes.look}",

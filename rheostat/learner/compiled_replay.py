@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from rheostat.policies.parameters import Adam
 Found = dict[str, Any]
 
 
-class CompiledStep:
+class CompiledStep(ABC):
     """What both have in common: critics, a policy, and the rows of a batch.
 
     Args:
@@ -64,9 +65,9 @@ class CompiledStep:
         self.shape = width - actions, actions
         self.compile(context, size)
 
+    @abstractmethod
     def compile(self, context: Any, size: int) -> None:
         """A first call on copies, which compiles the kernel or reads it from the cache."""
-        raise NotImplementedError
 
     def rows(self, rows: Any) -> kernels.ReplayRows:
         """A batch as the kernel reads it."""

@@ -16,7 +16,7 @@ from rheostat.experiments.studies.rules import (
     within,
 )
 from rheostat.experiments.studies.study import Claim, Columns, Effect, Judgement, Precondition, Results, Scale, Study
-from rheostat.experiments.studies.training import Arm, areas, average, curves, finals, reaches, trained
+from rheostat.experiments.studies.training import Arm, areas, average, curves, finals, reaches, sized, trained
 from rheostat.experiments.studies.tuning import Search, Tuned
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "majority",
     "not_worse",
     "reaches",
+    "sized",
     "smaller",
     "summary",
     "trained",

@@ -26,6 +26,8 @@ from rheostat.training.settings import Settings, configure, plain, shared_by
 
 POINTS = 60
 """Points kept of a curve."""
+BATCH = {"prompts_per_batch": "prompts", "group_size": "group_size", "learning_rate": "learning_rate"}
+"""Settings of methods, by the field of a study's sizes that they are."""
 DATA = "data-set"
 """Folder in which a cell leaves the data set that others learn from."""
 METRICS = (
@@ -110,6 +112,25 @@ def trained(
             sources = (*_sources(source, task), *([] if look is None else [look.split(":")[0]]))
             found[label][seed] = Cell(f"{__name__}:train", mine, f"{label}, seed {seed}", each, needs, sources)
     return found
+
+
+def sized(sizes: Any, steps: int, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """What :func:`trained` takes from the sizes of a study of language models.
+
+    Args:
+        sizes: with the fields ``seeds``, ``first_seed``, ``model`` and ``held_out`` (prompts of the final evaluation); and ``prompts`` and
+            ``group_size`` of a batch, ``learning_rate``, ``device``, ``dtype`` and ``tuned`` where the study has them.
+        steps: the budget of every run, which is saved at its end only.
+        shared: settings of the methods that do not depend on the sizes.
+
+    Returns:
+        The arguments, by name.
+    """
+    batch = {name: getattr(sizes, field) for name, field in BATCH.items() if hasattr(sizes, field)}
+    where = {name: getattr(sizes, name) for name in ("device", "dtype") if hasattr(sizes, name)}
+    settings = {"model": sizes.model, "evaluation_episodes": sizes.held_out, "checkpoint_every": steps} | where
+    found = {"steps": steps, "seeds": sizes.seeds, "first_seed": sizes.first_seed, "shared": {**shared, **batch}, "settings": settings}
+    return found | ({"tuned": sizes.tuned} if hasattr(sizes, "tuned") else {})
 
 
 def _sources(method: str, task: str) -> tuple[str, ...]:
