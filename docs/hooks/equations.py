@@ -83,9 +83,14 @@ INLINE = re.compile(r"(?<![\w`$])\$(?=\S)([^$`\n]+?)(?<=\S)\$(?![\w`])")
 
 
 def in_prose(markdown: str) -> str:
-    """A page with the formulas of its sentences typeset; what stands in code stays."""
+    """A page with the formulas of its sentences typeset; what stands in code stays.
+
+    Each stands in a ``span``: Markdown takes a line that begins with ``<math`` for a block of its own, and would cut the sentence there.
+    """
     parts = re.split(r"(^```.*?^```|^~~~.*?^~~~)", markdown, flags=re.MULTILINE | re.DOTALL)
-    return "".join(part if index % 2 else INLINE.sub(lambda found: typeset(found[1]), part) for index, part in enumerate(parts))
+    return "".join(
+        part if index % 2 else INLINE.sub(lambda found: f"<span>{typeset(found[1])}</span>", part) for index, part in enumerate(parts)
+    )
 
 
 def sides(line: str) -> tuple[str, str]:

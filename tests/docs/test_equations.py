@@ -81,3 +81,11 @@ def test_no_word_of_a_method_is_lost(method: str, hook: Any) -> None:
             forms = {name, signs.get(name, name), signs.get(base, base)}
             power = (re.fullmatch(r"e", name) and "·" in seen) or "10" in seen
             assert any(each in seen for each in forms) or (name == "sqrt" and "<msqrt>" in html) or power, name
+
+
+def test_a_line_that_begins_with_a_formula_does_not_end_the_sentence(hook: Any) -> None:
+    """Markdown reads ``<math`` at the beginning of a line as a block of its own."""
+    markdown = pytest.importorskip("markdown", reason="the extra 'docs' is not installed")
+    page = hook("equations").in_prose("It holds the true value\n$Q_pi$. Between them lies\n\n$beta = 1$, where it is complete.\n")
+    made = markdown.markdown(page)
+    assert made.count("<p>") == 2 and "</p>\n<math" not in made and made.endswith("where it is complete.</p>")
