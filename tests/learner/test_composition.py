@@ -22,7 +22,7 @@ from rheostat.learner.learner import Composition
 from rheostat.learner.models import Frozen, Trainable
 from rheostat.learner.update import Update
 from rheostat.methods import table
-from rheostat.objectives.preference import PreferenceTerm
+from rheostat.objectives.preference_terms import PreferenceTerm
 from rheostat.objectives.terms import Likelihood, PolicyGradient, ReferenceKL
 from rheostat.parts import Batch, Weighted
 from rheostat.training.settings import configure

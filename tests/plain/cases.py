@@ -180,6 +180,7 @@ LINKS: dict[str, Any] = {
     "robust": lambda a, b, *_: -(0.9 * losses.sigmoid(0.5 * (a - b)).log() - 0.1 * losses.sigmoid(-0.5 * (a - b)).log()) / 0.8,
     "ipo": lambda a, b, *_: (a - b - 1.0) ** 2,
     "ipo-mean": lambda a, b, m, n: (a / m - b / n - 1.0) ** 2,
+    "ipo-scaled": lambda a, b, *_: (0.5 * (a - b) - 0.5) ** 2,
     "hinge": lambda a, b, *_: (1 - 0.5 * (a - b)).clamp(min=0),
     "sigmoid-mean": lambda a, b, m, n: -losses.sigmoid(0.5 * (a / m - b / n)).log(),
     "nca": lambda a, b, *_: -losses.sigmoid(0.5 * a).log() - 0.5 * (losses.sigmoid(-0.5 * a) * losses.sigmoid(-0.5 * b)).log(),

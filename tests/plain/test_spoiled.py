@@ -210,7 +210,7 @@ WRONG: list[tuple[str, str, Any]] = [
     ("remix/two anchors", "rheostat.objectives.kl_convex.convex_share", lambda step, **_: 1.0),
     ("remix/two anchors", "rheostat.learner.models.Frozen.after_update", lambda self, context: None),
     ("nft", "rheostat.objectives.negative_aware.straight_through_max", lambda x, least: x.clamp(min=least)),
-    ("dpo/sigmoid", "rheostat.objectives.preference.masked_sum", lambda x, mask, dim: x.sum(dim) / mask.sum(dim)),
+    ("dpo/sigmoid", "rheostat.objectives.preference_terms.masked_sum", lambda x, mask, dim: x.sum(dim) / mask.sum(dim)),
     ("ppo-lm/options", "rheostat.objectives.terms.value_loss", lambda v, target, **o: clipping_free(v, target, **o)),
     ("ppo-lm/options", "rheostat.credit.annotations.token_gae", changed(token_returns.token_gae, lam=1.0)),
     ("ppo-lm/options", "rheostat.credit.annotations.kl_shaped_reward", lambda reward, old, base, mask, **_: last_only(reward, mask)),

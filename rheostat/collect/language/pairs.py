@@ -109,7 +109,7 @@ class HeldOutPairs:
         Args:
             context: of the learner.
             count: prompts of the validation side, at most.
-            term: a :class:`~rheostat.objectives.preference.PreferenceTerm`.
+            term: a :class:`~rheostat.objectives.preference_terms.PreferenceTerm`.
         """
         drawn = [
             (prompt, ids) for prompt in context.setup.task.validation(count) if (ids := context.setup.encoder.encode(prompt)) is not None

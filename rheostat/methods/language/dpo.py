@@ -31,7 +31,8 @@ from rheostat.learner.language import policy_models
 from rheostat.learner.learner import Composition
 from rheostat.learner.models import Frozen
 from rheostat.learner.update import Update
-from rheostat.objectives.preference import Link, PreferenceTerm, check_link
+from rheostat.objectives.preference import Link, check_link
+from rheostat.objectives.preference_terms import PreferenceTerm
 from rheostat.options import option
 from rheostat.parts import Weighted
 
