@@ -118,9 +118,15 @@ class Config:
     """What to train on; the options that a run on it begins with are filled in."""
 
     def run(self) -> None:
-        from rheostat.training.config_file import written_config
+        def written() -> str:
+            from rheostat.training.config_file import written_config
 
-        print(written_config(self.method, self.task or None), end="")
+            return written_config(self.method, self.task or None)
+
+        if self.task or self.method not in table.METHODS or self.method in plugins.added("methods"):  # what a user's own code decides
+            print(written(), end="")
+        else:
+            print(remembered(f"config-{self.method}", written), end="")
 
 
 @dataclass

@@ -14,6 +14,7 @@ from tyro.conf import Positional
 from rheostat.errors import RheostatError
 from rheostat.experiments import MOST_JOBS, MOST_SEEDS
 from rheostat.options import option
+from rheostat.remembered import remembered
 from rheostat.terminal import print_json, print_table
 
 if TYPE_CHECKING:
@@ -55,11 +56,11 @@ class StudyCommand:
 
     def run(self) -> None:
         """Do it."""
-        from rheostat.experiments.studies import results
-
         if self.list:
             self.show_list()
             return
+        from rheostat.experiments.studies import results
+
         if self.restamp:
             self.carry_over()
             return
@@ -140,10 +141,11 @@ class StudyCommand:
             RheostatError: another option beside it; a named study without a result, or one that cannot be carried over.
         """
         from rheostat.experiments.studies import restamp, results
+        from rheostat.experiments.study_files import studies_folder
 
         if self != StudyCommand(self.name, restamp=True):
             raise RheostatError("--restamp goes with the name of a study and with nothing else: it runs nothing.")
-        root = results.studies_folder().parent
+        root = studies_folder().parent
         for slug in [self.name] if self.name else results.study_names():
             study, path = results.load_study(slug), results.result_path(slug)
             paths = [each for each in (path, results.pilot_path(path.parent, slug)) if each.exists()]
@@ -163,33 +165,10 @@ class StudyCommand:
     def show_list(self) -> None:
         """Studies, their claims and the standing of their results."""
         from rheostat.analysis.verdict import OUTCOMES
-        from rheostat.experiments.studies import results
+        from rheostat.experiments.study_files import state_of_studies
 
-        rows: list_of[dict[str, Any]] = []
-        for slug in results.study_names():
-            study = results.load_study(slug)
-            claims = study.claims(study.sizes())
-            cells = {cell.key: cell for claim in claims for cell in claim.cells}
-            try:
-                worth = results.standing(study)
-                standing, pilot = str(worth), worth.kind == "pilot"
-                verdicts = results.read_result(results.result_path(slug))["verdicts"] if results.result_path(slug).exists() else {}
-            except RheostatError as error:
-                standing, pilot, verdicts = str(error), False, {}
-            hours = sum(cell.cost for cell in cells.values()) / 3600
-            rows.append(
-                {
-                    "study": slug,
-                    "system": study.system,
-                    "paper": study.paper,
-                    "claims": len(claims),
-                    "cells": len(cells),
-                    "cpu_hours": round(hours, 2),
-                    "result": standing,
-                    "pilot": pilot,
-                    "verdicts": verdicts,
-                }
-            )
+        # Hashing the code behind every cell takes seconds and changes only with the code, the studies and their results.
+        rows: list_of[dict[str, Any]] = remembered(f"studies-{state_of_studies()}", _listed)
         if self.json:
             print_json(rows)
             return
@@ -201,6 +180,38 @@ class StudyCommand:
             shown.append([row["study"], row["system"], row["paper"], row["claims"], row["cells"], row["cpu_hours"], row["result"], counts])
         columns = ["study", "system", "paper", "claims", "cells", "about CPU hours", "result", "verdicts"]
         print_table("Studies", columns, shown, numbers=["claims", "cells", "about CPU hours"])
+
+
+def _listed() -> list_of[dict[str, Any]]:
+    """Every study: its claims, cells and cost, and the standing of its result."""
+    from rheostat.experiments.studies import results
+
+    rows: list_of[dict[str, Any]] = []
+    for slug in results.study_names():
+        study = results.load_study(slug)
+        claims = study.claims(study.sizes())
+        cells = {cell.key: cell for claim in claims for cell in claim.cells}
+        try:
+            worth = results.standing(study)
+            standing, pilot = str(worth), worth.kind == "pilot"
+            verdicts = results.read_result(results.result_path(slug))["verdicts"] if results.result_path(slug).exists() else {}
+        except RheostatError as error:
+            standing, pilot, verdicts = str(error), False, {}
+        hours = sum(cell.cost for cell in cells.values()) / 3600
+        rows.append(
+            {
+                "study": slug,
+                "system": study.system,
+                "paper": study.paper,
+                "claims": len(claims),
+                "cells": len(cells),
+                "cpu_hours": round(hours, 2),
+                "result": standing,
+                "pilot": pilot,
+                "verdicts": verdicts,
+            }
+        )
+    return rows
 
 
 def show(done: object) -> None:

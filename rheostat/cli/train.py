@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
+import os
+import shutil
 import sys
 import types
 import typing
 from collections.abc import Mapping
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,10 +20,12 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 from tyro.conf import Positional
 
+from rheostat import plugins
 from rheostat.buffers.repairs import Repairs
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.options import KIND, Option, find, named, options_of, short_names, with_options
+from rheostat.remembered import remembered
 from rheostat.terminal import json_or_text, print_json, print_table
 
 
@@ -349,6 +356,18 @@ def parse_training(words: list[str]) -> Any:
         raise RheostatError("Say which method to train before any option: rheostat train METHOD TASK [options].")
     name = words[0]
     table.entry(name)
+    if words[1:] in (["-h"], ["--help"]) and name not in plugins.added("methods"):
+        print(method_help(name), end="")
+        sys.exit(0)
+    return typed_training(name, words)
+
+
+def typed_training(name: str, words: list[str]) -> Any:
+    """The command object for the words of ``rheostat train``, of which the first is the name of the method.
+
+    Raises:
+        RheostatError: unknown preset, an option that the method does not have, a file of options that does not fit.
+    """
     file = value_of("--config", words)
     start = Start(name, value_of("--preset", words), None if file is None else Path(file))
     words, kinds = in_paths(start, words)
@@ -356,6 +375,35 @@ def parse_training(words: list[str]) -> Any:
     flags = (word.partition("=")[0][2:].replace("-", "_") for word in words if word.startswith("--"))
     training.given = frozenset(name for flag in flags for name in (flag, flag.removeprefix("no_"), flag.replace(".no_", ".")))
     return training
+
+
+def method_help(name: str) -> str:
+    """What ``rheostat train NAME --help`` says on this terminal; remembered, because composing a method loads all that computes."""
+
+    def printed() -> str:
+        said = _SameTerminal()
+        with redirect_stdout(said), suppress(SystemExit):
+            typed_training(name, [name, "--help"])
+        return said.getvalue()
+
+    variables = [os.environ.get(each) for each in ("TERM", "NO_COLOR", "FORCE_COLOR")]
+    shown = [shutil.get_terminal_size().columns, sys.stdout.isatty(), sys.stdout.encoding, *variables]
+    return str(remembered(f"help-{name}-{hashlib.sha256(repr(shown).encode()).hexdigest()[:8]}", printed))
+
+
+class _SameTerminal(io.StringIO):
+    """Text that is kept, written as for the standard output: with its colours or without, in its letters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_terminal, self._encoding = sys.stdout.isatty(), sys.stdout.encoding
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return self._encoding
+
+    def isatty(self) -> bool:
+        return self._is_terminal
 
 
 def train_help() -> str:

@@ -37,6 +37,44 @@ def test_the_second_time_nothing_heavy_is_loaded(words: list[str], cache: Path, 
     assert json.loads(again) == json.loads(first) and loaded == "[]"
 
 
+@pytest.mark.parametrize("words", [["train", "ppo", "--help"], ["config", "nft"]])
+def test_text_that_takes_long_is_printed_anew_as_it_was(words: list[str], cache: Path) -> None:
+    code = f"""import sys
+from rheostat.cli.entry import main
+try:
+    main({words})
+finally:
+    print([n for n in {HEAVY!r} if n in sys.modules], file=sys.stderr)"""
+    first, again = (subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2))
+    assert again.stdout == first.stdout and len(first.stdout) > 200
+    assert first.stderr.strip() != "[]" and again.stderr.strip() == "[]"
+
+
+def test_studies_are_looked_at_again_when_one_of_their_files_changes(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    looks: list[int] = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("rheostat.cli.studies._listed", lambda: looks.append(1) or [])
+    study, result = tmp_path / "studies" / "mine.py", tmp_path / "studies" / "results" / "mine.json"
+    result.parent.mkdir(parents=True)
+    study.write_text("")
+    for expected, changed in ((1, None), (1, None), (2, result), (2, None), (3, study), (3, None)):
+        if changed is not None:
+            changed.write_text("{}")
+        main(["study", "--list"])
+        assert len(looks) == expected
+    assert "about CPU hours" in capsys.readouterr().out
+
+
+def test_the_help_of_a_method_fits_the_terminal(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for columns in (80, 120, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        with pytest.raises(SystemExit):
+            main(["train", "ppo", "-h"])
+        assert 60 < max(map(len, capsys.readouterr().out.splitlines())) <= columns
+
+
 def test_what_is_remembered_is_found_once_and_again_after_a_change_or_a_loss(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from rheostat.analysis.format import effect_text, found_text
 from rheostat.errors import RheostatError
-from rheostat.experiments.studies.results import carried_over, read_result, result_path, studies_folder, study_names
+from rheostat.experiments.studies.results import carried_over, read_result, result_path, study_names
 from rheostat.experiments.studies.tuning import search_text
+from rheostat.experiments.study_files import studies_folder
 
 NO_PAPER = "none"
 """What a study of our own claims has in the place of a paper."""

@@ -20,9 +20,10 @@ from typing import Any
 from rheostat.errors import RheostatError
 from rheostat.experiments.studies import declaration
 from rheostat.experiments.studies.jobs import Cell, with_needs
-from rheostat.experiments.studies.results import FOLDER, golden_text, present, read_result, write_result
+from rheostat.experiments.studies.results import golden_text, present, read_result, write_result
 from rheostat.experiments.studies.sources import meaning, source_files
 from rheostat.experiments.studies.study import Claim, Study, arms_of, content_of
+from rheostat.experiments.study_files import FOLDER
 from rheostat.methods import table
 
 TABLE = "tests/golden/table.json"

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import rheostat
 from rheostat.analysis.verdict import Outcome
 from rheostat.errors import RheostatError, unknown
 from rheostat.experiments.studies import declaration, tuning
@@ -19,10 +18,10 @@ from rheostat.experiments.studies.jobs import Record
 from rheostat.experiments.studies.runner import StudyBar, Watcher, run_cells
 from rheostat.experiments.studies.sources import commit, library_versions, machine
 from rheostat.experiments.studies.study import Claim, Study, adjust, check, compact, content_of, only_arms, report_of
+from rheostat.experiments.study_files import FOLDER, RESULTS, studies_folder
 from rheostat.json_text import DIGEST, NotJSON, loads, signed, unsigned
 from rheostat.json_text import read as read_json
 
-FOLDER, RESULTS = "studies", "results"
 NO_STUDIES = ("rule_check", "base_curves")
 """Modules of the folder that are run by themselves."""
 FORMAT = 1
@@ -44,18 +43,6 @@ class Finished:
     result: dict[str, Any]
     path: Path
     left_out: tuple[str, ...] = ()
-
-
-def studies_folder() -> Path:
-    """The folder ``studies`` of the working directory, else that of the repository this package is installed from.
-
-    Raises:
-        RheostatError: there is neither.
-    """
-    for place in (Path.cwd(), Path(rheostat.__file__).resolve().parent.parent):
-        if any(path.stem[0] != "_" for path in (place / FOLDER).glob("*.py")):
-            return place / FOLDER
-    raise RheostatError("There is no folder 'studies' here: run this in a checkout of Rheostat, or in a folder with studies of your own.")
 
 
 def study_names() -> list[str]:
