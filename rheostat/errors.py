@@ -36,11 +36,23 @@ class Interrupted(Exception):
         super().__init__(f"Stopped and saved. Continue with: rheostat resume {directory}")
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> RheostatError:
-    """The error for a name that does not exist, with the nearest names that do; a name in other capitals is the nearest of all."""
+NEAR = 0.5
+"""Least similarity of a name that is proposed for a wrong one: 1 is equal. A typing error is nearer, another word is not."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], *, lists: str = "") -> RheostatError:
+    """The error for a name that does not exist, with the nearest names that do; a name in other capitals is the nearest of all.
+
+    Args:
+        kind: of thing.
+        name: that there is none of.
+        known: the right ones.
+        lists: the command that lists them; where none is near, it is named and not they.
+    """
     known = sorted(known)
-    close = [each for each in known if each.casefold() == name.casefold()] or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}."
+    close = [each for each in known if each.casefold() == name.casefold()] or difflib.get_close_matches(name, known, n=3, cutoff=NEAR)
+    all_of_them = f"`{lists}` lists them." if lists else f"known: {', '.join(known[:20])}{', ...' if len(known) > 20 else ''}."
+    hint = f"did you mean {' or '.join(close)}?" if close else all_of_them
     return RheostatError(f"Unknown {kind} {name!r}: {hint}")
 
 

@@ -91,7 +91,13 @@ def digest_of(value: Mapping[str, Any]) -> str:
 
 
 def signed(value: Mapping[str, Any]) -> dict[str, Any]:
-    """An object with its own digest under ``sha256``, which :func:`unsigned` compares."""
+    """An object with its own digest under ``sha256``, which :func:`unsigned` compares.
+
+    Raises:
+        ValueError: it has something else of that name, which the digest would replace.
+    """
+    if DIGEST in value:
+        raise ValueError(f"{DIGEST} names the digest of the object itself; call what it holds otherwise")
     return {**value, DIGEST: digest_of(value)}
 
 

@@ -23,6 +23,7 @@ from rheostat.errors import RheostatError
 from rheostat.learner.dial import Dial
 from rheostat.methods.table import METHODS, Entry
 from rheostat.options import field_documentation, options_of
+from rheostat.training import peer_words
 from rheostat.training.describe import Setting, settings_of
 from rheostat.training.settings import Settings
 
@@ -87,6 +88,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         ("<!-- dial -->", dial),
         ("<!-- extras -->", extras),
         ("<!-- mixtures -->", evidence.mixtures),
+        ("<!-- words of language -->", lambda: words(peer_words.LANGUAGE, ("TRL", "verl"))),
+        ("<!-- words of control -->", lambda: words(peer_words.CONTROL, ("Stable-Baselines3", "CleanRL"))),
+        ("<!-- words of runs -->", lambda: words(peer_words.RUNS, peer_words.PEERS)),
         ("<!-- house -->", house.picture),
         ("<!-- rooms -->", house.table),
     ):
@@ -113,6 +117,16 @@ def dial() -> str:
     """The numbers of the dial."""
     rows = [f"| `dial.{each.path}` | {value(each.value)} | {cell(prose(each.documentation))} |" for each in options_of(Dial())]
     return "\n".join(["| setting | default | meaning |", "|---|---|---|", *rows])
+
+
+def words(table: tuple[peer_words.Word, ...], peers: tuple[str, ...]) -> str:
+    """What other libraries call the settings of this one."""
+    rows = []
+    for each in table:
+        here = ", ".join(f"`{name}`" for name in each.here)
+        theirs = " | ".join(", ".join(f"`{name}`" for name in each.peers.get(peer, ())) for peer in peers)
+        rows.append(f"| {here} | {theirs} | {each.what}{f': {each.note}' if each.note else ''} |")
+    return "\n".join([f"| here | {' | '.join(peers)} | meaning |", "|---|" + "---|" * len(peers) + "---|", *rows])
 
 
 def extras() -> str:

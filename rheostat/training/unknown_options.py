@@ -1,4 +1,4 @@
-"""The error message for an option that a method does not have: its new name, what it belongs to, or which methods have it.
+"""The error message for an option that a method does not have: its name here, what it belongs to, or which methods have it.
 
 An option is refused by the first of these that has a reason:
 
@@ -10,12 +10,14 @@ An option is refused by the first of these that has a reason:
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
 from rheostat.options import KIND, Option, find, kinds_at, options_of, short_names, with_options
 from rheostat.training import version_0_1
+from rheostat.training.peer_words import word_of
 
 NAMED = 3
 """Methods that are named where several have an option."""
@@ -36,10 +38,11 @@ def no_such_option(method: str, config: Any, name: str, value: Any = None, *, be
         version_0_1.moved(method, name, value, options)
         or _goes_with(method, config, name)
         or _is_a_part(method, name, options)
+        or _of_a_peer(method, name, options, beside)
         or _elsewhere(method, name)
     )
     nearest = [*(each.path for each in options), *short_names(options), *beside]
-    return RheostatError(said) if said else unknown(f"option of {method}", name, nearest)
+    return RheostatError(said) if said else unknown(f"option of {method}", name, nearest, lists=f"rheostat train {method} --help")
 
 
 def _goes_with(method: str, config: Any, name: str) -> str | None:
@@ -58,6 +61,15 @@ def _is_a_part(method: str, name: str, options: list[Option]) -> str | None:
     """The name of a part."""
     inside = [each.path for each in options if each.path.startswith(name.replace("-", "_") + ".")]
     return f"{method}: {name} is a part with options: say which, {' or '.join(inside)}." if inside else None
+
+
+def _of_a_peer(method: str, name: str, options: list[Option], beside: tuple[str, ...]) -> str | None:
+    """A name that another library has for an option of this method, or for a setting of its runs."""
+    from rheostat.training.settings import Settings
+
+    domain = table.entry(method).domain if method in table.METHODS else "control"
+    said = word_of(name, options, beside or tuple(item.name for item in dataclasses.fields(Settings)), domain)
+    return said and f"{method}: {said}"
 
 
 def _elsewhere(method: str, name: str) -> str | None:

@@ -97,3 +97,5 @@ def test_an_object_tells_whether_it_was_changed() -> None:
     assert unsigned(json.loads(json.dumps(value))) == {"a": 1, "b": [1, 2.5]} == unsigned({"b": [1, 2.5], "a": 1})
     with pytest.raises(NotJSON, match="own digest"):
         unsigned(value | {"a": 2})
+    with pytest.raises(ValueError, match="names the digest of the object itself"):
+        signed(value)

@@ -134,7 +134,7 @@ def convert(model: PackagedModel, folder: Path) -> dict[str, Any]:
     return {
         "packaged": model.name,
         "package": f"{model.package} {model.version}",
-        "sha256": model.sha256,
+        "source_sha256": model.sha256,
         "licence": model.licence,
         "parameters": count,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers", "gguf")},

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rheostat.errors import RheostatError
-from rheostat.tasks.language.base_models import base_model, base_models, build_base_model, facts_of
+from rheostat.tasks.language.base_models import base_model, base_models, build_base_model, facts_of, fault_of
 from rheostat.tasks.language.packaged_models import PACKAGED_MODELS, PackagedModel, packaged_model, weights_file
 from rheostat.training.language_setup import automatic_preset
 
@@ -80,4 +80,6 @@ def test_smollm2_becomes_an_ordinary_folder(tmp_path: Path) -> None:
     ids = tokenizer("The capital of France is Paris. The sun rises in the east and sets in the west.", return_tensors="pt")
     with torch.no_grad():
         assert network(**ids, labels=ids["input_ids"]).loss.item() < 3.0, "plain English is likely under the weights"
-    assert build_base_model("smollm2-135m", tmp_path, progress=False) == folder
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert fault_of(folder) is None and build_base_model("smollm2-135m", tmp_path, progress=False) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written, "it is built once"
