@@ -20,7 +20,9 @@ from rheostat.training.settings_from_options import SETTINGS
 from rheostat.trajectories import Transitions
 from tests.by_hand import ByHand
 
-CONTROL = [name for name, row in table.METHODS.items() if row.domain == "control"]
+ANSWERS = [name for name, row in table.METHODS.items() if row.domain == "control" and getattr(row.load(), "answers", False)]
+"""Methods on worlds of preferences, which have no environment: tests/learner/test_preferences.py."""
+CONTROL = [name for name, row in table.METHODS.items() if row.domain == "control" and name not in ANSWERS]
 ON_POLICY: dict[str, Any] = {"num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "evaluation_episodes": 0}
 OFF_POLICY: dict[str, Any] = {
     "num_envs": 2,

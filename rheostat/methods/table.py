@@ -114,6 +114,13 @@ METHODS: dict[str, Entry] = {
     "nft": Entry(
         "rheostat.methods.language.nft:NFT", "language", "Likelihood that learns from wrong answers", "2505.18116", PLAIN_OWN_CODE
     ),
+    "online-offline-gap": Entry(
+        "rheostat.methods.control.online_offline_gap:OnlineOfflineGap",
+        "control",
+        "Alignment online by a proxy, or offline",
+        "2405.08448",
+        "vectors, plain (loops), laws, resume, study",
+    ),
     "pmoe": Entry("rheostat.methods.control.pmoe:PMOE", "control", "SAC with a mixture of experts", "2104.09122", OWN_CODE),
     "pmoe-ppo": Entry("rheostat.methods.control.pmoe_ppo:PMOEPPO", "control", "PPO with a mixture of experts", "2104.09122", OWN_CODE),
     "ppo": Entry(
@@ -207,6 +214,13 @@ METHODS: dict[str, Entry] = {
         PLAIN_OWN_CODE,
     ),
     "sft": Entry("rheostat.methods.language.sft:SFT", "language", "Supervised fine-tuning", "-", "plain (loops), laws, probes, resume"),
+    "suboptimal-onpolicy-prefs": Entry(
+        "rheostat.methods.control.suboptimal_onpolicy_prefs:SuboptimalOnPolicyPrefs",
+        "control",
+        "Preferences: sampling, reuse, negative gradient",
+        "2404.14367",
+        "vectors (the authors' code), plain (loops), laws, resume, study",
+    ),
     "td3": Entry(
         "rheostat.methods.control.td3:TD3",
         "control",

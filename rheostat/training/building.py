@@ -194,6 +194,8 @@ def build_method(
         team = RunTeamEnvironments(task, settings)
         rest: dict[str, Any] = {"policy": policy, "weights": weights, "compute": settings.compute}
         return teams.build(config, settings.method, team, streams, settings.steps, **rest)
+    if getattr(entry.load(), "answers", False):
+        return _build_on_preferences(config, settings, task, policy, weights)
     environments = RunEnvironments(task, settings, None if facts is None else Facts.from_json(facts))
     expert = load_expert(settings) if config.dial.expert_share else None
     others: dict[str, Any] = {"expert": expert, "policy": policy, "weights": weights, "compute": settings.compute}
@@ -205,6 +207,25 @@ def build_method(
         found.close()
         raise
     return found
+
+
+def _build_on_preferences(config: Any, settings: Settings, task: Any, policy: Any, weights: StartingWeights | None) -> Any:
+    """A method on a small world of preferences, which brings data, policy and reward of its own.
+
+    Raises:
+        RheostatError: a setting that such a world has no use for.
+    """
+    from rheostat.learner import preferences
+
+    data_for(table.entry(settings.method).load(), settings)  # refuses what it cannot use
+    for name, unused in (("backend", settings.backend != "auto"), ("environment_options", settings.environment_options)):
+        if unused:
+            raise RheostatError(f"{name} is about environments, and {settings.method} learns on a world of preferences: leave it out.")
+    if policy is not None:
+        raise RheostatError(f"The policy of {settings.method} belongs to its world: hand over no network.")
+    return preferences.build(
+        config, settings.method, task, Streams(settings.seed), settings.steps, weights=weights, compute=settings.compute
+    )
 
 
 def data_for(cls: Any, settings: Settings, given: OfflineData | Path | None = None) -> dict[str, Any]:

@@ -48,12 +48,18 @@ DATA: Options = REPLAY | {"offline": "@pendulum-data", "start_steps": ABSENT, "s
 
 LONGER: Options = {"steps": 4, "stop": 3}
 """Of language runs whose data are older than one update."""
+ANSWERS: Options = {
+    "task": "bandit-away", "steps": 36, "checkpoint_every": 14, "stop": 2, "threads": 1, "evaluation_episodes": 1,
+    "prompts_per_batch": 4, "samples": 4, "reuse": 5, "log_every": 6, "evaluate_every": 12,
+}  # fmt: skip
+"""On a world of preferences."""
 
 FAMILIES: dict[str, Options] = (
     dict.fromkeys(("a2c", "ippo", "pmoe-ppo", "ppo", "ppo-buffer", "props", "recurrent-ppo", "robust-acting", "ros"), ON_POLICY)
     | dict.fromkeys(("dqn", "pmoe", "sac", "td3"), REPLAY)
     | dict.fromkeys(("awac", "bc", "cql", "famo2o", "famo2o-cql", "iql", "td3-bc", "uni-o4"), DATA)
     | {"rlpd": REPLAY | {"offline": "@pendulum-data"}}
+    | dict.fromkeys(("online-offline-gap", "suboptimal-onpolicy-prefs"), ANSWERS)
 )
 """All others are language methods."""
 
@@ -71,6 +77,7 @@ OWN: dict[str, Options] = {
     "ghpo": {"task": "@hard", "hint_after": 0, "hint_place": "answer"},
     "ippo": {"task": "@dominance", "backend": ABSENT},
     "luffy": {"max_new_tokens": 48},
+    "online-offline-gap": {"task": "preference-game-tiny", "samples": 2, "reuse": 2},
     "pmoe": {"mixture_size": 3},
     "pmoe-ppo": {"task": "Pendulum-v1", "mixture_size": 3, "judge_hidden": (8,)},
     "ppo-lm": {"group_size": 1, "prompts_per_batch": 8, "minibatches": 2},
@@ -409,7 +416,20 @@ OFFLINE: dict[str, Options] = {
     },
 }  # fmt: skip
 
-CASES: dict[str, Options] = GRPO | RELATIVES | CONTROL | OFFLINE
+PREFERENCES: dict[str, Options] = {
+    "online-offline-gap/plain": {},
+    "online-offline-gap/offline": {"on_policy_sampling": False},
+    "online-offline-gap/best-of-2": {"loss": "best-of-n"},
+    "suboptimal-onpolicy-prefs/plain": {},
+    "suboptimal-onpolicy-prefs/offline": {"on_policy_sampling": False, "reuse": 0, "loss": "best-of-n", "learning_rate": 1e-3},
+    "suboptimal-onpolicy-prefs/pushed": {"loss": "best-of-n", "negative_gradient": "worst", "negative_weight": 0.3, "static_share": 0.5},
+    "suboptimal-onpolicy-prefs/reinforce": {"loss": "reinforce", "baseline": "moving-average", "max_grad_norm": 1.0},
+    "suboptimal-onpolicy-prefs/ppo": {"loss": "ppo", "task": "sequence-away", "kl_coefficient": 0.05, "learning_rate": 1e-3},
+    "suboptimal-onpolicy-prefs/dpo": {"loss": "dpo", "pair_threshold": 0.01},
+    "suboptimal-onpolicy-prefs/rwr": {"loss": "rwr", "temperature": 0.5},
+}
+
+CASES: dict[str, Options] = GRPO | RELATIVES | CONTROL | OFFLINE | PREFERENCES
 
 
 QUICK = ("plain", "steps")

@@ -46,6 +46,8 @@ MEASURED: Options = {"choice.by": "return", "choice.among": 2, "choice.episodes"
 """Members are measured online, and steps are left."""
 NARROW: Options = STALE | LONGER | {"rejection_high": 1e-4}
 """Some tokens are too far from their sampler."""
+PUSHES: list[Options] = [{"loss.negative_gradient": push, "loss.negative_weight": 0.3} for push in ("worst", "sum-of-worse")]
+"""Some sample is pushed down."""
 TOGETHER: dict[str, list[Options]] = {
     "ratio": [STEPS],
     "clip.kind": [STEPS],
@@ -117,6 +119,9 @@ TOGETHER: dict[str, list[Options]] = {
     "model.patience": [{"model_part": 10.0, "model_learning_rate": 0.0}],
     "cloning.dimensions": [{"task": "rheostat/TwoGoals-v0", "offline": "@goals-data"}],
     "choice.among": [MEASURED],
+    **dict.fromkeys(("loss.negative_gradient", "loss.negative_weight", "loss.least_ratio"), PUSHES),
+    "normalise": [{"loss": "reinforce"}],
+    "baseline": [{"loss": "reinforce"}],
     "choice.episodes": [MEASURED],
 }
 """What an option acts with, by its path: beside the plain run, these are tried. Here the option itself is named by its path too."""
