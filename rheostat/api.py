@@ -258,7 +258,7 @@ def boundary(before: str | Path, after: str | Path, *, task: str | None = None, 
         before: a run's directory, a Hugging Face folder or hub name, or a base-model recipe.
         after: another. One that is no run is measured on the task of the other.
         task: where neither is a run.
-        options: ``prompts``, ``samples`` and ``threshold``; see :func:`rheostat.experiments.boundary.boundary`.
+        options: ``prompts``, ``samples``, ``threshold`` and ``right_by``; see :func:`rheostat.experiments.boundary.boundary`.
 
     Raises:
         RheostatError: neither a run nor a task, a run of control, or two models that see other prompts or tokens.

@@ -31,6 +31,8 @@ class BoundaryCommand:
     """Completions of each prompt by each model: pass@k is known up to this k."""
     threshold: float = option(1.0)
     """Smallest reward that counts as right."""
+    right_by: str | None = None
+    """The reward that is compared with --threshold, of several; by default the first."""
     output: Path | None = None
     """Folder for the picture of pass@k (boundary.png and boundary.svg)."""
     json: bool = False
@@ -39,7 +41,12 @@ class BoundaryCommand:
     def run(self) -> None:
         from rheostat import api
 
-        options: dict[str, Any] = {"prompts": self.episodes, "samples": self.samples, "threshold": self.threshold}
+        options: dict[str, Any] = {
+            "prompts": self.episodes,
+            "samples": self.samples,
+            "threshold": self.threshold,
+            "right_by": self.right_by,
+        }
         found = api.boundary(self.before, self.after, task=self.task, **options)
         if self.json:
             print_json(found.to_json())

@@ -88,6 +88,8 @@ class Evaluate:
     """Language: completions per prompt; pass@k is known up to this k."""
     threshold: float = option(1.0)
     """Language: smallest reward that counts as right."""
+    right_by: str | None = None
+    """Language: the reward that is compared with --threshold, of several; by default the first."""
     answers: str | None = None
     """Language: how to find the answer for the majority vote (whole, hash, tag, boxed, ...); by default as the grader does."""
     sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] | None = None
@@ -159,20 +161,29 @@ class Evaluate:
 
     def language(self, run: Any) -> None:
         """Evaluate a language run."""
-        from rheostat.experiments.language_runs import evaluate_language, result_rows
+        from rheostat.experiments.language_runs import deciding_reward, evaluate_language, result_rows
         from rheostat.training.sandboxing import weaker_here
 
         if self.run_directory is not None and (less := weaker_here(self.run_directory, run.method)):
             print(f"Note: {less}.", file=sys.stderr)
 
         summary = evaluate_language(
-            run, self.episodes or 200, self.samples, threshold=self.threshold, answers=self.answers, self_verify=self.self_verify
+            run,
+            self.episodes or 200,
+            self.samples,
+            threshold=self.threshold,
+            right_by=self.right_by,
+            answers=self.answers,
+            self_verify=self.self_verify,
         )
+        name = deciding_reward(run, self.right_by)
+        decides = "reward" if name is None else f"reward {name}"
         rows = result_rows(summary)
         prompts = summary.pass_at[1].n
         run.close()
         if self.json:
             facts = {"run": str(self.run_directory or self.model), "steps": run.method.steps, "prompts": prompts, "samples": self.samples}
+            facts |= {"right": f"{decides} at least {self.threshold:g}"}
             print_json(facts | {"results": rows})
             return
 
@@ -182,6 +193,7 @@ class Evaluate:
         title = f"{self.model or run.settings.method} on {run.settings.task}: {prompts} validation prompts, {self.samples} completions each"
         cells = [(row["result"], f"{row['estimate']:.4g}", interval(row)) for row in rows]
         print_table(title, ["result", "estimate", "95 % interval"], cells, numbers=["estimate"])
+        print(f"A completion counts as right where its {decides} is at least {self.threshold:g}.")
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from rheostat.analysis.coverage import Coverage, coverage
 from rheostat.analysis.interference import Interference, interference
 from rheostat.errors import RheostatError
-from rheostat.experiments.language_runs import Samples, sample_validation
+from rheostat.experiments.language_runs import Samples, deciding_reward, sample_validation
 
 SOLUTIONS = 4
 """Right completions of a prompt that are scored by both models, at most."""
@@ -51,7 +51,9 @@ def _of(interval: Any) -> dict[str, float]:
     return {"estimate": interval.estimate, "low": interval.low, "high": interval.high}
 
 
-def boundary(before: Any, after: Any, *, prompts: int = 200, samples: int = 64, threshold: float = 1.0) -> Boundary:
+def boundary(
+    before: Any, after: Any, *, prompts: int = 200, samples: int = 64, threshold: float = 1.0, right_by: str | None = None
+) -> Boundary:
     """Sample both models on the same validation prompts, and score the first one's right solutions with both.
 
     Args:
@@ -60,20 +62,25 @@ def boundary(before: Any, after: Any, *, prompts: int = 200, samples: int = 64, 
         prompts: of the fixed validation split, at most.
         samples: completions per prompt of each model.
         threshold: smallest reward that counts as right.
+        right_by: name of the reward that is compared with it, of several; None takes the first.
 
     Raises:
-        RheostatError: their prompts or token ids differ, or what sampling refuses.
+        RheostatError: no reward of that name, their prompts or token ids differ, or what sampling refuses.
     """
     one, other = (run.method.context.sampling for run in (before, after))
     if one != other:
         raise RheostatError(f"The two models are sampled differently, so pass@k cannot be compared: {one} and {other}.")
+    decides, also = deciding_reward(before, right_by), deciding_reward(after, right_by)
     first = sample_validation(before, prompts, samples)
     second = sample_validation(after, prompts, samples)
     if [(prompt.key, ids) for prompt, ids in first.drawn] != [(prompt.key, ids) for prompt, ids in second.drawn]:
         raise RheostatError("The two models see other prompts, or other tokens for them: compare models of one task and one tokenizer.")
-    right = first.right(threshold)
+    right = first.right(threshold, decides)
     return Boundary(
-        coverage(right.numpy(), second.right(threshold).numpy()), _interference(before, after, first, right), len(first.drawn), samples
+        coverage(right.numpy(), second.right(threshold, also).numpy()),
+        _interference(before, after, first, right),
+        len(first.drawn),
+        samples,
     )
 
 

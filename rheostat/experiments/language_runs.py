@@ -15,8 +15,8 @@ from rheostat.analysis.shares import share_of
 from rheostat.analysis.statistics import Interval
 from rheostat.collect.language.prompt_groups import Graded
 from rheostat.collect.language.self_verification import Rewards, judge, solution_rewards
-from rheostat.credit.verifiers import extractor
-from rheostat.errors import RheostatError
+from rheostat.credit.verifiers import Verifier, WeightedSum, extractor
+from rheostat.errors import RheostatError, unknown
 from rheostat.masking import masked_mean
 from rheostat.tasks.language.task_interface import Prompt
 
@@ -45,9 +45,13 @@ class Samples:
         """``[P, n]`` bool."""
         return torch.cat([part.scores.valid for part in self.parts]).view(self.shape)
 
-    def right(self, threshold: float) -> Tensor:
-        """``[P, n]`` bool: completions that earn at least so much."""
-        return torch.cat([part.scores.reward >= threshold for part in self.parts]).view(self.shape) & self.valid
+    def right(self, threshold: float, reward: str | None = None) -> Tensor:
+        """``[P, n]`` bool: completions that earn at least so much, of one of several rewards or of their sum."""
+        return (self.earned(reward) >= threshold) & self.valid
+
+    def earned(self, reward: str | None = None) -> Tensor:
+        """``[P, n]`` float32: what completions earn, of one of several rewards or of their sum; NaN where it was not graded."""
+        return torch.cat([part.scores.reward if reward is None else part.scores.parts[reward] for part in self.parts]).view(self.shape)
 
 
 def sample_validation(run: Any, prompts: int, samples: int) -> Samples:
@@ -79,8 +83,32 @@ def sample_validation(run: Any, prompts: int, samples: int) -> Samples:
     return Samples(drawn, parts, entropies, samples)
 
 
+def deciding_reward(run: Any, name: str | None = None) -> str | None:
+    """The reward by which a completion counts as right: the one that is named, else the first of several, else None for the only one.
+
+    Several rewards are added up with weights, so their sum says nothing by itself about right and wrong.
+
+    Raises:
+        RheostatError: there is no reward of this name.
+    """
+    verifier = run.method.context.setup.verifier
+    several = verifier.names if isinstance(verifier, WeightedSum) else []
+    if name is None or (several == [] and name == verifier.name):
+        return several[0] if several else None
+    if name not in several:
+        raise unknown("reward of this run", name, several or [verifier.name])
+    return name
+
+
 def evaluate_language(
-    run: Any, prompts: int, samples: int, *, threshold: float = 1.0, answers: str | None = None, self_verify: int = 0
+    run: Any,
+    prompts: int,
+    samples: int,
+    *,
+    threshold: float = 1.0,
+    right_by: str | None = None,
+    answers: str | None = None,
+    self_verify: int = 0,
 ) -> LanguageSummary:
     """Sample and grade; the run's own training does not change.
 
@@ -89,15 +117,19 @@ def evaluate_language(
         prompts: from the fixed validation split, at most.
         samples: completions per prompt.
         threshold: smallest reward that counts as right.
+        right_by: name of the reward that is compared with it; see :func:`deciding_reward`.
         answers: how to find the answer of a completion for the majority vote (a name from
             :data:`~rheostat.credit.verifiers.EXTRACTORS`); None takes the grader's answers, and no vote where it gives none.
 
     Returns:
-        pass@k, vote, length, entropy, invalid and truncated share, and the task's own metrics, with intervals clustered by prompt.
+        pass@k, vote, mean rewards, length, entropy, invalid and truncated share, and the task's own metrics, with intervals clustered by
+        prompt.
 
     Raises:
-        RheostatError: fewer than one prompt or sample, an unknown extractor, no validation prompt, or nothing that could be graded.
+        RheostatError: fewer than one prompt or sample, an unknown reward or extractor, no validation prompt, or nothing that could be
+            graded.
     """
+    decides = deciding_reward(run, right_by)
     found = sample_validation(run, prompts, samples)
     parts, shape, setup = found.parts, found.shape, run.method.context.setup
     texts = [text for part in parts for text in part.completions]
@@ -105,8 +137,9 @@ def evaluate_language(
     named = _answers(parts, texts, samples, answers)
     if self_verify and named is None:
         raise RheostatError("A vote needs answers, which this grader does not name: say how to find them (--answers, or answers=).")
+    right = found.right(threshold, decides)
     summary = summarise(
-        found.right(threshold).numpy(),
+        right.numpy(),
         torch.cat([part.trajectories.mask.sum(1) for part in parts]).view(shape).numpy(),
         valid=found.valid.numpy(),
         answers=named,
@@ -116,14 +149,21 @@ def evaluate_language(
         families=[setup.task.family(prompt) for prompt, _ in found.drawn],
         chance=setup.task.chance if threshold == 1.0 else None,
     )
-    return (
-        replace(summary, task=dict(summary.task) | _self_verified(run, found, named, self_verify, threshold))
-        if self_verify and named
-        else summary
-    )
+    more = _mean_rewards(found, setup.verifier)
+    if self_verify and named:
+        more |= _self_verified(run, found, named, self_verify, right)
+    return replace(summary, task=more | dict(summary.task))
 
 
-def _self_verified(run: Any, found: Samples, answers: list[list[str | None]], size: int, threshold: float) -> dict[str, Interval]:
+def _mean_rewards(found: Samples, verifier: Verifier) -> dict[str, Interval]:
+    """The mean reward, and that of each of several, over completions that were graded."""
+    names = verifier.names if isinstance(verifier, WeightedSum) else []
+    earned = {"reward": found.earned()} | {f"reward {name}": found.earned(name) for name in names}
+    known = {name: (found.valid & ~values.isnan()).numpy() for name, values in earned.items()}
+    return {name: clustered_mean(values.nan_to_num().numpy(), valid=known[name]) for name, values in earned.items() if known[name].any()}
+
+
+def _self_verified(run: Any, found: Samples, answers: list[list[str | None]], size: int, correct: Tensor) -> dict[str, Interval]:
     """The vote weighted by the model's own judgements, and the accuracy of these, balanced over prompts' completions."""
     context, config = run.method.context, run.method.config
     rewards: Rewards = config.verification.rewards if hasattr(config, "verification") else "task"
@@ -146,7 +186,7 @@ def _self_verified(run: Any, found: Samples, answers: list[list[str | None]], si
             right.append(hits)
     weights, accuracy = (torch.cat(each).view(found.shape).numpy() for each in (scores, right))
     known = ~np.isnan(weights)
-    votes = weighted_vote(answers, np.nan_to_num(weights), found.right(threshold).numpy(), valid=known)
+    votes = weighted_vote(answers, np.nan_to_num(weights), correct.numpy(), valid=known)
     return {"self-verified vote": share_of(votes), "verification accuracy": clustered_mean(np.nan_to_num(accuracy), valid=known)}
 
 

@@ -39,6 +39,26 @@ def test_weights_of_the_command_line(model: str, prompts: str, tmp_path: Path) -
     assert json.loads((tmp_path / "a" / "config.json").read_text())["settings"]["reward_weights"] == [1.0, 0.1]
 
 
+def test_of_several_rewards_the_first_says_what_is_right(
+    model: str, prompts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their weighted sum is -2.9 for every completion, and the first reward is 1."""
+    run = train(model, prompts, tmp_path / "run", "one", "three", reward_weights=(0.1, -1.0), environment_options={"validation_share": 0.5})
+    for words, right, share in (
+        ([], "reward one at least 1", 1.0),
+        (["--right-by", "three", "--threshold", "3.5"], "reward three at least 3.5", 0.0),
+        (["--right-by", "three", "--threshold", "3"], "reward three at least 3", 1.0),
+    ):
+        main(["evaluate", str(run.directory), "--episodes", "4", "--samples", "2", "--json", *words])
+        found = json.loads(capsys.readouterr().out)
+        estimates = {row["result"]: row["estimate"] for row in found["results"]}
+        assert found["right"] == right and estimates["pass@1"] == share
+        assert estimates["reward"] == pytest.approx(-2.9) and (estimates["reward one"], estimates["reward three"]) == (1.0, 3.0)
+    with pytest.raises(SystemExit):
+        main(["evaluate", str(run.directory), "--right-by", "thre"])
+    assert "Unknown reward of this run 'thre': did you mean three?" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
