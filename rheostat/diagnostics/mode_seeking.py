@@ -8,6 +8,8 @@ of at most ``|q - p|``.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Literal
 
 import torch
@@ -31,39 +33,33 @@ def peaked(bins: int, where: int, share: float) -> Tensor:
     return table.log()
 
 
-def descend(direction: Direction, start: Tensor, target: Tensor, steps: int, rate: float) -> Tensor:
-    """Gradient descent on the logits of a softmax.
+def descent(direction: Direction, start: Tensor, target: Tensor, rate: float) -> Iterator[Tensor]:
+    """Gradient descent on the logits of a softmax: its probabilities ``[V]``, the start's first, without an end.
 
     Args:
         direction: forward is KL(target, policy), reverse is KL(policy, target).
         start, target: log-probabilities ``[V]``.
-        steps: how many.
         rate: step size.
-
-    Returns:
-        Probabilities ``[steps + 1, V]``, from the start on.
     """
-    logits, goal, found = start.clone(), Categorical(target[None]), []
-    for _ in range(steps + 1):
+    logits, goal = start.clone(), Categorical(target[None])
+    while True:
         policy = Categorical(logits[None])
-        found.append(logits.softmax(-1))
+        yield logits.softmax(-1)
         gradient = policy.reverse_kl_gradient(goal) if direction == "forward" else policy.kl_gradient(goal)
         logits = logits - rate * gradient[0]
-    return torch.stack(found)
 
 
 def steps_to_empty(direction: Direction, *, bins: int = 10, rate: float = 0.1, share: float = 0.9) -> int:
-    """Steps until the heavy bin holds less than a tenth; :data:`LARGEST` where it never does.
+    """Steps until the heavy bin holds less than a tenth; :data:`LARGEST` where that takes longer.
 
     Args:
-        direction: see :func:`descend`.
+        direction: see :func:`descent`.
         bins: V, at least 8.
         rate: step size.
         share: of the mass in the heavy bin at first, and in the wanted one of the target.
     """
-    path = descend(direction, peaked(bins, HEAVY, share), peaked(bins, WANTED, share), LARGEST, rate)
-    below = (path[:, HEAVY] < EMPTY).nonzero()
-    return int(below[0]) if len(below) else LARGEST
+    path = descent(direction, peaked(bins, HEAVY, share), peaked(bins, WANTED, share), rate)
+    return next((step for step, p in enumerate(islice(path, LARGEST)) if p[HEAVY] < EMPTY), LARGEST)
 
 
 ARMS: dict[str, dict[str, Any]] = {
@@ -85,7 +81,7 @@ def mode_seeking(*, seed: int = 0, steps: int = GRADIENT_STEPS) -> Picture:
         steps: gradient steps of the learners.
     """
     start, target = peaked(10, HEAVY, 0.9), peaked(10, WANTED, 0.9)
-    paths = {name: descend(name, start, target, SOFTMAX_STEPS, 0.1) for name in DIRECTIONS}
+    paths = {name: torch.stack(list(islice(descent(name, start, target, 0.1), SOFTMAX_STEPS + 1))) for name in DIRECTIONS}
     rows = []
     for step in range(0, SOFTMAX_STEPS + 1, 10):
         row: dict[str, float] = {"step": step}

@@ -72,6 +72,23 @@ def kernel(name: str) -> Tensor:
     return torch.exp(-(((torch.arange(ACTIONS) - centre) / width) ** 2))
 
 
+def contexts_of(seed: int) -> tuple[Tensor, Tensor]:
+    """Training and held-out contexts, ``[200, 100]`` and ``[100, 100]``."""
+    contexts = torch.rand(TRAINING + HELD_OUT, CONTEXTS, generator=seeded(seed, "contexts"))
+    return contexts[:TRAINING], contexts[TRAINING:]
+
+
+@functools.lru_cache(maxsize=4)
+def fitted_contexts(seed: int) -> ContextMLP:
+    """A perceptron fitted to the data policy of a seed."""
+    network = ContextMLP(CONTEXTS, ACTIONS, seeded(seed, "weights"))
+    training, _ = contexts_of(seed)
+    model, data = OptimizedNetwork(network, FIT_RATE), data_policy(seeded(seed, "data policy")).log().expand(TRAINING, -1)
+    for _ in range(FIT_STEPS):
+        model.step(categorical_kl(network.scores(training), data).mean())
+    return network
+
+
 class DidacticBandit:
     """Answers are single actions; everything is measured exactly.
 
@@ -86,20 +103,12 @@ class DidacticBandit:
         self.name, self.seed = name, seed
         self.data = data_policy(seeded(seed, "data policy"))
         self.kernel = kernel(name)
-        contexts = torch.rand(TRAINING + HELD_OUT, CONTEXTS, generator=seeded(seed, "contexts"))
-        self.training, self.held_out = contexts[:TRAINING], contexts[TRAINING:]
+        self.training, self.held_out = contexts_of(seed)
         self.reference = TablePolicy(self.data)
-        self.fitted: ContextMLP | None = None
 
     def start(self) -> ContextMLP:
         """A perceptron fitted to the data policy."""
-        if self.fitted is None:
-            network = ContextMLP(CONTEXTS, ACTIONS, seeded(self.seed, "weights"))
-            model, data = OptimizedNetwork(network, FIT_RATE), self.data.log().expand(TRAINING, -1)
-            for _ in range(FIT_STEPS):
-                model.step(categorical_kl(network.scores(self.training), data).mean())
-            self.fitted = network
-        return copy.deepcopy(self.fitted)
+        return copy.deepcopy(fitted_contexts(self.seed))
 
     def prompts(self, count: int, generator: torch.Generator) -> Tensor:
         """The first training contexts ``[count, 100]``."""
