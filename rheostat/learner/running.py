@@ -84,6 +84,11 @@ class RunningMethod(ABC):
         return int(self.context.updates)
 
     @property
+    def ended(self) -> str:
+        """Why the method itself ends the run after this turn; empty where it does not."""
+        return str(getattr(self.context, "ended", ""))
+
+    @property
     def policy(self) -> Any:
         """The learned policy."""
         return self.context.policy

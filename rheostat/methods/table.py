@@ -121,6 +121,7 @@ METHODS: dict[str, Entry] = {
         "2405.08448",
         "vectors, plain (loops), laws, resume, study",
     ),
+    "ospo": Entry("rheostat.methods.control.ospo:OSPO", "control", "One-step policy optimisation of a fleet", "2507.15351", PLAIN_OWN_CODE),
     "pmoe": Entry("rheostat.methods.control.pmoe:PMOE", "control", "SAC with a mixture of experts", "2104.09122", OWN_CODE),
     "pmoe-ppo": Entry("rheostat.methods.control.pmoe_ppo:PMOEPPO", "control", "PPO with a mixture of experts", "2104.09122", OWN_CODE),
     "ppo": Entry(

@@ -16,8 +16,9 @@ def known_families() -> dict[str, list[str]]:
 
 def _find() -> dict[str, list[str]]:
     from rheostat.tasks.control.registration import known_tasks
+    from rheostat.tasks.fleet.city_list import CITIES
     from rheostat.tasks.language import LANGUAGE_TASKS
     from rheostat.tasks.language.reasoning import PREFIX, data_sets
 
     language = [name for name in LANGUAGE_TASKS if not name.startswith(PREFIX)] + [PREFIX + name for name in data_sets()]
-    return known_tasks() | {"language": language}
+    return known_tasks() | {"fleets": list(CITIES), "language": language}

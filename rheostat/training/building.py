@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rheostat.buffers.offline import OfflineData
     from rheostat.tasks.control.environments import Environments
     from rheostat.tasks.control.facts import Facts
+    from rheostat.tasks.fleet.city import City
 
 
 class RunEnvironments:
@@ -137,6 +138,48 @@ class RunTeamEnvironments(RunEnvironments):
             self.task, self.options = before
 
 
+class RunCities:
+    """The city of a fleet's run: ``cities()``.
+
+    Args:
+        task: a name, a city, or a function that makes one.
+        settings: of the run.
+
+    Attributes:
+        facts: none; a city is made anew whenever the run is opened.
+    """
+
+    facts: None = None
+
+    def __init__(self, task: Any, settings: Settings) -> None:
+        if settings.backend != "auto":
+            raise RheostatError(f"backend says who simulates a task of one agent, and {settings.method} has a fleet: leave it out.")
+        self.task, self.options = task, of_environment(settings.environment_options)
+
+    def __call__(self) -> City:
+        from rheostat.tasks.fleet.city_list import make_city
+
+        return make_city(self.task, **self.options)
+
+    @contextmanager
+    def instead(self, task: Any, options: dict[str, Any] | None) -> Iterator[None]:
+        """See :meth:`RunEnvironments.instead`; vehicles must have as many seats, which is what the policy reads.
+
+        Raises:
+            RheostatError: they have not.
+        """
+        mine, before = self(), (self.task, self.options)
+        self.task = self.task if task is None else task
+        self.options = (self.options if task is None else {}) if options is None else of_environment(options)
+        try:
+            theirs = self()
+            if theirs.seats != mine.seats:
+                raise RheostatError(f"The policy knows vehicles of {mine.seats} seats, and those of {theirs.name} have {theirs.seats}.")
+            yield
+        finally:
+            self.task, self.options = before
+
+
 def of_environment(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of the environment itself.
 
@@ -196,6 +239,12 @@ def build_method(
         return teams.build(config, settings.method, team, streams, settings.steps, **rest)
     if getattr(entry.load(), "answers", False):
         return _build_on_preferences(config, settings, task, policy, weights)
+    if getattr(entry.load(), "fleet", False):
+        from rheostat.learner import fleet
+
+        data_for(entry.load(), settings)  # refuses what it cannot use
+        given: dict[str, Any] = {"policy": policy, "weights": weights, "compute": settings.compute}
+        return fleet.build(config, settings.method, RunCities(task, settings), streams, settings.steps, **given)
     environments = RunEnvironments(task, settings, None if facts is None else Facts.from_json(facts))
     expert = load_expert(settings) if config.dial.expert_share else None
     others: dict[str, Any] = {"expert": expert, "policy": policy, "weights": weights, "compute": settings.compute}

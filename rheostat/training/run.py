@@ -447,6 +447,8 @@ class Run:
                         elif method.updates == SILENT_UPDATES:
                             for sentence in no_signal(self.metrics):
                                 progress.note(sentence)
+                    if method.ended and method.steps < total:
+                        self.stop(method.ended)
                     if method.steps >= self._next_checkpoint and method.steps < total and not self._stopped:
                         while self._next_checkpoint <= method.steps:
                             self._next_checkpoint += self.settings.checkpoint_interval

@@ -1,0 +1,1 @@
+"""Data of fleets: matching orders to vehicles, minute by minute."""
