@@ -24,7 +24,7 @@ from rheostat.tasks.control.recall import BEST
 from rheostat.terminal import print_table
 from rheostat.training.run import Run
 from tests import token_probes
-from tests.tiny_control import CONTINUOUS, CONTROL, discrete, having, random_data, reads_data, remembers, replays, several_agents
+from tests.tiny_control import CONTINUOUS, CONTROL, discrete, fleet, having, random_data, reads_data, remembers, replays, several_agents
 
 GAMMA = 0.9
 FAST = {
@@ -120,7 +120,7 @@ def train_replay_on(method: str, task: str, updates: int, directory: Path, **opt
 
 def can_fail(method: str, probe: str, continuous: bool) -> bool:
     """Whether a method can take a probe's actions, and has anything to be checked there; what must be remembered is for those that can."""
-    if several_agents(method):
+    if several_agents(method) or fleet(method):
         return False
     if probe == "Recall":
         return remembers(method) and not continuous

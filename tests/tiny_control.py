@@ -38,6 +38,15 @@ OWN: dict[str, dict[str, Any]] = {
     "a2c": {"epochs": 1, "minibatches": 1},
     "bc": {"steps": 1000, "checkpoint_every": 300, "online_steps": 0},
     "dqn": {"target_every": 10, "exploration_share": 0.8},
+    "ospo": {
+        "cities": 1,
+        "batch_size": 32,
+        "updates_per_turn": 3,
+        "judge_every": 2,
+        "judge_cities": 2,
+        "steps": 360,
+        "checkpoint_every": 100,
+    },
     "pmoe": {"mixture_size": 3},
     "pmoe-ppo": {"mixture_size": 3, "judge_hidden": (8,)},
     "props": {"behaviour_steps": 32, "behaviour_epochs": 2, "sampling_error_every": 2},
@@ -83,9 +92,14 @@ def several_agents(method: str) -> bool:
     return bool(getattr(table.entry(method).load(), "several_agents", False))
 
 
+def fleet(method: str) -> bool:
+    """Whether it trains the policy of a fleet."""
+    return bool(getattr(table.entry(method).load(), "fleet", False))
+
+
 def backends(method: str) -> tuple[str, ...]:
     """Who can simulate its tasks."""
-    return ("auto",) if several_agents(method) else ("envpool", "gymnasium")
+    return ("auto",) if several_agents(method) or fleet(method) else ("envpool", "gymnasium")
 
 
 def remembers(method: str) -> bool:
@@ -103,6 +117,8 @@ def acts_in(method: str) -> str:
     """A small task with actions it can take."""
     if several_agents(method):
         return "rheostat.tasks.control.games:Coordination"
+    if fleet(method):
+        return "city"
     continuous = method in CONTINUOUS or (replays(method) and not discrete(method))
     return "Pendulum-v1" if continuous else "CartPole-v1"
 

@@ -93,8 +93,8 @@ class FleetAdvantage:
     writes: ClassVar[tuple[str, ...]] = ("advantage", "value_target")
 
     form: Form = option("one-step", short="advantage")
-    """The reward of this minute alone, compared with the other vehicles' (one-step, OSPO); rewards to go (to-go, the fleet form of GRPO); or
-    generalised advantage estimation with a critic (critic, independent PPO)."""
+    """The reward of this minute alone, compared with the other vehicles' (one-step, OSPO); rewards to go (to-go, the fleet form of
+    GRPO); or generalised advantage estimation with a critic (critic, independent PPO)."""
     standardise: Groups = option("usual")
     """Over what rewards (of critic: advantages) are standardised: vehicles of one minute, an episode, or not at all. usual: the minute for
     one-step, else the episode."""
@@ -104,8 +104,8 @@ class FleetAdvantage:
     spread: bool = option(False)
     """Subtract the deviation of the rewards to go of the same minute."""
     stored_minutes: bool = option(False)
-    """Vehicles count as of one minute that stored their sample in it, which is when they accept their next order, as the released code of the
-    fleet form of GRPO does; else those that accepted in it."""
+    """Vehicles count as of one minute that stored their sample in it, which is when they accept their next order, as in the released code
+    of the fleet form of GRPO; else those that accepted in it."""
     gamma: float = option(0.99, short="gamma", at_least=0, at_most=1)
     """Discount per minute of later rewards, and of the reward that decides about the reference."""
     gae_lambda: float = option(0.95, short="gae_lambda", share=True)

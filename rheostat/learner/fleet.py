@@ -1,7 +1,7 @@
 """Building the learner of a fleet: many vehicles that share one policy, and a matching that decides about all of them at once.
 
-The parts are those of every learner; what is of its own is the context: a turn is one episode of several cities, and a step of the budget is
-a minute of a city.
+The parts are those of every learner; what is of its own is the context: a turn is one episode of several cities, and a step of the budget
+is a minute of a city.
 """
 
 from __future__ import annotations
@@ -206,16 +206,33 @@ def build(
         compute: who makes the gradient steps; ``context.compute`` of the result says who does.
 
     Raises:
-        RheostatError: what :func:`~rheostat.learner.control.composition_of` refuses, or a network of the user's.
+        RheostatError: what :func:`~rheostat.learner.control.composition_of` refuses, a network of the user's, or a city in which nothing
+            can be learned.
     """
     composition = composition_of(config, who)
     assert isinstance(composition, Composition)
     if policy is not None:
         raise RheostatError(f"{who} makes its own network, which scores pairs of a vehicle and an order: set hidden instead.")
     context = FleetContext(make, streams, total_steps, who=who, known=composition.collect.known)
+    refuse_nothing_to_learn(context.city, config.advantage)
     context.begins_with, context.compute.asked = weights, compute
     prepare(composition, context)  # type: ignore[arg-type]
     found = Learner(config, composition, context)
     context.compute.settle(who)
     refuse_idle(config, who, context)
     return found
+
+
+def refuse_nothing_to_learn(city: City, advantage: FleetAdvantage) -> None:
+    """Refuse a city in which no gradient can say anything.
+
+    Raises:
+        RheostatError: it has no orders, or one vehicle whose rewards are compared with those of the others.
+    """
+    if not city.demand.rate:
+        raise RheostatError(f"{city.name} has no orders, so there is nothing to learn: raise demand.")
+    if city.vehicles == 1 and advantage.groups == "minute":
+        raise RheostatError(
+            f"{city.name} has one vehicle, and its reward is compared with those of the other vehicles of the same minute, which are none: "
+            "add vehicles, or set standardise to episode or none."
+        )

@@ -1,8 +1,8 @@
-"""HOW DOES THE POLICY MOVE? Of a fleet: clipped steps on samples, a critic where there is one, and the reference that a distance is kept to.
+"""HOW DOES THE POLICY MOVE? Of a fleet: clipped steps on samples, a critic where there is one, and a reference to keep a distance to.
 
-The reference is the policy that has been best so far, in episodes of its own every few turns. The distance to it weighs nothing until such
-an evaluation has failed to improve. From then on it has a weight, and a step whose distance is beyond the gate is left out, while the weight
-doubles for the rest of the turn.
+The reference is the policy that has been best so far, in episodes of its own every few turns. The distance to it weighs nothing until
+such an evaluation has failed to improve. From then on it has a weight, and a step whose distance is beyond the gate is left out, while the
+weight doubles for the rest of the turn.
 """
 
 from __future__ import annotations

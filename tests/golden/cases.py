@@ -45,6 +45,11 @@ REPLAY: Options = {
 }  # fmt: skip
 DATA: Options = REPLAY | {"offline": "@pendulum-data", "start_steps": ABSENT, "steps": 110, "online_steps": 40, "stop": 4}
 """Two turns of the loop on a data set, then environment steps."""
+FLEET: Options = {
+    "task": "city", "environment_options": {"size": 5, "minutes": 6, "vehicles": 8, "demand": 3.0},
+    "steps": 60, "checkpoint_every": 24, "stop": 3, "threads": 1,
+    "cities": 2, "batch_size": 16, "updates_per_turn": 3, "hidden": (8,), "judge_every": 2, "judge_cities": 2, "evaluation_episodes": 0,
+}  # fmt: skip
 
 LONGER: Options = {"steps": 4, "stop": 3}
 """Of language runs whose data are older than one update."""
@@ -58,7 +63,7 @@ FAMILIES: dict[str, Options] = (
     dict.fromkeys(("a2c", "ippo", "pmoe-ppo", "ppo", "ppo-buffer", "props", "recurrent-ppo", "robust-acting", "ros"), ON_POLICY)
     | dict.fromkeys(("dqn", "pmoe", "sac", "td3"), REPLAY)
     | dict.fromkeys(("awac", "bc", "cql", "famo2o", "famo2o-cql", "iql", "td3-bc", "uni-o4"), DATA)
-    | {"rlpd": REPLAY | {"offline": "@pendulum-data"}}
+    | {"rlpd": REPLAY | {"offline": "@pendulum-data"}, "ospo": FLEET}
     | dict.fromkeys(("online-offline-gap", "suboptimal-onpolicy-prefs"), ANSWERS)
 )
 """All others are language methods."""
@@ -273,6 +278,11 @@ CONTROL: dict[str, Options] = {
     "ippo/quarry": {"task": "@quarry", "share_policies": True},
     "ippo/lag": LAG | {"task": "@quarry"},
     "ippo/replayed": REPLAYED | {"task": "@quarry"},
+    "ospo/plain": {"evaluation_episodes": 2},
+    "ospo/to-go": {"advantage": "to-go", "fairness": -1.0, "spread": True, "stored_minutes": True},
+    "ospo/critic": {"advantage": "critic", "fairness": 0.0, "exploration": 0.2, "forced_rows": False},
+    "ospo/held": {"judge_every": 1, "judge_cities": 1, "learning_rate": 0.05, "kl_gate": 0.001, "kl_direction": "both", "steps": 96},
+    "ospo/corner": {"task": "city-corner", "learning_rate_decay": 0.5, "standardise": "none", "seed": 3},
     "pmoe-ppo/plain": {"evaluation_episodes": 1},
     "pmoe-ppo/gumbel": {"mixture_gradient": "gumbel", "gumbel_temperature": 0.7, "judge_coefficient": 0.5},
     "pmoe-ppo/score": {"mixture_gradient": "score", "deterministic": "sampled", "entropy_coefficient": 0.01, "evaluation_episodes": 1},

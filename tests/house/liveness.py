@@ -48,6 +48,8 @@ NARROW: Options = STALE | LONGER | {"rejection_high": 1e-4}
 """Some tokens are too far from their sampler."""
 PUSHES: list[Options] = [{"loss.negative_gradient": push, "loss.negative_weight": 0.3} for push in ("worst", "sum-of-worse")]
 """Some sample is pushed down."""
+HELD: Options = {"judge_every": 1, "judge_cities": 1, "learning_rate": 0.05, "steps": 96}
+"""Evaluations of a fleet fail, so that its distance to the best policy counts."""
 TOGETHER: dict[str, list[Options]] = {
     "ratio": [STEPS],
     "clip.kind": [STEPS],
@@ -118,6 +120,11 @@ TOGETHER: dict[str, list[Options]] = {
     "critics.expectile": [{"critics": "iql"}],
     "model.patience": [{"model_part": 10.0, "model_learning_rate": 0.0}],
     "cloning.dimensions": [{"task": "rheostat/TwoGoals-v0", "offline": "@goals-data"}],
+    "update.clip.dual": [{"learning_rate": 0.5, "updates_per_turn": 20}],
+    **{f"update.{name}": [HELD] for name in ("beta", "gate", "direction")},
+    **{f"judgement.{name}": [HELD | {"judgement.patience": 1, "judgement.least_turns": 0}] for name in ("patience", "least_turns")},
+    "advantage.standardise": [{"advantage": "to-go"}],
+    "advantage.gae_lambda": [{"advantage": "critic"}],
     "choice.among": [MEASURED],
     **dict.fromkeys(("loss.negative_gradient", "loss.negative_weight", "loss.least_ratio"), PUSHES),
     "normalise": [{"loss": "reinforce"}],
@@ -233,7 +240,7 @@ def _trained(run: Run, evaluate: int) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            while method.steps < run.settings.budget:
+            while method.steps < run.settings.budget and not method.ended:
                 rows.append({name: value for name, value in method.turn().items() if "second" not in name})
             if evaluate:
                 rows.append(method.evaluate(evaluate))

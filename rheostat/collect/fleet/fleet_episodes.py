@@ -156,7 +156,7 @@ def rows_of(minutes: Sequence[Minute], vehicles: int, *, version: int) -> Batch:
         source=torch.full((count,), int(Source.FRESH)),
         version=torch.full((count,), version),
         batch_size=[count],
-    )  # type: ignore[call-arg]
+    )
     facts = {"orders": torch.from_numpy(np.concatenate(tables)).float(), "open": torch.from_numpy(np.concatenate(is_open))}
     return Batch(rows, found | {"gap": gap, "stored": stored}, facts=facts)
 

@@ -7,6 +7,7 @@ The small number keeps every share positive, so that a free vehicle takes any or
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -72,7 +73,7 @@ class VehicleValue(nn.Module):
 
 def layers(sizes: Sequence[int]) -> list[nn.Linear]:
     """Linear layers between consecutive sizes."""
-    return [nn.Linear(before, after) for before, after in zip(sizes, sizes[1:], strict=False)]
+    return [nn.Linear(before, after) for before, after in itertools.pairwise(sizes)]
 
 
 def shares(scores: Tensor, is_open: Tensor) -> Tensor:

@@ -80,6 +80,7 @@ def _by_name(
     import gymnasium
 
     from rheostat.tasks.control.registration import register
+    from rheostat.tasks.fleet.city_list import CITIES
 
     register()
     prefixes: tuple[Backend, Backend] = ("envpool", "gymnasium")
@@ -96,6 +97,8 @@ def _by_name(
     if task not in gymnasium.registry and task in plugins.added("tasks"):
         made = plugins.load("tasks", task)
         return find(made, num_envs=num_envs, seed=seed, backend=backend, threads=threads, options=options)[0], task
+    if task in CITIES:
+        raise RheostatError(f"{task} is a task of fleets: train it with ospo.")
     if task not in gymnasium.registry and ":" not in task:
         if backend == "gymnasium":
             raise unknown("Gymnasium task", task, gymnasium.registry)

@@ -106,7 +106,7 @@ class Scene(NamedTuple):
     """``[C, N]``: vehicles that can take an order."""
     pick_up: Ints
     """``[C, N, O]``: minutes from each vehicle to each pick-up; 0 in padding."""
-    index: Ints
+    number: Ints
     """``[C, O]``: number of the order in its episode; -1 in padding."""
 
 
@@ -228,7 +228,7 @@ class Cities:
         city, vehicle = np.nonzero(choice >= 0)
         if not len(city):
             return reward
-        order = scene.index[city, choice[city, vehicle]]
+        order = scene.number[city, choice[city, vehicle]]
         roads, prices = self.city.roads, self.city.prices
         pick, drop = self.pick[city, order], self.drop[city, order]
         pick_up = roads.minutes[self.place[city, vehicle], pick]

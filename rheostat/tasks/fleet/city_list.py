@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from rheostat.errors import RheostatError, shown, unknown
-from rheostat.options import check_fields, option
+from rheostat.options import by_type, check_fields, option, type_hints
 from rheostat.tasks.fleet.city import MOST_SEATS, City
 from rheostat.tasks.fleet.demand import HotSpots, Trips, around, into_a_corner
 from rheostat.tasks.fleet.road_files import REAL_CITIES, real_city
@@ -118,7 +118,8 @@ def make_city(task: Any, **given: Any) -> City:
     for name in given:
         if name not in known:
             raise unknown(f"option of {task}", name, known)
-    chosen = options(**given)
+    hints = type_hints(options)
+    chosen = options(**{name: by_type(f"{task}: {name}", value, hints[name]) for name, value in given.items()})
     check_fields(chosen, lambda name: f"{task}: {name}")
     return checked(make(task, chosen))
 
@@ -135,8 +136,8 @@ def checked(city: City) -> City:
     wanted = int(expected + DEVIATIONS * expected**0.5)
     if wanted > city.max_orders:
         raise RheostatError(
-            f"{city.name} may have {wanted} open orders at once ({city.demand.rate:g} per minute that wait up to {city.waiting} minutes), and "
-            f"max_orders is {city.max_orders}: raise max_orders, or lower demand or waiting."
+            f"{city.name} may have {wanted} open orders at once ({city.demand.rate:g} per minute that wait up to {city.waiting} minutes), "
+            f"and max_orders is {city.max_orders}: raise max_orders, or lower demand or waiting."
         )
     return city
 
@@ -164,7 +165,5 @@ def _real(name: str, chosen: Real) -> City:
     return City(name, roads, demand, *fleet, licence=licence)
 
 
-CITIES: dict[str, tuple[Any, Callable[[str, Any], City]]] = {
-    "city": (Moving, _moving),
-    "city-corner": (Corner, _corner),
-} | {name: (Real, _real) for name in REAL_CITIES}
+CITIES: dict[str, tuple[Any, Callable[[str, Any], City]]] = {"city": (Moving, _moving), "city-corner": (Corner, _corner)}
+CITIES |= dict.fromkeys(REAL_CITIES, (Real, _real))

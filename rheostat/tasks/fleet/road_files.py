@@ -53,7 +53,10 @@ def read_network(path: Path) -> Network:
     root = _parsed(path)
     junctions = [each for each in root.iter("junction") if each.get("type") != "internal"]
     place = {each.attrib["id"]: index for index, each in enumerate(junctions)}
-    ends, metres, speed, names = [], [], [], {}
+    ends: list[tuple[int, int]] = []
+    metres: list[float] = []
+    speed: list[float] = []
+    names: dict[str, int] = {}
     for edge in root.iter("edge"):
         lanes = list(edge.iter("lane"))
         if edge.get("function") == "internal" or edge.get("from") not in place or edge.get("to") not in place or not lanes:

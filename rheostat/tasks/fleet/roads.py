@@ -67,8 +67,8 @@ def grid(size: int, metres: float = 500.0) -> Roads:
     right = np.stack([index, index + 1], 1)[x < size - 1]
     below = np.stack([index, index + size], 1)[y < size - 1]
     return Roads(
-        x * metres,
-        y * metres,
+        (x * metres).astype(np.float64),
+        (y * metres).astype(np.float64),
         cells.astype(np.int64),
         cells * metres,
         towards.astype(np.int64),

@@ -18,7 +18,7 @@ from rheostat.diagnostics.microscope.microscope_result import DEFAULT, Microscop
 from rheostat.diagnostics.microscope.summary import squared_mean, summarise
 from rheostat.errors import RheostatError
 from rheostat.methods import table
-from tests.tiny_control import remembers, replays, several_agents
+from tests.tiny_control import fleet, remembers, replays, several_agents
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -122,7 +122,7 @@ def test_every_method_is_either_looked_at_or_refused() -> None:
             continue
         control = table.entry(name).domain == "control"
         if name == "pmoe-ppo" or (
-            control and (replays(name) or remembers(name) or several_agents(name))
+            control and (replays(name) or remembers(name) or several_agents(name) or fleet(name))
         ):  # no gradient step by step, or the problem is discrete
             with pytest.raises(RheostatError, match=r"built on grpo or ppo|a mixture of experts"):
                 rheostat.microscope([name], batches=3, problem="two-step")
