@@ -45,8 +45,12 @@ CHECKS = {
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """Put the methods into the navigation, under the entry that holds their index."""
+    """Put the methods and the claims of studies into the navigation, under the entries that hold their indices."""
     for entry in config.nav or []:
+        if isinstance(entry, dict) and "Evidence" in entry:
+            pages = sorted(path.name for path in (evidence.ROOT / "docs" / "claims").glob("*.md"))
+            claims = {"Claims": ["claims.md", *(f"claims/{name}" for name in pages)]}
+            entry["Evidence"] = [claims if each == {"Claims": "claims.md"} else each for each in entry["Evidence"]]
         if isinstance(entry, dict) and "Methods" in entry:
             domains = {
                 title: [f"methods/{name}.md" for name in METHODS if METHODS[name].domain == domain]

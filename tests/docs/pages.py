@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 EXAMPLES = DOCS / "examples"
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *DOCS.rglob("*.md")])
-GENERATED = {"claims.md"}
+GENERATED = {"claims.md", *(path.name for path in (DOCS / "claims").glob("*.md"))}
 """Written by a command that has tests of its own."""
 _FENCE = re.compile(r"^( *)(```+)(.*)$")
 _CODE = re.compile(r"`([^`]+)`")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -145,18 +144,26 @@ def _margins(margins: dict[str, float]) -> str:
 
 
 def markdown_table(found: list[Row]) -> str:
-    """The claims as a Markdown table: one row per claim."""
-    lines = [
-        "| System | What was tried | Arms | Seeds | Effect | Margin | Verdict | p (Holm) | Date, commit |",
-        "|---|---|---|---:|---|---|---|---:|---|",
-    ]
+    """One row per claim: what was tried and what came out; the system of a study leads to its page."""
+    lines = ["| System | What was tried | Seeds | Effect | Verdict |", "|---|---|---:|---|---|"]
     last = ""
     for row in found:
-        system = _system(row) if row.slug != last else ""
+        system = f"[{_cell(row.system)}](claims/{row.slug}.md)" if row.slug != last else ""
         last = row.slug
+        lines.append("| " + " | ".join([system, *map(_cell, (row.title, str(row.seeds), effect_of(row), verdict_of(row)))]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def study_table(found: list[Row]) -> str:
+    """One row per claim of a study, with all columns."""
+    lines = [
+        "| What was tried | Arms | Seeds | Effect | Margin | Verdict | p (Holm) | Date, commit |",
+        "|---|---|---:|---|---|---|---:|---|",
+    ]
+    for row in found:
         holm = "–" if row.holm_p is None else f"{row.holm_p:.3g}"
-        cells = [system, row.title, ", ".join(row.arms), str(row.seeds), effect_of(row), margins_of(row), verdict_of(row), holm]
-        lines.append("| " + " | ".join(_cell(text) for text in (*cells, _source(row))) + " |")
+        cells = [row.title, ", ".join(row.arms), str(row.seeds), effect_of(row), margins_of(row), verdict_of(row), holm, _source(row)]
+        lines.append("| " + " | ".join(map(_cell, cells)) + " |")
     return "\n".join(lines) + "\n"
 
 
@@ -176,7 +183,7 @@ def summary_table(found: list[Row]) -> str:
             if any((row.verdict, row.pilot) == (verdict, pilot) for row in mine)
         ]
         cells = [
-            _system(first),
+            f"[{first.system}](docs/claims/{slug}.md) ({'our own claims' if first.paper == NO_PAPER else first.paper})",
             _shortened(first.claim),
             first.title,
             str(first.seeds),
@@ -198,53 +205,65 @@ def _joined(counts: list[str]) -> str:
 
 
 def page(found: list[Row]) -> str:
-    """``docs/claims.md``: the table, and every claim with its setting, rule and numbers."""
-    parts = [
-        "# Claims",
-        "",
-        "What papers say, and what was found here at small scale. Arms, budgets, margins and conditions are declared in `studies/` before",
-        'anything is run, and [one rule](rule.md) says how many seeds are looked at and what follows. "Refuted" and "undecided" are',
-        "results like any other. A pilot decides nothing: it has fewer than 8 seeds, or is older than the rule; what it points to stands",
-        "in brackets. The effect is that of the condition that decides the claim, unless the study names another number; all conditions",
-        "stand below the table. Intervals of results that are older than the rule are percentile bootstrap intervals (too narrow).",
-        "The last column but one is the p-value over all looks, adjusted by Holm for all tested claims of the study. A result that is",
-        "carried over was computed by older code; in brackets stands how many equal golden runs of each method say that newer code",
-        "computes the same.",
-        "Written by `rheostat claims --write` from `studies/results`.",
-        "",
-        markdown_table(found),
-    ]
-    for slug in dict.fromkeys(row.slug for row in found):
-        result = read_result(result_path(slug))
-        parts += [f"## {result['system']}", "", f"{_paper(result['paper'])} {_again(slug, result)}", ""]
-        if "search" in result:
-            parts += [search_text(result["search"]), ""]
-        for claim in result["claims"]:
-            parts += [
-                '<details markdown="1">',  # folded away: the page has a hundred claims
-                f"<summary>{escape(claim['title'])}: {'pilot, ' if claim['pilot'] else ''}{claim['verdict']}</summary>",
-                "",
-                f"- **Published.** {claim['published']}",
-                f"- **Here.** {claim['setting']}",
-                *([f"- **Margin.** {_margins(claim['margins'])}"] if claim["margins"] else []),
-                *(f"- **Precondition.** {_capital(text)}" for text in preconditions_of(claim)),
-                *map(_condition, claim["conditions"]),
-                "",
-                "</details>",
-                "",
-            ]
-        source = result["provenance"]
+    """``docs/claims.md``: every claim in a line."""
+    head = """# Claims
+
+What papers say, and what was found here at small scale. Arms, budgets, margins and conditions are declared in `studies/` before
+anything is run, and [one rule](rule.md) says how many seeds are looked at and what follows. "Refuted" and "undecided" are
+results like any other. A pilot decides nothing: it has fewer than 8 seeds, or is older than the rule; what it points to stands
+in brackets. The effect is that of the condition that decides the claim, unless the study names another number. The page of a
+system has all conditions with their numbers, margins, preconditions and sources.
+Written by `rheostat claims --write` from `studies/results`.
+
+"""
+    return head + markdown_table(found)
+
+
+def study_page(slug: str, found: list[Row]) -> str:
+    """``docs/claims/SLUG.md``: every claim of a study with its setting, conditions and numbers.
+
+    Args:
+        slug: of the study.
+        found: its rows.
+    """
+    result = read_result(result_path(slug))
+    notes = ["The p-value is over all looks, adjusted by Holm for all tested claims of the study."]
+    if not result["declaration"]:
+        notes.append("Intervals of results that are older than the rule are percentile bootstrap intervals (too narrow).")
+    if any(row.carried_to for row in found):
+        notes.append(
+            "A result that is carried over was computed by older code; in brackets stands how many equal golden runs of each method"
+        )
+        notes.append("say that newer code computes the same.")
+    rules = "[All claims](../claims.md) stand in one table, and [the rule](../rule.md) explains verdicts, margins and preconditions."
+    parts = [f"# Claims: {result['system']}", "", f"{_paper(result['paper'])} {_again(slug, result)} {rules}", ""]
+    parts += [study_table(found), " ".join(notes), ""]
+    if "search" in result:
+        parts += [search_text(result["search"]), ""]
+    for claim in result["claims"]:
         parts += [
-            f"{source['cells']} cells, {source['cpu_hours']} CPU hours on {source['machine']['processor']} "
-            f"({source['machine']['cores']} cores), "
-            f"{source['date']}, commit {_commit(source['commit'][:10], *carried_over(source))}.",
+            f"## {claim['title']}",
+            "",
+            f"**{_capital(('pilot, ' if claim['pilot'] else '') + claim['verdict'])}.**",
+            "",
+            f"- **Published.** {claim['published']}",
+            f"- **Here.** {claim['setting']}",
+            *([f"- **Margin.** {_margins(claim['margins'])}"] if claim["margins"] else []),
+            *(f"- **Precondition.** {_capital(text)}" for text in preconditions_of(claim)),
+            *map(_condition, claim["conditions"]),
             "",
         ]
-    return "\n".join(parts).rstrip("\n") + "\n"
+    source = result["provenance"]
+    parts += [
+        f"{source['cells']} cells, {source['cpu_hours']} CPU hours on {source['machine']['processor']} "
+        f"({source['machine']['cores']} cores), "
+        f"{source['date']}, commit {_commit(source['commit'][:10], *carried_over(source))}.",
+    ]
+    return "\n".join(parts) + "\n"
 
 
 def targets() -> dict[Path, str]:
-    """The files that hold the claims, with their right content.
+    """The files that hold the claims, with their right content; those that should not be there have none.
 
     Raises:
         RheostatError: the README has no place for the table.
@@ -252,7 +271,9 @@ def targets() -> dict[Path, str]:
     root = studies_folder().parent
     found = rows()
     readme = root / "README.md"
-    texts = {root / "docs" / "claims.md": page(found)}
+    texts = dict.fromkeys((root / "docs" / "claims").glob("*.md"), "") | {root / "docs" / "claims.md": page(found)}
+    for slug in dict.fromkeys(row.slug for row in found):
+        texts[root / "docs" / "claims" / f"{slug}.md"] = study_page(slug, [row for row in found if row.slug == slug])
     if readme.exists():
         text = readme.read_text()
         if START not in text or END not in text:
@@ -271,9 +292,13 @@ def stale() -> list[Path]:
 def write() -> list[Path]:
     """Bring the files up to date; returns those that changed."""
     changed = stale()
+    texts = targets()
     for path in changed:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(targets()[path])
+        if texts[path]:
+            path.write_text(texts[path])
+        else:
+            path.unlink()
     return changed
 
 
@@ -282,11 +307,6 @@ def _again(slug: str, result: dict[str, Any]) -> str:
     if result["declaration"] is None:
         return f"Run it again with `rheostat study {slug}`."
     return f"Made by `{result['provenance']['command']}`."
-
-
-def _system(row: Row) -> str:
-    """A system and its paper."""
-    return f"{row.system} ({'our own claims' if row.paper == NO_PAPER else row.paper})"
 
 
 def _paper(paper: str) -> str:

@@ -66,11 +66,21 @@ def test_written_and_stale(home: Path, capsys: pytest.CaptureFixture[str]) -> No
     readme, page = (home / "README.md").read_text(), (home / "docs" / "claims.md").read_text()
     assert "old" not in readme and readme.startswith("# T") and readme.endswith("rest\n")
     conditions = "margin: accuracy 0.02<br>precondition met: accuracy of A at most 0.9 (0.5)<br>supported: ratio below 1"
-    row = f"| Toy (arXiv 1) | 20 % less | Less is more | 2 | ratio 0.5 [0.4, 0.6] | {conditions} | supported | 1 supported, 1 undecided |"
+    row = f"| [Toy](docs/claims/toy.md) (arXiv 1) | 20 % less | Less is more | 2 | ratio 0.5 [0.4, 0.6] | {conditions} | supported | 1 supported, 1 undecided |"
     assert row in readme
-    assert "More \\| less" in page and "- **supported**: ratio below 1. Ratio 0.5 [0.4, 0.6], p 0.01" in page
-    assert "| accuracy 0.02 | supported | 0.02 |" in page and "- **Precondition.** Met: accuracy of A at most 0.9 (0.5)" in page
+    one = (home / "docs" / "claims" / "toy.md").read_text()
+    assert (
+        "[Toy](claims/toy.md)" in page and "More \\| less" in page and "- **supported**: ratio below 1. Ratio 0.5 [0.4, 0.6], p 0.01" in one
+    )
+    assert "| accuracy 0.02 | supported | 0.02 |" in one and "- **Precondition.** Met: accuracy of A at most 0.9 (0.5)" in one
     cli.main(["claims", "--check"])
+    gone = home / "docs" / "claims" / "gone.md"
+    gone.write_text("# of a study that is gone")
+    with pytest.raises(SystemExit):
+        cli.main(["claims", "--check"])
+    assert "gone.md" in capsys.readouterr().err
+    cli.main(["claims", "--write"])
+    assert not gone.exists()
     capsys.readouterr()
     cli.main(["claims", "--write"])
     assert "up to date" in capsys.readouterr().out
@@ -123,7 +133,8 @@ def test_results_from_before_the_rule_are_pilots_in_todays_words(
     cli.main(["claims", "--write"])
     readme, page = (home / "README.md").read_text(), (home / "docs" / "claims.md").read_text()
     assert "| margin: none declared<br>supported: ratio below 1 | pilot (supported) | 1 refuted; pilots: 1 supported, 1 refuted |" in readme
-    assert "<summary>Less is more: pilot, refuted</summary>" in page and "held" not in page + readme
+    one = (home / "docs" / "claims" / "toy.md").read_text()
+    assert "**Pilot, refuted.**" in one and "percentile bootstrap" in one and "held" not in one + page + readme
     assert path.read_text() == written  # results are never rewritten
     capsys.readouterr()
     cli.main(["claims"])
