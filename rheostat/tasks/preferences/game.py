@@ -124,7 +124,9 @@ class PreferenceGame:
     """The world, with its base, data and proxy trained.
 
     Attributes:
-        data: the offline data; N is 2, and reward their gold order or reward.
+        labelled: the pairs of the base with their gold rewards, by which policies are measured as classifiers.
+        data: what offline methods learn from: those pairs, or others.
+        window: rows of the data within which their order is shuffled; None shuffles all of them, 1 keeps their order.
         accuracy: of the proxy on the pairs that were held out of its training.
         judge: who rewards training: the proxy, or None for the gold reward itself.
         opponent: whose answers are compared with.
@@ -135,10 +137,12 @@ class PreferenceGame:
     gold: GoldReward
     chain: Chain
     base: TransformerPolicy
-    data: Answers
+    labelled: Answers
     judge: PairJudge | None
     accuracy: float
     opponent: TransformerPolicy
+    data: Answers
+    window: int | None = None
     drawn: dict[str, Tensor] = field(default_factory=dict)
     """What the opponents answered."""
 
@@ -153,7 +157,7 @@ class PreferenceGame:
         base = trained_base(seed, sizes, gold, chain)
         data = draw_pairs(base, gold, chain, sizes.pairs, seeded(seed, "pairs"))
         judge, accuracy = trained_judge(seed, sizes, data)
-        return PreferenceGame(seed, sizes, gold, chain, base, data, judge, accuracy, base)
+        return PreferenceGame(seed, sizes, gold, chain, base, data, judge, accuracy, base, data)
 
     @property
     def reference(self) -> TransformerPolicy:
@@ -181,9 +185,9 @@ class PreferenceGame:
             found[:, other] -= better
         return found
 
-    def with_data(self, data: Answers) -> PreferenceGame:
-        """The same world with other offline data."""
-        return replace(self, data=data)
+    def with_data(self, data: Answers, window: int | None = None) -> PreferenceGame:
+        """The same world with other offline data, shuffled within windows of so many rows (None: all of them, 1: not at all)."""
+        return replace(self, data=data, window=window)
 
     def with_opponent(self, opponent: TransformerPolicy) -> PreferenceGame:
         """The same world with another policy to win against."""
@@ -205,11 +209,16 @@ class PreferenceGame:
                 f"The data of {self.name} are {rows} prompts with {kept} answers each, and batches of {count} with {samples} are asked "
                 f"for: set samples to {kept}, and prompts_per_batch to at most {rows}."
             )
-        begin = turn * count
-        index = torch.arange(begin, begin + count)
-        orders = {epoch: torch.randperm(rows, generator=seeded(self.seed, "order", epoch)) for epoch in {int(i) // rows for i in index}}
-        chosen = torch.stack([orders[int(i) // rows][int(i) % rows] for i in index])
+        places = range(turn * count, (turn + 1) * count)
+        orders = {epoch: self.order(epoch) for epoch in {place // rows for place in places}}
+        chosen = torch.stack([orders[place // rows][place % rows] for place in places])
         return Answers(self.data.prompt[chosen], self.data.answer[chosen], self.data.reward[chosen])
+
+    def order(self, epoch: int) -> Tensor:
+        """Rows of the data, int64, in the order of a pass."""
+        rows, draw = len(self.data.answer), seeded(self.seed, "order", epoch)
+        window = rows if self.window is None else self.window
+        return torch.cat([begin + torch.randperm(min(window, rows - begin), generator=draw) for begin in range(0, rows, window)])
 
     @torch.no_grad()
     def measure(self, policy: TransformerPolicy, generator: torch.Generator) -> Measured:
@@ -232,7 +241,7 @@ class PreferenceGame:
         if self.judge is not None:
             better = self.judge.preference(prompt, answer[:, 0], rivals["start"][:, 0])
             found["proxy_win_rate"] = float(win_rate(better))
-        return found | self.classified(policy, self.data)
+        return found | self.classified(policy, self.labelled)
 
     def rivals(self, prompt: Tensor) -> dict[str, Tensor]:
         """Two answers of opponent and base to every held-out prompt, the same in every measurement."""
