@@ -17,11 +17,12 @@ from rheostat.terminal import print_json, print_table
 class Laboratory:
     """Draw a theorem's picture from exact numbers of small decision processes; without a name, list the theorems.
 
-    Realizability (arXiv 2211.05311) and agnostic reinforcement learning (arXiv 2506.01884), each picture in under a minute.
+    Realizability (arXiv 2211.05311), agnostic reinforcement learning (arXiv 2506.01884) and the objectives of preference learning (arXiv
+    2404.14367), each picture in under a minute.
     """
 
     name: Positional[str] = ""
-    """The theorem: amplification, exploration or completeness."""
+    """The theorem: amplification, exploration, completeness or mode-seeking."""
     seed: int = option(0, at_least=0, at_most=2**63 - 1)
     """Seed of what is drawn beside the exact numbers."""
     output: Path | None = None
@@ -30,14 +31,16 @@ class Laboratory:
     """Print JSON."""
 
     def run(self) -> None:
-        from rheostat.diagnostics.theorems import theorem
+        from rheostat.diagnostics.pictures import picture
+        from rheostat.reporting.mode_seeking_figure import save_mode_seeking
         from rheostat.reporting.theorem_figures import print_theorem, save_theorem
 
         if not self.name:
             self.show_list()
             return
-        found = theorem(self.name, seed=self.seed)
-        written = save_theorem(found, self.output) if self.output else []
+        found = picture(self.name, seed=self.seed)
+        save = save_mode_seeking if found.name == "mode-seeking" else save_theorem
+        written = save(found, self.output) if self.output else []
         if self.json:
             print_json(found.to_json())
             return
@@ -51,12 +54,12 @@ class Laboratory:
         Raises:
             RheostatError: a folder for a picture that has no name.
         """
-        from rheostat.diagnostics.theorems import THEOREMS
+        from rheostat.diagnostics.pictures import PICTURES
 
         if self != Laboratory(json=self.json):
-            raise RheostatError(f"Say which theorem to draw: {', '.join(THEOREMS)}.")
+            raise RheostatError(f"Say which theorem to draw: {', '.join(PICTURES)}.")
         rows: list[dict[str, Any]] = [
-            {"theorem": name, "shows": " ".join((make.__doc__ or "").partition("\n\n")[0].split())} for name, make in THEOREMS.items()
+            {"theorem": name, "shows": " ".join((make.__doc__ or "").partition("\n\n")[0].split())} for name, make in PICTURES.items()
         ]
         if self.json:
             print_json(rows)

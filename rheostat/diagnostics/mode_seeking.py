@@ -2,8 +2,8 @@
 
 For a categorical policy ``p = softmax(z)`` and a target q, forward KL(q, p) has the gradient ``p - q`` (that of maximum likelihood on
 draws of q), and reverse KL(p, q) has ``p (log p / q - KL(p, q))``: it moves bins at a rate proportional to their own mass times how far
-above average their ``log p / q`` is, so it can empty a heavy bin quickly, and leaves empty ones alone. Likelihood moves every bin at a rate
-of at most ``|q - p|``.
+above average their ``log p / q`` is. So it is slow while nearly all mass lies in one bin (whose own log-ratio is the average then), empties
+it quickly after that, and leaves empty bins alone. Likelihood moves every bin at a rate of at most ``|q - p|``.
 """
 
 from __future__ import annotations
@@ -91,9 +91,9 @@ def mode_seeking(*, seed: int = 0, steps: int = GRADIENT_STEPS) -> Picture:
     learners = {name: probabilities_over_steps(options, seed, steps) for name, options in ARMS.items()}
     return Picture(
         "mode-seeking",
-        "Reverse KL leaves a heavy bin; likelihood waits for its turn",
-        "Reverse KL moves a bin at a rate proportional to its own mass, so mass leaves a heavy bin early; forward KL, which is maximum "
-        "likelihood, moves every bin at a rate of at most its distance from the target.",
+        "Likelihood starts sooner, reverse KL empties the heavy bin first",
+        "Reverse KL moves a bin at a rate proportional to its own mass and to how far its log-ratio lies above average: slowly while nearly "
+        "all mass is there, then faster than forward KL, which is likelihood and moves every bin by at most its distance from the target.",
         "Tajwar et al. 2024 (arXiv 2404.14367); gradients derived",
         {
             "steps_to_empty": {name: steps_to_empty(name) for name in DIRECTIONS},

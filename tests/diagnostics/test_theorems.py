@@ -12,6 +12,7 @@ import torch
 from rheostat import tabular as lab
 from rheostat.cli.entry import main
 from rheostat.diagnostics import theorems
+from rheostat.diagnostics.pictures import PICTURES
 from rheostat.diagnostics.theorems import Picture, exact_success, lock_of, median_error
 from rheostat.reporting.theorem_figures import save_theorem
 
@@ -84,16 +85,16 @@ def test_drawn_and_written(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [{"rollouts": 1.0}]
-    monkeypatch.setitem(theorems.THEOREMS, "completeness", lambda seed: Picture("completeness", "T", "Says.", "S", {"seed": seed}, rows))
+    monkeypatch.setitem(PICTURES, "completeness", lambda seed: Picture("completeness", "T", "Says.", "S", {"seed": seed}, rows))
     main(["lab"])
     listed = capsys.readouterr().out
-    assert all(name in listed for name in theorems.THEOREMS)
+    assert all(name in listed for name in PICTURES)
     main(["lab", "--json"])
-    assert [row["theorem"] for row in json.loads(capsys.readouterr().out)] == list(theorems.THEOREMS)
+    assert [row["theorem"] for row in json.loads(capsys.readouterr().out)] == list(PICTURES)
     main(["lab", "completeness", "--seed", "3", "--json"])
     assert json.loads(capsys.readouterr().out)["facts"] == {"seed": 3}
     for words, says in (
-        (["lab", "--output", str(tmp_path)], "Say which theorem to draw: amplification, exploration, completeness."),
+        (["lab", "--output", str(tmp_path)], "Say which theorem to draw: amplification, exploration, completeness, mode-seeking."),
         (["lab", "complete"], "Unknown theorem 'complete': did you mean completeness?"),
         (["lab", "completeness", "--seed", "-1"], "--seed is -1"),
     ):
