@@ -92,8 +92,8 @@ def mode_seeking(*, seed: int = 0, steps: int = GRADIENT_STEPS) -> Picture:
     return Picture(
         "mode-seeking",
         "Likelihood starts sooner, reverse KL empties the heavy bin first",
-        "Reverse KL moves a bin at a rate proportional to its own mass and to how far its log-ratio lies above average: slowly while nearly "
-        "all mass is there, then faster than forward KL, which is likelihood and moves every bin by at most its distance from the target.",
+        "Reverse KL moves a bin at a rate proportional to its own mass and to how far its log-ratio lies above average: slowly while all "
+        "mass is there, then faster than forward KL, which is likelihood and moves every bin by at most its distance from the target.",
         "Tajwar et al. 2024 (arXiv 2404.14367); gradients derived",
         {
             "steps_to_empty": {name: steps_to_empty(name) for name in DIRECTIONS},
