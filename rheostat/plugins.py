@@ -1,4 +1,4 @@
-"""What installed packages add by entry points: methods, tasks and rewards. A name that the library has itself is never taken over.
+"""What installed packages add by entry points, and files of the user's own by name. A name that the library has itself is never taken over.
 
 | group | the object |
 |---|---|
@@ -9,11 +9,39 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+import sys
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from rheostat.errors import RheostatError, shown_error
+
+FILES = "RHEOSTAT_METHODS"
+"""Variable with the Python files that add methods, separated as in ``PATH``; processes of a comparison inherit it."""
+
+
+def import_files() -> list[Path]:
+    """Import the files that add methods, each by its own name with its folder on the import path; those that are imported stay as they are.
+
+    Raises:
+        RheostatError: there is no such file, its name is taken by another module, or importing it fails.
+    """
+    found = [Path(each).resolve() for each in os.environ.get(FILES, "").split(os.pathsep) if each]
+    for path in found:
+        if path.suffix != ".py" or not path.is_file():
+            raise RheostatError(f"There is no Python file {path} to take methods from.")
+        if str(path.parent) not in sys.path:
+            sys.path.insert(0, str(path.parent))
+        try:
+            module = importlib.import_module(path.stem)
+        except Exception as error:
+            raise RheostatError(f"The file {path} cannot be imported ({type(error).__name__}: {shown_error(error)}): mend it.") from error
+        if Path(getattr(module, "__file__", None) or "").resolve() != path:
+            raise RheostatError(f"The name of {path} is that of another module: rename the file.")
+    return found
 
 
 @cache

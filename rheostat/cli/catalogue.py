@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from rheostat import plugins
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.remembered import remembered
@@ -61,8 +60,8 @@ class Show:
 
     def run(self) -> None:
         row = table.entry(self.method)
-        added = self.method in plugins.added("methods")  # its code is not the library's: looked at anew every time
-        facts = method_facts(self.method) if added else remembered(f"show-{self.method}", lambda: method_facts(self.method))
+        own = not table.of_the_library(self.method)  # looked at anew every time
+        facts = method_facts(self.method) if own else remembered(f"show-{self.method}", lambda: method_facts(self.method))
         if self.json:
             fields = {each["name"]: {key: each[key] for key in ("default", "documentation")} for each in facts["settings"]}
             print_json({"method": self.method, **dataclasses.asdict(row), **facts, "settings": fields})
@@ -123,7 +122,7 @@ class Config:
 
             return written_config(self.method, self.task or None)
 
-        if self.task or self.method not in table.METHODS or self.method in plugins.added("methods"):  # what a user's own code decides
+        if self.task or not table.of_the_library(self.method):  # what a user's own code decides
             print(written(), end="")
         else:
             print(remembered(f"config-{self.method}", written), end="")

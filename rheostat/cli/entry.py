@@ -6,6 +6,7 @@ One module per group of commands; here they are put together. What computes is i
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -63,6 +64,7 @@ COMMANDS: dict[str, Any] = {
 
 
 TRUST = "--trust"
+METHODS = "--methods"
 OPENERS = ("train", "resume", "evaluate", "export", "boundary", "disagree", "ope")
 """Commands that open runs and may execute code that these name."""
 
@@ -74,6 +76,7 @@ def _top_help() -> str:
     lines += [f"  {name:<12}{descriptions[name]}" for name in COMMANDS]
     lines += ["", "`rheostat COMMAND --help` lists every option; `rheostat train METHOD --help` those of a method."]
     lines += [f"`{TRUST}` with {', '.join(OPENERS)} lets a run that you did not begin execute the code that it names."]
+    lines += [f"`{METHODS} FILE.py` with any command adds the methods of a file of your own."]
     return "\n".join(lines)
 
 
@@ -83,6 +86,7 @@ def parse(arguments: list[str]) -> Any:
     Raises:
         RheostatError: unknown command, method or preset, with the nearest known one.
     """
+    arguments = with_methods(arguments)
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         raise unknown("command", command, COMMANDS)
@@ -116,6 +120,35 @@ def check_options(command: Any, prefix: str = "--") -> None:
     for item in dataclasses.fields(command):
         if is_part(inner := getattr(command, item.name)):
             check_options(inner, "--" if item.name in ("fqe", "action") else f"{prefix}{item.name}.")
+
+
+def with_methods(words: list[str]) -> list[str]:
+    """Take ``--methods FILE`` out of the words, and add the methods of the file to this process and those it starts.
+
+    Raises:
+        RheostatError: no file is named, or it cannot be imported or adds no method.
+    """
+    from rheostat import plugins
+    from rheostat.methods import table
+
+    left, files, rest = [], [], iter(words)
+    for word in rest:
+        flag, equals, value = word.partition("=")
+        if flag != METHODS:
+            left.append(word)
+            continue
+        file = value if equals else next(rest, "")
+        if not file or file.startswith("-"):
+            raise RheostatError(f"{METHODS} names a Python file: {METHODS} my_methods.py.")
+        files.append(str(Path(file).resolve()))
+    if not files:
+        return words
+    os.environ[plugins.FILES] = os.pathsep.join(files)
+    plugins.import_files()
+    for file in files:
+        if not any(row.path.split(":")[0] == Path(file).stem for row in table.METHODS.values()):
+            raise RheostatError(f"{file} adds no method: put its row into rheostat.methods.table.METHODS, see docs/extend/method.md.")
+    return left
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from typing import Annotated, Any, Literal, Union
 import tyro
 from tyro.conf import Positional
 
-from rheostat import plugins
 from rheostat.buffers.repairs import Repairs
 from rheostat.errors import RheostatError
 from rheostat.methods import table
@@ -356,7 +355,7 @@ def parse_training(words: list[str]) -> Any:
         raise RheostatError("Say which method to train before any option: rheostat train METHOD TASK [options].")
     name = words[0]
     table.entry(name)
-    if words[1:] in (["-h"], ["--help"]) and name not in plugins.added("methods"):
+    if words[1:] in (["-h"], ["--help"]) and table.of_the_library(name):
         print(method_help(name), end="")
         sys.exit(0)
     return typed_training(name, words)

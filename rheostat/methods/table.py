@@ -247,11 +247,13 @@ METHODS: dict[str, Entry] = {
 
 
 def entry(name: str) -> Entry:
-    """The row of a method, of the table or of an installed package.
+    """The row of a method: of the table, of a file of the user's own, or of an installed package.
 
     Raises:
-        RheostatError: unknown name, with the nearest known ones, or a package whose row is none.
+        RheostatError: unknown name, with the nearest known ones; a file that cannot be imported, or a package whose row is none.
     """
+    if name not in METHODS:
+        plugins.import_files()
     if name not in METHODS and name in plugins.added("methods"):
         found = plugins.load("methods", name)
         if not isinstance(found, Entry):
@@ -264,9 +266,27 @@ def entry(name: str) -> Entry:
     return METHODS[name]
 
 
+def known(name: str) -> bool:
+    """Whether there is a method of this name."""
+    try:
+        entry(name)
+    except RheostatError:
+        return False
+    return True
+
+
+def of_the_library(name: str) -> bool:
+    """Whether a method is the library's, whose code changes only with the installation."""
+    return name in METHODS and METHODS[name].path.startswith("rheostat.")
+
+
 def load_added() -> list[str]:
-    """Put the methods of installed packages into the table; returns a sentence for each that cannot be loaded."""
+    """Put the methods of installed packages and of own files into the table; returns a sentence for each that cannot be loaded."""
     refused = []
+    try:
+        plugins.import_files()
+    except RheostatError as error:
+        refused.append(str(error))
     for name in plugins.added("methods"):
         try:
             entry(name)

@@ -79,7 +79,7 @@ def _refuse_log(path: Path) -> None:
 
 
 def refuse_without_objects(directory: Path, description: dict[str, Any], task: Any, policy: Any) -> None:
-    """Refuse to open a run without the Python objects that it was trained on.
+    """Refuse to open a run without the method and the Python objects that it was trained with.
 
     Args:
         directory: of the run.
@@ -89,6 +89,12 @@ def refuse_without_objects(directory: Path, description: dict[str, Any], task: A
     Raises:
         RheostatError: naming what is missing. A control run whose environment is described opens without it.
     """
+    method = description["settings"].method
+    if not table.known(method):
+        raise RheostatError(
+            f"{directory} was trained with the method {method}, which is not in the library: add the file or the package that has it "
+            "(--methods FILE.py; in Python, import the file)."
+        )
     name = description["settings"].task
     if name.startswith(CUSTOM) and task is None and description.get("environment") is None:
         raise RheostatError(

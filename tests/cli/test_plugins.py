@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,3 +109,65 @@ def test_unknown_names_are_compared_with_those_of_packages() -> None:
         table.entry("slow-a2")
     with pytest.raises(RheostatError, match="brevity"):
         load_reward("brevit")
+
+
+@pytest.fixture
+def own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A file that adds a method, in a folder that is not on the import path."""
+    path = tmp_path / "mine" / "my_methods_file.py"
+    path.parent.mkdir()
+    row = 'METHODS["mine"] = Entry("my_methods_file:Mine", "control", "A2C of mine", "-", "nothing")'
+    path.write_text(
+        "\n".join(
+            ['"""Mine."""', "from rheostat.methods.control.a2c import A2C", "from rheostat.methods.table import METHODS, Entry", "",
+             "class Mine(A2C):", '    """Mine."""', row, ""]
+        )
+    )  # fmt: skip
+    monkeypatch.setattr(table, "METHODS", dict(table.METHODS))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv(plugins.FILES, "")
+    monkeypatch.chdir(tmp_path)
+    yield path
+    sys.modules.pop("my_methods_file", None)
+
+
+def test_a_file_adds_methods_to_every_command(own_file: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    options = ["--steps", "64", "--num-envs", "2", "--batch-steps", "32", "--evaluation-episodes", "0"]
+    main(["train", "mine", "CartPole-v1", "--methods", "mine/my_methods_file.py", *options, "--directory", "run", "--json"])
+    assert json.loads(capsys.readouterr().out)["method"] == "mine"
+    for words in (["list"], ["show", "mine"], ["config", "mine"], ["resume", "run", "--steps", "96"]):
+        main([*words, f"--methods={own_file}"])
+        assert "mine" in capsys.readouterr().out.lower()
+    assert os.environ[plugins.FILES] == str(own_file), "processes of a comparison are told"
+
+
+def test_a_method_of_a_file_is_looked_at_anew(own_file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("RHEOSTAT_CACHE", str(tmp_path / "cache"))
+    for words in (["show", "mine"], ["config", "mine"], ["train", "mine", "--help"]):
+        with contextlib.suppress(SystemExit):
+            main([*words, "--methods", str(own_file)])
+    assert not [path for path in tmp_path.glob("cache/remembered/*/*") if "mine" in path.name]
+
+
+def test_a_file_that_adds_nothing_is_one_sentence(
+    own_file: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["train", "mine", "CartPole-v1", "--methods", str(own_file), "--steps", "32", "--num-envs", "2", "--batch-steps", "32",
+          "--evaluation-episodes", "0", "--directory", "run"])  # fmt: skip
+    monkeypatch.setattr(table, "METHODS", {name: row for name, row in table.METHODS.items() if name != "mine"})
+    monkeypatch.setenv(plugins.FILES, "")
+    (own_file.parent / "broken_methods.py").write_text("1 / 0")
+    (own_file.parent / "empty_methods.py").write_text("")
+    (own_file.parent / "json.py").write_text("")
+    for words, said in (
+        (["resume", "run"], "run was trained with the method mine, which is not in the library: add the file"),
+        (["list", "--methods"], "--methods names a Python file"),
+        (["list", "--methods", "--json"], "--methods names a Python file"),
+        (["list", "--methods", "nothing.py"], "There is no Python file"),
+        (["list", "--methods", "mine/broken_methods.py"], "cannot be imported (ZeroDivisionError: division by zero)"),
+        (["list", "--methods", "mine/empty_methods.py"], "empty_methods.py adds no method"),
+        (["list", "--methods", "mine/json.py"], "is that of another module: rename the file"),
+    ):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert said in " ".join(capsys.readouterr().err.split())

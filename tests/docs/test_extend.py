@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from gymnasium.envs.registration import registry
 
+from rheostat import plugins
 from rheostat.cli.entry import main as rheostat
 from rheostat.experiments.studies.results import study_names
 from rheostat.methods import table
@@ -25,9 +26,12 @@ from tests.vectors.__main__ import main as run_vectors
 
 MODEL = "runs/grpo-chain-sum-s0/model"
 """Where the pages have a trained model; here it is a tiny random one."""
+MINE = "--methods weighted_buffer.py"
 SMALL = "--evaluation-episodes 2 --prompts-per-batch 2 --group-size 2 --max-new-tokens 4"
 TYPED = {
     "python weighted_buffer.py": "",
+    f"rheostat train weighted-buffer CartPole-v1 {MINE} --steps 4096 --weight-cap 1.5": "--steps 512 --batch-steps 256",
+    f"rheostat show weighted-buffer {MINE}": "",
     "rheostat show props": "",
     "python -m tests.vectors props.json": "",
     "rheostat train ppo my_environments:Corridor-v0 --steps 1024 --batch-steps 512": "",
@@ -38,6 +42,7 @@ TYPED = {
 }
 """Commands of the pages, and what is added here so that they end soon (an option given twice counts as given last)."""
 ELSEWHERE = {
+    f"rheostat compare ppo-buffer weighted-buffer {MINE} --task CartPole-v1 --seeds 2 --steps 8000": "test_names.py parses it",
     "python asym_re.py": "test_examples.py",
     "python asym_re.py MODEL": "test_examples.py",
     "python topr_attempts.py": "test_examples.py",
@@ -82,7 +87,10 @@ def seated(desk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(desk)
     monkeypatch.syspath_prepend(str(desk))
     monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv(plugins.FILES, "")
     importlib.invalidate_caches()
+    for path in EXAMPLES.glob("*.py"):  # as another test has imported them
+        sys.modules.pop(path.stem, None)
     methods, worlds = dict(table.METHODS), dict(registry)
     yield desk
     table.METHODS.clear()

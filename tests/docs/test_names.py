@@ -10,6 +10,7 @@ import importlib.util
 import inspect
 import re
 import shlex
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,13 @@ from typing import Any
 import pytest
 
 import rheostat
-from rheostat import api
+from rheostat import api, plugins
 from rheostat.buffers.repairs import Repairs
 from rheostat.cli import entry as cli
 from rheostat.cli import train
 from rheostat.diagnostics.disagreement.method_specs import read_specs
 from rheostat.errors import RheostatError
+from rheostat.methods import table
 from rheostat.methods.table import METHODS
 from rheostat.options import options_of
 from rheostat.training.config_file import written_config
@@ -62,6 +64,12 @@ def parse(words: list[str]) -> Any:
 def test_commands_are_taken(block: Block, line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every `rheostat ...` line of a block parses, and its method takes the settings."""
     words = words_of(line)
+    if cli.METHODS in words:  # files of the examples
+        monkeypatch.setattr(table, "METHODS", dict(table.METHODS))
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setenv(plugins.FILES, "")
+        monkeypatch.delitem(sys.modules, "weighted_buffer", raising=False)
+        monkeypatch.chdir(EXAMPLES)
     if "--config" in words:  # the page has written it a line before
         monkeypatch.chdir(tmp_path)
         Path(words[words.index("--config") + 1]).write_text(written_config(words[1], "CartPole-v1"))
