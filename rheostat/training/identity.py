@@ -1,5 +1,5 @@
-"""The identity of a run: its settings, the sources of its rewards and its environment, its base model, its library versions, and who makes
-its gradient steps.
+"""The identity of a run: its settings, the sources of its rewards, its environment and a method of the user's own, its base model, its
+library versions, and who makes its gradient steps.
 
 Every checkpoint holds it. A run is resumed only with the same identity, or with differences that were accepted, which the run then
 records. Data sets, prompts and expert rows are compared by their rows, where they are read.
@@ -46,6 +46,8 @@ def identity_of(settings: Settings, versions: dict[str, str], method: Any = None
 
 
 def _sources(settings: Settings, method: Any, task: Any) -> Iterator[tuple[str, str]]:
+    if not table.of_the_library(settings.method) and (place := _file_of(table.entry(settings.method).path.partition(":")[0])) is not None:
+        yield f"the method of {place.name}", digest_of(place)
     for reward in settings.rewards:
         place = _file_of(str(reward).rpartition(":")[0] or str(reward))
         if place is not None:

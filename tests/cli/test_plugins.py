@@ -154,11 +154,15 @@ def test_a_file_that_adds_nothing_is_one_sentence(
 ) -> None:
     main(["train", "mine", "CartPole-v1", "--methods", str(own_file), "--steps", "32", "--num-envs", "2", "--batch-steps", "32",
           "--evaluation-episodes", "0", "--directory", "run"])  # fmt: skip
-    monkeypatch.setattr(table, "METHODS", {name: row for name, row in table.METHODS.items() if name != "mine"})
-    monkeypatch.setenv(plugins.FILES, "")
     (own_file.parent / "broken_methods.py").write_text("1 / 0")
     (own_file.parent / "empty_methods.py").write_text("")
     (own_file.parent / "json.py").write_text("")
+    own_file.write_text(own_file.read_text() + "# changed\n")
+    with pytest.raises(SystemExit):
+        main(["resume", "run", "--steps", "64", "--methods", str(own_file)])
+    assert "The method of my_methods_file.py has changed since the run began" in " ".join(capsys.readouterr().err.split())
+    monkeypatch.setattr(table, "METHODS", {name: row for name, row in table.METHODS.items() if name != "mine"})
+    monkeypatch.setenv(plugins.FILES, "")
     for words, said in (
         (["resume", "run"], "run was trained with the method mine, which is not in the library: add the file"),
         (["list", "--methods"], "--methods names a Python file"),
