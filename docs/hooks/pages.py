@@ -31,7 +31,10 @@ DOMAINS = {
     "control": ("Control", "Environments of EnvPool and Gymnasium; a budget in environment steps.", "Hopper-v5"),
     "language": ("Language models", "Prompts and verifiers; a budget in updates or generated tokens.", "chain-sum"),
 }
-EXAMPLES = {"ppo": "HalfCheetah-v5", "a2c": "CartPole-v1", "ippo": "rheostat.tasks.control.games:Coordination"}
+EXAMPLES = {"ppo": "HalfCheetah-v5", "a2c": "CartPole-v1", "ippo": "rheostat.tasks.control.games:Coordination"} | {
+    "online-offline-gap": "preference-game",
+    "suboptimal-onpolicy-prefs": "bandit-away",
+}
 CHECKS = {
     "vectors": "golden vectors",
     "plain": "an independent plain implementation of a whole update",

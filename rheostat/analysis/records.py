@@ -352,8 +352,10 @@ class Arm:
     @property
     def unit(self) -> str:
         """The unit of the budget: language methods choose in ``budget.unit``, control methods count environment steps, and gradient steps
-        before them where they begin with a data set."""
+        before them where they begin with a data set, or alone on worlds of preferences."""
         entry = table.METHODS.get(self.method)
+        if entry is not None and entry.domain == "control" and getattr(entry.load(), "answers", False):
+            return "gradient steps"
         if entry is not None and entry.domain == "control" and getattr(entry.load(), "uses_data", "no") == "first":
             return "gradient steps" + (", then environment steps" if self.records[0].settings.get("online_steps") else "")
         if entry is not None and entry.domain == "control":
