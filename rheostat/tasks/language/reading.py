@@ -76,7 +76,8 @@ def named_rows(rows: Iterable[Mapping[str, Any]], name: str) -> Iterator[tuple[s
         yield row.where if isinstance(row, _Line) else f"Row {number} of {name}", row
 
 
-def _line(row: dict[str, Any], where: str) -> _Line:
+def placed(row: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """A row that knows its place."""
     line = _Line(row)
     line.where = where
     return line
@@ -100,7 +101,7 @@ def _read_json(path: Path) -> Iterator[Mapping[str, Any]]:
             row = _loads(line.removeprefix("\ufeff").rstrip(), where, "write one object per line, or one array of objects")
             if not isinstance(row, dict):
                 raise RheostatError(f"{where} is a JSON {type(row).__name__}: write one object per line.")
-            yield _line(row, where)
+            yield placed(row, where)
 
 
 def _read_array(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
@@ -108,7 +109,7 @@ def _read_array(path: Path, text: str) -> Iterator[Mapping[str, Any]]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, dict):
             raise RheostatError(f"Entry {number} of {path} is a JSON {type(row).__name__}: write an array of objects.")
-        yield _line(row, f"Entry {number} of {path}")
+        yield placed(row, f"Entry {number} of {path}")
 
 
 def _loads(text: str, where: str, remedy: str) -> Any:
@@ -136,7 +137,7 @@ def _read_table(path: Path, delimiter: str) -> Iterator[Mapping[str, Any]]:
                 where = f"Line {lines.line_num} of {path}"
                 if None in row:
                     raise RheostatError(f"{where} has more cells than the header has names ({len(names)}): quote cells that hold commas.")
-                yield _line({name: cell or None for name, cell in row.items()}, where)
+                yield placed({name: cell or None for name, cell in row.items()}, where)
     except csv.Error as error:
         raise RheostatError(f"{path} is not a table ({error}): write it again.") from error
 
