@@ -23,7 +23,7 @@ from rheostat.learner.dial import Dial
 from rheostat.training.settings import usual_steps
 from rheostat.training.settings_from_options import free_directory
 
-SWEPT = ("lag", "replay_share", "expert_share", "updates_per_batch")
+SWEPT = ("lag", "refresh_every", "replay_share", "expert_share", "updates_per_batch")
 METER = {"ess": "meter/ess", "kl": "meter/kl_behaviour_k3", "clip fraction": "meter/clip_fraction"}
 
 

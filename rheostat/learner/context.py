@@ -315,7 +315,7 @@ class LanguageContext(LearnerContext):
     def sync_engine(self) -> None:
         """Tell the engine whose weights sample from now on: the present ones, or with a lag older ones."""
         model = self.models[self.acting]
-        self.setup.engine.update_weights(model.network, max(0, self.updates - getattr(model, "lag", 0)))
+        self.setup.engine.update_weights(model.network, self.updates - getattr(model, "age", 0))
 
     def finish_update(self, model: str) -> None:
         """A model has been improved; the engine samples from the new policy."""

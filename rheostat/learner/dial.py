@@ -4,6 +4,7 @@ Any such method, for control or for language, takes these numbers (``--dial.lag 
 sampled by the present policy, used for one gradient step, and thrown away.
 
     lag                who acts: the policy of so many updates ago, whose parameters are kept for it
+    refresh_every      who acts (language): a copy of the policy that is taken anew every so many updates; 0 keeps the first one
     replay_share       what is kept: this share of every training batch was used before
     expert_share       who acts: this share of every training batch was written (or acted) by an expert
     updates_per_batch  how the policy moves: gradient steps on the same batch
@@ -33,6 +34,9 @@ class Dial:
 
     lag: int = option(0, at_least=0)
     """Rollouts are sampled with the parameters of this many policy updates ago (of the start, while there are fewer)."""
+    refresh_every: int = option(1, at_least=0)
+    """Language: rollouts are sampled with a copy of the parameters that is taken anew after so many updates: 1 is online, more is
+    semi-online, and 0 is offline, where the policy of the start samples all of them."""
     replay_share: float = option(0.0, at_least=0, below=1)
     """Share of every training batch that is drawn from earlier batches; the fresh part keeps its size, so the batch grows."""
     replay_age: int = option(8, at_least=1)
@@ -53,6 +57,8 @@ class Dial:
                 f"dial.replay_share {self.replay_share:g} asks for {wanted:.3g} times as many old data as fresh ones, but dial.replay_age "
                 f"keeps only the last {self.replay_age} batches: lower the share or raise the age."
             )
+        if self.lag and self.refresh_every != 1:
+            raise RheostatError("dial.lag and dial.refresh_every both say whose parameters sample: use one of them.")
         if self.replay_age != 8 and not self.replay_share:
             raise RheostatError("dial.replay_age is the age of replayed data: set dial.replay_share too.")
 
@@ -70,6 +76,11 @@ class Dial:
         Raises:
             RheostatError: the lag is not smaller.
         """
+        if self.refresh_every > 1 and self.refresh_every >= updates:
+            raise RheostatError(
+                f"dial.refresh_every is {self.refresh_every}, but the whole run makes about {updates} updates, so the copy would never be "
+                "taken anew: lower it, raise the budget, or say so with 0."
+            )
         if self.lag >= max(updates, 1) and self.lag:
             raise RheostatError(
                 f"dial.lag is {self.lag}, but the whole run makes about {updates} updates, so no update would ever see data of a policy "
@@ -107,8 +118,8 @@ class Dial:
             if found.any("keeps_history"):
                 raise RheostatError(f"{who} cannot honour dial.replay_share: it keeps earlier batches by options of its own.")
             found.retain.insert(after, RecentGroups(self.replay_age, self.replay_share))
-        if self.lag:
-            found.models["acting"] = Lagged(self.lag)
+        if self.lag or self.refresh_every != 1:
+            found.models["acting"] = Lagged(self.lag, refresh=None if self.lag else self.refresh_every)
             found.retain.insert(after, MarkStale())
         if self.expert_share:
             found.collect = self._with_experts(found.collect, who)
@@ -129,7 +140,8 @@ class Dial:
 
 def refused(composition: Any) -> dict[str, str]:
     """The numbers of the dial that parts of a composition (or of stages) cannot honour at all, and why."""
-    return {name: why for part in composition.parts().values() for name, why in getattr(part, "refuses", {}).items()}
+    found = {name: why for part in composition.parts().values() for name, why in getattr(part, "refuses", {}).items()}
+    return found | ({"refresh_every": found["lag"]} if "lag" in found else {})
 
 
 def hidden_options(names: Iterable[str]) -> frozenset[str]:

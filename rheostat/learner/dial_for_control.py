@@ -14,6 +14,8 @@ from rheostat.learner.learner import Composition
 from rheostat.learner.stages import Staged
 from rheostat.learner.teamed import Teamed
 
+LANGUAGE_ALONE = "it is for language methods, and a control policy of earlier updates acts with dial.lag"
+
 
 def rewrite(dial: Dial, composition: Composition | Staged | Teamed, who: str) -> Composition | Staged | Teamed:
     """The composition with these data.
@@ -30,6 +32,8 @@ def rewrite(dial: Dial, composition: Composition | Staged | Teamed, who: str) ->
         return composition
     if isinstance(composition, Teamed):
         return replace(composition, member=cast(Composition, rewrite(dial, composition.member, who)))
+    if dial.refresh_every != 1:
+        raise RheostatError(f"{who} cannot honour dial.refresh_every: {LANGUAGE_ALONE}.")
     dial.refuse(composition, who)
     if isinstance(composition, Staged) or not isinstance(composition.collect, Rollout):
         raise RheostatError(f"{who} cannot honour the dial: nobody acts for an update of its own.")
@@ -65,7 +69,7 @@ def hidden(composition: Composition | Staged | Teamed) -> frozenset[str]:
     """Paths of the dial's numbers that the method cannot honour at all."""
     if isinstance(composition, Teamed):
         return hidden(composition.member)
-    return hidden_options(refused(composition) if turns(composition) else [item.name for item in fields(Dial)])
+    return hidden_options([*refused(composition), "refresh_every"] if turns(composition) else [item.name for item in fields(Dial)])
 
 
 def turns(composition: Composition | Staged) -> bool:

@@ -6,13 +6,14 @@ A learner holds ``{name: model}``. Every model is bound once to the context, in 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from rheostat.parts import Context
-from rheostat.policies.lagged import LaggedPolicy
+from rheostat.policies.lagged import LaggedPolicy, ParameterHistory, RefreshedParameters
 from rheostat.policies.optimizers import language_optimizer, load_many, save_many
 
 
@@ -79,9 +80,10 @@ class Frozen:
         self._refreshed = False
 
     def bind(self, context: Any, name: str) -> None:
-        """Copy the model (with adapters: the base model below them)."""
+        """Copy the model (with adapters: the base model below them), or take the reference that the run names."""
         self._source = context.models[self.of].network
-        self.network = self._source.reference()
+        named = context.setup.reference if name == "reference" and self.refresh is None else None
+        self.network = (self._source if named is None else named).reference()
 
     def after_update(self, context: Context) -> None:
         """Copy the model again where a refresh is due."""
@@ -103,24 +105,31 @@ class Frozen:
 
 
 class Lagged:
-    """A language model with the trainable weights of some updates ago.
+    """A language model with earlier trainable weights.
 
     Args:
-        updates: how many.
+        updates: of so many updates ago; 0 with a refresh.
         of: name of the model that moves.
+        refresh: instead, of the last update that this divides; 0: of the start. None: as ``updates`` says.
     """
 
     begins_as_copy: ClassVar[bool] = True
 
-    def __init__(self, updates: int, of: str = "policy") -> None:
-        self.lag, self.of = updates, of
+    def __init__(self, updates: int, of: str = "policy", refresh: int | None = None) -> None:
+        self.updates, self.of, self.refresh = updates, of, refresh
         self._policy: Any = None
         self._source: Any = None
 
     def bind(self, context: Any, name: str) -> None:
         """Start as a copy of the model."""
         self._source = context.models[self.of].network
-        self._policy = LaggedPolicy(self._source, self.lag)
+        history = partial(ParameterHistory, self.updates) if self.refresh is None else partial(RefreshedParameters, self.refresh)
+        self._policy = LaggedPolicy(self._source, history)
+
+    @property
+    def age(self) -> int:
+        """Updates between these weights and the present ones."""
+        return int(self._policy.history.age)
 
     @property
     def network(self) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,11 @@ class ParameterHistory:
         for target, source in zip(parts, self.oldest, strict=True):
             target.copy_(source)
 
+    @property
+    def age(self) -> int:
+        """Updates between the oldest tensors and those of the present policy."""
+        return len(self.kept) - 1
+
     def state_dict(self) -> dict[str, Any]:
         """All copies."""
         return {"kept": [list(parts) for parts in self.kept]}
@@ -49,18 +54,52 @@ class ParameterHistory:
         self.kept = [list(parts) for parts in state["kept"]]
 
 
+class RefreshedParameters(ParameterHistory):
+    """One copy of the parameters, which is taken anew after every so many updates.
+
+    Args:
+        every: updates between two copies; 0 keeps the first.
+        first: tensors of the policy at the start.
+    """
+
+    def __init__(self, every: int, first: Sequence[Tensor]) -> None:
+        self.every, self._age = every, -1
+        super().__init__(0, first)
+
+    def push(self, parts: Sequence[Tensor]) -> None:
+        """Count a new policy, and copy its tensors where a copy is due."""
+        self._age += 1
+        if not self.kept or (self.every and self._age == self.every):
+            self._age = 0
+            super().push(parts)
+
+    @property
+    def age(self) -> int:
+        """Updates since the copy was taken."""
+        return self._age
+
+    def state_dict(self) -> dict[str, Any]:
+        """The copy and its age."""
+        return super().state_dict() | {"age": self._age}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load a saved copy."""
+        super().load_state_dict(state)
+        self._age = state["age"]
+
+
 class LaggedPolicy:
-    """A second copy of a language policy, with the trainable weights of ``lag`` updates ago.
+    """A second copy of a language policy, with earlier trainable weights.
 
     Args:
         policy: the learned one, at its start.
-        lag: updates to look back.
+        history: from its first weights to those that are kept.
     """
 
-    def __init__(self, policy: LanguagePolicy, lag: int) -> None:
+    def __init__(self, policy: LanguagePolicy, history: Callable[[Sequence[Tensor]], ParameterHistory]) -> None:
         self.copy = copy.deepcopy(policy).requires_grad_(False)
         self.names = [name for name, parameter in policy.named_parameters() if parameter.requires_grad]
-        self.history = ParameterHistory(lag, self._weights(policy))
+        self.history = history(self._weights(policy))
 
     def _weights(self, policy: LanguagePolicy) -> list[Tensor]:
         parameters = dict(policy.named_parameters())

@@ -97,18 +97,18 @@ NO_SUCH = [
     ("grpo", "limit", "none", "grpo: the option limit of version 0.1 is now clip.kind: say clip.kind none."),
     ("grpo", "kl_in_reward", True, "grpo: the option kl_in_reward of version 0.1 is now kl.kind: say kl.kind reward."),
     ("dapo", "dynamic_sampling", False, "dapo: the option dynamic_sampling of version 0.1 is now dynamic.kind: say dynamic.kind none."),
-    ("sft", "group_size", 4, "sft has no option group_size (bapo, chord, cispo and "),
+    ("sft", "group_size", 4, "sft has no option group_size (bapo, best-of-n, chord and "),
     (
         "grpo",
         "target",
         0.4,
         "grpo: the option target goes with clip.kind searched, and that is clip: choose searched, or ",
     ),
-    ("dpo", "group_size", 4, "dpo has no option group_size (bapo, chord, cispo and "),
+    ("dpo", "group_size", 4, "dpo: the option group_size goes with data.kind sampled, and that is file: choose sampled, or "),
     ("grpo", "group_sise", 4, "Unknown option of grpo 'group_sise': did you mean group_size"),
     ("ppo", "expectile", 0.7, "ppo has no option expectile (famo2o, iql, uni-o4 have one)"),
     ("gspo", "limit", "none", "gspo has no option limit: nothing in this method depends on it, so leave it out."),
-    ("grpo", "dial", 2, "grpo: dial is a part with options: say which, dial.lag or dial.replay_share or "),
+    ("grpo", "dial", 2, "grpo: dial is a part with options: say which, dial.lag or dial.refresh_every or "),
 ]
 
 
@@ -174,9 +174,10 @@ def test_the_dial_is_shown_where_it_can_be_turned() -> None:
         name: {each.path for each in shown_options(name, configure(name, {})) if each.path.startswith("dial.")} for name in table.METHODS
     }
     everything = {f"dial.{name}" for name in Dial.__dataclass_fields__}
-    assert shown["ppo"] == shown["grpo"] == everything and shown["sac"] == shown["bc"] == shown["uni-o4"] == set()
+    assert shown["ppo"] | {"dial.refresh_every"} == shown["grpo"] == everything and "dial.refresh_every" not in shown["ppo"]
+    assert shown["sac"] == shown["bc"] == shown["uni-o4"] == set()
     assert shown["sft"] == {"dial.updates_per_batch"} and shown["ros"] == {"dial.updates_per_batch"}
-    values: dict[str, object] = {"lag": 1, "replay_share": 0.5, "expert_share": 0.5, "updates_per_batch": 2, "replay_age": 9}
+    values: dict[str, object] = {"lag": 1, "replay_share": 0.5, "expert_share": 0.5, "updates_per_batch": 2, "replay_age": 9, "refresh_every": 3}
     for name, paths in shown.items():
         for path in everything - paths:
             with pytest.raises(RheostatError):
