@@ -33,9 +33,10 @@ from rheostat.learner.language import others_wrote
 from rheostat.methods import table
 from rheostat.options import having
 from rheostat.tasks.language.demonstrations import Completion
-from rheostat.tasks.language.prompt_files import FilePrompts
+from rheostat.tasks.language.preferences import PreferencePrompts
 from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt
 from rheostat.training.building import build_method
+from tests.annotated import ANNOTATED, annotated
 from tests.learners import credited, losses
 from tests.tiny_language import model as random_model
 
@@ -78,7 +79,10 @@ OWN: dict[str, dict[str, Any]] = {
     "bapo": {"epochs": 1, "minibatches": 2},
     "chord": {"expert_ratio": 0.2, "mu_valley": 0.2},
     "dapo": {"overlong_buffer": 0, "max_sampling_rounds": 2},
-    "dpo": {"pairs_per_batch": 8},
+    **{name: {"pairs_per_batch": 8} for name in ANNOTATED},
+    "kto": {"answers_per_batch": 8},
+    "online-dpo": {"temperature": 1.0},
+    "pairwise-policy-gradient": {"group_size": 2, "prompts_per_batch": 32},
     "ghpo": {"hint_after": 0, "hint_place": "answer"},
     "nft": {"minibatches": 1, "max_sampling_rounds": 2},
     "ppo-lm": CRITIC,
@@ -116,10 +120,10 @@ class TokenWorld(LanguageTask):
         return Completion.of(self.world.right[str(prompt.content)[0]][0], {"truncated": True})  # an answer has no end token
 
 
-def preferences() -> FilePrompts:
+def preferences(method: str) -> PreferencePrompts:
     """Pairs of one kind: a is preferred to b."""
     rows = [{"prompt": "?", "chosen": "a", "rejected": "b"}] * 8
-    return FilePrompts(rows, validation=[{"prompt": "!", "chosen": "a", "rejected": "b"}], max_new_tokens=2)
+    return annotated(method, rows, validation=[{"prompt": "!", "chosen": "a", "rejected": "b"}], max_new_tokens=2)
 
 
 @cache
@@ -141,7 +145,7 @@ def ids(text: str) -> list[int]:
 
 def built(method: str, world: str, **options: Any) -> Any:
     """A method on a tiny model in a world; an option that is None here is the method's own."""
-    task = preferences() if world == PREFERRED else TokenWorld(world)
+    task = preferences(method) if world == PREFERRED else TokenWorld(world)
     own = {name: value for name, value in (OWN.get(method, {}) | options).items() if value is not None}
     known = having(table.entry(method).load()(), OPTIONS, method) | own
     settings = settings_for(method, task, steps=UPDATES, evaluate_every=0, evaluation_episodes=0, threads=1, **known)
@@ -191,7 +195,7 @@ GATED = ("self-curation",)
 
 def can_fail(method: str, world: str) -> bool:
     """Whether a world holds anything for a method."""
-    if method == "dpo":
+    if method in ANNOTATED:
         return world == PREFERRED
     if world in (PREFERRED, "Shown"):
         return world == "Shown" and (method in ALONE or uses_experts(method))
@@ -207,7 +211,8 @@ def uses_experts(method: str) -> bool:
 def mistakes(method: str, world: str) -> list[str]:
     """What a trained method does wrong in a world, in sentences."""
     if world == PREFERRED:
-        return wrong_margin(trained(method, world, label_smoothing=FLIPPED, beta=BETA))
+        options, best = MARGINS[method]
+        return wrong_margin(trained(method, world, **options), best)
     one = built(method, world)
     start = value(one, world)
     for _ in range(UPDATES):
@@ -225,20 +230,40 @@ def mistakes(method: str, world: str) -> list[str]:
 
 
 FLIPPED, BETA = 0.2, 0.5
-"""Share of labels taken as flipped, and the scale of the log-ratios: the best margin is log((1 - e) / e) / beta."""
+SMOOTHED = {"label_smoothing": FLIPPED, "beta": BETA}
+MARGINS: dict[str, tuple[dict[str, Any], float | None]] = {
+    "cdpo": (SMOOTHED, math.log((1 - FLIPPED) / FLIPPED) / BETA),
+    "dpo": (SMOOTHED, math.log((1 - FLIPPED) / FLIPPED) / BETA),
+    "ipo": ({"beta": BETA}, 1 / (2 * BETA)),
+    "kto": ({"beta": BETA}, None),
+    "orpo": ({"odds_coefficient": 1.0}, None),
+    "reward-model": ({}, None),
+    "robust-dpo": (SMOOTHED, None),
+    "simpo": ({"label_smoothing": FLIPPED}, (math.log((1 - FLIPPED) / FLIPPED) + 0.5) / 2.0),
+}
+"""Options under which the margin of a pair has a best value, and that value; None where it grows without end."""
+LARGE = 0.5
+"""What a margin without a best value reaches at least."""
 
 
 def margin(one: Any) -> float:
-    """``w - l`` of the pair (a, b), exactly."""
-    batch = credited(one)
+    """Of the pair (a, b) by what the method compares, exactly; of a method without pairs by log-ratios to the start."""
+    batch, term = credited(one), one.composition.terms()[0]
     with torch.no_grad():
-        chosen, rejected = one.composition.terms()[0].log_ratios(one.context.score(batch.rows, entropy=False).logp, batch)
+        scores = one.context.score(batch.rows, entropy=False)
+        if hasattr(term, "sides"):
+            chosen, rejected = term.sides(scores, batch)
+        else:
+            ratio, good = (scores.logp - batch.rows.reference_logp).sum(1), batch.columns["desirable"]
+            chosen, rejected = ratio[good].mean(), ratio[~good].mean()
     return float((chosen - rejected).mean())
 
 
-def wrong_margin(one: Any) -> list[str]:
-    """What is wrong with the margin that label smoothing makes finite."""
-    found, best = margin(one), math.log((1 - FLIPPED) / FLIPPED) / BETA
+def wrong_margin(one: Any, best: float | None) -> list[str]:
+    """What is wrong with the margin."""
+    found = margin(one)
+    if best is None:
+        return [] if found > LARGE else [f"Preferred: the margin is {found:.3f} and should be above {LARGE}."]
     return [] if abs(found - best) < 0.1 * best else [f"Preferred: the margin is {found:.3f} and should be {best:.3f}."]
 
 

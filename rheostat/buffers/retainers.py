@@ -10,8 +10,9 @@ import torch
 
 from rheostat.buffers.mixing import Mixture
 from rheostat.buffers.recent import RecentRows
+from rheostat.objectives.preference import best_of_n
 from rheostat.options import option
-from rheostat.parts import Batch, Context
+from rheostat.parts import Batch, Context, row_reward
 from rheostat.trajectories import Source, join_rows
 
 
@@ -39,6 +40,20 @@ class AtLeast:
     def retain(self, context: Context, batch: Batch) -> Batch:
         rows = batch.rows
         rows.mask = rows.mask & (rows.reward.sum(1, keepdim=True) >= self.threshold)
+        return batch
+
+
+@dataclass(frozen=True)
+class BestOfGroup:
+    """Masks all members of a group but the best one: of equal rewards the first."""
+
+    def retain(self, context: Context, batch: Batch) -> Batch:
+        rows = batch.rows
+        reward, keep = row_reward(batch).masked_fill(~rows.mask.any(1), -torch.inf), torch.zeros(len(rows), dtype=torch.bool)
+        for group in rows.group[:, 0].unique():
+            members = (rows.group[:, 0] == group).nonzero()[:, 0]
+            keep[members[best_of_n(reward[members][None])]] = True
+        rows.mask = rows.mask & keep[:, None]
         return batch
 
 

@@ -87,7 +87,7 @@ class LanguageOptions(TrainOptions):
     """Options of language runs."""
 
     task: Positional[str] = ""
-    """What to train on; leave it out where --prompts gives a file, or --config names it."""
+    """What to train on; leave it out where --prompts or --preferences gives a file, or --config names it."""
     steps: int = 100
     """Budget, in updates (or in generated tokens or epochs, see --budget)."""
     evaluation_episodes: int = 500
@@ -98,6 +98,13 @@ class LanguageOptions(TrainOptions):
     """A Hugging Face folder or hub name, or a base-model recipe; by default the task's own tiny base, built once and cached."""
     prompts: str | None = None
     """A file of prompts (JSON lines or parquet) in place of the task's own."""
+    preferences: str | None = None
+    """A file of preference data (JSON lines or parquet) in place of prompts: prompt, chosen and rejected; prompt, completion and label;
+    prompt, completions and ranks (or scores)."""
+    unusable: Literal["error", "drop"] = "error"
+    """A row of preferences with two equal answers, or one that is too long, is an error, or is left out and counted (drop)."""
+    reference: str | None = None
+    """A Hugging Face folder with the model that log-ratios and KLs are measured to; by default the starting model."""
     reward: tuple[str, ...] = ()
     """Reward functions as FILE.py:NAME, in the form of TRL or verl, unchanged; by default the task's own verifier."""
     reward_needs: tuple[Literal["environment", "network", "files", "programs", "state"], ...] = ()

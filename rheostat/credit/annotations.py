@@ -14,6 +14,7 @@ from rheostat.credit.token_advantages import Advantage, token_advantages
 from rheostat.credit.token_returns import token_gae
 from rheostat.credit.token_rewards import kl_shaped_reward, overlong_penalty, reward_at_last_token
 from rheostat.errors import RheostatError
+from rheostat.objectives.preference import exponential_weights, softmax_weights
 from rheostat.options import option
 from rheostat.parts import Batch, Context, row_reward
 from rheostat.trajectories import Source, Trajectories
@@ -238,4 +239,32 @@ class TokenGAE:
             tokens = kl_shaped_reward(reward, rows.learner_logp, rows.reference_logp, rows.mask, coefficient=self.kl_penalty)
         tokens = tokens + torch.where(rows.truncated, self.gamma * rows.next_value, 0.0)
         rows.advantage, rows.value_target = token_gae(tokens, rows.value, rows.mask, gamma=self.gamma, lam=self.lam)
+        return batch
+
+
+@dataclass(frozen=True)
+class RewardWeights:
+    """The weight of an answer's likelihood, from its reward (reward-weighted regression)."""
+
+    form: Literal["exponential", "softmax"] = option("exponential", short="weights")
+    """exp(r / tau), at most the cap; or a softmax of r / tau over the answers of a prompt."""
+    temperature: float = option(1.0, short="weight_temperature", above=0)
+    """tau: the smaller, the more the best answers alone are learned."""
+    largest: float = option(20.0, short="largest_weight", above=0)
+    """Cap of an exponential weight."""
+    writes: ClassVar[Sequence[str]] = ("weight",)
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {"largest": "a softmax has no cap, so use exponential weights, or leave it alone"} if self.form == "softmax" else {}
+
+    def __call__(self, context: Context, batch: Batch) -> Batch:
+        reward, rows = row_reward(batch), batch.rows
+        if self.form == "exponential":
+            batch.columns["weight"] = exponential_weights(reward, self.temperature, self.largest)
+            return batch
+        batch.columns["weight"] = torch.zeros_like(reward)
+        for group in rows.group[:, 0].unique():
+            mine = (rows.group[:, 0] == group) & rows.mask.any(1)
+            batch.columns["weight"][mine] = softmax_weights(reward[mine], self.temperature)
         return batch

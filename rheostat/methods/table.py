@@ -60,6 +60,20 @@ METHODS: dict[str, Entry] = {
         "vectors, plain (loops), laws, probes, resume",
     ),
     "bc": Entry("rheostat.methods.control.bc:BC", "control", "Behaviour cloning", "2106.01345", "laws, probes, resume"),
+    "best-of-n": Entry(
+        "rheostat.methods.language.best_of_n:BestOfN",
+        "language",
+        "Imitation of the best of N own answers",
+        "2401.01879",
+        "vectors (equations), plain (loops), laws, probes, resume",
+    ),
+    "cdpo": Entry(
+        "rheostat.methods.language.cdpo:CDPO",
+        "language",
+        "DPO with smoothed labels",
+        "2305.18290",
+        "vectors (TRL), plain (loops), laws, probes, resume",
+    ),
     "chord": Entry(
         "rheostat.methods.language.chord:CHORD",
         "language",
@@ -101,10 +115,24 @@ METHODS: dict[str, Entry] = {
     ),
     "grpo": Entry("rheostat.methods.language.grpo:GRPO", "language", "Group relative policy optimisation", "2402.03300", VECTORS),
     "gspo": Entry("rheostat.methods.language.gspo:GSPO", "language", "Group sequence policy optimisation", "2507.18071", VECTORS),
+    "ipo": Entry(
+        "rheostat.methods.language.ipo:IPO",
+        "language",
+        "Identity preference optimisation",
+        "2310.12036",
+        "vectors (TRL), plain (loops), laws, probes, resume",
+    ),
     "ippo": Entry(
         "rheostat.methods.control.ippo:IPPO", "control", "Independent PPO for several agents", "2011.09533", "plain (loops), games, resume"
     ),
     "iql": Entry("rheostat.methods.control.iql:IQL", "control", "Implicit Q-learning", "2110.06169", "vectors (CORL), laws, resume"),
+    "kto": Entry(
+        "rheostat.methods.language.kto:KTO",
+        "language",
+        "Kahneman-Tversky optimisation, without pairs",
+        "2402.01306",
+        "vectors (TRL), plain (loops), laws, probes, resume",
+    ),
     "lp-reg": Entry(
         "rheostat.methods.language.lp_reg:LpReg", "language", "Protection of rare tokens in wrong answers", "2510.03222", PLAIN_OWN_CODE
     ),
@@ -114,6 +142,13 @@ METHODS: dict[str, Entry] = {
     "nft": Entry(
         "rheostat.methods.language.nft:NFT", "language", "Likelihood that learns from wrong answers", "2505.18116", PLAIN_OWN_CODE
     ),
+    "online-dpo": Entry(
+        "rheostat.methods.language.online_dpo:OnlineDPO",
+        "language",
+        "DPO on pairs of the policy's own",
+        "2402.04792",
+        "vectors (TRL), plain (loops), laws, probes, resume",
+    ),
     "online-offline-gap": Entry(
         "rheostat.methods.control.online_offline_gap:OnlineOfflineGap",
         "control",
@@ -121,7 +156,21 @@ METHODS: dict[str, Entry] = {
         "2405.08448",
         "vectors, plain (loops), laws, resume, study",
     ),
+    "orpo": Entry(
+        "rheostat.methods.language.orpo:ORPO",
+        "language",
+        "Odds-ratio preference optimisation",
+        "2403.07691",
+        "vectors (TRL), plain (loops), laws, probes, resume",
+    ),
     "ospo": Entry("rheostat.methods.control.ospo:OSPO", "control", "One-step policy optimisation of a fleet", "2507.15351", PLAIN_OWN_CODE),
+    "pairwise-policy-gradient": Entry(
+        "rheostat.methods.language.pairwise_policy_gradient:PairwisePolicyGradient",
+        "language",
+        "Policy gradient of the difference of two rewards",
+        "2310.00212",
+        "plain (loops), laws, probes, resume",
+    ),
     "pmoe": Entry("rheostat.methods.control.pmoe:PMOE", "control", "SAC with a mixture of experts", "2104.09122", OWN_CODE),
     "pmoe-ppo": Entry("rheostat.methods.control.pmoe_ppo:PMOEPPO", "control", "PPO with a mixture of experts", "2104.09122", OWN_CODE),
     "ppo": Entry(
@@ -178,6 +227,13 @@ METHODS: dict[str, Entry] = {
         "2507.06892",
         "vectors, plain (loops), laws, probes, resume",
     ),
+    "reward-model": Entry(
+        "rheostat.methods.language.reward_model:RewardModel",
+        "language",
+        "A reward model from pairs (Bradley-Terry)",
+        "2203.02155",
+        "vectors (TRL), plain (loops), laws, probes, resume",
+    ),
     "rft": Entry(
         "rheostat.methods.language.rft:RFT",
         "language",
@@ -195,16 +251,30 @@ METHODS: dict[str, Entry] = {
         "2508.00222",
         "vectors, plain (loops), laws, probes, resume",
     ),
-    "rlpd": Entry("rheostat.methods.control.rlpd:RLPD", "control", "SAC with prior data", "2302.02948", "vectors, laws, resume"),
     "rlfr": Entry(
         "rheostat.methods.language.rlfr:RLFR", "language", "Penalties from a flow over hidden states", "2510.10201", PLAIN_OWN_CODE
     ),
     "rloo": Entry("rheostat.methods.language.rloo:RLOO", "language", "REINFORCE leave-one-out", "2402.14740", VECTORS),
+    "rlpd": Entry("rheostat.methods.control.rlpd:RLPD", "control", "SAC with prior data", "2302.02948", "vectors, laws, resume"),
     "robust-acting": Entry(
         "rheostat.methods.control.robust_acting:RobustActing", "control", "Robust on-policy acting", "2111.14552", "probes, resume"
     ),
+    "robust-dpo": Entry(
+        "rheostat.methods.language.robust_dpo:RobustDPO",
+        "language",
+        "DPO without bias under flipped labels",
+        "2403.00409",
+        "vectors (TRL), plain (loops), laws, probes, resume",
+    ),
     "ros": Entry(
         "rheostat.methods.control.ros:ROS", "control", "Robust on-policy sampling", "2111.14552", "vectors, probes, resume, study"
+    ),
+    "rwr": Entry(
+        "rheostat.methods.language.rwr:RWR",
+        "language",
+        "Reward-weighted regression",
+        "2404.14367",
+        "vectors (equations), plain (loops), laws, probes, resume",
     ),
     "sac": Entry("rheostat.methods.control.sac:SAC", "control", "Soft actor-critic", "1801.01290", "vectors (SB3), probes, resume"),
     "self-curation": Entry(
@@ -215,6 +285,13 @@ METHODS: dict[str, Entry] = {
         PLAIN_OWN_CODE,
     ),
     "sft": Entry("rheostat.methods.language.sft:SFT", "language", "Supervised fine-tuning", "-", "plain (loops), laws, probes, resume"),
+    "simpo": Entry(
+        "rheostat.methods.language.simpo:SimPO",
+        "language",
+        "Simple preference optimisation, without a reference",
+        "2405.14734",
+        "vectors (TRL), plain (loops), laws, probes, resume",
+    ),
     "suboptimal-onpolicy-prefs": Entry(
         "rheostat.methods.control.suboptimal_onpolicy_prefs:SuboptimalOnPolicyPrefs",
         "control",

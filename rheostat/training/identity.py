@@ -49,6 +49,11 @@ def _sources(settings: Settings, method: Any, task: Any) -> Iterator[tuple[str, 
     if not table.of_the_library(settings.method) and (place := _file_of(table.entry(settings.method).path.partition(":")[0])) is not None:
         yield f"the method of {place.name}", digest_of(place)
     for reward in settings.rewards:
+        if str(reward).startswith("run:"):
+            from rheostat.collect.language.learned_reward import model_folder
+
+            yield f"the reward model {reward}", digest_of(model_folder(str(reward)))
+            continue
         place = _file_of(str(reward).rpartition(":")[0] or str(reward))
         if place is not None:
             yield f"the reward function of {place.name}", digest_of(place)
@@ -58,6 +63,8 @@ def _sources(settings: Settings, method: Any, task: Any) -> Iterator[tuple[str, 
     module, colon, _ = settings.task.partition(":")
     if colon and table.entry(settings.method).domain == "control" and (place := _file_of(module)) is not None:
         yield f"the environment of {place.name}", digest_of(place)
+    if settings.reference is not None and Path(settings.reference).is_dir():
+        yield f"the reference model {Path(settings.reference).name}", digest_of(Path(settings.reference))
     folder = _base(settings, method)
     if folder is not None:
         yield f"the base model {folder.name}", digest_of(folder)

@@ -12,6 +12,7 @@ from rheostat.collect.language.generation.continuous import ContinuousEngine
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.engine import Engine
 from rheostat.collect.language.generation.trial import try_generation
+from rheostat.collect.language.learned_reward import PREFIX, LearnedReward
 from rheostat.collect.language.prompt_groups import LanguageSetup
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.credit.verifiers.reward_checks import check_columns, check_references
@@ -19,6 +20,7 @@ from rheostat.credit.verifiers.timing import timed
 from rheostat.errors import MissingExtra, RheostatError
 from rheostat.learner.language import composition_of
 from rheostat.learner.learner import Composition
+from rheostat.learner.models import Frozen
 from rheostat.methods import table
 from rheostat.policies.language.model import LanguagePolicy
 from rheostat.policies.language.model_loading import adapter_config, base_of_adapters
@@ -27,6 +29,7 @@ from rheostat.tasks.language.base_models import base_model_path, base_models, bu
 from rheostat.tasks.language.demonstrations import Demonstrations, read_demonstrations
 from rheostat.tasks.language.encoding import PromptEncoder, Turn, encode_prompt
 from rheostat.tasks.language.packaged_models import PACKAGED_MODELS
+from rheostat.tasks.language.preferences import PreferencePrompts, load_preferences
 from rheostat.tasks.language.prompt_files import FilePrompts, load_prompts
 from rheostat.tasks.language.recipes import BASE_RECIPES
 from rheostat.tasks.language.regraded import Regraded
@@ -52,7 +55,9 @@ def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any =
     """
     composition = composition_of(config, settings.method)
     value_head = composition.any("needs_value_head")
-    found = task if isinstance(task, LanguageTask) else named_task(settings)
+    lesson = next((part.lesson for part in composition.parts().values() if hasattr(part, "lesson")), None)
+    found = task if isinstance(task, LanguageTask) else named_task(settings, lesson)
+    check_lesson(found, lesson, settings.method)
     found.wall_off(settings.sandbox, tuple(settings.reward_needs))
     if found.episodes() is not None:
         check_turns(settings, composition, found)
@@ -89,15 +94,53 @@ def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any =
     encoder = PromptEncoder(learner.tokenizer, longest, settings.long, dict(limits.template_options))
     if isinstance(found, FilePrompts):
         check_prompts(found, encoder)
-        if not composition.any("ungraded") or (measured and composition.measure is None):  # else nothing is ever graded
+        if isinstance(found, PreferencePrompts):
+            check_answers(found, learner.tokenizer, new_tokens)
+        annotated = composition.measure is not None and not gradable(settings, composition, found)
+        if not composition.any("ungraded") or (measured and not annotated):  # else nothing is ever graded
             rows = [(where, prompt.rollout("")) for where, prompt in found.named]
             check_columns(settings.rewards or found.rewards, rows)
             check_references(verifier, rows)
     experts = load_experts(settings, composition, found, learner, verifier, new_tokens)
-    special = settings.reward_text == "special"
     return LanguageSetup(
-        found, learner, ENGINES[settings.engine](learner), timed(verifier), encoder, new_tokens, limits.stop, experts, special
+        found,
+        learner,
+        ENGINES[settings.engine](learner),
+        timed(verifier),
+        encoder,
+        new_tokens,
+        limits.stop,
+        experts,
+        special_text=settings.reward_text == "special",
+        gradable=gradable(settings, composition, found),
+        reference=load_reference(settings, composition, learner),
     )
+
+
+def gradable(settings: Settings, composition: Composition, task: LanguageTask) -> bool:
+    """Whether completions can be graded: a file of annotated answers needs a reward for that."""
+    if settings.rewards or not composition.any("annotated") or not isinstance(task, FilePrompts):
+        return True
+    return task.rewards != ["exact"]
+
+
+def load_reference(settings: Settings, composition: Composition, learner: LanguagePolicy) -> LanguagePolicy | None:
+    """The model that log-ratios are measured to, where the settings name one.
+
+    Raises:
+        RheostatError: a method without a reference model, no such folder, or a model with other tokens.
+    """
+    if settings.reference is None:
+        return None
+    if not isinstance(composition.models.get("reference"), Frozen):
+        raise RheostatError(f"{settings.method} measures nothing to a reference model with these options: leave --reference out.")
+    found = LanguagePolicy.load(settings.reference, device=settings.device, dtype=settings.dtype)
+    if found.vocabulary != learner.vocabulary or found.tokenizer.get_vocab() != learner.tokenizer.get_vocab():
+        raise RheostatError(
+            f"The reference model {settings.reference} has other tokens than the model that is trained ({found.vocabulary} and "
+            f"{learner.vocabulary} ids), so log-ratios to it mean nothing: use one with the same tokenizer."
+        )
+    return found.requires_grad_(False)
 
 
 def check_turns(settings: Settings, composition: Composition, task: LanguageTask) -> None:
@@ -124,7 +167,8 @@ def graders_of(settings: Settings, task: LanguageTask) -> Verifier:
     options: dict[str, Any] = {"timeout": settings.reward_timeout, "single": settings.reward_calls == "single"}
     if settings.rewards:
         walls = {"sandbox": settings.sandbox, "needs": settings.reward_needs}
-        return load_rewards(list(settings.rewards), list(settings.reward_weights) or None, **options, **walls)
+        rewards = [LearnedReward(each, settings.device) if each.startswith(PREFIX) else each for each in settings.rewards]
+        return load_rewards(rewards, list(settings.reward_weights) or None, **options, **walls)
     if isinstance(task, FilePrompts | Regraded):
         return task.verifier(list(settings.reward_weights) or None, **{name: value for name, value in options.items() if value})
     given = {"reward_weights": settings.reward_weights, "reward_timeout": settings.reward_timeout, "reward_calls": options["single"]}
@@ -209,8 +253,41 @@ def uses_experts(method: str) -> bool:
     return composition_of(table.entry(method).load()(), method).any("uses_experts")
 
 
-def named_task(settings: Settings) -> LanguageTask:
-    """The task by name, or the user's own prompts."""
+def check_lesson(task: LanguageTask, lesson: str | None, method: str) -> None:
+    """Refuse preferences for a method that does not learn from them, or that were read for another one.
+
+    Raises:
+        RheostatError: naming what the method learns from.
+    """
+    if not isinstance(task, PreferencePrompts) or lesson == task.lesson:
+        return
+    wanted = "does not learn from preferences: give its prompts with --prompts" if lesson is None else f"learns from {lesson}"
+    raise RheostatError(f"{method} {wanted}; {task.name} was read as {task.lesson}.")
+
+
+def check_answers(task: PreferencePrompts, tokenizer: Any, new_tokens: int) -> None:
+    """Refuse or leave out rows with an answer that is too long, and say what was counted in the file.
+
+    Raises:
+        RheostatError: an answer that is longer than a completion may be, or that the tokenizer cannot encode.
+    """
+    task.at_most(new_tokens, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1)
+    for sentence in task.sentences():
+        print(sentence, file=sys.stderr)
+
+
+def named_task(settings: Settings, lesson: Any = None) -> LanguageTask:
+    """The task by name, the user's own prompts, or preference data as what a method learns from.
+
+    Raises:
+        RheostatError: preferences for a method that does not learn from them, or what is wrong with a file.
+    """
+    if settings.unusable != "error" and settings.preferences is None:
+        raise RheostatError("unusable is about rows of preferences, and there are none: give a file with --preferences.")
+    if settings.preferences is not None:
+        if lesson is None:
+            raise RheostatError(f"{settings.method} does not learn from preferences: leave --preferences out, and give prompts.")
+        return load_preferences(settings.preferences, lesson, unusable=settings.unusable, **settings.environment_options)
     if settings.prompts is not None:
         graders = [name for name in settings.environment_options if name.startswith("reward")]
         if settings.rewards and graders:

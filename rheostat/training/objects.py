@@ -50,7 +50,7 @@ def handed_over(method: str, task: Any, policy: Any, options: dict[str, Any]) ->
         if given:
             raise RheostatError(f"{given[0]} is about language models, and {method} trains control policies: leave it out.")
         return HandedOver(task, policy, options, _data_of(options))
-    for name in ("model", "prompts", "experts"):
+    for name in ("model", "prompts", "preferences", "reference", "experts"):
         if isinstance(options.get(name), Path):
             options[name] = str(options[name])
     if options.get("experts") is not None and not isinstance(options["experts"], str):

@@ -63,6 +63,14 @@ class Settings:
     """Language: a Hugging Face folder or hub name, or the name of a base-model recipe; None takes the task's own tiny base."""
     prompts: str | None = None
     """Language: a file of prompts (JSON lines or parquet) that takes the place of the task's own."""
+    preferences: str | None = None
+    """Language: a file of preference data (JSON lines or parquet), which is the file of prompts then: pairs, ranked or scored answers, or
+    labelled ones."""
+    unusable: Literal["error", "drop"] = "error"
+    """Language: a row of the preferences whose two answers are equal, or that is longer than a completion may be, is an error, or is left
+    out and counted (drop)."""
+    reference: str | None = None
+    """Language: a Hugging Face folder with the model that log-ratios and KLs are measured to, in place of the starting model."""
     rewards: tuple[str, ...] = ()
     """Language: reward functions as FILE.py:NAME, in the form of TRL or verl; empty takes the task's own verifier."""
     reward_needs: tuple[str, ...] = ()

@@ -53,6 +53,10 @@ def settings_for(method: str, task: Any, *, preset: str | None = None, below: Ma
     """
     domain = table.entry(method).domain
     options = absolute(options)
+    if options.get("preferences"):
+        if (options.get("prompts") or options["preferences"]) != options["preferences"]:
+            raise RheostatError("A file of preferences holds the prompts too: leave --prompts out.")
+        options["prompts"] = options["preferences"]
     _refuse_settings_of_others(method, domain, options)
     if domain == "language" and options.get("from_run"):
         from rheostat.training.starting_point import with_its_model
@@ -86,7 +90,7 @@ def task_of_prompts(method: str, options: dict[str, Any]) -> str:
     """
     if not options.get("prompts") and options.get("experts") and table.entry(method).domain == "language":
         options["prompts"] = options["experts"]  # whose rows hold the prompts too
-    if options.get("prompts") is not None:
+    if options.get("prompts") is not None or options.get("preferences") is not None:
         return "prompts"
     example = "chain-sum, or a file with --prompts" if table.entry(method).domain == "language" else "CartPole-v1"
     raise RheostatError(f"Say what to train {method} on, for example {example}; `rheostat list` shows the tasks.")
@@ -100,12 +104,15 @@ def _say_once(text: str) -> None:
 def absolute(options: dict[str, Any]) -> dict[str, Any]:
     """Files named relative to the working directory, by their whole path, so that a run can be resumed from anywhere."""
     found = dict(options)
-    for name in ("model", "prompts", "experts", "offline", "from_run"):
+    for name in ("model", "prompts", "preferences", "reference", "experts", "offline", "from_run"):
         if options.get(name) is not None and Path(options[name]).exists():
             found[name] = str(Path(options[name]).resolve())
     if options.get("rewards"):
         parts = [str(reward).rpartition(":") for reward in options["rewards"]]
         found["rewards"] = tuple(
-            f"{Path(file).resolve()}:{name}" if file and Path(file).exists() else f"{file}{colon}{name}" for file, colon, name in parts
+            f"{file}{colon}{Path(name).resolve()}"
+            if file == "run"
+            else (f"{Path(file).resolve()}:{name}" if file and Path(file).exists() else f"{file}{colon}{name}")
+            for file, colon, name in parts
         )
     return found

@@ -57,7 +57,7 @@ def _code(settings: Settings, with_task: bool) -> Iterator[str]:
         named = settings.environment_options.get("reward")
         graders += named if isinstance(named, list | tuple) else [named]
     for reward in graders:
-        if isinstance(reward, str) and (":" in reward or reward.endswith(".py")) and not reward.startswith(OWN):
+        if isinstance(reward, str) and (":" in reward or reward.endswith(".py")) and not reward.startswith((*OWN, "run:")):
             yield f"the reward function {reward}"
     if (
         with_task

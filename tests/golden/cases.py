@@ -19,6 +19,7 @@ RENAMED: dict[str, str] = {
 """Metrics that were deliberately renamed, ``{old: new}``: the table keeps the old name."""
 ADDED: set[str] = {
     "meter/parity_worst", "abstained_share", "reward_spread", "rare/share", "rare/rewarded", "rare/penalised", "meter/noise_share",
+    "validation_calibration_error", "validation_chosen_log_ratio", "validation_rejected_log_ratio",
 }  # fmt: skip
 """Metrics that were deliberately added, by their new names; the table does not know them."""
 REMOVED: set[str] = set()
@@ -96,7 +97,12 @@ OWN: dict[str, Options] = {
     "rlfr": {"max_new_tokens": 48, "offline_steps": 2, "offline_rows": 8, "flow_blocks": 2, "minibatches": 2},
     "rlpd": {"critics": 3, "update_to_data": 1.0, "policy_delay": 2},
     "ros": {"behaviour_steps": 32, "stop": 5},
-    "dpo": {"group_size": ABSENT, "prompts_per_batch": ABSENT, "pairs_per_batch": 4},
+    **{
+        name: {"group_size": ABSENT, "prompts_per_batch": ABSENT, "pairs_per_batch": 4}
+        for name in ("cdpo", "dpo", "ipo", "orpo", "reward-model", "robust-dpo", "simpo")
+    },
+    "kto": {"group_size": ABSENT, "prompts_per_batch": ABSENT, "answers_per_batch": 4},
+    "pairwise-policy-gradient": {"group_size": ABSENT},
     "nft": {"minibatches": 2, "warmup": 0, "max_sampling_rounds": 3},
     "treepo": {"segment": 4, "warmup": 0, "overlong_buffer": 4},
     "sft": {"group_size": ABSENT, "max_new_tokens": 48},
@@ -119,6 +125,8 @@ REPEATED: Options = {"dial.updates_per_batch": 3} | PASSES_BY_DIAL
 EVERYTHING: Options = LAG | {"dial.replay_share": 0.4, "dial.expert_share": 0.25, "dial.updates_per_batch": 2} | PASSES_BY_DIAL
 STEPS: Options = {"epochs": 2, "minibatches": 2}
 """Ratios are 1 in the first gradient step."""
+
+PREFERENCES: Options = {"task": "prompts", "preferences": "@pairs"}
 
 GRPO: dict[str, Options] = {
     "grpo/plain": {"evaluation_episodes": 4},
@@ -164,6 +172,7 @@ GRPO: dict[str, Options] = {
     "grpo/own-prompts": {"task": "prompts", "prompts": "@prompts", "rewards": ("exact",), "entropy_coefficient": 0.01},
     "grpo/lag": LAG | LONGER,
     "grpo/replayed": REPLAYED | LONGER,
+    "grpo/refreshed": LONGER | {"dial.refresh_every": 2},
     "grpo/expert": EXPERT,
     "grpo/expert-file": EXPERT | {"task": "prompts", "prompts": "@prompts", "rewards": ("exact",), "experts": "@prompts"},
     "grpo/repeated": REPEATED,
@@ -219,6 +228,32 @@ RELATIVES: dict[str, Options] = {
     "rise/three": STEPS | {"task": "@spoken", "verification_prompts": 3, "micro_batch_rows": 5, "kl_coefficient": 0.0},
     "dpo/plain": {"task": "prompts", "prompts": "@pairs"},
     "dpo/ipo": {"task": "prompts", "prompts": "@pairs", "link": "ipo", "micro_batch_rows": 2} | STEPS,
+    "dpo/sampled": {"data": "sampled", "pairs_per_batch": ABSENT, "prompts_per_batch": 4, "group_size": 4} | STEPS,
+    "cdpo/plain": PREFERENCES,
+    "ipo/plain": PREFERENCES,
+    "ipo/mean": PREFERENCES | {"scale": "mean", "micro_batch_rows": 2} | STEPS,
+    "ipo/scaled": PREFERENCES | {"scale": "scaled"} | STEPS,
+    "kto/plain": PREFERENCES | {"micro_batch_rows": 3, "undesirable_weight": 1.5} | STEPS,
+    "kto/sampled": {"data": "sampled", "answers_per_batch": ABSENT, "prompts_per_batch": 4, "group_size": 4},
+    "orpo/plain": PREFERENCES,
+    "orpo/answer": PREFERENCES | {"likelihood_of": "answer", "micro_batch_rows": 2} | STEPS,
+    "reward-model/plain": PREFERENCES,
+    "reward-model/centred": PREFERENCES | {"centring": 0.01, "micro_batch_rows": 2} | STEPS,
+    "robust-dpo/plain": PREFERENCES,
+    "simpo/plain": PREFERENCES,
+    "simpo/cpo": PREFERENCES | {"preset": "cpo", "micro_batch_rows": 2} | STEPS,
+    "simpo/hinge": PREFERENCES | {"link": "hinge"},
+    "best-of-n/plain": {},
+    "best-of-n/token-mean": {"aggregation": "token-mean", "dynamic": "on", "max_sampling_rounds": 3} | STEPS,
+    "online-dpo/plain": {},
+    "online-dpo/semi-online": LONGER | {"dial.refresh_every": 2, "ties": "first", "missing_end_penalty": 0.5},
+    "online-dpo/offline": LONGER | {"dial.refresh_every": 0},
+    "online-dpo/lag": LONGER | LAG,
+    "pairwise-policy-gradient/plain": {},
+    "pairwise-policy-gradient/joint": {"clip": "joint", "kl_coefficient": 0.04} | STEPS,
+    "rwr/plain": {},
+    "rwr/softmax": {"weights": "softmax", "weight_temperature": 0.5} | STEPS,
+    "rwr/refreshed": LONGER | {"dial.refresh_every": 3},
     "nft/plain": {},
     "nft/odds": {"prompt_weight": "odds", "ratio": "sequence", "divisor": 10.0, "dynamic": "none", "max_sampling_rounds": ABSENT},
     "treepo/plain": {},

@@ -34,7 +34,7 @@ from rheostat.training.building import build_method
 from tests.golden.inputs import given
 from tests.house.test_looking import plainest
 
-SHARED = {"graded", "size", "full", "bounds", "rare_below", "gated"}
+SHARED = {"graded", "size", "full", "bounds", "rare_below", "gated", "kl_baseline"}
 """Facts of a batch that collectors and retainers leave for whoever looks, and not for a part after them; and what a term found for the
 whole gradient step, which it reads itself."""
 

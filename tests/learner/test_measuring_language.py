@@ -11,12 +11,14 @@ import pytest
 from rheostat.analysis.curves import arm_curve
 from rheostat.analysis.metrics import AXES
 from rheostat.analysis.records import read_record
+from rheostat.api import settings_for
 from rheostat.methods import table
 from rheostat.reporting.live_page import LivePage
 from rheostat.reporting.report import write_report
 from rheostat.training.progress import Bar
 from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import configure
+from tests.annotated import ANNOTATED, annotated, sizes
 from tests.crash import differences
 from tests.golden.accessor import weights
 from tests.golden.run import digest_weights
@@ -35,8 +37,10 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def begun(directory: Path, method: str, model: str, **options: Any) -> Run:
     """A new run of a method."""
-    if method == "dpo":
-        return Run.create(directory, preferences.settings(model, preferences.pairs(), **options), task=preferences.pairs())
+    if method in ANNOTATED:
+        values = preferences.OPTIONS | {"model": model} | options
+        values = {name: value for name, value in values.items() if name != "pairs_per_batch"} | sizes(method)
+        return Run.create(directory, settings_for(method, annotated(method), **values), task=annotated(method))
     return Run.create(directory, small(method, model, **options), task=Lenient())
 
 
@@ -49,7 +53,7 @@ def own(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("method", LANGUAGE)
 def test_the_first_measurement_is_of_the_policy_that_was_given(method: str, model: str, tmp_path: Path) -> None:
     run = begun(tmp_path / "measured", method, model, **MEASURED)
-    main = "validation_preference_accuracy" if method == "dpo" else "accuracy"
+    main = {"kto": "validation_label_accuracy"}.get(method, "validation_preference_accuracy" if method in ANNOTATED else "accuracy")
     first = run.method.evaluate(4)
     run.train()
     rows = run.metrics

@@ -30,6 +30,9 @@ IDLE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("grpo", {"dial.updates_per_batch": 2}, {"epochs": 3}, {"dial.updates_per_batch": None}),
     ("sft", {"dial.updates_per_batch": 2}, {"minibatches": 3}, {"dial.updates_per_batch": None}),
     ("dpo", {}, {"link": "robust"}, {"label_smoothing": 0.1}),
+    ("simpo", {"link": "hinge"}, {"label_smoothing": 0.1}, {"link": "sigmoid"}),
+    ("pairwise-policy-gradient", {"clip": "none"}, {"clip_epsilon": 0.1}, {"clip": "joint"}),
+    ("rwr", {"weights": "softmax"}, {"largest_weight": 5.0}, {"weights": "exponential"}),
     ("lp-reg", {"pull": 0.0}, {"threshold": 0.1}, {"pull": 0.5}),
     ("lp-reg", {"pull": 0.0}, {"rare_share": 0.1}, {"pull": 0.5}),
     ("lp-reg", {"threshold": 0.0}, {"threshold_form": "fixed"}, {"threshold": 0.1}),
@@ -89,7 +92,7 @@ def test_every_preset_has_options_that_act_alone(method: str) -> None:
         assert configure(method, plain(config)) == config
 
 
-@pytest.mark.parametrize("method", ["dpo", "sft", "luffy", "ghpo", "rl-plus", "chord"])
+@pytest.mark.parametrize("method", ["dpo", "kto", "reward-model", "simpo", "sft", "luffy", "ghpo", "rl-plus", "chord"])
 def test_tokens_of_others_are_never_cut(method: str) -> None:
     for options in ({"top_k": 3}, {"top_p": 0.5}):
         with pytest.raises(RheostatError, match="Tokens that the policy did not write may lie outside top_k and top_p"):

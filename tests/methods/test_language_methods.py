@@ -19,13 +19,15 @@ from rheostat.tasks.language import ChainSum, FilePrompts, character_tokenizer
 from rheostat.training.building import build_method
 from rheostat.training.run import Interrupted, Run
 from rheostat.trajectories import Source
+from tests.annotated import ANNOTATED
 from tests.crash import crash, differences
 from tests.learners import credited, losses, step_plainly, weights
 from tests.tiny_language import model as random_model
 from tests.training.test_run import StopAfter
 
-LANGUAGE = [name for name, row in table.METHODS.items() if row.domain == "language" and name != "dpo"]  # whose prompts bring pairs
-GROUPED = [name for name in LANGUAGE if name not in ("sft", "ppo-lm", "reinforce", "reinforce-pp")]
+LANGUAGE = [name for name, row in table.METHODS.items() if row.domain == "language" and name not in ANNOTATED]
+PAIRED = ("online-dpo", "pairwise-policy-gradient")
+GROUPED = [name for name in LANGUAGE if name not in ("sft", "ppo-lm", "reinforce", "reinforce-pp", *PAIRED)]
 SMALL: dict[str, Any] = {
     "prompts_per_batch": 4, "group_size": 4, "max_new_tokens": 12, "learning_rate": 1e-3, "evaluate_every": 0, "evaluation_episodes": 0,
     "steps": 2, "checkpoint_every": 2, "threads": 1, "environment_options": {},
@@ -42,6 +44,7 @@ OWN: dict[str, dict[str, Any]] = {
     "rise": {"solution_rewards": "task", "minibatches": 2},
     "rlfr": {"max_new_tokens": 48, "offline_steps": 2, "offline_rows": 8, "flow_blocks": 2, "minibatches": 2},
     "treepo": {"segment": 4, "warmup": 0, "overlong_buffer": 4},
+    "online-dpo": {"temperature": 1.0, "beta": 0.5},
 }
 
 
@@ -104,7 +107,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def small(method: str, model: str, task: Any = None, **options: Any) -> Any:
     values = SMALL | OWN.get(method, {}) | {"model": model} | options
-    if method == "sft":  # nobody samples groups
+    if method in ("sft", "pairwise-policy-gradient"):  # nobody samples groups, or their size is no choice
         del values["group_size"]
     return settings_for(method, task or Lenient(), **values)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.annotated import ANNOTATED
 from tests.token_probes import LANGUAGE, PREFERRED, TOKENS, WORLDS, built, can_fail, distribution, mistakes, sampled_gradients
 
 QUICK = ("Dependent", "Shown", PREFERRED)
@@ -115,8 +117,36 @@ def filtered(policy: Tensor, right: Tensor) -> Tensor:
     return -(1 - nothing) * toward(policy, among(policy, right))
 
 
+def wrong(policy: Tensor, right: Tensor) -> Tensor:
+    """The policy among wrong answers."""
+    others = policy.clone()
+    others[right] = 0.0
+    return others / others.sum()
+
+
+def compared(policy: Tensor, right: Tensor) -> Tensor:
+    """Of DPO on the best and the worst of a group, where both log-ratios are 0: pairs of equal rewards are left out."""
+    p = float(policy[right].sum())
+    nothing = (p**SIZE + (1 - p) ** SIZE) ** GROUPS
+    return -0.05 * (1 - nothing) * (among(policy, right) - wrong(policy, right))
+
+
+def best(policy: Tensor, right: Tensor) -> Tensor:
+    """Of the likelihood of the best of a group."""
+    p = float(policy[right].sum())
+    fails = (1 - p) ** SIZE
+    return -((1 - fails) * toward(policy, among(policy, right)) + fails * toward(policy, wrong(policy, right)))
+
+
+def weighted(policy: Tensor, right: Tensor) -> Tensor:
+    """Of a likelihood weighted by the exponential of the reward."""
+    p = float(policy[right].sum())
+    return -(p * math.e * toward(policy, among(policy, right)) + (1 - p) * toward(policy, wrong(policy, right)))
+
+
 EXPECTED: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] = {
     "bapo": ({}, own(standardised)),
+    "best-of-n": ({}, best),
     "chord": ({}, chord),
     "cispo": ({}, own(standardised)),
     "dapo": ({"dynamic": "none"}, own(standardised)),
@@ -128,6 +158,8 @@ EXPECTED: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] =
     "lp-reg": ({}, own(standardised)),
     "luffy": ({}, mixed_group(lambda p: 0.1 * p / (p + 0.1) ** 2)),
     "nft": ({"dynamic": "none"}, own(centred, GROUPS * SIZE / 1000)),
+    "online-dpo": ({}, compared),
+    "pairwise-policy-gradient": ({}, own(lambda share, deviation: (2 * (1 - share), -2 * share), size=2)),
     "ppo-lm": ({"prompts_per_batch": GROUPS * SIZE}, own(standardised, size=GROUPS * SIZE)),
     "prime": ({}, own(leave_one_out)),
     "process-reward": ({}, own(centred)),
@@ -139,6 +171,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] =
     "rl-plus": ({"entropy_coefficient": 0.0}, mixed_group(lambda p: 4 * p * (1 - p) ** 0.5 / (3 * p + 1))),
     "rlfr": ({}, own(standardised)),
     "rloo": ({}, own(leave_one_out)),
+    "rwr": ({}, weighted),
     "self-curation": ({}, own(standardised)),
     "sft": ({}, imitation),
     "tis": ({}, own(standardised)),
@@ -161,4 +194,4 @@ def test_sampled_gradients_average_to_the_exact_one(method: str) -> None:
 def test_every_method_is_in_some_world_and_its_gradient_is_known_or_not_one_number() -> None:
     """A tree's leaves are no independent samples, and a pair's gradient is in the worlds: its optimum is a number."""
     assert {method for method in LANGUAGE if any(can_fail(method, world) for world in (*WORLDS, PREFERRED))} == set(LANGUAGE)
-    assert set(LANGUAGE) - set(EXPECTED) == {"treepo", "dpo"}
+    assert set(LANGUAGE) - set(EXPECTED) == {"treepo", *ANNOTATED}

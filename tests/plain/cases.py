@@ -8,6 +8,8 @@ from typing import Any
 
 from rheostat.methods import table
 from rheostat.tasks.language import ChainSum, FilePrompts, GuessNumber
+from rheostat.tasks.language.preferences import PreferencePrompts
+from tests.annotated import annotated
 from tests.methods.test_language_methods import Odd
 from tests.plain import losses
 from tests.plain import worth as credit
@@ -53,6 +55,11 @@ def pairs() -> FilePrompts:
             for b in range(10)
         ]
     )
+
+
+def labels() -> PreferencePrompts:
+    """The same, each answer by itself."""
+    return annotated("kto")
 
 
 def case(name: str, loss: Any, *, sees: frozenset[str] | set[str] = frozenset(), **others: Any) -> Case:
@@ -200,6 +207,35 @@ PREFERENCES = [
     ],
 ]  # fmt: skip
 
+JUDGED: dict[str, Any] = {
+    "prompts_per_batch": "left out", "group_size": "left out", "environment_options": "left out", "answers_per_batch": 5
+}  # fmt: skip
+REWARDED = {"prompts_per_batch": 6}
+ANNOTATIONS = [
+    case("ipo", partial(losses.dpo, link=lambda a, b, *_: (a - b - 5.0) ** 2), minibatches=2, **PAIRED),
+    case("ipo/mean", partial(losses.dpo, link=lambda a, b, m, n: (a / m - b / n - 1.0) ** 2), scale="mean", beta=0.5, **PAIRED),
+    case("ipo/scaled", partial(losses.dpo, link=lambda a, b, *_: (0.5 * (a - b) - 0.5) ** 2), scale="scaled", beta=0.5, **PAIRED),
+    case("cdpo", partial(losses.dpo, link=losses.smoothed(0.1, 0.2)), label_smoothing=0.2, **PAIRED),
+    case("robust-dpo", partial(losses.dpo, link=LINKS["robust"]), beta=0.5, label_smoothing=0.1, **PAIRED),
+    case("simpo", partial(losses.simpo, beta=2.0, gamma=0.5), minibatches=2, **PAIRED),
+    case("simpo/cpo", partial(losses.simpo, beta=0.3, gamma=0.0, alpha=0.7, mean=False), reduction="sum", beta=0.3, gamma=0.0,
+         likelihood_coefficient=0.7, **PAIRED),
+    case("orpo", partial(losses.orpo, weight=0.1), minibatches=2, **PAIRED),
+    case("orpo/answer", partial(losses.orpo, weight=0.5, whole=False), odds_coefficient=0.5, likelihood_of="answer", **PAIRED),
+    case("reward-model", partial(losses.bradley_terry, centring=0.05), centring=0.05, minibatches=2, **PAIRED),
+    case("kto", partial(losses.kto, beta=0.5, up=1.0, down=1.3), beta=0.5, undesirable_weight=1.3, minibatches=2, task=labels, turns=2,
+         sees={"a baseline above 0"}, **JUDGED),
+    case("online-dpo", partial(losses.dpo, link=losses.smoothed(0.3)), beta=0.3, kept=losses.differ, turns=2, temperature=1.0, **REWARDED),
+    case("online-dpo/semi-online", partial(losses.dpo, link=losses.smoothed(0.3)), beta=0.3, kept=losses.differ, turns=3, temperature=1.0,
+         refresh_every=2, sees=STALE, **REWARDED),
+    case("pairwise-policy-gradient", partial(losses.pairwise, width=0.2), sees={"clipped"}, turns=2, group_size="left out", **REWARDED),
+    case("pairwise-policy-gradient/joint", partial(losses.pairwise, width=0.2, joint=True, beta=0.1), clip="joint", kl_coefficient=0.1,
+         sees={"clipped"}, turns=2, group_size="left out", **REWARDED),
+    case("best-of-n", losses.best, kept=losses.is_best, turns=2),
+    case("rwr", partial(losses.rwr, temperature=0.5, largest=5.0), weight_temperature=0.5, largest_weight=5.0, sees={"a capped weight"}),
+    case("rwr/softmax", partial(losses.rwr, temperature=0.5, per_prompt=True), weights="softmax", weight_temperature=0.5, minibatches=1),
+]  # fmt: skip
+
 TWO_MODELS = [
     case("ppo-lm", losses.ppo_lm, minibatches=1, group_size=1, prompts_per_batch=8, micro_batch_rows=0, sees=BOTH | {"a row that was cut"}),
     case("ppo-lm/options", partial(losses.ppo_lm, gamma=0.9, lam=0.8, beta=0.2, value=2.0, width=0.02, bonus=0.1), gamma=0.9, lam=0.8,
@@ -222,5 +258,5 @@ TWO_MODELS = [
          prompts_per_batch=2, warmup=0, sees=BOTH | {"a group inside a tree"}),
 ]  # fmt: skip
 
-CASES = [*POLICY_GRADIENTS, *OTHERS_ROWS, *PREFERENCES, *TWO_MODELS]
+CASES = [*POLICY_GRADIENTS, *OTHERS_ROWS, *PREFERENCES, *ANNOTATIONS, *TWO_MODELS]
 METHODS = [name for name, row in table.METHODS.items() if row.domain == "language"]

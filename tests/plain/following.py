@@ -262,7 +262,7 @@ def cut(rows: list[Row], parts: int, chance: torch.Generator) -> Iterator[list[R
     for part in range(parts):
         size = len(units) // parts + (part < len(units) % parts)
         chosen, order = order[:size], order[size:]
-        yield [row for place, row in enumerate(rows) if (row.unit if paired else place) in chosen]
+        yield [row for row in rows if row.unit in chosen] if paired else [rows[place] for place in chosen]
 
 
 def difference(plain: Weights, real: Weights) -> tuple[float, float]:

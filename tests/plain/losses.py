@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -622,6 +623,111 @@ def dpo(world: World, rows: list[Row], *, link: Callable[[Tensor, Tensor, int, i
 def smoothed(beta: float, flipped: float = 0.0) -> Callable[[Tensor, Tensor, int, int], Tensor]:
     """The sigmoid link; with flipped labels conservative DPO."""
     return lambda a, b, *_: -(1 - flipped) * sigmoid(beta * (a - b)).log() - flipped * sigmoid(-beta * (a - b)).log()
+
+
+def sides(rows: list[Row]) -> list[dict[bool, Row]]:
+    """The rows of every pair, the chosen one by True."""
+    pairs: dict[int | None, dict[bool, Row]] = {}
+    for row in rows:
+        pairs.setdefault(row.unit, {})[bool(row.facts["chosen"])] = row
+    return list(pairs.values())
+
+
+def simpo(world: World, rows: list[Row], *, beta: float, gamma: float, alpha: float = 0.0, mean: bool = True) -> Tensor:
+    """SimPO, equation 6, and the objective of CPO."""
+    pairs = sides(rows)
+    total = torch.zeros((), dtype=torch.float64)
+    for pair in pairs:
+        said = {chosen: sum_all(list(world.now(row))) / (len(row) if mean else 1) for chosen, row in pair.items()}
+        total = total - sigmoid(beta * (said[True] - said[False]) - gamma).log()
+    chosen = {pair[True]: [-now for now in world.now(pair[True])] for pair in pairs}
+    return total / len(pairs) + alpha * token_mean(chosen)
+
+
+def orpo(world: World, rows: list[Row], *, weight: float, whole: bool = True) -> Tensor:
+    """ORPO, equations 4 to 7, odds by their definition."""
+    pairs = sides(rows)
+    total = torch.zeros((), dtype=torch.float64)
+    for pair in pairs:
+        chance = {chosen: (sum_all(list(world.now(row))) / len(row)).exp() for chosen, row in pair.items()}
+        odds = {chosen: p / (1 - p) for chosen, p in chance.items()}
+        total = total - weight * sigmoid((odds[True] / odds[False]).log()).log()
+    read = [replace(pair[True], places=list(range(1, len(pair[True].ids)))) if whole else pair[True] for pair in pairs]
+    return total / len(pairs) + token_mean({row: [-now for now in world.now(row)] for row in read})
+
+
+def bradley_terry(world: World, rows: list[Row], *, centring: float) -> Tensor:
+    """A reward model on pairs: the head after the last token."""
+    total, pairs = torch.zeros((), dtype=torch.float64), sides(rows)
+    for pair in pairs:
+        reward = {chosen: appraise(world.network.causal, world.network.value_head.linear, row)[1][-1] for chosen, row in pair.items()}
+        total = total - sigmoid(reward[True] - reward[False]).log() + centring * (reward[True] + reward[False]) ** 2
+    return total / len(pairs)
+
+
+def kto(world: World, rows: list[Row], *, beta: float, up: float, down: float) -> Tensor:
+    """KTO, equation 8: the baseline is of every prompt with the answer of the row before it."""
+    drift = 0.0
+    for row, before in zip(rows, [rows[-1], *rows[:-1]], strict=True):
+        asked, said = row.ids[: row.places[0]], [before.ids[place] for place in before.places]
+        other = replace(row, ids=asked + said, places=list(range(len(asked), len(asked) + len(said))))
+        now = float(world.now(other).detach().sum())
+        world.at(world.starts[0], "past")
+        drift += now - float(speak(world.networks["past"].causal, other)[0].detach().sum())
+    baseline = max(0.0, drift / len(rows))
+    world.seen |= {"a baseline above 0"} if baseline > 0 else set()
+    total = torch.zeros((), dtype=torch.float64)
+    for row in rows:
+        h = sum_all([now - base for now, base in zip(world.now(row), row.reference, strict=True)])
+        good = bool(row.facts["desirable"])
+        total = total + (up * (1 - sigmoid(beta * (h - baseline))) if good else down * (1 - sigmoid(beta * (baseline - h))))
+    return total / len(rows)
+
+
+def differ(world: World, row: Row) -> bool:
+    """Whether the two answers of a pair have different rewards."""
+    return len({other.reward for other in world.batch if other.unit == row.unit}) == 2
+
+
+def pairwise(world: World, rows: list[Row], *, width: float, joint: bool = False, beta: float = 0.0) -> Tensor:
+    """The pairwise policy gradient, with the ratio of each answer or of both clipped."""
+    total, pairs = torch.zeros((), dtype=torch.float64), sides(rows)
+    for pair in pairs:
+        gain = pair[True].reward - pair[False].reward
+        if beta:
+            gain -= beta * (sum(pair[True].old) - sum(pair[True].reference) - sum(pair[False].old) + sum(pair[False].reference))
+        moved = {chosen: sum_all(list(world.now(row))) - sum(row.old) for chosen, row in pair.items()}
+        parts = [(moved[True] - moved[False], gain)] if joint else [(moved[True], gain), (moved[False], -gain)]
+        for log_ratio, worth in parts:
+            ratio = log_ratio.exp()
+            cut = ratio.clamp(1 - width, 1 + width)
+            world.seen |= {"clipped"} if float((cut * worth).detach()) < float((ratio * worth).detach()) else set()
+            total = total - 0.5 * torch.minimum(ratio * worth, cut * worth)
+    return total / len(pairs)
+
+
+def is_best(world: World, row: Row) -> bool:
+    """Whether it is the first of the best of its group."""
+    group = credit.members(row, world.batch)
+    top = max(other.reward for other in group)
+    return row is next(other for other in group if other.reward == top)
+
+
+def best(world: World, rows: list[Row]) -> Tensor:
+    """Best-of-N distillation: the likelihood of the best answers, a mean over prompts."""
+    return row_sum({row: [-now for now in world.now(row)] for row in rows})
+
+
+def rwr(world: World, rows: list[Row], *, temperature: float, largest: float = 20.0, per_prompt: bool = False) -> Tensor:
+    """Reward-weighted regression: exponentials up to a cap over all tokens, or a softmax over the answers of a prompt."""
+    weight: dict[Row, float] = {}
+    for row in rows:
+        raised = math.exp(row.reward / temperature)
+        world.seen |= {"a capped weight"} if raised > largest else set()
+        others = [math.exp(other.reward / temperature) for other in credit.members(row, world.batch)]
+        weight[row] = raised / sum(others) if per_prompt else min(raised, largest)
+    values = {row: [-weight[row] * now for now in world.now(row)] for row in rows}
+    return sum_of(values) / len({row.group for row in rows}) if per_prompt else token_mean(values)
 
 
 # --- critics and reward models ----------------------------------------------------------------------------------------------------------

@@ -177,7 +177,14 @@ def test_the_dial_is_shown_where_it_can_be_turned() -> None:
     assert shown["ppo"] | {"dial.refresh_every"} == shown["grpo"] == everything and "dial.refresh_every" not in shown["ppo"]
     assert shown["sac"] == shown["bc"] == shown["uni-o4"] == set()
     assert shown["sft"] == {"dial.updates_per_batch"} and shown["ros"] == {"dial.updates_per_batch"}
-    values: dict[str, object] = {"lag": 1, "replay_share": 0.5, "expert_share": 0.5, "updates_per_batch": 2, "replay_age": 9, "refresh_every": 3}
+    values: dict[str, object] = {
+        "lag": 1,
+        "replay_share": 0.5,
+        "expert_share": 0.5,
+        "updates_per_batch": 2,
+        "replay_age": 9,
+        "refresh_every": 3,
+    }
     for name, paths in shown.items():
         for path in everything - paths:
             with pytest.raises(RheostatError):

@@ -11,13 +11,23 @@ from tests.vectors.runner import run_file
 
 LOSSES: dict[str, tuple[str, str]] = {
     "bapo": ("bapo", "search/"),
+    "best-of-n": ("baselines-preference", "best_of_n_seqsum"),
+    "cdpo": ("baselines-preference", "cdpo_"),
     "chord": ("chord", "mix/"),
     "cispo": ("baselines-llm", "loss/cispo"),
     "dapo": ("baselines-llm", "trl/dapo/token_hi"),
-    "dpo": ("baselines-preference", "dpo_"),
+    "dpo": ("baselines-preference", "dpo_sigmoid_beta"),
     "dr-grpo": ("baselines-llm", "trl/dr_grpo/token"),
     "ghpo": ("ghpo", "loss/"),
     "gmpo": ("baselines-llm", "loss/gmpo"),
+    "ipo": ("baselines-preference", "dpo_ipo"),
+    "kto": ("baselines-preference", "kto_"),
+    "online-dpo": ("baselines-preference", "online_dpo_"),
+    "orpo": ("baselines-preference", "orpo_"),
+    "reward-model": ("baselines-preference", "bt_rm_"),
+    "robust-dpo": ("baselines-preference", "dpo_robust"),
+    "rwr": ("baselines-preference", "rwr_"),
+    "simpo": ("baselines-preference", "cpo_"),
     "grpo": ("baselines-llm", "loss/ppo_symmetric"),
     "gspo": ("baselines-llm", "loss/gspo"),
     "lp-reg": ("lp-reg", "offpolicy_"),
@@ -40,7 +50,7 @@ ADVANTAGES = {
     "rheostat.credit.flow_rewards.FlowRewards.rewards": [("rlfr", "shaping_"), ("rlfr", "full_row")],
     "rheostat.credit.tree_advantages.SubgroupAdvantage.of": [("treepo", "subtree_")],
 }
-ELSEWHERE = {"ppo-lm", "prime", "process-reward", "reinforce-pp", "rft", "sft"}
+ELSEWHERE = {"pairwise-policy-gradient", "ppo-lm", "prime", "process-reward", "reinforce-pp", "rft", "sft"}
 """Methods whose loss no file holds; the advantage of reinforce-pp and the critic of ppo-lm are there."""
 
 

@@ -203,12 +203,10 @@ def expert_rows(setup: LanguageSetup, prompts: list[tuple[Prompt, list[int]]], t
     rows: list[tuple[list[int], list[int]]] = []
     ended: list[bool] = []
     for (prompt, ids), text in zip(prompts, texts, strict=True):
-        cut, answer = isinstance(text, Completion) and text.cut, turn.ends(prompt)
-        words = list(tokenizer(turn.continued(text) if answer else text, add_special_tokens=False)["input_ids"])
-        end = turn.end if answer else tokenizer.eos_token_id
-        completion = words if cut or words[-1:] == [end] else [*words, end]
+        cut = isinstance(text, Completion) and text.cut
+        completion = encoded_answer(tokenizer, turn, prompt, text, cut=cut)
         ended.append(not cut)
-        if not words:
+        if not text:
             raise RheostatError(f"The demonstration for prompt {prompt.key} is empty: remove the row or give it a text.")
         if len(completion) > setup.max_new_tokens:
             raise RheostatError(
@@ -216,16 +214,10 @@ def expert_rows(setup: LanguageSetup, prompts: list[tuple[Prompt, list[int]]], t
                 "completion may have: raise max_new_tokens or filter the file."
             )
         rows.append((ids, completion))
-    left = max(len(ids) for ids, _ in rows)
-    width = left + max(len(completion) for _, completion in rows)
-    shape = (len(rows), width)
-    action = torch.full(shape, setup.policy.pad_id)
-    attention, mask, terminated, truncated = (torch.zeros(shape, dtype=torch.bool) for _ in range(4))
-    for row, (ids, completion) in enumerate(rows):
-        action[row, left - len(ids) : left] = torch.tensor(ids)
-        action[row, left : left + len(completion)] = torch.tensor(completion)
-        attention[row, left - len(ids) : left + len(completion)] = True
-        mask[row, left : left + len(completion)] = True
+    action, attention, mask, left = token_rows(rows, setup.policy.pad_id)
+    shape = action.shape
+    terminated, truncated = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    for row, (_, completion) in enumerate(rows):
         (terminated if ended[row] else truncated)[row, left + len(completion) - 1] = True
 
     def per_row(values: Tensor) -> Tensor:
@@ -245,3 +237,38 @@ def expert_rows(setup: LanguageSetup, prompts: list[tuple[Prompt, list[int]]], t
         valid=per_row(torch.ones(len(rows), dtype=torch.bool)),
         batch_size=list(shape),
     )
+
+
+def encoded_answer(tokenizer: Any, turn: Turn, prompt: Prompt, text: str, *, cut: bool) -> list[int]:
+    """Token ids of an answer with its end: the token that closes a turn, or the tokenizer's; text that was cut has none.
+
+    Args:
+        tokenizer: of the model that reads it.
+        turn: how its template writes the assistant's turn.
+        prompt: that is answered.
+        text: the answer.
+        cut: whether its writer was stopped by a limit.
+    """
+    answer = turn.ends(prompt)
+    words = list(tokenizer(turn.continued(text) if answer else text, add_special_tokens=False)["input_ids"])
+    end = turn.end if answer else tokenizer.eos_token_id
+    return words if cut or words[-1:] == [end] else [*words, end]
+
+
+def token_rows(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor, Tensor, Tensor, int]:
+    """Prompts and their answers as rows: tokens, attention and the mask of the answers, ``[B, T]`` each, and where answers begin.
+
+    Args:
+        rows: token ids of each prompt and of its answer.
+        pad: fills what is left of prompts and right of answers.
+    """
+    left = max(len(asked) for asked, _ in rows)
+    shape = (len(rows), left + max(len(said) for _, said in rows))
+    action = torch.full(shape, pad)
+    attention, mask = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
+    for row, (asked, said) in enumerate(rows):
+        action[row, left - len(asked) : left] = torch.tensor(asked)
+        action[row, left : left + len(said)] = torch.tensor(said)
+        attention[row, left - len(asked) : left + len(said)] = True
+        mask[row, left : left + len(said)] = True
+    return action, attention, mask, left

@@ -18,7 +18,7 @@ from rheostat.collect.language.prompt_groups import Graded
 from rheostat.credit.verifiers.verifier_interface import Scores
 from rheostat.errors import RheostatError
 from rheostat.options import option
-from rheostat.parts import Batch, Metrics
+from rheostat.parts import Batch
 from rheostat.tasks.language.task_interface import Prompt
 from rheostat.trajectories import Source
 
@@ -55,11 +55,13 @@ class Pairs:
 
     pairs: int = option(64, short="pairs_per_batch", at_least=1)
     """Preference pairs per batch."""
+    kind: ClassVar[str] = "file"
+    lesson: ClassVar[str] = "pairs"
     group_size: ClassVar[int] = 2
     ungraded: ClassVar[bool] = True
     annotated: ClassVar[bool] = True
     makes_units: ClassVar[bool] = True
-    writes: ClassVar[tuple[str, ...]] = ("chosen",)
+    writes: ClassVar[tuple[str, ...]] = ("chosen", "margin")
     single_turn: ClassVar[str] = "both answers of a preference pair are one completion"
     refuses: ClassVar[Mapping[str, str]] = dict.fromkeys(
         ("lag", "replay_share", "expert_share"), "nothing is sampled, every row is an annotation"
@@ -95,28 +97,6 @@ def pairs_of(context: Any, drawn: list[tuple[Prompt, list[int]]], numbers: list[
     batch = batch_of(graded)
     batch.units = units
     batch.columns["chosen"] = torch.arange(len(prompts)) % 2 == 0
+    batch.columns["margin"] = torch.tensor([float(prompt.columns.get("margin") or 0.0) for prompt, _ in prompts])
     batch.metrics = {"completion_length": rows.mask.sum(1).float().mean().item()}
     return batch
-
-
-@dataclass(frozen=True)
-class HeldOutPairs:
-    """Evaluation on held-out pairs instead of samples: how the policy ranks them."""
-
-    def measure(self, context: Any, count: int, term: Any) -> Metrics:
-        """The share of held-out pairs that the policy ranks as the annotator did, and its mean margin.
-
-        Args:
-            context: of the learner.
-            count: prompts of the validation side, at most.
-            term: a :class:`~rheostat.objectives.preference_terms.PreferenceTerm`.
-        """
-        drawn = [
-            (prompt, ids) for prompt in context.setup.task.validation(count) if (ids := context.setup.encoder.encode(prompt)) is not None
-        ]
-        batch = pairs_of(context, drawn, list(range(len(drawn))))
-        with torch.no_grad():
-            batch.rows.reference_logp = context.score(batch.rows, "reference", entropy=False, count=False).logp
-            chosen, rejected = term.log_ratios(context.score(batch.rows, entropy=False, count=False).logp, batch)
-        margin = chosen - rejected
-        return {"validation_preference_accuracy": (margin > 0).float().mean().item(), "validation_margin": margin.mean().item()}

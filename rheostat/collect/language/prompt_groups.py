@@ -37,6 +37,10 @@ class LanguageSetup:
     """The run's file of expert rows."""
     special_text: bool = False
     """Whether rewards see special tokens in the text (tags that are tokens, say)."""
+    gradable: bool = True
+    """Whether completions can be graded: not where a file of annotated answers came without a reward."""
+    reference: LanguagePolicy | None = None
+    """The model that log-ratios are measured to, in place of the starting one."""
 
     def texts(self, completions: list[list[int]]) -> tuple[list[str], list[str]]:
         """Completions as rewards read them, and with their special tokens whatever rewards read; the token that ends one is left out."""

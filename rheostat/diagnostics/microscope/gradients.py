@@ -35,8 +35,14 @@ from rheostat.parts import Batch
 from rheostat.streams import Streams
 from rheostat.training.settings import by_path, configure, merged
 
+COMPARES = "its loss compares the two completions of a pair and weighs no reward"
 NO_REWARD = {
-    "dpo": "its loss compares the two completions of a pair and weighs no reward",
+    **dict.fromkeys(("cdpo", "dpo", "ipo", "online-dpo", "orpo", "robust-dpo", "simpo"), COMPARES),
+    "best-of-n": "it imitates the best of its completions and weighs no reward",
+    "kto": "it learns from labels and never sees a reward",
+    "pairwise-policy-gradient": "its completions come in pairs; with groups of two rloo has the same gradient",
+    "reward-model": "it trains a reward, and no policy",
+    "rwr": "it imitates its completions by their rewards, which is no gradient of the reward",
     "sft": "it imitates demonstrations and never sees a reward",
 }
 """Methods without a policy gradient of the reward, and why."""

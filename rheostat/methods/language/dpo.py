@@ -6,14 +6,16 @@ Equations (y_w preferred to y_l, sums over the tokens of an answer)
     w    = sum log pi(y_w | x) - log pi_ref(y_w | x),      l the same of y_l
     loss = -mean over pairs of log sigmoid(beta (w - l))
 
-WHO ACTS   no one: an annotator has written down both answers (columns ``prompt``, ``chosen``, ``rejected`` of the prompts' file).
+WHO ACTS   no one: an annotator has written down both answers (``--preferences FILE``). With ``data sampled`` the policy itself, or with
+           ``dial.refresh_every`` a copy of it: the best and the worst of its answers are the pair.
 KEPT       every pair, whole: its two rows fall into the same gradient step and the same micro-batch.
-WORTH      which of the two was preferred.
+WORTH      which of the two was preferred, by the annotator or by the reward.
 MOVES      the sigmoid link on the difference of log-ratios to the starting model; ``link`` takes the others of the field.
 
 What differs from grpo: no sampling, no reward, no ratio to an old policy and no clip; the KL to the starting model is implied by the
 log-ratios. What implementations do differently: IPO is on sums in its paper and per token in TRL's trainer (``ipo``, ``ipo-mean``);
-TRL 1.16.0 ignores label smoothing for the plain sigmoid, here it acts (conservative DPO). Measurements are of held-out pairs.
+TRL 1.16.0 ignores label smoothing for the plain sigmoid, here it acts (conservative DPO). Measurements are of held-out pairs, and where
+completions can be graded of samples beside those of the starting model.
 Checked against: TRL 1.16.0, executed (``tests/vectors``: baselines-preference).
 """
 
@@ -23,25 +25,23 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rheostat.collect.language.language_collectors import SamplingOptions
-from rheostat.collect.language.pairs import HeldOutPairs, Pairs
-from rheostat.credit.annotations import ModelScores
-from rheostat.learner.context import Budget, Evaluation
+from rheostat.collect.language.pairs import Pairs
+from rheostat.learner.context import Budget, Evaluation, Grading
 from rheostat.learner.dial import Dial
-from rheostat.learner.language import policy_models
+from rheostat.learner.language_preferences import PairSource, from_pairs
 from rheostat.learner.learner import Composition
-from rheostat.learner.models import Frozen
 from rheostat.learner.update import Update
 from rheostat.objectives.preference import Link, check_link
 from rheostat.objectives.preference_terms import PreferenceTerm
 from rheostat.options import option
-from rheostat.parts import Weighted
 
 
 @dataclass(frozen=True)
 class DPO:
     """The paper's loss at TRL's step size."""
 
-    data: Pairs = Pairs()
+    data: PairSource = Pairs()
+    """Pairs of a file that an annotator has written (file), or pairs of the policy's own that a reward orders (sampled)."""
     link: Link = option("sigmoid")
     """From the log-ratios of a pair to a loss; see :mod:`rheostat.objectives.preference`."""
     beta: float = option(0.1, above=0)
@@ -51,6 +51,7 @@ class DPO:
     sampling: SamplingOptions = SamplingOptions()
     update: Update = Update(learning_rate=1e-6)
     evaluation: Evaluation = Evaluation()
+    grading: Grading = Grading()
     budget: Budget = Budget()
     dial: Dial = Dial()
 
@@ -66,12 +67,4 @@ class DPO:
 
     def compose(self) -> Composition:
         """The four answers."""
-        preference = PreferenceTerm(link=self.link, beta=self.beta, smoothing=self.label_smoothing)
-        return Composition(
-            collect=self.data,
-            retain=[],
-            credit=[ModelScores()],
-            improve=[self.update.of(Weighted(preference, name="preference"))],
-            models=policy_models(self.update) | {"reference": Frozen()},
-            measure=lambda context, count: HeldOutPairs().measure(context, count, preference),
-        )
+        return from_pairs(self, PreferenceTerm(link=self.link, beta=self.beta, smoothing=self.label_smoothing))

@@ -13,6 +13,7 @@ import rheostat
 from rheostat.api import save
 from rheostat.cli.entry import parse
 from rheostat.diagnostics.microscope.advantages import ADVANTAGES
+from rheostat.diagnostics.microscope.gradients import NO_REWARD
 from rheostat.diagnostics.microscope.kl_estimators import KL_ESTIMATORS
 from rheostat.diagnostics.microscope.microscope_result import DEFAULT, MicroscopeResult, kind_of
 from rheostat.diagnostics.microscope.summary import squared_mean, summarise
@@ -118,7 +119,7 @@ def test_control_methods(name: str) -> None:
 
 def test_every_method_is_either_looked_at_or_refused() -> None:
     for name in table.METHODS:
-        if name in ("sft", "dpo", "props"):  # refused; tested below, being slow
+        if name in (*NO_REWARD, "props"):  # refused; tested below, being slow
             continue
         control = table.entry(name).domain == "control"
         if name == "pmoe-ppo" or (

@@ -1,0 +1,85 @@
+"""Preference pairs of the policy's own: of several completions of a prompt the best and the worst, as a reward orders them.
+
+How fresh they are is the dial's: sampled by the present policy (online), by a copy that is taken anew every few updates (semi-online,
+``dial.refresh_every``), or by the policy of the start (offline, 0).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from rheostat.collect.language.language_collectors import Groups, selected
+from rheostat.objectives.preference import best_of_n
+from rheostat.options import option
+from rheostat.parts import Batch
+
+
+@dataclass(frozen=True)
+class SampledPairs:
+    """The policy answers the next prompts several times; the best and the worst answer of each become a pair (a collector)."""
+
+    prompts: int = option(32, short="prompts_per_batch", at_least=1)
+    """Prompts per batch, each of which gives at most one pair."""
+    answers: int = option(2, short="group_size", at_least=2)
+    """Completions per prompt, of which the best and the worst are compared."""
+    ties: Literal["skip", "first"] = option("skip")
+    """Answers of equal reward teach nothing (skip), or the first is taken as the better one, as in TRL."""
+    missing_end_penalty: float = option(0.0, at_least=0)
+    """Subtracted from the reward of a completion that was cut at the length limit, before answers are compared."""
+    kind: ClassVar[str] = "sampled"
+    lesson: ClassVar[str] = "pairs"
+    makes_units: ClassVar[bool] = True
+    writes: ClassVar[tuple[str, ...]] = ("chosen", "margin")
+    refuses: ClassVar[Mapping[str, str]] = {
+        "replay_share": "its pairs are thrown away after their update",
+        "expert_share": "both answers of a pair are the policy's",
+    }
+
+    @property
+    def group_size(self) -> int:
+        """Rows of a pair."""
+        return 2
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch."""
+        return 2 * self.prompts
+
+    def collect(self, context: Any) -> Batch:
+        """``[2 * prompts, T]``: chosen and rejected in turn, column ``chosen`` bool ``[B]``; pairs that teach nothing are masked."""
+        batch = Groups(self.prompts, self.answers).collect(context)
+        rows = batch.rows
+        reward, cut = rows.reward.sum(1), rows.truncated.any(1)
+        chosen, rejected = self.compared(reward, cut)
+        index, worth = torch.stack([chosen, rejected], 1).flatten(), self.worth(reward, cut)
+        gap = worth[chosen] - worth[rejected]
+        told = rows.valid[:, 0].view(self.prompts, self.answers).all(1) & ((gap > 0) | (self.ties == "first"))
+        found = selected(batch, index)
+        found.rows.mask = found.rows.mask & told.repeat_interleave(2)[:, None]
+        found.units = found.rows.group[:, 0].clone()
+        found.columns["chosen"] = torch.arange(len(index)) % 2 == 0
+        found.columns["margin"] = gap.repeat_interleave(2)
+        found.metrics = batch.metrics | {"paired_share": told.float().mean().item(), "reward_gap": gap.mean().item()}
+        return found
+
+    def worth(self, reward: Tensor, cut: Tensor) -> Tensor:
+        """``[B]`` what completions are compared by, from their rewards and whether they were cut."""
+        return reward - self.missing_end_penalty * cut
+
+    def compared(self, reward: Tensor, cut: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows ``[X]`` of the chosen and of the rejected completions, from rewards ``[X * answers]`` and whether they were cut."""
+        best, worst = ends(self.worth(reward, cut).view(-1, self.answers))
+        first = torch.arange(len(best)) * self.answers
+        return first + best, first + worst
+
+
+def ends(reward: Tensor) -> tuple[Tensor, Tensor]:
+    """Indices ``[X]`` of the best and of the worst of N rewards ``[X, N]``: of equal ones the first is best, and another one worst."""
+    best = best_of_n(reward)
+    others = reward.scatter(1, best[:, None], float("inf"))
+    return best, best_of_n(-others)

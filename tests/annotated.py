@@ -1,0 +1,44 @@
+"""Methods that learn from annotated answers unless they are told otherwise, and small files of such answers for them."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from rheostat.methods import table
+from rheostat.tasks.language.preferences import PreferencePrompts
+
+Row = dict[str, Any]
+
+
+@cache
+def lesson_of(method: str) -> str | None:
+    """What a method learns from by default: pairs, labels or scores of annotators; None: from its own samples, or from an expert."""
+    if table.entry(method).domain != "language":
+        return None
+    parts = table.entry(method).load()().compose().parts().values()
+    return next((part.lesson for part in parts if getattr(part, "annotated", False)), None)
+
+
+ANNOTATED = tuple(name for name in table.METHODS if lesson_of(name) is not None)
+"""Methods that do not sample by default."""
+
+
+def sums(count: int = 100) -> list[Row]:
+    """Sums, right and wrong by one; the wrong answer is longer, and some are longer still."""
+    rows = [
+        {"prompt": f"{a}+{b}=", "chosen": str((a + b) % 10) * (1 + b % 2), "rejected": f"{(a + b + 1) % 10}{a}" * (1 + a % 2)}
+        for a in range(10)
+        for b in range(10)
+    ]
+    return rows[:count]
+
+
+def sizes(method: str, count: int = 4) -> Row:
+    """The options that say how many answers or pairs are in a batch."""
+    return {"pairs_per_batch" if lesson_of(method) == "pairs" else "answers_per_batch": count}
+
+
+def annotated(method: str, rows: list[Row] | None = None, **options: Any) -> PreferencePrompts:
+    """The same as the task of a method."""
+    return PreferencePrompts(sums() if rows is None else rows, lesson_of(method) or "pairs", **options)  # type: ignore[arg-type]
