@@ -47,6 +47,20 @@ class DrawnRun(Run):
 
         return plot_run(self, self.directory / "curves.png" if path is None else path)
 
+    @property
+    def student(self) -> Any:
+        """The compressed network of a run that compresses, trained to the end: a ``torch.nn.Module`` that makes logits of images.
+
+        Its ``architecture`` says what it is made of. A finished run keeps it in the folder ``model``, too
+        (:func:`rheostat.load_network`).
+
+        Raises:
+            RheostatError: the run does not compress a network.
+        """
+        if table.entry(self.settings.method).domain != "compression":
+            raise RheostatError(f"{self.settings.method} does not compress a network: run.student does not apply to it.")
+        return self.method.policy.network
+
 
 def train(
     method: str,
@@ -101,7 +115,8 @@ def train(
     task, policy, options = given.task, given.policy, given.options
     task = task_of_prompts(method, options) if task is None or task == "" else task
     settings = settings_for(method, task, preset=preset, below=below, **options)
-    where = Path(directory) if directory else free_directory(f"{method}-{settings.task.removeprefix(CUSTOM)}-s{settings.seed}")
+    name = Path(settings.task).stem if settings.task.endswith(".npz") else settings.task.removeprefix(CUSTOM)
+    where = Path(directory) if directory else free_directory(f"{method}-{name}-s{settings.seed}")
     listeners = listening_ones(callbacks)
     check_sinks(sinks)
     with trusting(trust):
@@ -210,6 +225,13 @@ def load(
     opening: dict[str, Any] = {"sandbox": sandbox, "at": at, "to_continue": to_continue, "accept_changes": accept_changes}
     with trusting(trust):
         return DrawnRun.load(directory, task=task, policy=policy, **opening)
+
+
+def load_network(folder: str | Path) -> Any:
+    """A compressed network that a run has kept in its folder ``model``; see :func:`rheostat.tasks.compression.teachers.load_network`."""
+    from rheostat.tasks.compression.teachers import load_network as load_from
+
+    return load_from(folder)
 
 
 def compare(methods: list[str], task: str | Sequence[str], *, seeds: int = 8, **options: Any) -> Any:

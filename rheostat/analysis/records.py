@@ -360,6 +360,8 @@ class Arm:
             return "gradient steps" + (", then environment steps" if self.records[0].settings.get("online_steps") else "")
         if entry is not None and entry.domain == "control":
             return "environment steps"
+        if entry is not None and entry.domain == "compression":
+            return "epochs"
         budget = self.records[0].settings.get("config", {}).get("budget", "steps")
         return str(budget["unit"] if isinstance(budget, dict) else budget)  # version 0.1 had one level
 

@@ -105,7 +105,8 @@ def named(kind: str | None, domain: str = "") -> list[str]:
         return [*table.METHODS, *added("methods")]
     if kind == TASK:
         families = known_families()
-        return [each for family, ids in families.items() for each in ids if not domain or (family == "language") == (domain == "language")]
+        of = {"language": "language", "images": "compression"}
+        return [each for family, ids in families.items() for each in ids if domain in ("", of.get(family, "control"))]
     if kind == RUN:
         return [str(each) for each in sorted(runs_folder().glob("*/"))]
     return []

@@ -131,7 +131,9 @@ class Evaluate:
             self.language(run)
             return
         if self.self_verify:
-            raise RheostatError(f"--self-verify is about answers in text: {run.settings.method} trains a control policy.")
+            raise RheostatError(f"--self-verify is about answers in text: {run.settings.method} writes none.")
+        if self.video and table.entry(run.settings.method).domain != "control":
+            raise RheostatError(f"--video is for control policies, and {run.settings.method} compresses a network: leave it out.")
         result = {"run": str(self.run_directory), "steps": run.method.steps} | run.method.evaluate(self.episodes or 20)
         if self.video:
             result |= self.filmed(run)

@@ -152,6 +152,29 @@ class LanguageOptions(TrainOptions):
     """Leave out expert rows to which the verifier gives less than this reward."""
 
 
+@dataclass
+class CompressionOptions(TrainOptions):
+    """Options of runs that compress a network."""
+
+    task: Positional[str] = ""
+    """The images, as --data says; leave it out where --data does, or --config names it."""
+    steps: int = 200
+    """Budget, in epochs of the search."""
+    evaluation_episodes: int = 1
+    """0 leaves out the final measurement, on all test images."""
+    data: str | None = None
+    """What the network tells apart: digits, shapes, or a .npz file with images x and classes y (or x_train, y_train, x_test, y_test)."""
+    teacher: str = "plain"
+    """The network to compress: plain, residual or small (trained once and cached), a module of yours as FILE.py:NAME, or the folder of a
+    saved network."""
+    controller: str | None = None
+    """A run whose controllers this one begins with, trained on another (smaller) teacher; the same as --from-run."""
+
+
+BASES: dict[str, type[TrainOptions]] = {"control": ControlOptions, "language": LanguageOptions, "compression": CompressionOptions}
+"""Options of every run of a domain."""
+
+
 @dataclass(frozen=True)
 class Start:
     """Where the options of a command line begin."""
@@ -166,7 +189,7 @@ class Start:
     @property
     def base(self) -> type[TrainOptions]:
         """Options of every run of its domain."""
-        return ControlOptions if table.entry(self.name).domain == "control" else LanguageOptions
+        return BASES[table.entry(self.name).domain]
 
     @cached_property
     def config(self) -> Any:
@@ -319,8 +342,8 @@ def no_such_flag(name: str, config: Any, plain: str, value: str, general: set[st
     from rheostat.training.unknown_options import no_such_option
 
     domain = table.entry(name).domain
-    other = LanguageOptions if domain == "control" else ControlOptions
-    if plain in {item.name for item in dataclasses.fields(other)} - general:
+    others = {item.name for other, base in BASES.items() if other != domain for item in dataclasses.fields(base)}
+    if plain in others - general:
         return RheostatError(f"--{plain.replace('_', '-')} is not for {domain} methods, of which {name} is one: leave it out.")
     return no_such_option(name, config, plain, value, beside=tuple(general))
 
@@ -415,7 +438,7 @@ class _SameTerminal(io.StringIO):
 def train_help() -> str:
     """What ``rheostat train`` says without a method."""
     lines = ["usage: rheostat train METHOD TASK [options]", "", "Train a method on a task.", ""]
-    for domain, what in (("control", "Control"), ("language", "Language models")):
+    for domain, what in (("control", "Control"), ("language", "Language models"), ("compression", "Compression")):
         lines += [f"{what}:", *(f"  {name:<15}{row.title}" for name, row in table.METHODS.items() if row.domain == domain), ""]
     lines += [
         "`rheostat train METHOD --help` lists the options of a method, `rheostat show METHOD` explains it, `rheostat list` lists tasks."

@@ -12,7 +12,10 @@ from typing import Any, Literal
 from rheostat import plugins
 from rheostat.errors import RheostatError, unknown
 
-Domain = Literal["control", "language"]
+Domain = Literal["control", "language", "compression"]
+
+
+PARENTS: dict[Domain, str] = {"control": "ppo", "language": "grpo", "compression": "n2n"}
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Entry:
     @property
     def parent(self) -> str:
         """The method that others of its domain are told apart from."""
-        return "grpo" if self.domain == "language" else "ppo"
+        return PARENTS[self.domain]
 
     def load(self) -> Any:
         """The method class."""
@@ -138,6 +141,13 @@ METHODS: dict[str, Entry] = {
     ),
     "luffy": Entry(
         "rheostat.methods.language.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", PLAIN_OWN_CODE
+    ),
+    "n2n": Entry(
+        "rheostat.methods.compression.n2n:N2N",
+        "compression",
+        "Networks cut down by two recurrent policies",
+        "1709.06030",
+        PLAIN_OWN_CODE.replace("probes, ", ""),
     ),
     "nft": Entry(
         "rheostat.methods.language.nft:NFT", "language", "Likelihood that learns from wrong answers", "2505.18116", PLAIN_OWN_CODE

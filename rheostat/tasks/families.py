@@ -15,10 +15,11 @@ def known_families() -> dict[str, list[str]]:
 
 
 def _find() -> dict[str, list[str]]:
+    from rheostat.tasks.compression.images import IMAGE_TASKS
     from rheostat.tasks.control.registration import known_tasks
     from rheostat.tasks.fleet.city_list import CITIES
     from rheostat.tasks.language import LANGUAGE_TASKS
     from rheostat.tasks.language.reasoning import PREFIX, data_sets
 
     language = [name for name in LANGUAGE_TASKS if not name.startswith(PREFIX)] + [PREFIX + name for name in data_sets()]
-    return known_tasks() | {"fleets": list(CITIES), "language": language}
+    return known_tasks() | {"fleets": list(CITIES), "language": language, "images": list(IMAGE_TASKS)}

@@ -227,6 +227,8 @@ def build_method(
 
         setup = build_setup(settings, config, task, policy)
         return language.build(config, settings.method, setup, streams, settings.steps, weights=weights)
+    if entry.domain == "compression":
+        return build_compression(settings, config, policy, streams, weights)
     from rheostat.learner import control
     from rheostat.tasks.control.facts import Facts
 
@@ -275,6 +277,25 @@ def _build_on_preferences(config: Any, settings: Settings, task: Any, policy: An
     return preferences.build(
         config, settings.method, task, Streams(settings.seed), settings.steps, weights=weights, compute=settings.compute
     )
+
+
+def build_compression(settings: Settings, config: Any, teacher: Any, streams: Streams, weights: StartingWeights | None) -> Any:
+    """The method of a run that compresses a network.
+
+    Args:
+        settings: of the run.
+        config: of its method.
+        teacher: the network, where it was handed over as an object.
+        streams: of chance.
+        weights: controllers of another run, to begin with.
+    """
+    from rheostat.learner import compression
+    from rheostat.tasks.compression.images import load_images
+    from rheostat.tasks.compression.teachers import load_teacher
+
+    images = load_images(settings.task, settings.environment_options)
+    network = load_teacher(settings.teacher if teacher is None else teacher, images)
+    return compression.build(config, settings.method, network, images, streams, settings.steps, weights=weights)
 
 
 def data_for(cls: Any, settings: Settings, given: OfflineData | Path | None = None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ HOOKS = ("on_update", "on_evaluation", "on_checkpoint")
 MEASURED: dict[str, tuple[str, ...]] = {
     "control": ("evaluation_return", "evaluation_length", "normalised_score"),
     "language": ("accuracy", "validation_preference_accuracy"),
+    "compression": (),
 }
 """Metrics of an evaluation by which a run may be stopped, by domain."""
 MAIN = ("evaluation_return", "accuracy", "validation_preference_accuracy")
@@ -97,9 +98,13 @@ def check_measured(settings: Settings, domain: str, measures: bool) -> None:
     Raises:
         RheostatError: no measurement, or a metric of none.
     """
+    asked = [name for name in ("save_best", "stop_at") if getattr(settings, name)]
+    if asked and not MEASURED[domain]:
+        raise RheostatError(
+            f"{asked[0]} goes by measurements while training, and {settings.method} measures its result at the end alone: leave it out."
+        )
     if settings.stop_at and settings.stop_at[0] not in MEASURED[domain]:
         raise unknown("metric for stop_at", settings.stop_at[0], MEASURED[domain])
-    asked = [name for name in ("save_best", "stop_at") if getattr(settings, name)]
     if asked and not measures:
         raise RheostatError(f"{asked[0]} goes by measurements while training, and evaluate_every is 0: set that too.")
 

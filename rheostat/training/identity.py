@@ -23,7 +23,11 @@ from rheostat.methods import table
 from rheostat.options import flatten
 from rheostat.training.settings import Settings
 
-COMPUTES = {"control": ("torch", "numpy", "gymnasium", "envpool", "mujoco"), "language": ("torch", "numpy", "transformers")}
+COMPUTES = {
+    "control": ("torch", "numpy", "gymnasium", "envpool", "mujoco"),
+    "language": ("torch", "numpy", "transformers"),
+    "compression": ("torch", "numpy", "scikit-learn"),
+}
 """Packages whose every version may give other numbers."""
 
 Identity = dict[str, Any]
@@ -65,9 +69,22 @@ def _sources(settings: Settings, method: Any, task: Any) -> Iterator[tuple[str, 
         yield f"the environment of {place.name}", digest_of(place)
     if settings.reference is not None and Path(settings.reference).is_dir():
         yield f"the reference model {Path(settings.reference).name}", digest_of(Path(settings.reference))
+    if table.entry(settings.method).domain == "compression":
+        yield from _network_and_images(settings, method)
     folder = _base(settings, method)
     if folder is not None:
         yield f"the base model {folder.name}", digest_of(folder)
+
+
+def _network_and_images(settings: Settings, method: Any) -> Iterator[tuple[str, str]]:
+    """What a run compresses, and on what: the weights that it has read, and the images."""
+    place = _file_of(settings.teacher.rpartition(":")[0])
+    if place is not None:
+        yield f"the network of {place.name}", digest_of(place)
+    if method is not None:
+        search = method.context.search
+        yield "the network to compress", search.teacher_digest
+        yield f"the set of images {search.images.name}", search.images.digest
 
 
 def _base(settings: Settings, method: Any) -> Path | None:
@@ -105,7 +122,7 @@ def digest_of(place: Path) -> str:
 def versions() -> dict[str, str]:
     """Versions of Python and of the installed packages that compute the numbers, by name."""
     found = {"python": platform.python_version()}
-    for package in ("rheostat", "torch", "tensordict", "numpy", "gymnasium", "envpool", "mujoco", "transformers"):
+    for package in ("rheostat", "torch", "tensordict", "numpy", "gymnasium", "envpool", "mujoco", "transformers", "scikit-learn"):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:

@@ -17,7 +17,7 @@ from rheostat.training.settings import CUSTOM
 if TYPE_CHECKING:
     from rheostat.buffers.offline import OfflineData
 
-NAMES = ("prompts", "rewards", "model", "tokenizer")
+NAMES = ("prompts", "rewards", "model", "tokenizer", "teacher")
 
 
 @dataclass
@@ -45,6 +45,8 @@ def handed_over(method: str, task: Any, policy: Any, options: dict[str, Any]) ->
         RheostatError: objects where the method takes none, two objects in the same role, or a model without a tokenizer.
     """
     options = dict(options)
+    if table.entry(method).domain == "compression":
+        return HandedOver(_images_of(task, options), _teacher_of(method, policy, options), options)
     if table.entry(method).domain != "language":
         given = [name for name in NAMES if options.get(name) is not None and not isinstance(options[name], str)]
         if given:
@@ -60,6 +62,33 @@ def handed_over(method: str, task: Any, policy: Any, options: dict[str, Any]) ->
     task = _task_of(task, options)
     policy = _policy_of(policy, options)
     return HandedOver(task, policy, options)
+
+
+def _images_of(task: Any, options: dict[str, Any]) -> Any:
+    """The set of images, which may be given as ``data`` as well; ``controller`` is the run whose controllers this one begins with."""
+    data, controller = options.pop("data", None), options.pop("controller", None)
+    if data is not None and task not in (None, "", data):
+        raise RheostatError(f"data is the set of images, and so is the task {task}: leave one out.")
+    if controller is not None and options.get("from_run") is not None:
+        raise RheostatError("controller and from_run both name the run whose controllers this one begins with: leave one out.")
+    options |= {} if controller is None else {"from_run": controller}
+    found = task if data is None else data
+    if found is not None and not isinstance(found, str | Path):
+        raise RheostatError(f"The set of images is a {type(found).__name__}: name shapes, digits or a file of NumPy arrays (.npz).")
+    found = found and str(found)
+    return str(Path(found).resolve()) if found and found.endswith(".npz") and Path(found).exists() else found
+
+
+def _teacher_of(method: str, policy: Any, options: dict[str, Any]) -> Any:
+    """The network to compress, where it is an object."""
+    if policy is not None:
+        raise RheostatError(f"{method} makes its own controllers: hand over the network to compress as teacher=..., and no policy.")
+    teacher = options.get("teacher")
+    if teacher is None or isinstance(teacher, str | Path):
+        options |= {} if teacher is None else {"teacher": str(teacher)}
+        return None
+    options["teacher"] = CUSTOM + type(teacher).__name__
+    return teacher
 
 
 def _data_of(options: dict[str, Any]) -> OfflineData | None:

@@ -27,15 +27,16 @@ class Settings:
     method: str
     """Name of the method, see `rheostat list`."""
     task: str
-    """Name of the task: any EnvPool or Gymnasium id."""
+    """Name of the task: an EnvPool or Gymnasium id, a language task, or a set of images."""
     seed: int = option(0, at_least=0, at_most=2**63 - 1)
     """Seed of every random stream of the run."""
     steps: int = option(100_000, at_least=0)
-    """Budget in the method's unit: environment steps for control, updates (or generated tokens, or epochs) for language."""
+    """Budget in the method's unit: environment steps for control, updates (or generated tokens, or epochs) for language, and epochs of the
+    search for compression."""
     checkpoint_every: int = option(0, at_least=0)
     """Steps between checkpoints; 0 chooses a tenth of the budget. It changes nothing but how much a crash can lose."""
     evaluation_episodes: int = option(10, at_least=0)
-    """Episodes of the final evaluation; 0 for none."""
+    """Episodes of the final evaluation; 0 for none. Compression measures on all test images, whatever the number."""
     save_best: bool = False
     """Keep the policy of the best measurement while training (see evaluate_every) in the folder ``best`` of the run."""
     stop_at: tuple[str, float] | None = option(None)
@@ -121,6 +122,9 @@ class Settings:
     """Language: an expert row that is longer than a completion may be is an error, or is left out and counted (drop)."""
     expert_least_reward: float | None = option(None)
     """Language: leave out expert rows to which the verifier gives less than this reward; None keeps wrong ones too."""
+    teacher: str = "plain"
+    """Compression: the network to compress: a built-in one (plain, residual, small), a module of yours as FILE.py:NAME (or a function that
+    makes one), or the folder of a saved network."""
     rollouts_kept: int = option(64, at_least=0)
     """Language: completions stored per update, for inspection; 0 stores none."""
     config: dict[str, Any] = field(default_factory=dict)
@@ -156,7 +160,11 @@ class Settings:
 
 CUSTOM = "custom:"
 """Prefix of the name of a Python object."""
-DEFAULTS: dict[str, dict[str, Any]] = {"control": {}, "language": {"steps": 100, "evaluation_episodes": 500, "threads": 2}}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "control": {},
+    "language": {"steps": 100, "evaluation_episodes": 500, "threads": 2},
+    "compression": {"steps": 200, "evaluation_episodes": 1},
+}
 """Settings that a new run has instead of the defaults of :class:`Settings`, by domain: from Python, files and the command line alike."""
 
 
@@ -178,8 +186,8 @@ def usual_steps(methods: Iterable[str]) -> int:
 
 @cache
 def applies_to(name: str, domain: str) -> bool:
-    """Whether a setting is for runs of a domain: its documentation says so where it is not for both."""
-    said = re.findall(r"\b(Control|Language): ", field_documentation(Settings)[name])
+    """Whether a setting is for runs of a domain: its documentation says so where it is not for all."""
+    said = re.findall(r"\b(Control|Language|Compression): ", field_documentation(Settings)[name])
     return not said or domain.capitalize() in said
 
 
@@ -305,25 +313,29 @@ def derived(method: str, config: Any) -> dict[str, int | str]:
     Raises:
         RheostatError: an impossible combination, and what to change.
     """
-    if table.entry(method).domain == "language":
+    found: dict[str, int | str] = learner_of(method).derived(config, method)
+    return found
+
+
+def learner_of(method: str) -> Any:
+    """The module of the learner of a method's domain: ``derived(config, who)`` and ``hidden_options(config, who)`` among others."""
+    domain = table.entry(method).domain
+    if domain == "language":
         from rheostat.learner import language
 
-        return language.derived(config, method)
+        return language
+    if domain == "compression":
+        from rheostat.learner import compression
+
+        return compression
     from rheostat.learner import control
 
-    return control.derived(config, method)
+    return control
 
 
 def shown_options(method: str, config: Any) -> list[options.Option]:
     """The options of a method that have an effect in it: what help, ``show`` and the documentation list."""
-    if table.entry(method).domain == "language":
-        from rheostat.learner import language
-
-        hidden = language.hidden_options(config, method)
-    else:
-        from rheostat.learner import control
-
-        hidden = control.hidden_options(config, method)
+    hidden = learner_of(method).hidden_options(config, method)
     return [each for each in options_of(config) if each.path not in hidden]
 
 

@@ -92,7 +92,8 @@ def task_of_prompts(method: str, options: dict[str, Any]) -> str:
         options["prompts"] = options["experts"]  # whose rows hold the prompts too
     if options.get("prompts") is not None or options.get("preferences") is not None:
         return "prompts"
-    example = "chain-sum, or a file with --prompts" if table.entry(method).domain == "language" else "CartPole-v1"
+    examples = {"control": "CartPole-v1", "language": "chain-sum, or a file with --prompts", "compression": "digits, shapes or FILE.npz"}
+    example = examples[table.entry(method).domain]
     raise RheostatError(f"Say what to train {method} on, for example {example}; `rheostat list` shows the tasks.")
 
 
@@ -104,9 +105,12 @@ def _say_once(text: str) -> None:
 def absolute(options: dict[str, Any]) -> dict[str, Any]:
     """Files named relative to the working directory, by their whole path, so that a run can be resumed from anywhere."""
     found = dict(options)
-    for name in ("model", "prompts", "preferences", "reference", "experts", "offline", "from_run"):
+    for name in ("model", "prompts", "preferences", "reference", "experts", "offline", "from_run", "teacher"):
         if options.get(name) is not None and Path(options[name]).exists():
             found[name] = str(Path(options[name]).resolve())
+    place, colon, name = str(options.get("teacher") or "").rpartition(":")
+    if colon and Path(place).is_file():
+        found["teacher"] = f"{Path(place).resolve()}:{name}"
     if options.get("rewards"):
         parts = [str(reward).rpartition(":") for reward in options["rewards"]]
         found["rewards"] = tuple(

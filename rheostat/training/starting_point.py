@@ -94,7 +94,7 @@ def refuse_other_domain(directory: Path, theirs: Settings, domain: str) -> None:
     """
     its = table.entry(theirs.method).domain
     if its != domain:
-        kinds = {"control": "a control policy", "language": "a language model"}
+        kinds = {"control": "a control policy", "language": "a language model", "compression": "controllers that compress"}
         raise RheostatError(f"{directory} has trained {kinds[its]}, and this run trains {kinds[domain]}: begin with a run of its kind.")
 
 

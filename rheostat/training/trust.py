@@ -59,6 +59,8 @@ def _code(settings: Settings, with_task: bool) -> Iterator[str]:
     for reward in graders:
         if isinstance(reward, str) and (":" in reward or reward.endswith(".py")) and not reward.startswith((*OWN, "run:")):
             yield f"the reward function {reward}"
+    if ":" in settings.teacher and not settings.teacher.startswith((CUSTOM, *OWN)):
+        yield f"the network {settings.teacher}"
     if (
         with_task
         and ":" in settings.task

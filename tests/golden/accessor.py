@@ -24,8 +24,10 @@ CONTROL: dict[str, str] = {
     "multiplier": "multiplier",
     "balance": "balance",
     "balance temperature": "balance temperature",
+    "removal": "removal",
+    "shrinkage": "shrinkage",
 }
-"""Roles of the models of control methods."""
+"""Roles of the models of control methods, and of those that compress."""
 CRITIC = ("critic", "judge", "value_head")
 """How the names of a critic's weights begin in a network that it shares with the policy."""
 

@@ -52,6 +52,13 @@ FLEET: Options = {
     "cities": 2, "batch_size": 16, "updates_per_turn": 3, "hidden": (8,), "judge_every": 2, "judge_cities": 2, "evaluation_episodes": 0,
 }  # fmt: skip
 
+PICTURES: Options = {
+    "task": "shapes", "environment_options": {"side": 6, "classes": 2, "images": 180, "noise": 0.05}, "teacher": "@chain",
+    "steps": 4, "checkpoint_every": 2, "stop": 1, "threads": 1, "rollouts": 3, "child_epochs": 1, "child_batch_size": 30,
+    "child_learning_rate": 0.01, "student_epochs": 2, "evaluation_episodes": 1,
+}  # fmt: skip
+"""Of methods that compress."""
+
 LONGER: Options = {"steps": 4, "stop": 3}
 """Of language runs whose data are older than one update."""
 ANSWERS: Options = {
@@ -64,7 +71,7 @@ FAMILIES: dict[str, Options] = (
     dict.fromkeys(("a2c", "ippo", "pmoe-ppo", "ppo", "ppo-buffer", "props", "recurrent-ppo", "robust-acting", "ros"), ON_POLICY)
     | dict.fromkeys(("dqn", "pmoe", "sac", "td3"), REPLAY)
     | dict.fromkeys(("awac", "bc", "cql", "famo2o", "famo2o-cql", "iql", "td3-bc", "uni-o4"), DATA)
-    | {"rlpd": REPLAY | {"offline": "@pendulum-data"}, "ospo": FLEET}
+    | {"rlpd": REPLAY | {"offline": "@pendulum-data"}, "ospo": FLEET, "n2n": PICTURES}
     | dict.fromkeys(("online-offline-gap", "suboptimal-onpolicy-prefs"), ANSWERS)
 )
 """All others are language methods."""
@@ -303,6 +310,12 @@ RELATIVES: dict[str, Options] = {
     "tis/sequence": LAG | LONGER | {"sampler_correction": "sequence", "sampler_cap": 1.01},
 }
 
+COMPRESSION: dict[str, Options] = {
+    "n2n/plain": {},
+    "n2n/authors": {"signal": "epoch", "baseline_divisor": "epochs+1", "step_per": "rollout", "strided_convolutions": "fixed"},
+    "n2n/residual": {"teacher": "@blocks", "stop": 3, "most_parameters": 3_000, "child_targets": "labels"},
+}
+
 CONTROL: dict[str, Options] = {
     "a2c/plain": {"evaluation_episodes": 1},
     "a2c/envpool": {"backend": "envpool"},
@@ -474,7 +487,7 @@ PREFERENCES: dict[str, Options] = {
     "suboptimal-onpolicy-prefs/rwr": {"loss": "rwr", "temperature": 0.5},
 }
 
-CASES: dict[str, Options] = GRPO | RELATIVES | CONTROL | OFFLINE | PREFERENCES
+CASES: dict[str, Options] = GRPO | RELATIVES | CONTROL | OFFLINE | PREFERENCES | COMPRESSION
 
 
 QUICK = ("plain", "steps")

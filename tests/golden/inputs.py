@@ -24,6 +24,7 @@ from rheostat.policies.control.distributions import Categorical
 from rheostat.tasks.control.games import Coordination, Dominance
 from rheostat.tasks.language import ChainSum, character_tokenizer
 from rheostat.training.run import Run
+from tests import tiny_compression
 from tests.teams import Quarry
 from tests.tiny_control import random_data
 from tests.tiny_language import model as random_model
@@ -227,6 +228,8 @@ INPUTS: dict[str, Callable[[], Any]] = {
     "@shaped": Shaped,
     "@spoken": Spoken,
     "@model": base_model,
+    "@chain": tiny_compression.teacher,
+    "@blocks": lambda: tiny_compression.teacher(tiny_compression.BLOCKS),
     "@prompts": prompts,
     "@pairs": pairs,
     "@images": lambda: Images,

@@ -1,4 +1,4 @@
-"""Finding a reward function by name: ``my_rewards.py:score`` or ``package.module:score``."""
+"""Finding an object of the user's code by name: a reward function as ``my_rewards.py:score`` or ``package.module:score``, or a network."""
 
 from __future__ import annotations
 
@@ -16,25 +16,26 @@ from typing import Any
 from rheostat.errors import RheostatError, unknown
 
 
-def load_object(target: str) -> Any:
+def load_object(target: str, kind: str = "reward") -> Any:
     """The object a target names.
 
     A file's folder joins ``sys.path``, as it would if Python ran the file, so that it can import its neighbours.
 
     Args:
         target: ``path/to/file.py:name`` or ``package.module:name``; the name may have dots.
+        kind: what it is, for sentences.
 
     Raises:
         RheostatError: no such file, module or name, or the file itself fails to run.
     """
     place, colon, name = target.rpartition(":")
     if not colon or not place or not name or "/" in name or "\\" in name:
-        raise RheostatError(_which_function(target))
-    module = _load_file(place) if place.endswith(".py") else _load_module(place)
+        raise RheostatError(_which_function(target, kind))
+    module = _load_file(place, kind) if place.endswith(".py") else _load_module(place, kind)
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            raise unknown(f"reward function in {place}", name, public_functions(module) or [n for n in vars(module) if n[0] != "_"])
+            raise unknown(f"{_called(kind)} in {place}", name, public_functions(module) or [n for n in vars(module) if n[0] != "_"])
         found = getattr(found, part)
     return found
 
@@ -86,20 +87,25 @@ def public_functions(module: ModuleType) -> list[str]:
     ]
 
 
-def _which_function(target: str) -> str:
-    if target.endswith(".py") and Path(target).is_file():
-        names = public_functions(_load_file(target))
+def _called(kind: str) -> str:
+    return "reward function" if kind == "reward" else kind
+
+
+def _which_function(target: str, kind: str) -> str:
+    if kind == "reward" and target.endswith(".py") and Path(target).is_file():
+        names = public_functions(_load_file(target, kind))
         example = names[0] if names else "score"
         held = f"it defines {', '.join(names)}" if names else "it defines no function"
         return f"Say which function of {target} grades ({held}): for example {target}:{example}."
-    return f"A reward function is named 'file.py:function' or 'package.module:function', not {target!r}."
+    name = "function" if kind == "reward" else "name"
+    return f"A {_called(kind)} is named 'file.py:{name}' or 'package.module:{name}', not {target!r}."
 
 
-def _load_file(place: str) -> ModuleType:
+def _load_file(place: str, kind: str) -> ModuleType:
     path = Path(place).expanduser().resolve()
     if not path.is_file():
-        raise RheostatError(f"There is no reward file {place} (looked at {path}): check the path.")
-    name = f"rheostat_reward_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        raise RheostatError(f"There is no {kind} file {place} (looked at {path}): check the path.")
+    name = f"rheostat_{kind}_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -113,15 +119,15 @@ def _load_file(place: str) -> ModuleType:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise RheostatError(f"The reward file {place} fails when it is loaded: {describe(error, str(path))}.") from error
+        raise RheostatError(f"The {kind} file {place} fails when it is loaded: {describe(error, str(path))}.") from error
     return module
 
 
-def _load_module(place: str) -> ModuleType:
+def _load_module(place: str, kind: str) -> ModuleType:
     try:
         return importlib.import_module(place)
     except (Exception, SystemExit) as error:
-        raise RheostatError(f"The module {place} of the reward function cannot be imported: {describe(error)}.") from error
+        raise RheostatError(f"The module {place} of the {_called(kind)} cannot be imported: {describe(error)}.") from error
 
 
 def describe(error: BaseException, file: str | None = None) -> str:

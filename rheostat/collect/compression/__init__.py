@@ -1,0 +1,1 @@
+"""Architectures that a controller draws, and what each of them is worth."""

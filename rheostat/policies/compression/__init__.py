@@ -1,0 +1,1 @@
+"""Controllers that decide over the layers of a network."""

@@ -1,0 +1,1 @@
+"""Networks that are cut: their architectures, teachers, and the images they are trained on."""
