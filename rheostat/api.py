@@ -228,8 +228,8 @@ def load(
 
 
 def load_network(folder: str | Path) -> Any:
-    """A compressed network that a run has kept in its folder ``model``; see :func:`rheostat.tasks.compression.teachers.load_network`."""
-    from rheostat.tasks.compression.teachers import load_network as load_from
+    """A compressed network, which a run keeps in its folder ``model``: :func:`rheostat.tasks.compression.image_teachers.load_network`."""
+    from rheostat.tasks.compression.image_teachers import load_network as load_from
 
     return load_from(folder)
 

@@ -42,7 +42,7 @@ from unittest import mock
 import torch
 
 from rheostat.cli import entry
-from rheostat.cli.train import ControlOptions, LanguageOptions, plain_type
+from rheostat.cli.train import BASES, TrainOptions, plain_type
 from rheostat.methods import table
 from rheostat.options import Domain
 from rheostat.training.settings import Settings, configure, shown_options
@@ -128,6 +128,8 @@ class Stage:
         if table.entry(method).domain == "control":
             data = str(self.folder / ("data" if acts_in(method) == "CartPole-v1" else "swings"))
             return ["train", method, acts_in(method), *(["--offline", data] if reads_data(method) != "no" else [])]
+        if table.entry(method).domain == "compression":
+            return ["train", method, "shapes", "--teacher", "small", "--environment", "images", "60", "side", "6"]
         from rheostat.training.language_setup import uses_experts
 
         model, prompts = str(self.folder / "model"), str(self.folder / "prompts.jsonl")
@@ -195,7 +197,7 @@ def flags_of(cls: Any, prefix: str = "") -> Iterator[tuple[str, Any, Domain | No
             yield from flags_of(bare, "" if plain else f"{prefix}{item.name}.")
             continue
         name = {"reward": "rewards", "environment": "environment_options"}.get(item.name, item.name)
-        of_runs = issubclass(cls, ControlOptions | LanguageOptions)
+        of_runs = issubclass(cls, TrainOptions)
         yield "--" + (prefix + item.name).replace("_", "-"), bare, domain_in(item) or (declared.get(name) if of_runs else None)
 
 
@@ -219,8 +221,7 @@ def option_lines(stage: Stage) -> Iterator[Line]:
     for method in table.METHODS:
         words = stage.training(method)
         if method in ("ppo", "iql", "grpo", "luffy"):  # what runs share is asked of few
-            base = ControlOptions if table.entry(method).domain == "control" else LanguageOptions
-            for flag, hint, domain in flags_of(base):
+            for flag, hint, domain in flags_of(BASES[table.entry(method).domain]):
                 yield from lines_of(words, flag, hint, domain)
         for each in shown_options(method, configure(method, {})):
             yield from lines_of(words, f"--{each.path}".replace("_", "-"), plain_type(each.hint), each.domain)

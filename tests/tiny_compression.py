@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from rheostat.api import settings_for
 from rheostat.tasks.compression.architecture import Architecture, Block, ConvNet, Layer
+from rheostat.tasks.compression.image_teachers import save_network
 from rheostat.tasks.compression.images import Images, load_images
-from rheostat.tasks.compression.teachers import save_network
-from rheostat.tasks.compression.training import Lessons, new_network, train_network
+from rheostat.tasks.compression.lessons import Lessons, new_network, train_network
 from rheostat.training.building import build_method
 
 PICTURES = {"side": 6, "classes": 2, "images": 180, "noise": 0.05}

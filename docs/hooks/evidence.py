@@ -60,6 +60,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "kto": {"baselines-preference": ("kto_*",)},
     "lp-reg": {"lp-reg": ("*",)},
     "luffy": {"baselines-llm": ("loss/luffy/*",)},
+    "n2n": {"n2n": ("*",)},
     "nft": {"nft": ("*",)},
     "online-offline-gap": {"online-offline-gap": ("*",)},
     "online-dpo": {"baselines-preference": ("online_dpo_*",)},

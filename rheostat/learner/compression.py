@@ -21,9 +21,9 @@ from rheostat.policies.compression.controllers import DecisionScores, RemovalCon
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.compression.architecture import Architecture, ConvNet
 from rheostat.tasks.compression.cutting import LOOKUP
+from rheostat.tasks.compression.image_teachers import save_network
 from rheostat.tasks.compression.images import Images
-from rheostat.tasks.compression.teachers import save_network
-from rheostat.tasks.compression.training import accuracy_of
+from rheostat.tasks.compression.lessons import accuracy_of
 from rheostat.trajectories import Trajectories
 
 CONTROLLERS: dict[str, Callable[[], Any]] = {"removal": RemovalController, "shrinkage": lambda: ShrinkageController(LOOKUP)}
@@ -49,7 +49,7 @@ class Student:
         self.network: ConvNet | None = None
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write its architecture and its weights, as :func:`rheostat.tasks.compression.teachers.load_network` reads them."""
+        """Write its architecture and its weights, as :func:`rheostat.tasks.compression.image_teachers.load_network` reads them."""
         assert self.network is not None
         save_network(self.network, folder)
 

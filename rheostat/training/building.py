@@ -290,8 +290,8 @@ def build_compression(settings: Settings, config: Any, teacher: Any, streams: St
         weights: controllers of another run, to begin with.
     """
     from rheostat.learner import compression
+    from rheostat.tasks.compression.image_teachers import load_teacher
     from rheostat.tasks.compression.images import load_images
-    from rheostat.tasks.compression.teachers import load_teacher
 
     images = load_images(settings.task, settings.environment_options)
     network = load_teacher(settings.teacher if teacher is None else teacher, images)

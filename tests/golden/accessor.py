@@ -36,7 +36,9 @@ def weights(method: Any) -> list[tuple[str, Tensor]]:
     """Every weight that learns, and those of target, old and reference networks, each with its role."""
     control_method = not isinstance(method.context, LanguageContext)
     conservative = hasattr(method.config, "penalty") and control_method
-    return list(control(method.context.models, conservative) if control_method else language(method))
+    found = list(control(method.context.models, conservative) if control_method else language(method))
+    student = getattr(getattr(method.context, "student", None), "network", None)
+    return found + ([] if student is None else [("student", tensor) for tensor in student.state_dict().values()])
 
 
 def control(models: dict[str, Any], conservative: bool) -> Iterator[tuple[str, Tensor]]:

@@ -125,6 +125,8 @@ TOGETHER: dict[str, list[Options]] = {
     **{f"judgement.{name}": [HELD | {"judgement.patience": 1, "judgement.least_turns": 0}] for name in ("patience", "least_turns")},
     "advantage.standardise": [{"advantage": "to-go"}],
     "advantage.gae_lambda": [{"advantage": "critic"}],
+    "rollouts.strided": [{"teacher": "@blocks"}],
+    "worth.horizon": [{"most_parameters": 1_000}],
     "choice.among": [MEASURED],
     **dict.fromkeys(("loss.negative_gradient", "loss.negative_weight", "loss.least_ratio"), PUSHES),
     "normalise": [{"loss": "reinforce"}],

@@ -16,13 +16,13 @@ import rheostat
 from rheostat.cli.entry import main
 from rheostat.collect.compression.search import Judgement, Rollouts, Worth
 from rheostat.errors import RheostatError
-from rheostat.objectives.compression import constrained_reward, tolerance
+from rheostat.objectives.compression_reward import constrained_reward, tolerance
 from rheostat.policies.compression.controllers import RemovalController, ShrinkageController
 from rheostat.tasks.compression.architecture import Architecture, Block, ConvNet, Impossible, Layer
 from rheostat.tasks.compression.cutting import KEEP, LOOKUP, fault_of, removable, removed, shrinkable, shrunken
+from rheostat.tasks.compression.image_teachers import TEACHERS, load_network, load_teacher
 from rheostat.tasks.compression.images import load_images
-from rheostat.tasks.compression.reading import read_network
-from rheostat.tasks.compression.teachers import TEACHERS, load_network, load_teacher
+from rheostat.tasks.compression.network_reading import read_network
 from rheostat.training.run import Interrupted, Run
 from tests import tiny_compression as tiny
 from tests.crash import differences

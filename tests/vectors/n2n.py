@@ -9,7 +9,7 @@ from torch import Tensor
 from rheostat.collect.compression.search import Worth
 from rheostat.credit.running_baseline import RunningMean
 from rheostat.methods.compression.n2n import N2N
-from rheostat.objectives.compression import compression_reward, constrained_reward, logit_mse, tolerance
+from rheostat.objectives.compression_reward import compression_reward, constrained_reward, logit_mse, tolerance
 from rheostat.policies.compression.controllers import scores_of
 from rheostat.tasks.compression.architecture import Architecture, Layer
 from rheostat.tasks.compression.cutting import LOOKUP, NUMBERS, PADDING, SIZE, shrunken

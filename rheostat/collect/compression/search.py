@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
-from rheostat.objectives.compression import FAILURE, HORIZON, compression_reward, constrained_reward
+from rheostat.objectives.compression_reward import FAILURE, HORIZON, compression_reward, constrained_reward
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics
 from rheostat.tasks.compression.architecture import Architecture, ConvNet
 from rheostat.tasks.compression.cutting import fault_of, removable, removed, shrinkable, shrunken
 from rheostat.tasks.compression.images import Images
-from rheostat.tasks.compression.training import Lessons, accuracy_of, logits_of, new_network, train_network
+from rheostat.tasks.compression.lessons import Lessons, accuracy_of, logits_of, new_network, train_network
 from rheostat.trajectories import Source, Trajectories
 
 STAGES = ("removal", "shrinkage")

@@ -46,7 +46,7 @@ from rheostat.objectives.clipping import DetachedClip
 from rheostat.objectives.terms import PolicyGradient
 from rheostat.options import option
 from rheostat.parts import Aggregate, Tokens, Weighted
-from rheostat.tasks.compression.training import Lessons
+from rheostat.tasks.compression.lessons import Lessons
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from rheostat.json_text import read as read_json
 from rheostat.locks import held
 from rheostat.tasks.compression.architecture import Architecture, Block, ConvNet, Impossible, Item, Layer
 from rheostat.tasks.compression.images import Images, chance
-from rheostat.tasks.compression.reading import read_network
-from rheostat.tasks.compression.training import Lessons, accuracy_of, new_network, train_network
+from rheostat.tasks.compression.lessons import Lessons, accuracy_of, new_network, train_network
+from rheostat.tasks.compression.network_reading import read_network
 
 ARCHITECTURE, WEIGHTS = "architecture.json", "weights.pt"
 FORMAT = 1

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rheostat.objectives.compression import logit_mse
+from rheostat.objectives.compression_reward import logit_mse
 from rheostat.options import option
 from rheostat.streams import derive_seed
 from rheostat.tasks.compression.architecture import Architecture, ConvNet
