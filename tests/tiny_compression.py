@@ -60,9 +60,13 @@ BLOCKS = Architecture(
 
 @functools.cache
 def network(architecture: Architecture = CHAIN) -> ConvNet:
-    """A network that tells discs from squares."""
-    lessons = Lessons(learning_rate=0.01, batch_size=30)
-    return train_network(new_network(architecture, 0), *pictures().train, lessons, 0, epochs=12)
+    """A network that tells discs from squares; its last digits do not depend on the threads of the process."""
+    lessons, threads = Lessons(learning_rate=0.01, batch_size=30), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return train_network(new_network(architecture, 0), *pictures().train, lessons, 0, epochs=12)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @functools.cache
