@@ -21,6 +21,7 @@ from rheostat.objectives.graded_samples import (
     exponential_loss,
     reinforce_loss,
 )
+from rheostat.objectives.preference import Link, best_of_n
 from rheostat.options import option
 from rheostat.parts import Metrics
 
@@ -100,10 +101,10 @@ class Pairs:
     threshold: float | None = option(None, short="pair_threshold", at_least=0)
     """Pairs whose rewards differ by less are left out; None keeps all, ties too."""
 
-    def of(self, logp: Tensor, batch: Graded, link: Any, beta: float, scale: float = 1.0) -> tuple[Tensor, Metrics]:
+    def of(self, logp: Tensor, batch: Graded, link: Link, beta: float) -> tuple[Tensor, Metrics]:
         """The loss with a link, and the number of its pairs."""
         found, margins = all_pairs_loss(
-            summed(logp), summed(batch.reference_logp), batch.reward, link=link, beta=beta, threshold=self.threshold, scale=scale
+            summed(logp), summed(batch.reference_logp), batch.reward, link=link, beta=beta, threshold=self.threshold
         )
         return found, {"pairs": len(margins)}
 
@@ -131,7 +132,7 @@ class ScaledIPO(Pairs):
     """Regularisation: the larger, the nearer to the reference the policy stays."""
 
     def __call__(self, logp: Tensor, batch: Graded) -> tuple[Tensor, Metrics]:
-        return self.of(logp, batch, "ipo", self.beta, self.beta**2)
+        return self.of(logp, batch, "ipo-scaled", self.beta)
 
 
 @dataclass(frozen=True)
@@ -191,8 +192,8 @@ WEIGHTED = (Reinforce, Clipped)
 def pair_report(logp: Tensor, batch: Graded) -> Metrics:
     """Log-ratios to the reference of every prompt's best and worst sample, their margin, and how often the best one is ahead."""
     ratio = summed(logp) - summed(batch.reference_logp)
-    best = ratio.gather(-1, batch.reward.argmax(-1, keepdim=True)).squeeze(-1)
-    worst = ratio.gather(-1, batch.reward.argmin(-1, keepdim=True)).squeeze(-1)
+    best = ratio.gather(-1, best_of_n(batch.reward).unsqueeze(-1)).squeeze(-1)
+    worst = ratio.gather(-1, best_of_n(-batch.reward).unsqueeze(-1)).squeeze(-1)
     return {
         "winner_log_ratio": float(best.mean()),
         "loser_log_ratio": float(worst.mean()),

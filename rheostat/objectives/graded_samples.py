@@ -26,7 +26,7 @@ from torch import Tensor
 from rheostat.errors import RheostatError
 from rheostat.masking import masked_mean, masked_sum, require_same_shape
 from rheostat.objectives.kl import kl_estimate
-from rheostat.objectives.preference import Link, preference_loss
+from rheostat.objectives.preference import Link, best_of_n, exponential_weights, preference_loss
 
 Negative = Literal["none", "worst", "mean-of-worse", "sum-of-worse", "complement"]
 """What best-of-N pushes down beside the best sample: nothing, the worst one, the mean or the sum over all others, or the sum of
@@ -57,13 +57,13 @@ def best_of_n_loss(
     """
     require_same_shape(logp=logp, reward=reward)
     check_negative(negative, weight)
-    best = reward.argmax(-1, keepdim=True)
+    best = best_of_n(reward).unsqueeze(-1)
     chosen = logp.gather(-1, best).squeeze(-1)
     if negative == "none":
         return -chosen.mean()
     pushed = torch.ones_like(reward, dtype=torch.bool).scatter(-1, best, False)
     if negative == "worst":
-        pushed = torch.zeros_like(pushed).scatter(-1, reward.argmin(-1, keepdim=True), True)
+        pushed = torch.zeros_like(pushed).scatter(-1, best_of_n(-reward).unsqueeze(-1), True)
     if least_ratio is not None:
         pushed = pushed & ((logp - chosen.unsqueeze(-1)).detach().exp() > least_ratio)
     values = -torch.log(-torch.expm1(logp.clamp(max=-1e-6))) if negative == "complement" else logp
@@ -123,7 +123,7 @@ def ordered_pairs(reward: Tensor, *, threshold: float | None = None) -> tuple[Te
 
 
 def all_pairs_loss(
-    logp: Tensor, reference_logp: Tensor, reward: Tensor, *, link: Link, beta: float, threshold: float | None = None, scale: float = 1.0
+    logp: Tensor, reference_logp: Tensor, reward: Tensor, *, link: Link, beta: float, threshold: float | None = None
 ) -> tuple[Tensor, Tensor]:
     """A link on all pairs of samples of every prompt; a mean over the pairs that are kept.
 
@@ -136,7 +136,6 @@ def all_pairs_loss(
         reward: ``[S, N]``.
         link, beta: see :func:`~rheostat.objectives.preference.preference_loss`; links per token are refused there.
         threshold: see :func:`ordered_pairs`.
-        scale: of the loss.
 
     Returns:
         The loss, a scalar (0 without a pair), and the margins ``[P]`` of the pairs, a constant.
@@ -148,7 +147,7 @@ def all_pairs_loss(
     prompt, winner, loser = ordered_pairs(reward, threshold=threshold)
     ratio = logp - reference_logp
     chosen, rejected = ratio[prompt, winner], ratio[prompt, loser]
-    loss = scale * preference_loss(chosen, rejected, link=link, beta=beta)
+    loss = preference_loss(chosen, rejected, link=link, beta=beta)
     return loss.sum() / max(1, len(loss)), (chosen - rejected).detach()
 
 
@@ -240,9 +239,10 @@ def bounded_weights(
     score: Tensor, *, temperature: float, form: Literal["exp", "sigmoid", "linear"] = "exp", low: float = 0.0, high: float = 20.0
 ) -> Tensor:
     """``clamp(f(score), low, high)``: exp(score / tau), sigmoid(score / tau), or score times tau; constants of the shape of ``score``."""
-    scaled = score.detach() * temperature if form == "linear" else score.detach() / temperature
-    values = {"exp": scaled.exp, "sigmoid": scaled.sigmoid, "linear": scaled.clone}[form]()
-    return values.clamp(low, high)
+    if form == "exp":
+        return exponential_weights(score, temperature, high).clamp(min=low)
+    scaled = score.detach() * temperature if form == "linear" else (score.detach() / temperature).sigmoid()
+    return scaled.clamp(low, high)
 
 
 def top_k_weights(score: Tensor, k: int) -> Tensor:

@@ -23,7 +23,7 @@ def run(name: str, inputs: dict[str, Any], params: dict[str, Any]) -> Any:
 def ipo(inputs: dict[str, Any], beta: float) -> dict[str, Any]:
     logp = {side: leaf(inputs[f"logp_{side}"]) for side in "wl"}
     sums = {side: masked_sum(logp[side] - tensor(inputs[f"ref_logp_{side}"]), boolean(inputs[f"mask_{side}"]), -1) for side in "wl"}
-    loss = beta**2 * preference_loss(sums["w"], sums["l"], link="ipo", beta=beta).mean()
+    loss = preference_loss(sums["w"], sums["l"], link="ipo-scaled", beta=beta).mean()
     gradient = gradients(loss, logp["w"], logp["l"])
     return {
         "loss": loss,

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from rheostat.errors import RheostatError
+from rheostat.objectives.preference import best_of_n
 from rheostat.objectives.preference_model import both_orders_loss, debiased_preference, prefers, win_rate
 from rheostat.policies.answers import TokenTransformer, TransformerPolicy
 from rheostat.policies.parameters import OptimizedNetwork
@@ -255,7 +256,7 @@ class PreferenceGame:
         return (policy.logp(prompt, answer) - self.base.logp(prompt, answer)).sum(-1)
 
     @torch.no_grad()
-    def classified(self, policy: TransformerPolicy, data: Answers, most: int = 512) -> Measured:
+    def classified(self, policy: TransformerPolicy, data: Answers, most: int = 256) -> Measured:
         """Accuracy on pairs by log-ratios to the base, and the mean log-ratio of winners and losers (of the first ``most`` pairs)."""
         prompt, answer, reward = data.prompt[:most], data.answer[:most], data.reward[:most]
         winner, loser = ordered(reward, self.log_ratio(policy, prompt, answer))
@@ -268,7 +269,7 @@ class PreferenceGame:
 
 def ordered(reward: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
     """Values ``[S, 2]`` of the better and of the worse answer, ``[S]`` each; the first is the better one of equal ones."""
-    best = reward.argmax(-1, keepdim=True)
+    best = best_of_n(reward).unsqueeze(-1)
     return value.gather(-1, best).squeeze(-1), value.gather(-1, 1 - best).squeeze(-1)
 
 
@@ -284,7 +285,7 @@ def trained_base(seed: int, sizes: GameSizes, gold: GoldReward, chain: Chain) ->
     draw = seeded(seed, "corpus")
     prompt = chain.sample(sizes.corpus, PROMPT, draw)
     pair = torch.stack([chain.sample(sizes.corpus, ANSWER, draw, after=prompt[:, -1]) for _ in range(2)], 1)
-    best = gold(prompt, pair).argmax(-1)
+    best = best_of_n(gold(prompt, pair))
     answer = pair[torch.arange(sizes.corpus), best][:, None]
     weights = seeded(seed, "base", sizes.width)
     network = TransformerPolicy(VOCABULARY, PROMPT, ANSWER, weights, width=sizes.width, layers=sizes.layers, heads=sizes.heads)
@@ -301,7 +302,7 @@ def trained_judge(seed: int, sizes: GameSizes, data: Answers) -> tuple[PairJudge
     places = PROMPT + 2 * ANSWER
     network = TokenTransformer(VOCABULARY, places, 1, weights, width=sizes.judge_width, layers=2, heads=4, causal=False)
     judge, model = PairJudge(network), OptimizedNetwork(network, 1e-3)
-    better = data.reward.argmax(-1)
+    better = best_of_n(data.reward)
     rows = torch.arange(len(better))
     winner, loser = data.answer[rows, better], data.answer[rows, 1 - better]
     held = len(rows) // 10
