@@ -42,6 +42,7 @@ from rheostat.experiments.studies import (
     summary,
     within,
 )
+from studies._preference_panels import draw_game
 
 METHOD = "online-offline-gap"
 SOURCES = ("rheostat.methods.control.online_offline_gap", "rheostat.tasks.preferences.game")
@@ -66,6 +67,7 @@ KEPT = (
     "evaluation_return",
     "kl_to_reference",
     "kl_from_reference",
+    "reference_logp",
     "accuracy_on_data",
     "accuracy_on_own_samples",
     "winner_log_ratio_on_data",
@@ -429,4 +431,4 @@ def claims(sizes: Sizes) -> list[Claim]:
     ]
 
 
-STUDY = Study("online-offline-gap", "Online-offline gap", "arXiv 2405.08448", claims, full=Sizes(), smoke=SMOKE)
+STUDY = Study("online-offline-gap", "Online-offline gap", "arXiv 2405.08448", claims, full=Sizes(), smoke=SMOKE, draw=draw_game)

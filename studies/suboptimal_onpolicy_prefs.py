@@ -39,6 +39,7 @@ from rheostat.experiments.studies import (
     smaller,
     summary,
 )
+from studies._preference_panels import draw_bandit
 
 METHOD = "suboptimal-onpolicy-prefs"
 CELL = "studies.suboptimal_onpolicy_prefs:train"
@@ -434,4 +435,6 @@ def claims(sizes: Sizes) -> list[Claim]:
     ]
 
 
-STUDY = Study("suboptimal-onpolicy-prefs", "Suboptimal on-policy preferences", "arXiv 2404.14367", claims, full=Sizes(), smoke=SMOKE)
+STUDY = Study(
+    "suboptimal-onpolicy-prefs", "Suboptimal on-policy preferences", "arXiv 2404.14367", claims, full=Sizes(), smoke=SMOKE, draw=draw_bandit
+)

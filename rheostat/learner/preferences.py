@@ -24,7 +24,7 @@ from rheostat.learner.preference_losses import WEIGHTED, Graded, Loss, pair_repo
 from rheostat.learner.starting_weights import StartingWeights
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics
-from rheostat.streams import Streams
+from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.preferences.problem import PreferenceProblem, make_problem
 
 
@@ -99,7 +99,7 @@ class PreferenceContext(LearnerContext):
 
     def evaluate(self, episodes: int) -> Metrics:
         """The world's measurements, with a stream of their own; ``episodes`` is the world's."""
-        generator = torch.Generator().manual_seed(self.streams.seed * 1_000_003 + self.updates)
+        generator = torch.Generator().manual_seed(derive_seed(self.streams.seed, "evaluation", self.updates))
         return self.problem.measure(self.policy, generator)
 
     def restart_episodes(self) -> None:

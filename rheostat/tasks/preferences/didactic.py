@@ -126,7 +126,8 @@ class DidacticBandit:
 
     @torch.no_grad()
     def measure(self, policy: ContextMLP, generator: torch.Generator) -> Measured:
-        """Expected reward, KL both ways, entropy, mass of good actions and wins against the data policy, exactly on held-out contexts."""
+        """Expected reward, KL both ways, entropy, mass of good actions, the largest ratio to the data policy (how badly its data cover this
+        one) and wins against it, exactly on held-out contexts."""
         scores = policy.scores(self.held_out)
         logp, data = scores.log_softmax(-1), self.data.log().expand_as(scores)
         p = logp.exp()
@@ -137,6 +138,7 @@ class DidacticBandit:
             "kl_from_reference": float(categorical_kl(data, scores).mean()),
             "policy_entropy": float(-(p * logp).sum(-1).mean()),
             "good_mass": float(p[:, self.kernel >= GOOD].sum(-1).mean()),
+            "concentrability": float((logp - data).max(-1).values.exp().mean()),
             "win_rate": float((p @ wins @ self.data).mean()),
             "evaluation_episodes": len(self.held_out),
         }
@@ -214,7 +216,8 @@ class SequenceBandit:
 
     @torch.no_grad()
     def measure(self, policy: TransformerPolicy, generator: torch.Generator) -> Measured:
-        """Mean reward, KL both ways along the samples of each side, and wins against the reference."""
+        """Mean reward, KL both ways along the samples of each side, how likely the reference finds the policy's answers (how well its data
+        cover them), and wins against the reference."""
         answer = policy.sample(self.held_out, self.answers, generator)
         theirs = self.reference.sample(self.held_out, self.answers, generator)
         paid, other = self.reward(self.held_out, answer), self.reward(self.held_out, theirs)
@@ -222,6 +225,7 @@ class SequenceBandit:
             "evaluation_return": float(paid.mean()),
             "kl_to_reference": kl_along(policy, self.reference, self.held_out, answer),
             "kl_from_reference": kl_along(self.reference, policy, self.held_out, theirs),
+            "reference_logp": float(self.reference.logp(self.held_out, answer).sum(-1).mean()),
             "win_rate": float(win_rate(paid - other)),
             "evaluation_episodes": len(self.held_out),
         }

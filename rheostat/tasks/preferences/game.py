@@ -223,7 +223,8 @@ class PreferenceGame:
 
     @torch.no_grad()
     def measure(self, policy: TransformerPolicy, generator: torch.Generator) -> Measured:
-        """Gold wins against the opponent and the base, KL both ways, and what the policy is worth as a classifier of the data."""
+        """Gold wins against the opponent and the base, KL both ways, how likely the base finds the policy's answers (how well its data
+        cover them), and what the policy is worth as a classifier of the data."""
         prompt = self.chain.sample(self.sizes.held_out, PROMPT, seeded(self.seed, "held out"))
         answer = policy.sample(prompt, 2, generator)
         rivals = self.rivals(prompt)
@@ -236,6 +237,7 @@ class PreferenceGame:
             "win_rate_against_start": float(win_rate(paid - self.gold(prompt, rivals["start"]))),
             "kl_to_reference": kl_along(policy, self.base, prompt, answer[:, :1]),
             "kl_from_reference": kl_along(self.base, policy, prompt, rivals["start"][:, :1]),
+            "reference_logp": float(self.base.logp(prompt, answer).sum(-1).mean()),
             "accuracy_on_own_samples": float(own.float().mean()),
             "evaluation_episodes": len(prompt),
         }
