@@ -65,6 +65,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "online-offline-gap": {"online-offline-gap": ("*",)},
     "online-dpo": {"baselines-preference": ("online_dpo_*",)},
     "orpo": {"baselines-preference": ("orpo_*",)},
+    "ospo": {"ospo": ("*",)},
     "pmoe": {"pmoe": ("sac_update*",)},
     "pmoe-ppo": {"pmoe": ("gmm_log_prob*", "ppo_total_loss")},
     "ppo": {"baselines-control": ("gae_*", "ppo_*"), "props": ("target_ppo_minibatch", "gae_over_reordered_buffer")},

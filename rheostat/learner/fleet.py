@@ -69,6 +69,11 @@ class FleetContext(LearnerContext):
         return self.minutes
 
     @property
+    def origin(self) -> dict[str, int | str]:
+        """Where the city's data come from, for printing; nothing where they are drawn."""
+        return {"roads and trips of": self.city.licence} if self.city.licence else {}
+
+    @property
     def policy(self) -> Any:
         """The deployed network."""
         return self.models[self.deployed].network

@@ -251,7 +251,7 @@ class Judgement:
             context.models["reference"].update_target(1.0)
         if self.patience and standing.failed >= self.patience and context.turns >= self.least_turns:
             context.ended = f"{standing.failed} evaluations in a row have not improved on the best one (patience)"
-        return {"judged_reward": reward, "best_reward": standing.best, "reference_counts": float(standing.held)}
+        return {"judged_reward": reward, "best_judged_reward": standing.best, "reference_counts": float(standing.held)}
 
 
 def discounted_reward(minutes: Any, gamma: float) -> float:

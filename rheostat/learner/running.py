@@ -95,8 +95,8 @@ class RunningMethod(ABC):
 
     @property
     def arithmetic(self) -> dict[str, int | str]:
-        """Numbers derived from the budget and the machine, for printing."""
-        return {} if self.compute is None else self.compute.describe()
+        """Numbers derived from the budget and the machine, and where data come from, for printing."""
+        return ({} if self.compute is None else self.compute.describe()) | getattr(self.context, "origin", {})
 
     @property
     def compute(self) -> Compute | None:

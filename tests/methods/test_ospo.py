@@ -253,7 +253,7 @@ def test_only_a_better_evaluation_replaces_the_reference() -> None:
     for _ in range(8):
         before = reference.detach().clone()
         found = one.turn()
-        kept.append(found["judged_reward"] < found["best_reward"])
+        kept.append(found["judged_reward"] < found["best_judged_reward"])
         assert torch.equal(reference.detach(), before if kept[-1] else policy.detach())
     assert {*kept} == {True, False}
 

@@ -6,7 +6,8 @@
 | city-corner | a grid | hot spots that end in one corner; drop-offs mostly in the other half of the city |
 | city-cologne, city-ingolstadt | a part of the real city | recorded trips of one hour, of which every episode has a fresh part |
 
-In ``city-corner`` a drop-off far away pays more now and takes the vehicle away from where the orders will be.
+In ``city-corner`` there are more orders than vehicles can serve, and a long drive pays more now, but costs the orders that a vehicle could
+have served in that time, near where all orders will be.
 """
 
 from __future__ import annotations
@@ -72,10 +73,18 @@ class Moving(Grid):
 class Corner(Grid):
     """Options of ``city-corner``."""
 
-    vehicles: int = option(20, at_least=1)
+    vehicles: int = option(10, at_least=1)
     """Vehicles."""
     seats: int = option(1, at_least=1, at_most=MOST_SEATS)
     """Seats of a vehicle."""
+    minutes: int = option(24, at_least=1)
+    """Minutes of an episode."""
+    demand: float = option(5.0, at_least=0)
+    """Orders per minute, in the mean."""
+    size: int = option(6, at_least=2, at_most=64)
+    """Cells of a side; a cell is a minute."""
+    metres: float = option(1000.0, above=0)
+    """Between neighbouring cells."""
     leaving: float = option(0.5, share=True)
     """Share of drop-offs in the half of the city that is far from the corner."""
 

@@ -155,4 +155,4 @@ def licence() -> str:
         version = metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
         version = ""
-    return f"Roads and trips: RESCO (Ault and Sharon 2021), from the package {PACKAGE} {version}".rstrip() + " (MIT licence)."
+    return f"RESCO (Ault and Sharon 2021), from the package {PACKAGE} {version}".rstrip() + " (MIT licence)"
