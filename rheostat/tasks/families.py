@@ -20,6 +20,8 @@ def _find() -> dict[str, list[str]]:
     from rheostat.tasks.fleet.city_list import CITIES
     from rheostat.tasks.language import LANGUAGE_TASKS
     from rheostat.tasks.language.reasoning import PREFIX, data_sets
+    from rheostat.tasks.preferences.problem import PROBLEMS
 
     language = [name for name in LANGUAGE_TASKS if not name.startswith(PREFIX)] + [PREFIX + name for name in data_sets()]
-    return known_tasks() | {"fleets": list(CITIES), "language": language, "images": list(IMAGE_TASKS)}
+    ours = {"fleets": list(CITIES), "preferences": list(PROBLEMS), "language": language, "images": list(IMAGE_TASKS)}
+    return known_tasks() | ours

@@ -5,7 +5,7 @@ Paper: Tang et al. 2024, arXiv 2405.08448, "Understanding the performance gap be
 Equations (D the difference of summed log-ratios of the preferred and the other answer)
     ipo-scaled  mean (beta D - 1/2)^2,      least at D = 1 / (2 beta)
     dpo         mean -log sigmoid(beta D)
-    best-of-n   -mean lp_w: with two answers the paper's best-of-2
+    best of 2   -mean lp_w, the loss best-of-n with two answers
 
 WHO ACTS   with ``on_policy_sampling`` the present policy, two answers to each of new prompts; without it nobody.
 KEPT       online the present batch alone; offline the data set, in passes of their own order.
@@ -13,10 +13,10 @@ WORTH      which answer the proxy prefers, whichever stands first; offline the g
            out of pairs.
 MOVES      one Adam step per batch: no clip and no KL term, the target margin regularises.
 
-The world is the task ``preference-game``: an online run has no gold rewards, its proxy knows what
-the offline data say. Measurements are by the gold reward: wins, KL both ways, accuracy on the data and on own answers, log-ratios of
-winners. No code was released; equation (1) of the paper prints the target so that beta seems to multiply, its appendix B and the formula of
-the optimum fix the reading taken here. Sizes and world are this library's.
+The world is the task ``preference-game``: an online run has no gold rewards, its proxy knows what the offline data say. Measurements are
+by the gold reward: wins, KL both ways, accuracy on the data and on own answers, log-ratios of winners. No code was released; equation (1)
+of the paper prints the target so that beta seems to multiply, its appendix B and the formula of the optimum fix the reading taken here.
+Sizes and world are this library's.
 Checked against: independent numpy (``tests/vectors``), a plain implementation (``tests/plain``).
 """
 

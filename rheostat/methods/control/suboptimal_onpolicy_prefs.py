@@ -3,7 +3,7 @@
 Paper: Tajwar et al. 2024, arXiv 2404.14367, "Preference Fine-Tuning of LLMs Should Leverage Suboptimal, On-Policy Data".
 
 Equations (S prompts, N answers each, lp their log-probabilities, r their rewards)
-    best-of-n   -lp[argmax r], and + weight times what negative_gradient pushes down
+    best of N   -lp[argmax r], and + weight times what negative_gradient pushes down
     rwr         -mean_k exp(r_k / temperature) lp_k
     ipo         mean over all pairs of (D - target_margin)^2,     D = (lp_w - ref_w) - (lp_l - ref_l)
     dpo         mean over all pairs of -log sigmoid(beta D)
