@@ -175,6 +175,11 @@ class Clipped:
     kl_coefficient: float = option(0.0, at_least=0)
     """Of the log-ratio to the reference, added to every token's loss."""
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        why = "reuse is 1, so every gradient step has its own batch and the ratio is 1; raise it, or leave clip alone"
+        return {"clip": why} if method.collect.reuse == 1 else {}
+
     def __call__(self, logp: Tensor, batch: Graded) -> tuple[Tensor, Metrics]:
         rows = clipped_sequence_loss(
             logp, batch.old_logp, batch.reference_logp, batch.weight, clip=self.clip, kl_coefficient=self.kl_coefficient

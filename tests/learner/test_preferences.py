@@ -108,6 +108,7 @@ def test_every_world_is_measured_and_acts() -> None:
         ({"loss": "best-of-n", "negative_weight": 0.5}, "nothing is pushed down"),
         ({"loss": "best-of-n", "negative_gradient": "worst"}, "negative_weight is 0"),
         ({"baseline": "batch-mean"}, "takes rewards as they are"),
+        ({"loss": "ppo", "reuse": 1, "clip": 0.1}, "every gradient step has its own batch"),
         ({"dial.lag": 2}, "cannot honour"),
         ({"backend": "gymnasium"}, "backend is about environments"),
         ({"environment_options": {"size": 3}}, "environment_options"),

@@ -17,9 +17,9 @@ MOVES      Adam down one of the losses.
 
 Offline is ``--no-on-policy-sampling --reuse 0``; everything between that and fresh batches is a setting. Tasks: bandit-away,
 bandit-aligned, bandit-away-wide, bandit-aligned-wide, sequence-away and sequence-aligned. The three meanings of the authors' one flag beta
-have three names: ``negative_weight``, ``temperature`` and ``entropy_coefficient``; their IPO's beta is ``target_margin``. Their sequence
-code scores a token with the logits of its own position, and evaluates contrastive runs with four samples and others with one: here
-likelihoods are shifted, and every run is measured alike.
+have three names: ``negative_weight``, ``temperature`` and ``entropy_coefficient``; their IPO's beta is ``target_margin``, and their PPO
+takes the reward as it is (``--normalise none``). Their sequence code scores a token with the logits of its own position, and evaluates
+contrastive runs with four samples and others with one: here likelihoods are shifted, and every run is measured alike.
 Checked against: the authors' functions (``tests/vectors``), a plain implementation (``tests/plain``).
 """
 
