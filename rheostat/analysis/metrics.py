@@ -62,6 +62,28 @@ METRICS: dict[str, Metric] = {
         Metric("completion_length", "Completion length", PERFORMANCE, "Mean number of tokens of the sampled completions"),
         Metric("validation_length", "Validation length", PERFORMANCE, "Mean number of tokens of the validation completions"),
         Metric("truncated_share", "Truncated share", PERFORMANCE, "Share of completions that hit the length limit"),
+        Metric("validation_win_rate", "Win rate", PERFORMANCE, "Share of held-out prompts on which the policy's answer beats the start's"),
+        Metric("validation_kl", "KL to the start", PERFORMANCE, "KL(policy, start) of whole answers to held-out prompts, nats (k3)"),
+        Metric("validation_preference_accuracy", "Held-out pairs", PERFORMANCE, "Share of held-out pairs ranked as the annotator did"),
+        Metric("validation_label_accuracy", "Held-out labels", PERFORMANCE, "Chance that a desirable answer gained more than another one"),
+        Metric("validation_margin", "Held-out margin", PERFORMANCE, "Mean difference of what is compared of both answers of a pair"),
+        Metric(
+            "validation_calibration_error",
+            "Calibration error",
+            PERFORMANCE,
+            "Distance of confidence and agreement on held-out pairs, in bins",
+        ),
+        Metric("validation_chosen_log_ratio", "Chosen answers", PERFORMANCE, "How much likelier held-out chosen answers became, nats each"),
+        Metric(
+            "validation_rejected_log_ratio", "Rejected answers", PERFORMANCE, "How much likelier held-out rejected answers became, nats"
+        ),
+        Metric("validation_length_correlation", "Length bias", PERFORMANCE, "Correlation of a reward model's rewards with lengths"),
+        Metric("validation_accuracy_longer_chosen", "Longer is better", PERFORMANCE, "Accuracy on pairs whose chosen answer is the longer"),
+        Metric(
+            "validation_accuracy_shorter_chosen", "Shorter is better", PERFORMANCE, "Accuracy on pairs whose chosen answer is the shorter"
+        ),
+        Metric("paired_share", "Pairs that teach", PERFORMANCE, "Share of prompts whose sampled answers differ in reward"),
+        Metric("preference_accuracy", "Training pairs", PERFORMANCE, "Share of the batch's pairs ranked as the annotator did"),
         Metric("informative_share", "Informative share", PERFORMANCE, "Share of groups that carry a signal"),
         Metric("solution_reward", "Reward of solutions", PERFORMANCE, "Mean reward of solutions alone, without judgements (RISE)"),
         Metric("verification_accuracy", "Verification accuracy", PERFORMANCE, "Share of judgements that state what a solution earned"),
@@ -137,6 +159,12 @@ METRICS: dict[str, Metric] = {
         Metric("flow/right_rows", "Right completions", LOSSES, "Completions of the batch that the flow field learned from"),
         Metric("flow/deviation", "Velocity deviation", LOSSES, "Mean squared error of the velocity on the batch, before the update"),
         Metric("flow/reward", "Flow rewards", LOSSES, "Sum of the flow field's rewards over a completion, a mean"),
+        Metric("preference_loss", "Preference loss", LOSSES, "The loss on pairs or labels"),
+        Metric("margin", "Margin", LOSSES, "Mean difference of what is compared of both answers of the batch's pairs"),
+        Metric("chosen_log_ratio", "Chosen log-ratio", LOSSES, "Mean log-ratio of chosen answers to the reference, nats"),
+        Metric("rejected_log_ratio", "Rejected log-ratio", LOSSES, "Mean log-ratio of rejected answers to the reference, nats"),
+        Metric("kl_baseline", "KTO's baseline", LOSSES, "Mean log-ratio of prompts with the answers of others, at least 0"),
+        Metric("likelihood_loss", "Likelihood of chosen answers", LOSSES, "Negative log-likelihood per token"),
         Metric("kl_reference", "KL to the reference", LOSSES, "Estimate of KL(policy, reference), as the loss aggregates it"),
         Metric("rehearsal_loss", "Rehearsal", LOSSES, "Forward KL to the starting model on its own samples, nats per token (SELF)"),
         Metric("base_share", "Weight of the base model", LOSSES, "Share of the base model in a KL to two anchors (KL-Convex)"),
@@ -161,9 +189,9 @@ AXES: tuple[Axis, ...] = (
 COUNTERS = frozenset({"iteration", "episodes"} | {axis.key for axis in AXES if not axis.summed})
 """Keys of a row that give its position, not a measurement."""
 
-HEADLINES = ("evaluation_return", "episode_return", "accuracy", "reward")
+HEADLINES = ("evaluation_return", "episode_return", "accuracy", "validation_preference_accuracy", "reward")
 """Curves that stand for performance, best first."""
-FINALS = ("evaluation_return", "accuracy")
+FINALS = ("evaluation_return", "accuracy", "validation_preference_accuracy")
 """Keys of the final evaluation that stand for performance, best first."""
 TIDY = ("meter/ess", "meter/kl_behaviour_k3", "meter/clip_fraction", "meter/age_mean", "meter/sampling_error")
 """The meter in five numbers."""

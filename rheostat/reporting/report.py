@@ -36,6 +36,8 @@ COLOURS = 7
 """Colours of the page's palette; line styles change when they run out."""
 SEED_POINTS = 120
 TABLE_ROWS = 10
+WIN_RATE, KL = "validation_win_rate", "validation_kl"
+"""What the curve of a policy that learns from preferences is drawn from: over-optimisation is a fall at large KL."""
 FOLDED = frozenset(
     {
         "meter/age_max",
@@ -261,6 +263,7 @@ def _task(name: str, arms: Sequence[Arm]) -> dict[str, Any]:
         panel = _panel(metric, arms, step_label)
         if panel is not None:
             panels.append(panel)
+    panels = frontier(arms) + panels
     headline = next((key for key in HEADLINES if any(panel["key"] == key for panel in panels)), None)
     panels.sort(key=lambda panel: panel["key"] != headline)  # stable: the rest keeps its order
     for number, panel in enumerate(panels):
@@ -271,7 +274,8 @@ def _task(name: str, arms: Sequence[Arm]) -> dict[str, Any]:
                 series.pop("seeds", None)
     labels = {axis.key: axis.label for axis in AXES} | {"steps": step_label}
     repeated = {"updates": "updates", "generated_tokens": "generated tokens"}  # axes that the budget itself counts
-    keys = [key for key in _common_axes(panels) if key == "steps" or (_moves(panels, key) and repeated.get(key) != step_label.lower())]
+    timed = [panel for panel in panels if "axis" not in panel["chart"]]
+    keys = [key for key in _common_axes(timed) if key == "steps" or (_moves(timed, key) and repeated.get(key) != step_label.lower())]
     colours = [{"label": arm.label, "colour": index % COLOURS, "dash": index // COLOURS % 4} for index, arm in enumerate(arms)]
     return {
         "name": name,
@@ -351,6 +355,43 @@ def _panel(metric: Metric, arms: Sequence[Arm], step_label: str) -> dict[str, An
         "description": _describe(metric, arms, drawn, step_label),
         "chart": {"label": metric.label, "series": series},
     }
+
+
+def frontier(arms: Sequence[Arm]) -> list[dict[str, Any]]:
+    """The panel of win rate against the KL to the start, a point per measurement; none where no run has measured both."""
+    curves = [(index, arm_curve(arm.records, WIN_RATE), arm_curve(arm.records, KL)) for index, arm in enumerate(arms)]
+    drawn = [(index, won, kl) for index, won, kl in curves if won is not None and kl is not None and len(won.y) == len(kl.y)]
+    if not drawn:
+        return []
+    said = [f"{arms[index].label} ends at {format_number(float(kl.y[-1]))} nats with {won.y[-1]:.0%}" for index, won, kl in drawn]
+    budgets = sorted({float(step) for _, won, _ in drawn for step in won.x["steps"]})[-TABLE_ROWS:]
+    table = {
+        "columns": [f"{arms[index].label}: KL, win rate" for index, *_ in drawn],
+        "rows": [{"budget": f"{round(step):,}", "cells": [_at(step, won, kl) for _, won, kl in drawn]} for step in budgets],
+    }
+    chart = {
+        "label": "Win rate against KL",
+        "axis": "KL to the start (nats)",
+        "series": [{"arm": index, "x": {"own": _short(kl.y)}, "y": _short(won.y)} for index, won, kl in drawn],
+    }
+    panel = {
+        "key": "frontier",
+        "label": "Win rate against KL",
+        "help": "How often the policy's answer beats the start's, against how far the policy has moved; a point per measurement",
+        "group": GROUPS[0],
+        "folded": False,
+        "averaged": 1,
+        "table": table,
+        "description": f"Line chart of the win rate against the KL to the start: {'; '.join(said)}.",
+        "chart": chart,
+    }
+    return [panel]
+
+
+def _at(step: float, won: Curve, kl: Curve) -> str:
+    """KL and win rate of the measurement at a step, as words; a dash where there is none."""
+    place = np.flatnonzero(won.x["steps"] == step)
+    return f"{format_number(float(kl.y[place[0]]))}, {format_number(float(won.y[place[0]]))}" if len(place) else "–"
 
 
 def _series(index: int, curve: Curve) -> dict[str, Any]:

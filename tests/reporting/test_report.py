@@ -250,3 +250,21 @@ def test_refusals(tmp_path: Path) -> None:
 )
 def test_numbers_read_well(value: float | None, text: str) -> None:
     assert format_number(value) == text
+
+
+def test_win_rate_against_kl_has_an_axis_of_its_own(tmp_path: Path) -> None:
+    """Also where a measurement comes only now and then; the axes of time stay those of the other panels."""
+    for method, factor in (("dpo", 1.0), ("online-dpo", 2.0)):
+        measured = [{"validation_kl": factor * n, "validation_win_rate": 0.5 + 0.1 * n} if n % 2 == 0 else {} for n in range(5)]
+        rows = [{"steps": n, "updates": n, "iteration": n, "reward": 0.1 * n} | found for n, found in enumerate(measured)]
+        run = write_run(tmp_path / method, method=method, task="prompts", steps=4, rows=4, budget="updates")
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    text, page, charts = read(write_report([tmp_path], tmp_path / "report.html"))
+    (task,) = charts["tasks"]
+    (panel,) = [panel for panel in task["panels"].values() if panel["label"] == "Win rate against KL"]
+    assert panel["axis"] == "KL to the start (nats)" and [each["x"] for each in panel["series"]] == [
+        {"own": [0.0, 2.0, 4.0]},
+        {"own": [0.0, 4.0, 8.0]},
+    ]
+    assert panel["series"][0]["y"] == [0.5, 0.7, 0.9] and "steps" in task["axes"]
+    assert "ends at 8 nats with 90%" in html.unescape(text) and "8, 0.9" in page.text

@@ -40,7 +40,7 @@
     for (const series of panel.series) {
       const arm = task.arms[series.arm];
       const colour = tone(`--c${arm.colour}`);
-      const x = series.x[view.axis];
+      const x = series.x[panel.axis ? "own" : view.axis];
       const visible = !view.hidden.has(series.arm);
       const common = { visible, x, type: "scatter", mode: "lines", meta: { arm: series.arm } };
       const singles = view.seeds && series.seeds;
@@ -64,13 +64,13 @@
   };
 
   const layout = (task, panel, view, headline) => {
-    const most = 1.01 * Math.max(...panel.series.map((series) => series.x[view.axis].at(-1)));
+    const most = 1.01 * Math.max(...panel.series.flatMap((series) => (panel.axis ? series.x.own : series.x[view.axis].at(-1))));
     return {
       margin: { l: 46, r: 10, t: 6, b: headline ? 42 : 38 }, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false,
       font: { family: "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif", size: 11.5, color: tone("--soft") },
-      hovermode: "x unified", hoverlabel: { bgcolor: tone("--card"), bordercolor: tone("--line"), font: { color: tone("--ink"), size: 12.5 } },
+      hovermode: panel.axis ? "closest" : "x unified", hoverlabel: { bgcolor: tone("--card"), bordercolor: tone("--line"), font: { color: tone("--ink"), size: 12.5 } },
       xaxis: {
-        title: { text: task.axes[view.axis], standoff: 6 }, gridcolor: tone("--grid"), zeroline: false, linecolor: tone("--line"), range: [0, most],
+        title: { text: panel.axis || task.axes[view.axis], standoff: 6 }, gridcolor: tone("--grid"), zeroline: false, linecolor: tone("--line"), range: [0, most],
         spikecolor: tone("--soft"), spikethickness: 1, spikedash: "dot",
         nticks: headline ? 10 : 6, exponentformat: "SI", fixedrange: matchMedia("(pointer: coarse)").matches, automargin: false, hoverformat: ",.4~s",
       },
