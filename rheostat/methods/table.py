@@ -48,6 +48,7 @@ class Entry:
 
 VECTORS = "vectors (verl, TRL), plain (loops), laws, probes, resume"
 OWN_CODE = "vectors (the authors' code), laws, probes, resume"
+PLAIN_FLEET = "vectors (the authors' code), plain (loops), laws, resume"
 PLAIN_OWN_CODE = "vectors (the authors' code), plain (loops), laws, probes, resume"
 
 METHODS: dict[str, Entry] = {
@@ -173,7 +174,7 @@ METHODS: dict[str, Entry] = {
         "2403.07691",
         "vectors (TRL), plain (loops), laws, probes, resume",
     ),
-    "ospo": Entry("rheostat.methods.control.ospo:OSPO", "control", "One-step policy optimisation of a fleet", "2507.15351", PLAIN_OWN_CODE),
+    "ospo": Entry("rheostat.methods.control.ospo:OSPO", "control", "One-step policy optimisation of a fleet", "2507.15351", PLAIN_FLEET),
     "pairwise-policy-gradient": Entry(
         "rheostat.methods.language.pairwise_policy_gradient:PairwisePolicyGradient",
         "language",
