@@ -6,14 +6,14 @@ to each of 16 prompts per update, so that graded answers, generated tokens and g
 who answers         online: the present policy; offline: the base, for every update (``dial.refresh_every 0``)
 what is pushed down best of N: nothing, likelihood of the best of eight; IPO: the worst of eight, in a pair with the best, beta 0.1
 
-Rules, fixed before any arm was run (matched seeds, looked at as docs/rule.md says); accuracy is that of one sampled completion per held-
-out prompt at temperature 1, and less than two points do not matter.
+Rules, fixed before any arm was run (matched seeds, looked at as docs/rule.md says); accuracy is of one sampled completion per held-out
+prompt at temperature 1, and less than two points do not matter.
 
 online     each loss is more accurate online than offline.
 negative   offline, IPO is more accurate than best of N.
 both       online IPO is more accurate than online best of N and than offline IPO.
 
-No arm was tuned: all have the step size 2e-4 of the other studies of this task. What cannot be shown here: rewards that are learned, lengths
+No arm was tuned: all have the step size 2e-4 of other studies of this task. What cannot be shown here: rewards that are learned, lengths
 as rewards, and people.
 """
 
