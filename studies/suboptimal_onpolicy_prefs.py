@@ -192,14 +192,22 @@ def away_from(cells: Cells) -> Precondition:
     )
 
 
-def compare(pairs: list[tuple[str, str, str]], arms: Mapping[str, Cells], margin: float) -> Callable[[Results], Judgement]:
-    """A judge: in each pair the first arm ends above the second."""
+def compared(pairs: list[tuple[str, str, str]], arms: Mapping[str, Cells], margin: float, *beside: str) -> dict[str, Any]:
+    """Arms, judge and margin of a claim: in each pair the first arm ends above the second.
+
+    Args:
+        pairs: what is compared, and two arms.
+        arms: cells by arm and seed, of more arms than these.
+        margin: the smallest difference that matters.
+        beside: further arms, for the result file.
+    """
+    mine = {name: arms[name] for name in dict.fromkeys([*(arm for _, *two in pairs for arm in two), *beside])}
 
     def judge(result: Results) -> Judgement:
-        conditions = [better(what, final(arms[a], result), final(arms[b], result), margin=margin) for what, a, b in pairs]
-        return Judgement(conditions, finals(arms, result), drawn(arms, result))
+        conditions = [better(what, final(mine[a], result), final(mine[b], result), margin=margin) for what, a, b in pairs]
+        return Judgement(conditions, finals(mine, result), drawn(mine, result))
 
-    return judge
+    return {"arms": mine, "judge": judge, "margins": {"reward": margin}}
 
 
 def spreads(arms: Mapping[str, Cells], result: Results) -> dict[int, float]:
@@ -264,7 +272,7 @@ def claims(sizes: Sizes) -> list[Claim]:
         )
 
     def judge_tolerance(result: Results) -> Judgement:
-        last = {arm: final(cells, result) for arm, cells in reuse.items()}
+        last = {arm: final(cells, result) for arm, cells in reuse.items() if not arm.startswith("IPO")}
         change = {
             name: {seed: last[f"{name}, T={MANY}"][seed] - last[f"{name}, T={SOME}"][seed] for seed in last[f"{name}, T={MANY}"]}
             for name in ("BoN", "PPO")
@@ -292,13 +300,7 @@ def claims(sizes: Sizes) -> list[Claim]:
             "Peak away: on-policy sampling ends above one offline batch",
             "On-policy sampling raises reward and efficiency, most when the peak lies far from the reference's mass",
             setting,
-            some("offline BoN", "on-policy BoN", "offline IPO", "on-policy IPO"),
-            compare(
-                switched,
-                away,
-                MARGINS["reward"],
-            ),
-            margins={"reward": MARGINS["reward"]},
+            **compared(switched, away, MARGINS["reward"]),
             preconditions=(peak, learns),
         ),
         Claim(
@@ -306,8 +308,7 @@ def claims(sizes: Sizes) -> list[Claim]:
             "Peak away: on-policy sampling ends above as many fresh answers of the reference",
             "The same, with the number of graded answers equal too: who answers is all that differs",
             setting,
-            some("reference BoN", "on-policy BoN", "reference IPO", "on-policy IPO"),
-            compare(
+            **compared(
                 [
                     ("BoN, on-policy and reference", "on-policy BoN", "reference BoN"),
                     ("IPO, on-policy and reference", "on-policy IPO", "reference IPO"),
@@ -315,7 +316,6 @@ def claims(sizes: Sizes) -> list[Claim]:
                 away,
                 MARGINS["smaller reward"],
             ),
-            margins={"reward": MARGINS["smaller reward"]},
             preconditions=(peak, learns),
         ),
         Claim(
@@ -323,13 +323,12 @@ def claims(sizes: Sizes) -> list[Claim]:
             "Peak away, offline: IPO ends above likelihood of the best",
             "A contrastive loss beats offline maximum likelihood (best-of-N, RWR) where the peak is in a region of low probability",
             setting,
-            some("offline BoN", "offline RWR", "offline IPO", "offline BoN, pushed"),
-            compare(
+            **compared(
                 [("IPO and BoN, offline", "offline IPO", "offline BoN"), ("IPO and RWR, offline", "offline IPO", "offline RWR")],
                 away,
                 MARGINS["smaller reward"],
+                "offline BoN, pushed",
             ),
-            margins={"reward": MARGINS["smaller reward"]},
             preconditions=(peak,),
         ),
         Claim(
@@ -337,16 +336,16 @@ def claims(sizes: Sizes) -> list[Claim]:
             "Peak away: both switches together end above either alone",
             "On-policy sampling and a negative gradient are complementary",
             setting,
-            some("offline BoN", "on-policy BoN", "offline IPO", "on-policy IPO", "offline BoN, pushed", "on-policy BoN, pushed"),
-            compare(
+            **compared(
                 [
                     ("both and on-policy alone", "on-policy IPO", "on-policy BoN"),
                     ("both and negative alone", "on-policy IPO", "offline IPO"),
                 ],
                 away,
                 MARGINS["smaller reward"],
+                "offline BoN, pushed",
+                "on-policy BoN, pushed",
             ),
-            margins={"reward": MARGINS["smaller reward"]},
             preconditions=(peak, learns),
         ),
         Claim(
@@ -354,9 +353,7 @@ def claims(sizes: Sizes) -> list[Claim]:
             "Peak away: REINFORCE ends lower when no weight is negative",
             "Subtracting the smallest weight isolates the negative gradient within one loss",
             setting,
-            some("REINFORCE", "REINFORCE, nothing pushed"),
-            compare([("REINFORCE with and without", "REINFORCE", "REINFORCE, nothing pushed")], away, MARGINS["smaller reward"]),
-            margins={"reward": MARGINS["smaller reward"]},
+            **compared([("REINFORCE with and without", "REINFORCE", "REINFORCE, nothing pushed")], away, MARGINS["smaller reward"]),
             preconditions=(peak, gains("REINFORCE", away["REINFORCE"], 0.05)),
         ),
         Claim(
@@ -423,13 +420,7 @@ def claims(sizes: Sizes) -> list[Claim]:
             "Nine tokens, peak away: on-policy sampling ends above one offline batch",
             "The same finding in the sequence bandit",
             f"sequence-away, 10 prompts x 10 answers, {sizes.sequence_steps} gradient steps, best-of-N's step sizes; reward of samples",
-            sequence,
-            compare(
-                switched,
-                sequence,
-                MARGINS["smaller reward"],
-            ),
-            margins={"reward": MARGINS["smaller reward"]},
+            **compared(switched, sequence, MARGINS["smaller reward"]),
             preconditions=(away_from(sequence["offline BoN"]), gains("on-policy BoN", sequence["on-policy BoN"], 0.05)),
         ),
     ]
