@@ -188,10 +188,8 @@ class FleetAdvantage:
         city, vehicle = accepted.nonzero(as_tuple=True)
         found = torch.zeros_like(reward)
         if len(city):
-            own = torch.arange(len(city))
-            found[city, vehicle] = self.advantages(
-                reward[accepted], torch.zeros_like(city), own, own * 0 + LAST, fairness[city], city=city
-            )[0]
+            now, own, alone = torch.zeros_like(city), torch.arange(len(city)), torch.full_like(city, LAST)
+            found[city, vehicle], _ = self.advantages(reward[accepted], now, own, alone, fairness[city], city=city)
         return found.numpy()
 
     def _estimated(self, reward: Tensor, vehicle: Tensor, gap: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -100,7 +100,8 @@ def of_policy(scores: Scores) -> Value:
 
 def nearest(scene: Scene) -> Floats:
     """The nearest vehicle takes the order: values fall with the minutes to the pick-up, and stay above 0."""
-    return 1.0 / (1.0 + scene.pick_up.max(initial=0)) + (scene.pick_up.max(initial=0) - scene.pick_up).astype(float)
+    longest = scene.pick_up.max(initial=0)
+    return 1.0 / (1.0 + longest) + (longest - scene.pick_up).astype(float)
 
 
 def rows_of(minutes: Sequence[Minute], vehicles: int, *, version: int) -> Batch:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from xml.etree import ElementTree
@@ -124,6 +125,7 @@ def roads_and_trips(net: Network, trips: list[tuple[float, str, str]], minutes: 
     return roads, Orders(minute, pick, drop)
 
 
+@cache
 def real_city(name: str, minutes: int, pace: float) -> tuple[Roads, Orders, str]:
     """Roads and trips of a real city, and a line about where they come from.
 
