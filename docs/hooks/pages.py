@@ -21,6 +21,7 @@ from PIL import Image
 
 from rheostat.errors import RheostatError
 from rheostat.learner.dial import Dial
+from rheostat.learner.language import composition_of
 from rheostat.methods.table import METHODS, Entry
 from rheostat.options import field_documentation, options_of
 from rheostat.training import peer_words
@@ -231,7 +232,9 @@ def facts(name: str, entry: Entry, text: MethodText, parent: str | None) -> str:
 
 def command(name: str, entry: Entry) -> str:
     """How to run it."""
-    return f"rheostat train {name} {EXAMPLES.get(name, DOMAINS[entry.domain][2])}"
+    annotated = entry.domain == "language" and composition_of(entry.load()(), name).any("annotated")
+    what = "--model MODEL --preferences FILE" if annotated else EXAMPLES.get(name, DOMAINS[entry.domain][2])
+    return f"rheostat train {name} {what}"
 
 
 def heading_of(block: str) -> str:

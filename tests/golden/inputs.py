@@ -161,6 +161,27 @@ def pairs() -> str:
     return str(path)
 
 
+def margins() -> str:
+    """The same with margins."""
+    rows = [json.loads(line) | {"margin": 0.1 * number} for number, line in enumerate(Path(pairs()).read_text().splitlines())]
+    path = folder() / "margins.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def scores() -> str:
+    """Single answers with a number each."""
+    rows = [
+        {"prompt": f"{a}+{b}=", "completion": str((a + b + off) % 10) * (1 + off), "score": 1.0 - off + 0.1 * b, "answer": "0"}
+        for a in range(10)
+        for b in range(10)
+        for off in range(2)
+    ]
+    path = folder() / "scores.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
 # --- control ----------------------------------------------------------------------------------------------------------------------------
 
 
@@ -232,6 +253,8 @@ INPUTS: dict[str, Callable[[], Any]] = {
     "@blocks": lambda: tiny_compression.teacher(tiny_compression.BLOCKS),
     "@prompts": prompts,
     "@pairs": pairs,
+    "@margins": margins,
+    "@scores": scores,
     "@images": lambda: Images,
     "@network": OwnNetwork,
     "@expert": expert,

@@ -78,6 +78,17 @@ TOGETHER: dict[str, list[Options]] = {
     "kl.kind": [{"advantage": "rloo", "kl_coefficient": 0.04}],
     "grading.max_invalid_share": [{"task": "@ungraded"}],
     "dial.lag": [LONGER],
+    "dial.refresh_every": [LONGER],
+    "start.compare": [{"evaluate": 2}],
+    "data.kind": [
+        {"answers_per_batch": ABSENT},
+        {"pairs_per_batch": ABSENT},
+        {"prompts_per_batch": ABSENT, "group_size": ABSENT, "task": "prompts", "preferences": "@scores"},
+    ],
+    "data.missing_end_penalty": [{"ties": "first"}],
+    "epsilon": [STEPS],
+    "clip": [STEPS],
+    "margins": [{"preferences": "@margins"}],
     "dial.replay_share": [LONGER, {"window": 1}],
     "dial.replay_age": [LONGER | {"dial.replay_share": 0.5}, {"dial.replay_share": 0.5}, {"window": 1, "dial.replay_share": 0.5}],
     "dial.updates_per_batch": [PASSES_BY_DIAL],
@@ -139,6 +150,14 @@ WITH_KIND: dict[tuple[str, str], Options] = {
     ("clip.kind", "clip-cov"): {"ratio": "token"},
     ("clip.kind", "kl-cov"): {"ratio": "token"},
     ("kl.kind", "reward"): {"advantage": "rloo"},
+    ("data.kind", "sampled"): {
+        "task": "@easy",
+        "preferences": None,
+        "prompts": None,
+        "answers_per_batch": ABSENT,
+        "pairs_per_batch": ABSENT,
+    },
+    ("data.kind", "file"): {"task": "prompts", "preferences": "@scores", "prompts_per_batch": ABSENT, "group_size": ABSENT},
 }
 """What a kind of a part cannot be without; the options of this kind are tried with it."""
 LEFT_OUT: dict[str, tuple[str, ...]] = {
@@ -190,8 +209,8 @@ def starting_point(method: str) -> Any:
 
 def chosen(method: str, kinds: Options) -> Any:
     """The configuration of a method's tiny run with other kinds of parts, as far as it has them."""
-    config = starting_point(method)
-    return with_options(config, having(config, kinds, method), method)
+    config, given = starting_point(method), {name: value for name, value in kinds.items() if value is not ABSENT}
+    return with_options(config, having(config, given, method), method)
 
 
 def lacking(method: str, changes: Options) -> list[str]:

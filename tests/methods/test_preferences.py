@@ -341,6 +341,7 @@ def test_what_a_run_on_preferences_refuses(model: str, pairs: str, tmp_path: Pat
         ("1 of 100 rows of .* have an answer of more than 8 tokens, the first of them Line 4", "dpo", {"preferences": str(long)}),
         ("margins asks every pair for its margin, and none has one", "reward-model", {"preferences": pairs, "margins": True}),
         ("Softmax weights need all answers of a prompt in one batch", "rwr", {"preferences": pairs, "data": "file", "weights": "softmax"}),
+        ("A reward model samples nothing: leave the temperature alone", "reward-model", {"preferences": pairs, "temperature": 0.5}),
         ("leave group_size and ties alone", "pairwise-policy-gradient", {"prompts": pairs, "group_size": 4}),
         ("Several gradient steps on a batch need a clip", "pairwise-policy-gradient", {"prompts": pairs, "clip": "none", "epochs": 2}),
         ("has no judged answer: give a file of preferences with the columns prompt, completion and label", "kto", {"prompts": pairs}),

@@ -102,6 +102,7 @@ class OwnAnswers(Groups):
     """The policy samples a group of completions for each of the next prompts, and a reward judges them."""
 
     kind: ClassVar[str] = "sampled"
+    lesson: ClassVar[str] = "scores"
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class OwnLabels(Groups):
     """The policy samples a group of completions for each of the next prompts; those with a large enough reward are desirable."""
 
     kind: ClassVar[str] = "sampled"
+    lesson: ClassVar[str] = "labels"
     threshold: float = option(1.0, short="desirable_from")
     """Smallest reward of a desirable completion."""
     writes: ClassVar[tuple[str, ...]] = ("desirable",)

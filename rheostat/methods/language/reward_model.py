@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 
 from rheostat.collect.language.language_collectors import SamplingOptions
 from rheostat.collect.language.pairs import Pairs
+from rheostat.errors import RheostatError
 from rheostat.learner.context import Budget, Evaluation
 from rheostat.learner.dial import Dial
 from rheostat.learner.language_preferences import StartComparison, from_pairs
@@ -53,6 +54,10 @@ class RewardModel:
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"learning_rate": 1e-3, "pairs_per_batch": 16}}
     fixed: ClassVar[frozenset[str]] = frozenset({"sampling.temperature"})
+
+    def __post_init__(self) -> None:
+        if self.sampling.temperature != 1.0:
+            raise RheostatError("A reward model samples nothing: leave the temperature alone.")
 
     def compose(self) -> Composition:
         """The four answers."""
