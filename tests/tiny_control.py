@@ -117,6 +117,8 @@ def acts_in(method: str) -> str:
     """A small task with actions it can take."""
     if several_agents(method):
         return "rheostat.tasks.control.games:Coordination"
+    if method in ANSWERS:
+        return "preference-game-tiny" if method == "online-offline-gap" else "bandit-away"
     if fleet(method):
         return "city"
     continuous = method in CONTINUOUS or (replays(method) and not discrete(method))
