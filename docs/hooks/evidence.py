@@ -119,8 +119,9 @@ class Vectors:
 
 @cache
 def cases(file: str) -> list[dict[str, Any]]:
-    """The recorded cases of a file."""
-    return json.loads((VECTORS / f"{file}.json").read_text())["cases"]
+    """The recorded cases of a file; those without a source of their own have the file's."""
+    content = json.loads((VECTORS / f"{file}.json").read_text())
+    return [{"source": content.get("source", "")} | case for case in content["cases"]]
 
 
 def vectors(method: str, verified: str) -> list[Vectors]:

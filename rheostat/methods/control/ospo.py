@@ -3,9 +3,9 @@
 Paper: Zhao and Li 2025, arXiv 2507.15351, "One Step is Enough: Multi-Agent Reinforcement Learning Based on One-Step Policy Optimization for
 Order Dispatch on Ride-Sharing Platforms".
 
-Equations (S: vehicles that accepted an order in the same minute; C, C': cumulative rewards of the fleet before and after it)
-    p_ij   = softmax over the open orders j of f(vehicle i, order j), + 1e-8
-    match  = the assignment of the largest sum of p_ij, in which exploration sets entries to 1e8
+Equations (S the vehicles that accepted an order in the same minute; C and C' the fleet's cumulative rewards before and after it)
+    p_ij   = softmax over the open orders j of f(vehicle i, order j), plus 1e-8
+    match  = the assignment of the largest total of p_ij, in which exploration sets some to 1e8
     A_i    = (r_i - mean_S r) / (std_S r + 1e-8) - (std C' - std C)
     rho    = p_theta[j] / p_old[j]
     loss   = mean -min(rho A, clip(rho, 1 - low, 1 + high) A) + beta mean_j p_j log(p_j / q_j) - c_H H(p),      q = the best policy so far
