@@ -10,6 +10,7 @@ from rheostat.experiments.studies import Cell, Claim
 from rheostat.experiments.studies.results import load_study
 from studies import online_offline_gap as gap
 from studies import suboptimal_onpolicy_prefs as prefs
+from studies import suboptimal_onpolicy_sequence as sequence
 
 
 def verdicts(claim: Claim, found: Any) -> list[str]:
@@ -49,7 +50,7 @@ def bandit(better: float) -> Any:
 
 @pytest.mark.parametrize(("better", "wanted"), [(0.3, "supported"), (-0.3, "refuted")])
 def test_bandit_rules(better: float, wanted: str) -> None:
-    for claim in prefs.claims(prefs.Sizes()):
+    for claim in [*prefs.claims(prefs.Sizes()), *sequence.claims(sequence.Sizes())]:
         assert set(verdicts(claim, bandit(better))) == {wanted}, claim.name
 
 
@@ -94,7 +95,9 @@ def test_frontiers_pool_the_sweep_and_keep_to_the_kl() -> None:
     assert gap.peak(one) == 2 and gap.top(other) == 0.5
 
 
-@pytest.mark.parametrize("slug", ["suboptimal-onpolicy-prefs", "online-offline-gap", "preferences-language"])
+@pytest.mark.parametrize(
+    "slug", ["suboptimal-onpolicy-prefs", "suboptimal-onpolicy-sequence", "online-offline-gap", "preferences-language"]
+)
 def test_arms_of_a_claim_have_one_budget(slug: str) -> None:
     study = load_study(slug)
     for claim in study.claims(study.full):
