@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rheostat.api import (
         Callback,
+        Recipe,
+        Stage,
         boundary,
         compare,
         disagree,
@@ -29,11 +31,14 @@ if TYPE_CHECKING:
         study,
         sweep,
         train,
+        train_recipe,
     )
 
 __version__ = "0.1.0"
 __all__ = [
     "Callback",
+    "Recipe",
+    "Stage",
     "boundary",
     "compare",
     "disagree",
@@ -48,6 +53,7 @@ __all__ = [
     "study",
     "sweep",
     "train",
+    "train_recipe",
     "tune",
 ]
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rheostat.errors import RheostatError, unknown
+from rheostat.experiments.recipe import Recipe as Recipe
+from rheostat.experiments.recipe import Stage as Stage
 from rheostat.methods import table
 from rheostat.training.callbacks import Callback as Callback
 from rheostat.training.callbacks import listening_ones
@@ -15,7 +18,7 @@ from rheostat.training.config_file import read_config
 from rheostat.training.objects import NAMES, handed_over
 from rheostat.training.progress import Bar, Progress, Silent
 from rheostat.training.run import Run
-from rheostat.training.settings import CUSTOM
+from rheostat.training.settings import CUSTOM, Settings
 from rheostat.training.settings import derived as derived_numbers
 from rheostat.training.settings_from_options import free_directory, settings_for, task_of_prompts
 from rheostat.training.sinks import check_sinks
@@ -164,6 +167,84 @@ def resume(
     }
     run = load(directory, task=task, policy=policy, **opening, **objects)
     return finish(run, progress, sinks, callbacks)
+
+
+@dataclass(frozen=True)
+class TrainedRecipe:
+    """A recipe whose stages have been trained.
+
+    Attributes:
+        directory: of the recipe; each stage has a folder in it.
+        recipe: its stages and settings.
+        stages: one row per stage, as JSON: its method, what it began with, its first and last measurement, its steps and costs.
+        totals: seconds, tokens, calls of rewards and FLOPs of all stages, where they are counted.
+    """
+
+    directory: Path
+    recipe: Recipe
+    stages: list[dict[str, Any]]
+    totals: dict[str, float]
+
+    def run(self, name: str | None = None) -> DrawnRun:
+        """The run of a stage, opened; None opens the last.
+
+        Raises:
+            RheostatError: there is no such stage.
+        """
+        known = {stage.name: stage for stage in self.recipe.stages}
+        if name is not None and name not in known:
+            raise unknown("stage", name, known)
+        return load(self.directory / self.recipe.folder(self.recipe.stages[-1] if name is None else known[name]))
+
+
+def train_recipe(
+    recipe: Recipe | Mapping[str, Any] | str | Path,
+    directory: str | Path | None = None,
+    *,
+    progress: bool | Progress = True,
+    sinks: tuple[str, ...] = (),
+    trust: bool = False,
+) -> TrainedRecipe:
+    """Train the stages of a recipe, one after the other; those that are finished are left as they are.
+
+    Args:
+        recipe: a file (TOML, YAML or JSON), what such a file says, or a :class:`rheostat.Recipe`.
+        directory: where everything is kept; naming it again goes on. None picks a free name under ``runs``.
+        progress, sinks, trust: as in :func:`train`.
+
+    Returns:
+        The rows of its stages, and their runs.
+
+    Raises:
+        RheostatError: anything you can put right; every stage is checked before the first is trained.
+    """
+    from rheostat.experiments import recipe as recipes
+    from rheostat.experiments import recipe_stages
+    from rheostat.reporting.recipe_report import write_recipe
+
+    if isinstance(recipe, str | Path):
+        recipe = recipes.read_recipe(recipe)
+    elif not isinstance(recipe, recipes.Recipe):
+        recipe = recipes.recipe_of(recipe)
+    place = Path(directory) if directory else free_directory(recipe.name)
+    check_sinks(sinks)
+
+    def create(folder: Path, settings: Settings) -> None:
+        finish(DrawnRun.create(folder, settings), progress, sinks)
+
+    def go_on(folder: Path) -> None:
+        finish(load(folder, to_continue=True), progress, sinks)
+
+    with trusting(trust):
+        recipes.begin(recipe, place)
+        for stage in recipe_stages.stages_left(recipe, place):
+            if progress:
+                where = f"stage {recipe.stages.index(stage) + 1} of {len(recipe.stages)}"
+                print(f"{place.name}, {where}: {stage.name} ({stage.method})", file=sys.stderr)
+            recipe_stages.run_stage(recipe, place, stage, create, go_on)
+    rows = recipe_stages.stage_rows(recipe, place)
+    write_recipe(recipe, place, rows)
+    return TrainedRecipe(place, recipe, rows, recipe_stages.totals(rows))
 
 
 def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...], callbacks: Iterable[Any] = ()) -> DrawnRun:

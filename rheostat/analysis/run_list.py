@@ -28,7 +28,7 @@ from rheostat.training.run_directory import LOCK
 State = Literal["running", "stopped", "finished", "damaged", "unknown"]
 WRITTEN = ("config.json", "metrics.jsonl", "timings.jsonl", "summary.json")
 """Files whose times give the last change of a run."""
-COMPARISON, TASKS, SEARCH = "compare.json", "tasks.json", "tune.json"
+COMPARISON, TASKS, SEARCH, RECIPE = "compare.json", "tasks.json", "tune.json", "recipe.json"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _below(folder: Path) -> Iterator[Listed]:
             yield _comparison(child, child.name)
         elif (child / TASKS).exists():
             yield from (_comparison(one, f"{child.name}/{one.name}") for one in sorted(child.iterdir()) if (one / COMPARISON).exists())
-        elif (child / SEARCH).exists():
+        elif (child / SEARCH).exists() or (child / RECIPE).exists():
             yield from (look_at(run, f"{child.name}/{run.name}") for run in sorted(child.iterdir()) if (run / "config.json").exists())
 
 

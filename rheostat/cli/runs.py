@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import tyro
 from tyro.conf import Positional
 
-from rheostat.cli.train import announce, in_words
+from rheostat.cli.train import announce, announce_recipe, in_words
 from rheostat.errors import RheostatError
 from rheostat.methods import table
 from rheostat.options import option
@@ -22,7 +22,7 @@ class Resume:
     """Continue an interrupted run, exactly as if it had never stopped."""
 
     run_directory: Positional[Path]
-    """Directory of the run, or of a comparison, sweep or search."""
+    """Directory of the run, or of a comparison, sweep, search or recipe."""
     steps: int | None = option(None, at_least=1)
     """A larger budget in all, with which a run goes on, finished or not; by default the budget it has."""
     online_steps: int | None = option(None, at_least=1)
@@ -39,6 +39,7 @@ class Resume:
         from rheostat import api
         from rheostat.cli.entry import parse
         from rheostat.experiments.comparison import command_of, read_manifest
+        from rheostat.experiments.recipe import read_kept
         from rheostat.experiments.several_tasks import read_tasks
         from rheostat.experiments.tune import read_plan
 
@@ -49,6 +50,12 @@ class Resume:
             raise RheostatError(
                 f"--{asked[0].replace('_', '-')} is for a single run: the runs of a comparison, sweep or search have equal budgets."
             )
+        if (recipe := read_kept(self.run_directory)) is not None:
+            if asked or self.accept_changes:
+                option_ = asked[0] if asked else "accept_changes"
+                raise RheostatError(f"--{option_.replace('_', '-')} is for a single run: name the folder of the stage.")
+            announce_recipe(api.train_recipe(recipe, self.run_directory, sinks=self.sinks), json=self.json)
+            return
         if manifest is not None:  # a comparison or a sweep: the command that began it continues it
             if self.accept_changes:
                 raise RheostatError("--accept-changes is for a single run: name the directory of the run that changed.")

@@ -372,6 +372,41 @@ def in_words(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(describe(name).label.lower(), text(value)) for name, value in result.items()]
 
 
+RECIPES = (".toml", ".yaml", ".yml", ".json")
+"""Endings of files of recipes."""
+
+
+@dataclass
+class TrainRecipe:
+    """Train the stages of a recipe, one after the other; the same command, or `rheostat resume`, goes on where it stopped."""
+
+    recipe: Positional[Path]
+    """The file, in TOML, YAML or JSON."""
+    directory: Path | None = None
+    """Where everything is kept; by default a free name under runs/."""
+    sinks: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
+    """Also log to these dashboards."""
+    json: bool = False
+    """Print the result as JSON."""
+
+    def run(self) -> None:
+        from rheostat import api
+
+        announce_recipe(api.train_recipe(self.recipe, self.directory, sinks=self.sinks), json=self.json)
+
+
+def announce_recipe(found: Any, *, json: bool = False) -> None:
+    """Print what the stages of a recipe found, as a table or as JSON."""
+    from rheostat.reporting.recipe_report import print_recipe
+
+    if json:
+        print_json({"directory": found.directory, "stages": found.stages, "totals": found.totals})
+        return
+    print_recipe(found.stages, found.directory)
+    last = found.directory / found.recipe.folder(found.recipe.stages[-1])
+    print(f"Report: {found.directory / 'report.html'}   Run of the last stage: {last}")
+
+
 def parse_training(words: list[str]) -> Any:
     """The command object for the words after ``rheostat train``.
 
@@ -381,6 +416,8 @@ def parse_training(words: list[str]) -> Any:
     if not words or words[0] in ("-h", "--help"):
         print(train_help())
         sys.exit(0)
+    if Path(words[0]).suffix in RECIPES:
+        return tyro.cli(TrainRecipe, args=words, prog="rheostat train")
     if words[0].startswith("-"):
         raise RheostatError("Say which method to train before any option: rheostat train METHOD TASK [options].")
     name = words[0]
@@ -437,7 +474,8 @@ class _SameTerminal(io.StringIO):
 
 def train_help() -> str:
     """What ``rheostat train`` says without a method."""
-    lines = ["usage: rheostat train METHOD TASK [options]", "", "Train a method on a task.", ""]
+    lines = ["usage: rheostat train METHOD TASK [options]", "       rheostat train RECIPE.toml [--directory DIRECTORY]", ""]
+    lines += ["Train a method on a task, or the stages of a recipe.", ""]
     for domain, what in (("control", "Control"), ("language", "Language models"), ("compression", "Compression")):
         lines += [f"{what}:", *(f"  {name:<15}{row.title}" for name, row in table.METHODS.items() if row.domain == domain), ""]
     lines += [

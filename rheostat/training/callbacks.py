@@ -26,6 +26,8 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "compression": (),
 }
 """Metrics of an evaluation by which a run may be stopped, by domain."""
+SPOKEN = {"validation_reward": "accuracy"}
+"""Metrics as tables and curves name them, where the log has another name."""
 MAIN = ("evaluation_return", "accuracy", "validation_preference_accuracy")
 """Metrics by which the best policy is chosen: the first that an evaluation has."""
 
@@ -71,7 +73,7 @@ class StopAt(Callback):
     """
 
     def __init__(self, metric: str, value: float) -> None:
-        self.metric, self.value = metric, value
+        self.metric, self.value = SPOKEN.get(metric, metric), value
 
     def on_evaluation(self, run: Run, metrics: dict[str, Any]) -> None:
         """Stop if the value is reached."""
@@ -103,8 +105,9 @@ def check_measured(settings: Settings, domain: str, measures: bool) -> None:
         raise RheostatError(
             f"{asked[0]} goes by measurements while training, and {settings.method} measures its result at the end alone: leave it out."
         )
-    if settings.stop_at and settings.stop_at[0] not in MEASURED[domain]:
-        raise unknown("metric for stop_at", settings.stop_at[0], MEASURED[domain])
+    names = [*MEASURED[domain], *(spoken for spoken, name in SPOKEN.items() if name in MEASURED[domain])]
+    if settings.stop_at and settings.stop_at[0] not in names:
+        raise unknown("metric for stop_at", settings.stop_at[0], names)
     if asked and not measures:
         raise RheostatError(f"{asked[0]} goes by measurements while training, and evaluate_every is 0: set that too.")
 

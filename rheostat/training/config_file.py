@@ -59,15 +59,15 @@ def read_config(path: str | Path, method: str) -> ConfigFile:
             nearest one), or gives one a value of the wrong type.
     """
     path = Path(path) / "config.json" if Path(path).is_dir() else Path(path)
-    data = _parsed(path)
+    data = parsed(path)
     of_a_run = isinstance(data.get("settings"), dict) and "versions" in data
     try:
-        return _understood(path, method, dict(data["settings"] if of_a_run else data), of_a_run)
+        return understood(path, method, dict(data["settings"] if of_a_run else data), of_a_run)
     except RheostatError as error:
         raise RheostatError(f"{path}: {error}") from error
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def parsed(path: Path) -> dict[str, Any]:
     """The file as plain values."""
     try:
         with path.open("rb") as file:
@@ -103,7 +103,7 @@ def _parsed(path: Path) -> dict[str, Any]:
     return data
 
 
-def _understood(path: Path, method: str, data: dict[str, Any], of_a_run: bool) -> ConfigFile:
+def understood(path: Path, method: str, data: dict[str, Any], of_a_run: bool) -> ConfigFile:
     """A file's names and values, checked; a run's own also names settings that it does not read."""
     domain = table.entry(method).domain
     if (whose := data.pop("method", method)) != method:

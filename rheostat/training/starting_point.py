@@ -111,7 +111,7 @@ def starting_point(settings: Settings) -> StartingPoint | None:
     domain = table.entry(settings.method).domain
     refuse_other_domain(directory, theirs, domain)
     if domain == "control":
-        _refuse_other_networks(directory, theirs, settings)
+        refuse_other_networks(directory, theirs, settings)
     steps: int
     if at == "best":
         known = best_in(directory)
@@ -136,7 +136,7 @@ def _best_state(directory: Path) -> dict[str, Any]:
     return {"models.policy": {"network": dict(LanguagePolicy.load(folder / "model").state_dict())}}
 
 
-def _refuse_other_networks(directory: Path, theirs: Settings, mine: Settings) -> None:
+def refuse_other_networks(directory: Path, theirs: Settings, mine: Settings) -> None:
     """Refuse options of networks that differ; weights of one shape may be those of another network."""
     there, here = (dict(_network_options(each)) for each in (theirs, mine))
     for name in there.keys() & here.keys():

@@ -16,6 +16,7 @@ import torch
 import rheostat
 from rheostat.credit.verifiers import Rollout, load_rewards
 from rheostat.errors import RheostatError
+from rheostat.experiments.recipe import read_recipe
 from rheostat.experiments.studies.results import run_study
 from rheostat.methods import table
 from rheostat.parts import Aggregate, Batch, Tokens
@@ -30,7 +31,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TESTED = {
     "asym_re", "batch_size", "corridor", "critic_apart", "grpo_by_parts", "kernel", "largest", "loop", "network", "offline_data",
     "reward_own", "reward_trl", "reward_verl", "successor", "topr_attempts", "verdicts", "weighted_buffer",
-    "my_environments",
+    "my_environments", "two_stages",
 }  # fmt: skip
 
 
@@ -111,6 +112,16 @@ def test_corridor_ends_and_is_cut(example: Any) -> None:
     assert [world.step(1)[2:4] for _ in range(3)] == [(False, False), (False, False), (True, False)]
     world.reset(seed=0)
     assert [world.step(0)[2:4] for _ in range(4)][-1] == (False, True)
+
+
+def test_two_stages(example: Any, tmp_path: Path) -> None:
+    rows = example("two_stages").main(tmp_path / "recipe", steps=512)
+    assert [(row["stage"], row["from"]) for row in rows] == [("fast", "start"), ("slow", "fast")]
+
+
+def test_the_recipe_of_the_page_is_one() -> None:
+    recipe = read_recipe(EXAMPLES / "imitate_then_reinforce.toml")
+    assert [recipe.settings_of(stage).method for stage in recipe.stages] == ["sft", "grpo"]
 
 
 def test_network(example: Any, tmp_path: Path) -> None:

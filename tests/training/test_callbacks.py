@@ -10,6 +10,7 @@ import pytest
 
 import rheostat
 from rheostat.errors import RheostatError
+from rheostat.training.callbacks import StopAt
 from rheostat.training.run import Interrupted, Run
 from tests.crash import differences
 from tests.tiny_control import replays, small
@@ -129,6 +130,7 @@ def test_what_goes_by_measurements_needs_some(tmp_path: Path) -> None:
     for options in ({"save_best": True}, {"stop_at": ("evaluation_return", 9.0)}):
         with pytest.raises(RheostatError, match="evaluate_every is 0"):
             Run.create(tmp_path / "run", small("ppo", **options))
+    assert StopAt("validation_reward", 0.5).metric == "accuracy", "as tables name it"
     with pytest.raises(RheostatError, match="Unknown metric for stop_at 'episode_return'"):
         Run.create(tmp_path / "run", small("ppo", stop_at=("episode_return", 9.0), **LOOKED_AT))
     with pytest.raises(RheostatError, match="which this run does not measure"):
