@@ -249,6 +249,7 @@ def train_recipe(
 
 def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...], callbacks: Iterable[Any] = ()) -> DrawnRun:
     """Train to the end of the budget, then draw the curves and write the report."""
+    from rheostat.reporting.architectures import architecture_section
     from rheostat.reporting.report import write_report
     from rheostat.reporting.rollouts import rollouts_section
 
@@ -262,8 +263,8 @@ def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...], cal
         print(f"{run.directory}: {arithmetic}", file=sys.stderr)
     run.train(progress=display, sinks=sinks, callbacks=[*callbacks, *([display] if isinstance(display, Bar) else [])])
     run.plot()
-    section = rollouts_section(run.directory)
-    write_report([run.directory], run.directory / "report.html", sections=[section] if section else [])
+    sections = [architecture_section(run.directory), rollouts_section(run.directory)]
+    write_report([run.directory], run.directory / "report.html", sections=[each for each in sections if each])
     return run
 
 

@@ -57,7 +57,17 @@ METRICS: dict[str, Metric] = {
         Metric("orders", "Orders", PERFORMANCE, "Mean number of an episode"),
         Metric("orders_outside", "Orders outside", PERFORMANCE, "Order minutes beyond the table's room, mean of an episode"),
         Metric("accuracy", "Validation reward", PERFORMANCE, "Mean reward of one sample per validation prompt"),
-        Metric("reward", "Reward", PERFORMANCE, "Mean reward of the sampled completions"),
+        Metric("reward", "Reward", PERFORMANCE, "Mean reward of the sampled completions, or of the networks of an epoch"),
+        Metric("network_accuracy", "Accuracy of networks", PERFORMANCE, "Mean validation accuracy of an epoch's sound networks"),
+        Metric("compression", "Compression of networks", PERFORMANCE, "Mean of the teacher's weights over theirs, of sound networks"),
+        Metric("best_network_reward", "Best reward", PERFORMANCE, "Reward of the best network of the stage so far, without constraints"),
+        Metric("best_accuracy", "Accuracy of the best", PERFORMANCE, "Validation accuracy of the best network of the stage so far"),
+        Metric("best_compression", "Compression of the best", PERFORMANCE, "The teacher's weights over those of the best network so far"),
+        Metric("failed_share", "Failed share", PERFORMANCE, "Share of networks that cannot be built or are not smaller"),
+        Metric("trained_networks", "Trained networks", OTHER, "Networks of the epoch that were trained; equal ones are judged once"),
+        Metric("judged_networks", "Judged networks", OTHER, "Different networks that were trained so far"),
+        Metric("baseline", "Baseline", LOSSES, "Mean reward of earlier epochs, which rewards are compared with"),
+        Metric("stage", "Stage", OTHER, "Number of the stage under way, from 0"),
         Metric("episode_length", "Episode length", PERFORMANCE, "Mean length of the last 100 training episodes"),
         Metric("completion_length", "Completion length", PERFORMANCE, "Mean number of tokens of the sampled completions"),
         Metric("validation_length", "Validation length", PERFORMANCE, "Mean number of tokens of the validation completions"),
@@ -191,7 +201,7 @@ COUNTERS = frozenset({"iteration", "episodes"} | {axis.key for axis in AXES if n
 
 HEADLINES = ("evaluation_return", "episode_return", "accuracy", "validation_preference_accuracy", "reward")
 """Curves that stand for performance, best first."""
-FINALS = ("evaluation_return", "accuracy", "validation_preference_accuracy")
+FINALS = ("evaluation_return", "accuracy", "validation_preference_accuracy", "student_test_reward")
 """Keys of the final evaluation that stand for performance, best first."""
 TIDY = ("meter/ess", "meter/kl_behaviour_k3", "meter/clip_fraction", "meter/age_mean", "meter/sampling_error")
 """The meter in five numbers."""

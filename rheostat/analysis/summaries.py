@@ -15,7 +15,11 @@ from rheostat.analysis.statistics import Interval, area_under_curve, interval_of
 from rheostat.analysis.verdict import RULE, Verdict, holm, judge, over_looks
 
 SAMPLING_ERROR = "meter/sampling_error"
-FINAL_LABELS = {"evaluation_return": "Final evaluation return", "accuracy": "Final validation reward"}
+FINAL_LABELS = {
+    "evaluation_return": "Final evaluation return",
+    "accuracy": "Final validation reward",
+    "student_test_reward": "Final test reward",
+}
 
 
 @dataclass(frozen=True)

@@ -218,13 +218,14 @@ class Report:
 
     def run(self) -> None:
         from rheostat.analysis.records import find_runs
+        from rheostat.reporting.architectures import architecture_section
         from rheostat.reporting.figures import draw_figures
         from rheostat.reporting.report import study_result, video_section, write_report
         from rheostat.reporting.rollouts import rollouts_section
 
         paths = [path for path in self.paths if study_result(path) is None]
         runs = find_runs(paths) if paths else []
-        sections = [rollouts_section(runs[0]), video_section(runs[0])] if len(runs) == 1 else []
+        sections = [architecture_section(runs[0]), rollouts_section(runs[0]), video_section(runs[0])] if len(runs) == 1 else []
         print(f"Report: {write_report(list(self.paths), self.output, sections=[section for section in sections if section])}")
         if self.figures:
             print("Figures: " + ", ".join(str(path) for path in draw_figures(self.paths, self.output)))

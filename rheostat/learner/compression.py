@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from rheostat.learner.context import LearnerContext
 from rheostat.learner.models import Trainable
 from rheostat.learner.stages import GradientSteps, Stage, Staged, Stages
 from rheostat.learner.starting_weights import StartingWeights
+from rheostat.objectives.compression_reward import compression_reward
 from rheostat.options import refuse_idle
 from rheostat.parts import Batch, Metrics
 from rheostat.policies.compression.controllers import DecisionScores, RemovalController, ShrinkageController
@@ -26,6 +28,8 @@ from rheostat.tasks.compression.images import Images
 from rheostat.tasks.compression.lessons import accuracy_of
 from rheostat.trajectories import Trajectories
 
+TEACHER = "teacher.json"
+"""File beside a student with the architecture of its teacher."""
 CONTROLLERS: dict[str, Callable[[], Any]] = {"removal": RemovalController, "shrinkage": lambda: ShrinkageController(LOOKUP)}
 
 
@@ -43,15 +47,22 @@ class Drawn:
 
 
 class Student:
-    """The best network that was found, trained to the end; it is a store, so that a run keeps it."""
+    """The best network that was found, trained to the end; it is a store, so that a run keeps it.
 
-    def __init__(self) -> None:
+    Args:
+        teacher: the network that it was cut from.
+    """
+
+    def __init__(self, teacher: Architecture) -> None:
+        self.teacher = teacher
         self.network: ConvNet | None = None
 
     def save_pretrained(self, folder: Path) -> None:
-        """Write its architecture and its weights, as :func:`rheostat.tasks.compression.image_teachers.load_network` reads them."""
+        """Write its architecture and its weights, as :func:`rheostat.tasks.compression.image_teachers.load_network` reads them, and beside
+        them the architecture of its teacher."""
         assert self.network is not None
         save_network(self.network, folder)
+        (folder / TEACHER).write_text(json.dumps(self.teacher.to_json(), indent=1), encoding="utf-8")
 
     def state_dict(self) -> dict[str, Any]:
         """Architecture and weights."""
@@ -83,7 +94,7 @@ class CompressionContext(LearnerContext):
 
     def __init__(self, search: Search, streams: Streams, total_steps: int, *, student_epochs: int) -> None:
         super().__init__(streams, total_steps)
-        self.search, self.student, self.student_epochs = search, Student(), student_epochs
+        self.search, self.student, self.student_epochs = search, Student(search.teacher.architecture), student_epochs
         self.stores |= {"search": search, "student": self.student}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(streams.seed, "controllers"))
@@ -174,11 +185,12 @@ class CompressionContext(LearnerContext):
     def measure_student(self, part: str) -> Metrics:
         """Accuracy of the student and of the teacher on a part of the images, and how small the student is."""
         images, student, teacher = getattr(self.search.images, part), self.train_student(), self.search.teacher
-        accuracy, whole = accuracy_of(student, images), accuracy_of(teacher, images)
+        accuracy, whole = accuracy_of(student, images), max(accuracy_of(teacher, images), 1 / len(images[0]))
         return {
+            f"student_{part}_reward": compression_reward(accuracy, student.architecture.parameters, whole, teacher.architecture.parameters),
             f"student_{part}_accuracy": accuracy,
             f"teacher_{part}_accuracy": whole,
-            f"kept_{part}_accuracy": accuracy / whole if whole else 0.0,
+            f"kept_{part}_accuracy": accuracy / whole,
             "student_parameters": student.architecture.parameters,
             "teacher_parameters": teacher.architecture.parameters,
             "student_compression": teacher.architecture.parameters / student.architecture.parameters,

@@ -208,7 +208,7 @@ def test_the_second_stage_cuts_what_the_first_has_found() -> None:
     assert search.parent.parameters < tiny.CHAIN.parameters and one.context.counts == {"removal": 2, "shrinkage": 2, "epochs": 4}
     assert rows[-1]["student_parameters"] == one.context.student.network.architecture.parameters
     assert rows[-1]["student_compression"] == tiny.CHAIN.parameters / rows[-1]["student_parameters"] > 1
-    best = [row["best_reward"] for row in rows if row["stage"] == 0 and "best_reward" in row]
+    best = [row["best_network_reward"] for row in rows if row["stage"] == 0 and "best_network_reward" in row]
     assert best == sorted(best)
 
 

@@ -248,7 +248,7 @@ class Rollouts:
             said["network_accuracy"] = sum(each.accuracy for each in sound) / len(sound)
             said["compression"] = sum(whole / each.architecture.parameters for each in sound) / len(sound)
         if search.best is not None:
-            said["best_reward"] = search.rank(search.best)[1]
+            said["best_network_reward"] = search.rank(search.best)[1]
             said["best_accuracy"] = search.best.accuracy
             said["best_compression"] = whole / search.best.architecture.parameters
         return said

@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,9 @@ class Recipe:
     depth: int = 2
     """Convolutions of a stage."""
     residual: bool = False
-    lessons: Lessons = Lessons(epochs=12, learning_rate=3e-3, batch_size=100, weight_decay=1e-4, targets="labels")
+    lessons: Lessons = Lessons(epochs=15, learning_rate=3e-3, batch_size=50, weight_decay=1e-4, targets="labels")
+    settling: int = 5
+    """Further passes at a tenth of the step size."""
     seed: int = 7
 
     def architecture(self, images: Images) -> Architecture:
@@ -53,6 +55,12 @@ class Recipe:
         items = self._blocks() if self.residual else self._chain()
         items += [Layer("AdaptiveAvgPool2d", kernel=1), Layer("Flatten"), Layer("Linear", size=images.classes)]
         return Architecture(tuple(items), images.shape)
+
+    def trained(self, images: Images) -> ConvNet:
+        """The teacher of these images."""
+        network = train_network(new_network(self.architecture(images), self.seed), *images.train, self.lessons, self.seed)
+        settling = replace(self.lessons, epochs=self.settling, learning_rate=self.lessons.learning_rate / 10)
+        return train_network(network, *images.train, settling, self.seed + 1)
 
     def _chain(self) -> list[Item]:
         items: list[Item] = []
@@ -143,7 +151,7 @@ def built_in(name: str, images: Images, cache_dir: str | Path | None = None) -> 
         target.parent.mkdir(parents=True, exist_ok=True)
         with held(target.with_name(f".{target.name}.lock"), f"the teacher {name}", patience=math.inf):
             if not (target / WEIGHTS).is_file():
-                network = train_network(new_network(recipe.architecture(images), recipe.seed), *images.train, recipe.lessons, recipe.seed)
+                network = recipe.trained(images)
                 workshop = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
                 save_network(network, workshop)
                 shutil.rmtree(target, ignore_errors=True)
