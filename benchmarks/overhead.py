@@ -75,6 +75,9 @@ SIDES = {
     "SELF": Side("self-curation"),
     "RISE": Side("rise"),
     "RLFR": Side("rlfr", {"offline_steps": 0}),
+    "RWR": Side("rwr", {"compare_with_start": False}),
+    "Best-of-N": Side("best-of-n", {"compare_with_start": False}),
+    "Online DPO": Side("online-dpo"),
     "GRPO, score centring": Side("grpo", {"score_centring": 128}),
     "GRPO, Clip-Cov": Side("grpo", {"clip": "clip-cov"}),
     "GRPO, KL-Cov": Side("grpo", {"clip": "kl-cov"}),
@@ -86,6 +89,8 @@ def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
     import torch
 
     from rheostat import api
+    from rheostat.methods.table import entry
+    from rheostat.options import having
     from rheostat.policies.flops import TRAIN, tokens_seen
     from rheostat.training.run import build_method
 
@@ -93,7 +98,8 @@ def side(pipe: Connection, name: str, sizes: dict[str, Any]) -> None:
     mine = SIDES[name]
     size = {"prompts_per_batch": sizes["prompts"], "group_size": sizes["group"]}
     options = {"preset": "tiny", "model": sizes["model"], "steps": sizes["updates"], "environment_options": TASK_OPTIONS}
-    settings = api.settings_for(mine.method, "chain-sum", **(options | SHARED | size | mine.options))
+    shared = having(entry(mine.method).load()(), SHARED, mine.method)
+    settings = api.settings_for(mine.method, "chain-sum", **(options | shared | size | mine.options))
     method: Any = build_method(settings, settings.task)
     clock = {"generating": 0.0}
     generate = method.context.setup.engine.generate

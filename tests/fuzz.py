@@ -131,7 +131,11 @@ class Stage:
         if table.entry(method).domain == "compression":
             return ["train", method, "shapes", "--teacher", "small", "--environment", "images", "60", "side", "6"]
         from rheostat.training.language_setup import uses_experts
+        from tests.annotated import ANNOTATED
 
+        if method in ANNOTATED:
+            pairs = str(self.folder / "pairs.jsonl")
+            return ["train", method, "--model", str(self.folder / "model"), "--preferences", pairs, "--environment", "max_new_tokens", "12"]
         model, prompts = str(self.folder / "model"), str(self.folder / "prompts.jsonl")
         own = {"treepo": ["--tree.segment", "4"], "rlfr": ["--offline.rows", "2", "--offline.steps", "2"]}.get(method, [])
         words = [
@@ -162,6 +166,7 @@ def make_stage(folder: Path) -> Stage:
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row | {"completion": row["answer"]} for row in sums()]
     model, prompts = build(folder / "model"), write_rows(folder / "prompts.jsonl", rows)
+    write_rows(folder / "pairs.jsonl", [{"prompt": row["prompt"], "chosen": row["answer"], "rejected": "no"} for row in rows])
     settings = small("ppo", steps=384, checkpoint_every=128, evaluation_episodes=1)
     Run.create(folder / "run", settings).train()
     halted = Run.create(folder / "stopped", settings)

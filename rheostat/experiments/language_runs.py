@@ -129,6 +129,11 @@ def evaluate_language(
         RheostatError: fewer than one prompt or sample, an unknown reward or extractor, no validation prompt, or nothing that could be
             graded.
     """
+    if not run.method.context.setup.gradable:
+        raise RheostatError(
+            f"{run.settings.method} learned from annotated answers here and has no reward that grades samples: train it with --reward for "
+            "that, or look at its report."
+        )
     decides = deciding_reward(run, right_by)
     found = sample_validation(run, prompts, samples)
     parts, shape, setup = found.parts, found.shape, run.method.context.setup

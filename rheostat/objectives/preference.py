@@ -53,8 +53,14 @@ LARGEST_MEAN_LOGP = -1e-6
 """The odds of an answer that is certain are infinite: ORPO takes its mean log-probability as at most this."""
 
 
-def sigmoid_loss(margin: Tensor, beta: float, smoothing: float = 0.0) -> Tensor:
-    """``-(1 - e) ls(beta D) - e ls(-beta D)``: DPO, and conservative DPO with label smoothing. Margins of any shape."""
+def sigmoid_loss(margin: Tensor, beta: float, smoothing: float | Tensor = 0.0) -> Tensor:
+    """``-(1 - e) ls(beta D) - e ls(-beta D)``: DPO, and conservative DPO with label smoothing.
+
+    Args:
+        margin: of any shape.
+        beta: its scale.
+        smoothing: e; a tensor of the margin's shape where every label has a probability ``1 - e`` of its own.
+    """
     return -(1 - smoothing) * logsigmoid(beta * margin) - smoothing * logsigmoid(-beta * margin)
 
 

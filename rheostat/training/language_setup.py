@@ -271,7 +271,7 @@ def check_answers(task: PreferencePrompts, tokenizer: Any, new_tokens: int) -> N
     Raises:
         RheostatError: an answer that is longer than a completion may be, or that the tokenizer cannot encode.
     """
-    task.at_most(new_tokens, lambda text: len(tokenizer(text, add_special_tokens=False)["input_ids"]) + 1)
+    task.at_most(new_tokens, lambda texts: [len(ids) + 1 for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]])
     for sentence in task.sentences():
         print(sentence, file=sys.stderr)
 

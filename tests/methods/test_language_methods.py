@@ -317,7 +317,7 @@ def test_bad_input_is_one_sentence(model: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["grpo", "ppo-lm"])
+@pytest.mark.parametrize("method", ["grpo", "ppo-lm", "online-dpo", "rwr"])
 def test_crash_harness(method: str, model: str) -> None:
     sizes = ["--prompts-per-batch", "4", "--max-new-tokens", "12", "--threads", "1", "--evaluate-every", "3", "--checkpoint-every", "2"]
     crash(method, "chain-sum", kills=4, steps=40, options=["--model", model, *sizes])

@@ -364,3 +364,5 @@ def test_from_the_command_line(model: str, tmp_path: Path, capsys: pytest.Captur
     assert "1 pairs of equal answers left out of" in said.err and "2 pairs of" in said.err and "contradict another one" in said.err
     assert "held-out pairs" in said.out
     assert Run.load(tmp_path / "run").settings.preferences == str(path)
+    with pytest.raises(RheostatError, match="dpo learned from annotated answers here and has no reward that grades samples"):
+        parse(["evaluate", str(tmp_path / "run")]).run()

@@ -89,6 +89,16 @@ def test_optima(beta: float, share: float, at: float) -> None:
     assert slopes(lambda x, y: preference.sppo_loss(x, y, beta), target, -target) == pytest.approx((0, 0), abs=1e-9)
 
 
+@given(st.lists(st.tuples(NATS, st.floats(0, 1)), min_size=1, max_size=5), BETA)
+def test_a_label_may_have_a_probability_of_its_own(pairs: list[tuple[float, float]], beta: float) -> None:
+    """Soft labels: the other order has the complementary probability, and a half pulls the margin to 0."""
+    margin, wrong = (torch.tensor(each, dtype=torch.float64) for each in zip(*pairs, strict=True))
+    found = preference.sigmoid_loss(margin, beta, wrong)
+    torch.testing.assert_close(found, preference.sigmoid_loss(-margin, beta, 1 - wrong))
+    for loss, (at, share) in zip(found.tolist(), pairs, strict=True):
+        assert loss == pytest.approx(preference.sigmoid_loss(number(at), beta, share).item())
+
+
 @given(NATS, NATS, BETA, st.floats(0, 0.45))
 def test_the_robust_loss_is_unbiased_under_flips(w: float, rejected: float, beta: float, share: float) -> None:
     right, flipped = (preference.robust_loss(number(x), beta, share) for x in (w - rejected, rejected - w))

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from rheostat.credit import flow_rewards, proxy_scores, token_returns
 from rheostat.credit import group_advantages as groups
 from rheostat.credit.token_rewards import reward_at_last_token
-from rheostat.objectives import clipping, flow_matching, kl, ratio
+from rheostat.objectives import clipping, flow_matching, kl, preference, ratio
 from rheostat.objectives.weights import rejection_mask
 from tests.plain.cases import CASES, METHODS, Sums
 from tests.plain.following import Case, departure, follow
@@ -211,6 +212,22 @@ WRONG: list[tuple[str, str, Any]] = [
     ("remix/two anchors", "rheostat.learner.models.Frozen.after_update", lambda self, context: None),
     ("nft", "rheostat.objectives.negative_aware.straight_through_max", lambda x, least: x.clamp(min=least)),
     ("dpo/sigmoid", "rheostat.objectives.preference_terms.masked_sum", lambda x, mask, dim: x.sum(dim) / mask.sum(dim)),
+    ("ipo", "rheostat.objectives.preference.ipo_loss", lambda margin, beta: (margin - 1 / beta).square()),
+    ("ipo/scaled", "rheostat.objectives.preference.scaled_ipo_loss", preference.ipo_loss),
+    ("cdpo", "rheostat.objectives.preference.sigmoid_loss", lambda margin, beta, _: -logsigmoid(beta * margin)),
+    ("robust-dpo", "rheostat.objectives.preference.robust_loss", preference.sigmoid_loss),
+    ("simpo", "rheostat.objectives.preference_terms.masked_mean", lambda x, mask, dim: x.masked_fill(~mask, 0.0).sum(dim)),
+    ("simpo/cpo", "rheostat.objectives.preference_terms.ChosenLikelihood.rows_of", lambda self, batch: batch.rows),
+    ("orpo", "rheostat.objectives.preference.log1mexp", torch.zeros_like),
+    ("orpo", "rheostat.objectives.preference_terms.ChosenLikelihood.rows_of", lambda self, batch: batch.rows[batch.columns["chosen"]]),
+    ("reward-model", "rheostat.objectives.preference_terms.answer_rewards", lambda value, mask: value.sum(1) / mask.sum(1)),
+    ("kto", "rheostat.objectives.unpaired_terms.kto_baseline", lambda mismatched: mismatched.new_zeros(())),
+    ("kto", "rheostat.objectives.unpaired_terms.rotated", lambda rows: rows),
+    ("online-dpo", "rheostat.objectives.preference_terms.masked_sum", lambda x, mask, dim: x.sum(dim) / mask.sum(dim)),
+    ("pairwise-policy-gradient", "rheostat.objectives.preference_terms.PairwiseGradient.clipped", lambda self, moved, g: moved.exp() * g),
+    ("best-of-n", "rheostat.buffers.retainers.best_of_n", lambda reward: reward.argmin(-1)),
+    ("rwr", "rheostat.credit.annotations.exponential_weights", lambda reward, temperature, largest: (reward / temperature).exp()),
+    ("rwr/softmax", "rheostat.credit.annotations.softmax_weights", lambda reward, temperature: reward.softmax(-1)),
     ("ppo-lm/options", "rheostat.objectives.terms.value_loss", lambda v, target, **o: clipping_free(v, target, **o)),
     ("ppo-lm/options", "rheostat.credit.annotations.token_gae", changed(token_returns.token_gae, lam=1.0)),
     ("ppo-lm/options", "rheostat.credit.annotations.kl_shaped_reward", lambda reward, old, base, mask, **_: last_only(reward, mask)),

@@ -154,17 +154,19 @@ class PreferencePrompts(FilePrompts):
         columns = ("chosen", "rejected") if self.lesson == "pairs" else ("completion",)
         return [[prompt.columns[column] for column in columns] for _, prompt in self.named]
 
-    def at_most(self, tokens: int, length: Callable[[str], int]) -> None:
+    def at_most(self, tokens: int, lengths: Callable[[list[str]], list[int]]) -> None:
         """Refuse or leave out rows with an answer that is longer than completions may be.
 
         Args:
             tokens: that a completion may have, its end included.
-            length: of an answer in tokens, its end included.
+            lengths: of answers in tokens, their ends included.
 
         Raises:
             RheostatError: a longer answer, where they are errors, or no row is left.
         """
-        long = {number for number, texts in enumerate(self.texts) if max(map(length, texts)) > tokens}
+        texts = self.texts
+        count = iter(lengths([text for each in texts for text in each]))
+        long = {number for number, each in enumerate(texts) if max([next(count) for _ in each]) > tokens}
         if long and self.unusable == "error":
             where = self.named[min(long)][0]
             raise RheostatError(

@@ -107,9 +107,9 @@ def test_answers_that_are_too_long_are_refused_or_counted() -> None:
     with pytest.raises(
         RheostatError, match=r"1 of 2 rows of the preferences have an answer of more than 4 tokens, the first of them Row 2"
     ):
-        PreferencePrompts(rows, validation_share=0.0).at_most(4, len)
+        PreferencePrompts(rows, validation_share=0.0).at_most(4, lambda texts: [len(text) for text in texts])
     task = PreferencePrompts(rows, unusable="drop", validation_share=0.0)
-    task.at_most(4, len)
+    task.at_most(4, lambda texts: [len(text) for text in texts])
     assert len(task) == 1 and task.sentences() == ["1 rows with an answer that is too long left out of the preferences."]
 
 
