@@ -250,6 +250,7 @@ def train_recipe(
 def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...], callbacks: Iterable[Any] = ()) -> DrawnRun:
     """Train to the end of the budget, then draw the curves and write the report."""
     from rheostat.reporting.architectures import architecture_section
+    from rheostat.reporting.fleet_map import draw_map, map_section
     from rheostat.reporting.report import write_report
     from rheostat.reporting.rollouts import rollouts_section
 
@@ -263,7 +264,8 @@ def finish(run: DrawnRun, progress: bool | Progress, sinks: tuple[str, ...], cal
         print(f"{run.directory}: {arithmetic}", file=sys.stderr)
     run.train(progress=display, sinks=sinks, callbacks=[*callbacks, *([display] if isinstance(display, Bar) else [])])
     run.plot()
-    sections = [architecture_section(run.directory), rollouts_section(run.directory)]
+    draw_map(run)
+    sections = [architecture_section(run.directory), rollouts_section(run.directory), map_section(run.directory)]
     write_report([run.directory], run.directory / "report.html", sections=[each for each in sections if each])
     return run
 

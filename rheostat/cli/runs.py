@@ -220,12 +220,14 @@ class Report:
         from rheostat.analysis.records import find_runs
         from rheostat.reporting.architectures import architecture_section
         from rheostat.reporting.figures import draw_figures
+        from rheostat.reporting.fleet_map import map_section
         from rheostat.reporting.report import study_result, video_section, write_report
         from rheostat.reporting.rollouts import rollouts_section
 
         paths = [path for path in self.paths if study_result(path) is None]
         runs = find_runs(paths) if paths else []
-        sections = [architecture_section(runs[0]), rollouts_section(runs[0]), video_section(runs[0])] if len(runs) == 1 else []
+        found = (architecture_section, rollouts_section, map_section, video_section) if len(runs) == 1 else ()
+        sections = [section(runs[0]) for section in found]
         print(f"Report: {write_report(list(self.paths), self.output, sections=[section for section in sections if section])}")
         if self.figures:
             print("Figures: " + ", ".join(str(path) for path in draw_figures(self.paths, self.output)))

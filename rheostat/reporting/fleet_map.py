@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rheostat.errors import RheostatError
-from rheostat.learner.fleet import FleetContext
 from rheostat.reporting.plots import STYLE
 from rheostat.reporting.report import Section
 
@@ -34,6 +33,8 @@ def draw_map(run: Any) -> Path | None:
     """
     import matplotlib
     from matplotlib.figure import Figure
+
+    from rheostat.learner.fleet import FleetContext
 
     context = run.method.context
     if not isinstance(context, FleetContext):
