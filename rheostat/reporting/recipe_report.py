@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from rheostat.analysis.metrics import describe
+from rheostat.analysis.records import read_records
 from rheostat.experiments.recipe import Recipe
 from rheostat.experiments.recipe_stages import COSTS, totals
 from rheostat.reporting.plots import PALETTE, STYLE, save_both
-from rheostat.reporting.report import Section, write_report
+from rheostat.reporting.report import Section, render, unread, write_page
 from rheostat.terminal import print_table
 from rheostat.training.logs import METRICS, read_jsonl
 
@@ -44,7 +46,7 @@ def _facts(row: dict[str, Any]) -> list[str]:
 def _number(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) and value < 1e9 else f"{value:,.4g}"
 
 
 def print_recipe(rows: list[dict[str, Any]], directory: Path) -> None:
@@ -102,5 +104,11 @@ def write_recipe(recipe: Recipe, directory: Path, rows: list[dict[str, Any]]) ->
             '<p><img style="max-width:100%" alt="What was measured, through all stages" src="data:image/png;base64,{}"></p>'
         ).format(data)
     section = Section("Stages", text + table.format(head, body) + image, first=True)
-    begun = [directory / recipe.folder(stage) for stage in recipe.stages][: len(rows)]
-    return write_report(begun, directory / "report.html", sections=[section], title=f"Recipe: {recipe.name}")
+    begun = recipe.stages[: len(rows)]
+    records, damaged = read_records([directory / recipe.folder(stage) for stage in begun])
+    names = {directory / recipe.folder(stage): f"Stage {number}, {stage.name}" for number, stage in enumerate(begun, 1)}
+    apart = [  # stages are no rivals: each has a part of the page of its own
+        replace(record, settings=record.settings | {"task": f"{names[record.directory]}: {record.task}"}) for record in records
+    ]
+    page = render(apart, sections=[*unread(damaged), section], title=f"Recipe: {recipe.name}", command=f"rheostat resume {directory}")
+    return write_page(page, directory / "report.html")

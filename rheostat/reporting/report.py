@@ -117,6 +117,15 @@ def write_report(paths: Sequence[str | Path], output: str | Path, *, sections: S
     page = render(
         records, sections=sections, title=title, command=shlex.join(["rheostat", "report", *map(str, paths), "--output", str(output)])
     )
+    return write_page(page, output)
+
+
+def write_page(page: str, output: Path) -> Path:
+    """Write a page in one step.
+
+    Raises:
+        RheostatError: a place that cannot be written.
+    """
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         temporary = output.with_name(f".{output.name}.writing")
@@ -254,7 +263,7 @@ def _task(name: str, arms: Sequence[Arm]) -> dict[str, Any]:
 
     rows, notes = summarise(arms, margin=_margin(arms))
     places = dict.fromkeys(record.directory.parent for arm in arms for record in arm.records)
-    notes += [note for place in places for note in missing(place)]
+    notes = list(dict.fromkeys([*notes, *(note for place in places for note in missing(place))]))
     metrics = ordered(key for arm in arms for record in arm.records for key in record.metrics)
     units = {arm.unit for arm in arms}
     step_label = _capital(units.pop()) if len(units) == 1 else "Steps"
