@@ -31,6 +31,7 @@ from rheostat.training.settings import Settings
 DOMAINS = {
     "control": ("Control", "Environments of EnvPool and Gymnasium; a budget in environment steps.", "Hopper-v5"),
     "language": ("Language models", "Prompts and verifiers; a budget in updates or generated tokens.", "chain-sum"),
+    "compression": ("Compression", "A trained network and its images; a budget in epochs of the search.", "digits"),
 }
 EXAMPLES = {"ppo": "HalfCheetah-v5", "a2c": "CartPole-v1", "ippo": "rheostat.tasks.control.games:Coordination"} | {
     "online-offline-gap": "preference-game",

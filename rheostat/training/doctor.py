@@ -31,6 +31,7 @@ EXTRAS = {
     "optuna": ("tune", "search for options (rheostat tune)"),
     "reasoning-gym": ("reasoning", "tasks of reasoning-gym"),
     "math-verify": ("math", "verify mathematical answers"),
+    "scikit-learn": ("images", "compress networks of scikit-learn's digits"),
     "datasets": ("data", "prompts from datasets and parquet"),
     "peft": ("peft", "adapters on language models"),
     "pettingzoo": ("agents", "train several agents in one environment"),

@@ -79,7 +79,7 @@ def test_commands_are_taken(block: Block, line: str, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(api, "train", lambda name, task, **given: taken.update(given, name=name))
         monkeypatch.setattr(train, "announce", lambda run, **_: None)
         command.run()  # type: ignore[attr-defined]
-        general = {item.name for item in (*dataclasses.fields(train.LanguageOptions), *dataclasses.fields(train.ControlOptions))}
+        general = {item.name for base in train.BASES.values() for item in dataclasses.fields(base)}
         general |= {"name", "rewards", "environment_options"}
         configure(taken["name"], {name: value for name, value in taken.items() if name not in general}, preset=taken.get("preset"))
     if isinstance(command, cli.Disagree):
