@@ -203,6 +203,11 @@ HEADLINES = ("evaluation_return", "episode_return", "accuracy", "validation_pref
 """Curves that stand for performance, best first."""
 FINALS = ("evaluation_return", "accuracy", "validation_preference_accuracy", "student_test_reward")
 """Keys of the final evaluation that stand for performance, best first."""
+AT_THE_END = frozenset(
+    {"student_parameters", "teacher_parameters", "student_compression", "kept_validation_accuracy"}
+    | {"student_validation_reward", "student_validation_accuracy", "teacher_validation_accuracy"}
+)
+"""Numbers that the last row alone has: no curves."""
 TIDY = ("meter/ess", "meter/kl_behaviour_k3", "meter/clip_fraction", "meter/age_mean", "meter/sampling_error")
 """The meter in five numbers."""
 

@@ -423,7 +423,7 @@ def _read_by(method: str, options: dict[str, Any]) -> dict[str, Any]:
 
     row = table.entry(method)
     asked = dict(flatten(options)).get("dial.expert_share")
-    if row.domain == "control" or uses_experts(method) or asked or options.get("expert_missing") == "skip":
+    if row.domain != "language" or uses_experts(method) or asked or options.get("expert_missing") == "skip":
         return options
     return {name: value for name, value in options.items() if name not in EXPERT_SETTINGS}
 

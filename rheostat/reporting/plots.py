@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rheostat.analysis.curves import LEAST_SEEDS, Curve, arm_curve
-from rheostat.analysis.metrics import AXES, METER, TIDY, Metric, describe, ordered
+from rheostat.analysis.metrics import AT_THE_END, AXES, METER, TIDY, Metric, describe, ordered
 from rheostat.analysis.records import Arm, Record, group_arms, read_record
 from rheostat.errors import RheostatError, unknown
 
@@ -26,6 +26,7 @@ FORMATS = (".png", ".svg", ".pdf")
 HIDDEN = frozenset(
     {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_clip_fraction"}
     | {"evaluation_deviation", "evaluation_length", "evaluation_episodes"}
+    | {"stage", "judged_networks", "trained_networks", *AT_THE_END}
 )
 """Left out of the run's picture, as is the meter beyond its five numbers (the report has them)."""
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from rheostat.analysis.curves import Curve, arm_curve
 from rheostat.analysis.format import format_interval, format_number, format_setting
-from rheostat.analysis.metrics import AXES, GROUPS, HEADLINES, Metric, ordered
+from rheostat.analysis.metrics import AT_THE_END, AXES, GROUPS, HEADLINES, Metric, ordered
 from rheostat.analysis.records import Arm, Record, find_runs, flat_settings, group_arms, read_records, regenerate
 from rheostat.analysis.summaries import final_label, summarise, verdict_text
 from rheostat.analysis.verdict import Verdict
@@ -50,6 +50,7 @@ FOLDED = frozenset(
         "meter/kl_behaviour_k2",
     }
     | {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_clip_fraction"}
+    | {"stage", "judged_networks", "trained_networks", *AT_THE_END}
     | {"validation_length", "invalid_share", "sampling_rounds", "evaluation_deviation", "evaluation_length", "evaluation_episodes"}
 )
 """Drawn behind a "more" button."""

@@ -13,15 +13,18 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import rheostat
+from rheostat.cli.completing import TASK, named
 from rheostat.cli.entry import main
 from rheostat.collect.compression.search import Judgement, Rollouts, Worth
 from rheostat.errors import RheostatError
+from rheostat.experiments.comparison import _read_by as read_by
 from rheostat.objectives.compression_reward import constrained_reward, tolerance
 from rheostat.policies.compression.controllers import RemovalController, ShrinkageController
+from rheostat.reporting.architectures import architecture_section
 from rheostat.tasks.compression.architecture import Architecture, Block, ConvNet, Impossible, Layer
 from rheostat.tasks.compression.cutting import KEEP, LOOKUP, fault_of, removable, removed, shrinkable, shrunken
 from rheostat.tasks.compression.image_teachers import TEACHERS, load_network, load_teacher
-from rheostat.tasks.compression.images import load_images
+from rheostat.tasks.compression.images import IMAGE_TASKS, load_images
 from rheostat.tasks.compression.network_reading import read_network
 from rheostat.training.run import Interrupted, Run
 from tests import tiny_compression as tiny
@@ -280,6 +283,25 @@ def test_controllers_of_another_run_are_taken_over(tmp_path: Path) -> None:
     for name in ("removal", "shrinkage"):
         mine, theirs = (each.context.models[name].network.state_dict() for each in (one, other))
         assert all(torch.equal(value, theirs[key]) for key, value in mine.items())
+
+
+def test_the_report_draws_the_network_before_and_after(tmp_path: Path) -> None:
+    run = rheostat.train("n2n", "shapes", directory=tmp_path / "run", teacher=tiny.teacher(tiny.BLOCKS), progress=False, **tiny.OPTIONS)
+    page = (run.directory / "report.html").read_text()
+    assert "The network before and after" in page and f"Teacher: {tiny.BLOCKS.parameters:,} weights in 15 layers" in page
+    assert f"Student: {run.student.architecture.parameters:,} weights" in page and page.count("<svg role=") == 2
+    assert "shortcut 4: Conv 1 x 1, 20, step 2" in page
+    (run.directory / "model" / "teacher.json").write_text("{")
+    section = architecture_section(run.directory)
+    assert section is not None and "is damaged" in section.body
+    assert architecture_section(tmp_path) is None
+
+
+def test_what_a_comparison_and_a_shell_ask() -> None:
+    """Options of experts go where they are read; names that are completed are those of the domain."""
+    assert read_by("n2n", {"rollouts": 3, "experts": "rows.jsonl"}) == {"rollouts": 3, "experts": "rows.jsonl"}
+    names = {domain: set(named(TASK, domain)) for domain in ("compression", "control", "language")}
+    assert names["compression"] == set(IMAGE_TASKS) and not names["compression"] & (names["control"] | names["language"])
 
 
 # --- users' networks and images -----------------------------------------------------------------------------------------------------------

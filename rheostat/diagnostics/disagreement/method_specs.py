@@ -72,7 +72,7 @@ def _read(label: str, options: Mapping[str, Any]) -> Spec:
     shorts = {each.path: each.short for each in options_of(with_options(config, settings, method))}
     for path in settings:
         name = shorts[path]
-        if name in OF_THE_BATCH[row.domain]:
+        if name in OF_THE_BATCH.get(row.domain, ()):
             raise RheostatError(f"{label}: {name} is the run's, because it describes the batch or the policy; leave it out.")
         if name in OF_THE_STEP:
             raise RheostatError(
