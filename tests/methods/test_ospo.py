@@ -21,6 +21,7 @@ from rheostat.errors import RheostatError
 from rheostat.learner.fleet_updates import Standing
 from rheostat.objectives.clipping import Clip
 from rheostat.objectives.dispatch import dispatch_loss, distance
+from rheostat.parts import NonFinite
 from rheostat.policies.control.dispatch import Dispatcher, shares
 from rheostat.tasks.fleet.city import Cities
 from rheostat.tasks.fleet.city_list import make_city
@@ -277,6 +278,18 @@ def test_beyond_the_gate_no_step_is_made_and_the_weight_doubles() -> None:
 def test_the_step_size_falls_per_turn() -> None:
     one = built(learning_rate=0.1, learning_rate_decay=0.5)
     assert [one.turn()["learning_rate"] for _ in range(3)] == [0.1, 0.05, 0.025]
+
+
+def test_numbers_that_are_none_end_the_run_with_a_sentence(tmp_path: Path) -> None:
+    options = OPTIONS | {"steps": 400, "learning_rate": 1e30, "evaluation_episodes": 0}
+    with pytest.raises(RheostatError, match=r"not finite any more: lower the learning rate|became non-finite in update"):
+        Run.create(tmp_path / "run", settings_for("ospo", "city", **options)).train()
+    one = built()
+    batch = one.credit(one.retain(one.collect()))
+    batch.rows.advantage[:] = float("nan")
+    with pytest.raises(NonFinite, match="became non-finite in update 1") as caught:
+        one.improve(batch)
+    assert len(caught.value.batch) == 24
 
 
 def test_patience_ends_the_run(tmp_path: Path) -> None:

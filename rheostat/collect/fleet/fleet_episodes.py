@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rheostat.collect.fleet.matching import FORCED, match
 from rheostat.credit.fleet_advantages import LAST, FleetAdvantage, fairness
+from rheostat.errors import RheostatError
 from rheostat.options import option
 from rheostat.parts import Batch
 from rheostat.policies.control.dispatch import shares
@@ -61,6 +62,9 @@ def play(
 
     Returns:
         The minutes in which some city had a free vehicle and an open order.
+
+    Raises:
+        RheostatError: a pair whose value is no finite number.
     """
     found: list[Minute] = []
     told = np.zeros_like(cities.totals)
@@ -69,6 +73,8 @@ def play(
         if (scene.free.any(1) & scene.open.any(1)).any():
             before = cities.totals
             worth = value(scene)
+            if not np.isfinite(worth).all():
+                raise RheostatError("The policy's shares of the orders are not finite any more: lower the learning rate.")
             forced = np.zeros(worth.shape, bool)
             if exploration:
                 forced = (torch.rand(worth.shape, generator=generator) < exploration).numpy() & scene.open[:, None]
