@@ -154,7 +154,6 @@ METRICS: dict[str, Metric] = {
         Metric("meter/entropy_drift_cut", "Entropy drift, cut", EXPLORING, "Push on the entropy that the clip took away"),
         Metric("policy_loss", "Policy loss", LOSSES),
         Metric("value_loss", "Value loss", LOSSES),
-        Metric("kl_reference", "Distance to the best policy", LOSSES, "Mean over open orders of the terms of a KL divergence (OSPO)"),
         Metric("steps_left_out", "Steps left out", LOSSES, "Gradient steps of a turn beyond the gate (OSPO)"),
         Metric("reference_counts", "Reference counts", LOSSES, "1 from the first evaluation that failed to improve (OSPO)"),
         Metric("exploration", "Exploration", EXPLORING, "Probability of forcing a pair of vehicle and order"),

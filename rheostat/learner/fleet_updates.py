@@ -144,17 +144,17 @@ class DispatchUpdate:
         """
         model, rows = context.models[self.model], batch.rows
         found = self.loss(context, batch, beta)
-        told = {"policy_loss": found.policy, "entropy": found.entropy, "kl_reference": found.distance, "clip_fraction": found.clipped}
+        told = {"policy_loss": found.policy, "entropy": found.entropy, "kl_reference": found.distance, "meter/clip_fraction": found.clipped}
         scalars = {name: float(value.detach()) for name, value in told.items()}
         if beta and scalars["kl_reference"] > self.gate:
-            return scalars | {"gradient_norm": 0.0}, 2 * beta, False
+            return scalars | {"meter/gradient_norm": 0.0}, 2 * beta, False
         model.parameters.gradient.zero_()
         found.loss.backward()
         norm = model.parameters.clip_gradient(self.max_grad_norm)
         if not np.isfinite([norm, float(found.loss.detach())]).all():
             raise NonFinite(f"The loss or the gradient became non-finite in update {context.updates_of(self.model) + 1}", rows)
         model.optimizer.step()
-        return scalars | {"gradient_norm": norm}, beta, True
+        return scalars | {"meter/gradient_norm": norm}, beta, True
 
     def loss(self, context: Any, batch: Batch, beta: float) -> Any:
         """The loss of some rows (:class:`~rheostat.objectives.dispatch.DispatchLoss`)."""

@@ -237,7 +237,7 @@ def test_a_minute_without_orders_is_no_row() -> None:
 def test_one_vehicle_learns_from_what_comes_later() -> None:
     for form in ("to-go", "critic"):
         one = built(environment_options=SMALL | {"vehicles": 1}, advantage=form, exploration=0.0)
-        assert one.turn()["gradient_norm"] > 0
+        assert one.turn()["meter/gradient_norm"] > 0
 
 
 # --- the reference ----------------------------------------------------------------------------------------------------------------------
