@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -357,9 +358,6 @@ def test_a_network_and_images_of_files_from_the_command_line(tmp_path: Path, cap
     torch.testing.assert_close(kept(images[:4]), run.student(images[:4]))
     assert torch.load(tmp_path / "run" / "model" / "weights.pt", weights_only=True).keys() == kept.state_dict().keys()
     assert run.summary["teacher_parameters"] == counted(tiny.Own())
-    (tmp_path / "mine.py").write_text(FILE.replace("manual_seed(0)", "manual_seed(1)"))
-    identity = rheostat.training.identity
-    assert "the network of mine.py" in identity.identity_of(run.settings, identity.versions(), run.method)["sources"]
 
 
 def test_a_network_that_is_an_object(tmp_path: Path) -> None:
@@ -369,6 +367,27 @@ def test_a_network_that_is_an_object(tmp_path: Path) -> None:
     with pytest.raises(RheostatError, match="trained with a network of your own"):
         rheostat.load(tmp_path / "run")
     assert rheostat.load(tmp_path / "run", teacher=own).finished
+
+
+def test_a_network_of_a_run_that_was_sent_here_is_not_executed(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(FILE)
+    Run.create(tmp_path / "run", small(teacher=f"{file}:net")).close()
+    shutil.copytree(tmp_path / "run", tmp_path / "sent")
+    assert not Run.load(tmp_path / "run").finished
+    with pytest.raises(RheostatError, match=r"opening it would run the network .*mine\.py:net: read that code first"):
+        Run.load(tmp_path / "sent")
+
+
+def test_a_file_that_has_changed_is_named_on_resume(tmp_path: Path) -> None:
+    file = tmp_path / "other.py"
+    file.write_text(FILE)
+    run = Run.create(tmp_path / "run", small(teacher=f"{file}:net"))
+    with pytest.raises(Interrupted):
+        run.train(progress=StopAfter(1))
+    file.write_text(FILE + "# another line\n")
+    with pytest.raises(RheostatError, match=r"network of other.py has changed since the run began"):
+        Run.load(tmp_path / "run").train()
 
 
 class Wrong(nn.Module):

@@ -34,7 +34,7 @@ Checked against: the authors' code, number by number (``tests/vectors``: n2n); a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rheostat.collect.compression.search import Rollouts, Worth
 from rheostat.credit.running_baseline import RunningBaseline
@@ -103,6 +103,10 @@ class N2N:
     controllers: Controllers = Controllers()
     stages: SearchStages = SearchStages()
     student: StudentTraining = StudentTraining()
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "small": {"child_epochs": 2, "child_learning_rate": 5e-3, "child_batch_size": 50, "student_epochs": 30}
+    }
+    """``small``: lessons for a thousand images instead of fifty thousand, as the built-in worlds have."""
 
     @property
     def by_chance(self) -> bool:
