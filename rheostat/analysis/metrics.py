@@ -92,6 +92,9 @@ METRICS: dict[str, Metric] = {
         Metric(
             "validation_accuracy_shorter_chosen", "Shorter is better", PERFORMANCE, "Accuracy on pairs whose chosen answer is the shorter"
         ),
+        Metric("validation_judged_win_rate", "Judged win rate", PERFORMANCE, "By the judge of pairs, asked in both orders"),
+        Metric("validation_position_bias", "Position bias", PERFORMANCE, "By how much the judge prefers whatever stands first"),
+        Metric("validation_inconsistent_share", "Verdicts that turn", PERFORMANCE, "Share of pairs on which the order decides the judge"),
         Metric("paired_share", "Pairs that teach", PERFORMANCE, "Share of prompts whose sampled answers differ in reward"),
         Metric("preference_accuracy", "Training pairs", PERFORMANCE, "Share of the batch's pairs ranked as the annotator did"),
         Metric("informative_share", "Informative share", PERFORMANCE, "Share of groups that carry a signal"),

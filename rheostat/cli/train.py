@@ -107,6 +107,9 @@ class LanguageOptions(TrainOptions):
     """A Hugging Face folder with the model that log-ratios and KLs are measured to; by default the starting model."""
     reward: tuple[str, ...] = ()
     """Reward functions as FILE.py:NAME, in the form of TRL or verl, unchanged; by default the task's own verifier."""
+    judge: str | None = None
+    """A judge of pairs as FILE.py:NAME: a reward function that is given the other answer in the column `other` and returns how likely the
+    completion is the better one. Both orders are asked. It says who wins against the start, and with --compare-by judge what is learned."""
     reward_needs: tuple[Literal["environment", "network", "files", "programs", "state"], ...] = ()
     """What those functions opt out of, because they need it; each but the environment takes the sandbox down to the level process."""
     sandbox: Literal["best", "require", "off", "process", "kernel", "namespaces"] = "best"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from rheostat.masking import require_same_shape
 
 BINS = 10
 """Of confidences, between 1/2 and 1."""
-Judge = Callable[[Sequence[str], Sequence[str], Sequence[str]], Tensor]
-"""From prompts, first answers and second answers to the probabilities ``[N]`` that the first is the better one."""
+Judge = Callable[[Sequence[Any], Sequence[str], Sequence[str]], Tensor]
+"""From prompts, first answers and second answers to the probabilities ``[N]`` that the first is the better one; NaN where it cannot say."""
 
 
 def win_rate(mine: Tensor, theirs: Tensor) -> float:
@@ -44,18 +44,30 @@ class Judged(NamedTuple):
     """Share of prompts on which the judge changes its mind with the order."""
 
 
-def judged(judge: Judge, prompts: Sequence[str], mine: Sequence[str], theirs: Sequence[str]) -> Judged:
-    """Ask a judge about every pair in both orders, and average: a preference for a position cancels.
+def both_orders(judge: Judge, prompts: Sequence[Any], mine: Sequence[str], theirs: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """A judge's probabilities ``[N]`` that ours is the better answer where it stands first, and where it stands second.
 
     Args:
         judge: see :data:`Judge`.
-        prompts, mine, theirs: ``N`` texts each.
+        prompts, mine, theirs: ``N`` each.
     """
-    forward, backward = judge(prompts, mine, theirs), judge(prompts, theirs, mine)
-    both = 0.5 * (forward + 1 - backward)
+    return judge(prompts, mine, theirs), 1 - judge(prompts, theirs, mine)
+
+
+def judged(judge: Judge, prompts: Sequence[Any], mine: Sequence[str], theirs: Sequence[str]) -> Judged:
+    """Ask a judge about every pair in both orders, and average: a preference for a position cancels. What it cannot say is left out.
+
+    Args:
+        judge: see :data:`Judge`.
+        prompts, mine, theirs: ``N`` each.
+    """
+    first, second = both_orders(judge, prompts, mine, theirs)
+    known = ~(first + second).isnan()
+    first, second = first[known], second[known]
+    both = 0.5 * (first + second)
     wins = (both > 0.5).float() + 0.5 * (both == 0.5).float()
-    swapped = (forward > 0.5) != (backward < 0.5)
-    return Judged(wins.mean().item(), (0.5 * (forward + backward) - 0.5).mean().item(), swapped.float().mean().item())
+    changed = (first > 0.5) != (second > 0.5)
+    return Judged(wins.mean().item(), (0.5 * (first - second)).mean().item(), changed.float().mean().item())
 
 
 def calibration_error(probability: Tensor, bins: int = BINS) -> float:

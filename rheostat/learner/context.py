@@ -410,9 +410,9 @@ class LanguageContext(LearnerContext):
 
     def close(self) -> None:
         """Release graders that run in processes of their own."""
-        close = getattr(self.setup.verifier, "close", None)
-        if close is not None:
-            close()
+        for grader in (self.setup.verifier, self.setup.judge):
+            if hasattr(grader, "close"):
+                grader.close()
 
 
 def named(parts: Iterable[Any], prefix: str) -> dict[str, Any]:

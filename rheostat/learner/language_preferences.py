@@ -14,7 +14,7 @@ from rheostat.collect.language.pairs import COLUMNS, Pairs, pairs_of
 from rheostat.collect.language.prompt_groups import Graded, validation_metrics
 from rheostat.collect.language.sampled_pairs import SampledPairs
 from rheostat.credit.annotations import ModelScores
-from rheostat.credit.preference_measures import calibration_error, correlation, length_bias, win_rate
+from rheostat.credit.preference_measures import calibration_error, correlation, judged, length_bias, win_rate
 from rheostat.learner.language import policy_models
 from rheostat.learner.learner import Composition
 from rheostat.learner.models import Frozen
@@ -184,6 +184,13 @@ def measure_samples(context: Any, count: int) -> Metrics:
             logp = context.score(rows, entropy=False, count=False).logp
             base = context.score(rows, start, entropy=False, count=False).logp
         kl = masked_sum(kl_estimate(logp, base, "k3", mask=rows.mask), rows.mask, -1).mean().item()
+    if context.setup.judge is not None:
+        said = judged(context.setup.judge, mine.prompts, mine.completions, theirs.completions)
+        found |= {
+            "validation_judged_win_rate": said.win_rate,
+            "validation_position_bias": said.position_bias,
+            "validation_inconsistent_share": said.inconsistent,
+        }
     return found | {"validation_kl": kl} | win_rates(mine, theirs)
 
 

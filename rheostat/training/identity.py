@@ -52,7 +52,7 @@ def identity_of(settings: Settings, versions: dict[str, str], method: Any = None
 def _sources(settings: Settings, method: Any, task: Any) -> Iterator[tuple[str, str]]:
     if not table.of_the_library(settings.method) and (place := _file_of(table.entry(settings.method).path.partition(":")[0])) is not None:
         yield f"the method of {place.name}", digest_of(place)
-    for reward in settings.rewards:
+    for reward in (*settings.rewards, *([] if settings.judge is None else [settings.judge])):
         if str(reward).startswith("run:"):
             from rheostat.collect.language.learned_reward import model_folder
 

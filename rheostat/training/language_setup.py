@@ -13,6 +13,7 @@ from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.engine import Engine
 from rheostat.collect.language.generation.trial import try_generation
 from rheostat.collect.language.learned_reward import PREFIX, LearnedReward
+from rheostat.collect.language.pair_judge import PairJudge
 from rheostat.collect.language.prompt_groups import LanguageSetup
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.credit.verifiers.reward_checks import check_columns, check_references
@@ -113,6 +114,7 @@ def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any =
         experts,
         special_text=settings.reward_text == "special",
         gradable=gradable(settings, composition, found),
+        judge=load_judge(settings, composition),
         reference=load_reference(settings, composition, learner),
     )
 
@@ -122,6 +124,19 @@ def gradable(settings: Settings, composition: Composition, task: LanguageTask) -
     if settings.rewards or not composition.any("annotated") or not isinstance(task, FilePrompts):
         return True
     return task.rewards != ["exact"]
+
+
+def load_judge(settings: Settings, composition: Composition) -> PairJudge | None:
+    """The judge of pairs that the settings name.
+
+    Raises:
+        RheostatError: a method that compares no pairs, or what :func:`~rheostat.credit.verifiers.load_rewards` refuses.
+    """
+    if settings.judge is None:
+        return None
+    if composition.measure is None:
+        raise RheostatError(f"{settings.method} compares no two answers: leave --judge out, or choose a method of preferences.")
+    return PairJudge(load_rewards([settings.judge], timeout=settings.reward_timeout, sandbox=settings.sandbox, needs=settings.reward_needs))
 
 
 def load_reference(settings: Settings, composition: Composition, learner: LanguagePolicy) -> LanguagePolicy | None:

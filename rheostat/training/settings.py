@@ -74,6 +74,9 @@ class Settings:
     """Language: a Hugging Face folder with the model that log-ratios and KLs are measured to, in place of the starting model."""
     rewards: tuple[str, ...] = ()
     """Language: reward functions as FILE.py:NAME, in the form of TRL or verl; empty takes the task's own verifier."""
+    judge: str | None = None
+    """Language: a judge of pairs as FILE.py:NAME, a reward function that is given the other answer in the column ``other`` and returns how
+    likely the completion is the better one; it is asked in both orders."""
     reward_needs: tuple[str, ...] = ()
     """Language: what those functions opt out of: environment, network, files, programs, state (each but the first takes the sandbox down
     to the level process)."""

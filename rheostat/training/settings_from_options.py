@@ -112,11 +112,15 @@ def absolute(options: dict[str, Any]) -> dict[str, Any]:
     if colon and Path(place).is_file():
         found["teacher"] = f"{Path(place).resolve()}:{name}"
     if options.get("rewards"):
-        parts = [str(reward).rpartition(":") for reward in options["rewards"]]
-        found["rewards"] = tuple(
-            f"{file}{colon}{Path(name).resolve()}"
-            if file == "run"
-            else (f"{Path(file).resolve()}:{name}" if file and Path(file).exists() else f"{file}{colon}{name}")
-            for file, colon, name in parts
-        )
+        found["rewards"] = tuple(map(absolute_reward, options["rewards"]))
+    if options.get("judge"):
+        found["judge"] = absolute_reward(options["judge"])
     return found
+
+
+def absolute_reward(reward: Any) -> str:
+    """The name of a reward with the whole path of its file, or of the run that it is."""
+    file, colon, name = str(reward).rpartition(":")
+    if file == "run":
+        return f"run:{Path(name).resolve()}"
+    return f"{Path(file).resolve()}:{name}" if file and Path(file).exists() else f"{file}{colon}{name}"

@@ -52,7 +52,7 @@ def code_of(settings: Settings, *, with_task: bool = True) -> list[str]:
 
 
 def _code(settings: Settings, with_task: bool) -> Iterator[str]:
-    graders: list[Any] = [*settings.rewards]
+    graders: list[Any] = [*settings.rewards, settings.judge]
     if settings.prompts is not None and not settings.rewards:
         named = settings.environment_options.get("reward")
         graders += named if isinstance(named, list | tuple) else [named]

@@ -161,6 +161,13 @@ def pairs() -> str:
     return str(path)
 
 
+def judge() -> str:
+    """A judge of pairs that prefers the shorter answer."""
+    path = folder() / "judge.py"
+    path.write_text("def judge(completions, other, **columns):\n    return [float(len(a) < len(b)) for a, b in zip(completions, other)]\n")
+    return f"{path}:judge"
+
+
 def margins() -> str:
     """The same with margins."""
     rows = [json.loads(line) | {"margin": 0.1 * number} for number, line in enumerate(Path(pairs()).read_text().splitlines())]
@@ -253,6 +260,7 @@ INPUTS: dict[str, Callable[[], Any]] = {
     "@blocks": lambda: tiny_compression.teacher(tiny_compression.BLOCKS),
     "@prompts": prompts,
     "@pairs": pairs,
+    "@judge": judge,
     "@margins": margins,
     "@scores": scores,
     "@images": lambda: Images,

@@ -85,6 +85,7 @@ TOGETHER: dict[str, list[Options]] = {
         {"pairs_per_batch": ABSENT},
         {"prompts_per_batch": ABSENT, "group_size": ABSENT, "task": "prompts", "preferences": "@scores"},
     ],
+    "data.by": [{"judge": "@judge", "group_size": 2}, {"judge": "@judge"}],
     "data.missing_end_penalty": [{"ties": "first"}],
     "epsilon": [STEPS],
     "clip": [STEPS],

@@ -266,6 +266,68 @@ def test_names_of_no_reward_model_are_refused(model: str, tmp_path: Path) -> Non
             rheostat.train("grpo", "chain-sum", model=model, rewards=(name,), directory=tmp_path / "run", progress=False)
 
 
+# --- judges of pairs -------------------------------------------------------------------------------------------------------------------
+
+JUDGES = """
+def shorter(completions, other, **columns):
+    return [0.5 + 0.5 * (len(a) < len(b)) - 0.5 * (len(a) > len(b)) for a, b in zip(completions, other)]
+
+def first(completions, other, **columns):
+    return [1.0 for _ in completions]
+
+def sure(completions, other, **columns):
+    return [3.0 for _ in completions]
+
+def silent(completions, other, **columns):
+    return [None if len(a) % 2 else 0.75 for a in completions]
+"""
+
+
+def judged_options(model: str, pairs: str, folder: Path, name: str, **options: Any) -> dict[str, Any]:
+    (folder / "judges.py").write_text(JUDGES)
+    reward = {"rewards": ("length.py:score",), "judge": f"{folder / 'judges.py'}:{name}"}
+    (folder / "length.py").write_text("def score(completions, **columns):\n    return [float(len(each)) for each in completions]\n")
+    reward["rewards"] = (f"{folder / 'length.py'}:score",)
+    return (
+        OPTIONS | reward | {"model": model, "prompts": pairs, "prompts_per_batch": 8, "progress": False, "evaluation_episodes": 4} | options
+    )
+
+
+def test_a_judge_says_what_is_learned_and_who_wins(model: str, pairs: str, tmp_path: Path) -> None:
+    options = judged_options(model, pairs, tmp_path, "shorter", compare_by="judge", steps=1)
+    run = rheostat.train("online-dpo", directory=tmp_path / "run", **options)
+    batch = run.method.collect()  # type: ignore[attr-defined]
+    lengths = [len(text) for text in batch.facts["graded"].completions]
+    told = batch.rows.mask.any(1)[::2].tolist()
+    assert [a < b for a, b in zip(lengths[::2], lengths[1::2], strict=True)] == told and any(told), "the reward would prefer the longer"
+    assert run.summary["validation_position_bias"] == run.summary["validation_inconsistent_share"] == 0.0
+    assert run.summary["validation_judged_win_rate"] == pytest.approx(1 - run.summary["validation_win_rate"])
+
+
+def test_a_judge_of_places_teaches_nothing_and_is_found_out(model: str, pairs: str, tmp_path: Path) -> None:
+    run = rheostat.train("online-dpo", directory=tmp_path / "run", **judged_options(model, pairs, tmp_path, "first", compare_by="judge"))
+    assert run.metrics[-1]["gradient_steps"] == 0 and run.metrics[-1]["paired_share"] == 0.0
+    found = {name: run.summary[f"validation_{name}"] for name in ("judged_win_rate", "position_bias", "inconsistent_share")}
+    assert found == {"judged_win_rate": 0.5, "position_bias": 0.5, "inconsistent_share": 1.0}
+
+
+def test_what_a_judge_cannot_say_is_left_out(model: str, pairs: str, tmp_path: Path) -> None:
+    run = rheostat.train("online-dpo", directory=tmp_path / "run", **judged_options(model, pairs, tmp_path, "silent", compare_by="judge"))
+    batch = run.method.collect()  # type: ignore[attr-defined]
+    assert not bool(batch.rows.mask.any()), "both orders say 0.75, which is a tie, or nothing"
+
+
+def test_judges_that_cannot_be_asked_are_refused(model: str, pairs: str, tmp_path: Path) -> None:
+    for sentence, method, name, options in (
+        ("returned 3: it must say, between 0 and 1", "online-dpo", "sure", {"compare_by": "judge"}),
+        ("grpo compares no two answers: leave --judge out", "grpo", "shorter", {"group_size": 2}),
+        ("A judge compares two answers: leave group_size at 2", "online-dpo", "shorter", {"compare_by": "judge", "group_size": 4}),
+        ("compare_by judge asks a judge of pairs, and there is none", "online-dpo", "shorter", {"compare_by": "judge", "judge": None}),
+    ):
+        with pytest.raises(RheostatError, match=sentence):
+            rheostat.train(method, directory=tmp_path / f"{method}-{name}", **judged_options(model, pairs, tmp_path, name) | options)
+
+
 # --- what is measured --------------------------------------------------------------------------------------------------------------------
 
 

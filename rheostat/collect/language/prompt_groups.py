@@ -39,6 +39,8 @@ class LanguageSetup:
     """Whether rewards see special tokens in the text (tags that are tokens, say)."""
     gradable: bool = True
     """Whether completions can be graded: not where a file of annotated answers came without a reward."""
+    judge: Any = None
+    """Says which of two answers is the better one (:class:`~rheostat.collect.language.pair_judge.PairJudge`), where the run has one."""
     reference: LanguagePolicy | None = None
     """The model that log-ratios are measured to, in place of the starting one."""
 

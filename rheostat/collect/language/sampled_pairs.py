@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from rheostat.collect.language.language_collectors import Groups, selected
+from rheostat.credit.preference_measures import both_orders
+from rheostat.errors import RheostatError
 from rheostat.objectives.preference import best_of_n
 from rheostat.options import option
 from rheostat.parts import Batch
@@ -31,6 +33,8 @@ class SampledPairs:
     """Answers of equal reward teach nothing (skip), or the first is taken as the better one, as in TRL."""
     missing_end_penalty: float = option(0.0, at_least=0)
     """Subtracted from the reward of a completion that was cut at the length limit, before answers are compared."""
+    by: Literal["reward", "judge"] = option("reward", short="compare_by")
+    """What compares two answers: their rewards, or the run's judge of pairs in both orders, whose rewards are then only watched."""
     kind: ClassVar[str] = "sampled"
     lesson: ClassVar[str] = "pairs"
     makes_units: ClassVar[bool] = True
@@ -39,6 +43,15 @@ class SampledPairs:
         "replay_share": "its pairs are thrown away after their update",
         "expert_share": "both answers of a pair are the policy's",
     }
+
+    def __post_init__(self) -> None:
+        if self.by == "judge" and self.answers != 2:
+            raise RheostatError("A judge compares two answers: leave group_size at 2, or compare by reward.")
+
+    def bind(self, context: Any) -> None:
+        """Refuse a run without the judge that is asked."""
+        if self.by == "judge" and context.setup.judge is None:
+            raise RheostatError("compare_by judge asks a judge of pairs, and there is none: name one with --judge.")
 
     @property
     def group_size(self) -> int:
@@ -54,11 +67,14 @@ class SampledPairs:
         """``[2 * prompts, T]``: chosen and rejected in turn, column ``chosen`` bool ``[B]``; pairs that teach nothing are masked."""
         batch = Groups(self.prompts, self.answers).collect(context)
         rows = batch.rows
-        reward, cut = rows.reward.sum(1), rows.truncated.any(1)
+        graded = batch.facts["graded"]
+        reward = rows.reward.sum(1) if self.by == "reward" else self.verdicts(context.setup.judge, graded.prompts, graded.completions)
+        cut, told = rows.truncated.any(1), rows.valid[:, 0] & ~reward.isnan()
+        reward = reward.nan_to_num()
         chosen, rejected = self.compared(reward, cut)
         index, worth = torch.stack([chosen, rejected], 1).flatten(), self.worth(reward, cut)
         gap = worth[chosen] - worth[rejected]
-        told = rows.valid[:, 0].view(self.prompts, self.answers).all(1) & ((gap > 0) | (self.ties == "first"))
+        told = told.view(self.prompts, self.answers).all(1) & ((gap > 0) | (self.ties == "first"))
         found = selected(batch, index)
         found.rows.mask = found.rows.mask & told.repeat_interleave(2)[:, None]
         found.units = found.rows.group[:, 0].clone()
@@ -66,6 +82,13 @@ class SampledPairs:
         found.columns["margin"] = gap.repeat_interleave(2)
         found.metrics = batch.metrics | {"paired_share": told.float().mean().item(), "reward_gap": gap.mean().item()}
         return found
+
+    @staticmethod
+    def verdicts(judge: Any, prompts: list[Any], texts: list[str]) -> Tensor:
+        """``[B]`` the probability that each of two answers is the better one, over both orders; NaN where the judge says nothing."""
+        first, second = both_orders(judge, prompts[::2], texts[::2], texts[1::2])
+        won = 0.5 * (first + second)
+        return torch.stack([won, 1 - won], 1).flatten()
 
     def worth(self, reward: Tensor, cut: Tensor) -> Tensor:
         """``[B]`` what completions are compared by, from their rewards and whether they were cut."""

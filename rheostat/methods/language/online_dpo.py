@@ -9,7 +9,8 @@ Equations (y_1 and y_2 drawn by the present policy, r the reward)
 WHO ACTS   the present policy, ``group_size`` answers per prompt; with ``dial.refresh_every`` a copy of it that is taken anew every few
            updates (semi-online), or that of the start (0: offline).
 KEPT       the pairs of the present batch, whole; pairs of equal rewards are left out.
-WORTH      the order of two rewards, of a verifier, a reward model (``--reward run:DIRECTORY``) or a judge.
+WORTH      the order of two rewards, of a verifier or a reward model (``--reward run:DIRECTORY``), or with ``compare_by judge`` what a judge
+           of pairs says in both orders (``--judge``).
 MOVES      one gradient step of DPO per batch, without a ratio to the sampler and without a clip.
 
 What differs from dpo: the data, and nothing else: ``dpo --data sampled`` is the same method. Of more than two answers the best and the
