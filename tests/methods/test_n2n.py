@@ -417,6 +417,8 @@ class Wrong(nn.Module):
                 return self.wide(torch.cat([found, found], 1).mean((2, 3)))
             case "times":
                 found = found * 2
+            case "softmax":
+                found = torch.softmax(found, 1)
             case "nested":
                 inner = self.even(found)
                 found = found + (inner + self.other(inner))
@@ -436,6 +438,7 @@ class Wrong(nn.Module):
         ("tall", r"the layer 'tall' has (kernel_size|padding|stride) \(\d, \d\): only squares are cut"),
         ("tanh", "the layer 'act' is a Tanh, which the compressor does not cut"),
         ("cat", "the layer 'cat' is the operation cat, which the compressor does not cut"),
+        ("softmax", "has a softmax before its end"),
         ("times", "the layer 'mul' is the operation mul"),
         ("nested", "the layer 'add_1' sums paths of which one holds a sum already"),
         ("looks", "cannot be followed through its layers .* must not depend on the images"),

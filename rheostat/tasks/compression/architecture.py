@@ -322,5 +322,7 @@ def _module(layer: Layer, channels: int) -> nn.Module:
             return nn.Dropout(layer.rate)
         case "Flatten":
             return nn.Flatten()
-        case _:
+        case "ReLU":
             return nn.ReLU()
+        case other:
+            raise Impossible(f"there is no layer {other}")

@@ -78,6 +78,8 @@ def _called(module: nn.Module, images: Tensor, name: str) -> Tensor:
 
 def _rebuilt(path: Path, images: Tensor, name: str) -> ConvNet:
     """The network of a path, with the weights of the modules it came from."""
+    if any(each.layer is not None and each.layer.kind == SOFTMAX for step in path for each in (step, *step.branch, *step.shortcut)):
+        raise RheostatError(f"{name} has a softmax before its end, which the compressor does not cut.")
     items: list[Item] = []
     sources: list[nn.Module | None] = []
     for step in path:
