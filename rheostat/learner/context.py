@@ -42,6 +42,7 @@ class LearnerContext(ABC):
         needs_old_scores: whether the learner's update needs the log-probabilities at its start apart from its first training pass.
         measured: what the measurement of this turn found; empty where none was due.
         calendar: when a control policy is measured while it trains; None never.
+        ended: why the method itself ends the run after this turn; empty where it does not.
         begins_with: weights of another run, which models take over as they are bound; None where they begin by themselves.
     """
 
@@ -56,6 +57,7 @@ class LearnerContext(ABC):
         self.needs_old_scores = False
         self.measured: Metrics = {}
         self.calendar: Calendar | None = None
+        self.ended = ""
         self.begins_with: StartingWeights | None = None
 
     @property

@@ -47,7 +47,6 @@ class FleetContext(LearnerContext):
     Attributes:
         city: that is learned in.
         turns: episodes of all cities side by side.
-        ended: why the method itself ends the run in this turn; empty where it does not.
     """
 
     unit = "environment steps"
@@ -58,7 +57,6 @@ class FleetContext(LearnerContext):
         self.city = make()
         self.compute = Compute()
         self.turns = self.minutes = self.episodes = 0
-        self.ended = ""
         self.finished: deque[list[float]] = deque(maxlen=EPISODES_KEPT)
 
     # --- what parts ask ---------------------------------------------------------------------------------------------------------------
@@ -87,7 +85,6 @@ class FleetContext(LearnerContext):
     def played(self, cities: Cities) -> None:
         """Count an episode that was learned from."""
         self.turns += 1
-        self.ended = ""
         self.minutes += len(cities.seeds) * self.city.minutes
         self.episodes += len(cities.seeds)
         tally = cities.tally

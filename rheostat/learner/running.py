@@ -60,6 +60,7 @@ class RunningMethod(ABC):
 
     def turn(self) -> Metrics:
         """Run one turn of the training loop; returns metrics."""
+        self.context.ended = ""
         return self.improve(self.credit(self.retain(self.collect())))
 
     def begin(self) -> Metrics:
@@ -86,7 +87,7 @@ class RunningMethod(ABC):
     @property
     def ended(self) -> str:
         """Why the method itself ends the run after this turn; empty where it does not."""
-        return str(getattr(self.context, "ended", ""))
+        return str(self.context.ended)
 
     @property
     def policy(self) -> Any:
