@@ -221,6 +221,8 @@ def describe(key: str) -> Metric:
     prefix, _, name = key.rpartition("/")
     if prefix == "evaluation_return":  # of one agent
         return Metric(key, f"Evaluation return ({name})", PERFORMANCE, "Mean return of an agent's deterministic episodes")
+    if prefix == "validation_win_rate":  # by one of several rewards
+        return Metric(key, f"Win rate ({name})", PERFORMANCE, "The same by one of several rewards, or by a part of one")
     if prefix.startswith("meter/"):  # of one source
         whole = describe(f"meter/{name}")
         return Metric(key, f"{whole.label} ({prefix.removeprefix('meter/')} data)", METER, whole.help)

@@ -24,6 +24,7 @@ from rheostat.objectives.kl import kl_estimate
 from rheostat.objectives.preference_terms import PairTerm
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics, Weighted
+from rheostat.tasks.language.demonstrations import Completion
 from rheostat.tasks.language.preferences import PreferencePrompts
 from rheostat.tasks.language.task_interface import Prompt
 
@@ -151,7 +152,8 @@ def measure_answers(context: Any, held_out: list[Prompt], column: str) -> Metric
     start, drawn = start_of(context), [(prompt, ids) for prompt in held_out if (ids := context.setup.encoder.encode(prompt)) is not None]
     if start is None:
         return {}
-    rows = expert_rows(context.setup, drawn, [prompt.columns["completion"] for prompt, _ in drawn], list(range(len(drawn))))
+    texts = [Completion.of(prompt.columns["completion"], prompt.columns) for prompt, _ in drawn]
+    rows = expert_rows(context.setup, drawn, texts, list(range(len(drawn))))
     with torch.no_grad():
         base = context.score(rows, start, entropy=False, count=False).logp
         ratio = masked_sum(context.score(rows, entropy=False, count=False).logp - base, rows.mask, -1)

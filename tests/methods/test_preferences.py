@@ -97,6 +97,13 @@ def test_a_run_that_was_stopped_goes_on_exactly(method: str, model: str, tmp_pat
     assert differences(tmp_path / "whole", tmp_path / "halted") == []
 
 
+def test_an_answer_that_was_cut_has_no_end_token(model: str) -> None:
+    rows = [{"prompt": "1=", "completion": "12", "label": True, "truncated": cut} for cut in (True, False)]
+    task = annotated("kto", rows, validation_share=0.0)
+    batch = build_method(settings("kto", model, answers_per_batch=2), task).collect()  # type: ignore[attr-defined]
+    assert sorted(batch.rows.mask.sum(1).tolist()) == [2, 3] and sorted(batch.rows.truncated.any(1).tolist()) == [False, True]
+
+
 def test_kto_needs_the_answers_of_others(model: str) -> None:
     with pytest.raises(RheostatError, match="a gradient step needs at least two answers"):
         built("kto", model, answers_per_batch=2, minibatches=2).turn()

@@ -16,6 +16,7 @@ from rheostat.credit.verifiers.verifier_interface import Scores
 from rheostat.errors import RheostatError
 from rheostat.options import option
 from rheostat.parts import Batch
+from rheostat.tasks.language.demonstrations import Completion
 from rheostat.trajectories import Source
 
 
@@ -54,7 +55,7 @@ class JudgedAnswers:
                     f"The prompt with key {prompt.key} has no judged answer: give a file of preferences with the columns prompt, "
                     f"completion and {self.column} (--preferences FILE)."
                 )
-        texts = [prompt.columns["completion"] for prompt, _ in drawn]
+        texts = [Completion.of(prompt.columns["completion"], prompt.columns) for prompt, _ in drawn]  # one that was cut has no end token
         rows = expert_rows(context.setup, drawn, texts, numbers)
         rows.source = torch.full(rows.shape, int(Source.ANNOTATION))
         ones = torch.ones(len(drawn))
