@@ -7,7 +7,7 @@ stream of their own in addition (:class:`ExpertStream`). Every token carries the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -188,7 +188,7 @@ class ExpertsBeside:
         self.stream.load_state_dict(state)
 
 
-def expert_rows(setup: LanguageSetup, prompts: list[tuple[Prompt, list[int]]], texts: list[str], numbers: list[int]) -> Trajectories:
+def expert_rows(setup: LanguageSetup, prompts: list[tuple[Prompt, list[int]]], texts: Sequence[str], numbers: list[int]) -> Trajectories:
     """Demonstrations as trajectories ``[N, T]`` of source EXPERT: the sampler's log-probability is unknown (NaN), the reward 0 for now.
 
     An answer in a chat ends with the token its template ends a turn with, other text with the tokenizer's end token, and text that was cut

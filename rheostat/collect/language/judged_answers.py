@@ -55,7 +55,9 @@ class JudgedAnswers:
                     f"The prompt with key {prompt.key} has no judged answer: give a file of preferences with the columns prompt, "
                     f"completion and {self.column} (--preferences FILE)."
                 )
-        texts = [Completion.of(prompt.columns["completion"], prompt.columns) for prompt, _ in drawn]  # one that was cut has no end token
+        texts: list[str] = [
+            Completion.of(prompt.columns["completion"], prompt.columns) for prompt, _ in drawn
+        ]  # one that was cut has no end token
         rows = expert_rows(context.setup, drawn, texts, numbers)
         rows.source = torch.full(rows.shape, int(Source.ANNOTATION))
         ones = torch.ones(len(drawn))
