@@ -2,7 +2,8 @@
 
 Two worlds: shapes (1,800 noisy pictures of 10 x 10 pixels of eight shapes, which decides), and scikit-learn's 1,797 digits (beside it). The
 teacher has six convolutions and about 102,000 weights. Every arm judges 100 networks: 10 epochs of five that remove layers, and 10 that
-shrink them. A network is judged after 2 passes over the training images, and the best one is trained for 30.
+shrink them. A network is judged after 2 passes over the training images, and the best one is trained until it gets no better, for at most
+100.
 
 N2N        every decision is credited with the reward of its own network
 shared     with the mean reward of its epoch, and the baseline divided by e + 1, as in the authors' code
@@ -78,7 +79,7 @@ class Sizes:
     epochs: int = 20
     rollouts: int = 5
     lessons: int = 2
-    student: int = 30
+    student: int = 100
     images: int = 1_800
     side: int = 10
     digits: bool = True
@@ -197,7 +198,7 @@ def of_shapes(cells: dict[str, dict[int, Cell]], sizes: Sizes) -> list[Claim]:
     """The claims that decide."""
     setting = (
         f"shapes of {sizes.side} x {sizes.side} pixels, {sizes.epochs} epochs of {sizes.rollouts} networks, each judged after "
-        f"{sizes.lessons} passes; the student after {sizes.student}"
+        f"{sizes.lessons} passes; the student after at most {sizes.student}"
     )
     both = {name: cells[name] for name in ("N2N", "chance")}
     stage, first, asked = sizes.stage, min(FIRST, sizes.stage), preconditions(both, sizes)

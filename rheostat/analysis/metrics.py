@@ -206,7 +206,7 @@ HEADLINES = ("evaluation_return", "episode_return", "accuracy", "validation_pref
 FINALS = ("evaluation_return", "accuracy", "validation_preference_accuracy", "student_test_reward")
 """Keys of the final evaluation that stand for performance, best first."""
 AT_THE_END = frozenset(
-    {"student_parameters", "teacher_parameters", "student_compression", "kept_validation_accuracy"}
+    {"student_passes", "student_parameters", "teacher_parameters", "student_compression", "kept_validation_accuracy"}
     | {"student_validation_reward", "student_validation_accuracy", "teacher_validation_accuracy"}
 )
 """Numbers that the last row alone has: no curves."""

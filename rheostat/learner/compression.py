@@ -56,6 +56,7 @@ class Student:
     def __init__(self, teacher: Architecture) -> None:
         self.teacher = teacher
         self.network: ConvNet | None = None
+        self.passes = 0
 
     def save_pretrained(self, folder: Path) -> None:
         """Write its architecture and its weights, as :func:`rheostat.tasks.compression.image_teachers.load_network` reads them, and beside
@@ -67,12 +68,12 @@ class Student:
     def state_dict(self) -> dict[str, Any]:
         """Architecture and weights."""
         if self.network is None:
-            return {"architecture": None, "weights": {}}
-        return {"architecture": self.network.architecture.to_json(), "weights": dict(self.network.state_dict())}
+            return {"architecture": None, "weights": {}, "passes": 0}
+        return {"architecture": self.network.architecture.to_json(), "weights": dict(self.network.state_dict()), "passes": self.passes}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state."""
-        self.network = None
+        self.network, self.passes = None, state["passes"]
         if state["architecture"] is not None:
             self.network = ConvNet(Architecture.from_json(state["architecture"])).eval()
             self.network.load_state_dict(state["weights"])
@@ -85,16 +86,16 @@ class CompressionContext(LearnerContext):
         search: teacher, images and judgements.
         streams: the run's random streams.
         total_steps: epochs of the whole search.
-        student_epochs: passes over the training images by which the best network is trained at the end.
+        lessons: of the best network at the end: the most passes over the training images, and the patience.
     """
 
     unit = "epochs"
     log = None
     longest = 0
 
-    def __init__(self, search: Search, streams: Streams, total_steps: int, *, student_epochs: int) -> None:
+    def __init__(self, search: Search, streams: Streams, total_steps: int, *, lessons: tuple[int, int]) -> None:
         super().__init__(streams, total_steps)
-        self.search, self.student, self.student_epochs = search, Student(search.teacher.architecture), student_epochs
+        self.search, self.student, self.lessons = search, Student(search.teacher.architecture), lessons
         self.stores |= {"search": search, "student": self.student}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(streams.seed, "controllers"))
@@ -177,9 +178,9 @@ class CompressionContext(LearnerContext):
             search = self.search
             best = search.parent if search.best is None else search.best.architecture
             if best == search.teacher.architecture:
-                self.student.network = search.teacher
+                self.student.network, self.student.passes = search.teacher, 0
             else:
-                self.student.network = search.trained(best, self.student_epochs)
+                self.student.network, self.student.passes = search.student(best, *self.lessons)
         return self.student.network
 
     def measure_student(self, part: str) -> Metrics:
@@ -191,6 +192,7 @@ class CompressionContext(LearnerContext):
             f"student_{part}_accuracy": accuracy,
             f"teacher_{part}_accuracy": whole,
             f"kept_{part}_accuracy": accuracy / whole,
+            "student_passes": self.student.passes,
             "student_parameters": student.architecture.parameters,
             "teacher_parameters": teacher.architecture.parameters,
             "student_compression": teacher.architecture.parameters / student.architecture.parameters,
@@ -328,6 +330,6 @@ def build(
     wanted = [each for each, share in zip(asked, (shares, 1 - shares), strict=True) if share]
     refuse_uncuttable("to compress", teacher.architecture, wanted)
     search = Search(teacher, images, config.lessons, config.worth, streams.seed)
-    context = CompressionContext(search, streams, total_steps, student_epochs=config.student.epochs)
+    context = CompressionContext(search, streams, total_steps, lessons=(config.student.epochs, config.student.patience))
     context.begins_with = weights
     return Stages(config, found, context)

@@ -137,6 +137,7 @@ TOGETHER: dict[str, list[Options]] = {
     **{f"judgement.{name}": [HELD | {"judgement.patience": 1, "judgement.least_turns": 0}] for name in ("patience", "least_turns")},
     "advantage.standardise": [{"advantage": "to-go"}],
     "advantage.gae_lambda": [{"advantage": "critic"}],
+    "student.patience": [{"student_epochs": 12}],
     "rollouts.strided": [{"teacher": "@blocks"}],
     "worth.horizon": [{"most_parameters": 1_000}],
     "choice.among": [MEASURED],

@@ -26,6 +26,7 @@ from rheostat.tasks.compression.architecture import Architecture, Block, ConvNet
 from rheostat.tasks.compression.cutting import KEEP, LOOKUP, fault_of, removable, removed, shrinkable, shrunken
 from rheostat.tasks.compression.image_teachers import TEACHERS, load_network, load_teacher
 from rheostat.tasks.compression.images import IMAGE_TASKS, load_images
+from rheostat.tasks.compression.lessons import Lessons, accuracy_of, new_network, train_network, train_until
 from rheostat.tasks.compression.network_reading import read_network
 from rheostat.training.run import Interrupted, Run
 from tests import tiny_compression as tiny
@@ -202,6 +203,22 @@ def test_a_judgement_reads_the_validation_images_alone(monkeypatch: pytest.Monke
 def _refused(images: Any, name: str) -> Any:
     assert name != "test", "test images are read"
     return object.__getattribute__(images, name)
+
+
+def test_a_student_keeps_the_weights_of_its_best_pass() -> None:
+    images, lessons = tiny.pictures(), Lessons(learning_rate=0.02, batch_size=30)
+    how: Any = {"part": images.validation, "most": 12}
+    accuracies = []
+    for epochs in range(1, 13):
+        network = train_network(new_network(tiny.CHAIN, 1), *images.train, lessons, 1, epochs=epochs)
+        accuracies.append(accuracy_of(network, images.validation))
+    for patience in (0, 2):
+        network, passes = train_until(new_network(tiny.CHAIN, 1), *images.train, lessons, 1, patience=patience, **how)
+        assert accuracy_of(network, images.validation) == max(accuracies[:passes]) > accuracies[0]
+        assert passes == 12 if not patience else max(accuracies[:passes]) >= max(accuracies[passes - 2 : passes])
+    assert passes < 12
+    kept = train_network(new_network(tiny.CHAIN, 1), *images.train, lessons, 1, epochs=1 + accuracies.index(max(accuracies[:passes])))
+    assert all(torch.equal(value, network.state_dict()[name]) for name, value in kept.state_dict().items())
 
 
 def test_the_second_stage_cuts_what_the_first_has_found() -> None:
@@ -581,6 +598,7 @@ def test_built_in_teachers_have_the_sizes_that_they_should() -> None:
         ({"removal_share": 1.0, "shrinkage_learning_rate": 0.2}, "no epoch shrinks layers"),
         ({"removal_share": 0.0, "removal_learning_rate": 0.2}, "no epoch removes layers"),
         ({"removal_share": 1.0, "strided_convolutions": "fixed"}, "no epoch shrinks layers"),
+        ({"student_patience": 5}, "no more passes than that"),
         ({"rollouts": 1, "step_per": "rollout"}, "one rollout per epoch"),
         ({"save_best": True}, "measures its result at the end alone"),
         ({"stop_at": ("reward", 1.0)}, "measures its result at the end alone"),

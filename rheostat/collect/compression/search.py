@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from rheostat.parts import Batch, Metrics
 from rheostat.tasks.compression.architecture import Architecture, ConvNet
 from rheostat.tasks.compression.cutting import fault_of, removable, removed, shrinkable, shrunken
 from rheostat.tasks.compression.images import Images
-from rheostat.tasks.compression.lessons import Lessons, accuracy_of, logits_of, new_network, train_network
+from rheostat.tasks.compression.lessons import Lessons, accuracy_of, logits_of, new_network, train_network, train_until
 from rheostat.trajectories import Source, Trajectories
 
 STAGES = ("removal", "shrinkage")
@@ -116,9 +116,15 @@ class Search:
             self.judged[child.digest] = accuracy_of(network, self.images.validation)
         return Judgement(child, self.judged[child.digest], self.parent.parameters)
 
-    def trained(self, child: Architecture, epochs: int | None = None) -> ConvNet:
-        """A new network of an architecture, trained by the lessons (for other epochs than theirs)."""
-        return train_network(new_network(child, self.seed), self.images.train[0], self.targets, self.lessons, self.seed, epochs=epochs)
+    def trained(self, child: Architecture) -> ConvNet:
+        """A new network of an architecture, trained by the lessons."""
+        return train_network(new_network(child, self.seed), self.images.train[0], self.targets, self.lessons, self.seed)
+
+    def student(self, child: Architecture, most: int, patience: int) -> tuple[ConvNet, int]:
+        """A new network of an architecture, trained until the validation images say that it gets no better, and the number of passes."""
+        network, images = new_network(child, self.seed), self.images
+        how: dict[str, Any] = {"part": images.validation, "most": most, "patience": patience}
+        return train_until(network, images.train[0], self.targets, self.lessons, self.seed, **how)
 
     def remember(self, found: Judgement) -> None:
         """Keep the best network: among those that keep the constraints the one of the largest reward without them, else of all."""
@@ -163,7 +169,6 @@ class Rollouts:
     """Who draws: the controller that learns, or chance, every action as likely, so that nothing is learned (random search)."""
     stage: str = "removal"
     """The stage, and the name of its controller."""
-    writes: ClassVar[tuple[str, ...]] = ()
 
     def idle(self, method: Any) -> dict[str, str]:
         """Options that cannot act, and why."""

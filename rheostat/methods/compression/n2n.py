@@ -16,7 +16,7 @@ WHO ACTS   in the first stage a bidirectional LSTM that keeps or removes every l
 KEPT       the networks of one epoch; and what every architecture was found to be worth, so that equal ones are trained once.
 WORTH      the network's own reward less the mean of earlier epochs, on every decision that could change something.
 MOVES      one gradient step of Adam per epoch. The best network of the first stage is cut on in the second, and the best of that is
-           trained to the end.
+           trained until it gets no better on the validation set.
 
 What the authors' code does otherwise: every rollout of an epoch gets the same signal, the epoch's mean reward less the baseline
 (``signal=epoch``), so that rollouts are never compared with each other; the baseline divides the sum of e epochs by e + 1
@@ -86,10 +86,16 @@ class SearchStages:
 
 @dataclass(frozen=True)
 class StudentTraining:
-    """How the best network is trained at the end."""
+    """How the best network is trained at the end: as those of the search, until it gets no better."""
 
-    epochs: int = option(50, short="student_epochs", at_least=1)
-    """Passes over the training images; everything else is as for the networks of the search."""
+    epochs: int = option(100, short="student_epochs", at_least=1)
+    """Passes over the training images at most."""
+    patience: int = option(10, short="student_patience", at_least=0)
+    """Passes without a better validation accuracy after which training ends; 0 takes all passes. The best weights are kept."""
+
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        return {"patience": "there are no more passes than that"} if self.patience >= self.epochs else {}
 
 
 @dataclass(frozen=True)
@@ -103,9 +109,7 @@ class N2N:
     controllers: Controllers = Controllers()
     stages: SearchStages = SearchStages()
     student: StudentTraining = StudentTraining()
-    presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "small": {"child_epochs": 2, "child_learning_rate": 5e-3, "child_batch_size": 50, "student_epochs": 30}
-    }
+    presets: ClassVar[dict[str, dict[str, Any]]] = {"small": {"child_epochs": 2, "child_learning_rate": 5e-3, "child_batch_size": 50}}
     """``small``: lessons for a thousand images instead of fifty thousand, as the built-in worlds have."""
 
     @property
