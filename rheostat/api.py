@@ -110,7 +110,7 @@ def train(
     if config is not None:
         file = read_config(config, method)
         options, below, preset = file.general | options, file.options, preset or file.preset
-        task = task or (None if options.get("prompts") or options.get("preferences") else file.task)
+        task = task or (None if options.get("data") or options.get("prompts") or options.get("preferences") else file.task)
         if Path(config).is_dir():
             with trusting(trust):
                 require_trust(Path(config), Run.settings_in(config))

@@ -626,6 +626,12 @@ def test_what_is_handed_over_in_the_wrong_place(given: dict[str, Any], sentence:
         rheostat.train("n2n", **given)
 
 
+def test_the_images_of_a_file_give_way_to_those_that_are_named(tmp_path: Path) -> None:
+    (tmp_path / "n2n.toml").write_text('method = "n2n"\ntask = "shapes"\n')
+    with pytest.raises(RheostatError, match="Unknown set of images 'letters'"):
+        rheostat.train("n2n", data="letters", config=tmp_path / "n2n.toml", directory=tmp_path / "run")
+
+
 def test_other_methods_have_no_student_and_no_teacher(tmp_path: Path) -> None:
     with pytest.raises(RheostatError, match="teacher is not for control methods"):
         rheostat.api.settings_for("ppo", "CartPole-v1", teacher="residual")

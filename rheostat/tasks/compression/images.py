@@ -72,7 +72,7 @@ class ShapeWorld:
     noise: float = 0.1
     """Standard deviation of what is added to every pixel, where a shape's brightness is .6 to 1."""
     images: int = 3_000
-    """Images in all; every 6th one is for validation, and every 6th for the test."""
+    """Images in all; a sixth is for validation, and a sixth for the test."""
 
     def __post_init__(self) -> None:
         whole("side", self.side, at_least=6, at_most=256)
