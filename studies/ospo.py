@@ -27,7 +27,7 @@ critic        OSPO is not lower than PPO by more than 0.02. Testable if PPO impr
 to-go         OSPO is not lower than GRPO by more than 0.02.
 standardised  OSPO is not lower than without standardisation by more than 0.02.
 variance      with nothing carried over, gradients of to-go have at least twice the relative variance of one-step, and their means have a
-              cosine above 0.95. Exact form: 200 episodes, 30 minutes, 40 vehicles, six orders each.
+              cosine above 0.95. Measured on 200 episodes, 30 minutes, 40 vehicles, six orders each.
 corner        PPO is higher than OSPO by more than 0.05. Testable if PPO improves on its first policy by a factor of 1.02.
 ingolstadt    OSPO is not lower than PPO by more than 0.02, and improves on its first policy by a factor above 1.05.
 

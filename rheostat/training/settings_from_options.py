@@ -93,7 +93,9 @@ def task_of_prompts(method: str, options: dict[str, Any]) -> str:
     if options.get("prompts") is not None or options.get("preferences") is not None:
         return "prompts"
     examples = {"control": "CartPole-v1", "language": "chain-sum, or a file with --prompts", "compression": "digits, shapes or FILE.npz"}
-    example = examples[table.entry(method).domain]
+    own = {"fleet": "city", "answers": "bandit-away", "several_agents": "rheostat.tasks.control.games:Coordination"}
+    method_class = table.entry(method).load()
+    example = next((name for kind, name in own.items() if getattr(method_class, kind, False)), examples[table.entry(method).domain])
     raise RheostatError(f"Say what to train {method} on, for example {example}; `rheostat list` shows the tasks.")
 
 

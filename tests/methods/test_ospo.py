@@ -26,6 +26,7 @@ from rheostat.policies.control.dispatch import Dispatcher, shares
 from rheostat.tasks.fleet.city import Cities
 from rheostat.tasks.fleet.city_list import make_city
 from rheostat.training.run import Run
+from rheostat.training.settings_from_options import task_of_prompts
 from tests.tiny_control import learner
 
 SMALL: dict[str, Any] = {"size": 5, "minutes": 8, "vehicles": 6, "demand": 3.0}
@@ -330,6 +331,12 @@ def test_what_cannot_be_is_a_sentence(task: str, options: dict[str, Any], says: 
     with pytest.raises(RheostatError) as caught:
         Run.create(tmp_path / "run", settings_for("ospo", task, **{"hidden": (8,)} | options))
     assert says in str(caught.value) and not (tmp_path / "run").exists()
+
+
+def test_what_to_train_on_is_an_example_that_works() -> None:
+    for method, example in (("ospo", "city"), ("ppo", "CartPole-v1"), ("ippo", "rheostat.tasks.control.games:Coordination")):
+        with pytest.raises(RheostatError, match=f"Say what to train {method} on, for example {example}"):
+            task_of_prompts(method, {})
 
 
 def test_a_city_is_no_task_of_one_agent(tmp_path: Path) -> None:
