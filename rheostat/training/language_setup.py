@@ -59,6 +59,11 @@ def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any =
     lesson = next((part.lesson for part in composition.parts().values() if hasattr(part, "lesson")), None)
     found = task if isinstance(task, LanguageTask) else named_task(settings, lesson)
     check_lesson(found, lesson, settings.method)
+    if settings.preferences is not None and not composition.any("annotated") and not settings.rewards:
+        raise RheostatError(
+            f"{settings.method} learns from answers of its own here, which the file cannot grade: name a reward (--reward), or learn from "
+            "the answers of the file where the method can (--data file)."
+        )
     found.wall_off(settings.sandbox, tuple(settings.reward_needs))
     if found.episodes() is not None:
         check_turns(settings, composition, found)

@@ -81,8 +81,8 @@ TOGETHER: dict[str, list[Options]] = {
     "dial.refresh_every": [LONGER],
     "start.compare": [{"evaluate": 2}],
     "data.kind": [
-        {"answers_per_batch": ABSENT},
-        {"pairs_per_batch": ABSENT},
+        {"answers_per_batch": ABSENT, "rewards": ["exact"]},
+        {"pairs_per_batch": ABSENT, "rewards": ["exact"]},
         {"prompts_per_batch": ABSENT, "group_size": ABSENT, "task": "prompts", "preferences": "@scores"},
     ],
     "data.by": [{"judge": "@judge", "group_size": 2}, {"judge": "@judge"}],

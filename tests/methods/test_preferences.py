@@ -402,6 +402,8 @@ def test_a_reference_of_its_own_and_one_with_other_tokens(model: str, pairs: str
 def test_what_a_run_on_preferences_refuses(model: str, pairs: str, tmp_path: Path) -> None:
     long = tmp_path / "long.jsonl"
     long.write_text("".join(json.dumps(row | {"chosen": row["chosen"] * (1 + 9 * (n == 3))}) + "\n" for n, row in enumerate(sums())))
+    scored = str(tmp_path / "scored.jsonl")
+    Path(scored).write_text("".join(json.dumps({"prompt": f"{n}=", "completion": "1", "score": n}) + "\n" for n in range(40)))
     base: dict[str, Any] = OPTIONS | {"model": model, "progress": False, "directory": tmp_path / "run"}
     for sentence, method, options in (
         ("A file of preferences holds the prompts too: leave --prompts out", "dpo", {"preferences": pairs, "prompts": str(long)}),
@@ -413,6 +415,8 @@ def test_what_a_run_on_preferences_refuses(model: str, pairs: str, tmp_path: Pat
         ("A reward model samples nothing: leave the temperature alone", "reward-model", {"preferences": pairs, "temperature": 0.5}),
         ("leave group_size and ties alone", "pairwise-policy-gradient", {"prompts": pairs, "group_size": 4}),
         ("Several gradient steps on a batch need a clip", "pairwise-policy-gradient", {"prompts": pairs, "clip": "none", "epochs": 2}),
+        ("rwr learns from answers of its own here, which the file cannot grade: name a reward", "rwr", {"preferences": scored}),
+        ("online-dpo learns from answers of its own here", "online-dpo", {"preferences": pairs}),
         ("has no judged answer: give a file of preferences with the columns prompt, completion and label", "kto", {"prompts": pairs}),
         ("preferences is not for control methods", "ppo", {"preferences": pairs, "task": "CartPole-v1"}),
     ):
