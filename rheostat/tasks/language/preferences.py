@@ -87,7 +87,7 @@ class PreferencePrompts(FilePrompts):
         self.counts: dict[str, int] = {}
         """What was counted while reading: ties, contradictions, and rows that were left out, by reason."""
         name = options.setdefault("name", "the preferences")
-        held_out = options.pop("validation", None)
+        held_out, self._prompt = options.pop("validation", None), options.pop("prompt_column", "prompt")
         taught = self._taught(rows, name)
         beside = None if held_out is None else self._taught(held_out, "the validation rows")
         super().__init__(taught, reward, **options, validation=beside)
@@ -95,7 +95,7 @@ class PreferencePrompts(FilePrompts):
             self.counts["contradictions"] = contradictions([prompt for _, prompt in self.named])
 
     def _taught(self, rows: Any, name: str) -> list[Mapping[str, Any]]:
-        read = [read_annotated(row, where) for where, row in named_rows(rows, name)]
+        read = [read_annotated(row, where, self._prompt) for where, row in named_rows(rows, name)]
         if not read:
             raise RheostatError(f"There are no preferences in {name}: give at least one row.")
         found = list({"pairs": self._pairs, "labels": self._labels, "scores": self._scores}[self.lesson](read))
@@ -248,8 +248,13 @@ def contradictions(pairs: Sequence[Prompt]) -> int:
 # --- rows -------------------------------------------------------------------------------------------------------------------------------
 
 
-def read_annotated(row: Any, where: str) -> Annotated:
+def read_annotated(row: Any, where: str, prompt_column: str = "prompt") -> Annotated:
     """A row with its answers.
+
+    Args:
+        row: as it was read.
+        where: it stands, for messages.
+        prompt_column: holds the prompt.
 
     Raises:
         RheostatError: missing columns, an answer that is no text, a prompt that both answers of a pair do not share, or a number that is
@@ -258,6 +263,10 @@ def read_annotated(row: Any, where: str) -> Annotated:
     if not isinstance(row, Mapping):
         raise RheostatError(f"{where} is a {type(row).__name__}, not an object with columns.")
     row = {str(key): _plain(value) for key, value in row.items() if value is not None}
+    if prompt_column != "prompt":
+        if prompt_column not in row:
+            raise RheostatError(f"{where} has no column {prompt_column!r} (it has {', '.join(row) or 'none'}): rename it.")
+        row["prompt"] = row.pop(prompt_column)
     columns = {key: value for key, value in row.items() if key not in OWN}
     if "chosen" in row or "rejected" in row:
         return _read_pair(row, columns, where)

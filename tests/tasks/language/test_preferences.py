@@ -76,6 +76,13 @@ def test_ranked_and_scored_answers_are_every_pair_of_which_one_is_better() -> No
     ]
 
 
+def test_the_prompt_may_stand_in_another_column() -> None:
+    row = {"question": "1+1=", "chosen": "2", "rejected": "3"}
+    assert taught([row], prompt_column="question") == [PAIR]
+    with pytest.raises(RheostatError, match=r"has no column 'question' .it has prompt, chosen, rejected.: rename it"):
+        taught([PAIR], prompt_column="question")
+
+
 def test_margins_and_scores_of_pairs_say_by_how_much() -> None:
     assert taught([PAIR | {"margin": 0.5}]) == [PAIR | {"margin": 0.5}]
     assert taught([PAIR | {"score_chosen": 8.0, "score_rejected": 6.5}]) == [PAIR | {"margin": 1.5}]
