@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import rheostat
 from rheostat.api import settings_for
-from rheostat.collect.fleet.fleet_episodes import FleetRollout, nearest, of_policy, play, rows_of
+from rheostat.collect.fleet.fleet_episodes import FleetRollout, gaps, nearest, of_policy, play, rows_of
 from rheostat.collect.fleet.matching import assign, match
 from rheostat.credit.fleet_advantages import FleetAdvantage, discounted_sums, fairness, standardise_groups
 from rheostat.errors import RheostatError
@@ -175,15 +175,20 @@ def test_forced_pairs_are_taken_and_can_be_left_out() -> None:
     city = make_city("city", **SMALL)
     value = of_policy(Dispatcher(city.vehicle_size, 5, (8,), 0))
     minutes = play(Cities(city, [0, 1]), value, exploration=1.0, generator=torch.Generator().manual_seed(0))
-    batch = rows_of(minutes, city.vehicles, version=0)
+    batch = rows_of(minutes, city, version=0)
     assert batch.columns["forced"].all() and batch.rows.sampler_logp.max() <= 1e-6  # the policy's own shares are stored
-    assert not rows_of(play(Cities(city, [0, 1]), value), city.vehicles, version=0).columns["forced"].any()
+    assert not rows_of(play(Cities(city, [0, 1]), value), city, version=0).columns["forced"].any()
     some = built(exploration=0.1, forced_rows=False)
     batch = some.collect()
     assert torch.equal(batch.columns["used"], ~batch.columns["forced"]) and 0 < batch.metrics["forced_share"] < 1
     none = built(exploration=1.0, exploration_decay=1.0, forced_rows=False)
     before = none.context.models["policy"].parameters.vector.detach().clone()
     assert none.turn()["gradient_steps"] == 0 and torch.equal(before, none.context.models["policy"].parameters.vector.detach())
+
+
+def test_rows_know_when_their_vehicle_accepts_again() -> None:
+    found, stored = gaps(torch.tensor([0, 1, 0]), torch.tensor([0, 0, 3]), 9)
+    assert found.tolist() == [3, -1, -1] and stored.tolist() == [3, 9, 9]
 
 
 def test_exploration_falls_to_its_floor() -> None:

@@ -21,7 +21,7 @@ from rheostat.options import option
 from rheostat.parts import Batch
 from rheostat.policies.control.dispatch import shares
 from rheostat.streams import derive_seed
-from rheostat.tasks.fleet.city import Cities, Scene
+from rheostat.tasks.fleet.city import Cities, City, Scene
 from rheostat.tasks.fleet.roads import Floats, Ints
 from rheostat.trajectories import Source, Transitions
 
@@ -110,17 +110,17 @@ def nearest(scene: Scene) -> Floats:
     return 1.0 / (1.0 + longest) + (longest - scene.pick_up).astype(float)
 
 
-def rows_of(minutes: Sequence[Minute], vehicles: int, *, version: int) -> Batch:
+def rows_of(minutes: Sequence[Minute], city: City, *, version: int) -> Batch:
     """What was accepted as rows, in the order of time.
 
     Args:
         minutes: of an episode.
-        vehicles: of a city, N.
+        city: of which they are.
         version: of the policy.
 
     Returns:
         Transitions ``[n]`` with the vehicle's numbers as observation and the order's column as action. Columns: ``city``, ``minute``,
-        ``stored`` (the minute of the vehicle's next order; of the last one of all, for its last row), ``vehicle`` (of all cities), ``gap``
+        ``stored`` (the minute of the vehicle's next order; the last of the episode, for its last row), ``vehicle`` (of all cities), ``gap``
         (minutes between them, -1 for the last), ``fairness``, ``forced`` and ``table``, which names the row of the facts ``orders``
         ``[M, O, G]`` and ``open`` ``[M, O]``.
     """
@@ -133,25 +133,25 @@ def rows_of(minutes: Sequence[Minute], vehicles: int, *, version: int) -> Batch:
         empty = width - each.scene.orders.shape[1]
         tables.append(np.pad(each.scene.orders, ((0, 0), (0, empty), (0, 0))))
         is_open.append(np.pad(each.scene.open, ((0, 0), (0, empty))))
-        city, vehicle = np.nonzero(each.choice >= 0)
-        chosen = each.choice[city, vehicle]
-        pair = (city, vehicle, chosen)
+        place, vehicle = np.nonzero(each.choice >= 0)
+        chosen = each.choice[place, vehicle]
+        pair = (place, vehicle, chosen)
         parts.append(
             {
-                "observation": each.scene.vehicles[city, vehicle],
+                "observation": each.scene.vehicles[place, vehicle],
                 "action": chosen,
-                "reward": each.reward[city, vehicle],
+                "reward": each.reward[place, vehicle],
                 "share": each.value[pair],
                 "forced": each.forced[pair],
-                "city": city,
-                "minute": np.full(len(city), each.minute),
-                "vehicle": city * vehicles + vehicle,
-                "fairness": each.fairness[city],
-                "table": number * count + city,
+                "city": place,
+                "minute": np.full(len(place), each.minute),
+                "vehicle": place * city.vehicles + vehicle,
+                "fairness": each.fairness[place],
+                "table": number * count + place,
             }
         )
     found = {name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in parts[0]}
-    gap, stored = gaps(found["vehicle"], found["minute"], minutes[-1].minute)
+    gap, stored = gaps(found["vehicle"], found["minute"], city.minutes - 1)
     count = len(gap)
     rows = Transitions(
         observation=found.pop("observation").float(),
@@ -230,7 +230,7 @@ class FleetRollout:
             generator=context.streams["exploration"],
             known=self.known,
         )
-        batch = rows_of(minutes, context.city.vehicles, version=context.updates)
+        batch = rows_of(minutes, context.city, version=context.updates)
         forced = batch.columns.get("forced")
         batch.metrics |= {"exploration": self.probability(context.turns)}
         if forced is not None:
