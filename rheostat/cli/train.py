@@ -479,8 +479,9 @@ def train_help() -> str:
     """What ``rheostat train`` says without a method."""
     lines = ["usage: rheostat train METHOD TASK [options]", "       rheostat train RECIPE.toml [--directory DIRECTORY]", ""]
     lines += ["Train a method on a task, or the stages of a recipe.", ""]
+    width = max(map(len, table.METHODS)) + 2
     for domain, what in (("control", "Control"), ("language", "Language models"), ("compression", "Compression")):
-        lines += [f"{what}:", *(f"  {name:<15}{row.title}" for name, row in table.METHODS.items() if row.domain == domain), ""]
+        lines += [f"{what}:", *(f"  {name:<{width}}{row.title}" for name, row in table.METHODS.items() if row.domain == domain), ""]
     lines += [
         "`rheostat train METHOD --help` lists the options of a method, `rheostat show METHOD` explains it, `rheostat list` lists tasks."
     ]
