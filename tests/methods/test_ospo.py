@@ -319,7 +319,7 @@ def test_patience_ends_the_run(tmp_path: Path) -> None:
             {"environment_options": {"vehicles": 1}},
             "city has one vehicle, and its reward is compared with those of the other vehicles",
         ),
-        ("city", {"environment_options": {"vehicles": 0}}, "vehicles is 0; it must be at least 1"),
+        ("city", {"environment_options": {"vehicles": 0}}, "vehicles is 0; it must be at least 1 and at most 20,000"),
         ("city", {"environment_options": {"demand": 90}}, "raise max_orders"),
         ("city", {"gae_lambda": 0.5}, "only advantage=critic estimates advantages with it"),
         ("city", {"advantage": "to-go", "stored_minutes": True}, "nothing is compared within a minute"),

@@ -23,6 +23,7 @@ from rheostat.tasks.fleet.demand import HotSpots, Trips, around, into_a_corner
 from rheostat.tasks.fleet.road_files import REAL_CITIES, real_city
 from rheostat.tasks.fleet.roads import grid
 
+MOST_VEHICLES, MOST_MINUTES, MOST_ORDERS = 20_000, 1440, 10_000
 DEVIATIONS = 6
 """The table of open orders has room for the mean number and so many standard deviations."""
 
@@ -31,17 +32,17 @@ DEVIATIONS = 6
 class Fleet:
     """Options of every city."""
 
-    vehicles: int = option(40, at_least=1)
+    vehicles: int = option(40, at_least=1, at_most=MOST_VEHICLES)
     """Vehicles."""
     seats: int = option(3, at_least=1, at_most=MOST_SEATS)
     """Seats of a vehicle."""
-    minutes: int = option(30, at_least=1)
+    minutes: int = option(30, at_least=1, at_most=MOST_MINUTES)
     """Minutes of an episode."""
     demand: float = option(8.0, at_least=0)
     """Orders per minute, in the mean."""
     waiting: int = option(5, at_least=1)
     """Minutes after which an order is lost."""
-    max_orders: int = option(128, at_least=1)
+    max_orders: int = option(128, at_least=1, at_most=MOST_ORDERS)
     """Open orders that a minute's table can hold; the youngest ones beyond it wait outside, and are counted."""
 
 
@@ -73,11 +74,11 @@ class Moving(Grid):
 class Corner(Grid):
     """Options of ``city-corner``."""
 
-    vehicles: int = option(10, at_least=1)
+    vehicles: int = option(10, at_least=1, at_most=MOST_VEHICLES)
     """Vehicles."""
     seats: int = option(1, at_least=1, at_most=MOST_SEATS)
     """Seats of a vehicle."""
-    minutes: int = option(24, at_least=1)
+    minutes: int = option(24, at_least=1, at_most=MOST_MINUTES)
     """Minutes of an episode."""
     demand: float = option(5.0, at_least=0)
     """Orders per minute, in the mean."""

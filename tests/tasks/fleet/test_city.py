@@ -124,7 +124,7 @@ def test_a_city_without_orders_is_quiet() -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"vehicles": 0}, "city: vehicles is 0; it must be at least 1"),
+        ({"vehicles": 0}, "city: vehicles is 0; it must be at least 1 and at most 20"),
         ({"seats": 6}, "city: seats is 6; it must be at least 1 and at most 5"),
         ({"demand": -1.0}, "city: demand is -1.0; it must be at least 0"),
         ({"vehicels": 3}, "Unknown option of city 'vehicels': did you mean vehicles"),
