@@ -181,6 +181,11 @@ class Grading:
     max_invalid_share: float = option(0.1, share=True)
     """Share of rows on which graders may fail before the run stops."""
 
+    def idle(self, method: Any) -> dict[str, str]:
+        """Options that cannot act, and why."""
+        why = "nothing is graded for training, every row is an annotation; choose data sampled, or leave it alone"
+        return {"max_invalid_share": why} if getattr(getattr(method, "data", None), "annotated", False) else {}
+
 
 class LanguageContext(LearnerContext):
     """The context of a language method.

@@ -169,8 +169,9 @@ def judge() -> str:
 
 
 def margins() -> str:
-    """The same with margins."""
-    rows = [json.loads(line) | {"margin": 0.1 * number} for number, line in enumerate(Path(pairs()).read_text().splitlines())]
+    """The same with margins, and some rejected answers longer still."""
+    rows = [json.loads(line) for line in Path(pairs()).read_text().splitlines()]
+    rows = [row | {"margin": 0.1 * number, "rejected": row["rejected"] + "0" * (number % 2)} for number, row in enumerate(rows)]
     path = folder() / "margins.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return str(path)

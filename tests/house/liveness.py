@@ -76,7 +76,12 @@ TOGETHER: dict[str, list[Options]] = {
     "kl.coefficient": [{"advantage": "rloo"}],
     "kl.estimator": [{"kl_coefficient": 0.1} | STEPS, {"kl_coefficient": 0.1, "learning_rate": 0.05} | LONGER],
     "kl.kind": [{"advantage": "rloo", "kl_coefficient": 0.04}],
-    "grading.max_invalid_share": [{"task": "@ungraded"}],
+    "grading.max_invalid_share": [
+        {"task": "@ungraded"},
+        {"data.kind": "sampled", "task": "@ungraded", "preferences": None, "prompts": None, "pairs_per_batch": ABSENT},
+        {"data.kind": "sampled", "task": "@ungraded", "preferences": None, "answers_per_batch": ABSENT},
+    ],
+    "sampling.max_new_tokens": [{"preferences": "@margins", "unusable": "drop"}],
     "dial.lag": [LONGER],
     "dial.refresh_every": [LONGER],
     "start.compare": [{"evaluate": 2}],

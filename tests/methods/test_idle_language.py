@@ -30,6 +30,8 @@ IDLE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("grpo", {"dial.updates_per_batch": 2}, {"epochs": 3}, {"dial.updates_per_batch": None}),
     ("sft", {"dial.updates_per_batch": 2}, {"minibatches": 3}, {"dial.updates_per_batch": None}),
     ("dpo", {}, {"link": "robust"}, {"label_smoothing": 0.1}),
+    ("dpo", {}, {"max_invalid_share": 0.5}, {"data": "sampled"}),
+    ("kto", {}, {"max_invalid_share": 0.5}, {"data": "sampled"}),
     ("simpo", {"link": "hinge"}, {"label_smoothing": 0.1}, {"link": "sigmoid"}),
     ("pairwise-policy-gradient", {"clip": "none"}, {"clip_epsilon": 0.1}, {"clip": "joint"}),
     ("rwr", {"weights": "softmax"}, {"largest_weight": 5.0}, {"weights": "exponential"}),
