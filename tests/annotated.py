@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from rheostat.methods import table
-from rheostat.tasks.language.preferences import PreferencePrompts
+from rheostat.tasks.language.preference_rows import PreferencePrompts
 
 Row = dict[str, Any]
 

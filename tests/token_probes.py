@@ -33,7 +33,7 @@ from rheostat.learner.language import others_wrote
 from rheostat.methods import table
 from rheostat.options import having
 from rheostat.tasks.language.demonstrations import Completion
-from rheostat.tasks.language.preferences import PreferencePrompts
+from rheostat.tasks.language.preference_rows import PreferencePrompts
 from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt
 from rheostat.training.building import build_method
 from tests.annotated import ANNOTATED, annotated

@@ -18,7 +18,7 @@ from rheostat.objectives.clipping import Clip
 from rheostat.objectives.dispatch import Direction, dispatch_loss
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics, NonFinite
-from rheostat.policies.control.dispatch import Dispatcher, VehicleValue, shares
+from rheostat.policies.control.dispatch_policy import Dispatcher, VehicleValue, shares
 from rheostat.streams import derive_seed
 from rheostat.tasks.fleet.city import ORDER_NUMBERS
 

@@ -25,7 +25,7 @@ from rheostat.objectives.preference_terms import PairTerm
 from rheostat.options import option
 from rheostat.parts import Batch, Metrics, Weighted
 from rheostat.tasks.language.demonstrations import Completion
-from rheostat.tasks.language.preferences import PreferencePrompts
+from rheostat.tasks.language.preference_rows import PreferencePrompts
 from rheostat.tasks.language.task_interface import Prompt
 
 PairSource = Pairs | SampledPairs

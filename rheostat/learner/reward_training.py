@@ -14,7 +14,7 @@ from rheostat.objectives.outcome_regression import OutcomeRegression
 from rheostat.options import option
 from rheostat.parts import Aggregate, Batch, Metrics, Tokens, Weighted
 from rheostat.policies.language.model import LanguagePolicy
-from rheostat.policies.language.reward_model import TokenRewardModel, whole_copy
+from rheostat.policies.language.scalar_head import TokenRewardModel, whole_copy
 
 
 class TrainedCopy(Trainable):

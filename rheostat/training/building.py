@@ -232,6 +232,8 @@ def build_method(
     from rheostat.learner import control
     from rheostat.tasks.control.facts import Facts
 
+    if settings.experts is not None and not config.dial.expert_share:
+        raise RheostatError(f"--experts {settings.experts} has no effect without dial.expert_share: set that, or leave it out.")
     if getattr(entry.load(), "several_agents", False):
         from rheostat.learner import teams
 

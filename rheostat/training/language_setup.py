@@ -30,7 +30,7 @@ from rheostat.tasks.language.base_models import base_model_path, base_models, bu
 from rheostat.tasks.language.demonstrations import Demonstrations, read_demonstrations
 from rheostat.tasks.language.encoding import PromptEncoder, Turn, encode_prompt
 from rheostat.tasks.language.packaged_models import PACKAGED_MODELS
-from rheostat.tasks.language.preferences import PreferencePrompts, load_preferences
+from rheostat.tasks.language.preference_rows import PreferencePrompts, load_preferences
 from rheostat.tasks.language.prompt_files import FilePrompts, load_prompts
 from rheostat.tasks.language.recipes import BASE_RECIPES
 from rheostat.tasks.language.regraded import Regraded

@@ -23,7 +23,7 @@ from rheostat.credit.verifiers import (
     load_rewards,
     require_valid,
 )
-from rheostat.credit.verifiers.answers import EXTRACTORS, extractor
+from rheostat.credit.verifiers.answer_extraction import EXTRACTORS, extractor
 from rheostat.credit.verifiers.conventions import grades_of
 from rheostat.errors import RheostatError
 

@@ -326,7 +326,10 @@ def test_every_option_acts(path: str) -> None:
 
 def test_the_list_of_options_is_whole() -> None:
     measuring = {"log.evaluate_every", "log.evaluate_episodes"}  # which change no training
-    assert {each.path for each in options_of(configure("ippo", {}))} == set(CHANGES) | {"dial.expert_share"} | measuring
+    assert {each.path for each in options_of(configure("ippo", {}))} == set(CHANGES) | {
+        "dial.expert_share",
+        "dial.refresh_every",
+    } | measuring
 
 
 def test_rows_of_agents() -> None:

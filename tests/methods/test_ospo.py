@@ -22,7 +22,7 @@ from rheostat.learner.fleet_updates import Standing
 from rheostat.objectives.clipping import Clip
 from rheostat.objectives.dispatch import dispatch_loss, distance
 from rheostat.parts import NonFinite
-from rheostat.policies.control.dispatch import Dispatcher, shares
+from rheostat.policies.control.dispatch_policy import Dispatcher, shares
 from rheostat.tasks.fleet.city import Cities
 from rheostat.tasks.fleet.city_list import make_city
 from rheostat.training.run import Run

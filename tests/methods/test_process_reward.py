@@ -19,7 +19,7 @@ from rheostat.errors import RheostatError
 from rheostat.parts import Batch
 from rheostat.policies.flops import FORWARD, TRAIN, matrix_weights, tokens_seen
 from rheostat.policies.language.model import LanguagePolicy
-from rheostat.policies.language.reward_model import TokenRewardModel
+from rheostat.policies.language.scalar_head import TokenRewardModel
 from rheostat.training.run import Interrupted, Run
 from tests import tiny_language as tiny
 from tests.crash import differences

@@ -8,7 +8,7 @@ from typing import Any
 
 from rheostat.methods import table
 from rheostat.tasks.language import ChainSum, FilePrompts, GuessNumber
-from rheostat.tasks.language.preferences import PreferencePrompts
+from rheostat.tasks.language.preference_rows import PreferencePrompts
 from tests.annotated import annotated
 from tests.methods.test_language_methods import Odd
 from tests.plain import losses

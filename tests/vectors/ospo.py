@@ -14,7 +14,7 @@ from rheostat.learner.fleet_updates import discounted_reward
 from rheostat.methods.control.ospo import OSPO
 from rheostat.objectives.clipping import Clip
 from rheostat.objectives.dispatch import dispatch_loss
-from rheostat.policies.control.dispatch import FLOOR, shares
+from rheostat.policies.control.dispatch_policy import FLOOR, shares
 from rheostat.tasks.fleet.city import Prices
 from tests.vectors.tools import Unsupported, gradients, integer, leaf, tensor
 

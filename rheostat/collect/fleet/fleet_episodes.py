@@ -19,7 +19,7 @@ from rheostat.credit.fleet_advantages import LAST, FleetAdvantage, fairness
 from rheostat.errors import RheostatError
 from rheostat.options import option
 from rheostat.parts import Batch
-from rheostat.policies.control.dispatch import shares
+from rheostat.policies.control.dispatch_policy import shares
 from rheostat.streams import derive_seed
 from rheostat.tasks.fleet.city import Cities, City, Scene
 from rheostat.tasks.fleet.roads import Floats, Ints

@@ -3,7 +3,7 @@
 ``load_reward("my_rewards.py:score")`` accepts TRL's and verl's functions unchanged. Nothing here imports torch before scores are built.
 """
 
-from rheostat.credit.verifiers.answers import EXTRACTORS, ExactMatch, extractor
+from rheostat.credit.verifiers.answer_extraction import EXTRACTORS, ExactMatch, extractor
 from rheostat.credit.verifiers.built_in import BUILT_IN, WeightedSum, load_reward, load_rewards
 from rheostat.credit.verifiers.conventions import FunctionVerifier
 from rheostat.credit.verifiers.isolation import Isolated

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from rheostat import plugins
-from rheostat.credit.verifiers.answers import ExactMatch
+from rheostat.credit.verifiers.answer_extraction import ExactMatch
 from rheostat.credit.verifiers.conventions import FunctionVerifier, name_of
 from rheostat.credit.verifiers.isolation import Isolated
 from rheostat.credit.verifiers.programs import ProgramTests

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from rheostat.credit.verifiers.answers import accepted_answers
+from rheostat.credit.verifiers.answer_extraction import accepted_answers
 from rheostat.errors import MissingExtra
 
 

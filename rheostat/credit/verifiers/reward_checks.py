@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from rheostat.credit.verifiers.answers import ExactMatch, accepted_answers, unusable
+from rheostat.credit.verifiers.answer_extraction import ExactMatch, accepted_answers, unusable
 from rheostat.credit.verifiers.built_in import OneByOne, WeightedSum
 from rheostat.credit.verifiers.conventions import _TRL_GIVEN
 from rheostat.credit.verifiers.isolation import Isolated

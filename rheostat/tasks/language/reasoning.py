@@ -15,7 +15,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from rheostat.credit.verifiers.answers import extractor
+from rheostat.credit.verifiers.answer_extraction import extractor
 from rheostat.credit.verifiers.isolation import Isolated
 from rheostat.credit.verifiers.sandbox.guard import Guarded, refused
 from rheostat.credit.verifiers.verifier_interface import Grade, Rollout, Verifier

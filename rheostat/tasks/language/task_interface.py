@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from rheostat.credit.verifiers.answers import boxed_number
+from rheostat.credit.verifiers.answer_extraction import boxed_number
 from rheostat.credit.verifiers.verifier_interface import Rollout, Verifier
 from rheostat.errors import RheostatError
 

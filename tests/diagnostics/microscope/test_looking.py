@@ -122,9 +122,8 @@ def test_every_method_is_either_looked_at_or_refused() -> None:
         if name in (*NO_REWARD, "props"):  # refused; tested below, being slow
             continue
         control = table.entry(name).domain == "control"
-        if name == "pmoe-ppo" or (
-            control and (replays(name) or remembers(name) or several_agents(name) or fleet(name))
-        ):  # no gradient step by step, or the problem is discrete
+        apart = control and (replays(name) or remembers(name) or several_agents(name) or fleet(name))
+        if name == "pmoe-ppo" or apart or table.entry(name).domain == "compression":  # no gradient step by step, or the problem is discrete
             with pytest.raises(RheostatError, match=r"built on grpo or ppo|a mixture of experts"):
                 rheostat.microscope([name], batches=3, problem="two-step")
             continue

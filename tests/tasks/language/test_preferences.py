@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rheostat.errors import RheostatError
-from rheostat.tasks.language.preferences import Lesson, PreferencePrompts, load_preferences
+from rheostat.tasks.language.preference_rows import Lesson, PreferencePrompts, load_preferences
 
 PAIR = {"prompt": "1+1=", "chosen": "2", "rejected": "3"}
 USER = {"role": "user", "content": "1+1?"}
