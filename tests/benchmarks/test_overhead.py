@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks import overhead
+from rheostat.methods.table import entry
+from rheostat.options import having
 from rheostat.training.settings import configure
 
 
@@ -47,7 +49,8 @@ def test_a_busy_turn_cancels(two: list[str]) -> None:
 @pytest.mark.parametrize("name", overhead.SIDES)
 def test_every_side_is_a_configuration(name: str) -> None:
     side = overhead.SIDES[name]
-    config = configure(side.method, overhead.SHARED | side.options, preset="tiny")
+    shared = having(entry(side.method).load()(), overhead.SHARED, side.method)
+    config = configure(side.method, shared | side.options, preset="tiny")
     assert side.beside in overhead.SIDES and (config.update.epochs, config.update.minibatches) == (2, 2)
 
 

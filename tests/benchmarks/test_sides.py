@@ -43,7 +43,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_method_of_mixed_data_is_timed(name: str) -> None:
     (row,) = answers(overhead.side, name, SMALL, questions=[1])
     assert row["flops"] > 0 and row["generated"] > 0
-    assert row["trained"] > row["learned"] > 0 or name == "NFT"  # which leaves out groups whose rewards are equal, as all are here
+    equal = name in ("NFT", "Online DPO")  # which leave out groups whose rewards are equal, as all are here
+    assert row["trained"] > row["learned"] > 0 or equal
 
 
 def test_our_language_side_says_where_its_seconds_go(small: None) -> None:

@@ -64,7 +64,7 @@ def test_studies_are_looked_at_again_when_one_of_their_files_changes(
             changed.write_text("{}")
         main(["study", "--list"])
         assert len(looks) == expected
-    assert "about CPU hours" in capsys.readouterr().out
+    assert "verdicts" in capsys.readouterr().out
 
 
 def test_the_help_of_a_method_fits_the_terminal(cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -244,7 +244,7 @@ TOGETHER: dict[str, dict[str, Any]] = {
     "stop.when": {"stop.target": 1e-9},
 }
 """With what an option acts."""
-REFUSED = {"dial.replay_share", "dial.replay_age", "dial.expert_share"}
+REFUSED = {"dial.replay_share", "dial.replay_age", "dial.expert_share", "dial.refresh_every"}
 
 
 @pytest.mark.parametrize("path", [pytest.param(path, id=path) for path in CHANGES])

@@ -232,4 +232,4 @@ def test_other_mistakes_are_told(name: str) -> None:
 
 def test_mistakes_are_made_in_every_method() -> None:
     for names in (WRONG, LOOKED_AT):
-        assert {BY_NAME[name].method for name in names} == set(CONTROL)
+        assert {BY_NAME[name].method for name in names} == set(CONTROL) - {"ospo"}  # a fleet: tests/plain/test_ospo.py

@@ -143,7 +143,8 @@ def test_it_is_shown_wherever_the_commit_is(repo: Repo) -> None:
     shown = f"`{repo.first[:10]}`, carried over to `{second[:10]}` by equal golden runs (ppo 2)"
     found = claims.rows()
     assert found[0].to_json()["carried_to"] == second[:10] and found[0].commit == repo.first[:10]
-    assert shown in claims.markdown_table(found) and shown in claims.summary_table(found) and f"commit {shown}." in claims.page(found)
+    own = claims.study_page("trial", found)
+    assert shown in claims.study_table(found) and shown in claims.summary_table(found) and f"commit {shown}." in own
     page = write_report([results.result_path("trial")], repo.root / "report.html").read_text()
     assert f"carried over to <code>{second[:10]}</code> by equal golden runs (ppo 2)" in page
     third = repo.commit(lib="x = 3\n")
