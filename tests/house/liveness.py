@@ -98,7 +98,10 @@ TOGETHER: dict[str, list[Options]] = {
     "dial.replay_share": [LONGER, {"window": 1}],
     "dial.replay_age": [LONGER | {"dial.replay_share": 0.5}, {"dial.replay_share": 0.5}, {"window": 1, "dial.replay_share": 0.5}],
     "dial.updates_per_batch": [PASSES_BY_DIAL],
-    "dial.expert_share": [{"max_new_tokens": 48, "group_size": 4}, {"experts": "@expert"}, {"experts": "@pendulum-expert"}],
+    "dial.expert_share": [
+        {"max_new_tokens": 48, "group_size": 4},
+        *({"experts": each, "dial.expert_share": 0.25} for each in ("@expert", "@pendulum-expert")),
+    ],
     "gae.bootstrap_on_truncation": [
         {"task": "rheostat/GridWorld5x5-v0"},
         {"task": "@quarry"},
