@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 
 from rheostat.diagnostics.theorems import Picture
-from rheostat.errors import RheostatError
-from rheostat.json_text import dumps
 from rheostat.reporting.plots import PALETTE, STYLE, save_both
+from rheostat.reporting.theorem_figures import save_numbers
 
 SIDES = {"forward": ("forward KL (likelihood)", PALETTE[1]), "reverse": ("reverse KL", PALETTE[0])}
 FLOOR = -4.0
@@ -33,12 +32,7 @@ def save_mode_seeking(found: Picture, folder: Path) -> list[Path]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    path = folder / f"{found.name}.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(dumps(found.to_json(), indent=2))
-    except OSError as error:
-        raise RheostatError(f"Could not write to {folder}: {error}.") from error
+    path = save_numbers(found, folder)
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.6, 7.4), layout="constrained", dpi=150)
         draw_mode_seeking(figure, found)

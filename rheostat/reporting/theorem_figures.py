@@ -32,13 +32,22 @@ def save_theorem(found: Picture, folder: Path) -> list[Path]:
     Raises:
         RheostatError: a place that cannot be written.
     """
+    return [save_numbers(found, folder), *draw_theorem(found, folder / found.name)]
+
+
+def save_numbers(found: Picture, folder: Path) -> Path:
+    """Write ``NAME.json`` into a folder, which is made if need be.
+
+    Raises:
+        RheostatError: a place that cannot be written.
+    """
     path = folder / f"{found.name}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(dumps(found.to_json(), indent=2))
     except OSError as error:
         raise RheostatError(f"Could not write to {folder}: {error}.") from error
-    return [path, *draw_theorem(found, folder / found.name)]
+    return path
 
 
 def draw_theorem(found: Picture, stem: Path) -> list[Path]:
