@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from rheostat.analysis.metrics import FINALS
 from rheostat.errors import Interrupted, RheostatError
 from rheostat.experiments.manifests import read_fields, write_fields
 from rheostat.experiments.recipe import START, Recipe, Stage, filtered_prompts
@@ -176,7 +177,7 @@ def stage_rows(recipe: Recipe, directory: Path) -> list[dict[str, Any]]:
             break
         log = read_jsonl(place / METRICS)
         summary = json.loads((place / "summary.json").read_text()) if is_finished(place) else {}
-        measure = next((name for name in ("validation_reward", "accuracy", "evaluation_return") if any(name in row for row in log)), None)
+        measure = measure_of(log)
         values = [row[measure] for row in log if measure in row]
         before = recipe.before(stage)
         facts = filter_facts(filtered_prompts(directory, recipe, stage)) if stage.pass_rate is not None else None
@@ -189,6 +190,11 @@ def stage_rows(recipe: Recipe, directory: Path) -> list[dict[str, Any]]:
             | {name: last[name] for name in COSTS if name in last}
         )
     return rows
+
+
+def measure_of(log: list[dict[str, Any]]) -> str | None:
+    """The main metric that a log has measured on the way; None where nothing was."""
+    return next((name for name in FINALS if any(name in row for row in log)), None)
 
 
 def totals(rows: list[dict[str, Any]]) -> dict[str, float]:

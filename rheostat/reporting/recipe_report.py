@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from rheostat.analysis.metrics import describe
 from rheostat.analysis.records import read_records
 from rheostat.experiments.recipe import Recipe
-from rheostat.experiments.recipe_stages import COSTS, totals
+from rheostat.experiments.recipe_stages import COSTS, measure_of, totals
 from rheostat.reporting.plots import PALETTE, STYLE, save_both
 from rheostat.reporting.report import Section, render, unread, write_page
 from rheostat.terminal import print_table
@@ -68,7 +68,7 @@ def draw_recipe(recipe: Recipe, directory: Path) -> Path | None:
         log = read_jsonl(place / METRICS)
         before = recipe.before(stage)
         first = 0.0 if before is None else ends.get(before.name, 0.0)
-        measure = next((name for name in ("validation_reward", "accuracy", "evaluation_return") if any(name in row for row in log)), None)
+        measure = measure_of(log)
         known = [row for row in log if measure in row]
         ends[stage.name] = first + (log[-1]["steps"] if log else 0)
         if measure is not None:

@@ -27,7 +27,7 @@ from torch import Tensor
 from rheostat.errors import RheostatError
 from rheostat.objectives.kl import categorical_kl
 from rheostat.objectives.preference_model import path_kl, win_rate
-from rheostat.policies.answers import Answering, ContextMLP, TablePolicy, TransformerPolicy
+from rheostat.policies.answers import Answering, AnswerPolicy, ContextMLP, TablePolicy, TransformerPolicy
 from rheostat.policies.parameters import OptimizedNetwork
 from rheostat.streams import derive_seed
 from rheostat.tasks.preferences.problem import Answers, Measured
@@ -89,7 +89,39 @@ def fitted_contexts(seed: int) -> ContextMLP:
     return network
 
 
-class DidacticBandit:
+class Bandit:
+    """What both worlds share: fixed training prompts, a reward per token, and a reference that also answers offline.
+
+    Attributes:
+        name: of the world.
+        seed: of offline batches.
+        kernel: reward of every token ``[V]``.
+        training: prompts ``[S, ...]``.
+        reference: whose answers are the data.
+    """
+
+    name: str
+    seed: int
+    kernel: Tensor
+    training: Tensor
+    reference: AnswerPolicy
+
+    def prompts(self, count: int, generator: torch.Generator) -> Tensor:
+        """The first training prompts ``[count, ...]``."""
+        return first(self.training, count, self.name)
+
+    def reward(self, prompt: Tensor, answer: Tensor) -> Tensor:
+        """``[S, N]``: the mean over tokens of answers int64 ``[S, N, L]``."""
+        return self.kernel[answer].mean(-1)
+
+    def offline(self, turn: int, count: int, samples: int) -> Answers:
+        """Draws of the reference."""
+        prompt = first(self.training, count, self.name)
+        answer = self.reference.sample(prompt, samples, seeded(self.seed, "offline", turn))
+        return Answers(prompt, answer, self.reward(prompt, answer))
+
+
+class DidacticBandit(Bandit):
     """Answers are single actions; everything is measured exactly.
 
     Args:
@@ -98,6 +130,7 @@ class DidacticBandit:
     """
 
     length = 1
+    reference: TablePolicy
 
     def __init__(self, name: str, seed: int) -> None:
         self.name, self.seed = name, seed
@@ -109,20 +142,6 @@ class DidacticBandit:
     def start(self) -> ContextMLP:
         """A perceptron fitted to the data policy."""
         return copy.deepcopy(fitted_contexts(self.seed))
-
-    def prompts(self, count: int, generator: torch.Generator) -> Tensor:
-        """The first training contexts ``[count, 100]``."""
-        return first(self.training, count, self.name)
-
-    def reward(self, prompt: Tensor, answer: Tensor) -> Tensor:
-        """``[S, N]``."""
-        return self.kernel[answer].mean(-1)
-
-    def offline(self, turn: int, count: int, samples: int) -> Answers:
-        """Draws of the data policy."""
-        prompt = first(self.training, count, self.name)
-        answer = self.reference.sample(prompt, samples, seeded(self.seed, "offline", turn))
-        return Answers(prompt, answer, self.reward(prompt, answer))
 
     @torch.no_grad()
     def measure(self, policy: ContextMLP, generator: torch.Generator) -> Measured:
@@ -177,7 +196,7 @@ def fitted_sequences(seed: int) -> TransformerPolicy:
     return network.requires_grad_(False)
 
 
-class SequenceBandit:
+class SequenceBandit(Bandit):
     """Nine tokens after one, whose rewards are averaged; measured from samples.
 
     Args:
@@ -187,6 +206,7 @@ class SequenceBandit:
     """
 
     length = TOKENS
+    reference: TransformerPolicy
 
     def __init__(self, name: str, seed: int, answers: int = 4) -> None:
         self.name, self.seed, self.answers = name, seed, answers
@@ -199,20 +219,6 @@ class SequenceBandit:
     def start(self) -> TransformerPolicy:
         """A copy of the fit."""
         return copy.deepcopy(self.reference).requires_grad_(True)
-
-    def prompts(self, count: int, generator: torch.Generator) -> Tensor:
-        """The first training tokens int64 ``[count, 1]``."""
-        return first(self.training, count, self.name)
-
-    def reward(self, prompt: Tensor, answer: Tensor) -> Tensor:
-        """``[S, N]``."""
-        return self.kernel[answer].mean(-1)
-
-    def offline(self, turn: int, count: int, samples: int) -> Answers:
-        """Draws of the reference."""
-        prompt = first(self.training, count, self.name)
-        answer = self.reference.sample(prompt, samples, seeded(self.seed, "offline", turn))
-        return Answers(prompt, answer, self.reward(prompt, answer))
 
     @torch.no_grad()
     def measure(self, policy: TransformerPolicy, generator: torch.Generator) -> Measured:
