@@ -32,15 +32,13 @@ class Laboratory:
 
     def run(self) -> None:
         from rheostat.diagnostics.pictures import picture
-        from rheostat.reporting.mode_seeking_figure import save_mode_seeking
         from rheostat.reporting.theorem_figures import print_theorem, save_theorem
 
         if not self.name:
             self.show_list()
             return
         found = picture(self.name, seed=self.seed)
-        save = save_mode_seeking if found.name == "mode-seeking" else save_theorem
-        written = save(found, self.output) if self.output else []
+        written = save_theorem(found, self.output) if self.output else []
         if self.json:
             print_json(found.to_json())
             return

@@ -2,41 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rheostat.diagnostics.theorems import Picture
-from rheostat.reporting.plots import PALETTE, STYLE, save_both
-from rheostat.reporting.theorem_figures import save_numbers
+from rheostat.reporting.plots import PALETTE
 
 SIDES = {"forward": ("forward KL (likelihood)", PALETTE[1]), "reverse": ("reverse KL", PALETTE[0])}
 FLOOR = -4.0
 """The smallest shown logarithm (base 10) of a probability."""
-
-
-def save_mode_seeking(found: Picture, folder: Path) -> list[Path]:
-    """Write ``NAME.json``, ``NAME.png`` and ``NAME.svg``.
-
-    Args:
-        found: the numbers.
-        folder: made if need be.
-
-    Returns:
-        The files.
-
-    Raises:
-        RheostatError: a place that cannot be written.
-    """
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    path = save_numbers(found, folder)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 7.4), layout="constrained", dpi=150)
-        draw_mode_seeking(figure, found)
-        return [path, *save_both(figure, folder / found.name)]
 
 
 def draw_mode_seeking(figure: Any, found: Picture) -> None:

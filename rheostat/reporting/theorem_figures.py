@@ -8,6 +8,7 @@ from typing import Any
 from rheostat.diagnostics.theorems import Picture
 from rheostat.errors import RheostatError
 from rheostat.json_text import dumps
+from rheostat.reporting.mode_seeking_figure import draw_mode_seeking
 from rheostat.reporting.plots import PALETTE, STYLE, save_both
 from rheostat.terminal import print_table
 
@@ -32,22 +33,13 @@ def save_theorem(found: Picture, folder: Path) -> list[Path]:
     Raises:
         RheostatError: a place that cannot be written.
     """
-    return [save_numbers(found, folder), *draw_theorem(found, folder / found.name)]
-
-
-def save_numbers(found: Picture, folder: Path) -> Path:
-    """Write ``NAME.json`` into a folder, which is made if need be.
-
-    Raises:
-        RheostatError: a place that cannot be written.
-    """
     path = folder / f"{found.name}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(dumps(found.to_json(), indent=2))
     except OSError as error:
         raise RheostatError(f"Could not write to {folder}: {error}.") from error
-    return path
+    return [path, *draw_theorem(found, folder / found.name)]
 
 
 def draw_theorem(found: Picture, stem: Path) -> list[Path]:
@@ -60,8 +52,9 @@ def draw_theorem(found: Picture, stem: Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 3.9), layout="constrained", dpi=150)
-        panels_of(figure, found)
+        height, draw = (7.4, draw_mode_seeking) if found.name == "mode-seeking" else (3.9, panels_of)  # it has two rows of panels
+        figure = Figure(figsize=(9.6, height), layout="constrained", dpi=150)
+        draw(figure, found)
         return save_both(figure, stem)
 
 

@@ -12,7 +12,7 @@ import torch
 from rheostat.diagnostics.mode_seeking import EVERY, descent, mode_seeking, peaked, steps_to_empty
 from rheostat.errors import RheostatError
 from rheostat.objectives.kl import categorical_kl
-from rheostat.reporting.mode_seeking_figure import save_mode_seeking
+from rheostat.reporting.theorem_figures import save_theorem
 
 
 def test_each_direction_descends_its_own_divergence() -> None:
@@ -41,10 +41,10 @@ def test_drawn_and_written(tmp_path: Path) -> None:
     found = mode_seeking(steps=2 * EVERY)
     for rows in found.facts["bandit"].values():
         assert len(rows) == 3 and all(sum(row) == pytest.approx(1, abs=1e-2) for row in rows)
-    written = save_mode_seeking(found, tmp_path / "lab")
+    written = save_theorem(found, tmp_path / "lab")
     assert [path.name for path in written] == [f"mode-seeking.{kind}" for kind in ("json", "png", "svg")]
     assert json.loads(written[0].read_text())["facts"]["every"] == EVERY and written[1].read_bytes().startswith(b"\x89PNG")
     blocked = tmp_path / "file"
     blocked.write_text("")
     with pytest.raises(RheostatError, match="Could not write"):
-        save_mode_seeking(found, blocked / "below")
+        save_theorem(found, blocked / "below")
