@@ -12,6 +12,9 @@ Stable-Baselines3          in one process; with its normalisation where its user
 Stable-Baselines3, workers the same with an environment process per core
 SBX                        the same library on JAX
 rejax                      compiled on JAX with an environment of its own (CartPole), so nothing leaves the compiled program
+CleanRL                    its script for the task, from a checkout (``--checkouts``), with the environments that it makes
+CleanRL, EnvPool           the same script on EnvPool
+LeanRL, compiled           its PPO for continuous actions under ``torch.compile``, from a checkout, on EnvPool
 =========================  ===============================================================================================================
 
 The ceiling of a row is the time that EnvPool alone needs for as many steps with random actions, and the time of the matrix products of
@@ -30,10 +33,11 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 
-from benchmarks import race
+from benchmarks import checkouts, race
 from benchmarks.ceilings import PRODUCTS, STEPPING, Pass, Products, Stepping, sizes_of
 from benchmarks.race import Side, Work
 from benchmarks.rows import machine, table
@@ -175,6 +179,59 @@ class Rejax:
         return float(self.algorithm.eval_callback(self.algorithm, self.state, self.state.rng)[1].mean())
 
 
+CLEAN = {"CartPole-v1": "cleanrl/cleanrl/ppo.py", "HalfCheetah-v5": "cleanrl/cleanrl/ppo_continuous_action.py"}
+LEAN = {"HalfCheetah-v5": "LeanRL/leanrl/ppo_continuous_action_torchcompile.py"}
+
+
+def scripted(scripts: dict[str, str], task: str, environments: int, *words: str, pool: bool = False) -> checkouts.Script:
+    """A peer's script for the task.
+
+    Raises:
+        LookupError: it has none.
+    """
+    if task not in scripts:
+        raise LookupError(f"no script for {task}")
+    arguments = checkouts.ppo_arguments(task, environments, ROLLOUT, ROLLOUT // MINIBATCH, EPOCHS)
+    theirs = gymnasium.vector.SyncVectorEnv
+    quiet()
+
+    def make(gate: Any, returns: Any, functions: Any) -> Any:
+        if pool:
+            return checkouts.pooled(task, environments, gate, returns, normalise=task in NORMALISED)
+        return checkouts.counted(theirs(functions), gate, returns)
+
+    return checkouts.online(scripts[task], [*arguments, *words], make)
+
+
+def cleanrl(task: str, environments: int) -> checkouts.Script:
+    """CleanRL as it is."""
+    return scripted(CLEAN, task, environments)
+
+
+def cleanrl_pool(task: str, environments: int) -> checkouts.Script:
+    """CleanRL on EnvPool."""
+    return scripted(CLEAN, task, environments, pool=True)
+
+
+def leanrl(task: str, environments: int) -> checkouts.Script:
+    """LeanRL, compiled, on EnvPool.
+
+    It acts by a copy of its networks whose weights are tensors without gradients; later versions of tensordict than the script's turn them
+    into parameters that have some, and then its own update fails. Here they have none, as it was written.
+    """
+    import tensordict
+
+    put_in = tensordict.TensorDict.to_module
+
+    def without_gradients(self: Any, module: torch.nn.Module, *arguments: Any, **named: Any) -> Any:
+        found = put_in(self, module, *arguments, **named)
+        module.requires_grad_(False)
+        return found
+
+    tensordict.TensorDict.to_module = without_gradients  # type: ignore[method-assign]
+    return scripted(LEAN, task, environments, "--compile", pool=True)
+
+
 def quiet() -> None:
     """MuJoCo repeats the same remark about Gymnasium's model files for every environment that is made."""
     try:
@@ -201,6 +258,9 @@ SIDES = (
     Side("Stable-Baselines3, workers", "stable-baselines3", baselines_workers, modules=("stable_baselines3",)),
     Side("SBX", "sbx-rl", sbx, modules=("sbx", "jax"), variables=ONE_XLA_THREAD),
     Side("rejax", "rejax", Rejax, modules=("rejax", "jax"), variables=ONE_XLA_THREAD),
+    Side("CleanRL", "cleanrl", cleanrl, modules=("tyro", "tensorboard"), script=CLEAN["CartPole-v1"]),
+    Side("CleanRL, EnvPool", "cleanrl", cleanrl_pool, modules=("tyro", "tensorboard"), script=CLEAN["CartPole-v1"]),
+    Side("LeanRL, compiled", "leanrl", leanrl, modules=("tyro",), script=LEAN["HalfCheetah-v5"]),
     Side(STEPPING, "envpool", Stepping),
     Side(PRODUCTS, "numpy", products),
 )
@@ -260,8 +320,10 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=5, help="updates of 2048 steps per turn")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the learning curves")
     parser.add_argument("--tasks", nargs="+", default=TASKS, metavar="TASK")
+    parser.add_argument("--checkouts", metavar="DIR", help="folder of the checkouts of CleanRL, LeanRL and CORL")
     parser.add_argument("--off-policy", action="store_true", help="SAC, TD3, IQL and CQL instead (python -m benchmarks.off_policy)")
     arguments = parser.parse_args()
+    checkouts.found_in(arguments.checkouts)
     if arguments.off_policy:
         from benchmarks import off_policy
 

@@ -3,7 +3,8 @@
 SAC and TD3 on HalfCheetah-v5 run beside those of Stable-Baselines3 and SBX: one environment, one gradient step per environment step,
 batches of 256, hidden layers of 256-256, all after the same uniform steps; the unit is environment steps (and so gradient steps). Gradient
 steps of IQL and CQL run beside d3rlpy's on the same random data of HalfCheetah's shape: batches of 256 drawn from the data set, hidden
-layers of 256-256, ten actions per source and a learned multiplier in CQL; the unit is gradient steps, with drawing.
+layers of 256-256, ten actions per source and a learned multiplier in CQL; the unit is gradient steps, with drawing. CORL's scripts run on
+the same rows from a checkout (``--checkouts``).
 
 Every side is a process on one thread, and all of them take turns (:mod:`benchmarks.race`). The ceiling is the time of the matrix products
 alone. d3rlpy comes with an old ``gym``.
@@ -23,9 +24,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from benchmarks import race
+from benchmarks import checkouts, race
 from benchmarks.ceilings import PRODUCTS, Pass, Products, sizes_of
 from benchmarks.control import ONE_XLA_THREAD, quiet
 from benchmarks.race import Side, Trainer, Work
@@ -177,6 +179,19 @@ def d3rlpy_offline(name: str) -> Trainer:
     return Theirs(update)
 
 
+CORL = {name: f"CORL/algorithms/offline/{name}.py" for name in OFFLINE}
+CORL_OPTIONS: dict[str, dict[str, Any]] = {"iql": {}, "cql": {"q_n_hidden_layers": 2, "cql_lagrange": True, "cql_target_action_gap": 10.0}}
+
+
+def corl_offline(name: str) -> Trainer:
+    """CORL's script, on the same rows."""
+    observation, action, reward, terminals, _ = random_data()[0]
+    data = {"observations": observation, "actions": action, "rewards": reward, "terminals": terminals}
+    options = {"batch_size": BATCH, "normalize": False} | CORL_OPTIONS[name]
+    following = np.roll(observation, -1, 0)
+    return checkouts.corl(CORL[name], data | {"next_observations": following}, observation.shape[1], action.shape[1], options)
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
     """Old packages speak while they are imported."""
@@ -226,7 +241,11 @@ def sides_of(name: str) -> list[Side]:
             Side("SBX", "sbx-rl", sbx, modules=("sbx", "jax"), variables=ONE_XLA_THREAD),
         ]
     else:
-        found = [Side("Rheostat", "rheostat", ours_offline), Side("d3rlpy", "d3rlpy", d3rlpy_offline, modules=("d3rlpy",))]
+        found = [
+            Side("Rheostat", "rheostat", ours_offline),
+            Side("d3rlpy", "d3rlpy", d3rlpy_offline, modules=("d3rlpy",)),
+            Side("CORL", "corl", corl_offline, script=CORL[name]),
+        ]
     return [*found, Side(PRODUCTS, "numpy", products)]
 
 
@@ -246,7 +265,9 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5, help="turns of every side")
     parser.add_argument("--steps", type=int, default=200, help="gradient steps per turn")
     parser.add_argument("--only", nargs="+", choices=(*ONLINE, *OFFLINE), help="some comparisons only")
+    parser.add_argument("--checkouts", metavar="DIR", help="folder of the checkout of CORL")
     arguments = parser.parse_args()
+    checkouts.found_in(arguments.checkouts)
     turns, steps = (1, 20) if arguments.quick else (arguments.turns, arguments.steps)
     report(turns=turns, steps=steps, only=arguments.only, as_json=arguments.json)
 

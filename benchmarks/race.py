@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
+from benchmarks import checkouts
 from benchmarks.rows import machine, median, table
 
 
@@ -52,12 +53,21 @@ class Side:
     """What has to be installed."""
     variables: dict[str, str] = field(default_factory=dict)
     """Of the environment of its process."""
+    script: str = ""
+    """A file in the folder of checkouts that it runs; see :mod:`benchmarks.checkouts`."""
 
     @property
     def missing(self) -> str:
         """Why it cannot run here; empty where it can."""
         absent = [name for name in self.modules if find_spec(name) is None]
-        return f"{', '.join(absent)} not installed" if absent else ""
+        if absent:
+            return f"{', '.join(absent)} not installed"
+        return checkouts.why_missing(self.script) if self.script else ""
+
+    @property
+    def version(self) -> str:
+        """Of its package, or the commit of its checkout; empty where it is missing."""
+        return checkouts.commit(self.script) if self.script else installed(self.package)
 
 
 @dataclass(frozen=True)
@@ -183,7 +193,7 @@ def race(work: Work, sides: Sequence[Side], *, turns: int, to_return: bool, say:
         to_return: also measure what it takes to the stated return, one side after the other, from the beginning.
         say: prints progress.
     """
-    rows = [{"work": work.name, "side": side.name, "version": installed(side.package), "unit": work.unit} | work.options for side in sides]
+    rows = [{"work": work.name, "side": side.name, "version": side.version, "unit": work.unit} | work.options for side in sides]
     for row, side in zip(rows, sides, strict=True):
         if side.missing:
             row["missing"] = side.missing
