@@ -28,6 +28,7 @@ class Source(IntEnum):
     ANNOTATION = 4
     HINTED = 5
     OFFLINE = 6
+    IMAGINED = 7
 
 
 class Trajectories(TensorClass["nocast"]):  # type: ignore[type-arg, name-defined]

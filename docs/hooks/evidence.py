@@ -103,6 +103,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "tis": {"baselines-llm": ("tis/*", "tis_trl/*", "loss/clip_higher_with_sampler_weights/*")},
     "treepo": {"treepo": ("*",)},
     "uni-o4": {"uni-o4": ("*",)},
+    "vagram": {"vagram": ("*",)},
 }
 """Which recorded cases compute the parts that a method is made of: patterns of names, by file."""
 

@@ -95,19 +95,38 @@ def interleave(offline: Transitions, online: Transitions) -> Transitions:
         return offline if len(offline) else online
     size = len(offline) + len(online)
     ahead = (torch.arange(size + 1) * len(offline) + size - 1) // size  # offline rows among the first 0, 1, 2, ...
-    first = ahead.diff() > 0
+    return placed(offline, online, ahead.diff() > 0)
+
+
+def placed(one: Transitions, other: Transitions, first: Tensor) -> Transitions:
+    """Rows of both in a given order; each keeps its own.
+
+    Args:
+        one: ``[n]``.
+        other: ``[m]``.
+        first: bool ``[n + m]``, True where a row of ``one`` stands.
+
+    Returns:
+        ``[n + m]``. Fields that one side does not have are left out, except that a missing ``weight`` is 1.
+
+    Raises:
+        RheostatError: a field of different shapes.
+    """
+    if not len(one) or not len(other):
+        return one if len(one) else other
+    size = len(first)
     place = torch.empty(size, dtype=torch.int64)
-    place[first], place[~first] = torch.arange(len(offline)), torch.arange(len(offline), size)
+    place[first], place[~first] = torch.arange(len(one)), torch.arange(len(one), size)
     fields: dict[str, Tensor] = {}
     for name in (item.name for item in dataclasses.fields(Transitions)):
-        one, other = getattr(offline, name), getattr(online, name)
-        if name == "weight" and (one is None) != (other is None):
-            one, other = (torch.ones_like(rows.reward) if rows.weight is None else rows.weight for rows in (offline, online))
-        if one is None or other is None:
+        mine, theirs = getattr(one, name), getattr(other, name)
+        if name == "weight" and (mine is None) != (theirs is None):
+            mine, theirs = (torch.ones_like(rows.reward) if rows.weight is None else rows.weight for rows in (one, other))
+        if mine is None or theirs is None:
             continue
-        if one.shape[1:] != other.shape[1:]:
+        if mine.shape[1:] != theirs.shape[1:]:
             raise RheostatError(
-                f"Offline and online rows cannot share a batch: {name} has the shape {list(one.shape[1:])} and {list(other.shape[1:])}."
+                f"Offline and online rows cannot share a batch: {name} has the shape {list(mine.shape[1:])} and {list(theirs.shape[1:])}."
             )
-        fields[name] = torch.cat([one, other])[place.to(one.device)]
+        fields[name] = torch.cat([mine, theirs])[place.to(mine.device)]
     return Transitions(**fields, batch_size=[size])  # type: ignore[arg-type]

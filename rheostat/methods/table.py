@@ -143,6 +143,13 @@ METHODS: dict[str, Entry] = {
     "luffy": Entry(
         "rheostat.methods.language.luffy:LUFFY", "language", "Off-policy guidance by an expert in the group", "2504.14945", PLAIN_OWN_CODE
     ),
+    "mbpo": Entry(
+        "rheostat.methods.control.mbpo:MBPO",
+        "control",
+        "Policy optimisation in rollouts of a learned model",
+        "1906.08253",
+        "plain (loops), laws, probes, resume",
+    ),
     "n2n": Entry(
         "rheostat.methods.compression.n2n:N2N",
         "compression",
@@ -330,6 +337,13 @@ METHODS: dict[str, Entry] = {
     ),
     "uni-o4": Entry(
         "rheostat.methods.control.uni_o4:UniO4", "control", "One clipped objective, offline and online", "2311.03351", OWN_CODE
+    ),
+    "vagram": Entry(
+        "rheostat.methods.control.vagram:VaGraM",
+        "control",
+        "A model judged by the gradient of the value, over MBPO",
+        "2204.01464",
+        PLAIN_OWN_CODE,
     ),
 }
 

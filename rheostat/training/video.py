@@ -61,6 +61,7 @@ def _drawable(task: str, options: dict[str, Any]) -> Any:
     """
     import gymnasium
 
+    from rheostat.tasks.control.distractors import take_distractors, wrapped
     from rheostat.tasks.control.registration import register
 
     register()
@@ -70,7 +71,8 @@ def _drawable(task: str, options: dict[str, Any]) -> Any:
     if name in plugins.added("tasks") and name not in gymnasium.registry:
         raise RheostatError(f"There is no film of {task}: only tasks that Gymnasium knows can be drawn.")
     try:
-        return gymnasium.make(name, render_mode="rgb_array", **options)
+        distractors, own = take_distractors(options)
+        return wrapped(lambda: gymnasium.make(name, render_mode="rgb_array", **own), distractors)()
     except Exception as error:
         raise _no_film(task, error) from error
 

@@ -44,6 +44,12 @@ REPLAY: Options = {
     "num_envs": 2, "batch_size": 16, "hidden": (8,), "start_steps": 30, "update_to_data": 0.5, "replay_capacity": 300, "log_every": 20,
     "evaluation_episodes": 0,
 }  # fmt: skip
+MODELLED: Options = {
+    "rollouts_per_step": 2, "model_every": 10, "model_networks": 3, "model_elites": 2, "model_hidden": (8,), "model_batch_size": 8,
+    "model_passes": 2, "imagined_kept": 20, "imagined_share": (0.2, 0.9), "imagined_share_steps": (0, 40),
+    "rollout_length": (1, 3), "rollout_length_steps": (0, 60),
+}  # fmt: skip
+"""Of methods that imagine: rounds of few rollouts in a small model."""
 DATA: Options = REPLAY | {"offline": "@pendulum-data", "start_steps": ABSENT, "steps": 110, "online_steps": 40, "stop": 4}
 """Two turns of the loop on a data set, then environment steps."""
 FLEET: Options = {
@@ -69,7 +75,7 @@ ANSWERS: Options = {
 
 FAMILIES: dict[str, Options] = (
     dict.fromkeys(("a2c", "ippo", "pmoe-ppo", "ppo", "ppo-buffer", "props", "recurrent-ppo", "robust-acting", "ros"), ON_POLICY)
-    | dict.fromkeys(("dqn", "pmoe", "sac", "td3"), REPLAY)
+    | dict.fromkeys(("dqn", "mbpo", "pmoe", "sac", "td3", "vagram"), REPLAY)
     | dict.fromkeys(("awac", "bc", "cql", "famo2o", "famo2o-cql", "iql", "td3-bc", "uni-o4"), DATA)
     | {"rlpd": REPLAY | {"offline": "@pendulum-data"}, "ospo": FLEET, "n2n": PICTURES}
     | dict.fromkeys(("online-offline-gap", "suboptimal-onpolicy-prefs"), ANSWERS)
@@ -90,6 +96,7 @@ OWN: dict[str, Options] = {
     "ghpo": {"task": "@hard", "hint_after": 0, "hint_place": "answer"},
     "ippo": {"task": "@dominance", "backend": ABSENT},
     "luffy": {"max_new_tokens": 48},
+    "mbpo": MODELLED,
     "online-offline-gap": {"task": "preference-game-tiny", "samples": 2, "reuse": 2},
     "pmoe": {"mixture_size": 3},
     "pmoe-ppo": {"task": "Pendulum-v1", "mixture_size": 3, "judge_hidden": (8,)},
@@ -121,6 +128,7 @@ OWN: dict[str, Options] = {
         "members": 2, "gate_every": 20, "horizon": 5, "starts": 8,
         "online_batch_steps": 16, "online_minibatch": 8, "online_epochs": 2,
     },
+    "vagram": MODELLED | {"model_decay": (5e-5, 5e-5), "target_every": 2},
 }  # fmt: skip
 
 LAG: Options = {"dial.lag": 2}
@@ -405,6 +413,18 @@ CONTROL: dict[str, Options] = {
     "td3/plain": {},
     "td3/envpool": {"backend": "envpool"},
     "td3/noise": {"policy_delay": 3, "target_noise": 0.5, "noise_clip": 0.2, "exploration_noise": 0.3, "n_step": 2},
+    "mbpo/plain": {},
+    "mbpo/batches": {"imagined_mixing": "batches", "act": "mean"},
+    "mbpo/never": {"task": "rheostat/TwoGoals-v0", "imagined_end": "never", "temperature": 0.1},
+    "mbpo/small": {"preset": "small"},
+    "vagram/plain": {},
+    "vagram/small": {"preset": "small"},
+    "vagram/released": {"preset": "released", "gradient_quantile": 0.9},
+    "vagram/targets": {"value_functions": "targets", "squared_error_steps": 0},
+    "vagram/unbounded": {"model_loss": "unbounded"},
+    "vagram/itervaml": {"model_loss": "itervaml"},
+    "vagram/mse": {"model_loss": "mse"},
+    "vagram/distractors": {"environment_options": {"distractors": 3, "distractor_kind": "noise"}},
     "pmoe/plain": {},
     "pmoe/all": {"update": "all", "entropy_of": "mixture"},
     "pmoe/sampled": {"update": "sampled", "mixture_gradient": "gumbel"},

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from rheostat import plugins
 from rheostat.errors import MissingExtra, RheostatError, shown, unknown
 from rheostat.tasks.control.backends import Backend, EnvPoolEnvs, Envs, GymnasiumEnvs
+from rheostat.tasks.control.distractors import name_with, take_distractors, wrapped
 
 if TYPE_CHECKING:
     from gymnasium import Env
@@ -32,7 +33,8 @@ def find(
     if backend not in ("auto", "envpool", "gymnasium"):
         raise RheostatError(f"Unknown backend {backend!r}: one of auto, envpool, gymnasium.")
     if isinstance(task, str):
-        return _by_name(task, num_envs, seed, backend, threads, options)
+        envs, name = _by_name(task, num_envs, seed, backend, threads, options)
+        return envs, name_with(name, take_distractors(options)[0])
     if backend == "envpool":
         raise RheostatError("backend='envpool' needs the id of an EnvPool task, not an environment object.")
     if isinstance(task, gymnasium.vector.VectorEnv):
@@ -49,9 +51,11 @@ def find(
         name = _name_of(task)
         return _sync([lambda: task], name, seed, owned=False), name
     if callable(task):
+        distractors, options = take_distractors(options)
         name = getattr(task, "__name__", type(task).__name__)
         _require_call(task, name, options)
-        return _sync([lambda: task(**options)] * num_envs, name, seed), name
+        name = name_with(name, distractors)
+        return _sync([wrapped(lambda: task(**options), distractors)] * num_envs, name, seed), name
     from rheostat.tasks.control.copies import like
 
     raise RheostatError(
@@ -87,8 +91,11 @@ def _by_name(
     for prefix in prefixes:
         if task.startswith(prefix + ":"):
             backend, task = prefix, task.removeprefix(prefix + ":")
+    distractors, _ = take_distractors(options)
+    if distractors is not None and backend == "envpool":
+        raise RheostatError(f"Distractors stand behind observations of Gymnasium's tasks, and {task} was asked of EnvPool: leave one out.")
     # Rheostat's own environments and 'module:id' names are Gymnasium's; do not load EnvPool for them.
-    others = backend == "gymnasium" or (backend == "auto" and (task.startswith("rheostat/") or ":" in task))
+    others = backend == "gymnasium" or distractors is not None or (backend == "auto" and (task.startswith("rheostat/") or ":" in task))
     pools = set() if others else set(_envpool_ids())
     if task in pools:
         return EnvPoolEnvs(task, num_envs, seed, threads, options), task
@@ -108,7 +115,7 @@ def _by_name(
 
 
 def _copies_of(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> GymnasiumEnvs:
-    """Copies of a task that Gymnasium knows, or a module registers."""
+    """Copies of a task that Gymnasium knows, or a module registers; with distractors where they are asked for."""
     import gymnasium
 
     from rheostat.tasks.control.copies import whose
@@ -125,10 +132,14 @@ def _copies_of(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> 
             f"There is no module {module!r}, neither installed nor in the working directory: start rheostat where {module}.py is, or name "
             "its folder in PYTHONPATH."
         )
+    distractors, options = take_distractors(options)
+    if distractors is not None and "vector_kwargs" in options:
+        raise RheostatError("Distractors stand in single environments, and vector_kwargs makes Gymnasium's own vector: leave one out.")
     try:
         if "vector_kwargs" in options:  # Gymnasium's own vector, for another autoreset mode
             return GymnasiumEnvs(gymnasium.make_vec(task, num_envs=num_envs, vectorization_mode="sync", **options), task, seed)
-        return _sync([lambda: gymnasium.make(task, disable_env_checker=True, **options)] * num_envs, task, seed)
+        make = wrapped(lambda: gymnasium.make(task, disable_env_checker=True, **options), distractors)
+        return _sync([make] * num_envs, name_with(task, distractors), seed)
     except gymnasium.error.DependencyNotInstalled as error:
         if "box2d" in str(error).lower():
             raise MissingExtra("box2d", "box2d", f"The Gymnasium task {task}") from error

@@ -9,7 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
+
+from rheostat.errors import RheostatError
+from rheostat.tasks.control.distractors import own_task
 
 Ended = Callable[[Tensor], Tensor]
 """Raw observations ``[N, n]`` to bool ``[N]``: the environment has ended there."""
@@ -53,6 +57,18 @@ RULES: dict[str, Ended] = {
 """Pattern of the task's id to the rule."""
 
 
+ENDLESS = (
+    r"Pendulum-v[01]",
+    r"HalfCheetah-v[345]",
+    r"Swimmer-v[345]",
+    r"Reacher-v[245]",
+    r"Pusher-v[245]",
+    r"HumanoidStandup-v[245]",
+    r"rheostat/Probe-TimeLimit-Continuous-v0",
+)
+"""Patterns of tasks that only their time limit ends."""
+
+
 def termination_of(task: str) -> Ended | None:
     """The rule by which a task ends; None for those that never end (Pendulum, HalfCheetah, Swimmer, ...) **and for all unknown ones**.
 
@@ -61,5 +77,32 @@ def termination_of(task: str) -> Ended | None:
     >>> termination_of("Pendulum-v1") is None
     True
     """
-    name = task.removeprefix("gymnasium:").removeprefix("envpool:")
-    return next((rule for pattern, rule in RULES.items() if re.fullmatch(pattern, name)), None)
+    name, distractors = _named(task)
+    rule = next((rule for pattern, rule in RULES.items() if re.fullmatch(pattern, name)), None)
+    if rule is None or not distractors:
+        return rule
+    own = rule
+    return lambda seen: own(seen[:, :-distractors])
+
+
+def known_termination_of(task: str) -> Ended:
+    """The same, where a wrong rule would spoil what is learned: a task that never ends has a rule that says so, an unknown one none.
+
+    Raises:
+        RheostatError: it is not known when the task ends.
+    """
+    rule = termination_of(task)
+    if rule is not None:
+        return rule
+    name, _ = _named(task)
+    if not any(re.fullmatch(pattern, name) for pattern in ENDLESS):
+        raise RheostatError(
+            f"It is not known when {task} ends, and a model of its steps does not say so: choose imagined_end never if only a time limit "
+            "ends its episodes, or use sac, which imagines none."
+        )
+    return lambda seen: torch.zeros(len(seen), dtype=torch.bool)
+
+
+def _named(task: str) -> tuple[str, int]:
+    """A task's id without its backend, and how many distractors stand behind its observation."""
+    return own_task(task.removeprefix("gymnasium:").removeprefix("envpool:"))
