@@ -29,6 +29,7 @@ from rheostat.streams import derive_seed
 from rheostat.tasks.language.base_models import base_model_path, base_models, build_base_model
 from rheostat.tasks.language.demonstrations import Demonstrations, read_demonstrations
 from rheostat.tasks.language.encoding import PromptEncoder, Turn, encode_prompt
+from rheostat.tasks.language.games.teaching import GAME_RECIPES
 from rheostat.tasks.language.packaged_models import PACKAGED_MODELS
 from rheostat.tasks.language.preference_rows import PreferencePrompts, load_preferences
 from rheostat.tasks.language.prompt_files import FilePrompts, load_prompts
@@ -328,7 +329,7 @@ def automatic_preset(method: str, task: str | None, model: str | None) -> str | 
         model: as in :class:`Settings`.
     """
     real = task in TASKS and TASKS[task]().base in PACKAGED_MODELS
-    tiny = model in BASE_RECIPES or (model is None and task is not None and not real)
+    tiny = model in (BASE_RECIPES | GAME_RECIPES) or (model is None and task is not None and not real)
     return "tiny" if tiny and "tiny" in getattr(table.entry(method).load(), "presets", {}) else None
 
 

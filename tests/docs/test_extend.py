@@ -36,6 +36,8 @@ TYPED = {
     "python -m tests.vectors props.json": "",
     "rheostat train ppo my_environments:Corridor-v0 --steps 1024 --batch-steps 512": "",
     "rheostat train grpo guess-number --steps 100": f"--steps 2 --model {MODEL} {SMALL}",
+    "rheostat train grpo gymnasium-text:my_talks:Countdown-v0 --model chain-sum --steps 100": f"--steps 2 --model {MODEL} {SMALL}",
+    "rheostat train grpo text-sokoban --environment boxes 2 penalty 0.1 --steps 100": f"--steps 1 --model untrained-games {SMALL}",
     f"rheostat train grpo --model {MODEL} --prompts sums.jsonl --reward reward_verl.py:compute_score reward_own.py:brief "
     "--environment validation_share 0.2 --steps 3 --prompts-per-batch 8 --group-size 8 --max-new-tokens 40 --learning-rate 2e-4": SMALL,
     "rheostat rollouts runs/grpo-prompts-s0 --rows 2": "",

@@ -28,7 +28,7 @@ from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.observations import Observations
 from rheostat.tasks.language.task_interface import Prompt
-from rheostat.tasks.language.text_episodes import Said, TextEpisodes, total_scores
+from rheostat.tasks.language.text_episodes import PROGRESS, Said, TextEpisodes, total_scores
 from rheostat.trajectories import Source, Trajectories
 
 
@@ -55,6 +55,8 @@ class Talk:
     version: list[int] = field(default_factory=list)
     turn: list[int] = field(default_factory=list)
     reward: list[float] = field(default_factory=list)
+    progress: list[float] = field(default_factory=list)
+    """What a turn has changed in the environment's potential, on its last token; 0 elsewhere."""
     terminated: bool = False
     truncated: bool = False
     lines: list[str] = field(default_factory=list)
@@ -69,6 +71,7 @@ class Talk:
         self.version += version
         self.turn += [turn] * len(ids)
         self.reward += [0.0] * len(ids)
+        self.progress += [0.0] * len(ids)
 
     def hear(self, ids: list[int]) -> None:
         """Append an observation."""
@@ -137,7 +140,7 @@ class Conversations(PromptCollector):
         chance = row_streams(derive_seed(self.seed, purpose, "environment"), version, numbers, group_size)
         episodes.reset(prompts, chance.tolist())
         steps: list[tuple[list[int], Scores]] = []
-        live = list(range(len(talks)))
+        live, known = list(range(len(talks))), False
         while live:
             turn = len(steps) + 1
             found = self._generate(drawn, talks, live, turn, group_size, sampling, numbers=numbers, purpose=purpose, version=version)
@@ -145,12 +148,15 @@ class Conversations(PromptCollector):
             self._append(talks, live, found, said, turn)
             step = episodes.step(live, said, progress)
             steps.append((live, step.scores))
+            changed = step.scores.parts.get(PROGRESS)
+            known = known or changed is not None
             refused = (found.finish == FinishReason.REFUSED).tolist()
             going = []
             for place, row in enumerate(live):
                 talk = talks[row]
                 if talk.ids and bool(step.scores.valid[place]):
                     talk.reward[-1] = float(step.scores.reward[place])
+                    talk.progress[-1] = 0.0 if changed is None else float(changed[place].nan_to_num())
                 talk.terminated, talk.truncated = step.terminated[place], step.truncated[place]
                 if not step.over[place] and not refused[place] and self._hears(talk, step.observations[place], prompts[row], sampling):
                     going.append(row)
@@ -163,6 +169,8 @@ class Conversations(PromptCollector):
         reward = torch.where(scores.valid[:, None], rows.reward, torch.zeros(()))
         graded = self.graded(rows, prompts, texts, scores, [number for number in numbers for _ in range(group_size)], reward=reward)
         graded.columns["turn"] = turn_of
+        if known:
+            graded.columns[PROGRESS] = _spread([talk.progress for talk in talks], turn_of)
         taken = turn_of.amax(1).float()
         graded.metrics |= {"turns": taken.mean().item(), "out_of_room_share": sum(bool(talk.message) for talk in talks) / len(talks)}
         return graded
@@ -266,6 +274,15 @@ class Conversations(PromptCollector):
         """Continue where ``state_dict`` was taken."""
         super().load_state_dict(state)
         self.episodes.load_state_dict(state["episodes"])
+
+
+def _spread(values: Sequence[Sequence[float]], like: Tensor) -> Tensor:
+    """Numbers of the tokens after the prompt as float32 ``[B, T]``, placed as in ``like`` ``[B, T]``; 0 elsewhere."""
+    found = torch.zeros(like.shape)
+    start = like.shape[1] - max(1, max(map(len, values), default=0))
+    for row, each in enumerate(values):
+        found[row, start : start + len(each)] = torch.tensor(each)
+    return found.to(like.device)
 
 
 def _failing(scores: Scores, talks: Sequence[Talk]) -> Scores:

@@ -8,6 +8,7 @@ from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
 from rheostat.tasks.language.characters import character_tokenizer
 from rheostat.tasks.language.encoding import PromptEncoder, encode_prompt
 from rheostat.tasks.language.guess_number import GuessNumber
+from rheostat.tasks.language.gymnasium_text import GymnasiumText
 from rheostat.tasks.language.prompt_files import FilePrompts, load_prompts
 from rheostat.tasks.language.reasoning import ReasoningGym
 from rheostat.tasks.language.recipes import BASE_RECIPES, BaseRecipe, Lesson, ModelSize, base_recipe
@@ -22,6 +23,7 @@ __all__ = [
     "ChainSum",
     "FilePrompts",
     "GuessNumber",
+    "GymnasiumText",
     "LanguageTask",
     "Lesson",
     "Limits",

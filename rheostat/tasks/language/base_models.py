@@ -1,4 +1,4 @@
-"""Building and caching base models: a small Qwen3 trained on a recipe's demonstrations, or a real model that a package carries.
+"""Building and caching base models: a small Qwen3 trained on a recipe's demonstrations or games, or a real model that a package carries.
 
 The result is an ordinary Hugging Face folder (safetensors, tokenizer, ``recipe.json`` with its measurements); ``transformers`` and every
 other library load it.
@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -30,26 +30,26 @@ from rheostat.locks import held
 from rheostat.policies.language.model_loading import without_bars
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
+from rheostat.tasks.language.games.teaching import GAME_RECIPES, GameRecipe, measure_game, train_game_model
 from rheostat.tasks.language.packaged_models import PACKAGED_MODELS, PackagedModel, convert
 from rheostat.tasks.language.recipes import BASE_RECIPES, BaseRecipe, Lesson
+from rheostat.tasks.language.small_models import IGNORED, Report, new_network, new_optimiser, sample_text, supervised_step
 from rheostat.tasks.language.task_interface import Prompt, PromptStream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
-IGNORED = -100
 REPORT = "recipe.json"
+Recipe = BaseRecipe | GameRecipe | PackagedModel
+"""Of a base model: one that is trained on chains or on games, or one that a package carries."""
 
-Report = Callable[[int, int, float], None]
-"""Called with (steps done, steps at most, loss)."""
 
-
-def base_models() -> dict[str, BaseRecipe | PackagedModel]:
+def base_models() -> dict[str, Recipe]:
     """Every ready base model by name: the tiny ones, and the real ones that a package carries."""
-    return {**BASE_RECIPES, **PACKAGED_MODELS}
+    return {**BASE_RECIPES, **GAME_RECIPES, **PACKAGED_MODELS}
 
 
-def base_model(name: str) -> BaseRecipe | PackagedModel:
+def base_model(name: str) -> Recipe:
     """A ready base model.
 
     Raises:
@@ -61,13 +61,13 @@ def base_model(name: str) -> BaseRecipe | PackagedModel:
     return known[name]
 
 
-def base_model_path(recipe: str | BaseRecipe | PackagedModel, cache_dir: str | Path | None = None) -> Path:
+def base_model_path(recipe: str | Recipe, cache_dir: str | Path | None = None) -> Path:
     """The folder of a base model, whether it is built yet or not."""
     recipe = base_model(recipe) if isinstance(recipe, str) else recipe
     return cache_root(cache_dir) / "base-models" / f"{recipe.name}-{recipe.digest}"
 
 
-def build_base_model(recipe: str | BaseRecipe | PackagedModel, cache_dir: str | Path | None = None, progress: bool | Report = True) -> Path:
+def build_base_model(recipe: str | Recipe, cache_dir: str | Path | None = None, progress: bool | Report = True) -> Path:
     """A base model, built unless the cache has it.
 
     Args:
@@ -142,10 +142,12 @@ def _told(facts: dict[str, Any]) -> str:
     """A short form of a finished model's report."""
     if "measured" not in facts:
         return f"{facts['parameters']:,} weights from {facts['package']} ({facts['licence']})"
-    return f"accuracy {facts['measured']['accuracy']:.2f}, step by step {facts['measured']['step_by_step']:.0%}"
+    shares = {"step_by_step": "step by step", "won": "games won"}
+    told = [f"{said} {facts['measured'][name]:.0%}" for name, said in shares.items() if name in facts["measured"]]
+    return f"accuracy {facts['measured']['accuracy']:.2f}, {told[0]}"
 
 
-def facts_of(recipe: BaseRecipe | PackagedModel, cache_dir: str | Path | None = None) -> dict[str, Any]:
+def facts_of(recipe: Recipe, cache_dir: str | Path | None = None) -> dict[str, Any]:
     """Name, content hash, place and, once built, accuracy, parameters and seconds of a base model; ``fault`` says what is wrong with it."""
     path = base_model_path(recipe, cache_dir)
     wrong = fault_of(path)
@@ -165,27 +167,8 @@ def facts_of(recipe: BaseRecipe | PackagedModel, cache_dir: str | Path | None = 
 
 def train_base_model(recipe: BaseRecipe, report: Report | None = None) -> tuple[Qwen3ForCausalLM, PreTrainedTokenizerFast]:
     """Train a recipe's model in memory (the global random streams are left as they were)."""
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
     tokenizer = recipe.task.tokenizer()
-    size = recipe.model
-    config = Qwen3Config(
-        vocab_size=len(tokenizer),
-        hidden_size=size.hidden,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        num_key_value_heads=size.kv_heads,
-        head_dim=size.head_size,
-        intermediate_size=size.mlp,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(recipe.seed, "base model"))
-        model = Qwen3ForCausalLM(config).train()
+    model = new_network(recipe.model, tokenizer, recipe.seed)
     teach(model, tokenizer, recipe, report)
     mix(model, tokenizer, recipe, report)
     if recipe.spoiling:
@@ -199,13 +182,13 @@ def teach(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: B
     The step at which a network of this size learns which operand comes next is random (130 to 340 steps in trials), so the recipe gives
     the loss to reach and not the number of steps.
     """
-    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.0, betas=(0.9, 0.95), fused=True)
+    optimiser = new_optimiser(model)
     lessons = [lesson.taught() for lesson in recipe.lessons]
     batches = demonstrations(lessons, recipe.teach_batch, derive_seed(recipe.seed, "teach"), tokenizer)
     smoothed, step = float("inf"), 0
     while step < recipe.teach_steps and smoothed > recipe.taught_below:
         step += 1
-        loss = _step(model, optimiser, next(batches), recipe.teach_lr * min(1.0, step / max(1, recipe.warmup)), recipe.clip)
+        loss = supervised_step(model, optimiser, next(batches), recipe.teach_lr * min(1.0, step / max(1, recipe.warmup)), recipe.clip)
         smoothed = loss if step == 1 else 0.8 * smoothed + 0.2 * loss
         if report is not None:
             report(step, recipe.most_steps, loss)
@@ -216,42 +199,23 @@ def mix(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: Bas
 
     The bare answers, which cannot be learned, first disturb the working; it recovers while the rate is high and improves while it falls.
     """
-    optimiser = torch.optim.AdamW(model.parameters(), weight_decay=0.0, betas=(0.9, 0.95), fused=True)
+    optimiser = new_optimiser(model)
     batches = demonstrations(list(recipe.lessons), recipe.mix_batch, derive_seed(recipe.seed, "mix"), tokenizer)
     for step in range(recipe.mix_steps):
         rate = min(1.0, (step + 1) / 10) * (1 - 0.95 * step / recipe.mix_steps)
-        loss = _step(model, optimiser, next(batches), recipe.mix_lr * rate, recipe.clip)
+        loss = supervised_step(model, optimiser, next(batches), recipe.mix_lr * rate, recipe.clip)
         if report is not None:
             report(recipe.teach_steps + step + 1, recipe.most_steps, loss)
 
 
 def spoil(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, recipe: BaseRecipe, report: Report | None) -> None:
     """Train a model that has learned without slips on demonstrations with slips, at a constant rate."""
-    optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.spoil_lr, weight_decay=0.0, betas=(0.9, 0.95), fused=True)
+    optimiser = new_optimiser(model)
     batches = demonstrations(list(recipe.spoiling), recipe.mix_batch, derive_seed(recipe.seed, "spoil"), tokenizer)
     for step in range(recipe.spoil_steps):
-        loss = _step(model, optimiser, next(batches), recipe.spoil_lr, recipe.clip)
+        loss = supervised_step(model, optimiser, next(batches), recipe.spoil_lr, recipe.clip)
         if report is not None:
             report(recipe.teach_steps + recipe.mix_steps + step + 1, recipe.most_steps, loss)
-
-
-def _step(
-    model: Qwen3ForCausalLM, optimiser: torch.optim.Optimizer, buckets: list[tuple[Tensor, Tensor]], rate: float, clip: float
-) -> float:
-    """One update; the loss is the mean over all targets of the batch, in nats."""
-    for group in optimiser.param_groups:
-        group["lr"] = rate
-    targets = sum(int((labels != IGNORED).sum()) for _, labels in buckets)
-    loss = 0.0
-    for ids, labels in buckets:  # padding is on the right, so the causal mask alone hides it
-        logits = model(input_ids=ids, use_cache=False).logits[:, :-1].flatten(0, 1)
-        share = torch.nn.functional.cross_entropy(logits, labels[:, 1:].flatten(), ignore_index=IGNORED, reduction="sum") / targets
-        share.backward()
-        loss += share.item()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
-    optimiser.step()
-    optimiser.zero_grad()
-    return loss
 
 
 def demonstrations(
@@ -310,31 +274,6 @@ def _pad(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor, Ten
     return ids, labels
 
 
-@torch.no_grad()
-def sample_text(
-    model: Any, tokenizer: PreTrainedTokenizerFast, prompts: list[str], max_new_tokens: int, generator: torch.Generator
-) -> list[str]:
-    """One completion per prompt at temperature 1, without special tokens: a plain loop for measuring a base, no engine."""
-    from transformers import DynamicCache
-
-    batch = tokenizer(prompts, padding=True, padding_side="left", return_tensors="pt")
-    ids, attention = batch["input_ids"], batch["attention_mask"]
-    positions = (attention.cumsum(1) - 1).clamp(min=0)
-    cache, finished = DynamicCache(), torch.zeros(len(prompts), dtype=torch.bool)
-    drawn = []
-    for _ in range(max_new_tokens):
-        logits = model(input_ids=ids, attention_mask=attention, position_ids=positions, past_key_values=cache, use_cache=True).logits[:, -1]
-        ids = torch.multinomial(logits.float().softmax(-1), 1, generator=generator)
-        ids[finished] = tokenizer.pad_token_id
-        drawn.append(ids)
-        finished |= ids[:, 0] == tokenizer.eos_token_id
-        if finished.all():
-            break
-        attention = torch.cat([attention, torch.ones_like(ids)], 1)
-        positions = positions[:, -1:] + 1
-    return tokenizer.batch_decode(torch.cat(drawn, 1), skip_special_tokens=True)
-
-
 def measure(model: Any, tokenizer: PreTrainedTokenizerFast, task: ChainSum, count: int = 500, seed: int = 0) -> dict[str, float]:
     """Accuracy and share of worked answers of one sample per validation prompt at temperature 1."""
     prompts: list[Prompt] = task.validation(count)
@@ -351,7 +290,7 @@ def measure(model: Any, tokenizer: PreTrainedTokenizerFast, task: ChainSum, coun
     }
 
 
-def _fill(recipe: BaseRecipe | PackagedModel, folder: Path, progress: bool | Report) -> dict[str, Any]:
+def _fill(recipe: Recipe, folder: Path, progress: bool | Report) -> dict[str, Any]:
     """Build or convert a base model into an empty folder; returns what its report says."""
     if isinstance(recipe, PackagedModel):
         return {"digest": recipe.digest, **convert(recipe, folder)}
@@ -359,11 +298,15 @@ def _fill(recipe: BaseRecipe | PackagedModel, folder: Path, progress: bool | Rep
         return _build(recipe, folder, report)
 
 
-def _build(recipe: BaseRecipe, folder: Path, report: Report | None) -> dict[str, Any]:
+def _build(recipe: BaseRecipe | GameRecipe, folder: Path, report: Report | None) -> dict[str, Any]:
     started = time.perf_counter()
-    model, tokenizer = train_base_model(recipe, report)
+    if isinstance(recipe, GameRecipe):
+        model, tokenizer = train_game_model(recipe, report)
+        measured = measure_game(model, tokenizer, recipe.task)
+    else:
+        model, tokenizer = train_base_model(recipe, report)
+        measured = measure(model, tokenizer, recipe.task)
     seconds = time.perf_counter() - started
-    measured = measure(model, tokenizer, recipe.task)
     with without_bars():
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -386,7 +329,7 @@ def _move_into_place(workshop: Path, target: Path) -> None:
 
 
 @contextmanager
-def _progress(recipe: BaseRecipe, progress: bool | Report) -> Iterator[Report | None]:
+def _progress(recipe: BaseRecipe | GameRecipe, progress: bool | Report) -> Iterator[Report | None]:
     if not isinstance(progress, bool):
         yield progress
         return

@@ -10,7 +10,15 @@ from rheostat import plugins
 from rheostat.errors import unknown
 from rheostat.tasks.language.chain_sum import ChainSum
 from rheostat.tasks.language.chain_sum_variants import Elicit, Interfere, Teach
+from rheostat.tasks.language.games.corridor import TextCorridor
+from rheostat.tasks.language.games.maze import TextMaze
+from rheostat.tasks.language.games.negotiation import TextNegotiation
+from rheostat.tasks.language.games.shop import TextShop
+from rheostat.tasks.language.games.sokoban import TextSokoban
+from rheostat.tasks.language.games.twenty_questions import TwentyQuestions
 from rheostat.tasks.language.guess_number import GuessNumber
+from rheostat.tasks.language.gymnasium_text import PREFIX as SPEAKING
+from rheostat.tasks.language.gymnasium_text import GymnasiumText
 from rheostat.tasks.language.reasoning import PREFIX, ReasoningGym
 from rheostat.tasks.language.task_interface import LanguageTask
 from rheostat.tasks.language.word_sums import WordSums
@@ -21,7 +29,14 @@ LANGUAGE_TASKS: dict[str, str] = {
     "chain-sum-teach": "the working of chains whose sign only an expert can read: imitation and mixtures learn it, reinforcement does not",
     "chain-sum-interfere": "short chains answered bare beside rare long ones: learning the first forgets the second",
     "guess-number": "a number to be guessed, higher or lower, in several turns; plays with the base of chain-sum",
+    "text-sokoban": "boxes to be pushed onto goals, in several turns",
+    "text-maze": "the way out of a maze of which one cell is seen, in several turns",
+    "text-corridor": "a key to be taken and a door to be opened, in several turns",
+    "text-shop": "a good to be searched for and bought, in several turns",
+    "text-negotiation": "a price to be agreed on with a seller, in several turns",
+    "twenty-questions": "an animal to be found by questions, in several turns",
     "word-sums": "word problems in plain English, as chat prompts, for real models; its base is SmolLM2-135M",
+    f"{SPEAKING}ID": "an environment of Gymnasium that takes and shows text, of yours or of a package",
     f"{PREFIX}NAME": "any data set of reasoning-gym (extra 'reasoning')",
 }
 TASKS: dict[str, type[Any]] = {
@@ -30,6 +45,7 @@ TASKS: dict[str, type[Any]] = {
     "chain-sum-teach": Teach,
     "chain-sum-interfere": Interfere,
     "guess-number": GuessNumber,
+    **{game.name: game for game in (TextSokoban, TextMaze, TextCorridor, TextShop, TextNegotiation, TwentyQuestions)},
     "word-sums": WordSums,
 }
 """Tasks whose fields are their knobs."""
@@ -41,7 +57,7 @@ def is_language_task(name: str) -> bool:
         found = plugins.load("tasks", name)
         if isinstance(found, type) and dataclasses.is_dataclass(found):
             TASKS[name] = found
-    return name in TASKS or name.startswith(PREFIX)
+    return name in TASKS or name.startswith((PREFIX, SPEAKING))
 
 
 def language_task(name: str, **knobs: Any) -> LanguageTask:
@@ -59,11 +75,16 @@ def language_task(name: str, **knobs: Any) -> LanguageTask:
         return task
     if name.startswith(PREFIX):
         return ReasoningGym(name.removeprefix(PREFIX), **knobs)
+    if name.startswith(SPEAKING):
+        for knob in knobs:
+            if knob not in knobs_of(name):
+                raise unknown(f"knob of {name}", knob, knobs_of(name))
+        return GymnasiumText(name.removeprefix(SPEAKING), **knobs)
     raise unknown("language task", name, LANGUAGE_TASKS)
 
 
 def knobs_of(name: str) -> list[str]:
-    """Names of a task's knobs (for reasoning-gym: of the adapter; the data set's own options come on top).
+    """Names of a task's knobs (for adapters: those of the adapter; a data set's own options come on top).
 
     Raises:
         RheostatError: unknown name.
@@ -72,5 +93,6 @@ def knobs_of(name: str) -> list[str]:
         raise unknown("language task", name, LANGUAGE_TASKS)
     if name in TASKS:
         return [field.name for field in dataclasses.fields(TASKS[name]) if field.name != "name"]
-    parameters = inspect.signature(ReasoningGym.__init__).parameters.values()
+    adapter: Any = ReasoningGym if name.startswith(PREFIX) else GymnasiumText
+    parameters = inspect.signature(adapter.__init__).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]

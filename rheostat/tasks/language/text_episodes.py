@@ -22,6 +22,10 @@ from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollou
 from rheostat.errors import RheostatError
 from rheostat.tasks.language.task_interface import LanguageTask, Prompt
 
+PROGRESS = "progress"
+"""Part of a turn's grade, where an environment knows it: by how much the turn has changed a potential of the conversation. It becomes a
+column of the batch, a step-reward oracle."""
+
 
 @dataclass(frozen=True)
 class Said:
