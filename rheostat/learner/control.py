@@ -29,8 +29,8 @@ from rheostat.learner.teamed import Teamed
 from rheostat.objectives.temporal_difference import min_over_critics
 from rheostat.options import check_domains, refuse_idle
 from rheostat.parts import Batch, Metrics
+from rheostat.policies.control.in_context import Memory
 from rheostat.policies.control.pixels import PIXEL_RANGE
-from rheostat.policies.control.recurrent import EpisodeMemory, RecurrentActorCritic
 from rheostat.policies.control.squashed import Bounds, Rescaled
 from rheostat.policies.control.views import space_of_pixels
 from rheostat.streams import Streams, derive_seed
@@ -103,6 +103,7 @@ class ControlContext(LearnerContext):
         self.log: Any = None
         self.ranked = False
         self.compute = Compute()
+        self.measurement: Callable[[Any, int], Metrics] | None = None
         self.pixels_as_numbers = False
 
     # --- spaces and units -------------------------------------------------------------------------------------------------------------
@@ -162,7 +163,7 @@ class ControlContext(LearnerContext):
         """A distribution of unit actions as one of the environment's actions."""
         return policy if self.bounds is None else Rescaled(policy, self.bounds)
 
-    def act_on_target(self, observation: Tensor, memory: EpisodeMemory | None = None) -> Any:
+    def act_on_target(self, observation: Tensor, memory: Memory | None = None) -> Any:
         """The deployed policy's distribution of actions for raw observations ``[N, ...]``, without exploration noise of the collector.
 
         Args:
@@ -175,7 +176,7 @@ class ControlContext(LearnerContext):
         seen = self.see(observation, self.deployed)
         return self.in_environment_units(self.models[self.deployed].distribution(seen) if memory is None else memory(seen))
 
-    def act(self, observation: Any, memory: EpisodeMemory | None = None) -> Any:
+    def act(self, observation: Any, memory: Memory | None = None) -> Any:
         """The deployed policy's deterministic action, in the environment's own action space, for one raw observation or several of them.
 
         Args:
@@ -190,15 +191,16 @@ class ControlContext(LearnerContext):
             action = self.environments.decode(self.act_on_target(seen, memory).mode())
         return action[0] if single else action
 
-    def remember(self, episodes: int) -> EpisodeMemory:
-        """The initial memory of the deployed policy for so many episodes.
+    def remember(self, episodes: int) -> Memory:
+        """The initial memory of the deployed policy for so many episodes (or trials).
 
         Raises:
             RheostatError: it remembers nothing.
         """
-        if not isinstance(self.policy, RecurrentActorCritic):
+        if not hasattr(self.policy, "memory"):
             raise RheostatError(f"The policy of {self.who} acts on single observations and has no memory: use run.policy(observation).")
-        return EpisodeMemory(self.policy, episodes)
+        found: Memory = self.policy.memory(episodes)
+        return found
 
     def draw(self, observation: Tensor, generator: torch.Generator, acting: str = "") -> tuple[Tensor, Tensor]:
         """Sample actions of the collecting model for raw observations; returns them with their log-probabilities under it."""
@@ -296,7 +298,9 @@ class ControlContext(LearnerContext):
 
     def evaluate(self, episodes: int) -> Metrics:
         """Deterministic actions in a fresh pool with its own seed and frozen statistics; with a data set of known references, the
-        normalised score too."""
+        normalised score too. A composition may measure in a way of its own."""
+        if self.measurement is not None:
+            return self.measurement(self, episodes)
         copies = self.environments.copies_for(episodes)
         environments = self.make(copies, derive_seed(self.streams.seed, "evaluation", self.updates))
         distribution = self.models[self.deployed].evaluated(self)

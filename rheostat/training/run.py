@@ -45,7 +45,7 @@ from rheostat.learner.starting_weights import StartingWeights
 from rheostat.locks import held
 from rheostat.methods import table
 from rheostat.parts import NonFinite
-from rheostat.policies.control.recurrent import EpisodeMemory
+from rheostat.policies.control.in_context import Memory
 from rheostat.training import checkpoint
 from rheostat.training.building import build_method, control_context, no_control
 from rheostat.training.callbacks import best_in, call, check_measured, listening_ones, standing
@@ -635,7 +635,7 @@ class Run:
         path = self.directory / "summary.json"
         return current_summary(json.loads(path.read_text())) if path.exists() else {}
 
-    def policy(self, observation: Any, memory: EpisodeMemory | None = None) -> Any:
+    def policy(self, observation: Any, memory: Memory | None = None) -> Any:
         """The learned policy's deterministic action for one raw observation, or for a batch of them.
 
         Args:
@@ -654,11 +654,12 @@ class Run:
         """
         return control_context(self).act(observation, memory)
 
-    def memory(self, episodes: int = 1) -> EpisodeMemory:
+    def memory(self, episodes: int = 1) -> Memory:
         """The memory of a recurrent policy at the beginning of episodes, for :meth:`policy`.
 
         Make a new one for every new episode. Of several episodes side by side, ``memory.forget(ended)`` lets those begin anew where
-        ``ended`` (bool, one per episode) is True.
+        ``ended`` (bool, one per episode) is True. A policy that learns in context has one for every trial, and is told what came of every
+        action with ``memory.observe(reward, ended)``.
 
         Args:
             episodes: how many run side by side.
@@ -666,7 +667,7 @@ class Run:
         Raises:
             RheostatError: a policy that acts on single observations.
         """
-        found: EpisodeMemory = control_context(self).remember(episodes)
+        found: Memory = control_context(self).remember(episodes)
         return found
 
     def evaluate(self, episodes: int = 20, *, task: Any = None, environment_options: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rheostat import plugins
 from rheostat.errors import RheostatError, shown_error
-from rheostat.policies.control.recurrent import RecurrentActorCritic
+from rheostat.policies.control.in_context import TrialMemory
 from rheostat.streams import derive_seed
 from rheostat.training.settings import CUSTOM
 
@@ -79,12 +79,14 @@ def _drawable(task: str, options: dict[str, Any]) -> Any:
 
 def _play(run: Run, environment: Any) -> tuple[list[NDArray[np.uint8]], float, int]:
     """Frames, return and length of an episode."""
-    memory = run.memory() if isinstance(run.method.policy, RecurrentActorCritic) else None
+    memory = run.memory() if hasattr(run.method.policy, "memory") else None
     observation, _ = environment.reset(seed=derive_seed(run.settings.seed, "video") % 2**31)
     frames, total, length, over = [_frame(run, environment)], 0.0, 0, False
     while not over and length < MOST_STEPS:
         observation, reward, terminated, truncated, _ = environment.step(run.policy(observation, memory))
         total, length, over = total + float(reward), length + 1, terminated or truncated
+        if isinstance(memory, TrialMemory):
+            memory.observe(reward, over)
         frames.append(_frame(run, environment))
     return frames, total, length
 

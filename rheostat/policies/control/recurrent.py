@@ -164,6 +164,10 @@ class RecurrentActorCritic(nn.Module):
         features = self.features(sequences)
         return Evaluation(self.head(features), self.judge(features) if critic else None)
 
+    def memory(self, rows: int | None = None) -> EpisodeMemory:
+        """The memory of so many episodes that begin; None: as many as the first observations."""
+        return EpisodeMemory(self, rows)
+
 
 class EpisodeMemory:
     """A policy's memory of running episodes: call it with their next observations, and call :meth:`forget` where an episode ends.

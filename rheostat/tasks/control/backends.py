@@ -59,6 +59,11 @@ class EnvPoolEnvs:
                 "only single-player tasks are supported."
             )
 
+    @property
+    def longest_episode(self) -> int | None:
+        """Steps after which an episode is cut; None where the task does not say."""
+        return self._pools.pools[0].config.get("max_episode_steps")
+
     def _make(self, rows: int, seed: int) -> Any:
         import envpool
 
@@ -145,6 +150,13 @@ class GymnasiumEnvs:
 
     def start(self, seed: int) -> None:
         self._seed: int | None = seed
+
+    @property
+    def longest_episode(self) -> int | None:
+        """Steps after which an episode is cut; None where the environment does not say."""
+        spec = getattr(self.vector, "spec", None) or getattr(next(iter(getattr(self.vector, "envs", ())), None), "spec", None)
+        found: int | None = getattr(self.vector, "horizon", None) or getattr(spec, "max_episode_steps", None)
+        return found
 
     def started(self) -> None:
         """Note that the first reset is done: the next one does not seed."""

@@ -83,10 +83,11 @@ def _by_name(
 ) -> tuple[Envs, str]:
     import gymnasium
 
-    from rheostat.tasks.control.registration import register
+    from rheostat.tasks.control.registration import NAMES, register
     from rheostat.tasks.fleet.city_list import CITIES
 
     register()
+    task = NAMES.get(task, task)
     prefixes: tuple[Backend, Backend] = ("envpool", "gymnasium")
     for prefix in prefixes:
         if task.startswith(prefix + ":"):
@@ -138,6 +139,11 @@ def _copies_of(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> 
     try:
         if "vector_kwargs" in options:  # Gymnasium's own vector, for another autoreset mode
             return GymnasiumEnvs(gymnasium.make_vec(task, num_envs=num_envs, vectorization_mode="sync", **options), task, seed)
+        if task in gymnasium.registry and gymnasium.spec(task).entry_point is None:  # there are several of it at once, or none
+            if distractors is not None:
+                raise RheostatError(f"Distractors stand in single environments, and those of {task} are stepped as one: leave them out.")
+            vector = gymnasium.make_vec(task, num_envs=num_envs, vectorization_mode="vector_entry_point", **options)
+            return GymnasiumEnvs(vector, task, seed)
         make = wrapped(lambda: gymnasium.make(task, disable_env_checker=True, **options), distractors)
         return _sync([make] * num_envs, name_with(task, distractors), seed)
     except gymnasium.error.DependencyNotInstalled as error:

@@ -15,6 +15,10 @@ PROBES = {
 }  # name -> steps after which the episode is truncated
 
 
+NAMES = {"darkroom": "rheostat/Darkroom-v0", "keys-and-doors": "rheostat/KeysAndDoors-v0"}
+"""Short names of tasks."""
+
+
 def register() -> None:
     """Register every ``rheostat/...`` id with Gymnasium; calling it again does nothing.
 
@@ -23,7 +27,9 @@ def register() -> None:
     - ``rheostat/Discrete2D-v0`` (``headings=K``) and ``rheostat/Discrete2D100-v0``: :mod:`rheostat.tasks.control.discrete2d`;
     - ``rheostat/TwoBumps-v0``, ``rheostat/JumpingBump-v0``, ``rheostat/TwoGoals-v0``: :mod:`rheostat.tasks.control.two_optima`;
     - ``rheostat/TwoHalves-v0``: :mod:`rheostat.tasks.control.two_halves`;
-    - ``rheostat/Recall-v0`` (``delay=K``): :mod:`rheostat.tasks.control.recall`.
+    - ``rheostat/Recall-v0`` (``delay=K``): :mod:`rheostat.tasks.control.recall`;
+    - ``rheostat/Darkroom-v0`` (``darkroom``) and ``rheostat/KeysAndDoors-v0`` (``keys-and-doors``), with ``size``, ``horizon`` and
+      ``trial_episodes``: :mod:`rheostat.tasks.control.hidden_tasks`.
     """
     import gymnasium
 
@@ -47,6 +53,10 @@ def register() -> None:
     add("TwoGoals", "two_optima:TwoGoals", 30)
     add("TwoHalves", "two_halves:TwoHalves", 50)
     add("Recall", "recall:Recall", None)
+    for name in ("Darkroom", "KeysAndDoors"):  # vectorised ones
+        id = f"rheostat/{name}-v0"
+        if id not in gymnasium.registry:
+            gymnasium.register(id, vector_entry_point=f"{here}.hidden_tasks:{name}")
 
 
 def known_tasks() -> dict[str, list[str]]:
