@@ -73,6 +73,8 @@ class ClippedSurrogate:
     """The denominator of the ratio: the policy when this update began, or the true sampler (importance sampling)."""
     value_scale: float = 0.5
     """Factor of the critic's squared error."""
+    pessimistic: bool = True
+    """Where the value is clipped, take the larger of both errors; False takes that of the clipped value."""
 
     def idle(self, method: Any) -> dict[str, str]:
         """Options that have no effect, and why."""
@@ -102,13 +104,16 @@ class ClippedSurrogate:
 
     def value_loss(self, value: Tensor, targets: MinibatchTargets) -> Tensor:
         """Loss of values ``[N]``, a scalar."""
-        return value_loss(value, targets.value_target, old_value=targets.old_value, clip=self.value_clip, scale=self.value_scale)
+        return value_loss(value, targets.value_target, **self._critic(targets))
 
     def derivatives(self, log_prob: Tensor, value: Tensor, targets: MinibatchTargets) -> tuple[Tensor, Tensor]:
         """Derivatives of both losses with respect to every log-probability and every value, ``[N]`` each."""
         policy = policy_dloss_dlogp(log_prob, targets.advantage, denominator_logp=targets.old_logp, clip=self.clip_rule)
-        critic = value_dloss_dvalue(value, targets.value_target, old_value=targets.old_value, clip=self.value_clip, scale=self.value_scale)
-        return policy, critic
+        return policy, value_dloss_dvalue(value, targets.value_target, **self._critic(targets))
+
+    def _critic(self, targets: MinibatchTargets) -> dict[str, Any]:
+        """How the critic's error is clipped and scaled."""
+        return {"old_value": targets.old_value, "clip": self.value_clip, "pessimistic": self.pessimistic, "scale": self.value_scale}
 
 
 @dataclass(frozen=True)

@@ -64,13 +64,19 @@ def ros_dloss_dlogp(logp: Tensor, target_logp: Tensor) -> Tensor:
 
 @torch.no_grad()
 def value_dloss_dvalue(
-    value: Tensor, target: Tensor, *, old_value: Tensor | None = None, clip: float | None = None, scale: float = 0.5
+    value: Tensor,
+    target: Tensor,
+    *,
+    old_value: Tensor | None = None,
+    clip: float | None = None,
+    pessimistic: bool = True,
+    scale: float = 0.5,
 ) -> Tensor:
-    """Derivative of :func:`~rheostat.objectives.value.value_loss` (plain mean, pessimistic where clipped) with respect to ``value``.
+    """Derivative of :func:`~rheostat.objectives.value.value_loss` (a plain mean) with respect to ``value``.
 
     Args:
         value, target, old_value: ``[N]``, as there.
-        clip, scale: as there.
+        clip, pessimistic, scale: as there.
 
     Returns:
         ``[N]``.
@@ -87,6 +93,8 @@ def value_dloss_dvalue(
         raise RheostatError("Clipping the value needs the value at the start of the update: give old_value, or clip=None.")
     change = value - old_value
     clipped = change.clamp(-clip, clip)
-    clipped_error = (old_value - target).add_(clipped)
-    # No gradient where v left the window and the clipped error is the larger one.
-    return dloss_dlogp.masked_fill_((clipped != change) & (clipped_error.abs_() > error.abs_()), 0.0)
+    left = clipped != change
+    if pessimistic:  # no gradient where v left the window and the clipped error is the larger one
+        clipped_error = (old_value - target).add_(clipped)
+        left &= clipped_error.abs_() > error.abs_()
+    return dloss_dlogp.masked_fill_(left, 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -67,15 +69,16 @@ def test_a_ratio_on_the_bound_keeps_its_gradient() -> None:
     torch.testing.assert_close(dloss_dlogp, -advantage * ratio / 4)
 
 
-@given(seed=st.integers(0, 2**31), clip=st.sampled_from([None, 0.1, 0.5]), scale=st.sampled_from([0.5, 1.0]))
+@given(seed=st.integers(0, 2**31), clip=st.sampled_from([None, 0.1, 0.5]), pessimistic=st.booleans(), scale=st.sampled_from([0.5, 1.0]))
 @settings(max_examples=60, deadline=None)
-def test_value_slope_is_the_gradient_of_the_value_loss(seed: int, clip: float | None, scale: float) -> None:
+def test_value_slope_is_the_gradient_of_the_value_loss(seed: int, clip: float | None, pessimistic: bool, scale: float) -> None:
     value, target, old, _ = rows(seed)
     old[:4] = value[:4]
     target[4:8] = value[4:8]
     value.requires_grad_()
-    loss = value_loss(value, target, old_value=old, clip=clip, scale=scale)
-    torch.testing.assert_close(value_dloss_dvalue(value.detach(), target, old_value=old, clip=clip, scale=scale), by_autograd(loss, value))
+    options: dict[str, Any] = {"old_value": old, "clip": clip, "pessimistic": pessimistic, "scale": scale}
+    loss = value_loss(value, target, **options)
+    torch.testing.assert_close(value_dloss_dvalue(value.detach(), target, **options), by_autograd(loss, value))
 
 
 def test_behaviour_and_ros_slopes_are_the_gradients_of_their_losses() -> None:
