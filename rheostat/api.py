@@ -25,6 +25,7 @@ from rheostat.training.sinks import check_sinks
 from rheostat.training.trust import require_trust, trusting
 
 if TYPE_CHECKING:
+    from rheostat.analysis.corpus import CorpusFacts
     from rheostat.buffers.offline import OfflineData
     from rheostat.diagnostics.disagreement.disagreement_result import Disagreement
     from rheostat.diagnostics.microscope.microscope_result import MicroscopeResult
@@ -378,6 +379,22 @@ def boundary(before: str | Path, after: str | Path, *, task: str | None = None, 
     finally:
         first.close()
         second.close()
+
+
+def corpus(*files: str | Path, model: str | Path | None = None, after: str | Path | None = None) -> list[CorpusFacts]:
+    """What can be told of files of expert rows: length, duplicates, distances, entropy per token and latent shift.
+
+    Args:
+        files: prompts and completions, in any format that ``experts`` takes; at least one.
+        model: the model under which the entropy is measured; see :func:`rheostat.experiments.corpora.corpus_facts`.
+        after: what became of it by training, for the latent shift.
+
+    Raises:
+        RheostatError: no file, one that cannot be read, or a model that cannot read its rows.
+    """
+    from rheostat.experiments.corpora import corpus_facts
+
+    return corpus_facts(files, model, after)
 
 
 def sweep(method: str, task: str, **options: Any) -> Any:

@@ -19,6 +19,7 @@ import tyro
 from rheostat.cli.boundaries import BoundaryCommand
 from rheostat.cli.catalogue import BaseModel, Config, List, Show
 from rheostat.cli.comparisons import Compare, Demo, Sweep, Tune
+from rheostat.cli.corpora import Corpus
 from rheostat.cli.dataset import Dataset
 from rheostat.cli.disagreement import Disagree
 from rheostat.cli.installation import Completion, Doctor
@@ -56,6 +57,7 @@ COMMANDS: dict[str, Any] = {
     "disagree": Disagree,
     "lab": Laboratory,
     "base-model": BaseModel,
+    "corpus": Corpus,
     "dataset": Dataset,
     "ope": OffPolicyEvaluation,
     "doctor": Doctor,
@@ -65,7 +67,7 @@ COMMANDS: dict[str, Any] = {
 
 TRUST = "--trust"
 METHODS = "--methods"
-OPENERS = ("train", "resume", "evaluate", "export", "boundary", "disagree", "ope")
+OPENERS = ("train", "resume", "evaluate", "export", "boundary", "corpus", "disagree", "ope")
 """Commands that open runs and may execute code that these name."""
 
 

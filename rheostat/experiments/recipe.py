@@ -16,7 +16,8 @@
 
 A stage is an ordinary run in a folder of its own, so it is looked at and evaluated like any other. It begins with the weights of the
 stage before it, of the stage that ``from`` names, or with ``from = "start"`` with the model that no stage has trained. The optimiser is
-new in every stage. ``pass_rate = [LOW, HIGH]`` keeps those prompts of a file that the stage's first policy solves so often.
+new in every stage. ``pass_rate = [LOW, HIGH]`` keeps those prompts of a file that the stage's first policy solves so often, and
+``experts_of_best = [STAGE, STAGE]`` takes the expert rows of the one of these earlier stages whose policy ended best.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from rheostat.analysis.records import read_record
 from rheostat.errors import RheostatError, unknown
 from rheostat.experiments.manifests import read_fields, write_fields
 from rheostat.json_text import plain
@@ -41,7 +43,7 @@ from rheostat.training.starting_point import refuse_other_networks
 
 RECIPE = "recipe.json"
 START = "start"
-KEYS = ("name", "method", "from", "pass_rate", "pass_rate_samples")
+KEYS = ("name", "method", "from", "pass_rate", "pass_rate_samples", "experts_of_best")
 SUFFIXES = (".toml", ".yaml", ".yml", ".json")
 MOST_STAGES = 100
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
@@ -59,6 +61,8 @@ class Stage:
         pass_rate: lowest and highest share of right completions, in [0, 1], of the prompts that are trained on; None trains on all. It is
             measured with the policy that the stage begins with. Prompts must come from a file.
         pass_rate_samples: completions of each prompt for that.
+        experts_of_best: names of earlier stages, each with expert rows of its own; the run learns from those rows with which a policy
+            came out best, by its final measurement. Empty: from its own.
     """
 
     name: str
@@ -67,6 +71,7 @@ class Stage:
     begins: str | None = None
     pass_rate: tuple[float, float] | None = None
     pass_rate_samples: int = 8
+    experts_of_best: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", _kept(self.settings))
@@ -97,7 +102,11 @@ class Recipe:
         number = self.stages.index(stage)
         if stage.begins == START or (stage.begins is None and not number):
             return None
-        return self.stages[number - 1] if stage.begins is None else next(each for each in self.stages if each.name == stage.begins)
+        return self.stages[number - 1] if stage.begins is None else self.named(stage.begins)
+
+    def named(self, name: str) -> Stage:
+        """The stage of a name that there is."""
+        return next(each for each in self.stages if each.name == name)
 
     def _check(self, stage: Stage, number: int) -> None:
         """Refuse a stage that begins with one that is not before it, or that filters by what is no share."""
@@ -109,6 +118,7 @@ class Recipe:
                     f"Stage {stage.name} begins with {stage.begins}, which comes later or is itself: name an earlier stage."
                 )
             raise unknown(f"stage before {stage.name}", stage.begins, [*earlier, START])
+        self._check_trials(stage, earlier)
         if stage.pass_rate is not None:
             low, high = stage.pass_rate
             if not 0 <= low <= high <= 1:
@@ -117,6 +127,21 @@ class Recipe:
                 )
             if stage.pass_rate_samples < 1:
                 raise RheostatError(f"Stage {stage.name}: pass_rate_samples is {stage.pass_rate_samples}; take at least 1 completion.")
+
+    def _check_trials(self, stage: Stage, earlier: list[str]) -> None:
+        """Refuse trials that are not before the stage, or that try nothing."""
+        for name in stage.experts_of_best:
+            if name not in earlier:
+                raise unknown(f"stage before {stage.name}", name, earlier)
+            if self.experts_tried(name) is None:
+                raise RheostatError(f"Stage {stage.name}: {name} has no expert rows of its own to compare: give it experts.")
+        if stage.experts_of_best and "experts" in stage.settings:
+            raise RheostatError(f"Stage {stage.name}: experts and experts_of_best both say whose rows are learned from: use one of them.")
+
+    def experts_tried(self, name: str) -> str | None:
+        """The file of expert rows that a stage names for itself; None where it names none."""
+        found = self.named(name).settings.get("experts")
+        return None if found is None else str(found)
 
     def folder(self, stage: Stage) -> str:
         """Name of its folder."""
@@ -139,6 +164,10 @@ class Recipe:
                 general["from_run"] = str(directory / self.folder(before))
             if stage.pass_rate is not None and not general.get("prompts"):
                 raise RheostatError("pass_rate chooses among the prompts of a file: give prompts, or leave it out.")
+            if stage.experts_of_best:  # before the trials are over, any of them shows what the run refuses
+                general["experts"] = self.experts_tried(
+                    stage.experts_of_best[0] if directory is None else best_trial(directory, self, stage)
+                )
             if directory is not None and stage.pass_rate is not None:
                 general["prompts"] = str(filtered_prompts(directory, self, stage))
             task = own.task or task_of_prompts(stage.method, general)
@@ -190,6 +219,7 @@ def _as_table(stage: Stage) -> dict[str, Any]:
     said |= {} if stage.begins is None else {"from": stage.begins}
     if stage.pass_rate is not None:
         said |= {"pass_rate": list(stage.pass_rate), "pass_rate_samples": stage.pass_rate_samples}  # type: ignore[dict-item]
+    said |= {"experts_of_best": list(stage.experts_of_best)} if stage.experts_of_best else {}  # type: ignore[dict-item]
     return said | plain(dict(stage.settings))
 
 
@@ -244,7 +274,10 @@ def _stage(said: dict[str, Any], number: int) -> Stage:
     samples = 8 if samples is None else samples
     if not isinstance(samples, int) or isinstance(samples, bool):
         raise RheostatError(f"Stage {name}: pass_rate_samples is {samples!r}; it is a number of completions.")
-    return Stage(name, method, said, begins, rate, samples)
+    trials = said.pop("experts_of_best", [])
+    if not isinstance(trials, list | tuple) or not all(isinstance(each, str) for each in trials) or len(set(trials)) != len(trials):
+        raise RheostatError(f"Stage {name}: experts_of_best is {trials!r}; write the names of earlier stages, each once.")
+    return Stage(name, method, said, begins, rate, samples, tuple(trials))
 
 
 def _text(value: Any, key: str) -> str:
@@ -312,3 +345,17 @@ def read_kept(directory: str | Path) -> Recipe | None:
 def filtered_prompts(directory: Path, recipe: Recipe, stage: Stage) -> Path:
     """Where the prompts of a stage with a filter are kept."""
     return directory / f"{recipe.folder(stage)}-prompts.jsonl"
+
+
+def best_trial(directory: Path, recipe: Recipe, stage: Stage) -> str:
+    """The earlier stage whose expert rows a stage learns from: the one that ended best, the first of equals.
+
+    Raises:
+        RheostatError: one of them has measured nothing.
+    """
+    return best_of({name: read_record(directory / recipe.folder(recipe.named(name))).final for name in stage.experts_of_best})
+
+
+def best_of(finals: Mapping[str, float]) -> str:
+    """The name with the largest number, the first of equals."""
+    return max(finals, key=finals.__getitem__)

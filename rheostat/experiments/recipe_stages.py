@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rheostat.analysis.metrics import FINALS
+from rheostat.collect.language.pass_rates import pass_rates
 from rheostat.errors import Interrupted, RheostatError
 from rheostat.experiments.manifests import read_fields, write_fields
-from rheostat.experiments.recipe import START, Recipe, Stage, filtered_prompts
+from rheostat.experiments.recipe import START, Recipe, Stage, best_trial, filtered_prompts
 from rheostat.files import sha256, write_atomically
 from rheostat.json_text import plain
 from rheostat.tasks.language.prompt_files import FilePrompts, read_row
@@ -22,7 +21,6 @@ from rheostat.training.logs import METRICS, read_jsonl
 from rheostat.training.run import Run
 from rheostat.training.settings import Settings
 
-PROMPTS_AT_ONCE = 64
 COSTS = ("generated_tokens", "learner_tokens", "reward_calls", "flops")
 """Columns of the log that count from the beginning of a run."""
 
@@ -97,7 +95,7 @@ def choose_prompts(recipe: Recipe, directory: Path, stage: Stage) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     run = Run.create(scratch, settings)
     try:
-        rates = pass_rates(run, stage.pass_rate_samples)
+        rates = rates_of(run, stage.pass_rate_samples)
         kept = {key for key, rate in rates.items() if low <= rate <= high}
         rows = list(_rows_kept(run, settings, rates.keys() - kept))
     finally:
@@ -114,7 +112,7 @@ def choose_prompts(recipe: Recipe, directory: Path, stage: Stage) -> None:
     write_fields(path.with_suffix(".facts.json"), facts)
 
 
-def pass_rates(run: Run, samples: int) -> dict[str, float]:
+def rates_of(run: Run, samples: int) -> dict[str, float]:
     """Share of right completions of every training prompt of a file, by the prompt's key; prompts that no completion of could be graded are
     left out. The run's own training does not change.
 
@@ -123,22 +121,12 @@ def pass_rates(run: Run, samples: int) -> dict[str, float]:
         samples: completions of each.
     """
     context: Any = run.method.context
-    task = context.setup.task
-    prompts = {prompt.key: prompt for prompt in task.block(0, "train", 0)}
+    prompts = {prompt.key: prompt for prompt in context.setup.task.block(0, "train", 0)}
     encoded = [(prompts[key], context.setup.encoder.encode(prompts[key])) for key in sorted(prompts)]
     drawn = [(prompt, ids) for prompt, ids in encoded if ids is not None]
-    found: dict[str, float] = {}
     with context.evaluating():
-        for first in range(0, len(drawn), PROMPTS_AT_ONCE):
-            some = drawn[first : first + PROMPTS_AT_ONCE]
-            numbers = list(range(first, first + len(some)))
-            graded = context.collector.sample(
-                some, samples, context.sampling, numbers=numbers, purpose="pass rates", version=context.updates
-            )
-            right, valid = ((each).view(len(some), samples) for each in (graded.scores.reward >= 1.0, graded.scores.valid))
-            share = (right & valid).sum(1) / valid.sum(1)
-            found |= {prompt.key: float(rate) for (prompt, _), rate in zip(some, share, strict=True) if not torch.isnan(rate)}
-    return found
+        parts = list(pass_rates(context.collector, drawn, samples, context.sampling, version=context.updates))
+    return {key: rate for _, rates in parts for key, rate in rates.items()}
 
 
 def _rows_kept(run: Run, settings: Settings, dropped: set[str]) -> Iterator[Mapping[str, Any]]:
@@ -167,8 +155,8 @@ def filter_facts(path: Path) -> dict[str, Any] | None:
 def stage_rows(recipe: Recipe, directory: Path) -> list[dict[str, Any]]:
     """What every stage began with, did and cost, in order, as plain JSON; stages that have not begun are left out.
 
-    ``steps`` and the costs are those of the stage alone; ``measure`` is the name of what was measured on the way, with its ``first`` and
-    ``last`` value.
+    ``experts_of`` is the earlier stage whose expert rows it learned from; ``steps`` and the costs are those of the stage alone; ``measure``
+    is the name of what was measured on the way, with its ``first`` and ``last`` value.
     """
     rows = []
     for stage in recipe.stages:
@@ -187,6 +175,7 @@ def stage_rows(recipe: Recipe, directory: Path) -> list[dict[str, Any]]:
             | {"finished": is_finished(place), "steps": last.get("steps", 0), "seconds": summary.get("seconds")}
             | {"measure": measure, "first": values[0] if values else None, "last": values[-1] if values else None}
             | {"prompts": None if facts is None else f"{facts['kept']} of {facts['of']}"}
+            | {"experts_of": best_trial(directory, recipe, stage) if stage.experts_of_best else None}
             | {name: last[name] for name in COSTS if name in last}
         )
     return rows

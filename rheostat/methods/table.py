@@ -88,6 +88,13 @@ METHODS: dict[str, Entry] = {
     "cispo": Entry("rheostat.methods.language.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
     "cql": Entry("rheostat.methods.control.cql:CQL", "control", "Conservative Q-learning", "2006.04779", "vectors (CORL), laws, resume"),
     "dapo": Entry("rheostat.methods.language.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
+    "ded": Entry(
+        "rheostat.methods.language.ded:DED",
+        "language",
+        "A small corpus chosen well, then fine-tuning",
+        "2508.09883",
+        "vectors (equations), plain (loops), laws, probes, resume",
+    ),
     "dpo": Entry(
         "rheostat.methods.language.dpo:DPO",
         "language",

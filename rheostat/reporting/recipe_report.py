@@ -20,7 +20,7 @@ from rheostat.reporting.report import Section, render, unread, write_page
 from rheostat.terminal import print_table
 from rheostat.training.logs import METRICS, read_jsonl
 
-COLUMNS = ["stage", "method", "begins with", "prompts", "steps", "measured", "before", "after", "seconds"]
+COLUMNS = ["stage", "method", "begins with", "prompts", "experts of", "steps", "measured", "before", "after", "seconds"]
 
 
 def cells_of(rows: list[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -40,7 +40,8 @@ def _facts(row: dict[str, Any]) -> list[str]:
     measured = "" if row["measure"] is None else describe(row["measure"]).label.lower()
     name = row["stage"] if row["finished"] else f"{row['stage']} (not finished)"
     before, after = (_number(row[key]) if row["measure"] else "" for key in ("first", "last"))
-    return [name, row["method"], row["from"], row["prompts"] or "", _number(row["steps"]), measured, before, after, _number(row["seconds"])]
+    chosen = [row["prompts"] or "", row["experts_of"] or ""]
+    return [name, row["method"], row["from"], *chosen, _number(row["steps"]), measured, before, after, _number(row["seconds"])]
 
 
 def _number(value: Any) -> str:
@@ -53,7 +54,7 @@ def print_recipe(rows: list[dict[str, Any]], directory: Path) -> None:
     """The table of stages on the terminal."""
     columns, cells = cells_of(rows)
     optional = [each for each in columns if each not in ("stage", "method", "steps", "before", "after", "seconds")]
-    numbers = set(columns) - {"stage", "method", "begins with", "measured"}
+    numbers = set(columns) - {"stage", "method", "begins with", "experts of", "measured"}
     print_table(f"{directory.name}: stages", columns, cells, numbers=numbers, optional=optional)
 
 

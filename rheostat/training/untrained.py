@@ -50,7 +50,7 @@ def opened(before: str | Path, after: str | Path, task: str | None = None) -> tu
     Raises:
         RheostatError: neither a run nor a task, both, or a run of control.
     """
-    runs = {index: Run.load(Path(each)) for index, each in enumerate((before, after)) if _is_run(Path(each))}
+    runs = {index: Run.load(Path(each)) for index, each in enumerate((before, after)) if is_run(Path(each))}
     for run in runs.values():
         if table.entry(run.settings.method).domain != "language":
             raise RheostatError(f"{run.directory} trained a control policy: language models are compared here.")
@@ -62,7 +62,7 @@ def opened(before: str | Path, after: str | Path, task: str | None = None) -> tu
     return first, second
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
     """Whether a folder is a run's: folders of models have a config.json, too."""
     return (path / "config.json").is_file() and (path / "checkpoints").is_dir()
 

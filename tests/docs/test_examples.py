@@ -124,6 +124,16 @@ def test_the_recipe_of_the_page_is_one() -> None:
     assert [recipe.settings_of(stage).method for stage in recipe.stages] == ["sft", "grpo"]
 
 
+def test_the_trial_of_teachers_is_a_recipe() -> None:
+    recipe = read_recipe(EXAMPLES / "choose_a_teacher.toml")
+    assert recipe.stages[2].experts_of_best == ("careful", "terse")
+    careful, terse = (
+        read_demonstrations(EXAMPLES / f"teacher_{name}.jsonl").within(ChainSum()).worth(1.0, ChainSum().verifier())
+        for name in ("careful", "terse")
+    )
+    assert len(terse) == 72 and 36 < len(careful) < 72, "the one with the better score is not the one to learn from"
+
+
 def test_network(example: Any, tmp_path: Path) -> None:
     run = example("network").main(tmp_path / "run", steps=1024)
     assert run.summary["evaluation_return"] > 0

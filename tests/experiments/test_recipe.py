@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import signal
@@ -14,10 +15,11 @@ from typing import Any
 import pytest
 
 import rheostat
+from rheostat.analysis.records import read_record
 from rheostat.cli.entry import main
 from rheostat.errors import Interrupted, RheostatError
-from rheostat.experiments.recipe import Recipe, Stage, read_kept, read_recipe, recipe_of
-from rheostat.experiments.recipe_stages import choose_prompts, pass_rates, stage_rows, totals
+from rheostat.experiments.recipe import Recipe, Stage, best_trial, read_kept, read_recipe, recipe_of
+from rheostat.experiments.recipe_stages import choose_prompts, rates_of, stage_rows, totals
 from rheostat.training.run import Run
 from tests.border.conftest import model as model
 from tests.border.models import SMALL, sums, write_rows
@@ -239,7 +241,7 @@ def test_a_stage_trains_on_the_prompts_that_its_first_policy_solves_so_often(lan
     recipe = read_recipe_of(tmp_path / "out")
     run = Run.create(tmp_path / "same", recipe.settings_of(recipe.stages[1]).__class__(
         **vars(recipe.settings_of(recipe.stages[1])) | {"from_run": str(tmp_path / "out" / "1-all")}))  # fmt: skip
-    rates = pass_rates(run, 8)
+    rates = rates_of(run, 8)
     inside = {key for key, rate in rates.items() if 0.3 <= rate <= 0.7}
     assert 0 < len(inside) < len(rates) and found.stages[1]["prompts"] == f"{len(inside)} of {len(rates)}"
     task: Any = run.method.context.setup.task
@@ -319,3 +321,90 @@ def test_killed_at_any_moment_it_ends_bit_for_bit_the_same(whole: Path, free: Pa
     recipe = read_recipe_of(place)
     for one, other in zip(folders(recipe, whole), folders(recipe, place), strict=True):
         assert differences(one, other) == []
+
+
+@pytest.fixture
+def teachers(model: str, tmp_path: Path) -> dict[str, Any]:
+    """Two trials of the same student and a stage that goes on with the better one's rows; a completion of even length is right."""
+    (tmp_path / "even.py").write_text(EVEN)
+    rows = sums()
+    files = {
+        name: write_rows(tmp_path / f"{name}.jsonl", [row | {"completion": text} for row in rows for text in texts])
+        for name, texts in (("short", ("it is 3", "3")), ("long", ("33", "4444", "12")))
+    }
+    own = {name: list(value) if isinstance(value, tuple) else value for name, value in SMALL.items()}
+    stage = {"method": "ded", "steps": 2, "max_new_tokens": 24, "least_reward": 0.0, "most_solved": 1.0, "per_question": 1}
+    stage |= {name: value for name, value in own.items() if name not in ("progress", "steps", "group_size", "max_new_tokens")}
+    return {
+        "name": "teachers",
+        "model": model,
+        "prompts": write_rows(tmp_path / "prompts.jsonl", rows),
+        "rewards": [f"{tmp_path / 'even.py'}:even"],
+        "environment_options": {"validation_share": 0.3},
+        "stage": [
+            {"name": "short", "experts": files["short"], "evaluation_episodes": 8} | stage | {"evaluation_episodes": 8},
+            {"name": "long", "from": "start", "experts": files["long"]} | stage | {"evaluation_episodes": 8},
+            {"name": "distil", "from": "start", "experts_of_best": ["short", "long"]} | stage | {"per_question": 2},
+        ],
+    }
+
+
+def test_a_stage_learns_from_the_rows_with_which_a_student_came_out_best(teachers: dict[str, Any], tmp_path: Path) -> None:
+    found = rheostat.train_recipe(teachers, tmp_path / "out", progress=False)
+    recipe = read_recipe_of(tmp_path / "out")
+    assert recipe.to_json() == recipe_of(json.loads(json.dumps(recipe.to_json()))).to_json()
+    finals = {name: read_record(tmp_path / "out" / recipe.folder(recipe.named(name))).final for name in ("short", "long")}
+    best = max(finals, key=lambda name: float(finals[name] or 0))
+    assert [row["experts_of"] for row in found.stages] == [None, None, best]
+    own = json.loads((tmp_path / "out" / "3-distil" / "config.json").read_text())
+    assert own["settings"]["experts"] == recipe.named(best).settings["experts"]
+    assert "experts of" in (tmp_path / "out" / "report.html").read_text()
+    for summary, name in zip(("short", "long"), ("long", "short"), strict=True):  # the other way round, the other teacher
+        path = tmp_path / "out" / recipe.folder(recipe.named(summary)) / "summary.json"
+        facts = json.loads(path.read_text())
+        path.write_text(json.dumps(facts | {"accuracy": 0.1}))
+        other = tmp_path / "out" / recipe.folder(recipe.named(name)) / "summary.json"
+        other.write_text(json.dumps(json.loads(other.read_text()) | {"accuracy": 0.9}))
+        assert best_trial(tmp_path / "out", recipe, recipe.stages[2]) == name
+
+
+def test_trials_stopped_inside_and_between_go_on_exactly(teachers: dict[str, Any], tmp_path: Path) -> None:
+    place, whole = tmp_path / "out", tmp_path / "whole"
+    rheostat.train_recipe(teachers, place, progress=False)
+    place.rename(whole)
+    for turns in (1, 2, 1):
+        with contextlib.suppress(Interrupted):
+            rheostat.train_recipe(teachers, place, progress=StopAfter(turns))
+    rheostat.train_recipe(teachers, place, progress=False)
+    recipe = read_recipe_of(place)
+    for one, other in zip(folders(recipe, whole), folders(recipe, place), strict=True):
+        assert differences(one, other) == []
+
+
+def test_trials_that_try_nothing_are_refused(teachers: dict[str, Any], tmp_path: Path) -> None:
+    for sentence, change in (
+        ("Unknown stage before distil 'lang': did you mean long", {"experts_of_best": ["short", "lang"]}),
+        ("Unknown stage before distil 'distil'", {"experts_of_best": ["short", "distil"]}),
+        ("both say whose rows are learned from", {"experts": "rows.jsonl"}),
+        ("write the names of earlier stages, each once", {"experts_of_best": "short"}),
+        ("write the names of earlier stages, each once", {"experts_of_best": ["short", "short"]}),
+    ):
+        stages = [*teachers["stage"][:2], teachers["stage"][2] | change]
+        with pytest.raises(RheostatError, match=sentence):
+            rheostat.train_recipe(teachers | {"stage": stages}, tmp_path / "no", progress=False)
+    bare = {name: value for name, value in teachers["stage"][0].items() if name != "experts"}
+    with pytest.raises(RheostatError, match="Stage distil: short has no expert rows of its own to compare"):
+        rheostat.train_recipe(teachers | {"stage": [bare, *teachers["stage"][1:]]}, tmp_path / "no", progress=False)
+    assert not (tmp_path / "no").exists()
+    unmeasured = [teachers["stage"][0] | {"evaluation_episodes": 0}, *teachers["stage"][1:]]
+    with pytest.raises(RheostatError, match=r"Stage distil: .*1-short has measured no performance yet"):
+        rheostat.train_recipe(teachers | {"stage": unmeasured}, tmp_path / "out", progress=False)
+    assert (tmp_path / "out" / "2-long" / "summary.json").is_file(), "nothing computed is lost"
+
+
+def test_a_teacher_without_a_right_answer_ends_its_trial_and_nothing_else(teachers: dict[str, Any], tmp_path: Path) -> None:
+    teachers["stage"][1]["least_reward"] = 2.0
+    for _ in range(2):
+        with pytest.raises(RheostatError, match="Stage long: The teacher has no correct answer to learn from"):
+            rheostat.train_recipe(teachers, tmp_path / "out", progress=False)
+        assert (tmp_path / "out" / "1-short" / "summary.json").is_file()

@@ -149,6 +149,21 @@ def prompts() -> str:
     return str(path)
 
 
+def answers() -> str:
+    """A file of an expert's answers, six to each of twelve questions, of several styles and lengths."""
+    draw = np.random.default_rng(5)
+    task = ChainSum()
+    rows = []
+    for prompt in task.prompts("train", 7).take(12):
+        numbers, operations, _ = task.parse(str(prompt.content))
+        for style in ("steps", "rewrite", "direct"):
+            for slips in (0.0, 0.5):
+                rows.append({"prompt": prompt.content, "completion": task.demonstrate(numbers, operations, style, draw, slips)})
+    path = folder() / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
 def pairs() -> str:
     """A file of preference pairs: the right digit, and a wrong and longer answer."""
     rows = [
@@ -260,6 +275,7 @@ INPUTS: dict[str, Callable[[], Any]] = {
     "@chain": tiny_compression.teacher,
     "@blocks": lambda: tiny_compression.teacher(tiny_compression.BLOCKS),
     "@prompts": prompts,
+    "@answers": answers,
     "@pairs": pairs,
     "@judge": judge,
     "@margins": margins,

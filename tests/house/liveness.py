@@ -50,6 +50,10 @@ PUSHES: list[Options] = [{"loss.negative_gradient": push, "loss.negative_weight"
 """Some sample is pushed down."""
 HELD: Options = {"judge_every": 1, "judge_cities": 1, "learning_rate": 0.05, "steps": 96}
 """Evaluations of a fleet fail, so that its distance to the best policy counts."""
+ASKED: list[Options] = [{"experts": None, "most_solved": 1.0}]
+"""The task's own expert is the teacher."""
+FAR: list[Options] = [{"per_question": 1, "most_solved": 1.0}, {"choice": "max-sum", "most_solved": 1.0}]
+"""All of a question's right answers are there to be chosen from."""
 TOGETHER: dict[str, list[Options]] = {
     "ratio": [STEPS],
     "clip.kind": [STEPS],
@@ -149,6 +153,8 @@ TOGETHER: dict[str, list[Options]] = {
     "rollouts.strided": [{"teacher": "@blocks"}],
     "worth.horizon": [{"most_parameters": 1_000}],
     "choice.among": [MEASURED],
+    **dict.fromkeys(("teacher.questions", "teacher.answers"), ASKED),
+    **dict.fromkeys(("rows.unit", "rows.normalise"), FAR),
     **dict.fromkeys(("loss.negative_gradient", "loss.negative_weight", "loss.least_ratio"), PUSHES),
     "normalise": [{"loss": "reinforce"}],
     "baseline": [{"loss": "reinforce"}],

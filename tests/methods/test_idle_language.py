@@ -94,7 +94,7 @@ def test_every_preset_has_options_that_act_alone(method: str) -> None:
         assert configure(method, plain(config)) == config
 
 
-@pytest.mark.parametrize("method", ["dpo", "kto", "reward-model", "simpo", "sft", "luffy", "ghpo", "rl-plus", "chord"])
+@pytest.mark.parametrize("method", ["dpo", "kto", "reward-model", "simpo", "ded", "sft", "luffy", "ghpo", "rl-plus", "chord"])
 def test_tokens_of_others_are_never_cut(method: str) -> None:
     for options in ({"top_k": 3}, {"top_p": 0.5}):
         with pytest.raises(RheostatError, match="Tokens that the policy did not write may lie outside top_k and top_p"):

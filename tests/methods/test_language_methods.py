@@ -27,13 +27,14 @@ from tests.training.test_run import StopAfter
 
 LANGUAGE = [name for name, row in table.METHODS.items() if row.domain == "language" and name not in ANNOTATED]
 PAIRED = ("online-dpo", "pairwise-policy-gradient")
-GROUPED = [name for name in LANGUAGE if name not in ("sft", "ppo-lm", "reinforce", "reinforce-pp", *PAIRED)]
+GROUPED = [name for name in LANGUAGE if name not in ("ded", "sft", "ppo-lm", "reinforce", "reinforce-pp", *PAIRED)]
 SMALL: dict[str, Any] = {
     "prompts_per_batch": 4, "group_size": 4, "max_new_tokens": 12, "learning_rate": 1e-3, "evaluate_every": 0, "evaluation_episodes": 0,
     "steps": 2, "checkpoint_every": 2, "threads": 1, "environment_options": {},
 }  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {
     "sft": {"max_new_tokens": 48},
+    "ded": {"max_new_tokens": 48, "questions": 24, "answers_per_question": 2, "most_solved": 0.75},
     "luffy": {"max_new_tokens": 48},
     "chord": {"max_new_tokens": 48},
     "rl-plus": {"max_new_tokens": 48},
@@ -107,7 +108,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def small(method: str, model: str, task: Any = None, **options: Any) -> Any:
     values = SMALL | OWN.get(method, {}) | {"model": model} | options
-    if method in ("sft", "pairwise-policy-gradient"):  # nobody samples groups, or their size is no choice
+    if method in ("ded", "sft", "pairwise-policy-gradient"):  # nobody samples groups, or their size is no choice
         del values["group_size"]
     return settings_for(method, task or Lenient(), **values)
 

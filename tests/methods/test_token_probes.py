@@ -173,6 +173,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] =
     "rloo": ({}, own(leave_one_out)),
     "rwr": ({}, weighted),
     "self-curation": ({}, own(standardised)),
+    "ded": ({"most_solved": 1.0, "questions": 12, "answers_per_question": 1}, imitation),
     "sft": ({}, imitation),
     "tis": ({}, own(standardised)),
 }

@@ -148,6 +148,8 @@ POLICY_GRADIENTS = [
 ]  # fmt: skip
 
 OTHERS_ROWS = [
+    case("ded", losses.likelihood, group_size="left out", most_solved=1.0, questions=12, answers_per_question=2, **LONG,
+         sees={"source expert"}),
     case("sft", losses.likelihood, group_size="left out", **LONG, sees={"source expert"}),
     case("rft", losses.likelihood, kept=losses.right),
     case("rft/kl", lambda world, rows: losses.likelihood(world, rows) + 0.1 * losses.token_mean(losses.k3(world, rows)),

@@ -16,6 +16,7 @@ LOSSES: dict[str, tuple[str, str]] = {
     "chord": ("chord", "mix/"),
     "cispo": ("baselines-llm", "loss/cispo"),
     "dapo": ("baselines-llm", "trl/dapo/token_hi"),
+    "ded": ("ded", "sft_loss"),
     "dpo": ("baselines-preference", "dpo_sigmoid_beta"),
     "dr-grpo": ("baselines-llm", "trl/dr_grpo/token"),
     "ghpo": ("ghpo", "loss/"),
