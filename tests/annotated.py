@@ -36,9 +36,17 @@ def sums(count: int = 100) -> list[Row]:
 
 def sizes(method: str, count: int = 4) -> Row:
     """The options that say how many answers or pairs are in a batch."""
-    return {"pairs_per_batch" if lesson_of(method) == "pairs" else "answers_per_batch": count}
+    return {"pairs_per_batch" if lesson_of(method) in ("pairs", "zoo") else "answers_per_batch": count}
+
+
+def zoo(row: Row, reference: str = "#") -> Row:
+    """A pair as the answers of two policies: the one that wrote the chosen answer has written a reference, too."""
+    rest = {name: value for name, value in row.items() if name not in ("chosen", "rejected")}
+    return rest | {"completions": [reference, row["chosen"], row["rejected"]], "policies": ["one", "one", "other"]}
 
 
 def annotated(method: str, rows: list[Row] | None = None, **options: Any) -> PreferencePrompts:
     """The same as the task of a method."""
-    return PreferencePrompts(sums() if rows is None else rows, lesson_of(method) or "pairs", **options)  # type: ignore[arg-type]
+    rows, lesson = sums() if rows is None else rows, lesson_of(method) or "pairs"
+    rows = [zoo(row) if "chosen" in row else row for row in rows] if lesson == "zoo" else rows
+    return PreferencePrompts(rows, lesson, **options)  # type: ignore[arg-type]

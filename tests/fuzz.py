@@ -131,10 +131,10 @@ class Stage:
         if table.entry(method).domain == "compression":
             return ["train", method, "shapes", "--teacher", "small", "--environment", "images", "60", "side", "6"]
         from rheostat.training.language_setup import uses_experts
-        from tests.annotated import ANNOTATED
+        from tests.annotated import ANNOTATED, lesson_of
 
         if method in ANNOTATED:
-            pairs = str(self.folder / "pairs.jsonl")
+            pairs = str(self.folder / ("zoo.jsonl" if lesson_of(method) == "zoo" else "pairs.jsonl"))
             return ["train", method, "--model", str(self.folder / "model"), "--preferences", pairs, "--environment", "max_new_tokens", "12"]
         model, prompts = str(self.folder / "model"), str(self.folder / "prompts.jsonl")
         own = {"treepo": ["--tree.segment", "4"], "rlfr": ["--offline.rows", "2", "--offline.steps", "2"]}.get(method, [])
@@ -159,6 +159,7 @@ def make_stage(folder: Path) -> Stage:
     import rheostat
     from rheostat.errors import Interrupted
     from rheostat.training.run import Run
+    from tests.annotated import zoo
     from tests.border.models import SMALL, build, sums, write_rows
     from tests.tiny_control import gather, small
     from tests.training.test_run import StopAfter
@@ -166,7 +167,9 @@ def make_stage(folder: Path) -> Stage:
     folder.mkdir(parents=True, exist_ok=True)
     rows = [row | {"completion": row["answer"]} for row in sums()]
     model, prompts = build(folder / "model"), write_rows(folder / "prompts.jsonl", rows)
-    write_rows(folder / "pairs.jsonl", [{"prompt": row["prompt"], "chosen": row["answer"], "rejected": "no"} for row in rows])
+    pairs = [{"prompt": row["prompt"], "chosen": row["answer"], "rejected": "no"} for row in rows]
+    write_rows(folder / "pairs.jsonl", pairs)
+    write_rows(folder / "zoo.jsonl", [zoo(row, "yes") for row in pairs])
     settings = small("ppo", steps=384, checkpoint_every=128, evaluation_episodes=1)
     Run.create(folder / "run", settings).train()
     halted = Run.create(folder / "stopped", settings)

@@ -36,7 +36,7 @@ from rheostat.tasks.language.demonstrations import Completion
 from rheostat.tasks.language.preference_rows import PreferencePrompts
 from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt
 from rheostat.training.building import build_method
-from tests.annotated import ANNOTATED, annotated
+from tests.annotated import ANNOTATED, annotated, lesson_of, zoo
 from tests.learners import credited, losses
 from tests.tiny_language import model as random_model
 
@@ -122,8 +122,10 @@ class TokenWorld(LanguageTask):
 
 def preferences(method: str) -> PreferencePrompts:
     """Pairs of one kind: a is preferred to b."""
-    rows = [{"prompt": "?", "chosen": "a", "rejected": "b"}] * 8
-    return annotated(method, rows, validation=[{"prompt": "!", "chosen": "a", "rejected": "b"}], max_new_tokens=2)
+    rows, held_out = ([{"prompt": prompt, "chosen": "a", "rejected": "b"}] * count for prompt, count in (("?", 8), ("!", 1)))
+    if lesson_of(method) == "zoo":
+        rows, held_out = ([zoo(row, "c") for row in each] for each in (rows, held_out))
+    return annotated(method, rows, validation=held_out, max_new_tokens=2)
 
 
 @cache
@@ -237,6 +239,7 @@ MARGINS: dict[str, tuple[dict[str, Any], float | None]] = {
     "ipo": ({"beta": BETA}, 1 / (2 * BETA)),
     "kto": ({"beta": BETA}, None),
     "orpo": ({"odds_coefficient": 1.0}, None),
+    "polar": ({}, None),
     "reward-model": ({}, None),
     "robust-dpo": (SMOOTHED, None),
     "simpo": ({"label_smoothing": FLIPPED}, (math.log((1 - FLIPPED) / FLIPPED) + 0.5) / 2.0),

@@ -69,6 +69,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "ospo": {"ospo": ("*",)},
     "pmoe": {"pmoe": ("sac_update*",)},
     "pmoe-ppo": {"pmoe": ("gmm_log_prob*", "ppo_total_loss")},
+    "polar": {"polar": ("*",)},
     "ppo": {"baselines-control": ("gae_*", "ppo_*"), "props": ("target_ppo_minibatch", "gae_over_reordered_buffer")},
     "ppo-buffer": {"props": ("target_ppo_minibatch", "gae_over_reordered_buffer")},
     "ppo-lm": {"baselines-llm": ("adv/gae_*", "value/*", "loss/ppo_symmetric/token-mean/*")},

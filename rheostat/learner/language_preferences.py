@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Protocol
@@ -84,6 +85,12 @@ def start_of(context: Any) -> str | None:
     return next((name for name in ("reference", StartComparison.start) if name in context.models), None)
 
 
+def held_out_of(task: Any, count: int) -> list[Prompt]:
+    """Held-out prompts of a task, at most so many; of a file of preferences every row, although prompts repeat."""
+    found: list[Prompt] = task.held_out(count) if isinstance(task, PreferencePrompts) else task.validation(count)
+    return found
+
+
 def measure(context: Any, count: int, term: PairTerm | None = None) -> Metrics:
     """What is measured of a policy on held-out data: how it ranks pairs, if there are any, and what it samples, if that can be graded.
 
@@ -93,8 +100,7 @@ def measure(context: Any, count: int, term: PairTerm | None = None) -> Metrics:
         term: says what of the two answers of a pair is compared.
     """
     found: Metrics = {}
-    task = context.setup.task
-    held_out = task.held_out(count) if isinstance(task, PreferencePrompts) else task.validation(count)
+    held_out = held_out_of(context.setup.task, count)
     if term is not None and all(column in prompt.columns for prompt in held_out for column in COLUMNS):
         found |= measure_pairs(context, held_out, term)
     for column in ("label", "score"):
@@ -105,16 +111,17 @@ def measure(context: Any, count: int, term: PairTerm | None = None) -> Metrics:
     return found
 
 
-def measure_pairs(context: Any, held_out: list[Prompt], term: PairTerm) -> Metrics:
+def measure_pairs(context: Any, held_out: list[Prompt], term: PairTerm, rows: Callable[..., Batch] = pairs_of) -> Metrics:
     """How the policy ranks held-out pairs: whether strictly as the annotator did, by how much, and what became of both answers.
 
     Args:
         context: of the learner.
         held_out: prompts with both answers.
         term: compares the answers.
+        rows: of the context, encoded prompts and their numbers: writes the pairs.
     """
     drawn = [(prompt, ids) for prompt in held_out if (ids := context.setup.encoder.encode(prompt)) is not None]
-    batch = pairs_of(context, drawn, list(range(len(drawn))))
+    batch = rows(context, drawn, list(range(len(drawn))))
     start = start_of(context)
     with torch.no_grad():
         if start is not None:

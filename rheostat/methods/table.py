@@ -198,6 +198,13 @@ METHODS: dict[str, Entry] = {
     ),
     "pmoe": Entry("rheostat.methods.control.pmoe:PMOE", "control", "SAC with a mixture of experts", "2104.09122", OWN_CODE),
     "pmoe-ppo": Entry("rheostat.methods.control.pmoe_ppo:PMOEPPO", "control", "PPO with a mixture of experts", "2104.09122", OWN_CODE),
+    "polar": Entry(
+        "rheostat.methods.language.polar:POLAR",
+        "language",
+        "Reward model that tells policies apart",
+        "2507.05197",
+        "vectors (the authors' code), plain (loops), laws, probes, resume",
+    ),
     "ppo": Entry(
         "rheostat.methods.control.ppo:PPO",
         "control",

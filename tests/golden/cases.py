@@ -114,7 +114,7 @@ OWN: dict[str, Options] = {
     "ros": {"behaviour_steps": 32, "stop": 5},
     **{
         name: {"group_size": ABSENT, "prompts_per_batch": ABSENT, "pairs_per_batch": 4}
-        for name in ("cdpo", "dpo", "ipo", "orpo", "reward-model", "robust-dpo", "simpo")
+        for name in ("cdpo", "dpo", "ipo", "orpo", "polar", "reward-model", "robust-dpo", "simpo")
     },
     "kto": {"group_size": ABSENT, "prompts_per_batch": ABSENT, "answers_per_batch": 4},
     "pairwise-policy-gradient": {"group_size": ABSENT},
@@ -253,6 +253,10 @@ RELATIVES: dict[str, Options] = {
     "kto/sampled": {"data": "sampled", "answers_per_batch": ABSENT, "prompts_per_batch": 4, "group_size": 4},
     "orpo/plain": PREFERENCES,
     "orpo/answer": PREFERENCES | {"likelihood_of": "answer", "micro_batch_rows": 2} | STEPS,
+    "polar/plain": {"task": "prompts", "preferences": "@zoo"},
+    "polar/ranked": {"task": "prompts", "preferences": "@zoo", "data": "ranked", "separator": "#", "join": ":", "focal": True}
+    | {"penalty": "log-barrier", "micro_batch_rows": 2}
+    | STEPS,
     "reward-model/plain": PREFERENCES,
     "reward-model/centred": PREFERENCES | {"centring": 0.01, "micro_batch_rows": 2} | STEPS,
     "robust-dpo/plain": PREFERENCES,

@@ -192,6 +192,23 @@ def margins() -> str:
     return str(path)
 
 
+def zoo() -> str:
+    """Answers of two policies, ordered: one writes the right digit, alone and with more digits, the other the wrong digit."""
+    rows = [
+        {
+            "prompt": f"{a}+{b}=",
+            "completions": [f"{(a + b) % 10}", f"{(a + b) % 10}0{a}"[: 2 + b % 2], f"{(a + b + 1) % 10}"],
+            "policies": [0, 0, 1],
+            "ranks": [1, 2, 3],
+        }
+        for a in range(10)
+        for b in range(10)
+    ]
+    path = folder() / "zoo.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
 def scores() -> str:
     """Single answers with a number each."""
     rows = [
@@ -280,6 +297,7 @@ INPUTS: dict[str, Callable[[], Any]] = {
     "@judge": judge,
     "@margins": margins,
     "@scores": scores,
+    "@zoo": zoo,
     "@images": lambda: Images,
     "@network": OwnNetwork,
     "@expert": expert,

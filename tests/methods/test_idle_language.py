@@ -34,6 +34,7 @@ IDLE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("kto", {}, {"max_invalid_share": 0.5}, {"data": "sampled"}),
     ("simpo", {"link": "hinge"}, {"label_smoothing": 0.1}, {"link": "sigmoid"}),
     ("pairwise-policy-gradient", {"clip": "none"}, {"clip_epsilon": 0.1}, {"clip": "joint"}),
+    ("polar", {}, {"penalty_weight": 0.1}, {"penalty": "l2"}),
     ("rwr", {"weights": "softmax"}, {"largest_weight": 5.0}, {"weights": "exponential"}),
     ("lp-reg", {"pull": 0.0}, {"threshold": 0.1}, {"pull": 0.5}),
     ("lp-reg", {"pull": 0.0}, {"rare_share": 0.1}, {"pull": 0.5}),

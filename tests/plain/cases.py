@@ -62,6 +62,11 @@ def labels() -> PreferencePrompts:
     return annotated("kto")
 
 
+def zoo() -> PreferencePrompts:
+    """The same, of two policies."""
+    return annotated("polar")
+
+
 def case(name: str, loss: Any, *, sees: frozenset[str] | set[str] = frozenset(), **others: Any) -> Case:
     """A case of the method before the slash."""
     facts = {key: others.pop(key) for key in ("turns", "task", "kept", "reward_loss", "flow_loss", "refresh") if key in others}
@@ -225,6 +230,9 @@ ANNOTATIONS = [
     case("orpo", partial(losses.orpo, weight=0.1), minibatches=2, **PAIRED),
     case("orpo/answer", partial(losses.orpo, weight=0.5, whole=False), odds_coefficient=0.5, likelihood_of="answer", **PAIRED),
     case("reward-model", partial(losses.bradley_terry, centring=0.05), centring=0.05, minibatches=2, **PAIRED),
+    case("polar", losses.same_policy, minibatches=2, **PAIRED | {"task": zoo}),
+    case("polar/options", partial(losses.same_policy, focal=True, size=0.5), focal=True, penalty="log-barrier", penalty_weight=0.5,
+         sees={"a pair that is told apart"}, **PAIRED | {"task": zoo}),
     case("kto", partial(losses.kto, beta=0.5, up=1.0, down=1.3), beta=0.5, undesirable_weight=1.3, minibatches=2, task=labels, turns=2,
          sees={"a baseline above 0"}, **JUDGED),
     case("online-dpo", partial(losses.dpo, link=losses.smoothed(0.3)), beta=0.3, kept=losses.differ, turns=2, temperature=1.0, **REWARDED),

@@ -665,6 +665,24 @@ def bradley_terry(world: World, rows: list[Row], *, centring: float) -> Tensor:
     return total / len(pairs)
 
 
+def same_policy(world: World, rows: list[Row], *, focal: bool = False, size: float = 0.0) -> Tensor:
+    """POLAR: the head after the last token of a candidate beside a reference; rows have the prompt twice around the separator."""
+    for row in rows:
+        middle, equals = row.ids.index(1), row.ids.index(16)
+        assert row.ids[: equals + 1] == row.ids[middle + 1 : middle + equals + 2] and row.places[0] == middle + equals + 2
+    total, pairs = torch.zeros((), dtype=torch.float64), sides(rows)
+    for pair in pairs:
+        score = {chosen: appraise(world.network.causal, world.network.value_head.linear, row)[1][-1] for chosen, row in pair.items()}
+        right = sigmoid(score[True] - score[False])
+        loss = -right.log()
+        if focal and right.item() > 0.5:
+            world.seen.add("a pair that is told apart")
+            loss = loss * (1 - 2 * (right - 0.5)) ** 2
+        walls = [-(5 - each).log() - (each + 5).log() for each in score.values()]
+        total = total + loss + size * sum_all(walls) / 2
+    return total / len(pairs)
+
+
 def kto(world: World, rows: list[Row], *, beta: float, up: float, down: float) -> Tensor:
     """KTO, equation 8: the baseline is of every prompt with the answer of the row before it."""
     drift = 0.0

@@ -221,6 +221,12 @@ WRONG: list[tuple[str, str, Any]] = [
     ("orpo", "rheostat.objectives.preference.log1mexp", torch.zeros_like),
     ("orpo", "rheostat.objectives.preference_terms.ChosenLikelihood.rows_of", lambda self, batch: batch.rows[batch.columns["chosen"]]),
     ("reward-model", "rheostat.objectives.preference_terms.answer_rewards", lambda value, mask: value.sum(1) / mask.sum(1)),
+    (
+        "polar",
+        "rheostat.objectives.policy_discriminator.answer_rewards",
+        lambda value, mask: value.gather(1, mask.int().argmax(1)[:, None])[:, 0],
+    ),
+    ("polar/options", "rheostat.objectives.policy_discriminator.score_penalty", lambda score, kind: score.square()),
     ("kto", "rheostat.objectives.unpaired_terms.kto_baseline", lambda mismatched: mismatched.new_zeros(())),
     ("kto", "rheostat.objectives.unpaired_terms.rotated", lambda rows: rows),
     ("online-dpo", "rheostat.objectives.preference_terms.masked_sum", lambda x, mask, dim: x.sum(dim) / mask.sum(dim)),

@@ -25,6 +25,7 @@ LOSSES: dict[str, tuple[str, str]] = {
     "kto": ("baselines-preference", "kto_"),
     "online-dpo": ("baselines-preference", "online_dpo_"),
     "orpo": ("baselines-preference", "orpo_"),
+    "polar": ("polar", "bt_"),
     "reward-model": ("baselines-preference", "bt_rm_"),
     "robust-dpo": ("baselines-preference", "dpo_robust"),
     "rwr": ("baselines-preference", "rwr_"),

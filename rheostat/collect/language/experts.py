@@ -214,7 +214,23 @@ def expert_rows(setup: LanguageSetup, prompts: list[tuple[Prompt, list[int]]], t
                 "completion may have: raise max_new_tokens or filter the file."
             )
         rows.append((ids, completion))
-    action, attention, mask, left = token_rows(rows, setup.policy.pad_id)
+    return written_rows(rows, ended, numbers, setup.policy.pad_id, Source.EXPERT)
+
+
+def written_rows(
+    rows: list[tuple[list[int], list[int]]], ended: Sequence[bool], numbers: list[int], pad: int, source: Source
+) -> Trajectories:
+    """Answers that no policy of the run has sampled, as trajectories ``[N, T]``: the sampler's log-probability is unknown (NaN), the
+    reward 0.
+
+    Args:
+        rows: token ids of each prompt and of its answer.
+        ended: whether the answers end, or were cut.
+        numbers: of their groups.
+        pad: fills what is left of prompts and right of answers.
+        source: of every token.
+    """
+    action, attention, mask, left = token_rows(rows, pad)
     shape = action.shape
     terminated, truncated = torch.zeros(shape, dtype=torch.bool), torch.zeros(shape, dtype=torch.bool)
     for row, (_, completion) in enumerate(rows):
@@ -233,7 +249,7 @@ def expert_rows(setup: LanguageSetup, prompts: list[tuple[Prompt, list[int]]], t
         sampler_logp=torch.full(shape, float("nan")),
         group=per_row(torch.tensor(numbers)),
         version=per_row(torch.full((len(rows),), -1)),
-        source=per_row(torch.full((len(rows),), int(Source.EXPERT))),
+        source=per_row(torch.full((len(rows),), int(source))),
         valid=per_row(torch.ones(len(rows), dtype=torch.bool)),
         batch_size=list(shape),
     )

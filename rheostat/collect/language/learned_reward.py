@@ -1,4 +1,6 @@
-"""A trained reward model as a reward by name: ``run:DIRECTORY`` of a run of ``reward-model``, or of a folder with a model and its head."""
+"""A trained reward model as a reward by name: ``run:DIRECTORY`` of a run of ``reward-model`` or ``polar``, or of a folder with a model and
+its head. What the head reads is kept with it: a prompt and an answer, or a candidate beside the prompt's reference answer.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,7 @@ from pathlib import Path
 import torch
 
 from rheostat.collect.language.experts import encoded_answer, token_rows
+from rheostat.collect.language.referenced import Form, ReferenceReader, reference_of
 from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores
 from rheostat.errors import RheostatError
 from rheostat.objectives.preference_terms import answer_rewards
@@ -51,14 +54,29 @@ class LearnedReward:
         self.name = folder.parent.name if folder.name == "model" else folder.name
         self.policy = LanguagePolicy.load(folder, device=device).requires_grad_(False)
         self.turn = Turn(self.policy.tokenizer)
+        form = Form.of(self.policy)
+        self.reader = None if form is None else ReferenceReader(form, self.policy)
+
+    def require(self, rows: Sequence[tuple[str, Rollout]]) -> None:
+        """Refuse rows, by their places, without what is compared with.
+
+        Raises:
+            RheostatError: a row without a reference answer for a model that reads one.
+        """
+        if self.reader is not None:
+            for where, rollout in rows:
+                reference_of(rollout.columns, where)
 
     def encode(self, rollout: Rollout) -> tuple[list[int], list[int]]:
         """Token ids of a prompt and of its answer with its end.
 
         Raises:
-            RheostatError: a prompt or an answer that the tokenizer cannot encode, or more tokens than the model has positions.
+            RheostatError: a prompt or an answer that the tokenizer cannot encode, more tokens than the model has positions, or no
+                reference answer for a model that reads one.
         """
         prompt = Prompt(rollout.prompt, rollout.answer, rollout.columns)
+        if self.reader is not None:
+            return self.reader.row(prompt, reference_of(rollout.columns, "the prompt"), rollout.completion)
         asked = encode_prompt(prompt, self.policy.tokenizer)
         said = encoded_answer(self.policy.tokenizer, self.turn, prompt, rollout.completion, cut=rollout.truncated)
         longest = self.policy.longest

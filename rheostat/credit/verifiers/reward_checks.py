@@ -27,13 +27,16 @@ Rows = Sequence[tuple[str, Rollout]]
 def check_references(verifier: Verifier, rows: Rows) -> None:
     """Refuse rows whose own reference the built-in rewards would not grade as right.
 
-    The user's own rewards are not checked: only they define what is compared. A reward of weight 0 is only logged.
+    The user's own rewards are not checked: only they define what is compared. A reward of weight 0 is only logged. A grader that cannot
+    do without something says so itself (``require``).
 
     Raises:
         RheostatError: naming the first such row, how many there are, and what its reference is.
     """
     for each, weight in _parts(verifier):
-        if isinstance(each, ExactMatch) and weight:
+        if hasattr(each, "require"):
+            each.require(rows)
+        elif isinstance(each, ExactMatch) and weight:
             _refuse([(where, rollout.answer) for where, rollout in rows if not _matches(each, rollout.answer)], len(rows), "exact match")
         elif isinstance(each, Isolated) and each.name == "math" and weight:
             _refuse(_no_mathematics(each, rows), len(rows), "reward 'math'")

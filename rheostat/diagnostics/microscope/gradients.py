@@ -41,7 +41,7 @@ NO_REWARD = {
     "best-of-n": "it imitates the best of its completions and weighs no reward",
     "kto": "it learns from labels and never sees a reward",
     "pairwise-policy-gradient": "its completions come in pairs; with groups of two rloo has the same gradient",
-    "reward-model": "it trains a reward, and no policy",
+    **dict.fromkeys(("polar", "reward-model"), "it trains a reward, and no policy"),
     "rwr": "it imitates its completions by their rewards, which is no gradient of the reward",
     "sft": "it imitates demonstrations and never sees a reward",
 }

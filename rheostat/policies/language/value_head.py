@@ -23,6 +23,8 @@ class ValueHead(nn.Module):
         self.linear = nn.Linear(width, 1)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
+        self.form = ""
+        """How the rows are written that it reads, as JSON, where they are more than a prompt and an answer; saved beside the weights."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Values ``[n]`` float32 of hidden states ``[n, C]``."""
@@ -32,7 +34,8 @@ class ValueHead(nn.Module):
         """Write the head into the folder of the model's files."""
         from safetensors.torch import save_file
 
-        save_file({name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}, folder / FILE)
+        facts = {"form": self.form} if self.form else None
+        save_file({name: tensor.detach().contiguous() for name, tensor in self.state_dict().items()}, folder / FILE, metadata=facts)
 
     def load(self, folder: Path) -> None:
         """Read what :meth:`save` wrote.
@@ -40,9 +43,12 @@ class ValueHead(nn.Module):
         Raises:
             RheostatError: a head of another width.
         """
+        from safetensors import safe_open
         from safetensors.torch import load_file
 
         state = load_file(folder / FILE)
+        with safe_open(folder / FILE, framework="pt") as file:
+            self.form = (file.metadata() or {}).get("form", "")
         width, own = state["linear.weight"].shape[-1], self.linear.weight.shape[-1]
         if width != own:
             raise RheostatError(f"The value head in {folder} is for hidden states of width {width}, the model's have {own}.")

@@ -9,17 +9,21 @@
 | ``prompt``, ``completions``, ``ranks`` | several answers, 1 is the best; equal ranks are ties |
 | ``prompt``, ``completions``, ``scores`` | several answers with a number each |
 | ``prompt``, ``completion``, ``score`` | one answer with a number; the rows of one prompt belong together |
+| ``prompt``, ``reference``, ``chosen``, ``rejected`` | a pair beside a reference answer |
+| ``prompt``, ``completions``, ``policies`` | answers of a zoo of policies, and the name of the policy that wrote each; also with ranks |
+| ``prompt``, ``completion``, ``policy`` | one answer of a zoo; the rows of one prompt belong together |
 
-Prompts and answers are text or chat messages. A method learns from pairs, labels or scores, and rows are turned into those: a pair is two
-labels, ranked or scored answers are all the pairs of which one is better. What cannot be turned is refused. Nothing is ever cut. Ties make
-no pair, and pairs that contradict each other are kept, because annotators differ; both are counted.
+Prompts and answers are text or chat messages. A method learns from pairs, labels, scores, pairs beside a reference or a zoo, and rows are
+turned into those: a pair is two labels, ranked or scored answers are all the pairs of which one is better; beside a reference, that is the
+best answer and the pairs are of the others. What cannot be turned is refused. Nothing is ever cut. Ties make no pair, and pairs that
+contradict each other are kept, because annotators differ; both are counted.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
@@ -30,16 +34,16 @@ from rheostat.tasks.language.prompt_files import FilePrompts, check_knobs
 from rheostat.tasks.language.reading import named_rows, placed, read_rows
 from rheostat.tasks.language.task_interface import Prompt, content_key
 
-Lesson = Literal["pairs", "labels", "scores"]
+Lesson = Literal["pairs", "labels", "scores", "references", "zoo"]
 """What a method learns from."""
 Unusable = Literal["error", "drop"]
 FORMS = (
-    "prompt, chosen and rejected; or prompt, completion and label; or prompt, completions and ranks (or scores); or prompt, completion and "
-    "score"
+    "prompt, chosen and rejected; or prompt, completion and label; or prompt, completions and ranks (or scores, or policies); or prompt, "
+    "completion and score (or policy)"
 )
 OWN = (
     "prompt", "chosen", "rejected", "completion", "completions", "label", "ranks", "scores", "score", "margin", "score_chosen",
-    "score_rejected",
+    "score_rejected", "policies", "policy",
 )  # fmt: skip
 """Columns that are read here; all others go along."""
 
@@ -50,6 +54,8 @@ class Answer:
 
     text: str
     worth: float
+    policy: str | None = None
+    """Who wrote it, where that is known."""
 
 
 @dataclass
@@ -59,16 +65,22 @@ class Annotated:
     where: str
     prompt: Any
     answers: list[Answer]
-    kind: Literal["order", "label", "rank", "score"]
+    kind: Literal["order", "label", "rank", "score", "policy"]
     """What the worth of an answer is."""
     columns: dict[str, Any] = field(default_factory=dict)
     pair: bool = False
     """Whether the row has a chosen and a rejected answer."""
 
+    @property
+    def alone(self) -> bool:
+        """Whether it is one answer of several that a prompt has in rows of their own."""
+        return self.kind in ("score", "policy") and len(self.answers) == 1
+
 
 class PreferencePrompts(FilePrompts):
     """Prompts with annotated answers. A row is a pair (columns ``chosen``, ``rejected``, perhaps ``margin``), a labelled answer
-    (``completion``, ``label``) or a scored one (``completion``, ``score``).
+    (``completion``, ``label``) or a scored one (``completion``, ``score``), a pair beside a ``reference``, or answers of a zoo
+    (``completions``, ``policies``).
 
     Args:
         rows: as read.
@@ -91,14 +103,15 @@ class PreferencePrompts(FilePrompts):
         taught = self._taught(rows, name)
         beside = None if held_out is None else self._taught(held_out, "the validation rows")
         super().__init__(taught, reward, **options, validation=beside)
-        if lesson == "pairs":
+        if lesson in ("pairs", "references"):
             self.counts["contradictions"] = contradictions([prompt for _, prompt in self.named])
 
     def _taught(self, rows: Any, name: str) -> list[Mapping[str, Any]]:
         read = [read_annotated(row, where, self._prompt) for where, row in named_rows(rows, name)]
         if not read:
             raise RheostatError(f"There are no preferences in {name}: give at least one row.")
-        found = list({"pairs": self._pairs, "labels": self._labels, "scores": self._scores}[self.lesson](read))
+        turned = {"pairs": self._pairs, "labels": self._labels, "scores": self._scores, "references": self._references, "zoo": self._zoo}
+        found = list(turned[self.lesson](read))
         if not found:
             told = ", ".join(f"{count} {what}" for what, count in self.counts.items())
             raise RheostatError(f"No row of {name} teaches {self.lesson} ({told or 'none has answers'}): give others.")
@@ -108,16 +121,54 @@ class PreferencePrompts(FilePrompts):
         for each in together(read):
             if each.kind == "label":
                 raise cannot(each, "labels of single answers make no pairs: use kto")
-            for one, other in combinations(each.answers, 2):
-                if one.worth == other.worth:
-                    self._count("ties")
+            if each.kind == "policy":
+                raise cannot(each, "the names of policies say who wrote an answer, not which is better: use polar")
+            yield from self._ordered(each, each.answers)
+
+    def _ordered(self, each: Annotated, answers: Sequence[Answer]) -> Iterator[Mapping[str, Any]]:
+        for one, other in combinations(answers, 2):
+            if one.worth == other.worth:
+                self._count("ties")
+                continue
+            chosen, rejected = (one, other) if one.worth > other.worth else (other, one)
+            if chosen.text == rejected.text:
+                self._same(each)
+                continue
+            gap = {"margin": chosen.worth - rejected.worth} if each.kind == "score" else {}
+            yield placed(each.columns | gap | {"prompt": each.prompt, "chosen": chosen.text, "rejected": rejected.text}, each.where)
+
+    def _references(self, read: list[Annotated]) -> Iterator[Mapping[str, Any]]:
+        """Pairs beside a reference: that of the row, else the best of at least three answers, which leaves the pairs."""
+        for each in together(read):
+            reference, answers = each.columns.get("reference"), each.answers
+            if each.kind in ("label", "policy"):
+                raise cannot(each, "it orders no answers: give ranks, scores, or a pair with the column reference")
+            if reference is None:
+                if each.pair or len(answers) < 3:
+                    raise cannot(
+                        each, "a pair needs a reference answer beside it: give the column reference, or at least three ordered answers"
+                    )
+                answers = sorted(answers, key=lambda answer: -answer.worth)
+                if answers[0].worth == answers[1].worth:
+                    self._count("rows with two best answers left out")
                     continue
-                chosen, rejected = (one, other) if one.worth > other.worth else (other, one)
-                if chosen.text == rejected.text:
-                    self._same(each)
-                    continue
-                gap = {"margin": chosen.worth - rejected.worth} if each.kind == "score" else {}
-                yield placed(each.columns | gap | {"prompt": each.prompt, "chosen": chosen.text, "rejected": rejected.text}, each.where)
+                reference, answers = answers[0].text, answers[1:]
+            told = replace(each, columns=each.columns | {"reference": _answer(reference, each.where, "reference", each.prompt)})
+            for pair in self._ordered(told, answers):
+                if told.columns["reference"] in (pair["chosen"], pair["rejected"]):
+                    self._same(each, "a candidate")
+                else:
+                    yield pair
+
+    def _zoo(self, read: list[Annotated]) -> Iterator[Mapping[str, Any]]:
+        for each in together(read):
+            policies, texts = [answer.policy for answer in each.answers], [answer.text for answer in each.answers]
+            if None in policies:
+                raise cannot(each, "it does not say who wrote the answers: give the column policies, or policy")
+            if triples_of(policies, texts):
+                yield placed(each.columns | {"prompt": each.prompt, "completions": texts, "policies": policies}, each.where)
+            else:
+                self._count("prompts without two different answers of one policy and a third of another one left out")
 
     def _labels(self, read: list[Annotated]) -> Iterator[Mapping[str, Any]]:
         for each in read:
@@ -137,11 +188,11 @@ class PreferencePrompts(FilePrompts):
             for answer in each.answers:
                 yield placed(each.columns | {"prompt": each.prompt, "completion": answer.text, "score": answer.worth}, each.where)
 
-    def _same(self, each: Annotated) -> None:
+    def _same(self, each: Annotated, which: str = "its rejected answer") -> None:
         if self.unusable == "error":
+            other = "its chosen" if which == "its rejected answer" else "its reference"
             raise RheostatError(
-                f"{each.where} has the same text as its chosen and its rejected answer: remove the row, or leave such rows out "
-                "(--unusable drop)."
+                f"{each.where} has the same text as {other} and {which}: remove the row, or leave such rows out (--unusable drop)."
             )
         self._count("pairs of equal answers left out")
 
@@ -151,7 +202,9 @@ class PreferencePrompts(FilePrompts):
     @property
     def texts(self) -> list[list[str]]:
         """The answers of every row, in the order of ``named``."""
-        columns = ("chosen", "rejected") if self.lesson == "pairs" else ("completion",)
+        if self.lesson == "zoo":
+            return [list(prompt.columns["completions"]) for _, prompt in self.named]
+        columns = {"pairs": ("chosen", "rejected"), "references": ("reference", "chosen", "rejected")}.get(self.lesson, ("completion",))
         return [[prompt.columns[column] for column in columns] for _, prompt in self.named]
 
     def at_most(self, tokens: int, lengths: Callable[[list[str]], list[int]]) -> None:
@@ -221,18 +274,19 @@ def cannot(each: Annotated, why: str) -> RheostatError:
 
 
 def together(read: list[Annotated]) -> Iterator[Annotated]:
-    """Rows whose answers are compared with each other: single scored answers of one prompt are one row, at the place of the first."""
+    """Rows whose answers are compared with each other: single answers of one prompt, with scores or with the names of who wrote them, are
+    one row, at the place of the first."""
     single: dict[str, Annotated] = {}
     for each in read:
-        if each.kind == "score" and len(each.answers) == 1:
+        if each.alone:
             key = content_key(each.prompt)
             if key in single:
                 single[key].answers.extend(each.answers)
             else:
-                single[key] = Annotated(each.where, each.prompt, list(each.answers), "score", each.columns)
+                single[key] = replace(each, answers=list(each.answers))
     emitted: set[str] = set()
     for each in read:
-        if each.kind != "score" or len(each.answers) != 1:
+        if not each.alone:
             yield each
         elif (key := content_key(each.prompt)) not in emitted:
             emitted.add(key)
@@ -274,14 +328,17 @@ def read_annotated(row: Any, where: str, prompt_column: str = "prompt") -> Annot
         raise RheostatError(f"{where} has no column 'prompt' (it has {', '.join(row) or 'none'}): give {FORMS}.")
     if "completions" in row:
         return _read_list(row, columns, where)
-    if "completion" not in row or not ("label" in row or "score" in row):
+    if "completion" not in row or not row.keys() & {"label", "score", "policy"}:
         raise RheostatError(f"{where} has the columns {', '.join(row)}, which are no preferences: give {FORMS}.")
     text = _answer(row["completion"], where, "completion")
     if "label" in row:
         if row["label"] not in (True, False, 0, 1):
             raise RheostatError(f"{where} has the label {shown(row['label'])}: it must be true (desirable) or false.")
         return Annotated(where, row["prompt"], [Answer(text, float(row["label"]))], "label", columns)
-    return Annotated(where, row["prompt"], [Answer(text, _number(row["score"], where, "score"))], "score", columns)
+    policy = _policy(row["policy"], where) if "policy" in row else None
+    if "score" not in row:
+        return Annotated(where, row["prompt"], [Answer(text, 0.0, policy)], "policy", columns)
+    return Annotated(where, row["prompt"], [Answer(text, _number(row["score"], where, "score"), policy)], "score", columns)
 
 
 def _read_pair(row: dict[str, Any], columns: dict[str, Any], where: str) -> Annotated:
@@ -308,16 +365,44 @@ def _read_pair(row: dict[str, Any], columns: dict[str, Any], where: str) -> Anno
 
 
 def _read_list(row: dict[str, Any], columns: dict[str, Any], where: str) -> Annotated:
-    answers, by = row["completions"], next((name for name in ("ranks", "scores") if name in row), None)
-    if by is None:
+    answers, told = row["completions"], [name for name in ("ranks", "scores", "policies") if name in row]
+    if not told:
         raise RheostatError(f"{where} has several completions and neither 'ranks' nor 'scores': say which of them is better.")
-    if not isinstance(answers, list) or not isinstance(row[by], list) or len(answers) != len(row[by]) or len(answers) < 2:
-        raise RheostatError(f"{where} must have two lists of one length in 'completions' and {by!r}, with at least two entries.")
-    sign = -1.0 if by == "ranks" else 1.0
+    for by in told:
+        if not isinstance(answers, list) or not isinstance(row[by], list) or len(answers) != len(row[by]) or len(answers) < 2:
+            raise RheostatError(f"{where} must have two lists of one length in 'completions' and {by!r}, with at least two entries.")
     texts = [_answer(each, where, "completions") for each in answers]
-    worths = [sign * _number(each, where, by) for each in row[by]]
-    found = [Answer(text, worth) for text, worth in zip(texts, worths, strict=True)]
-    return Annotated(where, row["prompt"], found, "rank" if by == "ranks" else "score", columns)
+    policies = [_policy(each, where) for each in row["policies"]] if "policies" in told else [None] * len(texts)
+    kind: Literal["rank", "score", "policy"] = "rank" if "ranks" in told else "score" if "scores" in told else "policy"
+    sign, by = (-1.0, "ranks") if kind == "rank" else (1.0, "scores")
+    worths = [0.0] * len(texts) if kind == "policy" else [sign * _number(each, where, by) for each in row[by]]
+    found = [Answer(text, worth, policy) for text, worth, policy in zip(texts, worths, policies, strict=True)]
+    return Annotated(where, row["prompt"], found, kind, columns)
+
+
+def triples_of(policies: Sequence[Any], texts: Sequence[str] | None = None) -> list[tuple[int, int, int]]:
+    """Every triple of places (reference, candidate of the same policy, candidate of another one) of different answers, in order.
+
+    Args:
+        policies: who wrote each answer.
+        texts: the answers; None where all differ. Equal ones are never in one triple: telling them apart would be matching strings, or
+            impossible.
+    """
+    places = range(len(policies))
+    told = range(len(policies)) if texts is None else texts
+    return [
+        (one, same, other)
+        for one in places
+        for same in places
+        for other in places
+        if policies[one] == policies[same] != policies[other] and len({told[one], told[same], told[other]}) == 3
+    ]
+
+
+def _policy(value: Any, where: str) -> str:
+    if not isinstance(value, str | int) or isinstance(value, bool) or not str(value).strip():
+        raise RheostatError(f"{where} has {shown(value)} as the name of a policy: give a text or a whole number.")
+    return str(value)
 
 
 def _number(value: Any, where: str, column: str) -> float:

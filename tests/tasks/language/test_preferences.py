@@ -137,6 +137,45 @@ def test_files_of_every_kind_teach_the_same(kind: str, tmp_path: Path) -> None:
     ]
 
 
+ZOO = {"prompt": "1+1=", "completions": ["2", "2.", "3"], "policies": ["a", "a", "b"]}
+
+
+def test_a_zoo_in_each_form() -> None:
+    single = [{"prompt": "1+1=", "completion": text, "policy": who} for text, who in zip(ZOO["completions"], ZOO["policies"], strict=True)]
+    for rows in ([ZOO], single, [ZOO | {"ranks": [1, 2, 3]}]):
+        assert taught(rows, "zoo") == [ZOO]
+
+
+def test_a_zoo_needs_two_different_answers_of_one_policy_and_a_third() -> None:
+    poor = [ZOO | {"completions": found} for found in (["2", "2", "3"], ["2", "2.", "2"])] + [ZOO | {"policies": [0, 1, 2]}]
+    task = PreferencePrompts(
+        [ZOO | {"prompt": "2="}, *(row | {"prompt": f"{n}="} for n, row in enumerate(poor))], "zoo", validation_share=0.0
+    )
+    assert len(task) == 1 and list(task.counts.values()) == [3]
+    with pytest.raises(RheostatError, match=r"No row of the preferences teaches zoo .3 prompts without two different answers"):
+        PreferencePrompts([row | {"prompt": f"{n}="} for n, row in enumerate(poor)], "zoo", validation_share=0.0)
+
+
+def test_pairs_beside_a_reference_in_each_form() -> None:
+    found = {"prompt": "1+1=", "reference": "1", "chosen": "2", "rejected": "3"}
+    assert taught([found], "references") == [found]
+    assert taught([found | {"reference": [said("1")]}], "references") == [found]
+    assert taught([{"prompt": "1+1=", "completions": ["3", "1", "2"], "ranks": [3, 1, 2]}], "references") == [found]
+    assert taught([ZOO | {"completions": ["3", "1", "2"], "ranks": [3, 1, 2]}], "references") == [found]
+    scored = taught([{"prompt": "1+1=", "completions": ["3", "1", "2"], "scores": [0, 9, 5]}], "references")
+    assert scored == [found | {"margin": 5.0}]
+
+
+def test_the_best_of_four_is_the_reference_and_the_others_are_pairs() -> None:
+    rows = [{"prompt": "?", "completions": ["c", "a", "d", "b"], "ranks": [3, 1, 3, 2]}]
+    task = PreferencePrompts(rows, "references", validation_share=0.0)
+    assert [tuple(prompt.columns.values()) for _, prompt in task.named] == [("a", "b", "c"), ("a", "b", "d")] and task.counts["ties"] == 1
+    tied = PreferencePrompts(
+        [*rows, {"prompt": "!", "completions": ["a", "b", "c"], "ranks": [1, 1, 2]}], "references", validation_share=0.0
+    )
+    assert tied.counts["rows with two best answers left out"] == 1
+
+
 REFUSED: list[tuple[str, Lesson, Any]] = [
     ("Row 1 of the preferences has no column 'rejected'", "pairs", {"prompt": "?", "chosen": "a"}),
     ("has no column 'prompt' .it has completion", "labels", {"completion": "a", "label": True}),
@@ -163,6 +202,14 @@ REFUSED: list[tuple[str, Lesson, Any]] = [
     ("needs a number for every answer", "scores", PAIR),
     ("teaches pairs .1 ties.: give others", "pairs", {"prompt": "?", "completions": ["a", "b"], "ranks": [1, 1]}),
     ("is a str, not an object", "pairs", "a"),
+    ("the names of policies say who wrote an answer, not which is better: use polar", "pairs", ZOO),
+    ("it does not say who wrote the answers: give the column policies, or policy", "zoo", PAIR),
+    ("has True as the name of a policy: give a text or a whole number", "zoo", {"prompt": "?", "completion": "a", "policy": True}),
+    ("two lists of one length in 'completions' and 'policies'", "zoo", ZOO | {"policies": ["a"]}),
+    ("it orders no answers: give ranks, scores, or a pair with the column reference", "references", ZOO),
+    ("a pair needs a reference answer beside it: give the column reference, or at least three", "references", PAIR),
+    ("has an empty answer in its column 'reference'", "references", PAIR | {"reference": " "}),
+    ("has the same text as its reference and a candidate: remove the row", "references", PAIR | {"reference": "3"}),
 ]  # fmt: skip
 
 
