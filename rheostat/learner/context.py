@@ -316,8 +316,13 @@ class LanguageContext(LearnerContext):
 
     def count_flops(self, operations: int, rows: Trajectories, model: str = "policy") -> None:
         """Count a model's pass over rows that costs so many operations per weight and token."""
-        weights = getattr(self.models.get(model), "weights", self.weights)
-        self.flops += operations * weights * tokens_seen(rows)
+        found = self.models.get(model)
+        share = getattr(getattr(found, "network", None), "share", "prompts")
+        self.count_tokens(operations, tokens_seen(rows, beginnings=share == "beginnings"), model)
+
+    def count_tokens(self, operations: int, tokens: int, model: str = "policy") -> None:
+        """Count a model's pass over so many tokens."""
+        self.flops += operations * getattr(self.models.get(model), "weights", self.weights) * tokens
 
     def sync_engine(self) -> None:
         """Tell the engine whose weights sample from now on: the present ones, or with a lag older ones."""

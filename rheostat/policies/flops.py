@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from rheostat.policies.language.packing import distinct_beginnings
 from rheostat.trajectories import Trajectories
 
 FORWARD, TRAIN = 2, 6
@@ -30,8 +31,15 @@ def matrix_weights(module: nn.Module) -> int:
     return sum(shared.values())
 
 
-def tokens_seen(rows: Trajectories) -> int:
-    """Tokens that one pass over rows ``[B, T]`` computes: every completion, and every prompt once per group, which shares it."""
+def tokens_seen(rows: Trajectories, *, beginnings: bool = False) -> int:
+    """Tokens that one pass over rows ``[B, T]`` computes.
+
+    Args:
+        rows: with group numbers.
+        beginnings: what rows begin with in common is computed once; otherwise every completion, and every prompt once per group.
+    """
+    if beginnings:
+        return distinct_beginnings(rows.action, rows.attention)
     own = rows.attention & (rows.mask.int().cumsum(1) > 0)
     completions = own.sum(1)
     prompts = (rows.attention.sum(1) - completions).tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rheostat.collect.language.generation import cached_decoding, embedded
+from rheostat.collect.language.generation.beginnings import Memory, remembering
 from rheostat.collect.language.generation.embedded import EmbeddedEngine
 from rheostat.collect.language.generation.engine import FinishReason, Generations
 from rheostat.collect.language.generation.parity import parity
@@ -119,6 +121,55 @@ def test_prompts_are_computed_once_for_their_group(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(policy().decoder, "forward", forward)
     generate(group_size=4, stop_ids=(), max_new_tokens=3)
     assert sizes == [4 * 6, 16, 16]  # padded prompts once, then one token of every row
+
+
+def test_what_a_cut_row_has_computed_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Segment by segment, rows dropped in between, with branches: the tokens are those of the rows computed afresh."""
+    tokens: list[int] = []
+    forward = cached_decoding.Decoder.forward
+    monkeypatch.setattr(
+        cached_decoding.Decoder, "forward", lambda self, ids, *a, **k: (tokens.append(len(ids)), forward(self, ids, *a, **k))[1]
+    )
+    how = Sampling(max_new_tokens=5, stop_ids=(tiny.EOS, 5, 9))
+
+    def grown(engine: EmbeddedEngine, remember: bool) -> tuple[list[list[int]], list[float], int]:
+        living, ended, logp = [list(prompt) for prompt in PROMPTS], [], []
+        tokens.clear()
+        context = engine.remembering() if remember else nullcontext(Memory(0))
+        with context as memory:
+            for level in range(3):
+                assert all(memory.computed(prompt) == (1 if remember and level else len(prompt)) for prompt in living)
+                streams = row_streams(level, 7, list(range(len(living))), 3)
+                found = engine.generate(living, streams=streams, group_size=3, sampling=how)
+                rows = [found.prompts[row // 3] + ids for row, ids in enumerate(found.completions())]
+                logp += found.logp[found.mask].tolist()
+                cut = (found.finish == FinishReason.LENGTH).tolist()
+                ended += [row for row, alive in zip(rows, cut, strict=True) if not alive]
+                living = [row for row, alive in zip(rows, cut, strict=True) if alive]
+        return ended + living, logp, sum(tokens)
+
+    mine, other = (grown(EmbeddedEngine(policy(), version=7), remember) for remember in (True, False))
+    assert mine[0] == other[0] and len(mine[0]) > len(PROMPTS) * 3
+    torch.testing.assert_close(torch.tensor(mine[1]), torch.tensor(other[1]), rtol=0, atol=1e-5)
+    assert mine[2] < other[2]
+
+
+def test_a_memory_that_is_full_or_of_other_weights_forgets() -> None:
+    engine = EmbeddedEngine(policy(), version=7)
+    with engine.remembering(most=30) as memory:
+        found = engine.generate(
+            PROMPTS, streams=row_streams(0, 7, range(4), 2), group_size=2, sampling=Sampling(max_new_tokens=4, stop_ids=())
+        )
+        rows = [found.prompts[row // 2] + ids for row, ids in enumerate(found.completions())]
+        assert 0 < memory.tokens <= 30 and {memory.of(row) is None for row in rows} == {True, False}
+        engine.update_weights(policy(), 8)
+        assert memory.tokens == 0 and all(memory.of(row) is None for row in rows)
+    other = EmbeddedEngine(policy("gpt2"), version=7)  # whose cache is another library's
+    with other.remembering() as memory:
+        other.generate(PROMPTS, streams=row_streams(0, 7, range(4), 2), group_size=2, sampling=Sampling(max_new_tokens=4, stop_ids=()))
+        assert memory.tokens == 0
+    with remembering(object()) as memory:
+        assert memory.of([1, 2]) is None and memory.computed([1, 2]) == 2
 
 
 def test_another_seed_update_prompt_or_sample_is_another_completion() -> None:

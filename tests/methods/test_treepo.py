@@ -11,6 +11,7 @@ import torch
 from rheostat.credit.verifiers import Grade, Scores
 from rheostat.errors import RheostatError
 from rheostat.parts import Batch
+from rheostat.policies.flops import TRAIN, tokens_seen
 from rheostat.tasks.language.task_interface import Limits
 from rheostat.training.run import Interrupted, Run
 from rheostat.training.settings import configure
@@ -89,6 +90,28 @@ def test_every_segment_stands_once_in_its_rows(model: str) -> None:
     assert batch.metrics["tree/shared_share"] == pytest.approx(1 - generated / rows.count())
     computed = generated + batch.metrics["tree/prefilled_tokens"]
     assert one.context.flops == 2 * one.context.weights * computed
+
+
+def test_what_paths_share_is_computed_once_and_changes_nothing(model: str) -> None:
+    """The same trees from fewer computed tokens, and the same gradient from fewer operations."""
+    spent = []
+    for share in (True, False):
+        one = learner(model, **ALL_TREES, group_size=6, share=share)
+        batch = credited(one)
+        before = one.context.flops
+        update_of(one).accumulate(one.context, batch)
+        one.context.count_flops(TRAIN, batch.rows)
+        gradient = torch.cat([parameter.grad.flatten() for parameter in one.policy.parameters()])
+        spent.append((batch, gradient, before, one.context.flops - before))
+    (mine, ours, acted, trained), (other, plain, acted_plain, trained_plain) = spent
+    assert torch.equal(mine.rows.action, other.rows.action) and torch.equal(mine.columns["path"], other.columns["path"])
+    assert float(plain.abs().max()) > 1e-3
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
+    assert mine.metrics["tree/prefilled_tokens"] < other.metrics["tree/prefilled_tokens"]
+    assert acted < acted_plain and trained < trained_plain
+    rows = mine.rows
+    ids = [tuple(row.action[row.attention].tolist()) for row in rows]
+    assert tokens_seen(rows, beginnings=True) == len({row[:end] for row in ids for end in range(1, len(row) + 1)}) < tokens_seen(rows)
 
 
 def test_a_tree_does_not_depend_on_its_neighbours(model: str) -> None:

@@ -74,7 +74,7 @@ def test_row_order_and_split_into_micro_batches_change_nothing(order: list[int],
 def test_sharing_prompts_and_recomputing_layers_change_nothing() -> None:
     action, attention, mask = tiny.rows()
     results = []
-    for options in ({}, {"share_prompts": False}, {"recompute": True}):
+    for options in ({}, {"share": "nothing"}, {"recompute": True}):
         policy = LanguagePolicy(tiny.model(), **options)
         policy.score(action, attention, mask).logp.sum().backward()
         results.append([parameter.grad for parameter in policy.parameters()])
@@ -132,11 +132,52 @@ def test_latents_of_many_tokens_are_read_in_slices_and_of_no_other_layer(monkeyp
 def test_a_shared_prompt_is_computed_once() -> None:
     action, attention, mask = tiny.rows(groups=2, group_size=4)
     before = torch.cat([mask[:, 1:], torch.zeros_like(mask[:, :1])], 1)
-    shared, alone = packing.pack(action, attention, before), packing.pack(action, attention, before, share=False)
+    shared, alone = packing.pack(action, attention, before), packing.pack(action, attention, before, share="nothing")
     prompts = (attention & ~mask).sum(1)
     every = int(prompts.sum() + mask.sum()) - len(action)  # the last token of a row predicts nothing
     once = every - int(prompts.sum() - prompts[::4].sum())
     assert (len(alone.ids), len(shared.ids)) == (usual_above(every), usual_above(once)) and once < every
+
+
+@st.composite
+def trees_of_rows(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """Rows with many common beginnings, padded on both sides, and the number of distinct beginnings up to what is needed of each."""
+    count = draw(st.integers(1, 6))
+    rows = draw(st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=7), min_size=count, max_size=count))
+    scored = [draw(st.integers(1, len(row) - 1)) for row in rows]  # the first scored token
+    left = [draw(st.integers(0, 2)) for _ in rows]
+    width = max(len(row) + pad for row, pad in zip(rows, left, strict=True)) + draw(st.integers(0, 2))
+    action, attention = torch.full((count, width), 9), torch.zeros(count, width, dtype=torch.bool)
+    mask = torch.zeros_like(attention)
+    for index, (row, pad, first) in enumerate(zip(rows, left, scored, strict=True)):
+        action[index, pad : pad + len(row)] = torch.tensor(row)
+        attention[index, pad : pad + len(row)] = True
+        mask[index, pad + first : pad + len(row)] = True
+    return action, attention, mask, len({tuple(row[:end]) for row in rows for end in range(1, len(row))})
+
+
+@given(trees_of_rows())
+def test_a_tree_of_rows_costs_its_nodes_and_scores_as_its_rows_do(rows: tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]) -> None:
+    action, attention, mask, nodes = rows
+    packed = packing.pack(action, attention, language.predicting(mask), share="beginnings")
+    assert len(packed.scatter) == usual_above(nodes)
+    results = []
+    for share in ("nothing", "beginnings"):
+        policy = shared_policy_with_values()
+        policy.share = share  # type: ignore[assignment]
+        policy.zero_grad()
+        found = policy.score(action, attention, mask, entropy=True, value=True)
+        assert found.entropy is not None and found.value is not None
+        weights = torch.linspace(-1, 2, mask.numel()).view(mask.shape)  # no two rows weigh a common token alike
+        ((found.logp + 0.1 * found.entropy + found.value) * weights).sum().backward()
+        results.append([found.logp, found.entropy, found.value, *(parameter.grad.clone() for parameter in policy.parameters())])  # type: ignore[union-attr]
+    for ours, plain in zip(results[1], results[0], strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=2e-5)
+
+
+@cache
+def shared_policy_with_values() -> LanguagePolicy:
+    return LanguagePolicy(tiny.model(), value_head=True)
 
 
 def test_sizes_are_rounded_so_that_they_repeat() -> None:

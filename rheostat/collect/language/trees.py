@@ -13,12 +13,14 @@ never branches is a group of :class:`~rheostat.collect.language.language_collect
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from rheostat.collect.language.generation.beginnings import Memory, remembering
 from rheostat.collect.language.generation.engine import FinishReason, Generations
 from rheostat.collect.language.generation.sampling import Sampling, continued
 from rheostat.collect.language.tree_growth import Ending, EvenBranching, Fork, Node, ProbableBranching, Tree, completions, repeats
@@ -58,6 +60,8 @@ class Trees:
     """End paths in whose last segment a stretch of characters occurs so often; 0 ends none."""
     repetition_window: int = option(32, at_least=1)
     """Characters of that stretch."""
+    share: bool = option(True)
+    """Compute what paths have in common once: keys and values are kept between segments, and gradient steps see shared tokens once."""
     writes: ClassVar[tuple[str, ...]] = ("path",)
     single_turn: ClassVar[str] = "a path through a tree is one completion"
     refuses: ClassVar[Mapping[str, str]] = {
@@ -90,7 +94,9 @@ class Trees:
         return self.prompts * self.width
 
     def bind(self, context: Any) -> None:
-        """Refuse segments and depths that exceed the longest completion."""
+        """Refuse segments and depths that exceed the longest completion; rows of the batch share their beginnings."""
+        if self.share:
+            context.setup.policy.share = "beginnings"
         longest = context.longest
         if self.segment >= longest:
             raise RheostatError(
@@ -118,9 +124,10 @@ class Trees:
         depth = self.levels(context.longest)
         trees = [Tree(self, ids, number, collector.seed, context.updates, depth) for (_, ids), number in zip(drawn, numbers, strict=True)]
         generated = prefilled = 0
-        while any(tree.forks for tree in trees):
-            one, two = self.grow(context, [tree for tree in trees if tree.forks])
-            generated, prefilled = generated + one, prefilled + two
+        with remembering(context.setup.engine) if self.share else nullcontext(Memory(0)) as memory:
+            while any(tree.forks for tree in trees):
+                one, two = self.grow(context, [tree for tree in trees if tree.forks], memory)
+                generated, prefilled = generated + one, prefilled + two
         leaves = [(tree, node, why) for tree in trees for node, why in tree.leaves()]
         if all(why == Ending.REPETITION for *_, why in leaves):
             raise RheostatError(
@@ -130,8 +137,14 @@ class Trees:
         prompt_of = {tree.number: prompt for tree, (prompt, _) in zip(trees, drawn, strict=True)}
         return self.batch_of(context, leaves, prompt_of, trees, generated, prefilled)
 
-    def grow(self, context: Any, trees: list[Tree]) -> tuple[int, int]:
-        """One segment for every sample of every fork; returns the tokens that were generated and that were computed again before them."""
+    def grow(self, context: Any, trees: list[Tree], memory: Memory) -> tuple[int, int]:
+        """One segment for every sample of every fork; returns the tokens that were generated and that were computed before them.
+
+        Args:
+            context: of the learner.
+            trees: those with forks.
+            memory: what the engine has kept of their paths.
+        """
         sampling: Sampling = context.sampling
         engine = context.setup.engine
         forks = [(tree, fork) for tree in trees for fork in tree.forks]
@@ -145,11 +158,13 @@ class Trees:
             prompts = [forks[index][0].ids + (node.ids() if (node := forks[index][1].node) else []) for index in members]
             streams = torch.tensor([tree.stream(sample) for tree, fork in (forks[index] for index in members) for sample in fork.samples])
             before = torch.tensor([forks[index][1].length for index in members]).repeat_interleave(copies)
+            computed = sum(map(memory.computed, prompts))
             found: Generations = engine.generate(
                 prompts, streams=continued(streams, before), group_size=copies, sampling=replace(sampling, max_new_tokens=width)
             )
-            context.count_flops(FORWARD, found.trajectories(context.setup.policy.pad_id))
-            generated, prefilled = generated + int(found.lengths.sum()), prefilled + sum(map(len, prompts))
+            new = int(found.lengths.sum())
+            context.count_tokens(FORWARD, new + computed)
+            generated, prefilled = generated + new, prefilled + computed
             stopped = (found.finish == FinishReason.STOP).tolist()
             for place, index in enumerate(members):
                 rows = range(place * copies, (place + 1) * copies)

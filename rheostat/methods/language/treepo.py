@@ -36,9 +36,11 @@ Leaves of a tree are no independent completions: what paths that have ended woul
 completions are more frequent than the policy makes them, and the root's mean leans to subtrees with many leaves. The reward of a batch is
 therefore not the policy's accuracy; measurements sample for themselves.
 
+What paths have in common is computed once (``tree.share``): the embedded engine keeps keys and values between segments, and rows that begin
+alike are laid out as a tree in gradient steps. ``tree/generated_tokens`` and ``tree/prefilled_tokens`` say what a batch took.
+
 Reconstruction: the paper's text was not at hand; equations, defaults and growing rules are from the authors' code, the random first
-branches from the name of an experiment. The embedded engine keeps no cache between segments and computes prefixes again:
-``generated_tokens`` and the count of operations say what was spent, ``tree/prefilled_tokens`` how much of it a cache would save.
+branches from the name of an experiment.
 Checked against: the authors' code (advantages, allocation, loss; ``tests/vectors``: treepo).
 """
 

@@ -37,7 +37,7 @@ from rheostat.policies.language.model_loading import (
     stop_ids,
     without_bars,
 )
-from rheostat.policies.language.packing import Packing, pack
+from rheostat.policies.language.packing import Packing, Sharing, first_of_pairs, pack
 from rheostat.policies.language.value_head import FILE as VALUE_FILE
 from rheostat.policies.language.value_head import ValueHead
 
@@ -70,7 +70,7 @@ class LanguagePolicy(nn.Module):
         value_head: add a critic (:class:`ValueHead`).
         adapters: a ``peft`` configuration: train adapters and freeze the rest.
         adapter_dropout: share of what adapters read that is dropped inside of :meth:`dropping`; 0 drops nothing.
-        share_prompts: compute equal beginnings of rows once (Llama family only).
+        share: what rows begin with in common is computed once (Llama family only).
         recompute: gradient checkpointing, layer by layer (Llama family only).
 
     Raises:
@@ -91,7 +91,7 @@ class LanguagePolicy(nn.Module):
         value_head: bool = False,
         adapters: Any | None = None,
         adapter_dropout: float = 0.0,
-        share_prompts: bool = True,
+        share: Sharing = "prompts",
         recompute: bool = False,
     ) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class LanguagePolicy(nn.Module):
         self._dropouts = install(self.model, adapter_dropout) if adapter_dropout else []
         self.tokenizer = tokenizer
         self.stop_ids = stop_ids(self.causal, tokenizer)
-        self.share_prompts, self.recompute = share_prompts, recompute
+        self.share, self.recompute = share, recompute
         self.cached = True  # whether generation may use the model's own cache (decided by collect.language.generation.trial)
         config = self.causal.config
         self._scale = float(getattr(config, "logit_scale", None) or 1.0 / (getattr(config, "logits_scaling", None) or 1.0))
@@ -325,9 +325,14 @@ class LanguagePolicy(nn.Module):
     ) -> TokenScores:
         before = predicting(mask)
         needed = before | mask if value else before
-        hidden = self.hidden_states(action, attention, needed)
-        asked = hidden[before[needed]] if value else hidden
-        logp, spread = token_logprobs(asked, action[mask], self.causal.get_output_embeddings(), rule, entropy=entropy)
+        hidden, place = self._states(action, attention, needed)
+        asked, tokens = hidden[before[needed]] if value else hidden, action[mask]
+        if place is None:
+            logp, spread = token_logprobs(asked, tokens, self.causal.get_output_embeddings(), rule, entropy=entropy)
+        else:  # the same token after the same beginning is scored once
+            first, copies = first_of_pairs(place[before[needed]] if value else place, tokens)
+            logp, spread = token_logprobs(asked[first], tokens[first], self.causal.get_output_embeddings(), rule, entropy=entropy)
+            logp, spread = logp[copies], None if spread is None else spread[copies]
         result = TokenScores(_spread(logp, mask), None if spread is None else _spread(spread, mask))
         if head is not None:
             result = replace(result, head=_spread(head_logprobs(asked, head[mask], self.causal.get_output_embeddings(), rule), mask))
@@ -342,12 +347,16 @@ class LanguagePolicy(nn.Module):
         Raises:
             RheostatError: nothing needed, something needed on padding, or a gap inside a row.
         """
-        packing = pack(action, attention, needed, share=self.share_prompts)  # checks the rows for both ways
+        return self._states(action, attention, needed)[0]
+
+    def _states(self, action: Tensor, attention: Tensor, needed: Tensor) -> tuple[Tensor, Tensor | None]:
+        """See :meth:`hidden_states`; also, where rows share what they have computed, which computed token each of them is, ``[n]``."""
+        packing = pack(action, attention, needed, share=self.share)  # checks the rows for both ways
         if self.decoder is not None:
             flat = self.decoder.forward(*self._packed(packing), recompute=self.recompute)
-            return flat[packing.needed]
+            return flat[packing.needed], packing.needed if self.share == "beginnings" else None
         states, needed = self._own_pass(action, attention, needed)
-        return states.last_hidden_state[needed]
+        return states.last_hidden_state[needed], None
 
     @property
     def layers(self) -> int:
@@ -376,7 +385,7 @@ class LanguagePolicy(nn.Module):
         return torch.cat([self._latents(*part, layers) for part in parts if len(parts) == 1 or bool(part[2].any())])
 
     def _latents(self, action: Tensor, attention: Tensor, needed: Tensor, layers: Sequence[int]) -> Tensor:
-        packing = pack(action, attention, needed, share=self.share_prompts)
+        packing = pack(action, attention, needed, share=self.share)
         if self.decoder is not None:
             outputs = islice(self.decoder.outputs(*self._packed(packing)), layers[-1] + 1)
             found = [output[packing.needed] for index, output in enumerate(outputs) if index in layers]

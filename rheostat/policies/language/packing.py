@@ -1,13 +1,14 @@
-"""Padded rows as a flat list of tokens, each prompt of a group once, and attention over it.
+"""Padded rows as a flat list of tokens, what they begin with in common once, and attention over it.
 
-A prompt of ``P`` tokens with ``G`` completions of ``R`` tokens costs ``P + G R`` tokens instead of ``G (P + R)`` plus padding. What may
-be shared follows from the tokens themselves (rows that are equal up to their first scored position), so rows come in any order, with
-or without group ids, and nothing is shared that differs.
+A prompt of ``P`` tokens with ``G`` completions of ``R`` tokens costs ``P + G R`` tokens instead of ``G (P + R)`` plus padding; a tree of
+completions costs its nodes. What may be shared follows from the tokens themselves, so rows come in any order, with or without group ids,
+and nothing is shared that differs.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,9 @@ from rheostat.policies.language.decoder import Attend
 from rheostat.policies.language.matmul import usual_above
 from rheostat.policies.language.short_attention import LONGEST, future_mask, short_attention
 
+Sharing = Literal["prompts", "beginnings", "nothing"]
+"""What rows have in common is computed once: up to the first scored position where they are equal so far, as far as they are equal, or
+not at all."""
 ROWS_PER_BUCKET = 32  # attention is computed on rectangles of at most this many rows of similar length
 MOST_BUCKETS = 6  # more rectangles waste less padding but cost more calls (docs/speed-language.md)
 
@@ -72,14 +76,49 @@ def first_of_equal(rows: Tensor) -> Tensor:
     return torch.tensor([first.setdefault(row.tobytes(), index) for index, row in enumerate(contents)])
 
 
-def pack(action: Tensor, attention: Tensor, needed: Tensor, *, share: bool = True) -> Packing:
+def first_of_pairs(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+    """The first place of every distinct pair of ``[n]`` and ``[n]`` numbers, ``[m]``, and the index ``[n]`` of each pair in that."""
+    found, copies = torch.stack([one, other]).unique(dim=1, return_inverse=True)
+    places = torch.arange(len(one), device=one.device)
+    first = torch.full((found.shape[1],), len(one), device=one.device).scatter_reduce(0, copies, places, "amin")
+    return first, copies
+
+
+def longest_shared(rows: Tensor) -> Tensor:
+    """The row ``[B, W]`` that owns each position of ``[B, W]``: one of those whose contents up to and including it are equal.
+
+    Rows with the same beginning stand next to each other when they are in order, whatever the order of single tokens is.
+    """
+    contents = rows.cpu().contiguous().numpy()
+    order = torch.tensor(sorted(range(len(contents)), key=lambda row: contents[row].tobytes()))
+    lined = rows.cpu()[order]
+    new = torch.ones_like(lined, dtype=torch.bool)
+    new[1:] = (lined[1:] != lined[:-1]).int().cummax(1).values.bool()  # from the first token that differs from the row before on
+    begins = torch.where(new, torch.arange(len(lined))[:, None], 0).cummax(0).values
+    owner = torch.empty_like(begins)
+    owner[order] = order[begins]
+    return owner.to(rows.device)
+
+
+def distinct_beginnings(action: Tensor, attention: Tensor) -> int:
+    """Tokens that rows ``[B, T]`` have together, where those of a common beginning count once."""
+    rows = attention.any(1).nonzero()[:, 0]
+    ids, real = action[rows], attention[rows]
+    column = torch.arange(ids.shape[1], device=ids.device)
+    place = (real.int().argmax(1)[:, None] + column).clamp(max=ids.shape[1] - 1)  # shifted to the left edge
+    valid = column < real.sum(1, keepdim=True)
+    owner = longest_shared(torch.where(valid, ids.gather(1, place), -1))
+    return int((valid & (owner == torch.arange(len(ids), device=ids.device)[:, None])).sum())
+
+
+def pack(action: Tensor, attention: Tensor, needed: Tensor, *, share: Sharing = "prompts") -> Packing:
     """Lay out the tokens that the hidden states at the ``needed`` positions depend on.
 
     Args:
         action: ``[B, T]`` int64 token ids; padding on either side may hold anything.
         attention: ``[B, T]`` bool, True on real tokens, which must be one run in each row.
         needed: ``[B, T]`` bool, positions (of real tokens) whose hidden state is wanted.
-        share: compute equal beginnings (up to and including the first needed position) once.
+        share: what is computed once. Prompts end with the first needed position.
 
     Raises:
         RheostatError: a row with a gap inside, a needed position on padding, or nothing needed at all.
@@ -100,14 +139,15 @@ def pack(action: Tensor, attention: Tensor, needed: Tensor, *, share: bool = Tru
     start, first, length = start[order], first[order], length[order]
     column = column[: int(length[0])]
     ids = action[order].gather(1, (start[:, None] + column).clamp(max=width - 1))  # [b, W] rows shifted to the left edge
-    own = column < length[:, None]
-    if share:
+    valid, mine = column < length[:, None], torch.arange(len(ids), device=device)[:, None]
+    owner = mine.expand_as(ids)  # [b, W] the row that computes a token
+    if share == "prompts":
         lead = column <= first[:, None]
-        owner = first_of_equal(torch.where(lead, ids, -1)).to(device)  # [b]
-        own &= ~lead | (owner == torch.arange(len(owner), device=device))[:, None]
-    slot = own.flatten().cumsum(0).view_as(own) - 1  # [b, W] packed index of the tokens a row owns
-    if share:
-        slot = torch.where(lead, slot[owner], slot)
+        owner = torch.where(lead, first_of_equal(torch.where(lead, ids, -1)).to(device)[:, None], owner)
+    elif share == "beginnings":
+        owner = longest_shared(torch.where(valid, ids, -1))
+    own = valid & (owner == mine)
+    slot = (own.flatten().cumsum(0).view_as(own) - 1)[owner, column]  # [b, W] packed index
 
     row = torch.empty(len(action), dtype=torch.int64, device=device)
     row[order] = torch.arange(len(order), device=device)
@@ -115,13 +155,12 @@ def pack(action: Tensor, attention: Tensor, needed: Tensor, *, share: bool = Tru
     which = row[which]
     buckets, scatter, offset = [], torch.empty(int(own.sum()), dtype=torch.int64, device=device), 0
     count = min(MOST_BUCKETS, -(-len(order) // ROWS_PER_BUCKET))
-    valid = column < length[:, None]
     for chunk in torch.arange(len(order)).chunk(count):
         part = slice(int(chunk[0]), int(chunk[-1]) + 1)
         wide = int(length[part.start])
         gather = torch.where(valid[part, :wide], slot[part, :wide], 0).flatten()
-        mine = own[part, :wide].flatten().nonzero()[:, 0]
-        scatter[gather[mine]] = offset + mine
+        owned = own[part, :wide].flatten().nonzero()[:, 0]
+        scatter[gather[owned]] = offset + owned
         buckets.append(Bucket(len(chunk), wide, gather))
         offset += len(gather)
     # a little padding, so that matrix products have few different sizes; no token attends to it and no result comes from it

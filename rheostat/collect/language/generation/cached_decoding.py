@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rheostat.collect.language.generation.beginnings import Beginning
 from rheostat.policies.language.decoder import Attend, Decoder
 from rheostat.policies.language.model import LanguagePolicy
 
@@ -60,11 +61,9 @@ class PackedDecoding:
         padded, lengths = padded.to(device), lengths.to(device)
         positions = torch.arange(width + self.most_new, device=device)
         self._angles = self.decoder.angles(positions)
-        self._rows, self._column, self._places = len(prompts) * group_size, width, width + min(self.most_new, GROWTH)
-        self._position = lengths.repeat_interleave(group_size)
-        hidden_from = positions[: self._places] >= self._position[:, None]
-        self._bias = torch.zeros(hidden_from.shape, device=device, dtype=self._angles[0].dtype).masked_fill_(hidden_from, -torch.inf)
-        self._width = width
+        self._lay_out(width, lengths.repeat_interleave(group_size), self.most_new)
+        self._prompt = torch.arange(len(prompts), device=device).repeat_interleave(group_size)
+        self._kept: list[Beginning] | None = None
         self._cache: list[tuple[Tensor, Tensor]] = []  # per layer keys and values [rows, key heads, places, D]
         heads, keys = self.decoder.query_heads, self.decoder.key_heads
 
@@ -76,6 +75,57 @@ class PackedDecoding:
         every = positions[:width].repeat(len(prompts))
         hidden = self.decoder.forward(padded.flatten(), self._at(every), attend, layers=self.layers)
         return hidden.view(len(prompts), width, -1)[torch.arange(len(prompts), device=device), lengths - 1]
+
+    def _lay_out(self, width: int, lengths: Tensor, most_new: int) -> None:
+        """Rows of these lengths in the first ``width`` columns, and room after them."""
+        self._rows, self._column, self._places, self._width = len(lengths), width, width + min(most_new, GROWTH), width
+        self._position = lengths
+        hidden_from = torch.arange(self._places, device=lengths.device) >= lengths[:, None]
+        self._bias = torch.zeros(hidden_from.shape, device=lengths.device, dtype=self._angles[0].dtype).masked_fill_(
+            hidden_from, -torch.inf
+        )
+
+    def recall(self, prompts: list[list[int]], group_size: int, kept: list[Beginning]) -> Tensor:
+        """As :meth:`prefill`, where all of every prompt but its last token has been computed before."""
+        device = self.decoder.backbone.embed_tokens.weight.device
+        width = max(beginning.length for beginning in kept)
+        self._angles = self.decoder.angles(torch.arange(width + 1 + self.most_new, device=device))
+        self._lay_out(width, torch.tensor([beginning.length for beginning in kept], device=device), 1 + self.most_new)
+        self._prompt, self._kept = torch.arange(len(prompts), device=device), kept
+        keys, size = self.decoder.key_heads, self.decoder.head_size
+        like = kept[0].layers[0][0]
+        self._cache = []
+        for layer in range(len(kept[0].layers)):
+            pair = (like.new_zeros(len(kept), keys, self._places, size), like.new_zeros(len(kept), keys, self._places, size))
+            for row, beginning in enumerate(kept):
+                end = 0
+                for part in beginning.line:
+                    begin, end = end, part.length
+                    for cache, piece in zip(pair, part.layers[layer], strict=True):
+                        cache[row, :, begin:end] = piece
+            self._cache.append(pair)
+        hidden = self.step(torch.tensor([prompt[-1] for prompt in prompts], device=device))
+        if group_size > 1:
+            self._cache = [(key.repeat_interleave(group_size, 0), value.repeat_interleave(group_size, 0)) for key, value in self._cache]
+            self._bias, self._position, self._prompt = (
+                values.repeat_interleave(group_size, 0) for values in (self._bias, self._position, self._prompt)
+            )
+            self._rows *= group_size
+        return hidden
+
+    def beginnings(self, rows: Tensor) -> list[Beginning]:
+        """What these rows have computed: all of their tokens but the last one, which has been drawn and not gone through the model."""
+        found = []
+        for row in rows.tolist():
+            parent = None if self._kept is None else self._kept[int(self._prompt[row])]
+            new = self._column - self._width
+            lead = int(self._position[row]) - new if parent is None else 0
+            layers = tuple(
+                tuple(torch.cat([cache[row, :, :lead], cache[row, :, self._width : self._column]], 1) for cache in pair)
+                for pair in self._cache
+            )
+            found.append(Beginning(parent, layers))  # type: ignore[arg-type]
+        return found
 
     def _copied(self, heads: Tensor, group_size: int) -> Tensor:
         return F.pad(heads.repeat_interleave(group_size, 0), (0, 0, 0, self._places - self._width))
@@ -123,8 +173,8 @@ class PackedDecoding:
         for cache in (cache for pair in self._cache for cache in pair):
             cache[holes] = cache[movers]
         self._bias[holes] = self._bias[movers]
-        self._position[holes] = self._position[movers]
-        self._position = self._position[:count]
+        self._position[holes], self._prompt[holes] = self._position[movers], self._prompt[movers]
+        self._position, self._prompt = self._position[:count], self._prompt[:count]
         self._rows = count
 
 
