@@ -78,6 +78,7 @@ SIDES = {
     "RWR": Side("rwr", {"compare_with_start": False}),
     "Best-of-N": Side("best-of-n", {"compare_with_start": False}),
     "Online DPO": Side("online-dpo"),
+    "OSP": Side("osp", {}, "Online DPO"),
     "GRPO, score centring": Side("grpo", {"score_centring": 128}),
     "GRPO, Clip-Cov": Side("grpo", {"clip": "clip-cov"}),
     "GRPO, KL-Cov": Side("grpo", {"clip": "kl-cov"}),

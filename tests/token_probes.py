@@ -21,6 +21,7 @@ import itertools
 import math
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -82,6 +83,7 @@ OWN: dict[str, dict[str, Any]] = {
     **{name: {"pairs_per_batch": 8} for name in ANNOTATED},
     "kto": {"answers_per_batch": 8},
     "online-dpo": {"temperature": 1.0},
+    "osp": {"compare_by": "judge"},
     "pairwise-policy-gradient": {"group_size": 2, "prompts_per_batch": 32},
     "ghpo": {"hint_after": 0, "hint_place": "answer"},
     "nft": {"minibatches": 1, "max_sampling_rounds": 2},
@@ -108,7 +110,7 @@ class TokenWorld(LanguageTask):
         self.limits = Limits(4, self.world.length, tuple(map("".join, itertools.product(LETTERS, repeat=self.world.length))))
 
     def block(self, number: int, split: Any, seed: int) -> list[Prompt]:
-        return [Prompt(text) for text in self.world.right]
+        return [Prompt(text, columns={"right": list(answers)}) for text, answers in self.world.right.items()]
 
     def verifier(self) -> Any:
         return self
@@ -126,6 +128,10 @@ def preferences(method: str) -> PreferencePrompts:
     if lesson_of(method) == "zoo":
         rows, held_out = ([zoo(row, "c") for row in each] for each in (rows, held_out))
     return annotated(method, rows, validation=held_out, max_new_tokens=2)
+
+
+JUDGE = f"{Path(__file__).parent / 'token_judge.py'}:judge"
+"""A judge of the worlds: it knows what is right."""
 
 
 @cache
@@ -150,6 +156,7 @@ def built(method: str, world: str, **options: Any) -> Any:
     task = preferences(method) if world == PREFERRED else TokenWorld(world)
     own = {name: value for name, value in (OWN.get(method, {}) | options).items() if value is not None}
     known = having(table.entry(method).load()(), OPTIONS, method) | own
+    known |= {"judge": JUDGE} if method == "osp" else {}
     settings = settings_for(method, task, steps=UPDATES, evaluate_every=0, evaluation_episodes=0, threads=1, **known)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "num_hidden_layers": 1}
     model = random_model("qwen3", vocabulary=len(TOKENS), tie_word_embeddings=False, max_position_embeddings=16, **sizes)

@@ -66,6 +66,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "online-offline-gap": {"online-offline-gap": ("*",)},
     "online-dpo": {"baselines-preference": ("online_dpo_*",)},
     "orpo": {"baselines-preference": ("orpo_*",)},
+    "osp": {"osp": ("*",)},
     "ospo": {"ospo": ("*",)},
     "pmoe": {"pmoe": ("sac_update*",)},
     "pmoe-ppo": {"pmoe": ("gmm_log_prob*", "ppo_total_loss")},

@@ -188,6 +188,13 @@ METHODS: dict[str, Entry] = {
         "2403.07691",
         "vectors (TRL), plain (loops), laws, probes, resume",
     ),
+    "osp": Entry(
+        "rheostat.methods.language.osp:OSP",
+        "language",
+        "The policy's own preferences, by their strength",
+        "2405.14103",
+        "vectors (equations), plain (loops), laws, probes, resume",
+    ),
     "ospo": Entry("rheostat.methods.control.ospo:OSPO", "control", "One-step policy optimisation of a fleet", "2507.15351", PLAIN_FLEET),
     "pairwise-policy-gradient": Entry(
         "rheostat.methods.language.pairwise_policy_gradient:PairwisePolicyGradient",

@@ -22,6 +22,8 @@ answers in tokens, ``ls`` the logarithm of the sigmoid ``s`` and ``e`` the label
 The three scales of IPO are not interchangeable at one beta: ``ipo`` and ``ipo-scaled`` have the same optimum ``D = 1 / (2 beta)`` and
 gradients that differ by ``beta^2``; the optimum of ``ipo-mean`` is a difference of log-ratios per token.
 
+With a probability p of its own for every pair instead of a label: :func:`soft_preference_loss`.
+
 Without a reference, on log-probabilities: CPO is the sigmoid link on their sums (2401.08417), :func:`simpo_loss` (2405.14734) and
 :func:`odds_ratio_loss` (ORPO 2403.07691) are on their means. Without pairs: :func:`kto_loss` (2402.01306). Without labels, from rewards:
 :func:`exponential_weights` and :func:`softmax_weights` (reward-weighted regression), :func:`best_of_n`. Of a reward model:
@@ -62,6 +64,23 @@ def sigmoid_loss(margin: Tensor, beta: float, smoothing: float | Tensor = 0.0) -
         smoothing: e; a tensor of the margin's shape where every label has a probability ``1 - e`` of its own.
     """
     return -(1 - smoothing) * logsigmoid(beta * margin) - smoothing * logsigmoid(-beta * margin)
+
+
+def soft_preference_loss(margin: Tensor, strength: Tensor, beta: float) -> Tensor:
+    """``-p ls(beta D) - (1 - p) ls(-beta D)``: cross-entropy to the probability p that the first answer is the better one.
+
+    Its optimum is finite, ``beta D = logit p``. ``p = 1`` is DPO, ``p = 1 - e`` conservative DPO.
+
+    Args:
+        margin: D, of any shape; carries the gradient.
+        strength: p, of the same shape, in [0, 1], a constant.
+        beta: scale of the margin.
+
+    Raises:
+        RheostatError: different shapes.
+    """
+    require_same_shape(margin=margin, strength=strength)
+    return sigmoid_loss(margin, beta, 1 - strength.detach())
 
 
 def robust_loss(margin: Tensor, beta: float, smoothing: float) -> Tensor:

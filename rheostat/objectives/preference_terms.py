@@ -12,7 +12,15 @@ from torch import Tensor
 
 from rheostat.errors import RheostatError
 from rheostat.masking import masked_mean, masked_sum
-from rheostat.objectives.preference import Link, bradley_terry_loss, log_odds_ratio, odds_ratio_loss, preference_loss, simpo_loss
+from rheostat.objectives.preference import (
+    Link,
+    bradley_terry_loss,
+    log_odds_ratio,
+    odds_ratio_loss,
+    preference_loss,
+    simpo_loss,
+    soft_preference_loss,
+)
 from rheostat.objectives.ratio import LOG_CLAMP
 from rheostat.objectives.terms import TokenTerm, old_logp
 from rheostat.parts import Batch, Context, Report
@@ -93,6 +101,45 @@ class PreferenceTerm(PairTerm):
         sums = compared(chosen, rejected, denominator) | {
             "chosen_log_ratio": chosen.detach().sum() / denominator,
             "rejected_log_ratio": rejected.detach().sum() / denominator,
+        }
+        return loss.sum() / denominator, Report(sums=sums)
+
+
+@dataclass(frozen=True)
+class SoftPreference(TokenTerm):
+    """See :func:`~rheostat.objectives.preference.soft_preference_loss`; a mean over all ranked pairs of a gradient step.
+
+    Rows of one unit are answers to one prompt. Column ``rank`` int64 ``[B]`` is an answer's place among them, 0 for the best; ``strength``
+    float64 ``[B, K]`` the probability that it is better than the answer of each rank, NaN where they make no pair.
+    """
+
+    beta: float = 0.1
+    reads: ClassVar[Sequence[str]] = ("reference_logp", "rank", "strength")
+    needs_units: ClassVar[bool] = True
+
+    @staticmethod
+    def pairs(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows ``[P]`` of the better and of the worse answers by rank, and the strengths ``[P]`` between them."""
+        assert batch.units is not None
+        rank, there = batch.columns["rank"], batch.rows.mask.any(1)
+        ahead = (batch.units[:, None] == batch.units) & (rank[:, None] < rank) & there[:, None] & there
+        better, worse = ahead.nonzero().unbind(1)
+        strength = batch.columns["strength"][better, rank[worse]]
+        told = ~strength.isnan()
+        return better[told], worse[told], strength[told]
+
+    def denominator(self, batch: Batch, context: Context) -> Tensor:
+        """Pairs of the gradient step."""
+        return torch.tensor(float(max(1, len(self.pairs(batch)[0]))))
+
+    def __call__(self, scores: Any, batch: Batch, denominator: Tensor, context: Context) -> tuple[Tensor, Report]:
+        ratio = masked_sum(scores.logp - batch.rows.reference_logp, batch.rows.mask, -1)
+        better, worse, strength = self.pairs(batch)
+        loss = soft_preference_loss(ratio[better] - ratio[worse], strength.to(ratio.dtype), self.beta)
+        size = (self.beta * (ratio[better] - ratio[worse]).detach()).abs()
+        sums = compared(ratio[better], ratio[worse], denominator) | {
+            "strength": strength.sum() / denominator,
+            "absolute_margin": size.sum() / denominator,
         }
         return loss.sum() / denominator, Report(sums=sums)
 

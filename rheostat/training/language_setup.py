@@ -18,6 +18,7 @@ from rheostat.collect.language.prompt_groups import LanguageSetup
 from rheostat.credit.verifiers import Verifier, load_rewards
 from rheostat.credit.verifiers.reward_checks import check_columns, check_references
 from rheostat.credit.verifiers.timing import timed
+from rheostat.credit.verifiers.verifier_interface import Ungraded
 from rheostat.errors import MissingExtra, RheostatError
 from rheostat.learner.language import composition_of
 from rheostat.learner.learner import Composition
@@ -60,7 +61,7 @@ def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any =
     lesson = next((part.lesson for part in composition.parts().values() if hasattr(part, "lesson")), None)
     found = task if isinstance(task, LanguageTask) else named_task(settings, lesson)
     check_lesson(found, lesson, settings.method)
-    if settings.preferences is not None and not composition.any("annotated") and not settings.rewards:
+    if settings.preferences is not None and not settings.rewards and not (composition.any("annotated") or composition.any("unrewarded")):
         raise RheostatError(
             f"{settings.method} learns from answers of its own here, which the file cannot grade: name a reward (--reward), or learn from "
             "the answers of the file where the method can (--data file)."
@@ -74,6 +75,8 @@ def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any =
     if settings.reward_needs and not settings.rewards and not isinstance(task, LanguageTask):
         raise RheostatError("reward_needs says what reward functions of your own need, and there are none: name them with --reward.")
     verifier = graders_of(settings, found)
+    if composition.any("unrewarded") and not gradable(settings, composition, found):
+        verifier = Ungraded()
     if isinstance(policy, tuple):
         own: dict[str, Any] = {"device": settings.device, "value_head": value_head, "recompute": settings.recompute}
         own["adapter_dropout"] = settings.adapter_dropout
@@ -103,8 +106,8 @@ def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any =
         check_prompts(found, encoder)
         if isinstance(found, PreferencePrompts):
             check_answers(found, learner.tokenizer, new_tokens)
-        annotated = composition.measure is not None and not gradable(settings, composition, found)
-        if not composition.any("ungraded") or (measured and not annotated):  # else nothing is ever graded
+        silent = composition.measure is not None and not gradable(settings, composition, found)
+        if not silent and (measured or not composition.any("ungraded")):  # else nothing is ever graded
             rows = [(where, prompt.rollout("")) for where, prompt in found.named]
             check_columns(settings.rewards or found.rewards, rows)
             check_references(verifier, rows)
@@ -126,10 +129,13 @@ def build_setup(settings: Settings, config: Any, task: Any = None, policy: Any =
 
 
 def gradable(settings: Settings, composition: Composition, task: LanguageTask) -> bool:
-    """Whether completions can be graded: a file of annotated answers needs a reward for that."""
-    if settings.rewards or not composition.any("annotated") or not isinstance(task, FilePrompts):
+    """Whether completions can be graded: a file of annotated answers needs a reward for that, and so do prompts without answers of a method
+    that needs none."""
+    if settings.rewards or not isinstance(task, FilePrompts) or task.rewards != ["exact"]:
         return True
-    return task.rewards != ["exact"]
+    if composition.any("annotated"):
+        return False
+    return not (composition.any("unrewarded") and all(prompt.answer is None for _, prompt in task.named))
 
 
 def load_judge(settings: Settings, composition: Composition) -> PairJudge | None:

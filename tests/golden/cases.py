@@ -142,6 +142,8 @@ EVERYTHING: Options = LAG | {"dial.replay_share": 0.4, "dial.expert_share": 0.25
 STEPS: Options = {"epochs": 2, "minibatches": 2}
 """Ratios are 1 in the first gradient step."""
 
+COMPARED: Options = {"comparison": "{prompt}{first}:{second}?", "verdicts": ["1", "2"], "validation_share": 0.3}
+"""How a model of digits is asked which of two answers is better."""
 PREFERENCES: Options = {"task": "prompts", "preferences": "@pairs"}
 
 GRPO: dict[str, Options] = {
@@ -269,6 +271,18 @@ RELATIVES: dict[str, Options] = {
     "online-dpo/semi-online": LONGER | {"dial.refresh_every": 2, "ties": "first", "missing_end_penalty": 0.5},
     "online-dpo/offline": LONGER | {"dial.refresh_every": 0},
     "online-dpo/lag": LONGER | LAG,
+    "osp/plain": {"evaluation_episodes": 4},
+    "osp/difference": LONGER | {"labels": "difference", "baseline": "first", "dial.refresh_every": 2, "judge_refresh_every": 2},
+    "osp/direct": {
+        "labels": "direct",
+        "task": "prompts",
+        "preferences": "@pairs",
+        "evaluation_episodes": 4,
+        "environment_options": COMPARED,
+    }
+    | STEPS,
+    "osp/judged": {"compare_by": "judge", "judge": "@judge", "label_clip": 0.1},
+    "osp/hard": LAG | LONGER | {"labels": "hard", "judge_refresh_every": 0},
     "pairwise-policy-gradient/plain": {},
     "pairwise-policy-gradient/joint": {"clip": "joint", "kl_coefficient": 0.04} | STEPS,
     "rwr/plain": {},

@@ -25,7 +25,7 @@ from rheostat.training.run import Run
 from rheostat.training.settings import applies_to, merged, shown_options
 from rheostat.training.settings_from_options import SETTINGS, settings_for
 from tests.golden.accessor import weights
-from tests.golden.cases import ABSENT, CASES, FAMILIES, LANGUAGE, LONGER, OWN, PASSES_BY_DIAL, STALE
+from tests.golden.cases import ABSENT, CASES, COMPARED, FAMILIES, LANGUAGE, LONGER, OWN, PASSES_BY_DIAL, STALE
 from tests.golden.inputs import given
 from tests.golden.run import digest, digest_weights
 
@@ -101,6 +101,11 @@ TOGETHER: dict[str, list[Options]] = {
     "data.missing_end_penalty": [{"ties": "first"}],
     "epsilon": [STEPS],
     "clip": [STEPS],
+    "strength.by": [{"judge": "@judge"}],
+    "strength.refresh": [LONGER],
+    "strength.floor": [
+        {"task": "prompts", "preferences": "@pairs", "environment_options": COMPARED, "evaluate_every": 1, "evaluation_prompts": 8}
+    ],
     "margins": [{"preferences": "@margins"}],
     "dial.replay_share": [LONGER, {"window": 1}],
     "dial.replay_age": [LONGER | {"dial.replay_share": 0.5}, {"dial.replay_share": 0.5}, {"window": 1, "dial.replay_share": 0.5}],

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rheostat.trajectories import Source
 from tests.plain import flow
 from tests.plain import worth as credit
 from tests.plain.following import World
-from tests.plain.rows import Row, appraise, speak
+from tests.plain.rows import Row, appraise, speak, vocabulary
 from tests.plain.worth import Worth
 
 Values = dict[Row, list[Tensor]]
@@ -618,6 +619,64 @@ def dpo(world: World, rows: list[Row], *, link: Callable[[Tensor, Tensor, int, i
         }
         total = total + link(ratio[True], ratio[False], len(pair[True]), len(pair[False]))
     return total / len(pairs)
+
+
+def osp(world: World, rows: list[Row], *, beta: float, form: str = "composed", first: bool = False, every: int = 1) -> Tensor:
+    """OSP: the cross-entropy to what the policy, or a copy that is taken anew every so many updates, said of all pairs of answers."""
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    for unit in sorted({int(row.unit or 0) for row in rows}):
+        answers = [row for row in rows if row.unit == unit]
+        strength = strengths(world, answers, form, first, every)
+        ratio = {row: sum_all([now - base for now, base in zip(world.now(row), row.reference, strict=True)]) for row in answers}
+        for place, one in enumerate(answers):
+            for other in answers[place + 1 :]:
+                p = strength(one, other)
+                if p is None:
+                    continue
+                margin = beta * (ratio[one] - ratio[other])
+                total = total - p * sigmoid(margin).log() - (1 - p) * sigmoid(-margin).log()
+                count += 1
+    return total / count
+
+
+def strengths(world: World, answers: list[Row], form: str, first: bool, every: int) -> Callable[[Row, Row], float | None]:
+    """How strongly one of some answers is preferred to another; None where they are no pair."""
+
+    def beats(one: Row, other: Row) -> float:
+        return (asked(world, one, other, every) + 1 - asked(world, other, one, every)) / 2
+
+    if form == "direct":
+        return beats
+    by_likelihood = sorted(answers, key=lambda row: sum(row.sampled) / len(row))
+    base = answers[0] if first else by_likelihood[(len(answers) - 1) // 2]
+    q = {row: 0.5 if row is base else beats(row, base) for row in answers}
+    world.seen |= {"a baseline that is not the first"} if base is not answers[0] else set()
+
+    def strength(one: Row, other: Row) -> float | None:
+        if form == "difference":
+            return 0.5 + (q[one] - q[other]) / 2
+        if form == "hard":
+            return None if q[one] == q[other] else float(q[one] > q[other])
+        odds = [min(max(q[row], 0.02), 0.98) for row in (one, other)]
+        return 1 / (1 + math.exp(math.log(odds[1] / (1 - odds[1])) - math.log(odds[0] / (1 - odds[0]))))
+
+    return strength
+
+
+def asked(world: World, one: Row, other: Row, every: int) -> float:
+    """How likely the policy calls the first of two answers the better one: ``3+7=ANSWER:ANSWER?`` is followed by 1, and not by 2."""
+    said = [[token for token in row.ids[row.places[0] :] if token > 2] for row in (one, other)]
+    ids = [*one.ids[: one.places[0]], *said[0], 20, *said[1], 19]
+    world.at(world.starts[world.update - world.update % every], "past")
+    question = Row([*ids, 4], [len(ids)], [0.0], 0.0, 0, None, Source.FRESH, 0, True, False)
+    with torch.no_grad():
+        logps = vocabulary(world.networks["past"].causal, question)[0]
+    return 1 / (1 + math.exp(float(logps[5] - logps[4])))
+
+
+def compared_with_others(world: World, row: Row) -> bool:
+    """Whether another answer to its prompt is not the same."""
+    return len({tuple(other.ids) for other in world.batch if other.unit == row.unit and len(other)}) > 1
 
 
 def smoothed(beta: float, flipped: float = 0.0) -> Callable[[Tensor, Tensor, int, int], Tensor]:

@@ -14,6 +14,7 @@ from torch.nn.functional import logsigmoid
 
 from rheostat.credit import flow_rewards, proxy_scores, token_returns
 from rheostat.credit import group_advantages as groups
+from rheostat.credit import preference_strength as strength
 from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.objectives import clipping, flow_matching, kl, preference, ratio
 from rheostat.objectives.weights import rejection_mask
@@ -230,6 +231,9 @@ WRONG: list[tuple[str, str, Any]] = [
     ("kto", "rheostat.objectives.unpaired_terms.kto_baseline", lambda mismatched: mismatched.new_zeros(())),
     ("kto", "rheostat.objectives.unpaired_terms.rotated", lambda rows: rows),
     ("online-dpo", "rheostat.objectives.preference_terms.masked_sum", lambda x, mask, dim: x.sum(dim) / mask.sum(dim)),
+    ("osp", "rheostat.objectives.preference_terms.soft_preference_loss", lambda margin, p, beta: -logsigmoid(beta * margin)),
+    ("osp", "rheostat.learner.judging.strength_of", lambda first, second: first),
+    ("osp/an earlier judge", "rheostat.learner.judging.strengths", lambda q, *_: strength.strengths(q, "difference")),
     ("pairwise-policy-gradient", "rheostat.objectives.preference_terms.PairwiseGradient.clipped", lambda self, moved, g: moved.exp() * g),
     ("best-of-n", "rheostat.buffers.retainers.best_of_n", lambda reward: reward.argmin(-1)),
     ("rwr", "rheostat.credit.annotations.exponential_weights", lambda reward, temperature, largest: (reward / temperature).exp()),

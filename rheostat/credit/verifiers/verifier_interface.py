@@ -238,6 +238,16 @@ class Verifier(Protocol):
         ...
 
 
+class Ungraded:
+    """Says nothing of any completion: of runs in which nothing can be graded."""
+
+    name = "ungraded"
+
+    def score(self, rollouts: Sequence[Rollout], progress: Progress | None = None) -> Scores:
+        """Abstain everywhere."""
+        return Scores.from_grades([Grade() for _ in rollouts])
+
+
 def require_valid(scores: Scores, max_invalid_share: float = 0.1, *, grader: str = "The reward function") -> None:
     """Stop when graders failed on too many rows.
 

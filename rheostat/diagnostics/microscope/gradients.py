@@ -38,6 +38,7 @@ from rheostat.training.settings import by_path, configure, merged
 COMPARES = "its loss compares the two completions of a pair and weighs no reward"
 NO_REWARD = {
     **dict.fromkeys(("cdpo", "dpo", "ipo", "online-dpo", "orpo", "robust-dpo", "simpo"), COMPARES),
+    "osp": "it learns from its own preferences and weighs no reward",
     "best-of-n": "it imitates the best of its completions and weighs no reward",
     "kto": "it learns from labels and never sees a reward",
     "pairwise-policy-gradient": "its completions come in pairs; with groups of two rloo has the same gradient",

@@ -307,6 +307,15 @@ class ChainSum(LanguageTask):
         columns: dict[str, Any] = {**prompt.columns, "solution": solution, "about": prompt.key}
         return Prompt(f"{prompt.content}{solution}?", str(int(right)), columns)
 
+    @property
+    def verdicts(self) -> tuple[str, str]:  # type: ignore[override]
+        """Characters."""
+        return "1", "2"
+
+    def comparison(self, prompt: Prompt, first: str, second: str) -> Prompt:
+        """The question which of two solutions is better: ``3+7+5=#5:#4?``."""
+        return Prompt(f"{prompt.content}{first}:{second}?", None, {"about": prompt.key})
+
     def stated_score(self, completion: str) -> float | None:
         """1 for ``#1``, 0 for ``#0``, whatever comes before."""
         return {"0": 0.0, "1": 1.0}.get(final_answer(completion) or "")

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,11 @@ KNOBS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "reward": ("the name of a reward, or several", lambda value: True),
     "reward_weights": ("a list of numbers", lambda value: _several(value, _number)),
     "reward_options": ("an object of options", lambda value: isinstance(value, Mapping)),
+    "comparison": ("a text with {prompt}, {first} and {second}", lambda value: isinstance(value, str) and _is_comparison(value)),
+    "verdicts": (
+        "two different texts",
+        lambda value: _several(value, lambda each: isinstance(each, str)) and len({*value}) == len(value) == 2,
+    ),
     "name": ("a text", lambda value: isinstance(value, str)),
 }
 """The options of own prompts: the kind of each, and the check of its values."""
@@ -57,6 +63,14 @@ def _count(value: Any) -> bool:
 
 def _several(value: Any, kind: Callable[[Any], bool]) -> bool:
     return isinstance(value, (list, tuple)) and all(map(kind, value))
+
+
+def _is_comparison(text: str) -> bool:
+    try:
+        fields = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+    except ValueError:
+        return False
+    return fields == {"prompt", "first", "second"}
 
 
 def check_knobs(options: Mapping[str, Any]) -> None:
@@ -92,6 +106,8 @@ class FilePrompts(LanguageTask):
         template_options: passed to the chat template with every prompt (``{"enable_thinking": False}``).
         reward_weights: one for each reward.
         reward_options: passed on to :func:`load_reward`.
+        comparison: the question which of two answers is better, with ``{prompt}``, ``{first}`` and ``{second}``; None takes a usual one.
+        verdicts: what follows that question where the first answer is better, and where the second is; one token each.
 
     Raises:
         RheostatError: no rows, a row without a usable prompt, or validation rows that also occur in training.
@@ -114,6 +130,8 @@ class FilePrompts(LanguageTask):
         template_options: Mapping[str, Any] | None = None,
         reward_weights: Sequence[float] | None = None,
         reward_options: Mapping[str, Any] | None = None,
+        comparison: str | None = None,
+        verdicts: Sequence[str] | None = None,
     ) -> None:
         if not 0 <= validation_share < 1:
             raise RheostatError(f"validation_share lies in [0, 1); got {validation_share}.")
@@ -122,6 +140,9 @@ class FilePrompts(LanguageTask):
         self.rewards: list[Any] = list(reward) if isinstance(reward, (list, tuple)) else [reward]
         """The graders, as given."""
         self._reward_weights, self._reward_options = reward_weights, dict(reward_options or {})
+        self._comparison = comparison
+        if verdicts is not None:
+            self.verdicts = (verdicts[0], verdicts[1])
         self.dropped = 0
         """Prompts that were left out because they are too long."""
         named = [(where, read_row(row, where, prompt_column, answer_column)) for where, row in named_rows(rows, name)]
@@ -190,6 +211,14 @@ class FilePrompts(LanguageTask):
         if not self._validation:
             raise RheostatError(f"{self.name} has no validation prompts: give a validation file, more rows or a larger validation_share.")
         return list({prompt.key: prompt for prompt in self._validation}.values())[:count]
+
+    def comparison(self, prompt: Prompt, first: str, second: str) -> Prompt:
+        """The prompt that asks which of two answers is better, in the user's own words where there are any."""
+        if self._comparison is None:
+            return super().comparison(prompt, first, second)
+        question = prompt.content if isinstance(prompt.content, str) else prompt.content[-1]["content"]
+        text = self._comparison.format(prompt=question, first=first, second=second)
+        return Prompt(text if isinstance(prompt.content, str) else [{"role": "user", "content": text}], None, {"about": prompt.key})
 
     def verifier(self, weights: Sequence[float] | None = None, **options: Any) -> Verifier:
         """The reward given, made anew; weights and options of a run override those of the task."""

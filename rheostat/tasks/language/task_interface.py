@@ -163,6 +163,20 @@ Attempt:
 {rule} Explain in a few sentences why, and end with the score as \\boxed{{score}}."""
 
 
+COMPARISON = """Here are a question and two answers. Which answer is better?
+
+Question:
+{question}
+
+Answer A:
+{first}
+
+Answer B:
+{second}
+
+{closing}"""
+
+
 class LanguageTask(ABC):
     """Prompts, a verifier and default limits. Subclasses define how a block of prompts is made and how a completion is graded."""
 
@@ -273,6 +287,22 @@ class LanguageTask(ABC):
     def verification_scores(self) -> tuple[float, ...] | None:
         """Scores that an answer to :meth:`verification` can state; None for any."""
         return None
+
+    verdicts: tuple[str, str] = ("A", "B")
+    """What follows :meth:`comparison`, one token each: the first answer is better, or the second."""
+
+    def comparison(self, prompt: Prompt, first: str, second: str) -> Prompt:
+        """The prompt that asks which of two answers is better; one of :attr:`verdicts` follows it.
+
+        Args:
+            prompt: that was answered.
+            first, second: the answers, which are untrusted: they are shown and never run.
+        """
+        chat = not isinstance(prompt.content, str)
+        question = prompt.content[-1]["content"] if isinstance(prompt.content, list) else prompt.content
+        closing = "Say A or B, and nothing else." if chat else "The better answer is ("
+        text = COMPARISON.format(question=question, first=first, second=second, closing=closing)
+        return Prompt([{"role": "user", "content": text}] if chat else text, None, {"about": prompt.key})
 
     def metrics(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, Tensor]:
         """The task's own metrics of completions, each [N] float32 (for example which strategy they use)."""
