@@ -75,6 +75,7 @@ SIDES = {
     "SELF": Side("self-curation"),
     "RISE": Side("rise"),
     "RLFR": Side("rlfr", {"offline_steps": 0}),
+    "AceReason": Side("acereason"),
     "RWR": Side("rwr", {"compare_with_start": False}),
     "Best-of-N": Side("best-of-n", {"compare_with_start": False}),
     "Online DPO": Side("online-dpo"),

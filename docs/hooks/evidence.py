@@ -19,6 +19,7 @@ RESULTS = ROOT / "studies" / "results"
 
 CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "a2c": {"baselines-control": ("a2c_*", "gae_*")},
+    "acereason": {"acereason": ("*",)},
     "awac": {"baselines-control": ("awac_*",)},
     "bapo": {"bapo": ("*",)},
     "best-of-n": {"baselines-preference": ("best_of_n_*",)},

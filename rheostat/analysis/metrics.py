@@ -120,6 +120,7 @@ METRICS: dict[str, Metric] = {
         Metric("corpus/ill_formed", "Answers of another form", PERFORMANCE, "Left out of the corpus"),
         Metric("corpus/not_graded", "Answers without a grade", PERFORMANCE, "Left out of the corpus"),
         Metric("corpus/wrong", "Wrong answers", PERFORMANCE, "Left out of the corpus"),
+        Metric("easy_prompts", "Easy prompts", PERFORMANCE, "Prompts that are not asked again, since whole groups were right (AceReason)"),
         Metric("gate_rounds", "Rounds at the gate", PERFORMANCE, "Batches of prompts drawn until some passed the gate"),
         Metric("sampling_rounds", "Sampling rounds", PERFORMANCE, "Batches sampled until enough groups carried a signal"),
         Metric("invalid_share", "Invalid share", PERFORMANCE, "Share of rows on which the grader failed"),

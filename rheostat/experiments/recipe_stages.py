@@ -96,7 +96,7 @@ def choose_prompts(recipe: Recipe, directory: Path, stage: Stage) -> None:
     run = Run.create(scratch, settings)
     try:
         rates = rates_of(run, stage.pass_rate_samples)
-        kept = {key for key, rate in rates.items() if low <= rate <= high}
+        kept = within(rates, low, high)
         rows = list(_rows_kept(run, settings, rates.keys() - kept))
     finally:
         run.close()
@@ -110,6 +110,11 @@ def choose_prompts(recipe: Recipe, directory: Path, stage: Stage) -> None:
     mean = sum(rates.values()) / len(rates)
     facts = {"kept": len(kept), "of": len(rates), "mean": mean, "sha256_of_prompts": sha256(path)}
     write_fields(path.with_suffix(".facts.json"), facts)
+
+
+def within(rates: Mapping[str, float], low: float, high: float) -> set[str]:
+    """Prompts whose pass rate lies in a range, its ends included."""
+    return {key for key, rate in rates.items() if low <= rate <= high}
 
 
 def rates_of(run: Run, samples: int) -> dict[str, float]:

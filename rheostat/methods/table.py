@@ -52,6 +52,13 @@ PLAIN_FLEET = "vectors (the authors' code), plain (loops), laws, resume"
 PLAIN_OWN_CODE = "vectors (the authors' code), plain (loops), laws, probes, resume"
 
 METHODS: dict[str, Entry] = {
+    "acereason": Entry(
+        "rheostat.methods.language.acereason:AceReason",
+        "language",
+        "Strictly on-policy groups, in stages",
+        "2505.16400",
+        "vectors (verl), plain (loops), laws, probes, resume",
+    ),
     "a2c": Entry("rheostat.methods.control.a2c:A2C", "control", "Advantage actor-critic", "1602.01783", "vectors (SB3), probes, resume"),
     "awac": Entry(
         "rheostat.methods.control.awac:AWAC", "control", "Advantage-weighted actor-critic", "2006.09359", "vectors (CORL), laws, resume"

@@ -134,6 +134,13 @@ def test_the_trial_of_teachers_is_a_recipe() -> None:
     assert len(terse) == 72 and 36 < len(careful) < 72, "the one with the better score is not the one to learn from"
 
 
+def test_the_curricula_of_the_page_are_recipes() -> None:
+    tiny, whole = (read_recipe(EXAMPLES / name) for name in ("math_then_code.toml", "acereason.toml"))
+    assert [tiny.settings_of(stage).environment_options["learn"] for stage in tiny.stages] == ["math", "math", "code"]
+    lengths = [whole.settings_of(stage).config["sampling"]["max_new_tokens"] for stage in whole.stages]
+    assert lengths == [8192, 16384, 24576, 32768, 24576, 32768]
+
+
 def test_network(example: Any, tmp_path: Path) -> None:
     run = example("network").main(tmp_path / "run", steps=1024)
     assert run.summary["evaluation_return"] > 0

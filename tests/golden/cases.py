@@ -214,6 +214,8 @@ RELATIVES: dict[str, Options] = {
     "chord/exploration": {"expert_weight": "exploration"},
     "chord/searched": {"preset": "searched"},
     "chord/replayed": REPLAYED | LONGER,
+    "acereason/plain": {},
+    "acereason/steps": STEPS | {"easy": "drop", "micro_batch_rows": 3},
     "cispo/plain": {},
     "dapo/plain": {},
     "dapo/lag": LAG | LONGER,

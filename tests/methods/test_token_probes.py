@@ -145,6 +145,7 @@ def weighted(policy: Tensor, right: Tensor) -> Tensor:
 
 
 EXPECTED: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] = {
+    "acereason": ({}, own(standardised)),
     "bapo": ({}, own(standardised)),
     "best-of-n": ({}, best),
     "chord": ({}, chord),

@@ -97,6 +97,8 @@ POLICY_GRADIENTS = [
     case("grpo/tokens", partial(losses.grpo, together=losses.token_mean, advantage=partial(credit.in_deviations, eps=0.1)),
          aggregation="token-mean", advantage_epsilon=0.1),
     case("grpo/turns of speech", losses.grpo, task=Guesses, max_new_tokens="left out", sees=BOTH),
+    case("acereason", losses.acereason, epochs=1, minibatches=1, sees={"rows of different lengths"}),
+    case("acereason/four steps", losses.self_curation, minibatches=4, clip_low=0.2, clip_high=0.2, learning_rate=3e-3),
     case("dapo", partial(losses.dapo, buffer=4), overlong_buffer=4, sees=BOTH | {"an overlong row"}),
     case("dr-grpo", losses.dr_grpo, sees=BOTH),
     case("gspo", losses.gspo, sees=BOTH, minibatches=2),

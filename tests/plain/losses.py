@@ -445,6 +445,12 @@ def self_curation(world: World, rows: list[Row], *, beta: float = 0.0) -> Tensor
     )
 
 
+def acereason(world: World, rows: list[Row]) -> Tensor:
+    """AceReason: REINFORCE with group-normalised rewards, the mean over all tokens; there is no ratio in it."""
+    worth = credit.in_deviations(world.batch)
+    return token_mean({row: [-a * logp for a, logp in zip(worth[row], world.now(row), strict=True)] for row in rows})
+
+
 # --- rows that others wrote -------------------------------------------------------------------------------------------------------------
 
 

@@ -28,7 +28,7 @@ SPOILED = [BY_NAME[name] for name in [*METHODS, *FULLER] if name not in ("remix"
 """One case of every method, and those that have further parts; that of remix has them all, and rise has the parts of ppo-lm."""
 IDLE = {"entropy", "process_reward", "flow_reward"}
 """Columns that are only told."""
-NOBODY_ASKS = {(method, "learner_logp") for method in ("sft", "rft", "bapo", "chord/searched")}
+NOBODY_ASKS = {(method, "learner_logp") for method in ("ded", "sft", "rft", "bapo", "chord/searched")}
 """Where the policy at the start of the update is in no ratio: imitation, and a ratio to whoever sampled."""
 Change = Callable[[Any], None]
 
@@ -195,7 +195,9 @@ WRONG: list[tuple[str, str, Any]] = [
     ("lp-reg", "rheostat.objectives.low_probability.rarest_below", lambda *_: -torch.inf),
     ("lp-reg/clip", "rheostat.credit.proxy_scores.proxy_logp", changed(proxy_scores.proxy_logp, threshold=0.0)),
     ("self-curation", "rheostat.objectives.clipping._clamp", lambda x, low, high: x.clamp(0.8, 1.3)),
+    ("acereason", "rheostat.credit.token_advantages.grpo_advantage", changed(groups.grpo_advantage, scale="none")),
     ("ghpo", "rheostat.credit.token_advantages.grpo_advantage", changed(groups.grpo_advantage, eps=1e-6)),
+    ("ded", "rheostat.objectives.terms.weighted_likelihood", lambda logp, mask, denominator, **_: -logp[mask].sum() / mask.numel()),
     ("sft", "rheostat.objectives.terms.weighted_likelihood", lambda logp, mask, denominator, **_: -logp[mask].sum() / mask.numel()),
     ("rft", "rheostat.buffers.retainers.AtLeast.retain", lambda self, context, batch: batch),
     ("chord", "rheostat.objectives.terms.expert_weight", lambda logp, kind: logp.detach().exp()),

@@ -10,6 +10,7 @@ from rheostat.methods import table
 from tests.vectors.runner import run_file
 
 LOSSES: dict[str, tuple[str, str]] = {
+    "acereason": ("acereason", "second_update"),
     "bapo": ("bapo", "search/"),
     "best-of-n": ("baselines-preference", "best_of_n_seqsum"),
     "cdpo": ("baselines-preference", "cdpo_"),

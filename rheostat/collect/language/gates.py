@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from rheostat.collect.language.language_collectors import AroundGroups
+from rheostat.collect.language.pass_rates import RIGHT
 from rheostat.credit.verifiers.verifier_interface import Scores
 from rheostat.errors import RheostatError
 from rheostat.options import option
@@ -15,6 +16,8 @@ from rheostat.parts import Batch
 from rheostat.policies.flops import FORWARD
 from rheostat.tasks.language.task_interface import Prompt
 
+BARREN = 10
+"""Batches of prompts in a row, or an epoch, without one that is left: then the run stops."""
 Drawn = tuple[Prompt, list[int]]
 """A prompt and its token ids."""
 
@@ -74,6 +77,59 @@ class Unsolved(AroundGroups):
         for prompt, number, passes in zip(drawn, numbers, unsolved(greedy.scores).tolist(), strict=True):
             (gated.passed if passes else gated.held_back).append((prompt, number))
         return gated
+
+
+@dataclass(frozen=True)
+class EasyDropped(AroundGroups):
+    """Prompts whose whole group was right are never asked again (AceReason's second stage of code).
+
+    A prompt comes once in an epoch, so it is gone from the next one on.
+    """
+
+    selects_groups: ClassVar[bool] = True
+    keeps_units: ClassVar[bool] = True
+    solved: set[str] = field(default_factory=set, init=False, compare=False)
+    """Keys of the prompts that are gone."""
+
+    def collect(self, context: Any) -> Batch:
+        """As many groups as ever, of prompts that are left; ``easy_prompts`` counts those that are gone.
+
+        Raises:
+            RheostatError: a whole epoch, or ``BARREN`` draws of prompts, held no other.
+        """
+        context.collector.offer(self.left(context.collector))
+        batch: Batch = self.inner.collect(context)
+        graded = batch.facts["graded"]
+        right = (graded.scores.valid & (graded.scores.reward >= RIGHT)).tolist()
+        missed = {prompt.key for prompt, each in zip(graded.prompts, right, strict=True) if not each}
+        self.solved.update({prompt.key for prompt in graded.prompts} - missed)
+        batch.metrics = batch.metrics | {"easy_prompts": float(len(self.solved))}
+        return batch
+
+    def left(self, collector: Any) -> list[tuple[Drawn, int]]:
+        """The next prompts that are not easy, with their numbers."""
+        wanted, barren = self.rows // self.group_size, 0
+        found: list[tuple[Drawn, int]] = []
+        while len(found) < wanted:
+            drawn, numbers = collector.draw(wanted - len(found))
+            passed = [(each, number) for each, number in zip(drawn, numbers, strict=True) if each[0].key not in self.solved]
+            found += passed
+            barren = 0 if passed else barren + len(drawn)
+            if barren > max(BARREN * wanted, collector.stream.epoch):
+                raise RheostatError(
+                    f"Nothing is left to train on: whole groups of the policy's answers to {len(self.solved)} prompts were right, and no "
+                    "other prompt comes. Use harder prompts, or keep the easy ones (easy keep)."
+                )
+        return found
+
+    def state_dict(self) -> dict[str, Any]:
+        """The prompts that are gone."""
+        return {"solved": sorted(self.solved)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue without them."""
+        self.solved.clear()
+        self.solved.update(state["solved"])
 
 
 def resized(collector: Any, prompts: int) -> Any:

@@ -30,6 +30,7 @@ from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollou
 from rheostat.errors import RheostatError
 
 LONGEST_PROGRAM = 100_000
+Credit = Literal["all", "share"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,13 @@ class Outcome:
     """Why a test did not pass; empty where it did."""
 
 
+def credit_of(passed: Sequence[bool], credit: Credit = "all") -> float:
+    """What a program earns: 1 where all its tests pass, or the share that passes; 0 where there is no test."""
+    if not passed:
+        return 0.0
+    return sum(passed) / len(passed) if credit == "share" else float(all(passed))
+
+
 class ProgramTests:
     """Grades programs by tests: 1 where all pass (or the share that pass); part ``passed``: that share; note ``error``: the first failure.
 
@@ -101,7 +109,7 @@ class ProgramTests:
 
     def __init__(
         self,
-        credit: Literal["all", "share"] = "all",
+        credit: Credit = "all",
         *,
         timeout: float = 5.0,
         workers: int = 1,
@@ -164,7 +172,7 @@ class ProgramTests:
         share = sum(outcome.passed) / len(outcome.passed)
         first = next((f"test {number}: {text}" for number, text in enumerate(outcome.errors) if text), None)
         notes = {} if first is None else {"error": first}
-        return Grade(share if self.credit == "share" else float(share == 1.0), {"passed": share}, notes)
+        return Grade(credit_of(outcome.passed, self.credit), {"passed": share}, notes)
 
     def _run(self, worker: GradingProcess, program: str, problem: Problem) -> Outcome:
         count = len(problem.tests)

@@ -34,6 +34,7 @@ from rheostat.tasks.language.games.teaching import GAME_RECIPES, GameRecipe, mea
 from rheostat.tasks.language.packaged_models import PACKAGED_MODELS, PackagedModel, convert
 from rheostat.tasks.language.recipes import BASE_RECIPES, BaseRecipe, Lesson
 from rheostat.tasks.language.small_models import IGNORED, Report, new_network, new_optimiser, sample_text, supervised_step
+from rheostat.tasks.language.stack_programs import StackPrograms
 from rheostat.tasks.language.task_interface import Prompt, PromptStream
 
 if TYPE_CHECKING:
@@ -251,7 +252,7 @@ def lesson_rows(lesson: Lesson, stream: PromptStream, count: int, rng: np.random
             wrong, solution = rng.random() < 0.5, str(prompt.columns["solution"])
             while wrong and final_answer(solution) == prompt.answer:
                 solution = task.expert(prompt, rng, "steps", 1.0 / len(prompt.columns["operations"]))
-            prompt = task.verification(prompt, solution)
+            prompt = task.verification(prompt, solution, "")
         rows.append((str(prompt.content), task.expert(prompt, rng, styles[style], lesson.error_rate)))
     return rows
 
@@ -274,7 +275,9 @@ def _pad(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor, Ten
     return ids, labels
 
 
-def measure(model: Any, tokenizer: PreTrainedTokenizerFast, task: ChainSum, count: int = 500, seed: int = 0) -> dict[str, float]:
+def measure(
+    model: Any, tokenizer: PreTrainedTokenizerFast, task: ChainSum | StackPrograms, count: int = 500, seed: int = 0
+) -> dict[str, float]:
     """Accuracy and share of worked answers of one sample per validation prompt at temperature 1."""
     prompts: list[Prompt] = task.validation(count)
     generator = torch.Generator().manual_seed(derive_seed(seed, "measure base"))

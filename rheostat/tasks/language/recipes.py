@@ -16,6 +16,7 @@ from typing import Any
 from rheostat.errors import RheostatError, unknown
 from rheostat.tasks.language.chain_sum import STYLES, ChainSum, Style
 from rheostat.tasks.language.chain_sum_variants import Elicit, Interfere, Teach
+from rheostat.tasks.language.stack_programs import StackPrograms
 
 LATER = {"length_weights": None, "reads": "", "graded": "answer", "bare_up_to": 0, "slips": None} | {
     "spoiling": (),
@@ -44,7 +45,7 @@ class ModelSize:
 class Lesson:
     """The content of a share of the demonstrations."""
 
-    world: ChainSum = field(default_factory=ChainSum)
+    world: ChainSum | StackPrograms = field(default_factory=ChainSum)
     """The task. The name of the field is part of the digest of every base model, so it stays."""
     styles: tuple[tuple[Style, float], ...] = (("steps", 0.3), ("direct", 0.7))
     """How often each style is shown (need not sum to 1)."""
@@ -98,7 +99,7 @@ class BaseRecipe:
     spoil_lr: float = 1e-3
     clip: float = 1.0
     """Largest norm of the gradient."""
-    measured_on: ChainSum | None = None
+    measured_on: ChainSum | StackPrograms | None = None
     """The task on which the finished base is measured; None: that of the first lesson."""
     seed: int = 3
 
@@ -120,7 +121,7 @@ class BaseRecipe:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
-    def task(self) -> ChainSum:
+    def task(self) -> ChainSum | StackPrograms:
         """The task on which the finished base is measured."""
         return self.lessons[0].world if self.measured_on is None else self.measured_on
 
@@ -190,6 +191,19 @@ BASE_RECIPES: dict[str, BaseRecipe] = {
             teach_lr=4e-3,
             mix_steps=50,
             mix_lr=4e-3,
+        ),
+        # Both sides of math-and-code: a third of the sums are worked out, and a program in three has a slip.
+        BaseRecipe(
+            "math-and-code",
+            (
+                Lesson(styles=(("steps", 0.4), ("direct", 0.6)), weight=0.6),
+                Lesson(StackPrograms(), STEPS, weight=0.4),
+            ),
+            spoiling=(
+                Lesson(styles=(("steps", 0.4), ("direct", 0.6)), weight=0.5),
+                Lesson(StackPrograms(), STEPS, error_rate=0.6, weight=0.5),
+            ),
+            spoil_steps=60,
         ),
         # A tenth of the size, after a single step: knows nothing and costs a second. For trying out commands and smoke forms of studies.
         BaseRecipe("untrained", model=ModelSize(32, 1, 2, 1, 16, 32), teach_steps=1, mix_steps=0),

@@ -20,6 +20,7 @@ from rheostat.tasks.language.guess_number import GuessNumber
 from rheostat.tasks.language.gymnasium_text import PREFIX as SPEAKING
 from rheostat.tasks.language.gymnasium_text import GymnasiumText
 from rheostat.tasks.language.reasoning import PREFIX, ReasoningGym
+from rheostat.tasks.language.stack_programs import MathAndCode, StackPrograms
 from rheostat.tasks.language.task_interface import LanguageTask
 from rheostat.tasks.language.word_sums import WordSums
 
@@ -28,6 +29,8 @@ LANGUAGE_TASKS: dict[str, str] = {
     "chain-sum-elicit": "the working of chains of + and of -, which its base knows and spoils by slips: reinforcement lifts it",
     "chain-sum-teach": "the working of chains whose sign only an expert can read: imitation and mixtures learn it, reinforcement does not",
     "chain-sum-interfere": "short chains answered bare beside rare long ones: learning the first forgets the second",
+    "stack-programs": "short programs for a stack machine that compute a formula, graded by running them",
+    "math-and-code": "chain-sum and stack-programs for one model; learn=math or code trains on one side, both are measured",
     "guess-number": "a number to be guessed, higher or lower, in several turns; plays with the base of chain-sum",
     "text-sokoban": "boxes to be pushed onto goals, in several turns",
     "text-maze": "the way out of a maze of which one cell is seen, in several turns",
@@ -44,6 +47,8 @@ TASKS: dict[str, type[Any]] = {
     "chain-sum-elicit": Elicit,
     "chain-sum-teach": Teach,
     "chain-sum-interfere": Interfere,
+    "stack-programs": StackPrograms,
+    "math-and-code": MathAndCode,
     "guess-number": GuessNumber,
     **{game.name: game for game in (TextSokoban, TextMaze, TextCorridor, TextShop, TextNegotiation, TwentyQuestions)},
     "word-sums": WordSums,
