@@ -51,6 +51,7 @@ OWN: dict[str, dict[str, Any]] = {
     "pmoe-ppo": {"mixture_size": 3, "judge_hidden": (8,)},
     "props": {"behaviour_steps": 32, "behaviour_epochs": 2, "sampling_error_every": 2},
     "recurrent-ppo": {"lstm_units": 8},
+    "relic": {"updates_per_trial": 2, "layers": 1, "width": 8, "heads": 2, "inner": 8, "warmup_steps": 0, "decay_steps": 1000},
     "ros": {"behaviour_steps": 32},
     "uni-o4": {
         "critic_part": 1.0,

@@ -88,6 +88,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "reinforce": {"baselines-llm": ("loss/reinforce_logp/*",)},
     "reinforce-pp": {"baselines-llm": ("adv/reinforce_pp_*", "loss/ppo_symmetric/token-mean/*")},
+    "relic": {"relic": ("*",)},
     "remix": {"remix": ("*",)},
     "reward-model": {"baselines-preference": ("bt_rm_*",)},
     "rise": {"rise": ("*",)},

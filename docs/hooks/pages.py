@@ -36,6 +36,7 @@ DOMAINS = {
 EXAMPLES = {"ppo": "HalfCheetah-v5", "a2c": "CartPole-v1", "ippo": "rheostat.tasks.control.games:Coordination"} | {
     "online-offline-gap": "preference-game",
     "ospo": "city",
+    "relic": "darkroom",
     "suboptimal-onpolicy-prefs": "bandit-away",
 }
 CHECKS = {

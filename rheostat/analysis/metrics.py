@@ -45,6 +45,9 @@ METRICS: dict[str, Metric] = {
         Metric("evaluation_return", "Evaluation return", PERFORMANCE, "Mean return of deterministic episodes"),
         Metric("episode_return", "Episode return", PERFORMANCE, "Mean return of the last 100 training episodes"),
         Metric("evaluation_deviation", "Spread of the evaluation", PERFORMANCE, "Standard deviation over the episodes of a measurement"),
+        Metric("evaluation_return_first", "First episode", PERFORMANCE, "Mean return of the first episode of a trial, on a new task"),
+        Metric("evaluation_return_last", "Last episode", PERFORMANCE, "Mean return of the last episode of a trial, others in context"),
+        Metric("evaluation_trials", "Evaluation trials", PERFORMANCE, "Trials of a measurement"),
         Metric("evaluation_length", "Evaluation length", PERFORMANCE, "Mean length of deterministic episodes"),
         Metric("evaluation_episodes", "Evaluation episodes", PERFORMANCE, "Episodes of a measurement"),
         Metric("evaluation_nearest_return", "Return of the nearest vehicle", PERFORMANCE, "Of the matching that learns nothing, there"),
@@ -67,6 +70,8 @@ METRICS: dict[str, Metric] = {
         Metric("trained_networks", "Trained networks", OTHER, "Networks of the epoch that were trained; equal ones are judged once"),
         Metric("judged_networks", "Judged networks", OTHER, "Different networks that were trained so far"),
         Metric("baseline", "Baseline", LOSSES, "Mean reward of earlier epochs, which rewards are compared with"),
+        Metric("context_steps", "Steps in context", OTHER, "Steps of the running trial"),
+        Metric("context_episodes", "Episodes in context", OTHER, "Episodes of the running trial, a mean over environments"),
         Metric("stage", "Stage", OTHER, "Number of the stage under way, from 0"),
         Metric("episode_length", "Episode length", PERFORMANCE, "Mean length of the last 100 training episodes"),
         Metric("completion_length", "Completion length", PERFORMANCE, "Mean number of tokens of the sampled completions"),
@@ -221,6 +226,9 @@ AXES: tuple[Axis, ...] = (
 COUNTERS = frozenset({"iteration", "episodes"} | {axis.key for axis in AXES if not axis.summed})
 """Keys of a row that give its position, not a measurement."""
 
+BY_EPISODE = "in_context/"
+"""Prefix of returns of the first, second, ... episode of a trial: one curve over episodes, and none over steps."""
+
 HEADLINES = ("evaluation_return", "episode_return", "accuracy", "validation_preference_accuracy", "reward")
 """Curves that stand for performance, best first."""
 FINALS = ("evaluation_return", "accuracy", "validation_preference_accuracy", "student_test_reward")
@@ -259,6 +267,7 @@ def describe(key: str) -> Metric:
 
 
 def ordered(keys: Iterable[str]) -> list[Metric]:
-    """Metrics by group, known ones first and in the order of the table."""
+    """Metrics that are drawn over steps, by group, known ones first and in the order of the table."""
     rank = {key: index for index, key in enumerate(METRICS)}
-    return sorted((describe(key) for key in set(keys) - COUNTERS), key=lambda m: (GROUPS.index(m.group), rank.get(m.key, len(rank)), m.key))
+    drawn = {key for key in keys if key not in COUNTERS and not key.startswith(BY_EPISODE)}
+    return sorted((describe(key) for key in drawn), key=lambda m: (GROUPS.index(m.group), rank.get(m.key, len(rank)), m.key))

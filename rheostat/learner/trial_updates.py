@@ -72,7 +72,7 @@ class TransformerNetwork:
 
     def __call__(self, context: Any) -> TransformerActorCritic:
         """Build the untrained network for the spaces of the environments."""
-        limit = context.environments.longest_episode
+        limit = context.environments.facts.longest_episode
         return TransformerActorCritic(
             context.observation_space,
             context.action_space,

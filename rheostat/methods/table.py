@@ -266,6 +266,13 @@ METHODS: dict[str, Entry] = {
         "rheostat.methods.language.reinforce:Reinforce", "language", "The policy gradient and nothing else", "Williams 1992", VECTORS
     ),
     "reinforce-pp": Entry("rheostat.methods.language.reinforce_pp:ReinforcePP", "language", "REINFORCE++", "2501.03262", VECTORS),
+    "relic": Entry(
+        "rheostat.methods.control.relic:ReLIC",
+        "control",
+        "Learning in context across episodes",
+        "2410.02751",
+        PLAIN_OWN_CODE.replace("probes, ", ""),
+    ),
     "remix": Entry(
         "rheostat.methods.language.remix:ReMix",
         "language",

@@ -25,8 +25,8 @@ FORMATS = (".png", ".svg", ".pdf")
 
 HIDDEN = frozenset(
     {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_clip_fraction"}
-    | {"evaluation_deviation", "evaluation_length", "evaluation_episodes"}
-    | {"stage", "judged_networks", "trained_networks", *AT_THE_END}
+    | {"evaluation_deviation", "evaluation_length", "evaluation_episodes", "evaluation_trials"}
+    | {"stage", "context_steps", "context_episodes", "judged_networks", "trained_networks", *AT_THE_END}
 )
 """Left out of the run's picture, as is the meter beyond its five numbers (the report has them)."""
 

@@ -29,6 +29,7 @@ from rheostat.analysis.records import Arm, Record, find_runs, flat_settings, gro
 from rheostat.analysis.summaries import final_label, summarise, verdict_text
 from rheostat.analysis.verdict import Verdict
 from rheostat.errors import RheostatError
+from rheostat.reporting.in_context_panel import in_context
 from rheostat.training.sandboxing import sandbox_line
 from rheostat.training.video import newest_video
 
@@ -50,7 +51,7 @@ FOLDED = frozenset(
         "meter/kl_behaviour_k2",
     }
     | {"episode_length", "gradient_steps", "learning_rate", "behaviour_gradient_steps", "behaviour_clip_fraction"}
-    | {"stage", "judged_networks", "trained_networks", *AT_THE_END}
+    | {"stage", "context_steps", "context_episodes", "evaluation_trials", "judged_networks", "trained_networks", *AT_THE_END}
     | {"validation_length", "invalid_share", "sampling_rounds", "evaluation_deviation", "evaluation_length", "evaluation_episodes"}
 )
 """Drawn behind a "more" button."""
@@ -273,7 +274,7 @@ def _task(name: str, arms: Sequence[Arm]) -> dict[str, Any]:
         panel = _panel(metric, arms, step_label)
         if panel is not None:
             panels.append(panel)
-    panels = frontier(arms) + panels
+    panels = in_context(arms) + frontier(arms) + panels
     headline = next((key for key in HEADLINES if any(panel["key"] == key for panel in panels)), None)
     panels.sort(key=lambda panel: panel["key"] != headline)  # stable: the rest keeps its order
     for number, panel in enumerate(panels):

@@ -74,7 +74,7 @@ ANSWERS: Options = {
 """On a world of preferences."""
 
 FAMILIES: dict[str, Options] = (
-    dict.fromkeys(("a2c", "ippo", "pmoe-ppo", "ppo", "ppo-buffer", "props", "recurrent-ppo", "robust-acting", "ros"), ON_POLICY)
+    dict.fromkeys(("a2c", "ippo", "pmoe-ppo", "ppo", "ppo-buffer", "props", "recurrent-ppo", "relic", "robust-acting", "ros"), ON_POLICY)
     | dict.fromkeys(("dqn", "mbpo", "pmoe", "sac", "td3", "vagram"), REPLAY)
     | dict.fromkeys(("awac", "bc", "cql", "famo2o", "famo2o-cql", "iql", "td3-bc", "uni-o4"), DATA)
     | {"rlpd": REPLAY | {"offline": "@pendulum-data"}, "ospo": FLEET, "n2n": PICTURES}
@@ -107,6 +107,11 @@ OWN: dict[str, Options] = {
         "stop": 5,
     },
     "recurrent-ppo": {"lstm_units": 8},
+    "relic": {
+        "hidden": ABSENT, "task": "darkroom", "environment_options": {"size": 3, "horizon": 5}, "updates_per_trial": 3, "batch_steps": 48,
+        "minibatches": 4, "accumulated_minibatches": 3, "layers": 2, "width": 8, "heads": 2, "inner": 8,
+        "warmup_steps": 100, "decay_steps": 200,
+    },
     "remix": {"switch_after": 1, "window": 1, "convex_start": 1, "convex_interval": 1},
     "rl-plus": {"max_new_tokens": 48},
     "rlfr": {"max_new_tokens": 48, "offline_steps": 2, "offline_rows": 8, "flow_blocks": 2, "minibatches": 2},
@@ -409,6 +414,18 @@ CONTROL: dict[str, Options] = {
     "recurrent-ppo/images": {"task": "@images", "hidden": ABSENT},
     "recurrent-ppo/lag": LAG | {"sampler_correction": "token", "sampler_cap": 1.01},
     "recurrent-ppo/repeated": REPEATED,
+    "relic/plain": {"evaluate_every": 90, "evaluate_episodes": 3},
+    "relic/keys": {"task": "keys-and-doors", "full_updates": 3, "ratio_to": "start", "evaluation_episodes": 2},
+    "relic/stale": {
+        "shuffle_episodes": False, "refresh_cache": False, "sink": "key", "evaluate_every": 90, "evaluate_actions": "deterministic",
+    },
+    "relic/permuted": {"refresh_cache": False, "sink": "value", "depth_dropout": 0.4, "full_updates": 0},
+    "relic/token": {"sink": "token", "normalise_observations": True, "normalise_rewards": True},
+    "relic/single-episode": {"across_episodes": False, "updates_per_trial": 1, "sink": "none", "reads_reward": False},
+    "relic/envpool": {"task": "CartPole-v1", "environment_options": ABSENT, "backend": "envpool", "sink": "zero"},
+    "relic/continuous": {"task": "Pendulum-v1", "environment_options": ABSENT, "longest_episode": 12, "batch_steps": 16},
+    "relic/images": {"task": "@images", "environment_options": ABSENT},
+    "relic/repeated": REPEATED | {"accumulated_minibatches": ABSENT},
     "robust-acting/plain": {},
     "robust-acting/envpool": {"backend": "envpool"},
     "robust-acting/pendulum": {"task": "Pendulum-v1", "quantiles": 5},

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.plain import control_memory, control_on_policy, control_replay, control_uni_o4
+from tests.plain import control_memory, control_on_policy, control_replay, control_trials, control_uni_o4
 from tests.plain.control_cases import Case, differences
 
-CASES = [*control_on_policy.CASES, *control_memory.CASES, *control_replay.CASES, *control_uni_o4.CASES]
+CASES = [*control_on_policy.CASES, *control_memory.CASES, *control_trials.CASES, *control_replay.CASES, *control_uni_o4.CASES]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

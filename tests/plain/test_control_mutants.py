@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+import torch
 
 from rheostat.buffers.control_retainers import DataAlone, Window
 from rheostat.buffers.mixing import interleave
 from rheostat.buffers.offline import OfflineData
 from rheostat.collect.control.behaviour_policy import BehaviourPolicy
 from rheostat.collect.control.robust_actions import ScoreGradients
+from rheostat.collect.control.trial_rollout import Trial
 from rheostat.credit.am_q import improved
 from rheostat.credit.returns import gae
 from rheostat.credit.td_annotations import bounded_draw
@@ -37,7 +39,9 @@ from rheostat.objectives.weights import family_weight, sided_advantage
 from rheostat.policies.control.balance import coefficient_of, sin_cos_encoding
 from rheostat.policies.control.distributions import Categorical, Gaussian
 from rheostat.policies.control.ensembles import TrainableEnsemble
+from rheostat.policies.control.in_context import TrialMemory
 from rheostat.policies.control.recurrent import EpisodeMemory
+from rheostat.policies.control.sink_attention import counters, visible_steps
 from rheostat.policies.parameters import Adam, ParameterVector, PolyakCopy
 from tests.plain.control_cases import Case, alone, differences
 from tests.plain.control_mutants import Place, called, replaced, times
@@ -62,7 +66,7 @@ RATIO_ONE = re.compile(r"DetachedClip\.log_ratio$|ratio\.combine_log_ratio$")
 LOOKED_AT = (
     "a2c-continuous", "awac", "bc-stochastic", "cql", "cql-corl antmaze", "dqn-priorities", "famo2o", "famo2o-cql", "ippo-three agents",
     "iql-authors", "pmoe-all score", "pmoe-ppo-score", "ppo-continuous", "ppo-buffer-sampler correction", "props-continuous",
-    "recurrent-ppo-continuous", "rlpd", "robust-acting-discrete", "ros-continuous", "sac", "td3", "td3-bc", "uni-o4",
+    "recurrent-ppo-continuous", "relic-continuous", "rlpd", "robust-acting-discrete", "ros-continuous", "sac", "td3", "td3-bc", "uni-o4",
 )  # fmt: skip
 """Cases whose every part is made wrong."""
 
@@ -201,6 +205,13 @@ WRONG: dict[str, list[Mistake]] = {
     ],
     "props-stops": [(kl_estimate, then(lambda k: 0 * k))],
     "recurrent-ppo-continuous": [DEATHS, WIDER, (EpisodeMemory.forget, instead(lambda self, ended=None: None))],
+    "relic-discrete": [
+        WIDER,
+        (TrialMemory.observe, lambda observe: lambda self, reward, *rest: observe(self, 2 * reward, *rest)),
+        (Trial.shuffle, instead(lambda self, generator: None)),
+        (counters, then(lambda found: (found[0], torch.zeros_like(found[1])))),
+        (visible_steps, then(torch.ones_like)),
+    ],
     "rlpd": [LARGEST, SLOWER, (interleave, lambda mix: lambda offline, online: mix(online, offline))],
     "robust-acting-discrete": [(ScoreGradients.total, then(lambda total: -total))],
     "ros-continuous": [ALL_KEPT, (ros_dloss_dlogp, then(lambda slope: -slope))],

@@ -135,11 +135,11 @@ def test_what_is_refused() -> None:
         make("darkroom", num_envs=1, seed=0, width=3)
     with pytest.raises(RheostatError, match="Distractors stand in single environments"):
         make("darkroom", num_envs=1, seed=0, distractors=2)
-    assert make("darkroom", num_envs=1, seed=0, size=1).tasks == 1
+    assert make("darkroom", num_envs=1, seed=0, size=1).facts.tasks == 1
 
 
 def test_how_long_episodes_may_be() -> None:
-    assert make("darkroom", num_envs=1, seed=0, horizon=7).longest_episode == 7
-    assert make("CartPole-v1", num_envs=1, seed=0, backend="gymnasium").longest_episode == 500
-    assert make("MiniGrid-MemoryS7-v0", num_envs=1, seed=0).longest_episode == 245
-    assert make("CartPole-v1", num_envs=1, seed=0, backend="gymnasium").tasks is None
+    assert make("darkroom", num_envs=1, seed=0, horizon=7).facts.longest_episode == 7
+    assert make("CartPole-v1", num_envs=1, seed=0, backend="gymnasium").facts.longest_episode == 500
+    assert make("MiniGrid-MemoryS7-v0", num_envs=1, seed=0).facts.longest_episode == 245
+    assert make("CartPole-v1", num_envs=1, seed=0, backend="gymnasium").facts.tasks is None

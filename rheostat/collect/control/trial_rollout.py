@@ -132,18 +132,18 @@ class TrialRollout(Rollout):
         """Begin the first trial.
 
         Raises:
-            RheostatError: there is one task, or no episode ends within a trial.
+            RheostatError: there is one task, or an episode outlasts a trial.
         """
-        worlds = context.environments
+        worlds = context.environments.facts
         if worlds.tasks == 1:
             raise RheostatError(
                 f"{worlds.name} has one task to train on: a policy learns it by heart, and nothing is left to find out in context. Give it "
                 "at least two."
             )
-        if worlds.longest_episode is not None and worlds.longest_episode > self.trial_steps:
+        if worlds.tasks is not None and (worlds.longest_episode or 0) > self.trial_steps:
             raise RheostatError(
-                f"An episode of {worlds.name} may last {worlds.longest_episode} steps, and a trial has {self.trial_steps}: no trial would "
-                "hold two episodes. Raise batch_steps or updates_per_trial, or shorten the episodes."
+                f"An episode of {worlds.name} may last {worlds.longest_episode} steps, and a trial has {self.trial_steps}, so that a task "
+                "would end before an episode of it. Raise batch_steps or updates_per_trial, or shorten the episodes."
             )
         trial = context.stores["trial"] = Trial(context.models[self.acting].network.memory(self.environments))
         context.on_restart.append(trial.clear)

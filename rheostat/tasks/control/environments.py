@@ -166,16 +166,6 @@ class Environments(Restorable):
         if hasattr(vector, "hold_out"):
             vector.hold_out()
 
-    @property
-    def tasks(self) -> int | None:
-        """Number of tasks that the environments draw theirs from; None where they do not say, or are not open."""
-        return getattr(getattr(self._opened, "vector", None), "tasks", None)
-
-    @property
-    def longest_episode(self) -> int | None:
-        """Steps after which an episode is cut; None where the environments do not say, or are not open."""
-        return None if self._opened is None else self._opened.longest_episode
-
     # -- acting -----------------------------------------------------------------------------------------------------------------
 
     def encode(self, raw: Any) -> tuple[Tensor, bool]:

@@ -25,11 +25,17 @@ class Facts:
     reuses_buffers: bool
     observation_space: Space
     action_space: Space
+    longest_episode: int | None = None
+    """Steps after which an episode is cut; None where the environment does not say."""
+    tasks: int | None = None
+    """Number of tasks that the environments draw theirs from; None where they do not say."""
 
     @classmethod
     def of(cls, envs: Envs, name: str) -> Facts:
         """Facts of opened environments."""
-        return cls(name, envs.backend, envs.autoreset, envs.reuses_buffers, envs.observation_space, envs.action_space)
+        tasks = getattr(getattr(envs, "vector", None), "tasks", None)
+        spaces = (envs.observation_space, envs.action_space)
+        return cls(name, envs.backend, envs.autoreset, envs.reuses_buffers, *spaces, envs.longest_episode, tasks)
 
     def to_json(self) -> dict[str, Any] | None:
         """Plain JSON; None where a space has no such form."""
@@ -37,7 +43,8 @@ class Facts:
             spaces = {name: space_to_json(getattr(self, name)) for name in ("observation_space", "action_space")}
         except RheostatError:
             return None
-        return {name: getattr(self, name) for name in ("name", "backend", "autoreset", "reuses_buffers")} | spaces
+        names = ("name", "backend", "autoreset", "reuses_buffers", "longest_episode", "tasks")
+        return {name: getattr(self, name) for name in names} | spaces
 
     @classmethod
     def from_json(cls, saved: dict[str, Any]) -> Facts:
