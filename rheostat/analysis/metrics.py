@@ -254,6 +254,8 @@ def describe(key: str) -> Metric:
     if prefix.startswith("meter/"):  # of one source
         whole = describe(f"meter/{name}")
         return Metric(key, f"{whole.label} ({prefix.removeprefix('meter/')} data)", METER, whole.help)
+    if key.startswith(BY_EPISODE):
+        return Metric(key, f"Return of episode {name.removeprefix('episode_')} in context", PERFORMANCE, "Mean over trials on new tasks")
     if key.startswith("meter/age_share_"):
         low, _, high = name.removeprefix("age_share_").partition("_")
         span = f"{low} or more" if high == "up" else f"{low} to {high}" if high else low

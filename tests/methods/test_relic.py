@@ -264,7 +264,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     capsys.readouterr()
     main(["evaluate", str(tmp_path / "run"), "--episodes", "3"])
     said = capsys.readouterr().out
-    assert "evaluation return" in said and "in context/episode 4" in said
+    assert "evaluation return" in said and "return of episode 4 in context" in said
     page = write_report([tmp_path / "run"], tmp_path / "report.html").read_text()
     assert "Return by episode in context" in page and "in_context/episode" not in page
     ((label, curve),) = [
