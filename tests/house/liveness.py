@@ -167,6 +167,8 @@ TOGETHER: dict[str, list[Options]] = {
     "normalise": [{"loss": "reinforce"}],
     "baseline": [{"loss": "reinforce"}],
     "choice.episodes": [MEASURED],
+    "imagination.share_steps": [{"imagined_mixing": "rows", "batch_size": 200}],
+    "imagination.end": [{"task": "InvertedPendulum-v5"}],
 }
 """What an option acts with, by its path: beside the plain run, these are tried. Here the option itself is named by its path too."""
 WITH_KIND: dict[tuple[str, str], Options] = {
