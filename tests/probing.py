@@ -62,6 +62,16 @@ REPLAY = {
     "checkpoint_every": 100_000,
 }
 """One gradient step per step of the eight environments."""
+IMAGINING: dict[str, object] = {
+    "temperature": 0.01,
+    "rollouts_per_step": 4,
+    "imagined_share": (0.5, 0.5),
+    "model_hidden": (16,),
+    "model_networks": 2,
+    "model_elites": 2,
+    "model_passes": 5,
+    "model_learning_rate": 1e-2,
+}
 REPLAY_OWN: dict[str, dict[str, object]] = {
     "awac": {"advantage_temperature": 0.1},
     "bc": {"best_share": 0.1},
@@ -70,6 +80,7 @@ REPLAY_OWN: dict[str, dict[str, object]] = {
     "famo2o": {"coefficient_low": 5.0, "coefficient_high": 15.0, "expectile": 0.9},
     "famo2o-cql": {"temperature": 0.01, "conservative_weight": 0.1, "penalty_actions": 5, "critic_learning_rate": 1e-2},
     "iql": {"inverse_temperature": 10.0, "expectile": 0.9},
+    "mbpo": IMAGINING,
     "pmoe": {"temperature": 0.01},
     "rlpd": {"temperature": 0.01},
     "sac": {"temperature": 0.01},
@@ -91,11 +102,14 @@ REPLAY_OWN: dict[str, dict[str, object]] = {
         "horizon": 1,
         "starts": 32,
     },
+    "vagram": IMAGINING | {"critic_learning_rate": 3e-3, "target_every": 1},
 }
 DISCRETE_OWN: dict[str, dict[str, object]] = {"cql": {"conservative_weight": 0.1, "critic_learning_rate": 1e-2}}
 """What differs where actions are discrete: CQL has no policy then, and draws no actions."""
 GRADIENT_STEPS = {"TimeLimit": 1_200}
 DATA_STEPS = 600
+IMAGINE = {"mbpo", "vagram"}
+"""Methods that must know when a task ends."""
 NO_VALUE = {"bc"}
 """Methods without a critic."""
 PESSIMISTIC = {"cql", "famo2o", "famo2o-cql", "iql", "uni-o4"}
@@ -124,6 +138,8 @@ def can_fail(method: str, probe: str, continuous: bool) -> bool:
         return False
     if probe == "Recall":
         return remembers(method) and not continuous
+    if method in IMAGINE and probe == "DelayedReward":
+        return False  # its last observation is also its first, and a rule of observations cannot tell when it ends
     if not replays(method):
         return continuous or method not in CONTINUOUS
     return discrete(method) in (None, not continuous) and (method not in NO_VALUE or "Action" in probe or "Both" in probe)

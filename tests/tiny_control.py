@@ -34,6 +34,19 @@ OFF_POLICY: dict[str, Any] = {
     "log_every": 20,
     "evaluation_episodes": 0,
 }
+IMAGINING: dict[str, Any] = {
+    "rollouts_per_step": 2,
+    "model_every": 20,
+    "model_networks": 3,
+    "model_elites": 2,
+    "model_hidden": (8,),
+    "model_batch_size": 16,
+    "model_passes": 2,
+    "imagined_kept": 40,
+    "rollout_length": (2, 2),
+    "imagined_share": (0.5, 0.5),
+}
+"""What imagines, small."""
 OWN: dict[str, dict[str, Any]] = {
     "a2c": {"epochs": 1, "minibatches": 1},
     "bc": {"steps": 1000, "checkpoint_every": 300, "online_steps": 0},
@@ -47,6 +60,7 @@ OWN: dict[str, dict[str, Any]] = {
         "steps": 360,
         "checkpoint_every": 100,
     },
+    "mbpo": IMAGINING,
     "pmoe": {"mixture_size": 3},
     "pmoe-ppo": {"mixture_size": 3, "judge_hidden": (8,)},
     "props": {"behaviour_steps": 32, "behaviour_epochs": 2, "sampling_error_every": 2},
@@ -72,6 +86,7 @@ OWN: dict[str, dict[str, Any]] = {
         "online_minibatch": 8,
         "online_epochs": 2,
     },
+    "vagram": IMAGINING,
 }
 """What a method needs besides, to be small."""
 CONTINUOUS = {"pmoe-ppo"}

@@ -32,7 +32,7 @@ from rheostat.objectives.dynamics_losses import holdout_error, model_likelihood
 from rheostat.options import option, value_or
 from rheostat.parts import Batch, NonFinite
 from rheostat.policies.control.dynamics import HOLDOUT, DynamicsEnsemble, TrainedEnsemble, split, target_of
-from rheostat.tasks.control.terminations import Ended, known_termination_of
+from rheostat.tasks.control.terminations import Ended, known_termination_of, never
 from rheostat.trajectories import Source, Transitions
 
 Found = dict[str, Any]
@@ -325,9 +325,7 @@ class Imagining:
 
     def ended(self, context: Any) -> Ended:
         """The rule by which a rollout ends, of raw observations."""
-        if self.options.end == "never":
-            return lambda seen: torch.zeros(len(seen), dtype=torch.bool)
-        return known_termination_of(context.environments.name)
+        return never if self.options.end == "never" else known_termination_of(context.environments.name)
 
     def retain(self, context: Any, batch: Batch) -> Batch:
         """The batch; a round where one is due."""

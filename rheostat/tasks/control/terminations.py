@@ -45,6 +45,10 @@ def _mountain_car(seen: Tensor) -> Tensor:
     return (seen[:, 0] >= 0.45) & (seen[:, 1] >= 0.0)
 
 
+def _at_once(seen: Tensor) -> Tensor:
+    return torch.ones(len(seen), dtype=torch.bool)
+
+
 RULES: dict[str, Ended] = {
     r"Hopper-v[45]": _hopper,
     r"Walker2d-v[45]": _walker,
@@ -53,6 +57,7 @@ RULES: dict[str, Ended] = {
     r"InvertedPendulum-v[45]": _pole,
     r"InvertedDoublePendulum-v[45]": _double_pole,
     r"MountainCarContinuous-v0": _mountain_car,
+    r"rheostat/Probe-(ConstantReward|RewardFromObservation|RewardFromAction|RewardFromBoth)(-Continuous)?-v0": _at_once,
 }
 """Pattern of the task's id to the rule."""
 
@@ -64,7 +69,7 @@ ENDLESS = (
     r"Reacher-v[245]",
     r"Pusher-v[245]",
     r"HumanoidStandup-v[245]",
-    r"rheostat/Probe-TimeLimit-Continuous-v0",
+    r"rheostat/Probe-TimeLimit(-Continuous)?-v0",
 )
 """Patterns of tasks that only their time limit ends."""
 
@@ -100,7 +105,12 @@ def known_termination_of(task: str) -> Ended:
             f"It is not known when {task} ends, and a model of its steps does not say so: choose imagined_end never if only a time limit "
             "ends its episodes, or use sac, which imagines none."
         )
-    return lambda seen: torch.zeros(len(seen), dtype=torch.bool)
+    return never
+
+
+def never(seen: Tensor) -> Tensor:
+    """The rule of a task that never ends."""
+    return torch.zeros(len(seen), dtype=torch.bool)
 
 
 def _named(task: str) -> tuple[str, int]:
