@@ -88,6 +88,12 @@ METRICS: dict[str, Metric] = {
             PERFORMANCE,
             "Distance of confidence and agreement on held-out pairs, in bins",
         ),
+        Metric(
+            "validation_preference_loss",
+            "Held-out log loss",
+            PERFORMANCE,
+            "Minus the mean log-probability of how held-out pairs are ordered",
+        ),
         Metric("validation_chosen_log_ratio", "Chosen answers", PERFORMANCE, "How much likelier held-out chosen answers became, nats each"),
         Metric(
             "validation_rejected_log_ratio", "Rejected answers", PERFORMANCE, "How much likelier held-out rejected answers became, nats"

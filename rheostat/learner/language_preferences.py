@@ -29,6 +29,8 @@ from rheostat.tasks.language.demonstrations import Completion
 from rheostat.tasks.language.preference_rows import PreferencePrompts
 from rheostat.tasks.language.task_interface import Prompt
 
+LEAST = 2.0**-100
+"""Probability below which one is not told from 0, whose logarithm is no number."""
 PairSource = Pairs | SampledPairs
 """A file of annotated pairs, or pairs that the policy samples."""
 
@@ -133,6 +135,7 @@ def measure_pairs(context: Any, held_out: list[Prompt], term: PairTerm, rows: Ca
     probability = term.probability(chosen, rejected)
     if probability is not None:
         found["validation_calibration_error"] = calibration_error(probability)
+        found["validation_preference_loss"] = -probability.clamp(min=LEAST).log().mean().item()
     if getattr(term, "needs_value_head", False):
         lengths = term.by_side(batch.rows.mask.sum(1).float(), batch)
         return found | {f"validation_{name}": value for name, value in length_bias(chosen, rejected, *lengths).items()}

@@ -19,7 +19,7 @@ RENAMED: dict[str, str] = {
 """Metrics that were deliberately renamed, ``{old: new}``: the table keeps the old name."""
 ADDED: set[str] = {
     "meter/parity_worst", "abstained_share", "reward_spread", "rare/share", "rare/rewarded", "rare/penalised", "meter/noise_share",
-    "validation_calibration_error", "validation_chosen_log_ratio", "validation_rejected_log_ratio",
+    "validation_calibration_error", "validation_preference_loss", "validation_chosen_log_ratio", "validation_rejected_log_ratio",
 }  # fmt: skip
 """Metrics that were deliberately added, by their new names; the table does not know them."""
 REMOVED: set[str] = set()

@@ -205,6 +205,8 @@ BASE_RECIPES: dict[str, BaseRecipe] = {
             ),
             spoil_steps=60,
         ),
+        # Two layers after a single step, which can compare two parts of a row but know nothing.
+        BaseRecipe("policy-zoo", model=ModelSize(64, 2, 4, 2, 16, 192), teach_steps=1, mix_steps=0),
         # A tenth of the size, after a single step: knows nothing and costs a second. For trying out commands and smoke forms of studies.
         BaseRecipe("untrained", model=ModelSize(32, 1, 2, 1, 16, 32), teach_steps=1, mix_steps=0),
     )

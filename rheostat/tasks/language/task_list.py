@@ -19,6 +19,7 @@ from rheostat.tasks.language.games.twenty_questions import TwentyQuestions
 from rheostat.tasks.language.guess_number import GuessNumber
 from rheostat.tasks.language.gymnasium_text import PREFIX as SPEAKING
 from rheostat.tasks.language.gymnasium_text import GymnasiumText
+from rheostat.tasks.language.policy_zoo import PolicyZoo
 from rheostat.tasks.language.reasoning import PREFIX, ReasoningGym
 from rheostat.tasks.language.stack_programs import MathAndCode, StackPrograms
 from rheostat.tasks.language.task_interface import LanguageTask
@@ -38,6 +39,7 @@ LANGUAGE_TASKS: dict[str, str] = {
     "text-shop": "a good to be searched for and bought, in several turns",
     "text-negotiation": "a price to be agreed on with a seller, in several turns",
     "twenty-questions": "an animal to be found by questions, in several turns",
+    "policy-zoo": "strings of a family of synthetic policies, for reward models that tell policies apart; has a tiny untrained base",
     "word-sums": "word problems in plain English, as chat prompts, for real models; its base is SmolLM2-135M",
     f"{SPEAKING}ID": "an environment of Gymnasium that takes and shows text, of yours or of a package",
     f"{PREFIX}NAME": "any data set of reasoning-gym (extra 'reasoning')",
@@ -51,6 +53,7 @@ TASKS: dict[str, type[Any]] = {
     "math-and-code": MathAndCode,
     "guess-number": GuessNumber,
     **{game.name: game for game in (TextSokoban, TextMaze, TextCorridor, TextShop, TextNegotiation, TwentyQuestions)},
+    "policy-zoo": PolicyZoo,
     "word-sums": WordSums,
 }
 """Tasks whose fields are their knobs."""
