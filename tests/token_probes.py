@@ -83,6 +83,7 @@ OWN: dict[str, dict[str, Any]] = {
     **{name: {"pairs_per_batch": 8} for name in ANNOTATED},
     "kto": {"answers_per_batch": 8},
     "online-dpo": {"temperature": 1.0},
+    "oprl": {"reward_learning_rate": 1e-2, "process_beta": 0.5},
     "osp": {"compare_by": "judge"},
     "pairwise-policy-gradient": {"group_size": 2, "prompts_per_batch": 32},
     "ghpo": {"hint_after": 0, "hint_place": "answer"},

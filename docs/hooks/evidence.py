@@ -66,6 +66,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "nft": {"nft": ("*",)},
     "online-offline-gap": {"online-offline-gap": ("*",)},
     "online-dpo": {"baselines-preference": ("online_dpo_*",)},
+    "oprl": {"oprl": ("*",)},
     "orpo": {"baselines-preference": ("orpo_*",)},
     "osp": {"osp": ("*",)},
     "ospo": {"ospo": ("*",)},

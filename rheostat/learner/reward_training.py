@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
@@ -11,6 +11,7 @@ from rheostat.learner.models import Trainable
 from rheostat.learner.update import Update
 from rheostat.objectives.outcome_likelihood import OutcomeLikelihood
 from rheostat.objectives.outcome_regression import OutcomeRegression
+from rheostat.objectives.trajectory_preference import TrajectoryPreference
 from rheostat.options import option
 from rheostat.parts import Aggregate, Batch, Metrics, Tokens, Weighted
 from rheostat.policies.language.model import LanguagePolicy
@@ -120,3 +121,20 @@ class ImplicitRewardUpdate(RewardModelUpdate):
     def trained(self, of: str = "policy") -> TrainedCopy:
         """The model that this moves, a copy of another one."""
         return TrainedCopy(of, self.learning_rate, self.weight_decay, self.max_grad_norm)
+
+
+@dataclass(frozen=True)
+class TrajectoryPreferenceUpdate(ImplicitRewardUpdate):
+    """Gradient steps of an implicit process reward model: preferences between the successes and failures of a group."""
+
+    max_grad_norm: float = option(10.0, short="reward_max_grad_norm", above=0)
+    """Global gradient norm limit of the reward model."""
+    threshold: float = option(0.0, short="right_above")
+    """An episode is a success if its reward is larger."""
+    score: Literal["sum", "mean"] = option("sum", short="trajectory_score")
+    """How the log-ratios of an episode's steps become its score: their sum, or their mean, as in the authors' code."""
+
+    @property
+    def terms(self) -> tuple[Weighted, ...]:
+        """What it descends."""
+        return (Weighted(TrajectoryPreference(beta=self.beta, threshold=self.threshold, score=self.score), name="reward_model"),)

@@ -188,6 +188,13 @@ METHODS: dict[str, Entry] = {
         "2405.08448",
         "vectors, plain (loops), laws, resume, study",
     ),
+    "oprl": Entry(
+        "rheostat.methods.language.oprl:OPRL",
+        "language",
+        "Step rewards for agents, from a second language model that learns from preferences between episodes",
+        "2509.19199",
+        "vectors (authors' code and equations), plain (loops), laws, resume",
+    ),
     "orpo": Entry(
         "rheostat.methods.language.orpo:ORPO",
         "language",

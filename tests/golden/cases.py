@@ -124,6 +124,10 @@ OWN: dict[str, Options] = {
     "kto": {"group_size": ABSENT, "prompts_per_batch": ABSENT, "answers_per_batch": 4},
     "pairwise-policy-gradient": {"group_size": ABSENT},
     "nft": {"minibatches": 2, "warmup": 0, "max_sampling_rounds": 3},
+    "oprl": {
+        "task": "guess-number", "environment_options": {"largest": 1, "smallest_range": 2, "turns": 3}, "max_new_tokens": 3,
+        "reward_learning_rate": 1e-2, "process_beta": 0.5,
+    },
     "treepo": {"segment": 4, "warmup": 0, "overlong_buffer": 4},
     "sft": {"group_size": ABSENT, "max_new_tokens": 48},
     "uni-o4": {
@@ -298,6 +302,9 @@ RELATIVES: dict[str, Options] = {
     "nft/plain": {},
     "nft/odds": {"prompt_weight": "odds", "ratio": "sequence", "divisor": 10.0, "dynamic": "none", "max_sampling_rounds": ABSENT},
     "treepo/plain": {},
+    "oprl/plain": {"evaluation_episodes": 4},
+    "oprl/released": STEPS | {"preset": "released", "reward_passes": 2, "micro_batch_rows": 3, "reward_learning_rate": 1e-2},
+    "oprl/single-turn": {"task": "@easy", "max_new_tokens": 12, "environment_options": ABSENT, "combine": "outcome", "advantage": "rloo"},
     "prime/plain": {"evaluation_episodes": 4},
     "prime/passes": STEPS
     | {"dynamic": "on", "max_sampling_rounds": 3, "reward_passes": 2, "reward_learning_rate": 1e-2, "micro_batch_rows": 3}

@@ -899,6 +899,76 @@ def outcome_likelihood(world: World, rows: list[Row], *, beta: float) -> Tensor:
     return total / len(rows)
 
 
+def turns(row: Row) -> list[list[int]]:
+    """The places of a row's chosen tokens, turn by turn; all of them in one turn where nobody has kept the turns."""
+    numbers = [number for number in row.facts.get("turn", []) if number] or [1] * len(row)
+    return [[place for place, number in enumerate(numbers) if number == turn] for turn in range(1, max(numbers) + 1)]
+
+
+def step_rewards(row: Row, beta: float) -> list[float]:
+    """OPRL, equation 1: of every turn, the log-ratio of the reward model to the policy of this iteration."""
+    judged = row.facts["judged"]
+    return [beta * sum(judged[place] - row.old[place] for place in places) for places in turns(row)]
+
+
+def deviation(values: list[float]) -> float:
+    """Dividing by n."""
+    centre = credit.mean(values)
+    return math.sqrt(credit.mean([(value - centre) ** 2 for value in values]))
+
+
+def oprl(world: World, rows: list[Row], *, beta: float = 0.05, alpha: float = 1.0, merged: bool = False, bonus: float = 0.001) -> Tensor:
+    """OPRL, equations 3 to 6."""
+    kept = [row for row in world.kept() if len(row)]
+    rewards = {row: step_rewards(row, beta) for row in kept}
+    outcome = {row: row.reward + (alpha * sum(rewards[row]) if merged else 0.0) for row in kept}
+    terms = []
+    for row in rows:
+        group = credit.members(row, kept)
+        outcomes = [outcome[other] for other in group]
+        steps = [reward for other in group for reward in rewards[other]]
+        episode = (outcome[row] - credit.mean(outcomes)) / (deviation(outcomes) + 1e-6) if len(group) > 1 else 0.0
+        now = world.now(row)
+        for places, reward in zip(turns(row), rewards[row], strict=True):
+            step = (reward - credit.mean(steps)) / (deviation(steps) + 1e-6) if len(steps) > 1 else 0.0
+            world.seen |= {"a turn of several tokens"} if len(places) > 1 else set()
+            world.seen |= {"a failure that learns from its steps"} if not episode and step else set()
+            ratio = sum_all([now[place] - row.old[place] for place in places]).exp()
+            terms.append(-clipped(world, ratio, episode + (0.0 if merged else alpha * step), 0.2, 0.2))
+    return sum_all(terms) / len(terms) - (bonus * token_mean(entropies(world, rows)) if bonus else 0.0)
+
+
+def oprl_released(world: World, rows: list[Row], *, beta: float = 0.05, alpha: float = 1.0, bonus: float = 0.001) -> Tensor:
+    """OPRL's code: step rewards in units of the largest, both compared with the first step of every episode, ratios of tokens."""
+    kept = [row for row in world.kept() if len(row)]
+    raw = {row: step_rewards(row, beta) for row in kept}
+    largest = max(abs(reward) for values in raw.values() for reward in values) + 1e-6
+    worth = {}
+    for row in kept:
+        group = credit.members(row, kept)
+        n = len(group) / max(1, len(group) - 1)
+        episode = n * (row.reward - credit.mean([other.reward for other in group])) if len(group) > 1 else 0.0
+        first = credit.mean([raw[other][0] / largest for other in group])
+        worth[row] = [0.0] * len(row)
+        for places, reward in zip(turns(row), raw[row], strict=True):
+            for place in places:
+                worth[row][place] = episode + (alpha * n * (reward / largest - first) if len(group) > 1 else 0.0)
+    return token_mean(surrogate(world, rows, worth, 0.2, 0.2, dual=3.0)) - bonus * token_mean(entropies(world, rows))
+
+
+def trajectory_preference(world: World, rows: list[Row], *, beta: float = 0.05, mean: bool = False) -> Tensor:
+    """OPRL, equation 2: over the pairs of a success and a failure of one group."""
+    assert world.judge is not None
+    scores = {}
+    for row in rows:
+        said = speak(world.judge.causal, row)[0]
+        scores[row] = sum_all([said[place] - row.old[place] for place in range(len(row))]) / (len(turns(row)) if mean else 1)
+    pairs = [(a, b) for a in rows for b in rows if a.group == b.group and a.reward > 0 >= b.reward]
+    world.seen |= {"a pair"} if pairs else set()
+    nothing = 0 * sum_all(list(scores.values()))
+    return nothing + sum_all([-sigmoid(beta * (scores[a] - scores[b])).log() for a, b in pairs]) / max(1, len(pairs))
+
+
 def rlfr(
     world: World, rows: list[Row], *, coefficient: float = 0.01, threshold: float = 0.6, top_k: int = 15, times: tuple[float, ...] = (0.8,)
 ) -> Tensor:

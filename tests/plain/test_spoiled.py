@@ -16,6 +16,7 @@ from rheostat.credit import flow_rewards, proxy_scores, token_returns
 from rheostat.credit import group_advantages as groups
 from rheostat.credit import preference_strength as strength
 from rheostat.credit.token_rewards import reward_at_last_token
+from rheostat.credit.turns import per_step
 from rheostat.objectives import clipping, flow_matching, kl, preference, ratio
 from rheostat.objectives.weights import rejection_mask
 from tests.plain.cases import CASES, METHODS, Sums
@@ -26,7 +27,7 @@ BY_NAME = {case.name: case for case in CASES}
 FULLER = ["chord/searched", "remix/two anchors", "self-curation/rehearsed"]
 SPOILED = [BY_NAME[name] for name in [*METHODS, *FULLER] if name not in ("remix", "rise")]
 """One case of every method, and those that have further parts; that of remix has them all, and rise has the parts of ppo-lm."""
-IDLE = {"entropy", "process_reward", "flow_reward"}
+IDLE = {"entropy", "process_reward", "flow_reward", "step_reward"}
 """Columns that are only told."""
 NOBODY_ASKS = {(method, "learner_logp") for method in ("ded", "sft", "rft", "bapo", "chord/searched")}
 """Where the policy at the start of the update is in no ratio: imitation, and a ratio to whoever sampled."""
@@ -246,6 +247,10 @@ WRONG: list[tuple[str, str, Any]] = [
     ("rise", "rheostat.credit.annotations.kl_shaped_reward", lambda reward, old, base, mask, **_: last_only(reward, mask)),
     ("process-reward", "rheostat.credit.process_rewards.progress_rewards", lambda before, after, mask: after.masked_fill(~mask, 0.0)),
     ("prime", "rheostat.credit.process_rewards.process_returns", lambda reward, *_, **__: reward),
+    ("oprl", "rheostat.credit.step_rewards.compared", lambda values, there, *_, **__: values * there),
+    ("oprl", "rheostat.objectives.trajectory_preference.sigmoid_loss", lambda margin, beta: -beta * margin),
+    ("oprl", "rheostat.objectives.step_ratio.per_step", lambda values, step: turn_mean(values, step)),
+    ("oprl/released", "rheostat.credit.step_rewards.LEAST", 1.0),
     ("rlfr", "rheostat.credit.flow_rewards.normalise", changed(flow_rewards.normalise, form="bilateral")),
     ("rlfr", "rheostat.credit.flow_rewards.keep_largest", lambda score, **_: score),
     ("rlfr", "rheostat.credit.flow_rewards.reverse_recurrence", lambda reward, *_: reward),
@@ -255,6 +260,11 @@ WRONG: list[tuple[str, str, Any]] = [
     ("rlfr/after", "rheostat.credit.flow_rewards.debiased", lambda deviations, times, **_: deviations.mean(-1)),
     ("treepo", "rheostat.credit.tree_advantages.subgroup_advantage", lambda r, g, path, **_: groups.grpo_advantage(r, g, scale="none")),
 ]
+
+
+def turn_mean(values: Tensor, step: Tensor) -> Tensor:
+    """Of the tokens of a turn, in place of their sum."""
+    return per_step(values, step) / per_step(torch.ones_like(values), step).clamp(min=1)
 
 
 def last_only(reward: Tensor, mask: Tensor) -> Tensor:

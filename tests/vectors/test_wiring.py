@@ -25,6 +25,7 @@ LOSSES: dict[str, tuple[str, str]] = {
     "ipo": ("baselines-preference", "dpo_ipo"),
     "kto": ("baselines-preference", "kto_"),
     "online-dpo": ("baselines-preference", "online_dpo_"),
+    "oprl": ("oprl", "policy_loss"),
     "orpo": ("baselines-preference", "orpo_"),
     "polar": ("polar", "bt_"),
     "reward-model": ("baselines-preference", "bt_rm_"),
@@ -51,6 +52,8 @@ ADVANTAGES = {
     "rheostat.credit.annotations.GroupAdvantage.of": [("baselines-llm", "adv/grpo"), ("baselines-llm", "adv/rloo"), ("ghpo", "advantage/")],
     "rheostat.credit.annotations.MixedAdvantage.of": [("rl-plus", "advantage/")],
     "rheostat.credit.flow_rewards.FlowRewards.rewards": [("rlfr", "shaping_"), ("rlfr", "full_row")],
+    "rheostat.credit.step_rewards.StepAdvantage.of": [("oprl", "advantage_")],
+    "rheostat.objectives.trajectory_preference.TrajectoryPreference.begin": [("oprl", "prm_")],
     "rheostat.credit.tree_advantages.SubgroupAdvantage.of": [("treepo", "subtree_")],
 }
 ELSEWHERE = {"pairwise-policy-gradient", "ppo-lm", "prime", "process-reward", "reinforce-pp", "rft", "sft"}

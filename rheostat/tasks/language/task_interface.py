@@ -183,6 +183,9 @@ class LanguageTask(ABC):
     name: str
     limits: Limits
     validation_share: float
+    knows_progress: bool = False
+    """Whether the grade of every turn says by how much it has changed what is left to do; see
+    :data:`~rheostat.tasks.language.text_episodes.PROGRESS`."""
     sandbox: str = "best"
     """Sandbox setting of graders that run in processes of their own (the run's setting; see
     :mod:`rheostat.credit.verifiers.sandbox.levels`)."""

@@ -201,8 +201,9 @@ def test_chat_models_get_the_rules_and_may_think_aloud() -> None:
     [
         ("text-sokoban", {"size": 9}, "size of text-sokoban lies in 3 to 7"),
         ("text-sokoban", {"boxes": 3}, "boxes of text-sokoban lies in 1 to 2"),
-        ("text-sokoban", {"shortest": 9, "furthest": 8}, "furthest of text-sokoban lies in 9 to 15"),
+        ("text-sokoban", {"shortest": 9, "furthest": 8}, "furthest of text-sokoban lies in 9 to 64"),
         ("text-sokoban", {"turns": 0}, "turns of text-sokoban lies in 1 to 64"),
+        ("text-sokoban", {"turns": 3, "shortest": 4}, "shortest of text-sokoban lies in 1 to 3"),
         ("text-maze", {"size": 1}, "size of text-maze lies in 2 to 9"),
         ("text-corridor", {"layouts": -1}, "needs layouts of at least 0"),
         ("text-corridor", {"length": 3, "shortest": 12}, "a corridor with a solution of 12 to 13 moves"),

@@ -32,7 +32,7 @@ class TextCorridor(TextGame):
     shortest: int = 6
     """Moves of the shortest solution, at least."""
     furthest: int = 13
-    """Moves of the shortest solution, at most."""
+    """Moves of the shortest solution, at most, and never more than there are turns."""
     layouts: int = 0
     """How many corridors there are, the same with every seed; 0 for all."""
     name: str = "text-corridor"
@@ -46,11 +46,12 @@ class TextCorridor(TextGame):
         super().__post_init__()
         self.require("length", self.length, 3, 10)
         self.require("shortest", self.shortest, 3, self.turns)
-        self.require("furthest", self.furthest, self.shortest, self.turns)
+        self.require("furthest", self.furthest, self.shortest, 64)
         if self.layouts < 0 or not self.openings:
+            lengths = f"{self.shortest} to {min(self.furthest, self.turns)}"
             raise RheostatError(
-                f"text-corridor needs layouts of at least 0 and a corridor with a solution of {self.shortest} to {self.furthest} moves; "
-                f"got layouts={self.layouts} and length={self.length}."
+                f"text-corridor needs layouts of at least 0 and a corridor with a solution of {lengths} moves; got layouts={self.layouts} "
+                f"and length={self.length}."
             )
 
     @cached_property
@@ -62,7 +63,7 @@ class TextCorridor(TextGame):
             for key in cells
             for door in cells
             for player in cells
-            if len({key, door, player}) == 3 and self.shortest <= abs(player - key) + abs(key - door) + 2 <= self.furthest
+            if len({key, door, player}) == 3 and self.shortest <= abs(player - key) + abs(key - door) + 2 <= min(self.furthest, self.turns)
         ]
         if not self.layouts:
             return found

@@ -34,6 +34,7 @@ class TextNegotiation(TextGame):
     highest: int = 20
     """Highest price that is asked."""
     name: str = "text-negotiation"
+    knows_progress: ClassVar[bool] = False  # type: ignore[misc]
     longest_opening: ClassVar[int] = 16
     longest_move: ClassVar[int] = 4
     rules: ClassVar[str] = (

@@ -40,7 +40,7 @@ class TextSokoban(TextGame):
     shortest: int = 2
     """Moves of the shortest solution, at least."""
     furthest: int = 8
-    """Moves of the shortest solution, at most."""
+    """Moves of the shortest solution, at most, and never more than there are turns."""
     name: str = "text-sokoban"
     rules: ClassVar[str] = (
         "Sokoban: push every box ($) onto a goal (.). You are @ (+ on a goal), * is a box on a goal, # a wall, - the floor. A box can be "
@@ -53,7 +53,7 @@ class TextSokoban(TextGame):
         self.require("boxes", self.boxes, 1, 2)
         self.require("walls", self.walls, 0, self.size)
         self.require("shortest", self.shortest, 1, self.turns)
-        self.require("furthest", self.furthest, self.shortest, self.turns)
+        self.require("furthest", self.furthest, self.shortest, 64)
 
     @property
     def longest_opening(self) -> int:  # type: ignore[override]
@@ -70,11 +70,11 @@ class TextSokoban(TextGame):
         for _ in range(ROOMS):
             chosen = [cells[each] for each in rng.permutation(len(cells))[: self.walls + self.boxes].tolist()]
             room = Room(self.size, frozenset(chosen[: self.walls]), frozenset(chosen[self.walls :]))
-            near = [each for each, left in solutions(room).items() if self.shortest <= left <= self.furthest]
+            near = [each for each, left in solutions(room).items() if self.shortest <= left <= min(self.furthest, self.turns)]
             if near:
                 player, boxes = min(near, key=_order) if len(near) == 1 else sorted(near, key=_order)[int(rng.integers(len(near)))]
                 return room.picture(player, boxes) + ":", None, {}
-        lengths = f"{self.shortest} to {self.furthest}"
+        lengths = f"{self.shortest} to {min(self.furthest, self.turns)}"
         raise RheostatError(f"No room of text-sokoban has a shortest solution of {lengths} moves: lower shortest, or widen the room.")
 
     def game(self, prompt: Prompt) -> Sokoban:

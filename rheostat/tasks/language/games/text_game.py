@@ -115,6 +115,7 @@ class TextGame(LanguageTask):
     """Share of all games set aside for validation."""
     name: str = "text-game"
 
+    knows_progress: ClassVar[bool] = True  # type: ignore[misc]
     rules: ClassVar[str] = ""
     """In English."""
     longest_opening: ClassVar[int] = 64
