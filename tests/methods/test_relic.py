@@ -267,8 +267,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "evaluation return" in said and "return of episode 4 in context" in said
     page = write_report([tmp_path / "run"], tmp_path / "report.html").read_text()
     assert "Return by episode in context" in page and "in_context/episode" not in page
-    ((label, curve),) = [
-        (panel["label"], panel["chart"]["series"][0]) for panel in in_context(group_arms(read_records([tmp_path / "run"])[0]))
-    ]
-    assert label == "Return by episode in context" and curve["x"]["own"] == [1, 2, 3, 4]
+    (arms,) = group_arms(read_records([tmp_path / "run"])[0]).values()
+    (panel,) = in_context(arms)
+    assert panel["chart"]["series"][0]["x"]["own"] == [1, 2, 3, 4]
     assert prefix == BY_EPISODE
