@@ -12,7 +12,8 @@ RL^2            recurrent-ppo with an LSTM of 64 units on trials that are one ep
 Equal in all arms but the last: 32 environments, 40 trials each (256,000 steps), two layers of width 64 with four heads, Adam 1e-3 after a
 warm-up of 10,000 steps and without decay, two passes of two minibatches per update, the paper's other numbers. RL^2 has the same
 environment steps, and CleanRL's numbers with four passes of four minibatches at 1e-3. Number of trials and widths were set by the
-time of one cell; nothing was tuned.
+time of one cell, on a seed that is none of the study's (2000); ReLIC was seen there with the paper's limit of the gradient at 1e-3 and
+with a limit of 0.5 at 3e-3, which ended alike. Nothing else was tried.
 
 Returns are means over 64 trials on held-out goals, by episode in context; actions are sampled. No return is above 20 less the way.
 
@@ -24,7 +25,7 @@ attention    ReLIC is above the single-episode policy over the whole trial; for 
 partial      the mean height of the curve of training returns over environment steps is larger with five updates than with one.
 refresh      ReLIC is not lower than without a refresh, over the whole trial.
 recurrent    in the last episode ReLIC is above RL^2.
-minigrid     MiniGrid-MemoryS7 of EnvPool (memory inside an episode; every reset draws anew): ReLIC is not lower than recurrent-ppo, 64,000
+minigrid     MiniGrid-MemoryS7 of EnvPool (memory inside an episode; every reset draws anew): ReLIC is not lower than recurrent-ppo, 40,000
              steps each. Testable if ReLIC is above 0.6, where no policy without a memory gets.
 
 A return of 0.5 does not matter (0.05 in MiniGrid). What cannot be shown here: contexts of 64,000 steps, houses, imitation of demonstrations
@@ -77,7 +78,7 @@ class Sizes:
     episodes: int = 10
     width: int = 64
     held_out: int = 64
-    minigrid_steps: int = 64_000
+    minigrid_steps: int = 40_000
     minigrid_environments: int = 16
     first_seed: int = 0
 
@@ -123,7 +124,7 @@ def claims(sizes: Sizes) -> list[Claim]:
         shared=relic | {"num_envs": sizes.environments},
         settings=settings | {"environment_options": world},
         metrics=metrics,
-        cost=90.0,
+        cost=95.0,
     )
     cells |= trained(
         {"RL^2": Arm("recurrent-ppo", {"lstm_units": sizes.width, "minibatches": 4, "epochs": 4, "learning_rate": 1e-3})},
@@ -148,7 +149,7 @@ def claims(sizes: Sizes) -> list[Claim]:
         shared={"num_envs": sizes.minigrid_environments, "batch_steps": in_minigrid, "normalise_observations": True},
         settings={"evaluation_episodes": sizes.held_out, "checkpoint_every": sizes.minigrid_steps, "threads": 1},
         metrics=metrics,
-        cost=30.0,
+        cost=20.0,
     )
     setting = (
         f"Darkroom {sizes.size} x {sizes.size}, {sizes.horizon} steps, {sizes.episodes} episodes per trial, {steps:,} environment steps; "

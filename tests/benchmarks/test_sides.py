@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import ceilings, control, gpu, language, off_policy, overhead, race, startup
+from benchmarks import ceilings, control, gpu, in_context, language, off_policy, overhead, race, startup
 from rheostat.buffers import control_retainers
 from tests.benchmarks.sides import answers
 
@@ -45,6 +45,13 @@ def test_every_method_of_mixed_data_is_timed(name: str) -> None:
     assert row["flops"] > 0 and row["generated"] > 0
     equal = name in ("NFT", "Online DPO")  # which leave out groups whose rewards are equal, as all are here
     assert row["trained"] > row["learned"] > 0 or equal
+
+
+@pytest.mark.parametrize("side", in_context.SIDES, ids=lambda side: side.name)
+def test_sides_in_context_make_whole_trials(side: race.Side, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("ENVIRONMENTS", 4), ("EPISODES", 5), ("WORLD", {"size": 3, "horizon": 4}), ("WIDTH", 8)):
+        monkeypatch.setattr(in_context, name, value)
+    assert side.make().advance(80) == 80
 
 
 def test_our_language_side_says_where_its_seconds_go(small: None) -> None:

@@ -75,7 +75,7 @@ class ReLIC:
             "batch_steps": 1280,
             "updates_per_trial": 5,
             "heads": 4,
-            "inner": 128,
+            "inner": 64,
             "epochs": 2,
             "minibatches": 2,
             "accumulated_minibatches": 1,
