@@ -319,7 +319,7 @@ def load_network(folder: str | Path) -> Any:
     return load_from(folder)
 
 
-def compare(methods: list[str], task: str | Sequence[str], *, seeds: int = 8, **options: Any) -> Any:
+def compare(methods: list[str], task: str | Sequence[str] | None = None, *, seeds: int = 8, **options: Any) -> Any:
     """Train several methods over several seeds, in parallel, on one task or on several.
 
     See :func:`rheostat.experiments.comparison.compare` and :func:`rheostat.experiments.several_tasks.compare_on`.
@@ -330,7 +330,7 @@ def compare(methods: list[str], task: str | Sequence[str], *, seeds: int = 8, **
     from rheostat.reporting.report import write_report
     from rheostat.reporting.task_profiles import write_tasks
 
-    tasks = [task] if isinstance(task, str) else list(task)
+    tasks = [task] if task is None or isinstance(task, str) else list(task) or [None]
     if len(tasks) > 1:
         over = compare_on(methods, tasks, seeds=seeds, **options)
         write_tasks(over)
@@ -397,7 +397,7 @@ def corpus(*files: str | Path, model: str | Path | None = None, after: str | Pat
     return corpus_facts(files, model, after)
 
 
-def sweep(method: str, task: str, **options: Any) -> Any:
+def sweep(method: str, task: str | None = None, **options: Any) -> Any:
     """Train a method at several settings of the dial, over several seeds; see :func:`rheostat.experiments.sweep.sweep`."""
     from rheostat.experiments.sweep import sweep as run_sweep
     from rheostat.reporting.report import write_report

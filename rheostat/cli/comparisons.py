@@ -15,6 +15,9 @@ from rheostat.experiments import MOST_JOBS, MOST_SEEDS
 from rheostat.options import option
 from rheostat.terminal import json_or_text, print_json
 
+FILES = ("prompts", "preferences")
+"""Flags that name a file in place of a task."""
+
 
 @dataclass(kw_only=True)
 class SeveralRuns:
@@ -30,6 +33,10 @@ class SeveralRuns:
     """Runs at a time; 0 takes one per core."""
     directory: Path | None = None
     """Where the runs are kept; naming unfinished ones continues them."""
+    prompts: str | None = None
+    """A file of prompts (JSON lines or parquet) for language methods, in place of a task."""
+    preferences: str | None = None
+    """A file of preference data for methods that learn from them, in place of a task."""
     options: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
     """Options that every run has, as names and JSON values, e.g. --options sampling_error_every 2."""
     json: bool = False
@@ -43,6 +50,7 @@ class SeveralRuns:
         """
         refuse_own_flags(self, self.options)
         found = {"seeds": self.seeds, "steps": self.steps, "margin": self.margin, "jobs": self.jobs or None, "directory": self.directory}
+        found |= {name: value for name in FILES if (value := getattr(self, name)) is not None}
         return found | {name: json_or_text(value) for name, value in self.options.items()}
 
     def show(self, result: Any) -> None:
@@ -61,14 +69,13 @@ class Compare(SeveralRuns):
 
     methods: Positional[tuple[str, ...]]
     """Names of methods, each perhaps with options of its own, as NAME:OPTION=VALUE,...; the others are compared with the first."""
-    task: tuple[str, ...]
-    """What to train on; `rheostat list` shows what there is. Over several tasks there are statistics of all of them."""
+    task: tuple[str, ...] = ()
+    """What to train on; `rheostat list` shows what there is. Over several tasks there are statistics of all of them. Leave it out where
+    --prompts or --preferences gives a file."""
 
     def run(self) -> None:
         from rheostat import api
 
-        if not self.task:
-            raise RheostatError("Say what to train on, for example --task CartPole-v1.")
         self.show(api.compare(list(self.methods), self.task, **self.shared()))
 
 
@@ -78,6 +85,8 @@ class SweepDial:
 
     lag: tuple[int, ...] = option((), at_least=0)
     """Updates between the policy that samples and the one that learns."""
+    refresh_every: tuple[int, ...] = option((), at_least=0)
+    """Updates for which a copy of the policy samples before it is taken anew; 0 is that of the start."""
     replay_share: tuple[float, ...] = option((), share=True)
     """Share of every training batch drawn from earlier ones."""
     replay_age: tuple[int, ...] = option((), at_least=1)
@@ -94,8 +103,8 @@ class Sweep(SeveralRuns):
 
     method: Positional[str]
     """Name of the method."""
-    task: Positional[str]
-    """What to train on."""
+    task: Positional[str] = ""
+    """What to train on; leave it out where --prompts or --preferences gives a file."""
     dial: SweepDial = field(default_factory=SweepDial)
     """What to turn."""
     seeds: int = option(3, at_least=1, at_most=MOST_SEEDS)

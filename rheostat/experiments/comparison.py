@@ -38,7 +38,7 @@ from rheostat.training.identity import versions
 from rheostat.training.run import Interrupted, Run
 from rheostat.training.run_directory import LOCK
 from rheostat.training.settings import Settings, merged, usual_steps
-from rheostat.training.settings_from_options import SETTINGS, free_directory, settings_for
+from rheostat.training.settings_from_options import FILE_TASK, SETTINGS, free_directory, settings_for
 from rheostat.training.specs import read_spec
 from rheostat.training.trust import remember, require_begun
 
@@ -102,9 +102,35 @@ class Comparison:
         return [row.to_json() for row in self.summaries]
 
 
+FILES = ("prompts", "preferences")
+"""Settings that name a file which is the task of runs."""
+
+
+def named_or_file(task: str | None, options: Mapping[str, Any]) -> str:
+    """What several runs train on: the task, or where none is named the file of prompts or preferences among the options.
+
+    Raises:
+        RheostatError: neither, or both.
+    """
+    files = [name for name in FILES if options.get(name)]
+    if files and task not in (None, "", FILE_TASK):
+        raise RheostatError(f"{files[0]} names a file to train on, and the task {task} another world: leave one of them out.")
+    if not files and not task:
+        raise RheostatError(
+            "Say what to train on: a task, for example CartPole-v1 or chain-sum, or a file with --prompts or --preferences."
+        )
+    return FILE_TASK if files else str(task)
+
+
+def file_words(options: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """The words of a command line that name the file that runs train on, and the other options."""
+    words = [word for name in FILES if options.get(name) for word in (f"--{name}", str(Path(options[name]).resolve()))]
+    return words, {name: value for name, value in options.items() if name not in FILES}
+
+
 def compare(
     methods: Sequence[str],
-    task: str,
+    task: str | None = None,
     *,
     seeds: int = RULE.looks[0],
     steps: int | None = None,
@@ -118,7 +144,7 @@ def compare(
 
     Args:
         methods: names, each perhaps with options of its own (``grpo:group_size=8``); the others are compared with the first.
-        task: an EnvPool or Gymnasium id.
+        task: by name; None where ``prompts`` or ``preferences`` among the options name a file, which is the task then.
         seeds: runs per method; fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24.
         steps: budget of every run, in the method's unit; None takes that of a single run, see ``rheostat train``.
         margin: difference of final values below which nothing matters; can be given only before the first run.
@@ -134,6 +160,8 @@ def compare(
         ComparisonInterrupted: a signal came; everything is saved.
     """
     check_jobs(jobs)
+    if task is None or isinstance(task, str):
+        task = named_or_file(task, options)
     runs, where, command = plan(methods, task, seeds=seeds, steps=steps, margin=margin, directory=directory, **options)
     failures = run_grid(runs, where, command, str(task), jobs=jobs, progress=progress)
     comparison = load_comparison(where, failures=failures)
@@ -445,7 +473,9 @@ def refuse_objects(options: dict[str, Any], who: str) -> None:
 
 
 def _command(methods: Sequence[str], task: str, seeds: int, steps: int, margin: float | None, where: Path, options: dict[str, Any]) -> str:
-    words = ["rheostat", "compare", *methods, "--task", task, "--seeds", str(seeds), "--steps", str(steps), "--directory", str(where)]
+    named, options = file_words(options)
+    words = ["rheostat", "compare", *methods, *(named or ["--task", task])]
+    words += ["--seeds", str(seeds), "--steps", str(steps), "--directory", str(where)]
     words += [] if margin is None else ["--margin", f"{margin:g}"]
     if options:
         words.append("--options")

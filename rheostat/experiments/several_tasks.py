@@ -28,7 +28,7 @@ from rheostat.analysis.statistics import Interval, interval_of, iqm
 from rheostat.analysis.summaries import leading
 from rheostat.analysis.verdict import RULE, Verdict, judge
 from rheostat.errors import RheostatError
-from rheostat.experiments.comparison import Comparison, check_jobs, compare, plan, read_manifest
+from rheostat.experiments.comparison import Comparison, check_jobs, compare, named_or_file, plan, read_manifest
 from rheostat.experiments.grid import Display
 from rheostat.experiments.manifests import read_fields, write_fields
 from rheostat.training.settings_from_options import free_directory
@@ -183,6 +183,8 @@ def compare_on(
         RheostatError: the same task twice, a margin, or as in :func:`rheostat.experiments.comparison.compare`.
         ComparisonInterrupted: a signal came; everything is saved.
     """
+    for task in tasks:
+        named_or_file(task, options)  # refuses a file beside the tasks
     tasks = [str(task) for task in tasks]
     if len(set(map(_folder_of, tasks))) != len(tasks):
         raise RheostatError(f"A comparison needs different tasks, got {', '.join(tasks)}.")

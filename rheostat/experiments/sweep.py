@@ -16,7 +16,16 @@ from typing import Any
 from rheostat.analysis.records import Record
 from rheostat.analysis.statistics import Interval, interval_of, iqm
 from rheostat.errors import RheostatError, unknown
-from rheostat.experiments.comparison import Comparison, check_jobs, load_comparison, plan_arms, refuse_objects, run_grid
+from rheostat.experiments.comparison import (
+    Comparison,
+    check_jobs,
+    file_words,
+    load_comparison,
+    named_or_file,
+    plan_arms,
+    refuse_objects,
+    run_grid,
+)
 from rheostat.experiments.grid import Display
 from rheostat.json_text import dumps
 from rheostat.learner.dial import Dial
@@ -63,7 +72,7 @@ class Sweep:
 
 def sweep(
     method: str,
-    task: str,
+    task: str | None = None,
     *,
     dial: Mapping[str, Sequence[float]],
     seeds: int = 3,
@@ -78,7 +87,7 @@ def sweep(
 
     Args:
         method: its name.
-        task: by name.
+        task: by name; None where ``prompts`` or ``preferences`` among the options name a file, which is the task then.
         dial: the number to vary and its settings, e.g. ``{"lag": [0, 1, 4, 16]}``; numbers with a single setting are held there.
         seeds: runs per setting; fewer than 8 are a pilot, and verdicts are given after 8, 12, 16 and 24.
         steps: budget of every run; None takes that of a single run, see ``rheostat train``.
@@ -104,6 +113,7 @@ def sweep(
             f"give several to one of {', '.join('--dial.' + name.replace('_', '-') for name in SWEPT)}, for example --dial.lag 0 1 4 16."
         )
     refuse_objects(options, "A sweep")
+    task = named_or_file(task, options)
     ((name, values),) = turned.items()
     held = {f"dial.{other}": settings[0] for other, settings in dial.items() if len(settings) == 1}
     where = Path(directory) if directory else free_directory(f"sweep-{method}-{task}-{name}")
@@ -142,7 +152,8 @@ def _command(
     where: Path,
     options: dict[str, Any],
 ) -> str:
-    words = ["rheostat", "sweep", method, task]
+    named, options = file_words(options)
+    words = ["rheostat", "sweep", method, *(named or [task])]
     for name, values in dial.items():
         words += [f"--dial.{name.replace('_', '-')}", *(f"{value:g}" for value in values)]
     words += ["--seeds", str(seeds), "--steps", str(steps), "--directory", str(where)]

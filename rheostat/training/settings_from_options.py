@@ -15,6 +15,8 @@ from rheostat.methods import table
 from rheostat.training.settings import CUSTOM, DEFAULTS, Settings, applies_to, configure, default_of, plain
 
 SETTINGS = {field.name for field in dataclasses.fields(Settings)} - {"method", "task", "config"}
+FILE_TASK = "prompts"
+"""The task's name of runs on the user's own prompts or preferences."""
 
 
 def free_directory(stem: str) -> Path:
@@ -91,7 +93,7 @@ def task_of_prompts(method: str, options: dict[str, Any]) -> str:
     if not options.get("prompts") and options.get("experts") and table.entry(method).domain == "language":
         options["prompts"] = options["experts"]  # whose rows hold the prompts too
     if options.get("prompts") is not None or options.get("preferences") is not None:
-        return "prompts"
+        return FILE_TASK
     examples = {"control": "CartPole-v1", "language": "chain-sum, or a file with --prompts", "compression": "digits, shapes or FILE.npz"}
     own = {"fleet": "city", "answers": "bandit-away", "several_agents": "rheostat.tasks.control.games:Coordination"}
     method_class = table.entry(method).load()
