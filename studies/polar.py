@@ -492,6 +492,6 @@ def claims(sizes: Sizes) -> list[Claim]:
     ]
 
 
-COST = 200.0
+COST = 160.0
 """Seconds of a core that a cell takes."""
 STUDY = Study("polar", "POLAR", "arXiv 2507.05197", claims, full=Sizes(), smoke=SMOKE)

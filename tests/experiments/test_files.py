@@ -92,7 +92,7 @@ def test_what_is_refused_before_anything_is_spent(model: str, file: Path, tmp_pa
         ("Say what to train on: a task, for example CartPole-v1 or chain-sum, or a file", ["dpo"], None, {}),
         ("A file of preferences holds the prompts too: leave --prompts out", ["dpo"], None, {"preferences": str(file), "prompts": model}),
         ("grpo does not learn from preferences: leave --preferences out", ["dpo", "grpo"], None, {"preferences": str(file)}),
-        ("preferences is not for control methods, of which ppo is one", ["ppo"], None, {"preferences": str(file)}),
+        ("is not for control methods, of which ppo is one", ["ppo"], None, {"preferences": str(file)}),
     ):
         with pytest.raises(RheostatError, match=sentence) as error:
             rheostat.compare(methods, task, **given | options)
