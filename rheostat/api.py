@@ -330,7 +330,7 @@ def compare(methods: list[str], task: str | Sequence[str] | None = None, *, seed
     from rheostat.reporting.report import write_report
     from rheostat.reporting.task_profiles import write_tasks
 
-    tasks = [task] if task is None or isinstance(task, str) else list(task) or [None]
+    tasks = [task] if isinstance(task, str) else list(task or ())
     if len(tasks) > 1:
         over = compare_on(methods, tasks, seeds=seeds, **options)
         write_tasks(over)
