@@ -76,6 +76,8 @@ SIDES = {
     "RISE": Side("rise"),
     "RLFR": Side("rlfr", {"offline_steps": 0}),
     "AceReason": Side("acereason"),
+    "OPRL": Side("oprl"),
+    "PRIME": Side("prime"),
     "RWR": Side("rwr", {"compare_with_start": False}),
     "Best-of-N": Side("best-of-n", {"compare_with_start": False}),
     "Online DPO": Side("online-dpo"),
