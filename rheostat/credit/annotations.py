@@ -11,8 +11,9 @@ from torch import Tensor
 
 from rheostat.credit.group_advantages import group_statistics, split_advantage, to_tokens
 from rheostat.credit.token_advantages import Advantage, token_advantages
-from rheostat.credit.token_returns import token_gae
+from rheostat.credit.token_returns import token_gae, turn_gae
 from rheostat.credit.token_rewards import kl_shaped_reward, overlong_penalty, reward_at_last_token
+from rheostat.credit.turns import steps_of
 from rheostat.errors import RheostatError
 from rheostat.objectives.preference import exponential_weights, softmax_weights
 from rheostat.options import option
@@ -215,14 +216,20 @@ class LabelsAndRates:
 
 @dataclass(frozen=True)
 class TokenGAE:
-    """Generalised advantages over the tokens of a completion, and what the critic regresses on (PPO for language models)."""
+    """Generalised advantages over the tokens of a completion, and what the critic regresses on (PPO for language models).
+
+    Over turns, a turn of the policy is one action: rewards of turns stand where they were earned, the value of a turn is that of its first
+    token, and all tokens of a turn share its advantage and what the critic regresses on.
+    """
 
     gamma: float = option(1.0, share=True)
-    """Discount per token."""
+    """Discount per token (over turns, per turn)."""
     lam: float = option(1.0, share=True)
     """GAE lambda."""
     kl_penalty: float = 0.0
     """Weight of a KL to the reference that is part of the token rewards."""
+    over: Literal["tokens", "turns"] = option("tokens", short="gae_over")
+    """What one step is: a token, or a turn of the policy in a task of several turns (a whole completion in others)."""
     writes: ClassVar[Sequence[str]] = ("advantage", "value_target", "value")
     needs_old_logp: ClassVar[bool] = True
 
@@ -238,6 +245,10 @@ class TokenGAE:
         if self.kl_penalty:
             tokens = kl_shaped_reward(reward, rows.learner_logp, rows.reference_logp, rows.mask, coefficient=self.kl_penalty)
         tokens = tokens + torch.where(rows.truncated, self.gamma * rows.next_value, 0.0)
+        if self.over == "turns":
+            earned = rows.reward - reward_at_last_token(rows.reward.sum(1), rows.mask)  # from the row's end to where it was earned
+            rows.advantage, rows.value_target = turn_gae(tokens + earned, rows.value, steps_of(batch), gamma=self.gamma, lam=self.lam)
+            return batch
         rows.advantage, rows.value_target = token_gae(tokens, rows.value, rows.mask, gamma=self.gamma, lam=self.lam)
         return batch
 

@@ -8,6 +8,7 @@ from torch.nn.functional import pad
 
 from rheostat.credit.recurrence import reverse_recurrence
 from rheostat.credit.returns import gae
+from rheostat.credit.turns import on_tokens, per_step, taken
 from rheostat.masking import require_same_shape, select, standardise
 
 
@@ -63,6 +64,32 @@ def token_gae(
     if whiten:
         return standardise(advantage, mask, eps=1e-8, eps_inside_root=True, fill_masked=fill_masked), target
     return (select(advantage, mask) if fill_masked else advantage), target
+
+
+@torch.no_grad()
+def turn_gae(reward: Tensor, value: Tensor, step: Tensor, *, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
+    """GAE over the turns of a conversation, whitened over the tokens of the batch.
+
+    Args:
+        reward: ``[B, T]`` of tokens; a turn has earned the sum over its own.
+        value: ``[B, T]`` before each token; a turn's value is that of its first one.
+        step: ``[B, T]`` int64, the turn of every token from 1 on, 0 for tokens of others.
+        gamma: discount per turn.
+        lam: trace decay.
+
+    Returns:
+        ``(advantage, value_target)``, ``[B, T]``, the same for all tokens of a turn and 0 elsewhere.
+
+    Raises:
+        RheostatError: different shapes.
+    """
+    require_same_shape(reward=reward, value=value, step=step)
+    first = (step > 0) & (step > pad(step.cummax(1).values, (1, 0))[:, :-1])
+    values, there = per_step(select(value, first), step), taken(step)
+    never = torch.zeros_like(there)
+    following = pad(values, (0, 1))[:, 1:]
+    advantage, target = gae(per_step(reward, step), values, following, never, never, gamma=gamma, lam=lam, mask=there)
+    return standardise(on_tokens(advantage, step), step > 0, eps=1e-8, eps_inside_root=True), on_tokens(target, step)
 
 
 @torch.no_grad()

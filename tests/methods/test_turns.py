@@ -25,7 +25,7 @@ SMALL: dict[str, Any] = {
     "checkpoint_every": 2, "threads": 1,
 }  # fmt: skip
 OWN: dict[str, dict[str, Any]] = {"dapo": {"max_sampling_rounds": 2}, "ppo-lm": {"minibatches": 2}}
-METHODS = ["grpo", "dapo", "rloo", "gspo", "nft", "reinforce-pp", "ppo-lm"]
+METHODS = ["grpo", "dapo", "rloo", "gspo", "nft", "reinforce-pp", "ppo-lm", "best-of-n"]
 
 
 class Easy(GuessNumber):
@@ -76,6 +76,37 @@ def test_micro_batches_change_nothing(method: str, model: str) -> None:
         assert (ends[-1] - start).abs().max() > 1e-4
     for other in ends[1:]:
         torch.testing.assert_close(other, ends[0], atol=1e-6, rtol=1e-4)
+
+
+def test_turn_level_ppo_is_that_of_the_loops(model: str) -> None:
+    """A turn is an action: its reward is its own, its value that of its first token, and its tokens share one advantage."""
+    gamma, lam = 0.9, 0.8
+    one = built("ppo-lm", model, gae_over="turns", gamma=gamma, lam=lam, kl_coefficient=0.0)
+    batch = credited(one)
+    rows, turn = batch.rows, batch.columns["turn"]
+    tokens: list[float] = []
+    for row in range(len(rows)):
+        places = [(turn[row] == number).nonzero().flatten() for number in range(1, int(turn[row].max()) + 1)]
+        rewards = [float(rows.reward[row][place].sum()) for place in places]
+        if bool(rows.truncated[row].any()):
+            rewards[-1] += gamma * float(rows.next_value[row][places[-1][-1]])
+        values = [float(rows.value[row][place[0]]) for place in places]
+        advantage = 0.0
+        found = []
+        for number in reversed(range(len(places))):
+            after = values[number + 1] if number + 1 < len(places) else 0.0
+            advantage = rewards[number] + gamma * after - values[number] + gamma * lam * advantage
+            found.append((places[number], advantage))
+            target = rows.value_target[row][places[number]]
+            torch.testing.assert_close(target, torch.full_like(target, advantage + values[number]), atol=1e-5, rtol=1e-5)
+        tokens += [worth for place, worth in reversed(found) for _ in place]
+    plain = torch.tensor(tokens)
+    plain = (plain - plain.mean()) / (plain.var() + 1e-8).sqrt()
+    torch.testing.assert_close(rows.advantage[rows.mask], plain, atol=1e-4, rtol=1e-4)
+    assert int(turn.max()) > 1
+    start = weights(one.policy)
+    one.improve(batch)
+    assert not torch.equal(start, weights(one.policy))
 
 
 def test_the_batch_of_an_update(model: str) -> None:
