@@ -82,6 +82,7 @@ SIDES = {
     "Best-of-N": Side("best-of-n", {"compare_with_start": False}),
     "Online DPO": Side("online-dpo"),
     "OSP": Side("osp", {}, "Online DPO"),
+    "Light-R1": Side("light-r1", {"length_margin": 1}, WITH_KL),
     "GRPO, score centring": Side("grpo", {"score_centring": 128}),
     "GRPO, Clip-Cov": Side("grpo", {"clip": "clip-cov"}),
     "GRPO, KL-Cov": Side("grpo", {"clip": "kl-cov"}),

@@ -209,7 +209,8 @@ def train_recipe(
     """Train the stages of a recipe, one after the other; those that are finished are left as they are.
 
     Args:
-        recipe: a file (TOML, YAML or JSON), what such a file says, or a :class:`rheostat.Recipe`.
+        recipe: a file (TOML, YAML or JSON) or the name of one of the library's (``light-r1.toml``), what such a file says, or a
+            :class:`rheostat.Recipe`.
         directory: where everything is kept; naming it again goes on. None picks a free name under ``runs``.
         progress, sinks, trust: as in :func:`train`.
 

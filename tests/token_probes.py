@@ -82,6 +82,7 @@ OWN: dict[str, dict[str, Any]] = {
     "dapo": {"overlong_buffer": 0, "max_sampling_rounds": 2},
     **{name: {"pairs_per_batch": 8} for name in ANNOTATED},
     "kto": {"answers_per_batch": 8},
+    "light-r1": {"length": "none"},
     "online-dpo": {"temperature": 1.0},
     "oprl": {"reward_learning_rate": 1e-2, "process_beta": 0.5},
     "osp": {"compare_by": "judge"},

@@ -60,6 +60,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "ipo": {"baselines-preference": ("dpo_ipo_*", "cpo_ipo_*")},
     "iql": {"baselines-control": ("iql_*",)},
     "kto": {"baselines-preference": ("kto_*",)},
+    "light-r1": {"light-r1": ("*",)},
     "lp-reg": {"lp-reg": ("*",)},
     "luffy": {"baselines-llm": ("loss/luffy/*",)},
     "n2n": {"n2n": ("*",)},

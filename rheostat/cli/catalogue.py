@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from tyro.conf import Positional
 
-from rheostat.errors import RheostatError
+from rheostat.errors import RheostatError, unknown
 from rheostat.methods import table
 from rheostat.remembered import remembered
 from rheostat.tasks.families import known_families
@@ -51,14 +51,17 @@ class List:
 
 @dataclass
 class Show:
-    """Show a method: paper, equations, defaults, and what differs from its parent."""
+    """Show a method: paper, equations, defaults, and what differs from its parent; or a recipe of the library, as a file to copy."""
 
     method: Positional[str]
-    """Name of the method."""
+    """Name of the method, or of the recipe (light-r1.toml)."""
     json: bool = False
     """Print JSON."""
 
     def run(self) -> None:
+        if Path(self.method).suffix == ".toml":
+            self.show_recipe()
+            return
         row = table.entry(self.method)
         own = not table.of_the_library(self.method)  # looked at anew every time
         facts = method_facts(self.method) if own else remembered(f"show-{self.method}", lambda: method_facts(self.method))
@@ -79,6 +82,18 @@ class Show:
             print_table(f"Settings with {kind}", ["setting", "default", "meaning"], rows, lines=False)
         for name, values in facts["presets"].items():
             print(f"--preset {name}: " + ", ".join(f"{key}={typed(value)}" for key, value in values.items()))
+
+    def show_recipe(self) -> None:
+        """Print a recipe: its text, or as JSON what it says."""
+        from rheostat.experiments.recipe import library_recipes, read_recipe, recipe_file
+
+        path = recipe_file(self.method)
+        if not path.is_file():
+            raise unknown("recipe", self.method, library_recipes())
+        if self.json:
+            print_json(read_recipe(path).to_json())
+        else:
+            print(path.read_text(), end="")
 
 
 def method_facts(name: str) -> dict[str, Any]:

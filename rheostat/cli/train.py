@@ -384,7 +384,7 @@ class TrainRecipe:
     """Train the stages of a recipe, one after the other; the same command, or `rheostat resume`, goes on where it stopped."""
 
     recipe: Positional[Path]
-    """The file, in TOML, YAML or JSON."""
+    """The file, in TOML, YAML or JSON; or the name of a recipe of the library, such as light-r1.toml."""
     directory: Path | None = None
     """Where everything is kept; by default a free name under runs/."""
     sinks: tuple[Literal["tensorboard", "trackio", "wandb", "mlflow"], ...] = ()
@@ -477,11 +477,14 @@ class _SameTerminal(io.StringIO):
 
 def train_help() -> str:
     """What ``rheostat train`` says without a method."""
+    from rheostat.experiments.recipe import library_recipes
+
     lines = ["usage: rheostat train METHOD TASK [options]", "       rheostat train RECIPE.toml [--directory DIRECTORY]", ""]
     lines += ["Train a method on a task, or the stages of a recipe.", ""]
     width = max(map(len, table.METHODS)) + 2
     for domain, what in (("control", "Control"), ("language", "Language models"), ("compression", "Compression")):
         lines += [f"{what}:", *(f"  {name:<{width}}{row.title}" for name, row in table.METHODS.items() if row.domain == domain), ""]
+    lines += [f"Recipes: {', '.join(library_recipes())} (`rheostat show RECIPE.toml` prints one)", ""]
     lines += [
         "`rheostat train METHOD --help` lists the options of a method, `rheostat show METHOD` explains it, `rheostat list` lists tasks."
     ]

@@ -12,7 +12,7 @@ from torch import Tensor
 from rheostat.credit.group_advantages import group_statistics, split_advantage, to_tokens
 from rheostat.credit.token_advantages import Advantage, token_advantages
 from rheostat.credit.token_returns import token_gae, turn_gae
-from rheostat.credit.token_rewards import kl_shaped_reward, overlong_penalty, reward_at_last_token
+from rheostat.credit.token_rewards import cosine_length_reward, kl_shaped_reward, overlong_penalty, reward_at_last_token
 from rheostat.credit.turns import steps_of
 from rheostat.errors import RheostatError
 from rheostat.objectives.preference import exponential_weights, softmax_weights
@@ -97,6 +97,62 @@ class OverlongPenalty:
                 f"overlong_buffer is {self.buffer}, more than the {context.longest} tokens a completion may have: lower it, raise "
                 "max_new_tokens, or switch it off with 0."
             )
+
+
+@dataclass(frozen=True)
+class LengthReward:
+    """What a completion earns by whether it is right and by how long it is, in the place of its reward; the reported reward stays.
+
+    See :func:`~rheostat.credit.token_rewards.cosine_length_reward`.
+    """
+
+    kind: ClassVar[str] = "cosine"
+    least_right: float = option(0.9)
+    """What the longest right completion earns."""
+    most_right: float = option(1.0)
+    """What the shortest right completion earns."""
+    least_wrong: float = option(-1.0)
+    """What the shortest wrong completion earns."""
+    most_wrong: float = option(-0.5)
+    """What the longest wrong completion earns."""
+    exceed: float = option(-10.0, short="exceed_reward")
+    """What a completion earns that comes near the limit of length, right or wrong."""
+    margin: int = option(16, short="length_margin", at_least=0)
+    """How near to the limit that is, in tokens."""
+    right: float = option(1.0, short="right_at_least")
+    """Smallest reward of a right completion."""
+    writes: ClassVar[Sequence[str]] = ("row_reward",)
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("right", self.least_right, self.most_right), ("wrong", self.least_wrong, self.most_wrong)):
+            if least > most:
+                raise RheostatError(f"least_{name} is {least:g} and most_{name} {most:g}: the least must not be above the most.")
+
+    def bind(self, context: Context) -> None:
+        """Refuse a margin that every completion comes into."""
+        if self.margin + 1 >= context.longest:
+            raise RheostatError(
+                f"length_margin is {self.margin}, and a completion may have {context.longest} tokens, so every one would be too long: "
+                "lower it, or raise max_new_tokens."
+            )
+
+    def __call__(self, context: Context, batch: Batch) -> Batch:
+        rows = batch.rows
+        length, right = rows.mask.sum(1), row_reward(batch) >= self.right
+        batch.columns["row_reward"] = cosine_length_reward(
+            right,
+            length,
+            max_length=context.longest,
+            correct=(self.least_right, self.most_right),
+            wrong=(self.least_wrong, self.most_wrong),
+            exceed=self.exceed,
+            margin=self.margin,
+        )
+        known = rows.valid[:, 0] & rows.mask.any(1)
+        for name, those in (("right", right & known), ("wrong", ~right & known)):
+            if bool(those.any()):
+                batch.metrics[f"{name}_length"] = length[those].float().mean().item()
+        return batch
 
 
 @dataclass(frozen=True)

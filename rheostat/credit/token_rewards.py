@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -84,3 +86,43 @@ def overlong_penalty(length: Tensor, *, max_length: int, buffer: int, factor: fl
         raise RheostatError(f"The overlong buffer must be in (0, max_length]: buffer {buffer}, max_length {max_length}.")
     excess = length - (max_length - buffer)
     return (-(excess / buffer) * factor).clamp(max=0.0)
+
+
+def cosine_length_reward(
+    right: Tensor,
+    length: Tensor,
+    *,
+    max_length: int,
+    correct: tuple[float, float] = (1.0, 2.0),
+    wrong: tuple[float, float] = (-10.0, 0.0),
+    exceed: float = -10.0,
+    margin: int = 16,
+) -> Tensor:
+    """A reward that goes with the length of a completion along half a cosine (Yeo et al. 2025, arXiv 2502.03373).
+
+    Of right completions the shortest earn most, of wrong ones the longest. Those that come as near to the limit as ``margin`` earn
+    ``exceed``, right or wrong.
+
+    Args:
+        right: bool, any shape.
+        length: tokens of the completions, of the same shape.
+        max_length: longest completion.
+        correct: least and most that a right completion earns.
+        wrong: the same of a wrong one.
+        exceed: see above.
+        margin: in tokens.
+
+    Returns:
+        Float, the shape of ``length``.
+
+    Raises:
+        RheostatError: different shapes, or a range whose ends are exchanged.
+    """
+    require_same_shape(right=right, length=length)
+    for name, (least, most) in (("right", correct), ("wrong", wrong)):
+        if least > most:
+            raise RheostatError(f"A {name} completion earns at least {least:g} and at most {most:g}: exchange the two.")
+    share = 0.5 * (1 + torch.cos(math.pi * length / max_length))  # 1 for the shortest, 0 for the longest
+    mine = correct[0] + (correct[1] - correct[0]) * share
+    theirs = wrong[1] + (wrong[0] - wrong[1]) * share
+    return torch.where(length + margin >= max_length, exceed, torch.where(right, mine, theirs))

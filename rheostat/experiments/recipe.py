@@ -43,6 +43,8 @@ from rheostat.training.starting_point import refuse_other_networks
 
 RECIPE = "recipe.json"
 START = "start"
+LIBRARY = Path(__file__).parent / "recipes"
+"""The library's own recipes."""
 KEYS = ("name", "method", "from", "pass_rate", "pass_rate_samples", "experts_of_best")
 SUFFIXES = (".toml", ".yaml", ".yml", ".json")
 MOST_STAGES = 100
@@ -223,17 +225,28 @@ def _as_table(stage: Stage) -> dict[str, Any]:
     return said | plain(dict(stage.settings))
 
 
+def recipe_file(path: str | Path) -> Path:
+    """The file of a recipe: of the user's, or else the library's of this name."""
+    own, shipped = Path(path), LIBRARY / Path(path)
+    return shipped if not own.exists() and len(own.parts) == 1 and shipped.is_file() else own
+
+
+def library_recipes() -> list[str]:
+    """Names of the library's recipes."""
+    return sorted(path.name for path in LIBRARY.glob("*.toml"))
+
+
 def read_recipe(path: str | Path) -> Recipe:
     """The recipe in a file.
 
     Args:
-        path: TOML, YAML or JSON by its ending.
+        path: TOML, YAML or JSON by its ending; where there is no such file, the name of a recipe of the library.
 
     Raises:
         RheostatError: naming the file and what is wrong with it.
     """
     try:
-        return recipe_of(parsed(Path(path)), Path(path).stem)
+        return recipe_of(parsed(recipe_file(path)), Path(path).stem)
     except RheostatError as error:
         raise error if str(path) in str(error) else RheostatError(f"{path}: {error}") from error
 

@@ -11,7 +11,7 @@ import torch
 from rheostat.buffers.retainers import SamplerHead, Valid
 from rheostat.collect.language.language_collectors import Dynamic, ExpertsInside, Groups
 from rheostat.collect.language.prompt_groups import LanguageSetup
-from rheostat.credit.annotations import GroupAdvantage, ModelScores, OldScores, OverlongPenalty
+from rheostat.credit.annotations import GroupAdvantage, LengthReward, ModelScores, OldScores, OverlongPenalty
 from rheostat.errors import RheostatError
 from rheostat.learner import dial
 from rheostat.learner.context import LanguageContext
@@ -103,7 +103,7 @@ class GroupMethod(Regularised, Protocol):
 
 
 def group_policy_gradient(
-    method: GroupMethod, *terms: Weighted, collect: Any = None, overlong: OverlongPenalty | None = None
+    method: GroupMethod, *terms: Weighted, collect: Any = None, overlong: OverlongPenalty | LengthReward | None = None
 ) -> Composition:
     """What the methods of GRPO's family share: graded groups, credited relative to each other and learned from at once.
 
@@ -111,7 +111,7 @@ def group_policy_gradient(
         method: its options; its regularisers are on everybody's tokens.
         terms: what it minimises beside them.
         collect: other rows than the method's groups.
-        overlong: a punishment of long completions.
+        overlong: what the length of a completion adds to its reward, or makes of it.
     """
     return Composition(
         collect=method.groups if collect is None else collect,

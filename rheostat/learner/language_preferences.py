@@ -13,7 +13,7 @@ from torch import Tensor
 from rheostat.collect.language.experts import expert_rows
 from rheostat.collect.language.pairs import COLUMNS, Pairs, pairs_of
 from rheostat.collect.language.prompt_groups import Graded, validation_metrics
-from rheostat.collect.language.sampled_pairs import SampledPairs
+from rheostat.collect.language.sampled_pairs import SampledPairs, TaughtPairs
 from rheostat.credit.annotations import ModelScores
 from rheostat.credit.preference_measures import calibration_error, correlation, judged, length_bias, win_rate
 from rheostat.learner.language import policy_models
@@ -31,8 +31,8 @@ from rheostat.tasks.language.task_interface import Prompt
 
 LEAST = 2.0**-100
 """Probability below which one is not told from 0, whose logarithm is no number."""
-PairSource = Pairs | SampledPairs
-"""A file of annotated pairs, or pairs that the policy samples."""
+PairSource = Pairs | SampledPairs | TaughtPairs
+"""A file of annotated pairs, pairs that the policy samples, or an expert's answers against wrong ones of the policy."""
 
 
 @dataclass(frozen=True)

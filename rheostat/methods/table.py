@@ -151,6 +151,13 @@ METHODS: dict[str, Entry] = {
         "2402.01306",
         "vectors (TRL), plain (loops), laws, probes, resume",
     ),
+    "light-r1": Entry(
+        "rheostat.methods.language.light_r1:LightR1",
+        "language",
+        "GRPO with a length reward, the last stage of a recipe",
+        "2503.10460",
+        PLAIN_OWN_CODE,
+    ),
     "lp-reg": Entry(
         "rheostat.methods.language.lp_reg:LpReg", "language", "Protection of rare tokens in wrong answers", "2510.03222", PLAIN_OWN_CODE
     ),

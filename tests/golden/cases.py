@@ -96,6 +96,7 @@ OWN: dict[str, Options] = {
     "famo2o-cql": {"learning_rate": 3e-4, "penalty_actions": 3, "steps": 105, "online_steps": 30, "stop": 3},
     "ghpo": {"task": "@hard", "hint_after": 0, "hint_place": "answer"},
     "ippo": {"task": "@dominance", "backend": ABSENT},
+    "light-r1": {"length_margin": 1},
     "luffy": {"max_new_tokens": 48},
     "mbpo": MODELLED,
     "online-offline-gap": {"task": "preference-game-tiny", "samples": 2, "reuse": 2},
@@ -249,6 +250,12 @@ RELATIVES: dict[str, Options] = {
     "ppo-lm/lag": LAG | LONGER,
     "ppo-lm/replayed": REPLAYED | LONGER,
     "ppo-lm/repeated": REPEATED,
+    "light-r1/plain": {},
+    "light-r1/options": STEPS | {"clip_upper": 1.2, "most_right": 2.0, "least_wrong": -2.0, "exceed_reward": -3.0, "length_margin": 3},
+    "light-r1/none": {"length": "none", "length_margin": ABSENT, "entropy_coefficient": 0.01},
+    "dpo/taught": LONGER
+    | {"data": "taught", "link": "nca", "pairs_per_batch": ABSENT, "prompts_per_batch": 4, "group_size": 4, "max_new_tokens": 48}
+    | {"dial.refresh_every": 0},
     "lp-reg/plain": {"rare_share": 0.3, "threshold": 0.2},
     "lp-reg/steps": STEPS | {"rare_share": 0.5, "threshold": 0.3, "threshold_form": "fixed", "delete": False, "micro_batch_rows": 3},
     "self-curation/plain": {"minibatches": 2},

@@ -183,6 +183,13 @@ WITH_KIND: dict[tuple[str, str], Options] = {
         "answers_per_batch": ABSENT,
         "pairs_per_batch": ABSENT,
     },
+    ("data.kind", "taught"): {
+        "task": "@easy",
+        "preferences": None,
+        "prompts": None,
+        "pairs_per_batch": ABSENT,
+        "max_new_tokens": 48,
+    },
     ("data.kind", "file"): {"task": "prompts", "preferences": "@scores", "prompts_per_batch": ABSENT, "group_size": ABSENT},
 }
 """What a kind of a part cannot be without; the options of this kind are tried with it."""

@@ -37,6 +37,7 @@ SMALL: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     "sft": {"max_new_tokens": 48},
     "ded": {"max_new_tokens": 48, "questions": 24, "answers_per_question": 2, "most_solved": 0.75},
+    "light-r1": {"length_margin": 1},
     "luffy": {"max_new_tokens": 48},
     "chord": {"max_new_tokens": 48},
     "rl-plus": {"max_new_tokens": 48},

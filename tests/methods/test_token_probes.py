@@ -156,6 +156,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] =
     "gmpo": ({}, own(standardised)),
     "grpo": ({}, own(standardised)),
     "gspo": ({}, own(standardised)),
+    "light-r1": ({}, own(standardised)),
     "lp-reg": ({}, own(standardised)),
     "luffy": ({}, mixed_group(lambda p: 0.1 * p / (p + 0.1) ** 2)),
     "nft": ({"dynamic": "none"}, own(centred, GROUPS * SIZE / 1000)),

@@ -187,6 +187,21 @@ def dapo(world: World, rows: list[Row], *, buffer: int) -> Tensor:
     return token_mean(surrogate(world, rows, credit.in_deviations(world.batch, worth=worth), 0.2, 0.28))
 
 
+def light_r1(world: World, rows: list[Row], *, margin: int, exceed: float, beta: float = 0.001, **bounds: Any) -> Tensor:
+    """Light-R1's last stage: GRPO over tokens, with the cosine length reward."""
+
+    def worth(row: Row) -> float:
+        if len(row) + margin >= world.longest:
+            world.seen.add("a completion near the limit")
+            return exceed
+        share = (1 + math.cos(math.pi * len(row) / world.longest)) / 2
+        world.seen.add("a right completion" if row.reward >= 1 else "a wrong completion")
+        return 0.9 + 0.1 * share if row.reward >= 1 else -0.5 - 0.5 * share
+
+    loss = token_mean(surrogate(world, rows, credit.in_deviations(world.batch, worth=worth), 0.2, 0.2, **bounds))
+    return loss + beta * token_mean(k3(world, rows)) if beta else loss
+
+
 def dr_grpo(world: World, rows: list[Row]) -> Tensor:
     """Dr. GRPO, section 3.2, with TRL's constant."""
     return constant(world, rows)(surrogate(world, rows, credit.from_mean(world.batch), 0.2, 0.2))
@@ -765,6 +780,12 @@ def kto(world: World, rows: list[Row], *, beta: float, up: float, down: float) -
         good = bool(row.facts["desirable"])
         total = total + (up * (1 - sigmoid(beta * (h - baseline))) if good else down * (1 - sigmoid(beta * (baseline - h))))
     return total / len(rows)
+
+
+def has_both(world: World, row: Row) -> bool:
+    """Whether an expert's right answer stands against a wrong one."""
+    rewards = {other.expert: other.reward for other in world.batch if other.unit == row.unit}
+    return rewards[True] >= 1 > rewards[False]
 
 
 def differ(world: World, row: Row) -> bool:

@@ -234,6 +234,8 @@ WRONG: list[tuple[str, str, Any]] = [
     ("kto", "rheostat.objectives.unpaired_terms.kto_baseline", lambda mismatched: mismatched.new_zeros(())),
     ("kto", "rheostat.objectives.unpaired_terms.rotated", lambda rows: rows),
     ("online-dpo", "rheostat.objectives.preference_terms.masked_sum", lambda x, mask, dim: x.sum(dim) / mask.sum(dim)),
+    ("light-r1", "rheostat.credit.annotations.cosine_length_reward", lambda right, length, **_: right.float()),
+    ("dpo/taught", "rheostat.objectives.preference.nca_loss", lambda w, other, beta: -logsigmoid(beta * (w - other))),
     ("osp", "rheostat.objectives.preference_terms.soft_preference_loss", lambda margin, p, beta: -logsigmoid(beta * margin)),
     ("osp", "rheostat.learner.judging.strength_of", lambda first, second: first),
     ("osp/an earlier judge", "rheostat.learner.judging.strengths", lambda q, *_: strength.strengths(q, "difference")),

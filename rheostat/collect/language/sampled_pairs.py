@@ -1,4 +1,5 @@
-"""Preference pairs of the policy's own: of several completions of a prompt the best and the worst, as a reward orders them.
+"""Preference pairs of the policy's own: of several completions of a prompt the best and the worst, as a reward orders them; or one of its
+wrong completions against an expert's.
 
 How fresh they are is the dial's: sampled by the present policy (online), by a copy that is taken anew every few updates (semi-online,
 ``dial.refresh_every``), or by the policy of the start (offline, 0).
@@ -13,7 +14,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rheostat.collect.language.language_collectors import Groups, selected
+from rheostat.collect.language.experts import with_experts
+from rheostat.collect.language.language_collectors import Groups, batch_of, selected
 from rheostat.credit.preference_measures import both_orders
 from rheostat.errors import RheostatError
 from rheostat.objectives.preference import best_of_n
@@ -99,6 +101,57 @@ class SampledPairs:
         best, worst = ends(self.worth(reward, cut).view(-1, self.answers))
         first = torch.arange(len(best)) * self.answers
         return first + best, first + worst
+
+
+@dataclass(frozen=True)
+class TaughtPairs:
+    """The policy answers the next prompts several times; an expert's answer is preferred to a wrong one of these (a collector).
+
+    Only the rejected side is the policy's own. A prompt makes no pair where all its completions are right, or where the expert is wrong.
+    """
+
+    prompts: int = option(32, short="prompts_per_batch", at_least=1)
+    """Prompts per batch, each of which gives at most one pair."""
+    answers: int = option(4, short="group_size", at_least=1)
+    """Completions per prompt, of which the first wrong one is rejected."""
+    right: float = option(1.0, short="right_at_least")
+    """Smallest reward of a right answer, the policy's or the expert's."""
+    kind: ClassVar[str] = "taught"
+    lesson: ClassVar[str] = "pairs"
+    makes_units: ClassVar[bool] = True
+    uses_experts: ClassVar[bool] = True
+    group_size: ClassVar[int] = 2
+    writes: ClassVar[tuple[str, ...]] = ("chosen", "margin")
+    single_turn: ClassVar[str] = "an expert's answer is one completion"
+    refuses: ClassVar[Mapping[str, str]] = {
+        "replay_share": "its pairs are thrown away after their update",
+        "expert_share": "the chosen answer of every pair is an expert's already",
+    }
+
+    @property
+    def rows(self) -> int:
+        """Rows of a batch."""
+        return 2 * self.prompts
+
+    def collect(self, context: Any) -> Batch:
+        """``[2 * prompts, T]``: the expert's answer and the policy's in turn, column ``chosen`` bool ``[B]``; prompts without a pair are
+        masked."""
+        batch = Groups(self.prompts, self.answers).collect(context)
+        joined = with_experts(context.collector, batch.facts["graded"], 1, context.progress)
+        rows = joined.trajectories
+        reward, told = rows.reward.sum(1), rows.valid[:, 0]
+        own = len(batch)
+        wrong = (told & (reward < self.right))[:own].view(self.prompts, self.answers)
+        first = torch.arange(self.prompts)
+        index = torch.stack([own + first, self.answers * first + wrong.int().argmax(1)], 1).flatten()
+        paired = wrong.any(1) & (told & (reward >= self.right))[own:]
+        found = selected(batch_of(joined), index)
+        found.rows.mask = found.rows.mask & paired.repeat_interleave(2)[:, None]
+        found.units = found.rows.group[:, 0].clone()
+        found.columns["chosen"] = torch.arange(len(index)) % 2 == 0
+        found.columns["margin"] = (reward[index[::2]] - reward[index[1::2]]).repeat_interleave(2)
+        found.metrics = joined.metrics | {"paired_share": paired.float().mean().item(), "wrong_share": wrong.float().mean().item()}
+        return found
 
 
 def ends(reward: Tensor) -> tuple[Tensor, Tensor]:

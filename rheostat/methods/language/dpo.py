@@ -41,7 +41,8 @@ class DPO:
     """The paper's loss at TRL's step size."""
 
     data: PairSource = Pairs()
-    """Pairs of a file that an annotator has written (file), or pairs of the policy's own that a reward orders (sampled)."""
+    """Pairs of a file that an annotator has written (file), pairs of the policy's own that a reward orders (sampled), or an expert's
+    answers against wrong ones of the policy (taught)."""
     link: Link = option("sigmoid")
     """From the log-ratios of a pair to a loss; see :mod:`rheostat.objectives.preference`."""
     beta: float = option(0.1, above=0)
