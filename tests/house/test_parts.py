@@ -90,8 +90,10 @@ def test_what_is_read_must_be_written(method: str) -> None:
     for composition in compositions(method):
         composition.check(method)
         for name in read_by(composition):
-            credit, improve = ([hushed(part, name) for part in parts] for parts in (composition.credit, composition.improve))
-            poorer = replace(composition, credit=credit, improve=improve, collect=hushed(composition.collect, name))
+            lists = (composition.retain, composition.credit, composition.improve)
+            retain, credit, improve = ([hushed(part, name) for part in parts] for parts in lists)
+            collect = hushed(composition.collect, name)
+            poorer = replace(composition, collect=collect, retain=retain, credit=credit, improve=improve)
             with pytest.raises(RheostatError, match=rf"\w+ reads (.*, )?{name}(, .*)?, which no part before it writes") as error:
                 poorer.check(method)
             assert "\n" not in str(error.value)

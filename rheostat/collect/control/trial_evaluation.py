@@ -7,7 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from rheostat.errors import RheostatError
 from rheostat.tasks.control.environments import Environments, Step
 
 Act = Callable[[Tensor, Tensor], Tensor]
@@ -30,8 +29,7 @@ def returns_by_episode(act: Act, environments: Environments, steps: int, after: 
         steps: of every trial.
         after: called after every step.
 
-    Raises:
-        RheostatError: some trial finishes no episode.
+    Where some trial finishes no episode, the first one of each counts as it is when the trial ends.
     """
     rows = environments.num_envs
     found: list[list[float]] = [[] for _ in range(rows)]
@@ -49,8 +47,5 @@ def returns_by_episode(act: Act, environments: Environments, steps: int, after: 
                 after(step)
     whole = min(map(len, found))
     if not whole:
-        raise RheostatError(
-            f"No episode of {environments.name} ends within the {steps} steps of a trial, so there is no return to measure: make trials "
-            "longer, or episodes shorter."
-        )
+        return torch.tensor([[each[0] if each else cut] for each, cut in zip(found, running.tolist(), strict=True)], dtype=torch.float64)
     return torch.tensor([each[:whole] for each in found], dtype=torch.float64)
