@@ -23,6 +23,7 @@ BUILT_IN: dict[str, str] = {
     "exact-boxed": "the last \\boxed{...} equals the answer",
     "exact-last-line": "the last line equals the answer",
     "math": "the final expression equals the answer as mathematics (extra 'math')",
+    "similarity": "cosine of completion and reference answer by a packaged sentence encoder (column reference, else the answer)",
     "programs": "the program in the completion passes all tests of the prompt (columns entry_point and tests)",
     "programs-share": "the share of the prompt's tests that it passes",
 }
@@ -86,6 +87,12 @@ def _load(reward: Any, isolate: bool, timeout: float | None, workers: int, alone
         return ExactMatch(reward.removeprefix("exact").removeprefix("-") or "whole")
     if reward in ("programs", "programs-share"):
         return ProgramTests("share" if reward.endswith("share") else "all", timeout=timeout or 10.0, workers=workers, sandbox=sandbox)
+    if reward == "similarity":
+        from rheostat.credit.verifiers.similarity import Similarity
+
+        if timeout is not None:
+            raise RheostatError("The reward similarity runs in the trainer's process, without a time limit: leave --reward-timeout out.")
+        return Similarity()
     if reward == "math":
         from rheostat.credit.verifiers.mathematics import MathGrader
 
