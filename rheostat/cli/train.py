@@ -210,12 +210,11 @@ class Start:
         start = configure(self.name, {}, preset=self.preset or read.preset)
         return with_options(start, by_path(self.name, start, read.options), self.name)
 
-    @cached_property
-    def hidden(self) -> set[str]:
-        """Paths of options that every value but the default is refused for."""
+    def hidden(self, kinds: Mapping[str, str]) -> set[str]:
+        """Paths of options that every value but the default is refused for, with these kinds of parts."""
         from rheostat.training.settings import configure, shown_options
 
-        config = configure(self.name, {}, preset=self.preset)
+        config = with_options(configure(self.name, {}, preset=self.preset), dict(kinds), self.name)
         return {each.path for each in options_of(config)} - {each.path for each in shown_options(self.name, config)}
 
 
@@ -227,7 +226,8 @@ def train_command(start: Start, kinds: Mapping[str, str] | None = None) -> type:
         kinds: chosen rules of parts that are one of several; they decide which options there are.
     """
     name, base, row = start.name, start.base, table.entry(start.name)
-    options = [each for each in options_of(with_options(start.config, kinds or {}, name)) if each.path not in start.hidden]
+    hidden = start.hidden(kinds or {})
+    options = [each for each in options_of(with_options(start.config, kinds or {}, name)) if each.path not in hidden]
     taken = {item.name for item in dataclasses.fields(base)}
     shorts = {path: short for short, path in short_names(options).items() if short not in taken}
     fields: list[Any] = []
@@ -284,7 +284,7 @@ def in_paths(start: Start, words: list[str]) -> tuple[list[str], dict[str, str]]
     name, general = start.name, {item.name for item in dataclasses.fields(start.base)}
     kinds = chosen_kinds(name, start.config, words, general)
     config = with_options(start.config, kinds, name)
-    options = options_of(config)
+    options, hidden = options_of(config), start.hidden(kinds)
     found = []
     for index, word in enumerate(words):
         flag, equals, value = word.partition("=")
@@ -296,7 +296,7 @@ def in_paths(start: Start, words: list[str]) -> tuple[list[str], dict[str, str]]
         value_said = value if equals else next(iter(words[index + 1 :]), "")
         if path is None:
             raise no_such_flag(name, config, plain, value_said, general)
-        if path in start.hidden:
+        if path in hidden:
             configure(name, kinds | {path: json_or_text(value_said)}, preset=start.preset)  # says why it is not for this method
             raise RheostatError(f"--{path} can only be what it is in {name}: leave it out.")
         part, dot, last = path.rpartition(".")

@@ -426,6 +426,14 @@ def test_what_a_run_on_preferences_refuses(model: str, pairs: str, tmp_path: Pat
         assert "\n" not in str(error.value)
 
 
+def test_the_dial_turns_where_a_method_of_files_samples(model: str, tmp_path: Path) -> None:
+    words = f"train dpo chain-sum --data sampled --dial.refresh-every 0 --model {model} --directory {tmp_path / 'run'}".split()
+    command = parse(words)
+    assert command.dial__refresh_every == 0 and command.data__kind == "sampled"
+    with pytest.raises(RheostatError, match="dpo cannot honour dial.refresh_every: nothing is sampled"):
+        parse([word for word in words if word not in ("--data", "sampled")])
+
+
 def test_from_the_command_line(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "pairs.jsonl"
     rows = [*sums(), sums()[0] | {"rejected": sums()[0]["chosen"]}, {"prompt": "7+7=", "chosen": sums()[0]["rejected"], "rejected": "4"}]
