@@ -430,7 +430,7 @@ def test_the_dial_turns_where_a_method_of_files_samples(model: str, tmp_path: Pa
     words = f"train dpo chain-sum --data sampled --dial.refresh-every 0 --model {model} --directory {tmp_path / 'run'}".split()
     command = parse(words)
     assert command.dial__refresh_every == 0 and command.data__kind == "sampled"
-    with pytest.raises(RheostatError, match="dpo cannot honour dial.refresh_every: nothing is sampled"):
+    with pytest.raises(RheostatError, match=r"dpo cannot honour dial\.refresh_every: nothing is sampled"):
         parse([word for word in words if word not in ("--data", "sampled")])
 
 
