@@ -28,9 +28,9 @@ here; the query of the sink, and the sink's row, exist and are closed; observati
 an update was drawn before it; a value clip is inherited (``--clip-value``). An action is embedded before it enters the token, which is one
 linear map here. The reward before the first step of an episode is the last one of the episode before it, so that the end of an episode is
 seen. With ``--ratio-to start`` old log-probabilities are computed anew (their ``update_stale_action_probs``).
-Reconstruction: initial weights (PyTorch's; heads as in ppo), and where gradients end (nowhere).
-Checked against: the authors' code (``tests/vectors``: attention, positions, GAE, loss, schedule, order) and a plain implementation
-(``tests/plain/test_relic.py``).
+Reconstruction: initial weights (PyTorch's; heads as in ppo), and that evaluations sample.
+Checked against: the authors' code (``tests/vectors``: attention, positions, GAE, loss, schedule, order) and a plain implementation with
+loops (``tests/plain/control_trials.py``).
 """
 
 from __future__ import annotations
