@@ -27,6 +27,7 @@ from rheostat.cli.laboratory import Laboratory
 from rheostat.cli.language_models import Export
 from rheostat.cli.microscope import Microscope
 from rheostat.cli.ope import OffPolicyEvaluation
+from rheostat.cli.problems import Problems
 from rheostat.cli.runs import Evaluate, Report, Resume, Rollouts
 from rheostat.cli.studies import Claims, StudyCommand
 from rheostat.cli.train import parse_training
@@ -59,6 +60,7 @@ COMMANDS: dict[str, Any] = {
     "base-model": BaseModel,
     "corpus": Corpus,
     "dataset": Dataset,
+    "problems": Problems,
     "ope": OffPolicyEvaluation,
     "doctor": Doctor,
     "completion": Completion,

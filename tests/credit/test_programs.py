@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from rheostat.credit.verifiers import Problem, ProgramTests, Rollout, load_reward
 from rheostat.credit.verifiers.fences import program_in
+from rheostat.credit.verifiers.programs import credit_of
+from rheostat.credit.verifiers.reward_checks import check_references
 from rheostat.credit.verifiers.sandbox import values
 from rheostat.credit.verifiers.sandbox.wire import Garbled
 from rheostat.errors import RheostatError
@@ -235,3 +237,16 @@ def test_what_equals_what():
     assert not values.same(True, 1) and not values.same(1, True) and not values.same("1", 1) and not values.same([1], [1, 2])
     assert not values.same({"a": 1}, {"b": 1}) and values.same({"a": (1,)}, {"a": [1]}) and not values.same(1 << 5000, 1.0)
     assert not values.same(b"a", "a")
+
+
+def test_prompts_without_a_problem_are_refused_before_anything_is_sampled(grader):
+    good = {"entry_point": "add", "tests": [{"inputs": [1, 2], "output": 3}]}
+    rows = [("Line 1", Rollout("Write add.", "", columns=good)), ("Line 2", Rollout("Write add.", "", columns={"entry_point": "add"}))]
+    check_references(grader, rows[:1])
+    with pytest.raises(RheostatError, match=r"^Line 2: The prompt has no tests: add the column"):
+        check_references(grader, rows)
+
+
+def test_what_a_program_earns():
+    assert [credit_of(passed) for passed in ([True, True], [True, False], [False], [])] == [1.0, 0.0, 0.0, 0.0]
+    assert [credit_of(passed, "share") for passed in ([True, True], [True, False], [])] == [1.0, 0.5, 0.0]

@@ -14,7 +14,7 @@ from rheostat.json_text import unsigned
 from rheostat.reporting.report import write_report
 from rheostat.reporting.study_figures import draw_into
 
-LONG = ("grpo", "joint", "lag", "props", "repair", "online-offline-gap", "polar", "suboptimal-onpolicy-prefs")
+LONG = ("acereason", "grpo", "joint", "lag", "props", "repair", "online-offline-gap", "polar", "suboptimal-onpolicy-prefs")
 """Many arms: these run every night."""
 
 

@@ -136,6 +136,21 @@ class ProgramTests:
         """The level programs run at."""
         return [self._workers[0].standing]
 
+    def require(self, rows: Sequence[tuple[str, Rollout]]) -> None:
+        """Refuse prompts that have no problem, before anything is sampled.
+
+        Args:
+            rows: every prompt with its place.
+
+        Raises:
+            RheostatError: naming the first such row and what it lacks.
+        """
+        for where, rollout in rows:
+            try:
+                Problem.from_columns(rollout.columns)
+            except RheostatError as error:
+                raise RheostatError(f"{where}: {error}") from error
+
     def score(self, rollouts: Sequence[Rollout], progress: Progress | None = None) -> Scores:
         """Grade the rollouts, in order; a row whose problem has not the form above is invalid."""
         grades: list[Grade] = [Grade()] * len(rollouts)

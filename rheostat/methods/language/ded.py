@@ -16,8 +16,8 @@ WORTH      nothing but the filter: every token that is kept has weight 1.
 MOVES      maximum likelihood, as in sft.
 
 What differs from sft: the corpus is chosen when the run begins, with the student as it is then, and stays the same. Which teacher to learn
-from is decided by a trial before: the recipe ``ded`` trains the same student on a small corpus of each, and goes on with the answers of the
-teacher whose student is best (``experts_of_best``, see the page on recipes), not of the one with the best benchmark.
+from is decided by a trial before: a recipe trains the same student on a small corpus of each, and goes on with the answers of the teacher
+whose student is best (``experts_of_best``, see the page on distillation), not of the one with the best benchmark.
 
 No code was released. Reconstruction: the values of tau (``most_solved``), P (``per_question``) and M (``answers_per_question``); "the
 farthest" as the two rules above, in tokens; the form is not checked unless ``answer_form think`` asks for the paper's single block. Rows of

@@ -9,6 +9,7 @@ from typing import Any
 from rheostat import plugins
 from rheostat.errors import unknown
 from rheostat.tasks.language.chain_sum import ChainSum
+from rheostat.tasks.language.chain_sum_teachers import ChainSumTeachers
 from rheostat.tasks.language.chain_sum_variants import Elicit, Interfere, Teach
 from rheostat.tasks.language.games.corridor import TextCorridor
 from rheostat.tasks.language.games.maze import TextMaze
@@ -30,6 +31,7 @@ LANGUAGE_TASKS: dict[str, str] = {
     "chain-sum-elicit": "the working of chains of + and of -, which its base knows and spoils by slips: reinforcement lifts it",
     "chain-sum-teach": "the working of chains whose sign only an expert can read: imitation and mixtures learn it, reinforcement does not",
     "chain-sum-interfere": "short chains answered bare beside rare long ones: learning the first forgets the second",
+    "chain-sum-teachers": "the sums of chain-sum as one of four teachers writes them; the best of them is not the best to learn from",
     "stack-programs": "short programs for a stack machine that compute a formula, graded by running them",
     "math-and-code": "chain-sum and stack-programs for one model; learn=math or code trains on one side, both are measured",
     "guess-number": "a number to be guessed, higher or lower, in several turns; plays with the base of chain-sum",
@@ -49,6 +51,7 @@ TASKS: dict[str, type[Any]] = {
     "chain-sum-elicit": Elicit,
     "chain-sum-teach": Teach,
     "chain-sum-interfere": Interfere,
+    "chain-sum-teachers": ChainSumTeachers,
     "stack-programs": StackPrograms,
     "math-and-code": MathAndCode,
     "guess-number": GuessNumber,
