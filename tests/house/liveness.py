@@ -52,8 +52,8 @@ HELD: Options = {"judge_every": 1, "judge_cities": 1, "learning_rate": 0.05, "st
 """Evaluations of a fleet fail, so that its distance to the best policy counts."""
 ASKED: list[Options] = [{"experts": None, "most_solved": 1.0}]
 """The task's own expert is the teacher."""
-FAR: list[Options] = [{"per_question": 1, "most_solved": 1.0}, {"choice": "max-sum", "most_solved": 1.0}]
-"""All of a question's right answers are there to be chosen from."""
+FAR: list[Options] = [{"per_question": count, "most_solved": 1.0, "least_reward": 0.0} for count in (1, 2, 3)]
+"""All of a question's answers are there to be chosen from."""
 TOGETHER: dict[str, list[Options]] = {
     "ratio": [STEPS],
     "clip.kind": [STEPS],
@@ -162,7 +162,7 @@ TOGETHER: dict[str, list[Options]] = {
     "worth.horizon": [{"most_parameters": 1_000}],
     "choice.among": [MEASURED],
     **dict.fromkeys(("teacher.questions", "teacher.answers"), ASKED),
-    **dict.fromkeys(("rows.unit", "rows.normalise"), FAR),
+    **dict.fromkeys(("rows.among", "rows.normalise"), FAR),
     **dict.fromkeys(("loss.negative_gradient", "loss.negative_weight", "loss.least_ratio"), PUSHES),
     "normalise": [{"loss": "reinforce"}],
     "baseline": [{"loss": "reinforce"}],
@@ -205,6 +205,7 @@ IDLE: dict[str, str] = {
     "tests/objectives/test_clamped_ratios.py",
     "gate.max_rounds": "it acts where a policy has solved all prompts; tests/methods/test_self_curation.py",
     "hints.unit": "the tokens of the tiny model are characters; tests/methods/test_ghpo.py has others",
+    "rows.unit": "the tokens of the tiny model are characters; tests/methods/test_ded.py has others",
     "update.micro_batch_rows": "memory alone: the sum over a minibatch does not depend on how it is cut",
 }
 """Options that change neither a weight nor a metric of a tiny run, and why."""

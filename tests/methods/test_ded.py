@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rheostat.collect.language.chosen_rows import ChosenRows, RowChoice, Teacher
+from rheostat.collect.language.language_collectors import Demonstrations
 from rheostat.errors import RheostatError
 from rheostat.tasks.language import ChainSum
+from rheostat.tasks.language.task_interface import Prompt
 from rheostat.tasks.language.trajectory_choice import edit_distances, exact_max_sum, far_apart, greedy_max_min, well_formed
 from rheostat.training.run import Interrupted, Run
 from tests.crash import differences
@@ -243,3 +247,17 @@ def test_a_stopped_run_goes_on_with_the_same_corpus_and_no_other_file(model: str
     write(tmp_path / "rows.jsonl", ROWS[1:])
     with pytest.raises(RheostatError, match="begun with other expert rows"):
         Run.load(tmp_path / "other", task=Lenient()).train()
+
+
+def test_a_distance_counts_tokens_or_characters() -> None:
+    """One long word against three short ones: far in characters, near in tokens."""
+    words = ["a b c d", "a b x y", "incomprehensible b c d"]
+    ids = {word: number for number, word in enumerate(sorted({word for text in words for word in text.split()}))}
+    rows = [Prompt("?", None, {"completion": text}, "0" * 16) for text in words]
+    tokens = [[ids[word] for word in text.split()] for text in words]
+    found = {}
+    for unit in ("tokens", "characters"):
+        part = ChosenRows(Demonstrations(4), RowChoice(per_question=1, unit=unit), Teacher())  # type: ignore[arg-type]
+        part.context = SimpleNamespace(streams=SimpleNamespace(seed=0))
+        found[unit] = part.diverse("0" * 16, [0, 1, 2], rows, tokens)
+    assert found == {"tokens": [1], "characters": [2]}
