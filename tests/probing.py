@@ -70,6 +70,7 @@ IMAGINING: dict[str, object] = {
     "model_networks": 2,
     "model_elites": 2,
     "model_passes": 5,
+    "model_batch_size": 64,
     "model_learning_rate": 1e-2,
 }
 REPLAY_OWN: dict[str, dict[str, object]] = {
