@@ -35,7 +35,8 @@ class Triples(Pairs):
     """The next prompts with a reference and two candidates (a collector)."""
 
     separator: str = option("")
-    """The token between both halves of a row; empty is that of the starting model where it has one, else its beginning token."""
+    """The token between both halves of a row; empty is that of the starting model where it has one, else its beginning token. A run that
+    begins with the weights of another one (--from-run) must be given it again."""
     join: str = option("")
     r"""What stands between a prompt and an answer; empty is nothing, or what the starting model has."""
     writes: ClassVar[tuple[str, ...]] = ("chosen",)
@@ -96,8 +97,9 @@ class Triples(Pairs):
         assert form is not None
         reader = ReferenceReader(form, setup.policy, setup.encoder.template_options)
         prompts = [self.triple(prompt, seed, number) for (prompt, _), number in zip(drawn, numbers, strict=True)]
-        texts = [text for prompt in prompts for text in told(prompt)[1:]]
-        written = [reader.row(prompt, reference, text) for prompt in prompts for reference, *both in (told(prompt),) for text in both]
+        triples = [(prompt, *told(prompt)) for prompt in prompts]
+        texts = [text for _, _, *candidates in triples for text in candidates]
+        written = [reader.row(prompt, reference, text) for prompt, reference, *candidates in triples for text in candidates]
         units = torch.tensor(numbers).repeat_interleave(2)
         rows = written_rows(written, [True] * len(written), units.tolist(), setup.policy.pad_id, Source.ANNOTATION)
         ones, none = torch.ones(len(texts)), torch.zeros(len(texts), dtype=torch.bool)
