@@ -12,7 +12,7 @@ from torch import Tensor
 from rheostat.collect.control.trial_evaluation import returns_by_episode
 from rheostat.errors import RheostatError
 from rheostat.learner.control_models import OWN_NETWORK, PolicyNetwork
-from rheostat.learner.fast_ppo import FastPPO, Minibatch, Step
+from rheostat.learner.fast_ppo import Minibatch, Step
 from rheostat.learner.measuring import Evaluations
 from rheostat.learner.sequences import SequencePPO
 from rheostat.objectives.control_terms import MinibatchTargets
@@ -129,7 +129,7 @@ class TrialPPO(SequencePPO):
     @property
     def reads(self) -> tuple[str, ...]:
         """Columns that it reads."""
-        return (*FastPPO.reads.fget(self), "begins", "seen", "previous_action", "previous_reward")  # type: ignore[attr-defined]
+        return (*super(SequencePPO, self).reads, "begins", "seen", "previous_action", "previous_reward")
 
     @property
     def gradient_steps(self) -> int:

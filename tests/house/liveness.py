@@ -109,7 +109,7 @@ TOGETHER: dict[str, list[Options]] = {
     "margins": [{"preferences": "@margins"}],
     "dial.replay_share": [LONGER, {"window": 1}],
     "dial.replay_age": [LONGER | {"dial.replay_share": 0.5}, {"dial.replay_share": 0.5}, {"window": 1, "dial.replay_share": 0.5}],
-    "dial.updates_per_batch": [PASSES_BY_DIAL],
+    "dial.updates_per_batch": [PASSES_BY_DIAL, PASSES_BY_DIAL | {"accumulated_minibatches": ABSENT, "num_envs": 8}],
     "dial.expert_share": [
         {"max_new_tokens": 48, "group_size": 4},
         *({"experts": each, "dial.expert_share": 0.25} for each in ("@expert", "@pendulum-expert")),

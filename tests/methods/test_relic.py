@@ -219,18 +219,24 @@ def test_refusals() -> None:
     refused("keep.shuffle would do nothing: steps see their own", **{"network.across_episodes": False, "keep.shuffle": False})
     refused("update.accumulated would do nothing: all 4 minibatches", **{"update.accumulated": 9})
     refused("trains a policy that reads whole trials, and Linear does not", policy=torch.nn.Linear(4, 2))
+    short = TransformerActorCritic(*spaces_of_darkroom(), steps=20, longest_episode=5, width=4, heads=1)
+    refused("The network holds contexts of 20 steps, and a trial has 36", policy=short)
     one = built(**{"network.longest_episode": 3})
     with pytest.raises(RheostatError, match="lasts longer than the 3 steps that this policy has positions for"):
         one.turn()
 
 
-def test_a_network_of_ones_own(tmp_path: Path) -> None:
+def spaces_of_darkroom() -> tuple[Any, Any]:
     world = make("darkroom", num_envs=1, seed=0, **WORLD)
+    return world.observation_space, world.action_space
+
+
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
     usual = configure("relic", {}).network
     options: dict[str, Any] = {name: getattr(usual, name) for name in ("layers", "width", "heads", "inner")}
 
     def network() -> TransformerActorCritic:
-        return TransformerActorCritic(world.observation_space, world.action_space, steps=32, longest_episode=5, layers=1, width=4, heads=1)
+        return TransformerActorCritic(*spaces_of_darkroom(), steps=32, longest_episode=5, layers=1, width=4, heads=1)
 
     settings = small("relic", "darkroom", environment_options=WORLD, **options)
     run = Run.create(tmp_path / "run", settings, policy=network()).train()

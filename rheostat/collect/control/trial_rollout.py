@@ -132,7 +132,7 @@ class TrialRollout(Rollout):
         """Begin the first trial.
 
         Raises:
-            RheostatError: there is one task, or an episode outlasts a trial.
+            RheostatError: there is one task, an episode outlasts a trial, or a trial the network's context.
         """
         worlds = context.environments.facts
         if worlds.tasks == 1:
@@ -145,7 +145,13 @@ class TrialRollout(Rollout):
                 f"An episode of {worlds.name} may last {worlds.longest_episode} steps, and a trial has {self.trial_steps}, so that a task "
                 "would end before an episode of it. Raise batch_steps or updates_per_trial, or shorten the episodes."
             )
-        trial = context.stores["trial"] = Trial(context.models[self.acting].network.memory(self.environments))
+        network = context.models[self.acting].network
+        if network.steps < self.trial_steps:
+            raise RheostatError(
+                f"The network holds contexts of {network.steps} steps, and a trial has {self.trial_steps}: make it for longer trials, "
+                "or lower batch_steps or updates_per_trial."
+            )
+        trial = context.stores["trial"] = Trial(network.memory(self.environments))
         context.on_restart.append(trial.clear)
 
     def collect(self, context: Any) -> Batch:
