@@ -102,6 +102,7 @@ TOGETHER: dict[str, list[Options]] = {
     "epsilon": [STEPS],
     "clip": [STEPS],
     "strength.by": [{"judge": "@judge"}],
+    "strength.clip": [{"judge": "@judge", "compare_by": "judge"}],
     "strength.refresh": [LONGER],
     "strength.floor": [
         {"task": "prompts", "preferences": "@pairs", "environment_options": COMPARED, "evaluate_every": 1, "evaluation_prompts": 8}
