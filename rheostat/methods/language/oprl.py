@@ -90,7 +90,7 @@ class OPRL:
     dial: Dial = Dial()
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
-        "tiny": {"learning_rate": 2e-4, "reward_learning_rate": 1e-3},
+        "tiny": {"learning_rate": 2e-4, "reward_learning_rate": 4e-4},
         "released": {
             "advantage": "rloo", "step_statistics": "first", "step_scale": "largest", "trajectory_score": "mean", "ratio": "token",
             "dual_clip": 3.0,
