@@ -126,7 +126,7 @@ OWN: dict[str, Options] = {
     "pairwise-policy-gradient": {"group_size": ABSENT},
     "nft": {"minibatches": 2, "warmup": 0, "max_sampling_rounds": 3},
     "oprl": {
-        "task": "guess-number", "environment_options": {"largest": 1, "smallest_range": 2, "turns": 3}, "max_new_tokens": 3,
+        "task": "guess-number", "environment_options": {"largest": 1, "smallest_range": 2, "turns": 6}, "max_new_tokens": 1,
         "reward_learning_rate": 1e-2, "process_beta": 0.5,
     },
     "treepo": {"segment": 4, "warmup": 0, "overlong_buffer": 4},

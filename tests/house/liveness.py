@@ -54,8 +54,13 @@ ASKED: list[Options] = [{"experts": None, "most_solved": 1.0}]
 """The task's own expert is the teacher."""
 FAR: list[Options] = [{"per_question": count, "most_solved": 1.0, "least_reward": 0.0} for count in (1, 2, 3)]
 """All of a question's answers are there to be chosen from."""
+BY_TOKEN: Options = {"ratio": "token"}
+"""Where a method has another ratio by default."""
+SINGLE: Options = STEPS | {"task": "@easy", "max_new_tokens": 12, "environment_options": ABSENT}
+"""Steps of several tokens."""
 TOGETHER: dict[str, list[Options]] = {
-    "ratio": [STEPS],
+    "ratio": [STEPS, SINGLE],
+    "advantage.granularity": [SINGLE | {"ratio": "token"}],
     "clip.kind": [STEPS],
     "clip.low": [STEPS],
     "clip.high": [STEPS],
@@ -66,14 +71,21 @@ TOGETHER: dict[str, list[Options]] = {
     "clip.least": [STEPS | {"covariance_share": 1.0}],
     "clip.most": [STEPS | {"covariance_share": 1.0, "covariance_low": 0.0}],
     "clip.coefficient": [STEPS | {"covariance_share": 0.5}],
-    "correction.level": [STALE | LONGER],
+    "correction.level": [STALE | LONGER, STALE | LONGER | BY_TOKEN],
     "correction.centring": [STALE | LONGER, STALE | LONGER | {"ratio": "token"}],
-    "correction.cap": [{"sampler_correction": "token"} | STALE | LONGER],
-    "correction.rejection.reach": [NARROW | {"correction.rejection.reach": reach} for reach in ("token", "sum")],
-    "correction.rejection.statistic": [NARROW | {"rejection": "token", "correction.rejection.statistic": kind} for kind in ("k1", "k3")],
-    "correction.rejection.low": [NARROW | {"rejection": "token", "rejection_statistic": "k1"}],
-    "correction.rejection.high": [STALE | LONGER | {"rejection": "token", "correction.rejection.high": 1e-4}],
-    "aggregate.constant": [{"aggregation": "constant"}],
+    "correction.cap": [{"sampler_correction": "token"} | STALE | LONGER | ratio for ratio in ({}, BY_TOKEN)],
+    "correction.rejection.reach": [
+        NARROW | {"correction.rejection.reach": reach} | ratio for ratio in ({}, BY_TOKEN) for reach in ("token", "sum")
+    ],
+    "correction.rejection.statistic": [
+        NARROW | {"rejection": "token", "correction.rejection.statistic": kind} | ratio for ratio in ({}, BY_TOKEN) for kind in ("k1", "k3")
+    ],
+    "correction.rejection.low": [NARROW | {"rejection": "token", "rejection_statistic": "k1"} | ratio for ratio in ({}, BY_TOKEN)],
+    "correction.rejection.high": [
+        STALE | LONGER | {"rejection": "token", "correction.rejection.high": 1e-4} | ratio for ratio in ({}, BY_TOKEN)
+    ],
+    "aggregate.mode": [BY_TOKEN],
+    "aggregate.constant": [{"aggregation": "constant"}, {"aggregation": "constant"} | BY_TOKEN],
     "advantage.epsilon": [{"advantage": "grpo"}, {"advantage": "grpo", "kl_coefficient": 0.0}],
     "advantage.form": [{"advantage_epsilon": None}],
     "dynamic.max_rounds": [{"task": "@hard"}],
@@ -200,6 +212,7 @@ LEFT_OUT: dict[str, tuple[str, ...]] = {
 }
 """Options of the golden runs that tell nothing here and take time."""
 IDLE: dict[str, str] = {
+    "advantage.source": "it acts where a task knows how far it is from its end; tests/methods/test_oprl.py",
     "keep.folder": "the name of a folder",
     "replay.folder": "the name of a folder",
     "clamp_log_ratio": "it acts where a token's probability has changed by a factor of e to the 20, which no tiny run reaches; "

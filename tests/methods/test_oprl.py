@@ -287,10 +287,10 @@ def test_conversations_and_both_models_resume_exactly(model: str, tmp_path: Path
 
 
 @pytest.mark.slow
-def test_kills_change_nothing(player: str, tmp_path: Path) -> None:
-    options = SMALL | FAST | {"model": player, "task": "text-sokoban", "environment_options": {"turns": 4}, "checkpoint_every": 1}
-    settings = settings_for("oprl", options.pop("task"), **options)
-    assert crash(settings, tmp_path, kills=2) == []
+def test_kills_in_the_middle_of_conversations_change_nothing(player: str) -> None:
+    sizes = "--prompts-per-batch 2 --group-size 3 --checkpoint-every 2 --evaluate-every 3 --evaluation-prompts 2 --threads 1"
+    words = f"--model {player} {sizes} --reward-learning-rate 0.01 --environment turns 4 shortest 1"
+    crash("oprl", "text-sokoban", kills=2, steps=12, options=words.split())
 
 
 def test_both_models_are_counted(model: str) -> None:
