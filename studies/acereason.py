@@ -100,6 +100,7 @@ def staged(label: str, sizes: Sizes, stages: list[dict[str, Any]], budget: int, 
     recipe = {
         "name": "stages",
         "task": TASK,
+        "threads": 1,
         "model": sizes.model,
         "evaluation_episodes": sizes.held_out,
         "stage": [every | {"name": f"stage-{number}"} | stage for number, stage in enumerate(stages, 1)],

@@ -147,7 +147,8 @@ class ChosenRows:
             copies = 1 if demonstrations.own_completion(prompt) is not None else self.teacher.answers
             for copy in range(copies):
                 text = demonstration(setup, prompt, seed, number * self.teacher.answers + copy)
-                columns = {**prompt.columns, "completion": demonstrations.Completion.of(text, {})}
+                known = isinstance(text, demonstrations.Completion)  # and whether it was cut
+                columns = {**prompt.columns, "completion": text if known else demonstrations.Completion.of(text, {})}
                 found.append(Prompt(prompt.content, prompt.answer, columns, prompt.key, prompt.grader))
         return found
 
@@ -185,10 +186,7 @@ class ChosenRows:
         setup = self.context.setup
         turn = Turn(setup.policy.tokenizer, setup.encoder.template_options)
         texts = [row.columns["completion"] for row in candidates]
-        return [
-            encoded_answer(setup.policy.tokenizer, turn, row, text, cut=getattr(text, "cut", False))
-            for row, text in zip(candidates, texts, strict=True)
-        ]
+        return [encoded_answer(setup.policy.tokenizer, turn, row, text, cut=text.cut) for row, text in zip(candidates, texts, strict=True)]
 
     def good(self, candidates: list[Prompt], tokens: list[list[int]]) -> tuple[list[int], dict[str, int]]:
         """Numbers of the answers that are short enough, have the form and are right; and how many are not, by reason.
@@ -197,8 +195,8 @@ class ChosenRows:
             RheostatError: none is left.
         """
         setup = self.context.setup
-        texts = [str(row.columns["completion"]) for row in candidates]
-        rollouts = [row.rollout(text, ids) for row, text, ids in zip(candidates, texts, tokens, strict=True)]
+        texts = [row.columns["completion"] for row in candidates]
+        rollouts = [row.rollout(str(text), ids, truncated=text.cut) for row, text, ids in zip(candidates, texts, tokens, strict=True)]
         scores: Scores = grade(candidates, rollouts, setup.verifier, self.context.progress)
         self.context.collector.graded_rows += len(candidates)
         found, reasons = [], dict.fromkeys(("too_long", "ill_formed", "not_graded", "wrong"), 0)
