@@ -259,17 +259,17 @@ class Imagination:
 
     def length_at(self, steps: int) -> int:
         """Steps of a rollout, so many environment steps after the first gradient step."""
-        return math.floor(between(self.length, self.length_steps, steps) + 1e-9)
+        return math.floor(ramp(self.length, self.length_steps, steps) + 1e-9)
 
     def share_at(self, steps: int) -> float:
         """Share of imagined rows, so many environment steps after the first gradient step."""
-        return between(self.share, self.share_steps, steps)
+        return ramp(self.share, self.share_steps, steps)
 
 
-def between(values: tuple[float, float], steps: tuple[int, int], now: int) -> float:
+def ramp(values: tuple[float, float], steps: tuple[int, int], now: int) -> float:
     """A number that goes linearly from one value to another between two numbers of steps, and stays outside of them.
 
-    >>> [between((1, 5), (20, 100), now) for now in (0, 60, 200)]
+    >>> [ramp((1, 5), (20, 100), now) for now in (0, 60, 200)]
     [1.0, 3.0, 5.0]
     """
     (low, high), (first, last) = values, steps

@@ -14,7 +14,7 @@ import rheostat
 from rheostat.buffers import imagined
 from rheostat.cli.entry import main
 from rheostat.errors import RheostatError
-from rheostat.learner.model_based import Imagination, between
+from rheostat.learner.model_based import Imagination, ramp
 from rheostat.learner.value_functions import ValueFunctions
 from rheostat.training.run import Run
 from tests.tiny_control import IMAGINING, OFF_POLICY
@@ -25,8 +25,8 @@ TINY: dict[str, Any] = OFF_POLICY | IMAGINING | {"steps": 100, "backend": "gymna
 @given(st.integers(0, 300), st.integers(0, 50), st.integers(1, 100))
 def test_schedules_rise_once_between_their_ends(now: int, first: int, more: int) -> None:
     steps = (first, first + more)
-    assert between((1, 5), steps, 0 if first else -1) == 1 and between((1, 5), steps, first + more) == 5
-    assert 1 <= between((1, 5), steps, now) <= between((1, 5), steps, now + 1) <= 5
+    assert ramp((1, 5), steps, 0 if first else -1) == 1 and ramp((1, 5), steps, first + more) == 5
+    assert 1 <= ramp((1, 5), steps, now) <= ramp((1, 5), steps, now + 1) <= 5
     lengths = Imagination(length=(1, 5), length_steps=steps)
     assert lengths.length_at(first) == 1 and lengths.length_at(first + more) == 5
 
