@@ -129,6 +129,8 @@ class TrajectoryPreferenceUpdate(ImplicitRewardUpdate):
 
     max_grad_norm: float = option(10.0, short="reward_max_grad_norm", above=0)
     """Global gradient norm limit of the reward model."""
+    beta: float = option(0.05, short="process_beta", above=0)
+    """Reward per nat of the reward model's log-ratio to the policy of this iteration."""
     threshold: float = option(0.0, short="right_above")
     """An episode is a success if its reward is larger."""
     score: Literal["sum", "mean"] = option("sum", short="trajectory_score")

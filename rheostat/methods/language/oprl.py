@@ -36,7 +36,7 @@ with a dual clip, averaged over tokens. It takes the logarithm of a sigmoid, whi
 within a worker only; duplicates rows at random until batches divide; outcomes are 0 and 10 there, so that alpha = 1 weighs steps a tenth.
 Here the loss is exact, pairs are of the whole batch, no row counts twice, and outcomes are the task's own.
 Checked against: the authors' functions and the paper's equations (``tests/vectors``: oprl), and both updates by loops
-(``tests/plain/test_oprl.py``). The paper's results are on WebShop, Sokoban with pictures, and SOTOPIA, with models that are ten thousand
+(``tests/plain``). The paper's results are on WebShop, Sokoban with pictures, and SOTOPIA, with models that are ten thousand
 times larger.
 """
 
