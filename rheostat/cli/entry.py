@@ -19,7 +19,7 @@ import tyro
 from rheostat.cli.boundaries import BoundaryCommand
 from rheostat.cli.catalogue import BaseModel, Config, List, Show
 from rheostat.cli.comparisons import Compare, Demo, Sweep, Tune
-from rheostat.cli.corpora import Corpus
+from rheostat.cli.corpus_command import Corpus
 from rheostat.cli.dataset import Dataset
 from rheostat.cli.disagreement import Disagree
 from rheostat.cli.installation import Completion, Doctor
@@ -27,7 +27,7 @@ from rheostat.cli.laboratory import Laboratory
 from rheostat.cli.language_models import Export
 from rheostat.cli.microscope import Microscope
 from rheostat.cli.ope import OffPolicyEvaluation
-from rheostat.cli.problems import Problems
+from rheostat.cli.problem_files import Problems
 from rheostat.cli.runs import Evaluate, Report, Resume, Rollouts
 from rheostat.cli.studies import Claims, StudyCommand
 from rheostat.cli.train import parse_training
