@@ -99,7 +99,7 @@ def claims(sizes: Sizes) -> list[Claim]:
     """Three claims on the same runs."""
     arguments = sized(sizes, sizes.updates, SHARED)
     arguments["settings"] |= {"environment_options": {"turns": sizes.turns}}
-    cells = trained(ARMS, task="text-corridor", **arguments, metrics=METRICS, cost=60.0)
+    cells = trained(ARMS, task="text-corridor", **arguments, metrics=METRICS, cost=75.0)
     setting = (
         f"text-corridor with {sizes.turns} moves from {sizes.model}, {sizes.updates} updates of {sizes.prompts} corridors x "
         f"{sizes.group_size} episodes, learning rate 2e-4; one episode for each of {sizes.held_out} held-out corridors"
