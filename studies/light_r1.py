@@ -10,7 +10,7 @@ C'  the same with the sigmoid link, plain DPO
 E   C's curriculum, then GRPO with the length reward on prompts that are solved neither always nor never
 E'  the same on all prompts of the pool
 
-Every arm makes the same number of gradient steps: 90 of the curriculum (60 and 30) and 30 more. No arm was tuned: imitation has the step
+Every arm makes the same number of gradient steps: 300 of the curriculum (200 and 100) and 40 more. No arm was tuned: imitation has the step
 size 1e-3, in the second stage 2e-4, preferences 5e-5 and reinforcement 2e-4.
 
 Rules, fixed before any arm was run (matched seeds, looked at as docs/rule.md says); less than two points of accuracy do not matter.
@@ -44,9 +44,9 @@ class Sizes:
     """What differs between the study and its smoke form."""
 
     seeds: int = 8
-    easy: int = 60
-    hard: int = 30
-    more: int = 30
+    easy: int = 200
+    hard: int = 100
+    more: int = 40
     batch: int = 32
     prompts: int = 16
     group_size: int = 8
@@ -98,7 +98,7 @@ def cells_of(sizes: Sizes) -> tuple[dict[int, Cell], dict[str, dict[int, Cell]]]
         begun = {"model": sizes.model} if start is None else {"data": start.key}
         arguments = asked | begun | {"seed": seed, "stages": found[arm]}
         needs = () if start is None else (start,)
-        return Cell("studies._light_r1_cells:learn", arguments, f"{arm}, seed {seed}", 30.0, needs, SOURCES)
+        return Cell("studies._light_r1_cells:learn", arguments, f"{arm}, seed {seed}", 40.0, needs, SOURCES)
 
     first = {seed: cell("curriculum", seed, None) for seed in seeds}
     arms = {arm: {seed: cell(arm, seed, None if arm == A else first[seed]) for seed in seeds} for arm in (A, B, C, DPO, E, ALL)}
@@ -151,7 +151,7 @@ def claims(sizes: Sizes) -> list[Claim]:
         more = {"groups whose rewards differ": {arm: summary(spread(arm, result)) for arm in (E, ALL)}}
         return Judgement(conditions, told(result, B, E, ALL) | more)
 
-    room = Precondition("room", "accuracy of B", lambda result: of(cells[B], result), least=0.1, most=0.9)
+    room = Precondition("room", "accuracy of B", lambda result: of(cells[B], result), least=0.2, most=0.9)
 
     def some(*names: str) -> dict[str, dict[int, Cell]]:
         return {name: cells[name] for name in names}

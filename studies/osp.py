@@ -73,7 +73,7 @@ def cells_of(sizes: Sizes) -> tuple[dict[int, Cell], dict[str, dict[int, Cell]]]
     asked = {"pairs": sizes.pairs, "steps": sizes.taught, "batch": sizes.batch, "hidden": sizes.hidden, "layers": sizes.layers}
     asked |= {"held_out": sizes.held_out}
     known = (*SOURCES.values(), "rheostat.methods.language.sft", "studies._osp_judge")
-    data = {seed: Cell("studies._osp_cells:prepare", asked | {"seed": seed}, f"model, seed {seed}", 40.0, (), known) for seed in seeds}
+    data = {seed: Cell("studies._osp_cells:prepare", asked | {"seed": seed}, f"model, seed {seed}", 70.0, (), known) for seed in seeds}
     shared = {"steps": sizes.updates, "look_every": sizes.look_every, "look_prompts": sizes.look_prompts, "held_out": sizes.held_out}
     found = {
         arm: {
