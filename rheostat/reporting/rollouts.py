@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rheostat.errors import RheostatError
+from rheostat.reporting.completion_tree import drawing, most_telling
 from rheostat.terminal import visible
 from rheostat.training.rollout_files import read_kept
 from rheostat.trajectories import Source
@@ -261,10 +262,22 @@ def rollouts_section(run: str | Path) -> Section | None:
                     "completions": completions,
                 }
             )
-        updates.append({"number": number, "groups": groups, "rows": len(rows), "of": len(kept[number])})
+        drawn = most_telling(in_groups(kept[number]))
+        tree = (
+            None
+            if drawn is None
+            else {"prompt": prompt_text(drawn[0]["prompt"])[:PROMPT_CHARACTERS], "drawing": drawing(drawn, full["advantage"])}
+        )
+        updates.append({"number": number, "groups": groups, "rows": len(rows), "of": len(kept[number]), "tree": tree})
     templates = resources.files("rheostat.reporting") / "templates"
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((templates / "rollouts.html").read_text(encoding="utf-8"))
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("rheostat.reporting"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    template = environment.get_template("rollouts.html")
     style = Markup((templates / "rollouts.css").read_text(encoding="utf-8"))
     body = template.render(
         updates=updates,
