@@ -29,7 +29,7 @@ def test_parts_are_the_common_beginnings(texts: list[str]) -> None:
     assert 0 <= shared_share(tree) <= 1 - 1 / len(texts)
     for part in parts:
         heads = [below.tokens[0] for below in part.parts if below.tokens]
-        assert len(set(heads)) == len(heads) and sorted(sum((below.rows for below in part.parts), [])) in ([], sorted(part.rows))
+        assert len(set(heads)) == len(heads) and sorted(row for below in part.parts for row in below.rows) in ([], sorted(part.rows))
 
 
 def test_a_part_is_worth_what_follows_it() -> None:

@@ -88,7 +88,7 @@ def _load(reward: Any, isolate: bool, timeout: float | None, workers: int, alone
     if reward in ("programs", "programs-share"):
         return ProgramTests("share" if reward.endswith("share") else "all", timeout=timeout or 10.0, workers=workers, sandbox=sandbox)
     if reward == "similarity":
-        from rheostat.credit.verifiers.similarity import Similarity
+        from rheostat.credit.verifiers.encoder_similarity import Similarity
 
         if timeout is not None:
             raise RheostatError("The reward similarity runs in the trainer's process, without a time limit: leave --reward-timeout out.")

