@@ -11,9 +11,9 @@ E   C's curriculum, then GRPO with the length reward on prompts that are solved 
 E'  the same on all prompts of the pool
 
 Every arm makes the same number of gradient steps: 300 of the curriculum (200 and 100) and 40 more. No arm was tuned: imitation has the step
-size 1e-3, in the second stage 2e-4, preferences 5e-5 and reinforcement 2e-4. One seed outside of the study (5000) was timed before: with fewer
-steps it stayed at chance on the longer chains, so the curriculum was lengthened to 300 steps and all other stages shortened to 40, after which
-it had .49 and arm E .55; the least room above B was raised from .1 to .2.
+size 1e-3, in the second stage 2e-4, preferences 5e-5 and reinforcement 2e-4. One seed outside of the study (5000) was timed before: with
+fewer steps it stayed at chance on the longer chains, so the curriculum was lengthened to 300 steps and all other stages shortened to 40,
+after which it had .49 and arm E .55; the least room above B was raised from .1 to .2.
 
 Rules, fixed before any arm was run (matched seeds, looked at as docs/rule.md says); less than two points of accuracy do not matter.
 

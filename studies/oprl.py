@@ -13,8 +13,8 @@ oracle    step rewards are what the environment says a move has changed: the cei
 Equal in all arms: base, prompts of a seed, 8 corridors x 8 episodes, AdamW with learning rate 2e-4 and no weight decay, clip .2, an entropy
 bonus of .001, alpha 1, one gradient step per batch, 100 updates. The reward model has beta .05 and twice the policy's learning rate, as in
 the paper. No arm was tuned. Twenty updates of the arm OPRL (seed 0) were run to time a cell, with a learning rate of 1e-3 for the reward
-model; its success fell from .2 to about .01. The paper's proportion, and 100 updates in place of 150, were then declared, and the study begins
-at seed 100, so that no seed of it has been seen.
+model; its success fell from .2 to about .01. The paper's proportion, and 100 updates in place of 150, were then declared, and the study
+begins at seed 100, so that no seed of it has been seen.
 
 Rules, fixed before the arms were run (matched seeds, looked at as docs/rule.md says):
 

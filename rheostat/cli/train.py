@@ -211,11 +211,18 @@ class Start:
         return with_options(start, by_path(self.name, start, read.options), self.name)
 
     def hidden(self, kinds: Mapping[str, str]) -> set[str]:
-        """Paths of options that every value but the default is refused for, with these kinds of parts."""
+        """Paths of options that every value but the default is refused for, with these kinds of parts.
+
+        Empty where these kinds alone do not go together: what else is said may make them, and is checked when the run is made.
+        """
         from rheostat.training.settings import configure, shown_options
 
         config = with_options(configure(self.name, {}, preset=self.preset), dict(kinds), self.name)
-        return {each.path for each in options_of(config)} - {each.path for each in shown_options(self.name, config)}
+        try:
+            shown = shown_options(self.name, config)
+        except RheostatError:
+            return set()
+        return {each.path for each in options_of(config)} - {each.path for each in shown}
 
 
 def train_command(start: Start, kinds: Mapping[str, str] | None = None) -> type:

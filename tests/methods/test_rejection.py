@@ -20,6 +20,8 @@ from tests.methods.test_language_methods import LANGUAGE, Lenient, built, save, 
 
 CORRECTING = [name for name in LANGUAGE if any(each.path == "correction.level" for each in options_of(configure(name, {})))]
 NEAR: dict[str, Any] = {"rejection": "mean", "rejection_high": 0.01}
+TOKENS: dict[str, dict[str, Any]] = {"oprl": {"ratio": "token"}}
+"""What a method needs to have ratios of single tokens."""
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,8 @@ def test_every_method_that_corrects_is_here() -> None:
 
 @pytest.mark.parametrize("method", CORRECTING)
 def test_what_is_rejected_is_as_if_it_had_never_been_there(method: str, model: str) -> None:
-    rejecting, without = built(method, model, **NEAR), built(method, model)
+    own = TOKENS.get(method, {})
+    rejecting, without = built(method, model, **NEAR, **own), built(method, model, **own)
     batch, other = drifted(rejecting), drifted(without)
     mine = (other.rows.source != int(Source.EXPERT)) & other.rows.mask
     metrics = update_of(rejecting).improve(rejecting.context, batch)
@@ -71,7 +74,8 @@ def test_single_tokens_leave_alone(model: str) -> None:
 
 @pytest.mark.parametrize("method", ["prime", "process-reward"])
 def test_a_reward_model_learns_from_all_completions(method: str, model: str) -> None:
-    rejecting, without = built(method, model, **NEAR), built(method, model)
+    own = TOKENS.get(method, {})
+    rejecting, without = built(method, model, **NEAR, **own), built(method, model, **own)
     for one in (rejecting, without):
         one.improve(drifted(one))
     ends = [weights(one.context.models["reward"].network) for one in (rejecting, without)]

@@ -20,7 +20,7 @@ from tests.training.test_run import StopAfter
 
 FIXED: dict[str, Any] = {"clip": "searched", "clip_low_step": 0.0, "clip_high_step": 0.0}
 WIDE: dict[str, Any] = {"clip": "searched", "clip_low": 0.4, "target": 0.55, "clip_low_step": 0.1}
-ONE_RULE = ("bapo", "cispo", "gmpo", "gspo", "light-r1", "lp-reg", "remix", "rise", "rlfr", "self-curation")
+ONE_RULE = ("acereason", "bapo", "cispo", "gmpo", "gspo", "light-r1", "lp-reg", "oprl", "remix", "rise", "rlfr", "self-curation")
 """Methods with one rule for how far a ratio may move: ``clip`` is no choice there."""
 NO_RULE = ("best-of-n", "ded", "luffy", "nft", "online-dpo", "osp", "reinforce", "rft", "rwr", "sft")
 REFUSED = {name: f"{name}: clip is a part with options: say which, clip.low or " for name in ONE_RULE}

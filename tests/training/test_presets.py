@@ -97,7 +97,7 @@ NO_SUCH = [
     ("grpo", "limit", "none", "grpo: the option limit of version 0.1 is now clip.kind: say clip.kind none."),
     ("grpo", "kl_in_reward", True, "grpo: the option kl_in_reward of version 0.1 is now kl.kind: say kl.kind reward."),
     ("dapo", "dynamic_sampling", False, "dapo: the option dynamic_sampling of version 0.1 is now dynamic.kind: say dynamic.kind none."),
-    ("sft", "group_size", 4, "sft has no option group_size (bapo, best-of-n, chord and "),
+    ("sft", "group_size", 4, "sft has no option group_size (acereason, bapo, best-of-n and "),
     (
         "grpo",
         "target",

@@ -44,7 +44,7 @@ NO_REWARD = {
     "pairwise-policy-gradient": "its completions come in pairs; with groups of two rloo has the same gradient",
     **dict.fromkeys(("polar", "reward-model"), "it trains a reward, and no policy"),
     "rwr": "it imitates its completions by their rewards, which is no gradient of the reward",
-    "sft": "it imitates demonstrations and never sees a reward",
+    **dict.fromkeys(("ded", "sft"), "it imitates demonstrations and never sees a reward"),
 }
 """Methods without a policy gradient of the reward, and why."""
 ENDLESS = 2**40  # budget of a method that is only examined
