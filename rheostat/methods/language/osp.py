@@ -1,6 +1,6 @@
 """OSP: the policy answers every prompt several times, judges its own answers, and learns from how strongly it prefers one to another.
 
-Paper: Bai et al. 2024, "Online Self-Preferring Language Models", arXiv 2405.14103.
+Paper: Zhai et al. 2024, "Online Self-Preferring Language Models", arXiv 2405.14103.
 
 Equations (K answers of a prompt, y_b one of them, s the judge's probability that what stands first is better, w_i the log-ratio of y_i)
     q_i  = 1/2 (s(y_i, y_b) + 1 - s(y_b, y_i)),      q_b = 1/2
