@@ -123,7 +123,8 @@ def test_every_method_is_either_looked_at_or_refused() -> None:
             continue
         control = table.entry(name).domain == "control"
         apart = control and (replays(name) or remembers(name) or several_agents(name) or fleet(name))
-        if name == "pmoe-ppo" or apart or table.entry(name).domain == "compression":  # no gradient step by step, or the problem is discrete
+        # no gradient step by step, whole trials, or the problem is discrete
+        if name in ("pmoe-ppo", "relic") or apart or table.entry(name).domain == "compression":
             with pytest.raises(RheostatError, match=r"built on grpo or ppo|a mixture of experts"):
                 rheostat.microscope([name], batches=3, problem="two-step")
             continue
