@@ -167,19 +167,24 @@ class PolicyNetwork:
         load_optimizer_state(self.optimizer, state["optimizer"])
 
 
-class RecurrentPolicyNetwork(PolicyNetwork):
-    """The same for recurrent policies; the user's network must be a :class:`~rheostat.policies.control.recurrent.RecurrentActorCritic`."""
+class SequencePolicyNetwork(PolicyNetwork):
+    """The same for policies that read sequences; the user's network must be one, and is not adapted. Subclasses say of which class."""
+
+    reads: ClassVar[type[nn.Module]]
+    trains: ClassVar[str]
+    """What the method trains, and what a network of another class does or has not, for an error."""
+    lacks: ClassVar[str]
 
     def bind(self, context: Any, name: str) -> None:
         """Take the user's network or build one.
 
         Raises:
-            RheostatError: the user's network has no memory.
+            RheostatError: the user's network is of another class.
         """
         given = context.networks.get(name)
-        if given is not None and not isinstance(given, RecurrentActorCritic):
+        if given is not None and not isinstance(given, self.reads):
             raise RheostatError(
-                f"{context.who} trains a policy with a memory, and {type(given).__name__} has none: hand over a RecurrentActorCritic, or a "
+                f"{context.who} trains {self.trains}, and {type(given).__name__} {self.lacks}: hand over a {self.reads.__name__}, or a "
                 "subclass of it."
             )
         super().bind(context, name)
@@ -187,6 +192,12 @@ class RecurrentPolicyNetwork(PolicyNetwork):
     def adapted(self, given: nn.Module, context: Any) -> nn.Module:
         """The user's network; what it must be is checked by its class."""
         return given
+
+
+class RecurrentPolicyNetwork(SequencePolicyNetwork):
+    """Recurrent policies: a :class:`~rheostat.policies.control.recurrent.RecurrentActorCritic`."""
+
+    reads, trains, lacks = RecurrentActorCritic, "a policy with a memory", "has none"
 
     def evaluated(self, context: Any) -> Callable[[Tensor], Any]:
         """The policy that is evaluated, with an empty memory that is reset where an episode begins."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rheostat.collect.control.trial_evaluation import returns_by_episode
 from rheostat.errors import RheostatError
-from rheostat.learner.control_models import OWN_NETWORK, PolicyNetwork
+from rheostat.learner.control_models import OWN_NETWORK, SequencePolicyNetwork
 from rheostat.learner.fast_ppo import Minibatch, Step
 from rheostat.learner.measuring import Evaluations
 from rheostat.learner.sequences import SequencePPO
@@ -89,27 +89,10 @@ class TransformerNetwork:
         )
 
 
-class TransformerPolicyNetwork(PolicyNetwork):
-    """Actor and critic as one transformer; the user's network must be a
-    :class:`~rheostat.policies.control.in_context.TransformerActorCritic`."""
+class TransformerPolicyNetwork(SequencePolicyNetwork):
+    """Actor and critic as one transformer: a :class:`~rheostat.policies.control.in_context.TransformerActorCritic`."""
 
-    def bind(self, context: Any, name: str) -> None:
-        """Take the user's network or build one.
-
-        Raises:
-            RheostatError: the user's network reads no trials.
-        """
-        given = context.networks.get(name)
-        if given is not None and not isinstance(given, TransformerActorCritic):
-            raise RheostatError(
-                f"{context.who} trains a policy that reads whole trials, and {type(given).__name__} does not: hand over a "
-                "TransformerActorCritic, or a subclass of it."
-            )
-        super().bind(context, name)
-
-    def adapted(self, given: Any, context: Any) -> Any:
-        """The user's network; what it must be is checked by its class."""
-        return given
+    reads, trains, lacks = TransformerActorCritic, "a policy that reads whole trials", "does not"
 
 
 @dataclass(frozen=True)

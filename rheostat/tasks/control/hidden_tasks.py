@@ -16,6 +16,7 @@ nothing of trials learns across episodes (RL^2: Duan et al. 2016, arXiv 1611.027
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import gymnasium
@@ -35,7 +36,7 @@ LARGEST = 64
 """Most rows and columns of a grid."""
 
 
-class HiddenTasks(VectorEnv):
+class HiddenTasks(VectorEnv, ABC):
     """Grid worlds with a hidden task; a subclass says what the task is.
 
     An observation is one-hot: the row, then the column (then what a subclass adds). Actions are the five :data:`MOVES`; walls stop. An
@@ -85,13 +86,13 @@ class HiddenTasks(VectorEnv):
 
     # --- what a subclass says ---------------------------------------------------------------------------------------------------------
 
+    @abstractmethod
     def count_tasks(self) -> int:
         """Number of tasks, held-out ones included."""
-        raise NotImplementedError
 
+    @abstractmethod
     def arrive(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
         """The rewards ``[E]`` at the present positions, and whether the episode ends there ``[E]``."""
-        raise NotImplementedError
 
     def begin(self, rows: NDArray[np.bool_]) -> None:
         """Forget what a subclass keeps of the episode, in these environments ``[E]``."""

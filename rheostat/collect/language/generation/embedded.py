@@ -55,8 +55,11 @@ class EmbeddedEngine(LocalEngine):
         result, accepted = self._open(prompts, streams, group_size, sampling or Sampling())
         per_wave = max(1, self.max_rows // group_size)
         device = result.tokens.device
-        known = [index for index in accepted if self._memory is not None and self._memory.of(result.prompts[index]) is not None]
-        for indices in (known, [index for index in accepted if index not in set(known)]):
+        memory = self._memory or Memory(0)
+        known, new = list[int](), list[int]()
+        for index in accepted:
+            (new if memory.of(result.prompts[index]) is None else known).append(index)
+        for indices in (known, new):
             for start in range(0, len(indices), per_wave):
                 wave = indices[start : start + per_wave]
                 rows = (torch.tensor(wave)[:, None] * group_size + torch.arange(group_size)).flatten()

@@ -7,7 +7,7 @@ models that read English, and the last line of an answer is the move. Time limit
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,7 +28,7 @@ SYMBOLS = "abcdefghijklmnopqrstuvwxyz0123456789 \n#$.*+@-=?:<>&,"
 BLOCK = 64
 
 
-class Game:
+class Game(ABC):
     """One game, as it is played. Subclasses change their state in :meth:`take` and describe it.
 
     Attributes:
@@ -43,26 +43,26 @@ class Game:
     over = False
     won = False
 
+    @abstractmethod
     def take(self, move: str) -> float | None:
         """Make a move; returns its reward, None where it is not understood."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def shown(self) -> str:
         """What the player sees after a move."""
-        raise NotImplementedError
 
+    @abstractmethod
     def moves(self) -> list[str]:
         """Moves that are understood now."""
-        raise NotImplementedError
 
+    @abstractmethod
     def best(self) -> str:
         """The move of an expert who knows the whole state; any move where the game is lost."""
-        raise NotImplementedError
 
     def remaining(self) -> int | None:
-        """Moves that the expert still needs to win; None where the game is lost."""
-        raise NotImplementedError
+        """Moves that the expert still needs to win; None where the game is lost, or has a potential of another kind."""
+        return None
 
     def potential(self) -> float | None:
         """How near the end is, at most 0, which is won; None for a game that does not know. What a turn changes in it adds up over a game
