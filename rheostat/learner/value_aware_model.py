@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from rheostat.learner.model_based import Errors
+from rheostat.learner.replay_model import Errors
 from rheostat.learner.value_functions import ValueFunctions, Which
 from rheostat.objectives.value_aware import accumulated, limited, value_difference_error, value_gradient_error
 from rheostat.options import option
@@ -86,11 +86,11 @@ class SquaredErrors:
         return found + error.square().mean(-1) if self.plain else found
 
     def loss(self, mean: Tensor, log_variance: Tensor, place: Tensor) -> Tensor:
-        """See :class:`~rheostat.learner.model_based.Errors`."""
+        """See :class:`~rheostat.learner.replay_model.Errors`."""
         return self.each(mean, place).mean()
 
     def score(self, mean: Tensor, place: Tensor) -> Tensor:
-        """See :class:`~rheostat.learner.model_based.Errors`."""
+        """See :class:`~rheostat.learner.replay_model.Errors`."""
         return self.each(mean, place.expand(len(mean), -1)).mean(1)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from rheostat.api import settings_for
 from rheostat.learner import value_aware_model
-from rheostat.learner.model_based import ReplayModel
+from rheostat.learner.replay_model import ReplayModel
 from rheostat.training.building import build_method
 from rheostat.trajectories import Source
 from tests.plain import control_plain as cp

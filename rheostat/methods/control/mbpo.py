@@ -25,7 +25,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rheostat.learner.learner import Composition
-from rheostat.learner.model_based import Likelihood, ModelBased
+from rheostat.learner.model_based import ModelBased
+from rheostat.learner.replay_model import Likelihood
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,8 @@ from typing import Any, ClassVar
 
 from rheostat.learner.actor_critic_updates import Critics, Entropy
 from rheostat.learner.learner import Composition
-from rheostat.learner.model_based import ActingOutside, Imagination, ModelBased, ReplayModelOptions
+from rheostat.learner.model_based import ActingOutside, Imagination, ModelBased
+from rheostat.learner.replay_model import ReplayModelOptions
 from rheostat.learner.value_aware_model import ValueAware
 from rheostat.options import option
 
