@@ -221,7 +221,7 @@ WRONG: list[tuple[str, str, Any]] = [
     ("cdpo", "rheostat.objectives.preference.sigmoid_loss", lambda margin, beta, _: -logsigmoid(beta * margin)),
     ("robust-dpo", "rheostat.objectives.preference.robust_loss", preference.sigmoid_loss),
     ("simpo", "rheostat.objectives.preference_terms.masked_mean", lambda x, mask, dim: x.masked_fill(~mask, 0.0).sum(dim)),
-    ("simpo/cpo", "rheostat.objectives.preference_terms.ChosenLikelihood.rows_of", lambda self, batch: batch.rows),
+    ("simpo/cpo", "rheostat.objectives.preference_terms.ChosenLikelihood.rows_of", lambda _, batch: batch.rows[~batch.columns["chosen"]]),
     ("orpo", "rheostat.objectives.preference.log1mexp", torch.zeros_like),
     ("orpo", "rheostat.objectives.preference_terms.ChosenLikelihood.rows_of", lambda self, batch: batch.rows[batch.columns["chosen"]]),
     ("reward-model", "rheostat.objectives.preference_terms.answer_rewards", lambda value, mask: value.sum(1) / mask.sum(1)),
