@@ -198,8 +198,9 @@ class PolicyZoo(LanguageTask):
         found = []
         for row, question in enumerate(asked):
             order = self._ranking(question[0], shown[row], [each[row] for each in ranked])
-            if order is not None:
-                facts = {"completions": [text(each[row]) for each in zoo], "policies": [int(one[row])] * 2 + [int(other[row])]}
+            answers = [text(each[row]) for each in zoo]
+            if order is not None and len(set(answers)) == len(answers):  # two samples may be the same, and would make no triple
+                facts = {"completions": answers, "policies": [int(one[row])] * 2 + [int(other[row])]}
                 found.append(Prompt(text(question), None, facts | order | {"divergence": float(apart[row])}))
         return found
 

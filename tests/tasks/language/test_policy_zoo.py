@@ -37,6 +37,13 @@ def test_a_prompt_carries_a_triple_of_the_zoo_and_a_ranking(split: str) -> None:
     assert len(whole) == len(prompts)
 
 
+def test_policies_that_repeat_themselves_make_no_prompt_without_a_triple() -> None:
+    peaked = PolicyZoo(originals=4, held_out=1, favoured=1, strength=9.0, spread=2.0)
+    prompts = [prompt for number in range(4) for prompt in peaked.block(number, "train", 0)]
+    assert 20 < len(prompts) < sum(len(ZOO.block(number, "train", 0)) for number in range(4))
+    assert all(len(set(prompt.columns["completions"])) == 3 for prompt in prompts)
+
+
 def test_sides_share_no_prompt_and_no_policy_and_the_gold_one_is_in_no_zoo() -> None:
     sides = [set(ZOO.pool(split).tolist()) for split in ("train", "validation")]
     assert not sides[0] & sides[1] and sides[0] | sides[1] == set(range(8)) and ZOO.gold == 8
