@@ -176,8 +176,9 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
 
     Returns:
         ``start`` and ``final``: utility, length, KL to the start and win rate of held-out samples; ``curve``: utility and KL on fewer
-        prompts against updates; ``margin``: mean absolute margin on the scale beta in the last tenth of the updates; ``accuracy``: of the
-        policy as a judge at the end.
+        prompts against updates; ``margin``: mean absolute margin on the scale beta in the last tenth of the updates that had a pair;
+        ``without pairs``: the other updates, in which all answers to every prompt were equal; ``accuracy``: of the policy as a judge at the
+        end.
     """
     source = place.parent / arguments["data"]
     arguments = arguments | {"model": str(source / MODEL), "judge": JUDGE if arguments["true_judge"] else None}
@@ -190,7 +191,8 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         if update % arguments["look_every"] == 0:
             looks.append(look(method, arguments["look_prompts"]) | {"steps": update})
         metrics = method.turn()
-        margins.append(metrics.get("absolute_margin", arguments["config"].get("beta", 0.1) * abs(metrics["margin"])))
+        if "margin" in metrics:
+            margins.append(metrics.get("absolute_margin", arguments["config"].get("beta", 0.1) * abs(metrics["margin"])))
     final = look(method, arguments["held_out"])
     looks.append(look(method, arguments["look_prompts"]) | {"steps": arguments["steps"]})
     tail = max(1, len(margins) // 10)
@@ -199,6 +201,7 @@ def learn(arguments: dict[str, Any], place: Path) -> dict[str, Any]:
         "final": final,
         "curve": {name: [one[name] for one in looks] for name in looks[0]},
         "margin": round(float(np.mean(margins[-tail:])), 5),
+        "without pairs": arguments["steps"] - len(margins),
         "accuracy": round(judged(judge, arguments["held_out"]), 4),
     }
     method.close()
