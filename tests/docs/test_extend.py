@@ -51,6 +51,14 @@ ELSEWHERE = {
     "python -m tests.crash ppo CartPole-v1 --kills 2": "the crash tests",
     "python -m tests.probing ppo": "the probe tests",
     "python -m tests.golden --only 'grpo/*'": "the golden tests",
+    "pip install '.[textworld]'": "test_text_world.py plays",
+    "rheostat train grpo textworld --model smollm2-135m --environment chat true rooms 3 quest_length 4 --adapter-rank 8 --steps 100": (
+        "test_names.py parses it"
+    ),
+    "pip install '.[miniwob]'": "test_miniwob_pages.py plays",
+    "rheostat train grpo miniwob:login-user --model smollm2-135m --environment chat true browsers 4 --adapter-rank 8 --steps 100": (
+        "test_names.py parses it"
+    ),
     "rheostat train grpo ... --reward judge.py:score --reward-needs network environment": "test_names.py parses it",
 }
 """Commands that take minutes, or that other tests run."""

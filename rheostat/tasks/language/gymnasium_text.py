@@ -22,10 +22,9 @@ from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.guess_number import TurnByTurn
 from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt, Split, content_key, is_validation
-from rheostat.tasks.language.text_episodes import Partners, Reply, Said
+from rheostat.tasks.language.text_episodes import PROGRESS, Partners, Reply, Said
 
 PREFIX = "gymnasium-text:"
-BLOCK = 16
 
 
 class GymnasiumText(LanguageTask):
@@ -43,6 +42,8 @@ class GymnasiumText(LanguageTask):
     Raises:
         RheostatError: an id that Gymnasium does not know, or limits that are none.
     """
+
+    seeds_per_block = 16
 
     def __init__(
         self,
@@ -68,13 +69,13 @@ class GymnasiumText(LanguageTask):
         self.validation_share, self.limits = validation_share, Limits(max_prompt_tokens, max_new_tokens)
 
     def block(self, number: int, split: Split, seed: int) -> list[Prompt]:
-        """Openings of 16 seeds, as far as they belong to the split.
+        """Openings of the seeds of one draw, as far as they belong to the split.
 
         Raises:
             RheostatError: the environment cannot be made or reset, or its opening is no text.
         """
         rng = np.random.default_rng([derive_seed(seed, self.name, split), number])
-        seeds = [int(each) for each in rng.integers(0, 2**31, BLOCK)]
+        seeds = [int(each) for each in rng.integers(0, 2**31, self.seeds_per_block)]
         wanted = split == "validation"
         mine = [each for each in seeds if is_validation(content_key(f"{self.name} {each}"), self.validation_share) == wanted]
         return [self.prompt(each) for each in mine]
@@ -86,10 +87,11 @@ class GymnasiumText(LanguageTask):
             RheostatError: see :meth:`block`.
         """
         try:
-            _, opening = self.open(seed)
+            environment, opening = self.open(seed)
         except Exception as error:
             told = " ".join(str(error).split()).rstrip(".")
             raise RheostatError(f"The environment {self.name!r} cannot begin with seed {seed}: {type(error).__name__}: {told}.") from error
+        close(environment)
         text = f"{self.rules}\n\n{opening}" if self.rules else opening
         content: Any = [{"role": "user", "content": text}] if self.chat else text
         return Prompt(content, None, {"seed": seed, "opening": opening}, content_key(f"{self.name} {seed}"))
@@ -129,14 +131,14 @@ class Speaking:
     """
 
     def __init__(self, task: GymnasiumText, prompt: Prompt) -> None:
-        self.patience = task.patience
+        self.task = task
         self.environment, opening = task.open(prompt.columns["seed"])
         if opening != prompt.columns["opening"]:
             raise ValueError("the environment opens the same seed with another text than before, so its conversations cannot be repeated")
 
     def reply(self, said: Said) -> Reply:
         """One step; the part ``won`` is what its info says about success."""
-        found = within(self.patience, lambda: self.environment.step(said.text))
+        found = within(self.task.patience, lambda: self.environment.step(said.text))
         if not isinstance(found, tuple) or len(found) != 5:
             raise TypeError("step returned no tuple of observation, reward, terminated, truncated and info")
         shown, reward, terminated, truncated, info = found
@@ -146,6 +148,8 @@ class Speaking:
         success = number_of(info.get("is_success", info.get("success"))) if isinstance(info, dict) else None
         over = bool(terminated) or bool(truncated)
         parts = {} if success is None or not over else {"won": float(success > 0)}
+        if self.task.knows_progress:
+            parts[PROGRESS] = float(info["progress"])
         if over:
             close(self.environment)
         return Reply(text_of(shown), Grade(number, parts), bool(terminated), bool(truncated))

@@ -20,10 +20,12 @@ from rheostat.tasks.language.games.twenty_questions import TwentyQuestions
 from rheostat.tasks.language.guess_number import GuessNumber
 from rheostat.tasks.language.gymnasium_text import PREFIX as SPEAKING
 from rheostat.tasks.language.gymnasium_text import GymnasiumText
+from rheostat.tasks.language.miniwob_pages import WEB, WebPages
 from rheostat.tasks.language.policy_zoo import PolicyZoo
 from rheostat.tasks.language.reasoning import PREFIX, ReasoningGym
 from rheostat.tasks.language.stack_programs import MathAndCode, StackPrograms
 from rheostat.tasks.language.task_interface import LanguageTask
+from rheostat.tasks.language.text_world import NAME, TextWorld
 from rheostat.tasks.language.word_sums import WordSums
 
 LANGUAGE_TASKS: dict[str, str] = {
@@ -43,6 +45,8 @@ LANGUAGE_TASKS: dict[str, str] = {
     "twenty-questions": "an animal to be found by questions, in several turns",
     "policy-zoo": "strings of a family of synthetic policies, for reward models that tell policies apart; has a tiny untrained base",
     "word-sums": "word problems in plain English, as chat prompts, for real models; its base is SmolLM2-135M",
+    NAME: "text adventures in houses that TextWorld generates (extra 'textworld'), in several turns",
+    f"{WEB}TASK": "a task of MiniWoB++ on web pages in a real headless Chromium (extra 'miniwob'), in several turns",
     f"{SPEAKING}ID": "an environment of Gymnasium that takes and shows text, of yours or of a package",
     f"{PREFIX}NAME": "any data set of reasoning-gym (extra 'reasoning')",
 }
@@ -68,7 +72,7 @@ def is_language_task(name: str) -> bool:
         found = plugins.load("tasks", name)
         if isinstance(found, type) and dataclasses.is_dataclass(found):
             TASKS[name] = found
-    return name in TASKS or name.startswith((PREFIX, SPEAKING))
+    return name in TASKS or name == NAME or name.startswith((PREFIX, SPEAKING, WEB))
 
 
 def language_task(name: str, **knobs: Any) -> LanguageTask:
@@ -86,10 +90,14 @@ def language_task(name: str, **knobs: Any) -> LanguageTask:
         return task
     if name.startswith(PREFIX):
         return ReasoningGym(name.removeprefix(PREFIX), **knobs)
+    for knob in knobs:
+        if knob not in knobs_of(name):
+            raise unknown(f"knob of {name}", knob, knobs_of(name))
+    if name == NAME:
+        return TextWorld(**knobs)
+    if name.startswith(WEB):
+        return WebPages(name.removeprefix(WEB), **knobs)
     if name.startswith(SPEAKING):
-        for knob in knobs:
-            if knob not in knobs_of(name):
-                raise unknown(f"knob of {name}", knob, knobs_of(name))
         return GymnasiumText(name.removeprefix(SPEAKING), **knobs)
     raise unknown("language task", name, LANGUAGE_TASKS)
 
@@ -104,6 +112,7 @@ def knobs_of(name: str) -> list[str]:
         raise unknown("language task", name, LANGUAGE_TASKS)
     if name in TASKS:
         return [field.name for field in dataclasses.fields(TASKS[name]) if field.name != "name"]
-    adapter: Any = ReasoningGym if name.startswith(PREFIX) else GymnasiumText
+    others: dict[str, Any] = {PREFIX: ReasoningGym, NAME: TextWorld, WEB: WebPages, SPEAKING: GymnasiumText}
+    adapter = next(found for start, found in others.items() if name.startswith(start))
     parameters = inspect.signature(adapter.__init__).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]
