@@ -139,7 +139,8 @@ class Stage:
             pairs = str(self.folder / ("zoo.jsonl" if lesson_of(method) == "zoo" else "pairs.jsonl"))
             return ["train", method, "--model", str(self.folder / "model"), "--preferences", pairs, "--environment", "max_new_tokens", "12"]
         model, prompts = str(self.folder / "model"), str(self.folder / "prompts.jsonl")
-        own = {"treepo": ["--tree.segment", "4"], "rlfr": ["--offline.rows", "2", "--offline.steps", "2"]}.get(method, [])
+        own = {"treepo": ["--tree.segment", "4"], "rlfr": ["--offline.rows", "2", "--offline.steps", "2"]}
+        own["ctrls"] = ["--lessons.steps", "1", "--lessons.encoder-steps", "1"]
         words = [
             "--model",
             model,
@@ -153,7 +154,7 @@ class Stage:
             "max_new_tokens",
             "12",
         ]
-        return ["train", method, *words, *(["--experts", prompts] if uses_experts(method) else []), *own]
+        return ["train", method, *words, *(["--experts", prompts] if uses_experts(method) else []), *own.get(method, [])]
 
 
 def make_stage(folder: Path) -> Stage:

@@ -27,6 +27,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "chord": {"chord": ("*",)},
     "cispo": {"baselines-llm": ("loss/cispo_*", "trl/cispo/*")},
     "cql": {"baselines-control": ("cql_*", "sac_*", "tanh_gaussian_*")},
+    "ctrls": {"ctrls": ("*",)},
     "dapo": {"baselines-llm": ("loss/clip_higher/*", "trl/dapo/token_hi*", "dapo/*")},
     "ded": {"ded": ("*",)},
     "dpo": {"baselines-preference": ("dpo_*", "cdpo_*")},

@@ -154,7 +154,7 @@ def evaluate_language(
         families=[setup.task.family(prompt) for prompt, _ in found.drawn],
         chance=setup.task.chance if threshold == 1.0 else None,
     )
-    more = _mean_rewards(found, setup.verifier)
+    more = _mean_rewards(found, setup.verifier) | _readouts(run, found)
     if self_verify and named:
         more |= _self_verified(run, found, named, self_verify, right)
     return replace(summary, task=more | dict(summary.task))
@@ -166,6 +166,13 @@ def _mean_rewards(found: Samples, verifier: Verifier) -> dict[str, Interval]:
     earned = {"reward": found.earned()} | {f"reward {name}": found.earned(name) for name in names}
     known = {name: (found.valid & ~values.isnan()).numpy() for name, values in earned.items()}
     return {name: clustered_mean(values.nan_to_num().numpy(), valid=known[name]) for name, values in earned.items() if known[name].any()}
+
+
+def _readouts(run: Any, found: Samples) -> dict[str, Interval]:
+    """What a collector tells of every completion, such as how sure it was."""
+    names = [name for name in getattr(run.method.context.collector, "readouts", ()) if all(name in part.columns for part in found.parts)]
+    columns = {name: torch.cat([part.columns[name] for part in found.parts]).view(found.shape) for name in names}
+    return {name: clustered_mean(values.nan_to_num().numpy(), valid=(~values.isnan()).numpy()) for name, values in columns.items()}
 
 
 def _self_verified(run: Any, found: Samples, answers: list[list[str | None]], size: int, correct: Tensor) -> dict[str, Interval]:

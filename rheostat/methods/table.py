@@ -94,6 +94,13 @@ METHODS: dict[str, Entry] = {
     ),
     "cispo": Entry("rheostat.methods.language.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
     "cql": Entry("rheostat.methods.control.cql:CQL", "control", "Conservative Q-learning", "2006.04779", "vectors (CORL), laws, resume"),
+    "ctrls": Entry(
+        "rheostat.methods.language.ctrls:CTRLS",
+        "language",
+        "Transitions between latent states of steps",
+        "2507.08182",
+        "vectors (equations), plain (loops), laws, resume",
+    ),
     "dapo": Entry("rheostat.methods.language.dapo:DAPO", "language", "Decoupled clip and dynamic sampling", "2503.14476", VECTORS),
     "ded": Entry(
         "rheostat.methods.language.ded:DED",

@@ -103,7 +103,6 @@ def language(method: Any) -> Iterator[tuple[str, Tensor]]:
     copy = None if reference is None else reference.network._copy
     if copy is not None:
         yield from (("reference", tensor) for role, tensor in shared(copy) if role == "policy")
-    if "flow" in method.context.models:
-        yield from (("flow field", tensor) for tensor in of(method.context.models["flow"].network))
-    if "reward" in method.context.models:
-        yield from (("reward model", tensor) for tensor in of(method.context.models["reward"].network))
+    for name, role in (("flow", "flow field"), ("reward", "reward model"), ("states", "states"), ("transition", "transition policy")):
+        if name in method.context.models:
+            yield from ((role, tensor) for tensor in of(method.context.models[name].network))

@@ -90,6 +90,10 @@ OWN: dict[str, Options] = {
     },
     "chord": {"max_new_tokens": 48},
     "cql": {"learning_rate": 3e-4, "penalty_actions": 3, "steps": 105, "online_steps": 30, "stop": 3},
+    "ctrls": {
+        "max_new_tokens": 24, "step_separator": "+", "states": 3, "lesson_prompts": 8, "lesson_samples": 4, "encoder_steps": 10,
+        "offline_steps": 3, "offline_chains": 2, "latent_width": 16,
+    },
     "dapo": {"overlong_buffer": 4, "max_sampling_rounds": 3},
     "ded": {"group_size": ABSENT, "max_new_tokens": 48, "experts": "@answers", "per_question": 2},
     "dqn": {"task": "CartPole-v1", "target_every": 10, "exploration_share": 0.8},
@@ -350,6 +354,10 @@ RELATIVES: dict[str, Options] = {
     "rloo/replayed": REPLAYED | LONGER,
     "rloo/expert": EXPERT,
     "rloo/repeated": REPEATED,
+    "ctrls/plain": {},
+    "ctrls/options": {"normalise_by_n": True, "eigenvectors": 2, "elbo_beta": 0.5, "adapt_learning_rate": 1e-3, "exploration": 0.0}
+    | {"entropy_coefficient": 0.0, "micro_batch_rows": 3, "max_steps": 2},
+    "ctrls/control": {"permute_states": True, "adapt_learning_rate": 1e-3, "entropy_coefficient": 0.1},
     "ded/plain": {},
     "ded/whole sets": {"choice": "max-sum", "distance_unit": "characters", "normalise_distance": True, "most_solved": 0.9},
     "ded/own teacher": {"experts": None, "questions": 6, "answers_per_question": 2, "most_solved": 1.0},

@@ -294,4 +294,6 @@ TWO_MODELS = [
 ]  # fmt: skip
 
 CASES = [*POLICY_GRADIENTS, *OTHERS_ROWS, *PREFERENCES, *ANNOTATIONS, *TWO_MODELS]
-METHODS = [name for name, row in table.METHODS.items() if row.domain == "language"]
+APART = ("ctrls",)
+"""Their updates are not of the language model; a plain implementation of their own is in a file of its own."""
+METHODS = [name for name, row in table.METHODS.items() if row.domain == "language" and name not in APART]

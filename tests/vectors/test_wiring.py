@@ -16,6 +16,7 @@ LOSSES: dict[str, tuple[str, str]] = {
     "cdpo": ("baselines-preference", "cdpo_"),
     "chord": ("chord", "mix/"),
     "cispo": ("baselines-llm", "loss/cispo"),
+    "ctrls": ("ctrls", "policy_loss"),
     "dapo": ("baselines-llm", "trl/dapo/token_hi"),
     "ded": ("ded", "sft_loss"),
     "dpo": ("baselines-preference", "dpo_sigmoid_beta"),

@@ -44,6 +44,7 @@ NO_REWARD = {
     "pairwise-policy-gradient": "its completions come in pairs; with groups of two rloo has the same gradient",
     **dict.fromkeys(("polar", "reward-model"), "it trains a reward, and no policy"),
     "rwr": "it imitates its completions by their rewards, which is no gradient of the reward",
+    "ctrls": "its actions are distributions over states of steps, and no gradient reaches the language model",
     **dict.fromkeys(("ded", "sft"), "it imitates demonstrations and never sees a reward"),
 }
 """Methods without a policy gradient of the reward, and why."""

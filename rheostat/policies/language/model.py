@@ -180,6 +180,11 @@ class LanguagePolicy(nn.Module):
         return self.causal.get_input_embeddings().weight.shape[0]
 
     @property
+    def readable(self) -> int:
+        """Number of token ids the model can read: those it knows, and soft prefixes."""
+        return getattr(self.causal.get_input_embeddings(), "readable", self.vocabulary)
+
+    @property
     def longest(self) -> int | None:
         """Number of positions that prompts and completions may have, if its configuration gives it.
 

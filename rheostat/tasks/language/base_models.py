@@ -31,6 +31,7 @@ from rheostat.policies.language.model_loading import without_bars
 from rheostat.streams import derive_seed
 from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
 from rheostat.tasks.language.games.teaching import GAME_RECIPES, GameRecipe, measure_game, train_game_model
+from rheostat.tasks.language.operation_chains import OperationChains
 from rheostat.tasks.language.packaged_models import PACKAGED_MODELS, PackagedModel, convert
 from rheostat.tasks.language.recipes import BASE_RECIPES, BaseRecipe, Lesson
 from rheostat.tasks.language.small_models import IGNORED, Report, new_network, new_optimiser, sample_text, supervised_step
@@ -276,7 +277,7 @@ def _pad(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor, Ten
 
 
 def measure(
-    model: Any, tokenizer: PreTrainedTokenizerFast, task: ChainSum | StackPrograms, count: int = 500, seed: int = 0
+    model: Any, tokenizer: PreTrainedTokenizerFast, task: ChainSum | StackPrograms | OperationChains, count: int = 500, seed: int = 0
 ) -> dict[str, float]:
     """Accuracy and share of worked answers of one sample per validation prompt at temperature 1."""
     prompts: list[Prompt] = task.validation(count)

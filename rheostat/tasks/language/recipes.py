@@ -16,6 +16,7 @@ from typing import Any
 from rheostat.errors import RheostatError, unknown
 from rheostat.tasks.language.chain_sum import STYLES, ChainSum, Style
 from rheostat.tasks.language.chain_sum_variants import Elicit, Interfere, Teach
+from rheostat.tasks.language.operation_chains import OperationChains
 from rheostat.tasks.language.stack_programs import StackPrograms
 
 LATER = {"length_weights": None, "reads": "", "graded": "answer", "bare_up_to": 0, "slips": None} | {
@@ -45,7 +46,7 @@ class ModelSize:
 class Lesson:
     """The content of a share of the demonstrations."""
 
-    world: ChainSum | StackPrograms = field(default_factory=ChainSum)
+    world: ChainSum | StackPrograms | OperationChains = field(default_factory=ChainSum)
     """The task. The name of the field is part of the digest of every base model, so it stays."""
     styles: tuple[tuple[Style, float], ...] = (("steps", 0.3), ("direct", 0.7))
     """How often each style is shown (need not sum to 1)."""
@@ -99,7 +100,7 @@ class BaseRecipe:
     spoil_lr: float = 1e-3
     clip: float = 1.0
     """Largest norm of the gradient."""
-    measured_on: ChainSum | StackPrograms | None = None
+    measured_on: ChainSum | StackPrograms | OperationChains | None = None
     """The task on which the finished base is measured; None: that of the first lesson."""
     seed: int = 3
 
@@ -121,7 +122,7 @@ class BaseRecipe:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
-    def task(self) -> ChainSum | StackPrograms:
+    def task(self) -> ChainSum | StackPrograms | OperationChains:
         """The task on which the finished base is measured."""
         return self.lessons[0].world if self.measured_on is None else self.measured_on
 
@@ -204,6 +205,16 @@ BASE_RECIPES: dict[str, BaseRecipe] = {
                 Lesson(StackPrograms(), STEPS, error_rate=0.6, weight=0.5),
             ),
             spoil_steps=60,
+        ),
+        # Works operations out, stops where it has arrived, and chooses them at random.
+        BaseRecipe(
+            "operation-chains",
+            (Lesson(OperationChains(), STEPS, error_rate=1.0),),
+            model=ModelSize(hidden=64, layers=2, heads=2, kv_heads=1, head_size=32, mlp=128),
+            teach_steps=700,
+            taught_below=0.0,
+            teach_lr=4e-3,
+            mix_lr=4e-3,
         ),
         # Two layers after a single step, which can compare two parts of a row but know nothing.
         BaseRecipe("policy-zoo", model=ModelSize(64, 2, 4, 2, 16, 192), teach_steps=1, mix_steps=0),

@@ -21,6 +21,7 @@ from rheostat.tasks.language.guess_number import GuessNumber
 from rheostat.tasks.language.gymnasium_text import PREFIX as SPEAKING
 from rheostat.tasks.language.gymnasium_text import GymnasiumText
 from rheostat.tasks.language.miniwob_pages import WEB, WebPages
+from rheostat.tasks.language.operation_chains import OperationChains
 from rheostat.tasks.language.policy_zoo import PolicyZoo
 from rheostat.tasks.language.reasoning import PREFIX, ReasoningGym
 from rheostat.tasks.language.stack_programs import MathAndCode, StackPrograms
@@ -36,6 +37,7 @@ LANGUAGE_TASKS: dict[str, str] = {
     "chain-sum-teachers": "the sums of chain-sum as one of four teachers writes them; the best of them is not the best to learn from",
     "stack-programs": "short programs for a stack machine that compute a formula, graded by running them",
     "math-and-code": "chain-sum and stack-programs for one model; learn=math or code trains on one side, both are measured",
+    "operation-chains": "a number to be reached from another one by a few operations modulo 11; its base chooses them at random",
     "guess-number": "a number to be guessed, higher or lower, in several turns; plays with the base of chain-sum",
     "text-sokoban": "boxes to be pushed onto goals, in several turns",
     "text-maze": "the way out of a maze of which one cell is seen, in several turns",
@@ -58,6 +60,7 @@ TASKS: dict[str, type[Any]] = {
     "chain-sum-teachers": ChainSumTeachers,
     "stack-programs": StackPrograms,
     "math-and-code": MathAndCode,
+    "operation-chains": OperationChains,
     "guess-number": GuessNumber,
     **{game.name: game for game in (TextSokoban, TextMaze, TextCorridor, TextShop, TextNegotiation, TwentyQuestions)},
     "policy-zoo": PolicyZoo,

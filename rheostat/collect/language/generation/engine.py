@@ -199,7 +199,7 @@ class LocalEngine:
                 "tokens: lower max_new_tokens."
             )
         longest = min((limit for limit in (self.max_prompt_tokens, room) if limit is not None), default=None)
-        fits = check_prompts(prompts, streams, group_size, vocabulary=self.policy.vocabulary, longest=longest, on_long=self.on_long)
+        fits = check_prompts(prompts, streams, group_size, vocabulary=self.policy.readable, longest=longest, on_long=self.on_long)
         rows, width, device = len(prompts) * group_size, sampling.max_new_tokens, self.policy.device
         result = Generations(
             prompts=[list(map(int, prompt)) for prompt in prompts],
