@@ -27,7 +27,7 @@ from tests.vectors.__main__ import main as run_vectors
 MODEL = "runs/grpo-chain-sum-s0/model"
 """Where the pages have a trained model; here it is a tiny random one."""
 MINE = "--methods weighted_buffer.py"
-SMALL = "--evaluation-episodes 2 --prompts-per-batch 2 --group-size 2 --max-new-tokens 4"
+SMALL = "--evaluation-episodes 2 --evaluation-prompts 2 --prompts-per-batch 2 --group-size 2 --max-new-tokens 4"
 TYPED = {
     "python weighted_buffer.py": "",
     f"rheostat train weighted-buffer CartPole-v1 {MINE} --steps 4096 --weight-cap 1.5": "--steps 512 --batch-steps 256",
