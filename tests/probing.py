@@ -24,7 +24,19 @@ from rheostat.tasks.control.recall import BEST
 from rheostat.terminal import print_table
 from rheostat.training.run import Run
 from tests import token_probes
-from tests.tiny_control import CONTINUOUS, CONTROL, discrete, fleet, having, random_data, reads_data, remembers, replays, several_agents
+from tests.tiny_control import (
+    CONTINUOUS,
+    CONTROL,
+    ZERO_SHOT,
+    discrete,
+    fleet,
+    having,
+    random_data,
+    reads_data,
+    remembers,
+    replays,
+    several_agents,
+)
 
 GAMMA = 0.9
 FAST = {
@@ -197,7 +209,7 @@ def main(methods: list[str]) -> int:
     """Print the tables; returns how many entries are wrong."""
     for method in methods:
         table.entry(method)  # refuses what is no method
-    control = [method for method in CONTROL if not methods or method in methods]
+    control = [method for method in CONTROL if method not in ZERO_SHOT and (not methods or method in methods)]
     language = [method for method in token_probes.LANGUAGE if not methods or method in methods]
     wrong: list[str] = []
     if control:

@@ -23,6 +23,8 @@ from tests.by_hand import ByHand
 ANSWERS = [name for name, row in table.METHODS.items() if row.domain == "control" and getattr(row.load(), "answers", False)]
 """Methods on worlds of preferences, which have no environment: tests/learner/test_preferences.py."""
 CONTROL = [name for name, row in table.METHODS.items() if row.domain == "control" and name not in ANSWERS]
+ZERO_SHOT = {name for name in CONTROL if getattr(table.entry(name).load(), "zero_shot", False)}
+"""Methods that learn no reward: what they do for one is another question than that of the probes."""
 ON_POLICY: dict[str, Any] = {"num_envs": 4, "batch_steps": 64, "epochs": 2, "minibatches": 2, "hidden": (8,), "evaluation_episodes": 0}
 OFF_POLICY: dict[str, Any] = {
     "num_envs": 2,
@@ -47,9 +49,14 @@ IMAGINING: dict[str, Any] = {
     "imagined_share": (0.5, 0.5),
 }
 """What imagines, small."""
+REWARD_FREE: dict[str, Any] = {"online_steps": 0, "task_features": 4, "task_hidden": (8,), "task_rows": 100}
+"""What learns from a data set alone and no rewards, small."""
 OWN: dict[str, dict[str, Any]] = {
     "a2c": {"epochs": 1, "minibatches": 1},
     "bc": {"steps": 1000, "checkpoint_every": 300, "online_steps": 0},
+    "forward-backward": REWARD_FREE,
+    "laplacian": REWARD_FREE,
+    "td-jepa": REWARD_FREE | {"state_features": 5},
     "dqn": {"target_every": 10, "exploration_share": 0.8},
     "ospo": {
         "cities": 1,

@@ -106,6 +106,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "self-curation": {"self-curation": ("*",)},
     "suboptimal-onpolicy-prefs": {"suboptimal-onpolicy-prefs": ("*",)},
     "simpo": {"baselines-preference": ("cpo_*",)},
+    "td-jepa": {"td-jepa": ("*",)},
     "td3": {"baselines-control": ("td3_target",)},
     "td3-bc": {"baselines-control": ("td3_*",)},
     "tis": {"baselines-llm": ("tis/*", "tis_trl/*", "loss/clip_higher_with_sampler_weights/*")},

@@ -35,9 +35,12 @@ DOMAINS = {
 }
 EXAMPLES = {"ppo": "HalfCheetah-v5", "a2c": "CartPole-v1", "ippo": "rheostat.tasks.control.games:Coordination"} | {
     "online-offline-gap": "preference-game",
+    "forward-backward": "point-maze",
+    "laplacian": "point-maze",
     "ospo": "city",
     "relic": "darkroom",
     "suboptimal-onpolicy-prefs": "bandit-away",
+    "td-jepa": "point-maze",
 }
 CHECKS = {
     "vectors": "golden vectors",

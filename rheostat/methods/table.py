@@ -124,6 +124,13 @@ METHODS: dict[str, Entry] = {
     "famo2o-cql": Entry(
         "rheostat.methods.control.famo2o:FamO2OCQL", "control", "A balance of its own for every state, over CQL", "2310.17966", OWN_CODE
     ),
+    "forward-backward": Entry(
+        "rheostat.methods.control.forward_backward:ForwardBackward",
+        "control",
+        "Zero-shot policies from a factored successor measure",
+        "2103.07945",
+        "plain, laws, resume",
+    ),
     "ghpo": Entry(
         "rheostat.methods.language.ghpo:GHPO",
         "language",
@@ -157,6 +164,13 @@ METHODS: dict[str, Entry] = {
         "Kahneman-Tversky optimisation, without pairs",
         "2402.01306",
         "vectors (TRL), plain (loops), laws, probes, resume",
+    ),
+    "laplacian": Entry(
+        "rheostat.methods.control.laplacian:Laplacian",
+        "control",
+        "Zero-shot policies on Laplacian features",
+        "1810.04586",
+        "plain, laws, resume",
     ),
     "light-r1": Entry(
         "rheostat.methods.language.light_r1:LightR1",
@@ -372,6 +386,13 @@ METHODS: dict[str, Entry] = {
         "Preferences: sampling, reuse, negative gradient",
         "2404.14367",
         "vectors (the authors' code), plain (loops), laws, resume, study",
+    ),
+    "td-jepa": Entry(
+        "rheostat.methods.control.td_jepa:TDJEPA",
+        "control",
+        "Zero-shot policies from latents that predict themselves",
+        "2510.00739",
+        "vectors (the authors' code), plain, laws, resume",
     ),
     "td3": Entry(
         "rheostat.methods.control.td3:TD3",

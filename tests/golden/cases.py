@@ -52,6 +52,12 @@ MODELLED: Options = {
 """Of methods that imagine: rounds of few rollouts in a small model."""
 DATA: Options = REPLAY | {"offline": "@pendulum-data", "start_steps": ABSENT, "steps": 110, "online_steps": 40, "stop": 4}
 """Two turns of the loop on a data set, then environment steps."""
+REWARD_FREE: Options = DATA | {
+    "num_envs": ABSENT, "update_to_data": ABSENT, "replay_capacity": ABSENT, "start_steps": ABSENT,
+    "steps": 300, "checkpoint_every": 150, "online_steps": 0, "stop": 2, "task_features": 4, "task_hidden": (8,),
+    "evaluation_episodes": 1,
+}  # fmt: skip
+"""Of methods that learn no rewards from a data set, and nothing else."""
 FLEET: Options = {
     "task": "city", "environment_options": {"size": 5, "minutes": 6, "vehicles": 8, "demand": 3.0},
     "steps": 60, "checkpoint_every": 24, "stop": 3, "threads": 1,
@@ -77,6 +83,7 @@ FAMILIES: dict[str, Options] = (
     dict.fromkeys(("a2c", "ippo", "pmoe-ppo", "ppo", "ppo-buffer", "props", "recurrent-ppo", "relic", "robust-acting", "ros"), ON_POLICY)
     | dict.fromkeys(("dqn", "mbpo", "pmoe", "sac", "td3", "vagram"), REPLAY)
     | dict.fromkeys(("awac", "bc", "cql", "famo2o", "famo2o-cql", "iql", "td3-bc", "uni-o4"), DATA)
+    | dict.fromkeys(("forward-backward", "laplacian", "td-jepa"), REWARD_FREE)
     | {"rlpd": REPLAY | {"offline": "@pendulum-data"}, "ospo": FLEET, "n2n": PICTURES}
     | dict.fromkeys(("online-offline-gap", "suboptimal-onpolicy-prefs"), ANSWERS)
 )
@@ -535,6 +542,14 @@ OFFLINE: dict[str, Options] = {
         "update_to_data": ABSENT,
     },
     "iql/share": {"offline_share": 0.25, "n_step": 2, "anneal": True},
+    "forward-backward/plain": {"evaluate_every": 100, "evaluate_episodes": 1},
+    "forward-backward/pessimistic": {"pessimism": 0.5, "predictors": 3, "scale_goals": True, "imitation": 0.5},
+    "laplacian/plain": {},
+    "laplacian/flow": {"actor": "flow", "imitation": 1.0, "normalise_states": True},
+    "td-jepa/plain": {"state_features": 5, "evaluate_every": 100, "evaluate_episodes": 1},
+    "td-jepa/symmetric": {"form": "symmetric", "state_features": 5, "task_features": ABSENT, "task_hidden": ABSENT, "imitation": 0.3},
+    "td-jepa/flow": {"state_features": 5, "actor": "flow", "imitation": 3.0, "actor_reads": "observation", "scale_goals": True},
+    "td-jepa/small": {"preset": "small", "task_features": ABSENT, "task_hidden": ABSENT, "hidden": ABSENT, "steps": 120, "stop": 1},
     "td3-bc/plain": {},
     "td3-bc/share": {"offline_share": 0.25},
     "td3-bc/ranked": {"priority": 0.6, "n_step": 2, "alpha": 1.0},

@@ -241,8 +241,8 @@ def test_other_mistakes_are_told(name: str) -> None:
     assert unseen == []
 
 
-ELSEWHERE = {"ospo", "mbpo", "vagram"}
-"""A fleet, and models that move while rows are kept: ``test_ospo`` and ``test_model_based``."""
+ELSEWHERE = {"ospo", "mbpo", "vagram", "td-jepa", "forward-backward", "laplacian"}
+"""A fleet, models that move while rows are kept, and policies of tasks: ``test_ospo``, ``test_model_based`` and ``test_zero_shot``."""
 
 
 def test_mistakes_are_made_in_every_method() -> None:

@@ -15,7 +15,11 @@ PROBES = {
 }  # name -> steps after which the episode is truncated
 
 
-NAMES = {"darkroom": "rheostat/Darkroom-v0", "keys-and-doors": "rheostat/KeysAndDoors-v0"}
+NAMES = {
+    "darkroom": "rheostat/Darkroom-v0",
+    "keys-and-doors": "rheostat/KeysAndDoors-v0",
+    "point-maze": "rheostat/PointMaze-v0",
+}
 """Short names of tasks."""
 
 
@@ -29,7 +33,8 @@ def register() -> None:
     - ``rheostat/TwoHalves-v0``: :mod:`rheostat.tasks.control.two_halves`;
     - ``rheostat/Recall-v0`` (``delay=K``): :mod:`rheostat.tasks.control.recall`;
     - ``rheostat/Darkroom-v0`` (``darkroom``) and ``rheostat/KeysAndDoors-v0`` (``keys-and-doors``), with ``size``, ``horizon`` and
-      ``trial_episodes``: :mod:`rheostat.tasks.control.hidden_tasks`.
+      ``trial_episodes``: :mod:`rheostat.tasks.control.hidden_tasks`;
+    - ``rheostat/PointMaze-v0`` (``point-maze``), with ``horizon``, ``goal`` and ``noise``: :mod:`rheostat.tasks.control.point_maze`.
     """
     import gymnasium
 
@@ -53,10 +58,11 @@ def register() -> None:
     add("TwoGoals", "two_optima:TwoGoals", 30)
     add("TwoHalves", "two_halves:TwoHalves", 50)
     add("Recall", "recall:Recall", None)
-    for name in ("Darkroom", "KeysAndDoors"):  # vectorised ones
+    vectorised = {"Darkroom": "hidden_tasks", "KeysAndDoors": "hidden_tasks", "PointMaze": "point_maze"}
+    for name, module in vectorised.items():
         id = f"rheostat/{name}-v0"
         if id not in gymnasium.registry:
-            gymnasium.register(id, vector_entry_point=f"{here}.hidden_tasks:{name}")
+            gymnasium.register(id, vector_entry_point=f"{here}.{module}:{name}")
 
 
 def known_tasks() -> dict[str, list[str]]:
