@@ -69,6 +69,7 @@ SIDES = {
     "ReMix": Side("remix", {"kl_coefficient": 0.001, "switch_after": 0, "convex_start": 0, "convex_interval": 1}, WITH_KL),
     "BAPO": Side("bapo"),
     "GHPO": Side("ghpo", {"hint_after": 0, "hint_place": "answer"}),
+    "Cog-Rethinker": Side("cog-rethinker"),
     "CHORD-phi + window": Side("chord", {"clip": "searched", "clip_low": 0.4}),
     "Lp-Reg": Side("lp-reg", {"rare_share": 0.05}),
     "NFT": Side("nft", {"dynamic": "none"}),

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,12 @@ class TokenWorld(LanguageTask):
 
     def score(self, rollouts: Any, progress: Any = None) -> Scores:
         return Scores.from_grades([Grade(float(each.completion in self.world.right[each.prompt[0]])) for each in rollouts])
+
+    def decomposition(self, prompt: Prompt, examples: Any = ()) -> Prompt:
+        return replace(prompt, content=2 * str(prompt.content))
+
+    def reflection(self, prompt: Prompt, attempts: Any, examples: Any = ()) -> Prompt:
+        return replace(prompt, content=3 * str(prompt.content))
 
     def expert(self, prompt: Prompt, rng: Any) -> str:
         return Completion.of(self.world.right[str(prompt.content)[0]][0], {"truncated": True})  # an answer has no end token

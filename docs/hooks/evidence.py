@@ -26,6 +26,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "cdpo": {"baselines-preference": ("cdpo_*",)},
     "chord": {"chord": ("*",)},
     "cispo": {"baselines-llm": ("loss/cispo_*", "trl/cispo/*")},
+    "cog-rethinker": {"cog-rethinker": ("*",)},
     "cql": {"baselines-control": ("cql_*", "sac_*", "tanh_gaussian_*")},
     "ctrls": {"ctrls": ("*",)},
     "dapo": {"baselines-llm": ("loss/clip_higher/*", "trl/dapo/token_hi*", "dapo/*")},

@@ -93,6 +93,13 @@ METHODS: dict[str, Entry] = {
         "vectors, plain (loops), laws, probes, resume",
     ),
     "cispo": Entry("rheostat.methods.language.cispo:CISPO", "language", "Clipped importance-sampling weights", "2506.13585", VECTORS),
+    "cog-rethinker": Entry(
+        "rheostat.methods.language.cog_rethinker:CogRethinker",
+        "language",
+        "Failed problems asked again: split, then corrected",
+        "2510.15979",
+        "vectors, plain (loops), laws, probes, resume",
+    ),
     "cql": Entry("rheostat.methods.control.cql:CQL", "control", "Conservative Q-learning", "2006.04779", "vectors (CORL), laws, resume"),
     "ctrls": Entry(
         "rheostat.methods.language.ctrls:CTRLS",

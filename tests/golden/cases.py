@@ -96,6 +96,7 @@ OWN: dict[str, Options] = {
         "steps": 300, "checkpoint_every": 150, "online_steps": 0, "stop": 2,
     },
     "chord": {"max_new_tokens": 48},
+    "cog-rethinker": {"group_size": 2, "prompts_per_batch": 12, "steps": 4, "stop": 3},
     "cql": {"learning_rate": 3e-4, "penalty_actions": 3, "steps": 105, "online_steps": 30, "stop": 3},
     "ctrls": {
         "max_new_tokens": 24, "step_separator": "+", "states": 3, "lesson_prompts": 8, "lesson_samples": 4, "encoder_steps": 10,
@@ -238,6 +239,10 @@ RELATIVES: dict[str, Options] = {
     "acereason/plain": {},
     "acereason/steps": STEPS | {"easy": "drop", "micro_batch_rows": 3},
     "cispo/plain": {},
+    "cog-rethinker/plain": {},
+    "cog-rethinker/steps": STEPS | {"last_stage": 1, "shots": 1, "sft_weight": 0.5, "micro_batch_rows": 3},
+    "cog-rethinker/lag": LAG | LONGER,
+    "cog-rethinker/direct": {"last_stage": 0},
     "dapo/plain": {},
     "dapo/lag": LAG | LONGER,
     "dapo/replayed": REPLAYED | LONGER,

@@ -138,7 +138,7 @@ def test_chord_refuses_what_makes_no_sense(model: str) -> None:
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("method", ["chord", "rl-plus", "ghpo"])
+@pytest.mark.parametrize("method", ["chord", "rl-plus", "ghpo", "cog-rethinker"])
 def test_padding_changes_nothing(method: str, model: str) -> None:
     one = built(method, model)
     batch = credited(one)

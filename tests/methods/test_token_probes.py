@@ -144,12 +144,20 @@ def weighted(policy: Tensor, right: Tensor) -> Tensor:
     return -(p * math.e * toward(policy, among(policy, right)) + (1 - p) * toward(policy, wrong(policy, right)))
 
 
+def filtered_groups(policy: Tensor, right: Tensor) -> Tensor:
+    """Of the groups that are partly right alone: with one of them, a batch has the gradient of such a group."""
+    p = float(policy[right].sum())
+    equal = p**SIZE + (1 - p) ** SIZE
+    return own(standardised)(policy, right) * (1 - equal**GROUPS) / (1 - equal)
+
+
 EXPECTED: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] = {
     "acereason": ({}, own(standardised)),
     "bapo": ({}, own(standardised)),
     "best-of-n": ({}, best),
     "chord": ({}, chord),
     "cispo": ({}, own(standardised)),
+    "cog-rethinker": ({"last_stage": 0}, filtered_groups),
     "dapo": ({"dynamic": "none"}, own(standardised)),
     "dr-grpo": ({}, own(centred)),
     "ghpo": ({"hint_after": 20}, own(standardised)),

@@ -517,6 +517,15 @@ def cosine(peak: float, valley: float, warmup: int, decay: int) -> Callable[[int
     return mu
 
 
+def cog_rethinker(world: World, rows: list[Row], *, weight: float = 0.1, low: float = 0.2, high: float = 0.28) -> Tensor:
+    """Cog-Rethinker: DAPO on groups of one problem in one stage, and imitation with a denominator of its own."""
+    own, imitated = [row for row in rows if not row.expert], [row for row in rows if row.expert]
+    worth = credit.in_deviations([row for row in world.batch if not row.expert])
+    world.seen |= {f"stage {row.facts['stage']} {'imitated' if row.expert else 'sampled'}" for row in rows}
+    loss = token_mean(surrogate(world, own, worth, low, high)) if own else torch.zeros((), dtype=torch.float64)
+    return loss + weight * token_mean({row: [-logp for logp in world.now(row)] for row in imitated}) if imitated else loss
+
+
 def luffy(world: World, rows: list[Row], *, gamma: float = 0.1) -> Tensor:
     """LUFFY: own tokens by their ratio, an expert's by f(p) = p / (p + gamma)."""
     worth, found = credit.from_mean(world.batch), dict[Row, list[Tensor]]()

@@ -205,6 +205,7 @@ WRONG: list[tuple[str, str, Any]] = [
     ("chord", "rheostat.objectives.schedules.Complement.at", lambda self, update: 1.0),
     ("chord/mu", "rheostat.objectives.schedules.PeakSchedule.at", lambda self, update: self.peak),
     ("chord/cutoff", "rheostat.objectives.supervised.math.log", lambda x: 0.0),
+    ("cog-rethinker", "rheostat.objectives.terms.weighted_likelihood", lambda logp, mask, denominator, **_: -logp[mask].sum() / mask.sum()),
     ("luffy", "rheostat.objectives.clipping.PolicyShaping.loss", lambda self, r, a, logp: -a * r),
     ("luffy", "rheostat.objectives.clipping.NoClip.loss", lambda self, r, a, logp: clipping.Clip().loss(r, a, logp)),
     ("rl-plus", "rheostat.objectives.foreign_terms.external_denominator", lambda old, *_: old),

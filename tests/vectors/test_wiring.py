@@ -17,6 +17,7 @@ LOSSES: dict[str, tuple[str, str]] = {
     "chord": ("chord", "mix/"),
     "cispo": ("baselines-llm", "loss/cispo"),
     "ctrls": ("ctrls", "policy_loss"),
+    "cog-rethinker": ("cog-rethinker", "joint_loss"),
     "dapo": ("baselines-llm", "trl/dapo/token_hi"),
     "ded": ("ded", "sft_loss"),
     "dpo": ("baselines-preference", "dpo_sigmoid_beta"),

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -23,7 +23,7 @@ import numpy as np
 from rheostat.credit.verifiers.verifier_interface import Grade, Progress, Rollout, Scores, Verifier
 from rheostat.errors import RheostatError
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt, Split, is_validation
+from rheostat.tasks.language.task_interface import LanguageTask, Limits, Prompt, Split, Worked, is_validation
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -60,6 +60,12 @@ def final_answer(completion: str) -> str | None:
     """The text after the last ``#``; None without one."""
     _, marker, answer = completion.rpartition("#")
     return answer if marker else None
+
+
+def final_answers(completions: Sequence[str]) -> str:
+    """The final answers of completions one after the other, ``#4#9``; what has none, or no number of at most four digits, is left out."""
+    found = filter(None, map(final_answer, completions))
+    return "".join(f"#{answer}" for answer in found if re.fullmatch(r"-?\d{1,4}", answer))
 
 
 @dataclass(frozen=True)
@@ -315,6 +321,16 @@ class ChainSum(LanguageTask):
     def comparison(self, prompt: Prompt, first: str, second: str) -> Prompt:
         """The question which of two solutions is better: ``3+7+5=#5:#4?``."""
         return Prompt(f"{prompt.content}{first}:{second}?", None, {"about": prompt.key})
+
+    def decomposition(self, prompt: Prompt, examples: Sequence[Worked] = ()) -> Prompt:
+        """The prompt that asks for the working: ``?3+7+5=``, behind worked examples that a colon closes, as in ``?2+4=2+4=6;#6:``."""
+        shown = "".join(f"?{each.question}{each.answer}:" for each in examples)
+        return replace(prompt, content=f"{shown}?{prompt.content}")
+
+    def reflection(self, prompt: Prompt, attempts: Sequence[str], examples: Sequence[Worked] = ()) -> Prompt:
+        """The prompt that shows the final answers of wrong attempts: ``#4#9?3+7+5=``, behind examples with theirs."""
+        shown = "".join(f"{final_answers(each.attempts)}?{each.question}{each.answer}:" for each in examples)
+        return replace(prompt, content=f"{shown}{final_answers(attempts)}?{prompt.content}")
 
     def stated_score(self, completion: str) -> float | None:
         """1 for ``#1``, 0 for ``#0``, whatever comes before."""

@@ -10,8 +10,8 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -67,6 +67,15 @@ class Prompt:
     def rollout(self, completion: str, completion_ids: Sequence[int] = (), *, truncated: bool = False, raw: str = "") -> Rollout:
         """This prompt with a completion, as graders read it."""
         return Rollout(self.content, completion, completion_ids, self.answer, self.columns, truncated, raw)
+
+
+class Worked(NamedTuple):
+    """A problem with an answer, as an example for others."""
+
+    question: str
+    answer: str
+    attempts: tuple[str, ...] = ()
+    """Wrong answers to it, where they are shown."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +170,10 @@ Attempt:
 {solution}
 
 {rule} Explain in a few sentences why, and end with the score as \\boxed{{score}}."""
+
+
+DECOMPOSITION = "Split the problem into smaller ones, solve them one after the other, and then give the final answer as the problem asks."
+REFLECTION = "All attempts at the problem are wrong. Look at them, correct them, and then give the final answer as the problem asks."
 
 
 COMPARISON = """Here are a question and two answers. Which answer is better?
@@ -291,6 +304,25 @@ class LanguageTask(ABC):
         """Scores that an answer to :meth:`verification` can state; None for any."""
         return None
 
+    def decomposition(self, prompt: Prompt, examples: Sequence[Worked] = ()) -> Prompt:
+        """The prompt that asks for smaller problems first; it keeps the key, as the same problem.
+
+        Args:
+            prompt: of the problem.
+            examples: that stand before it; their answers are untrusted: they are shown and never run.
+        """
+        return _asked_again(prompt, DECOMPOSITION, examples)
+
+    def reflection(self, prompt: Prompt, attempts: Sequence[str], examples: Sequence[Worked] = ()) -> Prompt:
+        """The prompt that shows wrong attempts and asks for a better one; it keeps the key.
+
+        Args:
+            prompt: of the problem.
+            attempts: the wrong answers, which are untrusted: they are shown and never run.
+            examples: that stand before it.
+        """
+        return _asked_again(prompt, REFLECTION, examples, attempts)
+
     verdicts: tuple[str, str] = ("A", "B")
     """What follows :meth:`comparison`, one token each: the first answer is better, or the second."""
 
@@ -310,3 +342,25 @@ class LanguageTask(ABC):
     def metrics(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, Tensor]:
         """The task's own metrics of completions, each [N] float32 (for example which strategy they use)."""
         return {}
+
+
+def question_of(prompt: Prompt) -> str:
+    """The text of a problem: of the last message of the user, in a chat."""
+    if isinstance(prompt.content, str):
+        return prompt.content
+    return str(next((message for message in reversed(prompt.content) if message["role"] == "user"), prompt.content[-1])["content"])
+
+
+def _asked_again(prompt: Prompt, instruction: str, examples: Sequence[Worked], attempts: Sequence[str] = ()) -> Prompt:
+    """The same problem with other words around it; in a chat, the messages before the question stay."""
+    shown = [part for each in examples for part in (*_stated(each.question, each.attempts), f"Solution:\n{each.answer}")]
+    text = "\n\n".join([*shown, instruction, *_stated(question_of(prompt), attempts)])
+    if isinstance(prompt.content, str):
+        return replace(prompt, content=f"{text}\n\nSolution:\n")
+    asked = max((place for place, message in enumerate(prompt.content) if message["role"] == "user"), default=len(prompt.content) - 1)
+    content = [message | {"content": text} if place == asked else message for place, message in enumerate(prompt.content)]
+    return replace(prompt, content=content)
+
+
+def _stated(question: str, attempts: Sequence[str]) -> list[str]:
+    return [f"Problem:\n{question}", *(f"Wrong attempt:\n{attempt}" for attempt in attempts)]

@@ -133,6 +133,7 @@ def test_every_method_is_either_looked_at_or_refused() -> None:
             "treepo": {"segment": 2},  # the problem's completions are shorter than one segment of the paper's
             "rlfr": {"offline_steps": 0},  # nor for an expert
             "rise": {"verification_prompts": 0, "solution_rewards": "task"},  # the problem has no words for a judgement
+            "cog-rethinker": {"last_stage": 0},  # nor to ask again
         }
         options = own.get(name, {})
         look = rheostat.microscope([name], batches=3, problem="two-step" if control else None, **options)
