@@ -83,6 +83,7 @@ OWN: dict[str, dict[str, Any]] = {
     "chord": {"expert_ratio": 0.2, "mu_valley": 0.2},
     "dapo": {"overlong_buffer": 0, "max_sampling_rounds": 2},
     **{name: {"pairs_per_batch": 8} for name in ANNOTATED},
+    "dialtree-rpo": {"branches": 8},
     "kto": {"answers_per_batch": 8},
     "light-r1": {"length": "none"},
     "online-dpo": {"temperature": 1.0},

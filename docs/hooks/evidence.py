@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "ctrls": {"ctrls": ("*",)},
     "dapo": {"baselines-llm": ("loss/clip_higher/*", "trl/dapo/token_hi*", "dapo/*")},
     "ded": {"ded": ("*",)},
+    "dialtree-rpo": {"dialtree-rpo": ("*",)},
     "dpo": {"baselines-preference": ("dpo_*", "cdpo_*")},
     "dr-grpo": {
         "baselines-llm": (

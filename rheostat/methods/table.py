@@ -116,6 +116,13 @@ METHODS: dict[str, Entry] = {
         "2508.09883",
         "vectors (equations), plain (loops), laws, probes, resume",
     ),
+    "dialtree-rpo": Entry(
+        "rheostat.methods.language.dialtree_rpo:DialTreeRPO",
+        "language",
+        "Dialogues grown as trees and pruned by quality, with a mask that keeps their format",
+        "2510.02286",
+        "vectors (equations), plain (loops), laws, probes, resume",
+    ),
     "dpo": Entry(
         "rheostat.methods.language.dpo:DPO",
         "language",

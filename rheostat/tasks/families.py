@@ -19,11 +19,10 @@ def _find() -> dict[str, list[str]]:
     from rheostat.tasks.control.registration import known_tasks
     from rheostat.tasks.fleet.city_list import CITIES
     from rheostat.tasks.language import LANGUAGE_TASKS
-    from rheostat.tasks.language.gymnasium_text import PREFIX as SPEAKING
-    from rheostat.tasks.language.miniwob_pages import WEB
     from rheostat.tasks.language.reasoning import PREFIX, data_sets
+    from rheostat.tasks.language.task_list import ADAPTERS
     from rheostat.tasks.preferences.problem import PROBLEMS
 
-    language = [name for name in LANGUAGE_TASKS if not name.startswith((PREFIX, SPEAKING, WEB))] + [PREFIX + name for name in data_sets()]
+    language = [name for name in LANGUAGE_TASKS if not name.startswith(tuple(ADAPTERS))] + [PREFIX + name for name in data_sets()]
     ours = {"fleets": list(CITIES), "preferences": list(PROBLEMS), "language": language, "images": list(IMAGE_TASKS)}
     return known_tasks() | ours

@@ -31,7 +31,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 TESTED = {
     "asym_re", "batch_size", "corridor", "critic_apart", "grpo_by_parts", "kernel", "largest", "loop", "network", "offline_data",
     "reward_own", "reward_trl", "reward_verl", "successor", "topr_attempts", "verdicts", "weighted_buffer",
-    "my_environments", "my_talks", "two_stages",
+    "my_environments", "my_talks", "my_tools", "two_stages",
 }  # fmt: skip
 
 

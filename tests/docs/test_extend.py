@@ -59,6 +59,9 @@ ELSEWHERE = {
     "rheostat train grpo miniwob:login-user --model smollm2-135m --environment chat true browsers 4 --adapter-rank 8 --steps 100": (
         "test_names.py parses it"
     ),
+    "rheostat train grpo trl-environment:my_tools:Counter --model MODEL --steps 100": "test_outside_environments.py",
+    "rheostat train grpo openenv:ws://localhost:8000 --environment shows echoed_message --model MODEL --steps 100": "there, too",
+    "rheostat train grpo verifiers:my-taskset --model MODEL --steps 100": "there, too",
     "rheostat train grpo ... --reward judge.py:score --reward-needs network environment": "test_names.py parses it",
 }
 """Commands that take minutes, or that other tests run."""

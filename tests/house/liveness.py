@@ -36,6 +36,8 @@ STEPS: Options = {"epochs": 2, "minibatches": 2, "learning_rate": 0.05}
 """Ratios move away from 1."""
 SEARCHED: Options = STEPS | {"clip_low": 0.4, "target": 1.0}
 """A search for bounds begins, and goes on."""
+TAGGED: Options = {"tags": "1", "prune": "none"}
+"""Some replies have the tag, and all are kept."""
 BUSHY: Options = {"group_size": 8, "max_new_tokens": 24}
 """Trees whose paths end at different lengths and are filled up again."""
 FALLING: Options = {"mu.peak": 0.5, "mu.decay": 3, "steps": 4}
@@ -159,6 +161,9 @@ TOGETHER: dict[str, list[Options]] = {
     "hints.separator": [{"hint_place": "question"}],
     **{f"mu.{name}": [FALLING] for name in ("peak", "decay", "decay_form")},
     **{f"tree.{name}": [BUSHY] for name in ("branching.kind", "branching.prefer", "branching.statistic", "refill")},
+    "format_mask.mode": [TAGGED],
+    "tree.prune": [TAGGED],
+    "tags": [{"tags": "1", "prune": "none"}],
     "tree.root_random": [{"root_branches": 4}],
     "tree.repetition_count": [{"repetition_window": 1}],
     "tree.repetition_window": [{"repetition_count": 2}],
@@ -213,6 +218,7 @@ LEFT_OUT: dict[str, tuple[str, ...]] = {
 """Options of the golden runs that tell nothing here and take time."""
 IDLE: dict[str, str] = {
     "advantage.source": "it acts where a task knows how far it is from its end; tests/methods/test_oprl.py",
+    "tree.topic": "it acts where an environment says how much it has understood; tests/methods/test_dialtree_rpo.py",
     "keep.folder": "the name of a folder",
     "replay.folder": "the name of a folder",
     "clamp_log_ratio": "it acts where a token's probability has changed by a factor of e to the 20, which no tiny run reaches; "

@@ -32,7 +32,7 @@ from tests.tiny_control import having
 
 DRAWN = ("grpo", "ppo")
 """Methods whose runs are drawn, and put under the microscope: one of each domain, since neither depends on the method."""
-NOT_REPLAYED = {*NO_REWARD, "treepo"}
+NOT_REPLAYED = {*NO_REWARD, "dialtree-rpo", "treepo"}
 """Language methods whose batch no method can be shown again."""
 OWN_POLICY = ("pmoe-ppo",)
 """Methods with a policy that no other method has: they are shown the batch beside themselves with another setting."""

@@ -102,9 +102,10 @@ class Endless:
         return batch
 
 
-def save(folder: Path, *, vocabulary: int | None = None, tokenizer: Any = None) -> str:
+def save(folder: Path, *, vocabulary: int | None = None, tokenizer: Any = None, positions: int = 128) -> str:
     tokenizer = tokenizer or character_tokenizer()
-    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 128}
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2, "num_key_value_heads": 1}
+    sizes["max_position_embeddings"] = positions
     random_model("qwen3", vocabulary=vocabulary or len(tokenizer), **sizes).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

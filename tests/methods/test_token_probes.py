@@ -159,6 +159,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] =
     "cispo": ({}, own(standardised)),
     "cog-rethinker": ({"last_stage": 0}, filtered_groups),
     "dapo": ({"dynamic": "none"}, own(standardised)),
+    "dialtree-rpo": ({"branches": SIZE}, own(standardised)),
     "dr-grpo": ({}, own(centred)),
     "ghpo": ({"hint_after": 20}, own(standardised)),
     "gmpo": ({}, own(standardised)),

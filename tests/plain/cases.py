@@ -8,6 +8,7 @@ from typing import Any
 
 from rheostat.methods import table
 from rheostat.tasks.language import ChainSum, FilePrompts, GuessNumber
+from rheostat.tasks.language.characters import character_tokenizer
 from rheostat.tasks.language.preference_rows import PreferencePrompts
 from tests.annotated import annotated
 from tests.methods.test_language_methods import Odd
@@ -15,6 +16,7 @@ from tests.plain import losses
 from tests.plain import worth as credit
 from tests.plain.following import Case
 
+CHARACTERS = character_tokenizer().get_vocab()
 BOTH = frozenset({"clipped above", "clipped below"})
 EXPERT = frozenset({"source expert", "source fresh"})
 STALE = frozenset({"a stale sampler"})
@@ -267,6 +269,11 @@ ANNOTATIONS = [
     case("rwr/softmax", partial(losses.rwr, temperature=0.5, per_prompt=True), weights="softmax", weight_temperature=0.5, minibatches=1),
 ]  # fmt: skip
 
+TAG = (CHARACTERS["1"],)
+DIALOGUES: dict[str, Any] = {
+    "tags": "1", "prune": "none", "branches": 3, "width": 3, "group_size": 6, "task": Guesses, "max_new_tokens": "left out", "turns": 2,
+}  # fmt: skip
+
 TWO_MODELS = [
     case("ppo-lm", losses.ppo_lm, minibatches=1, group_size=1, prompts_per_batch=8, micro_batch_rows=0, sees=BOTH | {"a row that was cut"}),
     case("ppo-lm/options", partial(losses.ppo_lm, gamma=0.9, lam=0.8, beta=0.2, value=2.0, width=0.02, bonus=0.1), gamma=0.9, lam=0.8,
@@ -294,6 +301,12 @@ TWO_MODELS = [
     case("rlfr/after", partial(losses.rlfr, coefficient=0.3, threshold=0.2, top_k=2, times=(0.4, 0.7)), flow_coefficient=0.3,
          flow_threshold=0.2, flow_top_k=2, flow_times=(0.4, 0.7), flow_pairing="token-pre", flow_loss=losses.flow_matching,
          flow_blocks=1, offline_steps=0, minibatches=1, sees={"a penalty"}),
+    case("dialtree-rpo", partial(losses.dialtree_rpo, tags=TAG, beta=0.1), kl_coefficient=0.1,
+         sees=BOTH | {"a shared reply", "a masked tag"}, **DIALOGUES),
+    case("dialtree-rpo/static", partial(losses.dialtree_rpo, tags=TAG, beta=0.001, mode="static", once=True), mask="static",
+         prefix_mode="mean", sees={"a shared reply", "a masked tag"}, **DIALOGUES),
+    case("dialtree-rpo/single turn", partial(losses.dialtree_rpo, tags=TAG, beta=0.001), tags="1", prune="none", branches=5, group_size=5,
+         sees={"a masked tag"}),
     case("treepo", partial(losses.treepo, buffer=4), segment=3, branches=2, max_new_tokens=12, overlong_buffer=4, group_size=5,
          prompts_per_batch=2, warmup=0, sees=BOTH | {"a group inside a tree"}),
 ]  # fmt: skip

@@ -1013,6 +1013,33 @@ def rlfr(
     return row_mean(surrogate(world, rows, worth, 0.2, 0.2, dual=3.0))
 
 
+def dialtree_rpo(
+    world: World, rows: list[Row], *, tags: tuple[int, ...], beta: float, mode: str = "adaptive", once: bool = False
+) -> Tensor:
+    """DialTree-RPO, equations 2 to 4; with ``once``, what paths share counts once, with the mean of their advantages."""
+    kept = [row for row in world.kept() if len(row)]
+    whole = credit.in_deviations(kept)
+
+    def below(row: Row, turn: int) -> list[Row]:
+        path = row.facts["path"][: turn + 1]
+        return [other for other in credit.members(row, kept) if other.facts["path"][: turn + 1] == path]
+
+    worth = {}
+    for row in rows:
+        mine = [0.0] * len(row)
+        for turn, places in enumerate(turns(row)):
+            sharing = below(row, turn)
+            world.seen |= {"a shared reply"} if len(sharing) > 1 else set()
+            for place in places:
+                mine[place] = whole[row][0] if not once else credit.mean([whole[other][0] for other in sharing]) / len(sharing)
+        for place, at in enumerate(row.places):
+            if row.ids[at] in tags and (mode == "static" or mine[place] < 0):
+                world.seen.add("a masked tag")
+                mine[place] = 0.0
+        worth[row] = mine
+    return row_mean(surrogate(world, rows, worth, 0.2, 0.2)) + beta * row_mean(k3(world, rows))
+
+
 def flow_matching(world: World, rows: list[Row]) -> Tensor:
     """RLFR: the field's mean error on right completions, in the first pass."""
     return row_mean({row: list(world.deviations(row, 1).mean(-1)) for row in rows})

@@ -254,6 +254,8 @@ WRONG: list[tuple[str, str, Any]] = [
     ("oprl", "rheostat.objectives.trajectory_preference.sigmoid_loss", lambda margin, beta: -beta * margin),
     ("oprl", "rheostat.objectives.step_ratio.per_step", lambda values, step: turn_mean(values, step)),
     ("oprl/released", "rheostat.credit.step_rewards.LEAST", 1.0),
+    ("dialtree-rpo", "rheostat.credit.dialogue_credit.tag_mask", lambda tokens, *_: torch.ones_like(tokens, dtype=torch.bool)),
+    ("dialtree-rpo/static", "rheostat.credit.dialogue_credit.node_advantage", lambda a, group, path, **_: a[:, None].expand(path.shape)),
     ("rlfr", "rheostat.credit.flow_rewards.normalise", changed(flow_rewards.normalise, form="bilateral")),
     ("rlfr", "rheostat.credit.flow_rewards.keep_largest", lambda score, **_: score),
     ("rlfr", "rheostat.credit.flow_rewards.reverse_recurrence", lambda reward, *_: reward),

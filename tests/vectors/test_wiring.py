@@ -20,6 +20,7 @@ LOSSES: dict[str, tuple[str, str]] = {
     "cog-rethinker": ("cog-rethinker", "joint_loss"),
     "dapo": ("baselines-llm", "trl/dapo/token_hi"),
     "ded": ("ded", "sft_loss"),
+    "dialtree-rpo": ("dialtree-rpo", "loss_"),
     "dpo": ("baselines-preference", "dpo_sigmoid_beta"),
     "dr-grpo": ("baselines-llm", "trl/dr_grpo/token"),
     "ghpo": ("ghpo", "loss/"),
@@ -55,6 +56,8 @@ LOSSES: dict[str, tuple[str, str]] = {
 ADVANTAGES = {
     "rheostat.credit.annotations.GroupAdvantage.of": [("baselines-llm", "adv/grpo"), ("baselines-llm", "adv/rloo"), ("ghpo", "advantage/")],
     "rheostat.credit.annotations.MixedAdvantage.of": [("rl-plus", "advantage/")],
+    "rheostat.credit.dialogue_credit.PathAdvantage.of": [("dialtree-rpo", "loss_")],
+    "rheostat.collect.language.dialogue_trees.Growth.goes_on": [("dialtree-rpo", "collect_"), ("dialtree-rpo", "outcome_")],
     "rheostat.credit.flow_rewards.FlowRewards.rewards": [("rlfr", "shaping_"), ("rlfr", "full_row")],
     "rheostat.credit.step_rewards.StepAdvantage.of": [("oprl", "advantage_")],
     "rheostat.objectives.trajectory_preference.TrajectoryPreference.begin": [("oprl", "prm_")],

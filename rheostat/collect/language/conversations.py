@@ -144,7 +144,7 @@ class Conversations(PromptCollector):
         while live:
             turn = len(steps) + 1
             found = self._generate(drawn, talks, live, turn, group_size, sampling, numbers=numbers, purpose=purpose, version=version)
-            said = self._said(found)
+            said = self.said_of(found)
             self._append(talks, live, found, said, turn)
             step = episodes.step(live, said, progress)
             steps.append((live, step.scores))
@@ -158,13 +158,13 @@ class Conversations(PromptCollector):
                     talk.reward[-1] = float(step.scores.reward[place])
                     talk.progress[-1] = 0.0 if changed is None else float(changed[place].nan_to_num())
                 talk.terminated, talk.truncated = step.terminated[place], step.truncated[place]
-                if not step.over[place] and not refused[place] and self._hears(talk, step.observations[place], prompts[row], sampling):
+                if not step.over[place] and not refused[place] and self.hears(talk, step.observations[place], prompts[row], sampling):
                     going.append(row)
                 else:
                     episodes.over[row] = True
             live = going
         scores = _failing(total_scores(steps, len(talks)), talks)
-        rows, turn_of = self._rows(talks, [ids for _, ids in drawn], found.tokens.device)
+        rows, turn_of = self.rows_of(talks, [ids for _, ids in drawn], found.tokens.device)
         texts = ["\n".join(talk.lines) for talk in talks]
         reward = torch.where(scores.valid[:, None], rows.reward, torch.zeros(()))
         graded = self.graded(rows, prompts, texts, scores, [number for number in numbers for _ in range(group_size)], reward=reward)
@@ -196,7 +196,8 @@ class Conversations(PromptCollector):
         heard = [talks[row].prompt + talks[row].ids for row in live]
         return self.setup.engine.generate(heard, streams=streams[live], group_size=1, sampling=sampling)
 
-    def _said(self, found: Generations) -> list[Said]:
+    def said_of(self, found: Generations) -> list[Said]:
+        """The turns of the policy, as rewards and environments read them."""
         tokens = found.completions()
         texts, raws = self.setup.texts(tokens)
         cut = (found.finish == FinishReason.LENGTH).tolist()
@@ -209,7 +210,7 @@ class Conversations(PromptCollector):
             talks[row].speak(list(each.ids), logp[:count], versions[:count], turn)
             talks[row].lines.append(each.text)
 
-    def _hears(self, talk: Talk, text: str, prompt: Prompt, sampling: Sampling) -> bool:
+    def hears(self, talk: Talk, text: str, prompt: Prompt, sampling: Sampling) -> bool:
         """Append the environment's text; returns whether the policy can answer."""
         try:
             ids = self.observations.encode(text, prompt, talk.ids[-1] if talk.ids else None)
@@ -233,7 +234,7 @@ class Conversations(PromptCollector):
         limits = (longest and longest - sampling.max_new_tokens, getattr(self.setup.checked, "max_prompt_tokens", None))
         return min((limit for limit in limits if limit is not None), default=None)
 
-    def _rows(self, talks: list[Talk], prompts: list[list[int]], device: torch.device) -> tuple[Trajectories, Tensor]:
+    def rows_of(self, talks: list[Talk], prompts: list[list[int]], device: torch.device) -> tuple[Trajectories, Tensor]:
         """``[B, T]``, prompts padded on the left and what follows on the right; and the turn of every token."""
         count, width = len(talks), max((len(ids) for ids in prompts), default=0)
         shape = (count, width + max(1, max((len(talk.ids) for talk in talks), default=0)))

@@ -199,6 +199,8 @@ class LanguageTask(ABC):
     knows_progress: bool = False
     """Whether the grade of every turn says by how much it has changed what is left to do; see
     :data:`~rheostat.tasks.language.text_episodes.PROGRESS`."""
+    tags: tuple[str, ...] = ()
+    """Tags that a well-formed reply has, in order: a hidden plan between the first two, a message between the last two; none: any text."""
     sandbox: str = "best"
     """Sandbox setting of graders that run in processes of their own (the run's setting; see
     :mod:`rheostat.credit.verifiers.sandbox.levels`)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 from rheostat import plugins
@@ -14,6 +15,7 @@ from rheostat.tasks.language.chain_sum_variants import Elicit, Interfere, Teach
 from rheostat.tasks.language.games.corridor import TextCorridor
 from rheostat.tasks.language.games.maze import TextMaze
 from rheostat.tasks.language.games.negotiation import TextNegotiation
+from rheostat.tasks.language.games.planned import PlannedNegotiation, PlannedQuestions
 from rheostat.tasks.language.games.shop import TextShop
 from rheostat.tasks.language.games.sokoban import TextSokoban
 from rheostat.tasks.language.games.twenty_questions import TwentyQuestions
@@ -21,12 +23,18 @@ from rheostat.tasks.language.guess_number import GuessNumber
 from rheostat.tasks.language.gymnasium_text import PREFIX as SPEAKING
 from rheostat.tasks.language.gymnasium_text import GymnasiumText
 from rheostat.tasks.language.miniwob_pages import WEB, WebPages
+from rheostat.tasks.language.openenv_text import PREFIX as SERVED
+from rheostat.tasks.language.openenv_text import OpenEnvText
 from rheostat.tasks.language.operation_chains import OperationChains
 from rheostat.tasks.language.policy_zoo import PolicyZoo
 from rheostat.tasks.language.reasoning import PREFIX, ReasoningGym
 from rheostat.tasks.language.stack_programs import MathAndCode, StackPrograms
 from rheostat.tasks.language.task_interface import LanguageTask
 from rheostat.tasks.language.text_world import NAME, TextWorld
+from rheostat.tasks.language.tool_environments import PREFIX as TOOLED
+from rheostat.tasks.language.tool_environments import ToolEnvironment
+from rheostat.tasks.language.verifiers_tasks import PREFIX as VERIFIED
+from rheostat.tasks.language.verifiers_tasks import VerifiersTasks
 from rheostat.tasks.language.word_sums import WordSums
 
 LANGUAGE_TASKS: dict[str, str] = {
@@ -45,11 +53,16 @@ LANGUAGE_TASKS: dict[str, str] = {
     "text-shop": "a good to be searched for and bought, in several turns",
     "text-negotiation": "a price to be agreed on with a seller, in several turns",
     "twenty-questions": "an animal to be found by questions, in several turns",
+    "planned-questions": "twenty-questions, where every turn is a hidden plan and a message between tags",
+    "planned-negotiation": "text-negotiation, where every turn is a hidden plan and a message between tags",
     "policy-zoo": "strings of a family of synthetic policies, for reward models that tell policies apart; has a tiny untrained base",
     "word-sums": "word problems in plain English, as chat prompts, for real models; its base is SmolLM2-135M",
     NAME: "text adventures in houses that TextWorld generates (extra 'textworld'), in several turns",
     f"{WEB}TASK": "a task of MiniWoB++ on web pages in a real headless Chromium (extra 'miniwob'), in several turns",
     f"{SPEAKING}ID": "an environment of Gymnasium that takes and shows text, of yours or of a package",
+    f"{SERVED}URL": "an environment of OpenEnv behind a server, http or ws",
+    f"{TOOLED}MODULE:CLASS": "an environment written for TRL's environment_factory, whose methods are tools",
+    f"{VERIFIED}ID": "tasks of a verifiers v1 taskset (extra 'verifiers')",
     f"{PREFIX}NAME": "any data set of reasoning-gym (extra 'reasoning')",
 }
 TASKS: dict[str, type[Any]] = {
@@ -63,10 +76,21 @@ TASKS: dict[str, type[Any]] = {
     "operation-chains": OperationChains,
     "guess-number": GuessNumber,
     **{game.name: game for game in (TextSokoban, TextMaze, TextCorridor, TextShop, TextNegotiation, TwentyQuestions)},
+    "planned-questions": PlannedQuestions,
+    "planned-negotiation": PlannedNegotiation,
     "policy-zoo": PolicyZoo,
     "word-sums": WordSums,
 }
 """Tasks whose fields are their knobs."""
+ADAPTERS: dict[str, type[Any]] = {
+    PREFIX: ReasoningGym,
+    SPEAKING: GymnasiumText,
+    WEB: WebPages,
+    SERVED: OpenEnvText,
+    TOOLED: ToolEnvironment,
+    VERIFIED: VerifiersTasks,
+}
+"""Tasks of others, by what their names begin with; their knobs are the keyword arguments."""
 
 
 def is_language_task(name: str) -> bool:
@@ -75,7 +99,12 @@ def is_language_task(name: str) -> bool:
         found = plugins.load("tasks", name)
         if isinstance(found, type) and dataclasses.is_dataclass(found):
             TASKS[name] = found
-    return name in TASKS or name == NAME or name.startswith((PREFIX, SPEAKING, WEB))
+    return name in TASKS or name == NAME or adapter_of(name) is not None
+
+
+def adapter_of(name: str) -> str | None:
+    """What the name of another's task begins with; None where it is no such name."""
+    return next((prefix for prefix in ADAPTERS if name.startswith(prefix)), None)
 
 
 def language_task(name: str, **knobs: Any) -> LanguageTask:
@@ -85,24 +114,30 @@ def language_task(name: str, **knobs: Any) -> LanguageTask:
         RheostatError: unknown name or knob, or knobs that make no task.
     """
     if is_language_task(name) and name in TASKS:
-        known = knobs_of(name)
-        for knob in knobs:
-            if knob not in known:
-                raise unknown(f"knob of {name}", knob, known)
+        refuse_unknown(name, knobs)
         task: LanguageTask = TASKS[name](**knobs)
         return task
-    if name.startswith(PREFIX):
-        return ReasoningGym(name.removeprefix(PREFIX), **knobs)
-    for knob in knobs:
-        if knob not in knobs_of(name):
-            raise unknown(f"knob of {name}", knob, knobs_of(name))
     if name == NAME:
+        refuse_unknown(name, knobs)
         return TextWorld(**knobs)
-    if name.startswith(WEB):
-        return WebPages(name.removeprefix(WEB), **knobs)
-    if name.startswith(SPEAKING):
-        return GymnasiumText(name.removeprefix(SPEAKING), **knobs)
+    if (prefix := adapter_of(name)) is not None:
+        if prefix != PREFIX:  # a data set of reasoning-gym has options of its own
+            refuse_unknown(name, knobs)
+        adapted: LanguageTask = ADAPTERS[prefix](name.removeprefix(prefix), **knobs)
+        return adapted
     raise unknown("language task", name, LANGUAGE_TASKS)
+
+
+def refuse_unknown(name: str, knobs: Iterable[str]) -> None:
+    """Refuse knobs that a task does not have.
+
+    Raises:
+        RheostatError: naming the knob.
+    """
+    known = knobs_of(name)
+    for knob in knobs:
+        if knob not in known:
+            raise unknown(f"knob of {name}", knob, known)
 
 
 def knobs_of(name: str) -> list[str]:
@@ -115,7 +150,6 @@ def knobs_of(name: str) -> list[str]:
         raise unknown("language task", name, LANGUAGE_TASKS)
     if name in TASKS:
         return [field.name for field in dataclasses.fields(TASKS[name]) if field.name != "name"]
-    others: dict[str, Any] = {PREFIX: ReasoningGym, NAME: TextWorld, WEB: WebPages, SPEAKING: GymnasiumText}
-    adapter = next(found for start, found in others.items() if name.startswith(start))
+    adapter: Any = TextWorld if name == NAME else ADAPTERS[adapter_of(name) or PREFIX]
     parameters = inspect.signature(adapter.__init__).parameters.values()
     return [parameter.name for parameter in parameters if parameter.kind is inspect.Parameter.KEYWORD_ONLY]

@@ -326,11 +326,12 @@ def total_scores(steps: Sequence[tuple[Sequence[int], Scores]], count: int) -> S
     for rows, scores in steps:
         metrics |= scores.metrics
         for row, one in zip(rows, grades_of(scores), strict=True):
-            totals[row] = _added(totals[row], one)
+            totals[row] = added(totals[row], one)
     return Scores.from_grades(totals, metrics)
 
 
-def _added(before: Grade, now: Grade) -> Grade:
+def added(before: Grade, now: Grade) -> Grade:
+    """The verdict on a conversation so far and on its next turn."""
     if before.failed:
         return before
     rewards = [each.reward for each in (before, now) if each.reward is not None]

@@ -22,6 +22,7 @@ from rheostat.streams import derive_seed
 from rheostat.tasks.language.games.corridor import TextCorridor
 from rheostat.tasks.language.games.maze import TextMaze
 from rheostat.tasks.language.games.negotiation import TextNegotiation
+from rheostat.tasks.language.games.planned import PlannedNegotiation, PlannedQuestions
 from rheostat.tasks.language.games.players import Played, careless, play
 from rheostat.tasks.language.games.shop import TextShop
 from rheostat.tasks.language.games.sokoban import TextSokoban
@@ -92,6 +93,8 @@ GAME_RECIPES: dict[str, GameRecipe] = {
         GameRecipe("text-shop", TextShop(), carelessness=0.3, steps=250, batch=16),
         GameRecipe("text-negotiation", TextNegotiation(), carelessness=0.4, steps=200),
         GameRecipe("twenty-questions", TwentyQuestions(), carelessness=0.3, steps=900),
+        GameRecipe("planned-questions", PlannedQuestions(), carelessness=0.3, games=200, steps=300),
+        GameRecipe("planned-negotiation", PlannedNegotiation(), carelessness=0.4, games=200, steps=120),
         # After a single step: knows nothing and costs a second. For trying out commands and smoke forms of studies.
         GameRecipe("untrained-games", TextCorridor(), games=8, steps=1, model=ModelSize(32, 1, 2, 1, 16, 32)),
     )
