@@ -1,4 +1,4 @@
-"""The commands ``rheostat dataset make`` and ``rheostat dataset show``."""
+"""The commands ``rheostat dataset make``, ``import``, ``relabel`` and ``show``."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class MakeDataset:
 
     task: Positional[str]
     """A control task; `rheostat list` shows what there is."""
-    kind: Positional[Literal["random", "medium", "expert", "medium-replay", "medium-expert", "medium-random", "random-expert"]]
-    """Who acts: uniform actions, the half-trained teacher, the trained one, the teacher in training, or two of them one after the other."""
+    kind: Positional[Literal["random", "rnd", "medium", "expert", "medium-replay", "medium-expert", "medium-random", "random-expert"]]
+    """Who acts: uniform actions, a policy that looks for what is new and knows no reward (rnd), the half-trained teacher, the trained one,
+    the teacher in training, or two of them one after the other."""
     steps: int = option(100_000, at_least=1)
     """Steps of the data set; medium-replay has fewer where the teacher's training until the medium policy was shorter."""
     seed: int = option(0, at_least=0, at_most=2**63 - 1)
@@ -37,7 +38,7 @@ class MakeDataset:
     mixture: float = option(0.5, above=0, below=1)
     """Share of the first policy's steps in kinds of two policies."""
     reference: bool = True
-    """Measure the returns that count as 0 and 100 percent where none are published; this needs a teacher even for random data."""
+    """Measure the returns that count as 0 and 100 percent where none are published; this needs a teacher even for random and rnd data."""
     num_envs: int = option(8, at_least=1)
     """Environments side by side; part of the definition of the data."""
     backend: Literal["auto", "envpool", "gymnasium"] = "auto"
@@ -165,14 +166,45 @@ class ImportDataset:
 
 
 @dataclass
+class RelabelDataset:
+    """Give an offline data set another reward: the same steps, with a reward that is a function of the observation after the action."""
+
+    path: Positional[str]
+    """Folder of the data set, or the id of a local Minari data set."""
+    reward: str
+    """FILE.py:NAME of a function from observations [N, k] to N rewards."""
+    output: Path
+    """Folder to write."""
+    repair: Repairs = field(default_factory=Repairs)
+    json: bool = False
+    """Print JSON."""
+
+    def run(self) -> None:
+        """Do it."""
+        from rheostat.analysis.later_rewards import reward_of
+        from rheostat.buffers.offline_summary import summarise
+        from rheostat.collect.control.offline_data import load_for, relabelled
+
+        if (self.output / "data").exists():
+            raise RheostatError(f"{self.output} already holds a data set: choose another --output.")
+        data = relabelled(load_for(None, self.path, **dataclasses.asdict(self.repair)), reward_of(self.reward))
+        data.save(self.output)
+        if self.json:
+            print_json({"path": str(self.output)} | summarise(data))
+        else:
+            print_summary(self.output, summarise(data))
+
+
+@dataclass
 class Dataset:
-    """Make, import or show offline data sets in Minari's format: `make TASK KIND`, `import FILE TASK`, `show PATH`."""
+    """Make, import, relabel or show offline data sets: `make TASK KIND`, `import FILE TASK`, `relabel PATH`, `show PATH`."""
 
     # Without a prefix of its own; those of the options below stay (--repair.outside).
 
     action: Annotated[
         Annotated[MakeDataset, tyro.conf.subcommand("make")]
         | Annotated[ImportDataset, tyro.conf.subcommand("import")]
+        | Annotated[RelabelDataset, tyro.conf.subcommand("relabel")]
         | Annotated[ShowDataset, tyro.conf.subcommand("show")],
         tyro.conf.arg(name=""),
     ]

@@ -78,7 +78,12 @@ class Evaluate:
     prompts: Path | None = None
     """With --model: a file of prompts; a twentieth of them is validated on, or what --environment validation_share says."""
     reward: tuple[str, ...] = ()
-    """With --model: reward functions, as for training."""
+    """With --model: reward functions, as for training. Of a run without rewards (td-jepa): rewards that it was never trained for, each a
+    FILE.py:NAME of a function from the observations after the action, [N, k], to N numbers."""
+    goal: tuple[float, ...] = ()
+    """Of a run without rewards: an observation that the policy is to reach."""
+    goal_distance: float = option(0.1, above=0)
+    """With --goal: how near counts as reached, in the units of the observation."""
     environment: Annotated[dict[str, str], tyro.conf.arg(metavar="NAME VALUE ...")] = field(default_factory=dict)
     """With --model: options of the task, as names and JSON values."""
     max_new_tokens: int = option(0, at_least=0)
@@ -113,7 +118,11 @@ class Evaluate:
     def run(self) -> None:
         from rheostat import api
 
+        if not self.goal and self.goal_distance != 0.1:
+            raise RheostatError("--goal-distance says how near to a --goal is near enough: name the goal too.")
         if self.model is not None:
+            if self.goal:
+                raise RheostatError("--goal is for control policies, and --model is a language model: leave it out.")
             if self.run_directory is not None:
                 raise RheostatError("A run and a --model are two things to evaluate: name one of them.")
             if self.best:
@@ -124,7 +133,7 @@ class Evaluate:
             return
         if self.run_directory is None:
             raise RheostatError("Say what to evaluate: the directory of a run, or a model with --model.")
-        ignored = [name for name in ("task", "prompts", "reward", "environment", "max_new_tokens") if getattr(self, name)]
+        ignored = [name for name in ("task", "prompts", "environment", "max_new_tokens") if getattr(self, name)]
         if ignored:
             raise RheostatError(f"--{ignored[0].replace('_', '-')} goes with --model: a run is evaluated on its own task.")
         run = api.load(self.run_directory, sandbox=self.sandbox, at="best" if self.best else None)
@@ -132,6 +141,9 @@ class Evaluate:
             print(note, file=sys.stderr)
         if self.sandbox is not None and table.entry(run.settings.method).domain != "language":
             raise RheostatError(f"--sandbox is for graders of language runs: {run.settings.method} has none.")
+        if self.reward or self.goal:
+            self.zero_shot(run)
+            return
         if table.entry(run.settings.method).domain == "language":
             if self.video:
                 raise RheostatError(f"--video is for control policies, and {run.settings.method} trains a language model: leave it out.")
@@ -148,6 +160,33 @@ class Evaluate:
             print_json(result)
         else:
             print_table("Evaluation", ["result", "value"], in_words(result), numbers=["value"])
+
+    def zero_shot(self, run: Any) -> None:
+        """Evaluate a control run for rewards, or a goal, that it was not trained for."""
+        from rheostat.analysis.later_rewards import evaluate_goal, evaluate_rewards
+
+        if table.entry(run.settings.method).domain != "control" and self.reward:
+            raise RheostatError("--reward goes with --model: a run is evaluated on its own task.")
+        if self.reward and self.goal:
+            raise RheostatError("A policy is evaluated for rewards or for a goal: leave --reward or --goal out.")
+        if self.video:
+            raise RheostatError("--video films a run's own task: leave it out, or leave --reward and --goal out.")
+        facts = {"run": str(self.run_directory), "steps": run.method.steps}
+        episodes = self.episodes or 20
+        if self.goal:
+            result = facts | evaluate_goal(run, self.goal, self.goal_distance, episodes)
+            if self.json:
+                print_json(result)
+            else:
+                print_table("Evaluation", ["result", "value"], in_words(result), numbers=["value"])
+            return
+        rows = evaluate_rewards(run, self.reward, episodes)
+        if self.json:
+            print_json(facts | {"rewards": rows})
+            return
+        cells = [[row["reward"], f"{row['return']:.4g}", f"[{row['low']:.4g}, {row['high']:.4g}]"] for row in rows]
+        title = f"{run.settings.method} on {run.settings.task}: rewards given after training, {episodes} episodes each"
+        print_table(title, ["reward", "return", "95 % interval"], cells, numbers=["return"])
 
     def filmed(self, run: Any) -> dict[str, str]:
         """Where the film is; where there can be none, a sentence says why, and the evaluation stands."""

@@ -3,6 +3,7 @@
 | kind | behaviour policy |
 |---|---|
 | random | uniform actions |
+| rnd | PPO that climbs the novelty of what it meets, and no reward (:mod:`rheostat.training.exploring`) |
 | medium | the teacher's first policy with a return at a given share of the way from random to expert (a half; D4RL took about a third) |
 | expert | the teacher's last policy |
 | medium-replay | the teacher in training, until it had the medium policy: the requested number of steps of what it collected |
@@ -25,12 +26,14 @@ from rheostat.collect.control.offline_data import record, replayed, uniform
 from rheostat.errors import RheostatError, unknown
 from rheostat.streams import Streams, derive_seed
 from rheostat.tasks.control.reference_returns import D4RL_SOURCE, MEASURED_SOURCE, published
+from rheostat.training.exploring import explored
 from rheostat.training.identity import versions
 from rheostat.training.progress import Bar, Progress, Silent
 from rheostat.training.teachers import EnvironmentSpec, Teacher, TeacherRecipe, teacher_for
 
 KINDS: dict[str, tuple[str, ...]] = {
     "random": ("random",),
+    "rnd": ("rnd",),
     "medium": ("medium",),
     "expert": ("expert",),
     "medium-replay": ("replay",),
@@ -39,6 +42,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "random-expert": ("random", "expert"),
 }
 """Kind to the parts it is made of."""
+REWARD_FREE = ("random", "rnd")
+"""Kinds whose behaviour knows no reward, so that no teacher is needed for it."""
 
 
 class Order(NamedTuple):
@@ -117,7 +122,7 @@ def make_dataset(
     spec = EnvironmentSpec(task, backend, environment_options or {})
     display = (Bar(f"teacher of {task}") if progress else Silent()) if isinstance(progress, bool) else progress
     teaching: Teacher | None = None
-    if KINDS[kind] != ("random",) or (reference and published(task) is None):
+    if kind not in REWARD_FREE or (reference and published(task) is None):
         teaching = teacher_for(spec, seed, teacher, progress=display, cache=cache)
     first = round(steps * mixture)
     sizes = [steps] if len(KINDS[kind]) == 1 else [first, steps - first]
@@ -160,6 +165,10 @@ def _part(name: str, steps: int, order: Order, spec: EnvironmentSpec, teaching: 
             return record(
                 uniform(environments.action_space), environments, steps, generator=generator, facts={"behaviour": "uniform actions"}
             )
+        if name == "rnd":
+            blocks = explored(spec, steps, order.seed, order.num_envs, progress)
+            facts = {"behaviour": "PPO on the novelty of random network distillation"}
+            return replayed(blocks, steps, environments, generator=generator, facts=facts)
         assert teaching is not None
         number = len(teaching.policies) - 1 if name == "expert" else teaching.medium(order.medium_share)
         learned = f"{teaching.policies[number]['steps']:,} steps"

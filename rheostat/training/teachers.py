@@ -136,7 +136,7 @@ class Teacher:
         return cast(Draw, context.draw)
 
     def _learner(self, number: int) -> Learner:
-        learner = _build(self.spec, self.seed, self.recipe)
+        learner = learner_of(self.spec, self.seed, self.recipe)
         state = self._states[number]
         cast(nn.Module, learner.policy).load_state_dict(state["policy"])
         if "observations" in learner.context.stores:
@@ -153,7 +153,7 @@ class Teacher:
         progress = progress or Silent()
         until = self.policies[number]
         blocks: list[Trajectories] = []
-        learner = _build(self.spec, self.seed, self.recipe)
+        learner = learner_of(self.spec, self.seed, self.recipe)
         progress.note(f"Training the teacher again for the data of its first {until['steps']:,} steps.")
         progress.start(0, until["steps"], "environment steps")
         try:
@@ -228,7 +228,8 @@ def _settings(spec: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> Settin
     )
 
 
-def _build(spec: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> Learner:
+def learner_of(spec: EnvironmentSpec, seed: int, recipe: TeacherRecipe) -> Learner:
+    """An untrained teacher."""
     settings = _settings(spec, seed, recipe)
     torch.set_num_threads(settings.threads)  # sums over other numbers of threads differ in their last digits
     return cast(Learner, build_method(settings, spec.task))
@@ -243,7 +244,7 @@ def _training(learner: Learner) -> Iterator[tuple[Trajectories, Metrics]]:
 
 def _train(spec: EnvironmentSpec, seed: int, recipe: TeacherRecipe, progress: Progress) -> dict[str, Any]:
     """Train a teacher: its policies with their returns, and the reference returns."""
-    learner = _build(spec, seed, recipe)
+    learner = learner_of(spec, seed, recipe)
     context = learner.context
     policies: list[dict[str, Any]] = []
     due = 0.0

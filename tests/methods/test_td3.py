@@ -138,3 +138,16 @@ def test_the_scale_of_the_critic_cancels() -> None:
 def test_settings_that_mean_nothing_are_refused(options: dict[str, Any], sentence: str) -> None:
     with pytest.raises(RheostatError, match=sentence):
         built("td3", **options)
+
+
+def test_no_imitation_is_td3_on_a_data_set() -> None:
+    """The policy moves up the first critic alone, whatever the data did."""
+    moves = []
+    for turned in (1.0, -1.0):
+        method = built("td3-bc", alpha=None)
+        rows, before = one_batch(method), method.actor.parameters.vector.detach().clone()
+        rows.action = turned * rows.action
+        assert "distance_to_data" not in method.step(DeterministicActorStep, rows)
+        moves.append(method.actor.parameters.vector.detach() - before)
+        method.close()
+    assert torch.equal(moves[0], moves[1]) and bool(moves[0].any())

@@ -24,6 +24,7 @@ from rheostat.errors import RheostatError
 from rheostat.tasks.control.environments import Environments
 from rheostat.tasks.control.reference_returns import D4RL_SOURCE, published
 from rheostat.tasks.control.spaces import ObservationEncoder
+from rheostat.tasks.control.state_rewards import StateReward
 from rheostat.trajectories import Trajectories, Transitions, join_in_time
 
 if TYPE_CHECKING:
@@ -115,6 +116,32 @@ def import_for(environments: Environments, source: str | Path, repairs: Repairs)
         data.reference, data.reference_source = found, D4RL_SOURCE
     vars(data).pop("digest", None)  # it names the task
     return data
+
+
+def relabelled(data: OfflineData, reward: StateReward) -> OfflineData:
+    """The same steps with another reward, that of the state after each action; without reference returns, which were of the old one.
+
+    Args:
+        data: the steps.
+        reward: what is paid.
+
+    Raises:
+        RheostatError: the reward cannot be computed from the observations of the data.
+    """
+    rows = data.transitions.clone(recurse=False)
+    rows.reward = reward(rows.next_observation)
+    return OfflineData(
+        rows,
+        data.breaks,
+        observation_space=data.observation_space,
+        action_space=data.action_space,
+        task=data.task,
+        drawn_action=data.drawn_action,
+        cut=data.cut,
+        continued=data.continued,
+        facts=data.facts | {"reward": reward.name},
+        name=f"{data.name} with the reward {reward.name}",
+    )
 
 
 def uniform(space: Space) -> Draw:

@@ -41,8 +41,8 @@ class TD3BC:
     gamma: float = option(0.99, share=True)
     """Discount per step."""
     networks: TwinCritics = TwinCritics()
-    alpha: float = option(2.5)
-    """Weight of the critic against imitation."""
+    alpha: float | None = option(2.5)
+    """Weight of the critic against imitation; None imitates nothing: TD3 on a data set."""
     log: Logging = Logging()
     dial: Dial = Dial()
     """Not for these methods: replay is what they are."""
