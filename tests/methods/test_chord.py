@@ -183,7 +183,7 @@ def test_every_method_of_experts_takes_a_file(method: str, model: str, tmp_path:
     file = experts(tmp_path / "e.jsonl", task, 100)
     one = built(method, model, task, experts=file, expert_missing="skip", max_new_tokens=48)
     metrics = one.turn()
-    assert metrics["expert_rows"] == 100 and metrics["gradient_steps"] >= 1
+    assert metrics["expert_rows"] == 100 and metrics["gradient_steps"] >= (method != "cog-rethinker")  # which imitates only what was right
     covered = {row.key for row in one.context.setup.experts.rows}
     assert {prompt.key for prompt in one.context.graded.prompts} <= covered
 
