@@ -36,7 +36,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) --editable '.[test,docs,data,reasoning,math,code,champ,openenv,peft,gguf,encoder,fleet,textworld,miniwob,offline,agents,images,tensorboard,trackio,wandb,mlflow,tune,fast]'
+	$(PIP) --editable '.[test,docs,data,reasoning,math,code,javascript,champ,openenv,peft,gguf,encoder,fleet,textworld,miniwob,offline,agents,images,tensorboard,trackio,wandb,mlflow,tune,fast]'
 	touch $@
 
 $(VENV)/.installed-docs: $(VENV)/.installed

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from benchmarks.language import peak_mb
@@ -48,6 +49,8 @@ SHARED: dict[str, Any] = {
     "evaluate_every": 0,
 }
 PLAIN, WITH_KL = "GRPO", "GRPO with a KL"
+GROUPS = Path(__file__).parents[1] / "tests" / "groups.jsonl"
+"""Of equivalent and inequivalent answers, in the vocabulary of the base."""
 LIMIT = 0.15
 """Net overhead that is worth a remark."""
 
@@ -77,6 +80,8 @@ SIDES = {
     "RISE": Side("rise"),
     "RLFR": Side("rlfr", {"offline_steps": 0}),
     "AceReason": Side("acereason"),
+    "REINFORCE++": Side("reinforce-pp"),
+    "OORL": Side("oorl", {"representations": str(GROUPS), "groups_per_batch": 4}, "REINFORCE++"),
     "OPRL": Side("oprl"),
     "PRIME": Side("prime"),
     "RWR": Side("rwr", {"compare_with_start": False}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from rheostat.methods import table
@@ -22,6 +23,8 @@ def lesson_of(method: str) -> str | None:
 
 ANNOTATED = tuple(name for name in table.METHODS if lesson_of(name) is not None)
 """Methods that do not sample by default."""
+GROUPS = Path(__file__).parent / "groups.jsonl"
+"""Groups of three-address code in the vocabulary of the tiny models."""
 
 
 def sums(count: int = 100) -> list[Row]:

@@ -72,6 +72,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "online-dpo": {"baselines-preference": ("online_dpo_*",)},
     "oprl": {"oprl": ("*",)},
     "orpo": {"baselines-preference": ("orpo_*",)},
+    "oorl": {"oorl": ("*",)},
     "osp": {"osp": ("*",)},
     "ospo": {"ospo": ("*",)},
     "pmoe": {"pmoe": ("sac_update*",)},

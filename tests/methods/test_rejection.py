@@ -47,7 +47,8 @@ def test_what_is_rejected_is_as_if_it_had_never_been_there(method: str, model: s
     own = TOKENS.get(method, {})
     rejecting, without = built(method, model, **NEAR, **own), built(method, model, **own)
     batch, other = drifted(rejecting), drifted(without)
-    mine = (other.rows.source != int(Source.EXPERT)) & other.rows.mask
+    others = torch.tensor([int(Source.EXPERT), int(Source.ANNOTATION)])
+    mine = ~torch.isin(other.rows.source, others) & other.rows.mask
     metrics = update_of(rejecting).improve(rejecting.context, batch)
     other.rows.mask[::2] &= ~mine[::2]
     expected = update_of(without).improve(without.context, other)

@@ -10,6 +10,7 @@ from rheostat.methods import table
 from rheostat.tasks.language import ChainSum, FilePrompts, GuessNumber
 from rheostat.tasks.language.characters import character_tokenizer
 from rheostat.tasks.language.preference_rows import PreferencePrompts
+from rheostat.tasks.language.translations import Translations
 from tests.annotated import annotated
 from tests.methods.test_language_methods import Odd
 from tests.plain import losses
@@ -67,6 +68,14 @@ def labels() -> PreferencePrompts:
 def zoo() -> PreferencePrompts:
     """The same, of two policies."""
     return annotated("polar")
+
+
+class Translated(Translations):
+    """Programs that a random model can get right."""
+
+    def verifier(self) -> Any:
+        """Odd or even."""
+        return Odd()
 
 
 def case(name: str, loss: Any, *, sees: frozenset[str] | set[str] = frozenset(), **others: Any) -> Case:
@@ -231,6 +240,9 @@ JUDGED: dict[str, Any] = {
     "prompts_per_batch": "left out", "group_size": "left out", "environment_options": "left out", "answers_per_batch": 5
 }  # fmt: skip
 REWARDED = {"prompts_per_batch": 6}
+GROUPED: dict[str, Any] = {
+    "task": Translated, "prompts_per_batch": 2, "groups_per_batch": 3, "equivalents": 3, "inequivalents": 2, "max_new_tokens": 31
+}  # fmt: skip
 ANNOTATIONS = [
     case("ipo", partial(losses.dpo, link=lambda a, b, *_: (a - b - 5.0) ** 2), minibatches=2, **PAIRED),
     case("ipo/mean", partial(losses.dpo, link=lambda a, b, m, n: (a / m - b / n - 1.0) ** 2), scale="mean", beta=0.5, **PAIRED),
@@ -253,6 +265,13 @@ ANNOTATIONS = [
          refresh_every=2, sees=STALE, **REWARDED),
     case("dpo/taught", partial(losses.dpo, link=LINKS["nca"]), link="nca", beta=0.5, data="taught", kept=losses.has_both, turns=2,
          prompts_per_batch=4, group_size=3, max_new_tokens=16, refresh_every=0, sees=EXPERT - {"source fresh"}),
+    case("oorl", partial(losses.oorl, weight=0.5, beta=0.3, kl=0.1), preference_weight=0.5, beta=0.3, kl_coefficient=0.1,
+         sees={"clipped below", "a variance above 0"}, **GROUPED),
+    case("oorl/variance", partial(losses.oorl, weight=2.0, beta=0.5, spread=0.3, sample=True, inside=True), preference_weight=2.0, beta=0.5,
+         spread_weight=0.3, variance="sample", beta_inside_variance=True, kl_coefficient=0.0, micro_batch_rows=7,
+         **GROUPED),
+    case("oorl/pairs", partial(losses.oorl, weight=1.0, beta=0.1), preference_weight=1.0, kl_coefficient=0.0,
+         **GROUPED | {"equivalents": 1, "inequivalents": 1}),
     case("osp", partial(losses.osp, beta=0.3), beta=0.3, kept=losses.compared_with_others, turns=2, group_size=4, minibatches=2,
          sees={"a baseline that is not the first"}),
     case("osp/difference", partial(losses.osp, beta=0.1, form="difference", first=True), beta=0.1, labels="difference", baseline="first",

@@ -651,6 +651,28 @@ def dpo(world: World, rows: list[Row], *, link: Callable[[Tensor, Tensor, int, i
     return total / len(pairs)
 
 
+def groups(world: World, rows: list[Row], *, beta: float, spread: float = 1.0, sample: bool = False, inside: bool = False) -> Tensor:
+    """GEPO of OORL: the link on the difference of two means of log-ratios, and the variance of those that mean the same."""
+    ratio = {row: sum_all([now - base for now, base in zip(world.now(row), row.reference, strict=True)]) for row in rows}
+    units = sorted({int(row.unit or 0) for row in rows})
+    total = torch.zeros((), dtype=torch.float64)
+    for unit in units:
+        good, bad = ([ratio[row] for row in rows if row.unit == unit and bool(row.facts["chosen"]) == side] for side in (True, False))
+        middle = sum_all(good) / len(good)
+        squares = sum_all([(each - middle) ** 2 for each in good]) / (len(good) - sample if len(good) > 1 else 1)
+        total = total - sigmoid(beta * (middle - sum_all(bad) / len(bad))).log() + spread * squares * (beta**2 if inside else 1)
+        world.seen |= {"a variance above 0"} if float(squares.detach()) > 0 else set()
+    return total / len(units)
+
+
+def oorl(world: World, rows: list[Row], *, weight: float, kl: float = 0.0, **options: Any) -> Tensor:
+    """OORL: REINFORCE++ on translations, and GEPO on groups, with a weight."""
+    own, fixed = ([row for row in rows if (row.source == Source.ANNOTATION) == side] for side in (False, True))
+    mine = [row for row in world.kept() if row.source != Source.ANNOTATION]
+    worth = credit.whitened({row: credit.to_go(credit.token_rewards(row, kl, row.reward)) for row in mine})
+    return token_mean(surrogate(world, own, worth, 0.2, 0.2)) + weight * groups(world, fixed, **options)
+
+
 def osp(world: World, rows: list[Row], *, beta: float, form: str = "composed", first: bool = False, every: int = 1) -> Tensor:
     """OSP: the cross-entropy to what the policy, or a copy that is taken anew every so many updates, said of all pairs of answers."""
     total, count = torch.zeros((), dtype=torch.float64), 0

@@ -17,7 +17,7 @@ from rheostat.credit import group_advantages as groups
 from rheostat.credit import preference_strength as strength
 from rheostat.credit.token_rewards import reward_at_last_token
 from rheostat.credit.turns import per_step
-from rheostat.objectives import clipping, flow_matching, kl, preference, ratio
+from rheostat.objectives import clipping, flow_matching, group_preference, kl, preference, ratio
 from rheostat.objectives.weights import rejection_mask
 from tests.plain.cases import CASES, METHODS, Sums
 from tests.plain.following import Case, departure, follow
@@ -237,6 +237,12 @@ WRONG: list[tuple[str, str, Any]] = [
     ("online-dpo", "rheostat.objectives.preference_terms.masked_sum", lambda x, mask, dim: x.sum(dim) / mask.sum(dim)),
     ("light-r1", "rheostat.credit.annotations.cosine_length_reward", lambda right, length, **_: right.float()),
     ("dpo/taught", "rheostat.objectives.preference.nca_loss", lambda w, other, beta: -logsigmoid(beta * (w - other))),
+    ("oorl", "rheostat.objectives.group_preference.sigmoid_loss", lambda margin, beta: preference.sigmoid_loss(margin, 2 * beta)),
+    (
+        "oorl/variance",
+        "rheostat.objectives.group_preference.group_preference_loss",
+        changed(group_preference.group_preference_loss, variance="population"),
+    ),
     ("osp", "rheostat.objectives.preference_terms.soft_preference_loss", lambda margin, p, beta: -logsigmoid(beta * margin)),
     ("osp", "rheostat.learner.judging.strength_of", lambda first, second: first),
     ("osp/an earlier judge", "rheostat.learner.judging.strengths", lambda q, *_: strength.strengths(q, "difference")),

@@ -28,6 +28,7 @@ LOSSES: dict[str, tuple[str, str]] = {
     "ipo": ("baselines-preference", "dpo_ipo"),
     "kto": ("baselines-preference", "kto_"),
     "online-dpo": ("baselines-preference", "online_dpo_"),
+    "oorl": ("oorl", "combined/"),
     "oprl": ("oprl", "policy_loss"),
     "orpo": ("baselines-preference", "orpo_"),
     "osp": ("osp", "spce_"),

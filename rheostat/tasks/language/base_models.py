@@ -29,13 +29,11 @@ from rheostat.json_text import read as read_json
 from rheostat.locks import held
 from rheostat.policies.language.model_loading import without_bars
 from rheostat.streams import derive_seed
-from rheostat.tasks.language.chain_sum import ChainSum, final_answer, strategy
+from rheostat.tasks.language.chain_sum import final_answer, strategy
 from rheostat.tasks.language.games.teaching import GAME_RECIPES, GameRecipe, measure_game, train_game_model
-from rheostat.tasks.language.operation_chains import OperationChains
 from rheostat.tasks.language.packaged_models import PACKAGED_MODELS, PackagedModel, convert
-from rheostat.tasks.language.recipes import BASE_RECIPES, BaseRecipe, Lesson
+from rheostat.tasks.language.recipes import BASE_RECIPES, BaseRecipe, Lesson, World
 from rheostat.tasks.language.small_models import IGNORED, Report, new_network, new_optimiser, sample_text, supervised_step
-from rheostat.tasks.language.stack_programs import StackPrograms
 from rheostat.tasks.language.task_interface import Prompt, PromptStream
 
 if TYPE_CHECKING:
@@ -276,9 +274,7 @@ def _pad(rows: list[tuple[list[int], list[int]]], pad: int) -> tuple[Tensor, Ten
     return ids, labels
 
 
-def measure(
-    model: Any, tokenizer: PreTrainedTokenizerFast, task: ChainSum | StackPrograms | OperationChains, count: int = 500, seed: int = 0
-) -> dict[str, float]:
+def measure(model: Any, tokenizer: PreTrainedTokenizerFast, task: World, count: int = 500, seed: int = 0) -> dict[str, float]:
     """Accuracy and share of worked answers of one sample per validation prompt at temperature 1."""
     prompts: list[Prompt] = task.validation(count)
     generator = torch.Generator().manual_seed(derive_seed(seed, "measure base"))

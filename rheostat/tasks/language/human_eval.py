@@ -5,6 +5,9 @@ Chen et al. 2021, "Evaluating Large Language Models Trained on Code", arXiv 2107
 The package's tests are programs themselves. They are read and never run: a problem is taken where every test is of the form
 ``assert candidate(INPUTS) == OUTPUT`` (or ``assert candidate(INPUTS)``, with or without ``not``) with plain values that JSON
 can hold, which 146 of the 164 are. Others compare with a tolerance, draw random inputs or loop, and are left out.
+
+In JavaScript a problem is a translation: the prompt shows the Python function with its solution, and the tests are the same, run by Node.
+Those that ask for what JavaScript's plain values cannot say are left out: integers beyond 2^53, which it rounds.
 """
 
 from __future__ import annotations
@@ -16,13 +19,24 @@ from collections.abc import Iterator
 from importlib import resources
 from typing import Any
 
+from rheostat.credit.verifiers.programs import Language
 from rheostat.errors import MissingExtra
 
+LARGEST_INTEGER = 2**53
 INSTRUCTION = "Complete this Python function. Answer with the whole program in one fenced block.\n\n```python\n{code}```"
 
 
-def human_eval_rows() -> list[dict[str, Any]]:
+TRANSLATION = (
+    "Translate this Python function to JavaScript, as a function {name} with the same arguments. Python's None is null, and lists and "
+    "tuples are arrays. Answer with the whole program in one fenced block.\n\n```python\n{code}```"
+)
+
+
+def human_eval_rows(language: Language = "python") -> list[dict[str, Any]]:
     """Rows of prompts with the columns ``entry_point`` and ``tests``, for the rewards ``programs`` and ``programs-share``.
+
+    Args:
+        language: of the answers: Python's functions are to be completed, or translated to JavaScript.
 
     Raises:
         MissingExtra: the package is not installed.
@@ -30,10 +44,25 @@ def human_eval_rows() -> list[dict[str, Any]]:
     rows = []
     for row in _packaged():
         tests = inputs_and_outputs(row["test"])
-        if tests:
-            prompt = [{"role": "user", "content": INSTRUCTION.format(code=row["prompt"])}]
-            rows.append({"prompt": prompt, "entry_point": row["entry_point"], "tests": tests, "source": row["task_id"]})
+        if tests is None or (language == "javascript" and not _exact(tests)):
+            continue
+        found = {"entry_point": row["entry_point"], "tests": tests, "source": row["task_id"]}
+        if language == "python":
+            text = INSTRUCTION.format(code=row["prompt"])
+        else:
+            text = TRANSLATION.format(name=row["entry_point"], code=row["prompt"] + row["canonical_solution"])
+            found["language"] = language
+        rows.append({"prompt": [{"role": "user", "content": text}], **found})
     return rows
+
+
+def _exact(value: Any) -> bool:
+    """Whether JavaScript has every number in it."""
+    if isinstance(value, dict):
+        return all(map(_exact, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_exact, value))
+    return not isinstance(value, int) or abs(value) <= LARGEST_INTEGER
 
 
 def _packaged() -> Iterator[dict[str, Any]]:

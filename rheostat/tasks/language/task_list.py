@@ -33,6 +33,7 @@ from rheostat.tasks.language.task_interface import LanguageTask
 from rheostat.tasks.language.text_world import NAME, TextWorld
 from rheostat.tasks.language.tool_environments import PREFIX as TOOLED
 from rheostat.tasks.language.tool_environments import ToolEnvironment
+from rheostat.tasks.language.translations import Translations
 from rheostat.tasks.language.verifiers_tasks import PREFIX as VERIFIED
 from rheostat.tasks.language.verifiers_tasks import VerifiersTasks
 from rheostat.tasks.language.word_sums import WordSums
@@ -46,6 +47,7 @@ LANGUAGE_TASKS: dict[str, str] = {
     "stack-programs": "short programs for a stack machine that compute a formula, graded by running them",
     "math-and-code": "chain-sum and stack-programs for one model; learn=math or code trains on one side, both are measured",
     "operation-chains": "a number to be reached from another one by a few operations modulo 11; its base chooses them at random",
+    "translations": "programs of a tiny language put into others, graded by running them; with groups of equivalent representations",
     "guess-number": "a number to be guessed, higher or lower, in several turns; plays with the base of chain-sum",
     "text-sokoban": "boxes to be pushed onto goals, in several turns",
     "text-maze": "the way out of a maze of which one cell is seen, in several turns",
@@ -74,6 +76,7 @@ TASKS: dict[str, type[Any]] = {
     "stack-programs": StackPrograms,
     "math-and-code": MathAndCode,
     "operation-chains": OperationChains,
+    "translations": Translations,
     "guess-number": GuessNumber,
     **{game.name: game for game in (TextSokoban, TextMaze, TextCorridor, TextShop, TextNegotiation, TwentyQuestions)},
     "planned-questions": PlannedQuestions,

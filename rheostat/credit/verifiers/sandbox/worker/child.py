@@ -35,11 +35,14 @@ def become_child(handler: Any, job: dict[str, Any], pipe: int, hello: dict[str, 
         from rheostat.credit.verifiers.sandbox.kernel import die_with_parent
 
         die_with_parent()
-    _limit(job, hello, memory)
+    becomes_program = bool(getattr(handler, "becomes_program", False))
+    if becomes_program and "probe" not in job:
+        handler.prepare(job)
+    _limit(job, hello, memory, becomes_program)
     if hello["level"] in ("kernel", "namespaces"):
         from rheostat.credit.verifiers.sandbox.seccomp import restrict
 
-        restrict()
+        restrict(becomes_program)
 
     def send(kind: int, row: int = 0, content: bytes = b"") -> None:
         wire.write_all(OUT, wire.frame(kind, row, content))
@@ -54,7 +57,8 @@ def become_child(handler: Any, job: dict[str, Any], pipe: int, hello: dict[str, 
     os._exit(0)
 
 
-def _limit(job: dict[str, Any], hello: dict[str, Any], memory: int) -> None:
+def _limit(job: dict[str, Any], hello: dict[str, Any], memory: int, becomes_program: bool) -> None:
+    """Limits of time, files and memory. Node reserves far more addresses than it uses, so what counts of it is the memory it can write."""
     seconds = math.ceil((job["limit"] + job["grace"]) * (job["count"] if job["ordered"] else 1)) + 1
     limits = {resource.RLIMIT_CORE: 0, resource.RLIMIT_CPU: seconds}
     if not {"files", "programs", "network"} & set(hello["needs"]):
@@ -62,7 +66,7 @@ def _limit(job: dict[str, Any], hello: dict[str, Any], memory: int) -> None:
     if hello["level"] == "namespaces":  # counts the threads of this namespace only (Linux 5.14); root is exempt
         limits[resource.RLIMIT_NPROC] = THREADS
     if memory and "programs" not in hello["needs"]:
-        limits[resource.RLIMIT_AS] = memory
+        limits[resource.RLIMIT_DATA if becomes_program else resource.RLIMIT_AS] = memory
     for limit, value in limits.items():
         with contextlib.suppress(ValueError, OSError):  # a lower limit is set already, or this system has none: the measurement tells
             resource.setrlimit(limit, (value, value))
