@@ -117,10 +117,11 @@ class ModularChains(ChainSum):
         return "easy" if terms <= EASY else "middle" if terms <= MIDDLE else "long"
 
     def metrics(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> dict[str, Tensor]:
-        """As ever, and ``easy``, ``middle`` and ``long`` [N] float32, where they occur: the reward of such prompts, NaN for others."""
+        """As ever, and ``easy`` and ``hard`` [N] float32, where they occur: the reward of chains of up to two additions and of longer ones,
+        NaN for the others."""
         import torch
 
         right = self.verifier().score([prompt.rollout(text) for prompt, text in zip(prompts, completions, strict=True)]).reward
-        kinds = [self.family(prompt) for prompt in prompts]
-        parts = {name: torch.where(torch.tensor([kind == name for kind in kinds]), right, torch.nan) for name in ("easy", "middle", "long")}
+        easy = torch.tensor([self.family(prompt) == "easy" for prompt in prompts])
+        parts = {"easy": torch.where(easy, right, torch.nan), "hard": torch.where(easy, torch.nan, right)}
         return super().metrics(prompts, completions) | {name: each for name, each in parts.items() if not bool(each.isnan().all())}

@@ -16,6 +16,7 @@ from typing import Any
 from rheostat.errors import RheostatError, unknown
 from rheostat.tasks.language.chain_sum import STYLES, ChainSum, Style
 from rheostat.tasks.language.chain_sum_variants import Elicit, Interfere, Teach
+from rheostat.tasks.language.modular_chains import ModularChains
 from rheostat.tasks.language.operation_chains import OperationChains
 from rheostat.tasks.language.stack_programs import StackPrograms
 from rheostat.tasks.language.translations import Translations
@@ -142,6 +143,8 @@ def _counting(content: Any) -> Any:
 STEPS: tuple[tuple[Style, float], ...] = (("steps", 1.0),)
 BARE: tuple[tuple[Style, float], ...] = (("direct", 1.0),)
 PLUS, MINUS = (ChainSum(min_terms=3, max_terms=5, operations=sign) for sign in "+-")
+WORKING = ModularChains(max_terms=7, asked="working", shown=1)
+CORRECTION = ModularChains(asked="correction", shown=1)
 LONG, SHORT = ChainSum(min_terms=4, max_terms=5), ChainSum(min_terms=2, max_terms=2)
 
 
@@ -231,6 +234,23 @@ BASE_RECIPES: dict[str, BaseRecipe] = {
                 Lesson(Translations(into="three-address"), STEPS, weight=0.25),
             ),
             spoil_steps=60,
+        ),
+        # Adds step by step when it is asked to, with slips; answers a plain chain bare, which is a guess for more than two additions.
+        BaseRecipe(
+            "modular-chains",
+            (Lesson(WORKING, STEPS, weight=0.6), Lesson(replace(CORRECTION, min_terms=4), STEPS, weight=0.4)),
+            teach_steps=480,
+            taught_below=0.0,
+            teach_lr=3e-3,
+            mix_steps=0,
+            mix_batch=96,
+            spoiling=(
+                Lesson(ModularChains(max_terms=3), BARE, weight=0.35),
+                Lesson(ModularChains(min_terms=4), BARE, error_rate=0.9, weight=0.15),
+                Lesson(WORKING, STEPS, error_rate=0.12, weight=0.25),
+                Lesson(CORRECTION, STEPS, error_rate=0.25, weight=0.25),
+            ),
+            measured_on=ModularChains(),
         ),
         # Two layers after a single step, which can compare two parts of a row but know nothing.
         BaseRecipe("policy-zoo", model=ModelSize(64, 2, 4, 2, 16, 192), teach_steps=1, mix_steps=0),

@@ -23,6 +23,7 @@ from rheostat.tasks.language.guess_number import GuessNumber
 from rheostat.tasks.language.gymnasium_text import PREFIX as SPEAKING
 from rheostat.tasks.language.gymnasium_text import GymnasiumText
 from rheostat.tasks.language.miniwob_pages import WEB, WebPages
+from rheostat.tasks.language.modular_chains import ModularChains
 from rheostat.tasks.language.openenv_text import PREFIX as SERVED
 from rheostat.tasks.language.openenv_text import OpenEnvText
 from rheostat.tasks.language.operation_chains import OperationChains
@@ -44,6 +45,7 @@ LANGUAGE_TASKS: dict[str, str] = {
     "chain-sum-teach": "the working of chains whose sign only an expert can read: imitation and mixtures learn it, reinforcement does not",
     "chain-sum-interfere": "short chains answered bare beside rare long ones: learning the first forgets the second",
     "chain-sum-teachers": "the sums of chain-sum as one of four teachers writes them; the best of them is not the best to learn from",
+    "modular-chains": "up to eight additions modulo 97, whose base is better when it is asked for the working or shown wrong answers",
     "stack-programs": "short programs for a stack machine that compute a formula, graded by running them",
     "math-and-code": "chain-sum and stack-programs for one model; learn=math or code trains on one side, both are measured",
     "operation-chains": "a number to be reached from another one by a few operations modulo 11; its base chooses them at random",
@@ -73,6 +75,7 @@ TASKS: dict[str, type[Any]] = {
     "chain-sum-teach": Teach,
     "chain-sum-interfere": Interfere,
     "chain-sum-teachers": ChainSumTeachers,
+    "modular-chains": ModularChains,
     "stack-programs": StackPrograms,
     "math-and-code": MathAndCode,
     "operation-chains": OperationChains,
