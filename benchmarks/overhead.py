@@ -83,6 +83,7 @@ SIDES = {
     "REINFORCE++": Side("reinforce-pp"),
     "OORL": Side("oorl", {"representations": str(GROUPS), "groups_per_batch": 4}, "REINFORCE++"),
     "OPRL": Side("oprl"),
+    "DialTree-RPO": Side("dialtree-rpo", {"branches": 8}),
     "PRIME": Side("prime"),
     "RWR": Side("rwr", {"compare_with_start": False}),
     "Best-of-N": Side("best-of-n", {"compare_with_start": False}),

@@ -52,6 +52,8 @@ IDLE: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]] = [
     ("cog-rethinker", {"sft_weight": 0.0}, {"dangling": "drop"}, {"sft_weight": 0.1}),
     ("cog-rethinker", {"shots": 0}, {"demonstrations": 2}, {"shots": 1}),
     ("cog-rethinker", {"shots": 0}, {"bm25_b": 0.5}, {"shots": 1}),
+    ("dialtree-rpo", {"prune": "malformed"}, {"topic_threshold": 0.5}, {"prune": "all"}),
+    ("dialtree-rpo", {"kl_coefficient": 0.0}, {"kl_estimator": "k2"}, {"kl_coefficient": 0.1}),
     ("rlfr", {"flow_coefficient": 0.0}, {"flow_layers": (0,)}, {"flow_coefficient": 0.1}),
     ("rlfr", {"flow_coefficient": 0.0}, {"offline_steps": 5}, {"flow_coefficient": 0.1}),
     ("rlfr", {"flow_coefficient": 0.0}, {"flow_top_k": 3}, {"flow_coefficient": 0.1}),

@@ -386,6 +386,28 @@ def test_a_taskset_grades_by_its_own_rewards(addition: Any) -> None:
     assert not {each.key for each in task.validation(5)} & {each.key for each in task.prompts("train", 0).take(50)}
 
 
+def test_a_taskset_is_found_by_its_id(addition: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = (
+        "import verifiers.v1 as vf",
+        "__all__ = ['Sums']",
+        "class Sum(vf.Task[vf.TaskData]):",
+        "    @vf.reward",
+        "    async def brief(self, trace):",
+        "        return float(len(trace.last_reply) < 4)",
+        "class Sums(vf.Taskset[Sum]):",
+        "    def load(self):",
+        "        return [Sum(vf.TaskData(prompt=f'{number} + 1 =')) for number in range(40)]",
+    )
+    (tmp_path / "my_sums_of_ours.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    task = language_task("verifiers:my-sums-of-ours", most=30)
+    prompts = task.prompts("train", 0).take(20)
+    grades = task.verifier().score([prompt.rollout(text) for prompt, text in zip(prompts[:2], ("12", "long answer"), strict=True)])
+    assert grades.reward.tolist() == [1, 0] and prompts[0].content[0]["content"].endswith("+ 1 =")
+    with pytest.raises(RheostatError, match="verifiers:no-such-taskset cannot be loaded"):
+        language_task("verifiers:no-such-taskset")
+
+
 def test_tasks_that_need_a_harness_are_refused(addition: Any) -> None:
     _, kind, sums, config = addition
     kind.NEEDS_CONTAINER = True
