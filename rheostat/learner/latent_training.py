@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -137,6 +137,8 @@ class ChainLessons:
     """AdamW step size of the language model's own weights on the bound; 0 leaves them alone. Later they never move."""
     beta: float = option(1.0, short="elbo_beta", at_least=0)
     """Weight of the KL from the encoder to the transition policy."""
+    encoder_held: float = option(0.8, share=True)
+    """Share of the steps on the bound in which the encoder stays as the clusters taught it; before its states are read, they collapse."""
 
 
 @dataclass(frozen=True)
@@ -326,6 +328,8 @@ def fit_bound(context: Any, chains: Sequence[Steps], rules: StepRules, lessons: 
         for model in models.values():
             model.optimizer.zero_grad(set_to_none=True)
         fit = fit_of(context, some, rules)
+        if number < lessons.encoder_held * lessons.steps:
+            fit = replace(fit, posterior=fit.posterior.detach())
         q = fit.posterior.exp()
         bound = step_bound(q, fit.prior, fit.loglik, before=fit.before, beta=lessons.beta)
         (-bound.elbo.mean()).backward()

@@ -390,7 +390,7 @@ RELATIVES: dict[str, Options] = {
     "ctrls/plain": {},
     "ctrls/options": {"normalise_by_n": True, "eigenvectors": 2, "elbo_beta": 0.5, "adapt_learning_rate": 1e-3, "exploration": 0.0}
     | {"entropy_coefficient": 0.0, "micro_batch_rows": 3, "max_steps": 2},
-    "ctrls/control": {"permute_states": True, "adapt_learning_rate": 1e-3, "entropy_coefficient": 0.1},
+    "ctrls/control": {"permute_states": True, "encoder_held": 0.0, "adapt_learning_rate": 1e-3, "entropy_coefficient": 0.1},
     "ded/plain": {},
     "ded/whole sets": {"choice": "max-sum", "distance_unit": "characters", "normalise_distance": True, "most_solved": 0.9},
     "ded/own teacher": {"experts": None, "questions": 6, "answers_per_question": 2, "most_solved": 1.0},

@@ -26,7 +26,8 @@ is used twice; exploration is part of the density, so that actions far from alph
 
 Reconstruction in more detail: the Dirichlet and its lower bound, the density of the mixture, the baseline, eps from 0.2 to 0 by a line,
 all constants, both networks (one hidden layer), the soft prefix, which is read by the present step alone, and the first-order chain of
-states in the bound. An action's entries are at least 1e-6. In measurements nothing explores.
+states in the bound. The encoder stays as the clusters taught it for most of the lessons (``encoder_held``): where it moves at once, the
+states collapse into one before the model reads them. An action's entries are at least 1e-6. In measurements nothing explores.
 Read-outs [R]: the total concentration says how sure the policy is of its distribution, the entropy of alpha / sum alpha how spread that
 distribution is. No claim is made that either is calibrated.
 The folder ``model`` of a run holds the language model alone; states and transitions are in the run, which ``rheostat evaluate`` reads.
@@ -66,7 +67,14 @@ class CTRLS:
     budget: Budget = Budget()
     dial: Dial = Dial()
 
-    presets: ClassVar[dict[str, dict[str, Any]]] = {"tiny": {"step_separator": ";", "learning_rate": 3e-3, "adapt_learning_rate": 1e-3}}
+    presets: ClassVar[dict[str, dict[str, Any]]] = {
+        "tiny": {
+            "step_separator": ";",
+            "learning_rate": 1e-2,
+            "offline_learning_rate": 3e-3,
+            "adapt_learning_rate": 2e-3,
+        }
+    }
 
     def compose(self) -> Composition:
         """The four answers."""
