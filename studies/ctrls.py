@@ -11,8 +11,9 @@ permuted   as CTRLS, but what the model reads is a random permutation of what wa
 
 Equal in all arms: base, prompts of a seed, lessons (64 prompts x 8 completions, 8 states of 3 eigenvectors, 150 steps of 8 chains at 3e-3,
 the model at 2e-3), 8 prompts x 8 chains, and Adam with one gradient step per batch, at learning rate 1e-2 (offline: 0). No arm was tuned
-against another. Before the rules were written single runs of CTRLS were looked at: with the encoder moving from the first step the states collapsed (a gap below .03 nats), and
-with the learning rates above it was .87; of reinforcement one run of 40 updates at 3e-3 and one of 100 at 1e-2 were seen.
+against another. Single runs of CTRLS were looked at before the rules were written. With the encoder moving from the first step the states
+collapsed (a gap below .03 nats); held, the gap was .87. Of reinforcement, 40 updates at 3e-3 and 100 at 1e-2 were seen: rewards of .22 in
+the first ten updates and about .35 at the end, where the base alone solves .47 of the held-out prompts.
 
 Rules, fixed before the arms were run (matched seeds, looked at as docs/rule.md says):
 
