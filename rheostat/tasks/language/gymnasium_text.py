@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,12 @@ class Speaking:
         if over:
             close(self.environment)
         return Reply(text_of(shown), Grade(number, parts), bool(terminated), bool(truncated))
+
+
+def named(make: partial[Any], name: str) -> partial[Any]:
+    """A function that makes environments, under the name that sentences call them by."""
+    make.__name__ = name  # type: ignore[attr-defined]
+    return make
 
 
 def close(environment: Any) -> None:

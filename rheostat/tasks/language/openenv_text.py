@@ -26,7 +26,7 @@ from urllib.request import Request, urlopen
 
 from rheostat.credit.verifiers.verifier_interface import number_of
 from rheostat.errors import MissingExtra, RheostatError
-from rheostat.tasks.language.gymnasium_text import GymnasiumText
+from rheostat.tasks.language.gymnasium_text import GymnasiumText, named
 
 PREFIX = "openenv:"
 SCHEMES = ("http", "https", "ws", "wss")
@@ -75,8 +75,9 @@ class OpenEnvText(GymnasiumText):
         if address.scheme.startswith("ws"):
             socket_client()  # refuse a missing package now
             session = SocketSession
+        make = named(partial(SpeakingServer, session, url.rstrip("/"), says, shows, patience), PREFIX + url)
         super().__init__(
-            partial(SpeakingServer, session, url.rstrip("/"), says, shows, patience),
+            make,
             turns=turns,
             chat=chat,
             rules=rules,
@@ -85,7 +86,6 @@ class OpenEnvText(GymnasiumText):
             max_new_tokens=max_new_tokens,
             validation_share=validation_share,
         )
-        self.name = PREFIX + url
 
 
 class SpeakingServer:

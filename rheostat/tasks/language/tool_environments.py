@@ -22,12 +22,13 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rheostat.credit.verifiers.verifier_interface import number_of
 from rheostat.errors import RheostatError
-from rheostat.tasks.language.gymnasium_text import GymnasiumText
+from rheostat.tasks.language.gymnasium_text import GymnasiumText, named
 from rheostat.tasks.language.task_interface import Prompt, Split, content_key, is_validation
 
 PREFIX = "trl-environment:"
@@ -72,7 +73,7 @@ class ToolEnvironment(GymnasiumText):
         self.tools, self.takes_seed = inspected(self.factory, known)
         self.given = None if rows is None else read_rows(rows, known)
         super().__init__(
-            self.play,
+            named(partial(self.play), known),
             turns=turns,
             chat=chat,
             rules=rules,
@@ -81,7 +82,6 @@ class ToolEnvironment(GymnasiumText):
             max_new_tokens=max_new_tokens,
             validation_share=validation_share,
         )
-        self.name = known
 
     def play(self) -> ToolPlay:
         """A new environment, with Gymnasium's interface."""
@@ -175,7 +175,7 @@ class ToolPlay:
             inspect.signature(tool).bind(self.environment, **arguments)
         except KeyError as error:
             return f"error: there is no {error}; tools are {', '.join(self.tools)}"
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, RecursionError) as error:
             return f"error: this is no call of a tool ({' '.join(str(error).split())})"
         try:
             return str(getattr(self.environment, name)(**arguments))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import string
 import sys
@@ -49,10 +50,11 @@ class Echo(BaseHTTPRequestHandler):
             self.send_error(500)
             return
         body = json.dumps(self.found(asked)).encode() if self.mood != "garbage" else b"<html>"
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        with contextlib.suppress(BrokenPipeError):  # who waits no longer has gone
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
 
     def found(self, asked: dict[str, Any]) -> Any:
         if self.path == "/reset":
@@ -77,7 +79,7 @@ class Echo(BaseHTTPRequestHandler):
 def server() -> Iterator[tuple[str, type[Echo]]]:
     handler = type("Echo", (Echo,), {"episodes": {}})
     one = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=one.serve_forever, daemon=True).start()
+    threading.Thread(target=one.serve_forever, args=(0.01,), daemon=True).start()
     yield f"http://127.0.0.1:{one.server_port}", handler
     one.shutdown()
     one.server_close()
@@ -142,8 +144,8 @@ def test_a_server_that_is_away_is_one_sentence() -> None:
         ("localhost:8000", {}, "is no address of a server"),
         ("file:///etc/passwd", {}, "is no address of a server"),
         ("http://x", {"says": ""}, "set says"),
-        ("http://x", {"patience": 0.0}, "is seconds above 0"),
-        ("http://x", {"turns": 0}, "takes 1 to 1024 turns"),
+        ("http://x", {"patience": 0.0}, "The patience with openenv:http://x is seconds above 0"),
+        ("http://x", {"turns": 0}, "A conversation of openenv:http://x takes 1 to 1024 turns"),
     ],
 )
 def test_addresses_and_knobs_that_are_none(url: str, knobs: dict[str, Any], said: str) -> None:
@@ -253,6 +255,7 @@ def test_tools_answer_and_the_answer_ends_the_episode() -> None:
         ('{"name": "_hidden"}', "there is no '_hidden'"),
         ('{"name": "guess", "arguments": {"value": 3}}', "this is no call of a tool"),
         ('{"name": ["guess"]}', "this is no call of a tool"),
+        ("[" * 100_000, "this is no call of a tool"),
         ('{"name": "guess", "arguments": 3}', "this is no call of a tool"),
     ],
 )
