@@ -84,6 +84,8 @@ class Rethinking(AroundGroups):
     """Whether right answers of the later stages are imitated."""
     buffers: dict[int, TraceBuffer] = field(default_factory=dict, init=False, compare=False, repr=False)
     """Of each later stage."""
+    beside_the_loss: ClassVar[bool] = True
+    """An expert's solutions are shown, and never learned from."""
     single_turn: ClassVar[str] = "its stages ask for single answers"
     refuses: ClassVar[Mapping[str, str]] = {"expert_share": "the rows that it imitates are the policy's own, with help"}
 
