@@ -262,6 +262,25 @@ def test_lessons_come_once_and_afterwards_only_transitions_move(model: str) -> N
     assert "latent/elbo" not in again and again["latent/exploration"] == pytest.approx(0.2 * 2 / 3) and context.updates == 2
 
 
+def test_an_encoder_that_is_held_stays_as_the_clusters_taught_it(model: str) -> None:
+    encoders = []
+    for held, steps in ((1.0, 1), (1.0, 3), (0.5, 3)):
+        one = built("ctrls", model, **OPTIONS | {"encoder_held": held, "offline_steps": steps, "offline_learning_rate": 1e-2})
+        one.turn()
+        encoders.append(weights(states_of(one).encoder))
+    assert torch.equal(encoders[0], encoders[1]) and (encoders[2] - encoders[0]).abs().max() > 1e-4
+
+
+def test_adapters_learn_the_lessons_in_the_place_of_the_model(model: str) -> None:
+    pytest.importorskip("peft")
+    one = built("ctrls", model, **OPTIONS | {"adapter_rank": 2, "adapt_learning_rate": 1e-2})
+    named = dict(one.policy.named_parameters())
+    start = {name: value.detach().clone() for name, value in named.items()}
+    one.turn()
+    moved = {name for name, value in named.items() if not torch.equal(value, start[name])}
+    assert moved and all("lora_" in name for name in moved)
+
+
 def test_a_model_that_is_not_adapted_stays_as_it_is(model: str) -> None:
     one = built("ctrls", model, **OPTIONS | {"adapt_learning_rate": 0.0})
     start, vectors = weights(one.policy), states_of(one).vectors.detach().clone()
