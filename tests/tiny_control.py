@@ -49,7 +49,14 @@ IMAGINING: dict[str, Any] = {
     "imagined_share": (0.5, 0.5),
 }
 """What imagines, small."""
-REWARD_FREE: dict[str, Any] = {"online_steps": 0, "task_features": 4, "task_hidden": (8,), "task_rows": 100}
+REWARD_FREE: dict[str, Any] = {
+    "steps": 800,
+    "checkpoint_every": 300,
+    "online_steps": 0,
+    "task_features": 4,
+    "task_hidden": (8,),
+    "task_rows": 100,
+}
 """What learns from a data set alone and no rewards, small."""
 OWN: dict[str, dict[str, Any]] = {
     "a2c": {"epochs": 1, "minibatches": 1},
