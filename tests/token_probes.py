@@ -79,6 +79,7 @@ CRITIC: dict[str, Any] = {"prompts_per_batch": 256, "group_size": 1, "minibatche
 """A critic on so small a trunk errs, and whitened errors move the policy where no answer is right: larger batches, smaller steps. With 64
 rows and 1e-2 the policy collapses in two worlds; with these it is above .92 in all, for each of five seeds."""
 OWN: dict[str, dict[str, Any]] = {
+    "oorl": {"preference_weight": 0.0},
     "bapo": {"epochs": 1, "minibatches": 2},
     "chord": {"expert_ratio": 0.2, "mu_valley": 0.2},
     "dapo": {"overlong_buffer": 0, "max_sampling_rounds": 2},

@@ -223,6 +223,8 @@ IDLE: dict[str, str] = {
     "replay.folder": "the name of a folder",
     "clamp_log_ratio": "it acts where a token's probability has changed by a factor of e to the 20, which no tiny run reaches; "
     "tests/objectives/test_clamped_ratios.py",
+    "flat.rule": "it acts where a whole batch has earned the same; tests/methods/test_oorl.py",
+    "representations.file": "the name of a file",
     "gate.max_rounds": "it acts where a policy has solved all prompts; tests/methods/test_self_curation.py",
     "hints.unit": "the tokens of the tiny model are characters; tests/methods/test_ghpo.py has others",
     "rows.unit": "the tokens of the tiny model are characters; tests/methods/test_ded.py has others",

@@ -170,7 +170,7 @@ EXPECTED: dict[str, tuple[dict[str, Any], Callable[[Tensor, Tensor], Tensor]]] =
     "luffy": ({}, mixed_group(lambda p: 0.1 * p / (p + 0.1) ** 2)),
     "nft": ({"dynamic": "none"}, own(centred, GROUPS * SIZE / 1000)),
     "online-dpo": ({}, compared),
-    "oorl": ({"preference_weight": 0.0}, own(standardised, size=GROUPS * SIZE)),
+    "oorl": ({}, own(standardised, size=GROUPS * SIZE)),
     "oprl": ({"entropy_coefficient": 0.0}, own(standardised)),
     "pairwise-policy-gradient": ({}, own(lambda share, deviation: (2 * (1 - share), -2 * share), size=2)),
     "ppo-lm": ({"prompts_per_batch": GROUPS * SIZE}, own(standardised, size=GROUPS * SIZE)),
