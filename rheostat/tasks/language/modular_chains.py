@@ -4,8 +4,9 @@
 stand before, each closed by a colon: ``?9+4=9+4=13;#13:?45+7+8=``. The answer is ``#60`` or ``45+7=52;52+8=60;#60`` whatever the prompt:
 the working may be written after any of them.
 
-Its base answers a plain prompt at once, which is right for one or two additions and a guess for more (1 in 97). Asked for the working it
-is often right up to six additions, and with wrong answers in view now and then up to eight.
+Its base answers a plain prompt at once, which is right one time in ten for one addition and a guess for more (0.02 for three and more, one
+sample each). Asked for the working it slips: it is right with 0.66, 0.39, 0.28, 0.21, 0.12 and 0.07 for one to six additions, and with
+wrong answers in view with 0.08 for seven and eight. It is built in four and a half minutes of a core.
 """
 
 from __future__ import annotations
