@@ -130,6 +130,7 @@ def test_every_method_is_either_looked_at_or_refused() -> None:
             continue
         own: dict[str, dict[str, Any]] = {
             "light-r1": {"length_margin": 1},
+            "oorl": {"preference_weight": 0.0},  # the problem has no groups of representations
             "treepo": {"segment": 2},  # the problem's completions are shorter than one segment of the paper's
             "rlfr": {"offline_steps": 0},  # nor for an expert
             "rise": {"verification_prompts": 0, "solution_rewards": "task"},  # the problem has no words for a judgement
