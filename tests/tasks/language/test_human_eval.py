@@ -88,7 +88,7 @@ def test_without_node_the_command_says_so(monkeypatch: pytest.MonkeyPatch, tmp_p
         main(["problems", "human-eval", "--language", "javascript", "--output", str(tmp_path / "js.jsonl")])
     node_program.cache_clear()
     said = capsys.readouterr().err
-    assert "run by Node, which is not here: install it (Debian's package nodejs)" in said and not (tmp_path / "js.jsonl").exists()
+    assert "Node is not here: install Debian's package nodejs, or the extra 'javascript'" in said and not (tmp_path / "js.jsonl").exists()
 
 
 def test_the_packages_own_solutions_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
