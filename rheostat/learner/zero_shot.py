@@ -69,6 +69,20 @@ class TaskSampling:
 
 
 @dataclass(frozen=True)
+class TaskFeatures:
+    """The encoder of tasks, where it is the only one: psi, or B of forward-backward representations."""
+
+    task_features: int = option(50, at_least=1)
+    """Numbers of these features, and of a task."""
+    task_hidden: tuple[int, ...] = option((256, 256), at_least=1)
+    """Hidden layers of their encoder."""
+    orthonormality: float = option(1.0, at_least=0)
+    """Weight of their orthonormality."""
+    task_learning_rate: float | None = option(None, at_least=0)
+    """Adam step size of their encoder; None takes learning_rate, and 0 freezes it."""
+
+
+@dataclass(frozen=True)
 class TaskPolicies:
     """The policies pi_z and how they move."""
 

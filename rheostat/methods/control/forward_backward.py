@@ -29,24 +29,20 @@ import torch
 from rheostat.learner.actor_critic_updates import Found
 from rheostat.learner.control_models import TrainableNetwork
 from rheostat.learner.stages import Staged
-from rheostat.learner.zero_shot import DrawTasks, TaskActorStep, ZeroShot, encoder, features_told, move_together, next_action, predictor
+from rheostat.learner.zero_shot import (
+    DrawTasks,
+    TaskActorStep,
+    TaskFeatures,
+    ZeroShot,
+    encoder,
+    features_told,
+    move_together,
+    next_action,
+    predictor,
+)
 from rheostat.objectives.latent_prediction import forward_backward_loss, orthonormality, pessimistic
-from rheostat.options import option, value_or
+from rheostat.options import value_or
 from rheostat.parts import Batch
-
-
-@dataclass(frozen=True)
-class BackwardMap:
-    """B, features of states."""
-
-    task_features: int = option(50, at_least=1)
-    """Numbers of B, and of a task."""
-    task_hidden: tuple[int, ...] = option((256, 256), at_least=1)
-    """Hidden layers of B."""
-    orthonormality: float = option(1.0, at_least=0)
-    """Weight of the orthonormality of B."""
-    task_learning_rate: float | None = option(None, at_least=0)
-    """Adam step size of B; None takes learning_rate, and 0 freezes it."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +76,7 @@ class ForwardBackwardStep:
 class ForwardBackward(ZeroShot):
     """The setting of TD-JEPA's experiments on states of DeepMind Control."""
 
-    backward: BackwardMap = BackwardMap()
+    backward: TaskFeatures = TaskFeatures()
 
     presets: ClassVar[dict[str, dict[str, Any]]] = {
         "small": {
