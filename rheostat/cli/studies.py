@@ -35,6 +35,8 @@ class StudyCommand:
     """A tiny form of everything, in seconds; proves nothing."""
     pilot: bool = False
     """A few seeds apart from those of the study: measures what it needs, decides nothing. It comes before the study."""
+    preconditions: bool = False
+    """Of a pilot: run only what its preconditions read, often one arm of many."""
     search: bool = False
     """Give every arm the same small search, on seeds that no verdict uses. Afterwards there is a study NAME-tuned beside NAME."""
     model: str | None = None
@@ -79,6 +81,7 @@ class StudyCommand:
             study = adapted(results.load_study(slug), scale=self.scale, model=self.model, smoke=self.smoke)
             words = ["rheostat", "study", slug, *(["--smoke"] if self.smoke else []), *(["--pilot"] if self.pilot else [])]
             beside = results.cells_folder(study.slug) if self.cells is None else self.cells
+            words += ["--preconditions"] if self.preconditions else []
             words += [] if self.scale is None else ["--scale", self.scale]
             words += [] if self.model is None else ["--model", self.model]
             words += [] if self.seeds is None else ["--seeds", str(self.seeds)]
@@ -88,6 +91,7 @@ class StudyCommand:
                     study,
                     smoke=self.smoke,
                     pilot=self.pilot,
+                    preconditions=self.preconditions,
                     seeds=self.seeds,
                     arms=self.arms,
                     jobs=self.jobs,

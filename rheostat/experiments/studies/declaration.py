@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from rheostat.analysis.verdict import RULE
 from rheostat.errors import RheostatError
-from rheostat.experiments.studies.jobs import Record
+from rheostat.experiments.studies.jobs import Cell, Record
 from rheostat.experiments.studies.judges import code_of
 from rheostat.experiments.studies.rules import Condition, Seeds
 from rheostat.json_text import NotJSON, signed, unsigned
@@ -74,6 +74,34 @@ class Precondition:
 def measured(claims: Sequence[Claim], records: Mapping[str, Record]) -> dict[str, list[dict[str, Any]]]:
     """The preconditions of every claim on a pilot's cells, by claim."""
     return {claim.name: [one.measured(lambda cell: records[cell.key]["result"]) for one in claim.preconditions] for claim in claims}
+
+
+def read_next(claims: Sequence[Claim], records: Mapping[str, Record]) -> list[Cell]:
+    """The cells that preconditions read and that are not there yet: of each precondition the first, and its arm's other seeds.
+
+    What a precondition reads shows only when it is measured, so this is asked again after these cells until nothing is missing.
+    """
+    found: dict[str, Cell] = {}
+    for claim in claims:
+        arms = [list(cells.values()) for cells in claim.arms.values()]
+        for one in claim.preconditions:
+            try:
+                one.measured(lambda cell: _result_of(cell, records))
+            except _Missing as missing:
+                asked = next((cells for cells in arms if missing.cell in cells), [missing.cell])
+                found |= {cell.key: cell for cell in asked if cell.key not in records}
+    return list(found.values())
+
+
+class _Missing(Exception):
+    def __init__(self, cell: Cell) -> None:
+        self.cell = cell
+
+
+def _result_of(cell: Cell, records: Mapping[str, Record]) -> Any:
+    if cell.key not in records:
+        raise _Missing(cell)
+    return records[cell.key]["result"]
 
 
 def not_testable(preconditions: Sequence[Mapping[str, Any]]) -> list[Condition]:

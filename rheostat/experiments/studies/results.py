@@ -17,7 +17,7 @@ from rheostat.experiments.studies import declaration, tuning
 from rheostat.experiments.studies.jobs import Record
 from rheostat.experiments.studies.runner import StudyBar, Watcher, run_cells
 from rheostat.experiments.studies.sources import commit, library_versions, machine
-from rheostat.experiments.studies.study import Claim, Study, adjust, check, compact, content_of, only_arms, report_of
+from rheostat.experiments.studies.study import Claim, Study, adjust, check, compact, content_of, measured_report, only_arms, report_of
 from rheostat.experiments.study_files import FOLDER, RESULTS, studies_folder
 from rheostat.json_text import DIGEST, NotJSON, loads, signed, unsigned
 from rheostat.json_text import read as read_json
@@ -146,6 +146,7 @@ def run_study(
     *,
     smoke: bool = False,
     pilot: bool = False,
+    preconditions: bool = False,
     seeds: int | None = None,
     arms: Sequence[str] = (),
     jobs: int | None = None,
@@ -165,6 +166,7 @@ def run_study(
         study: to run.
         smoke: the tiny form.
         pilot: a few seeds apart from those of the study; measures the preconditions and gives no verdicts.
+        preconditions: of a pilot, only the cells that preconditions read; claims are not judged.
         seeds: the look up to which to go; of a pilot, how many seeds.
         arms: some arms only; claims that need others are computed but get no verdict.
         jobs: processes; None takes one per core, 0 computes in this process.
@@ -180,6 +182,8 @@ def run_study(
     """
     if smoke and pilot:
         raise RheostatError("A study is run in smoke form or as a pilot, not both.")
+    if preconditions and (not pilot or arms):
+        raise RheostatError("Preconditions alone are run of a pilot, with all the arms that they need.")
     folder = cells or cells_folder(study.slug)
     form = "smoke" if smoke else "pilot" if pilot else "other" if arms else "declared"
     out = output or (result_path(study.slug).parent if form in ("declared", "pilot") else folder)
@@ -202,15 +206,20 @@ def run_study(
         for claim in claims:  # not run: the pilot has shown that it cannot be tested here
             if declaration.not_testable(conditions.get(claim.name, [])):
                 judged[claim.name] = claim, report_of(claim, {}, conditions[claim.name])
+        watching = watcher or StudyBar(study.slug)
+        if preconditions:
+            while cells_read := declaration.read_next(claims, records):
+                records |= run_cells(cells_read, folder, jobs=workers, watcher=watching)
+            for claim, measured in zip(claims, declaration.measured(claims, records).values(), strict=True):
+                judged[claim.name] = claim, measured_report(claim, measured)
+            break
         waiting = [claim for claim in claims if claim.name not in judged or judged[claim.name][1]["verdict"] == "undecided"]
         wanted = only_arms(waiting, tuple(arms)) if arms else waiting
-        records |= run_cells(
-            [cell for claim in wanted for cell in claim.cells], folder, jobs=workers, watcher=watcher or StudyBar(study.slug)
-        )
+        records |= run_cells([cell for claim in wanted for cell in claim.cells], folder, jobs=workers, watcher=watching)
         complete = [claim for claim in waiting if all(cell.key in records for cell in claim.cells)]
-        measured = declaration.measured(complete, records) if pilot else conditions
+        found = declaration.measured(complete, records) if pilot else conditions
         for claim in complete:
-            judged[claim.name] = claim, report_of(claim, records, measured.get(claim.name))
+            judged[claim.name] = claim, report_of(claim, records, found.get(claim.name))
         if judged_by_looks:
             declaration.keep(folder, study.slug, declaration.declared(claims), look if form == "declared" else None)
         if all(report["verdict"] != "undecided" for _, report in judged.values()):

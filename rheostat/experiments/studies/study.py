@@ -222,6 +222,12 @@ def report_of(claim: Claim, records: Mapping[str, Record], preconditions: list[d
     return _report(claim, judged, preconditions or [], judged_seeds=True)
 
 
+def measured_report(claim: Claim, preconditions: list[dict[str, Any]]) -> dict[str, Any]:
+    """A claim of which a pilot has run no more than its preconditions need: it is not judged."""
+    unjudged = Condition("not judged: the pilot ran what the preconditions read", "undecided", {})
+    return _report(claim, Judgement([unjudged]), preconditions, judged_seeds=True)
+
+
 def _report(claim: Claim, judged: Judgement, preconditions: list[dict[str, Any]], *, judged_seeds: bool) -> dict[str, Any]:
     seeds = sorted(next(iter(claim.arms.values())))
     curves = {arm: {str(seed): columns for seed, columns in seeds.items()} for arm, seeds in judged.curves.items()}

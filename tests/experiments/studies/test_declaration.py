@@ -110,6 +110,24 @@ def test_a_pilot_measures_and_decides_nothing(run: Runner, tmp_path: Path) -> No
     assert run(pilot=True, seeds=2)["claims"][0]["seeds"] == [1000, 1001]
 
 
+def test_a_pilot_of_preconditions_alone_runs_what_they_read(run: Runner, tmp_path: Path) -> None:
+    found = run(pilot=True, preconditions=True)
+    assert found["provenance"]["cells"] == 4  # the arm B of four seeds, which both claims read
+    assert set(found["verdicts"].values()) == {"undecided"} and found["pilot"] and found["claims"][0]["conditions"][0]["numbers"] == {}
+    held = {claim["name"]: claim["preconditions"] for claim in found["claims"]}
+    assert held == {claim["name"]: claim["preconditions"] for claim in run(pilot=True)["claims"]}
+    run(pilot=True, preconditions=True)
+    assert run()["verdicts"] == {"clear": "supported", "open": "undecided"}
+    for wrong in ({}, {"pilot": True, "arms": ["A"]}, {"smoke": True}):
+        with pytest.raises(RheostatError, match="Preconditions alone are run of a pilot, with all the arms that they need"):
+            run(preconditions=True, **wrong)
+
+
+def test_a_precondition_that_fails_alone_keeps_a_claim_from_being_run(run: Runner) -> None:
+    run(Trial(least=2.0), pilot=True, preconditions=True)
+    assert set(run(Trial(least=2.0))["verdicts"].values()) == {"not testable here"}
+
+
 def test_from_pilot_to_verdict(run: Runner, tmp_path: Path) -> None:
     run(pilot=True)
     found = run()
